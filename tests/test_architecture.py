@@ -16,26 +16,10 @@ MAY_IMPORT = {
     "trainer": {"agent", "evaluation"},
 }
 HEAVY = {
-    "torch", "transformers", "trl", "faiss", "onnxruntime",
-    "openai", "mcp", "matplotlib", "datasets", "pyarrow",
-}
-    "torch",
-    "transformers",
-    "trl",
-    "faiss",
-    "onnxruntime",
-    "openai",
-    "mcp",
-    "matplotlib",
-    "datasets",
-    "pyarrow",
+    *("torch", "transformers", "trl", "faiss", "onnxruntime"),
+    *("openai", "mcp", "matplotlib", "datasets", "pyarrow"),
 }
 COMMANDS = {
-    "ascl-rules": "rule_server",
-    "ascl-agent": "agent",
-    "ascl-eval": "evaluation",
-    "ascl-train": "trainer",
-}
     "ascl-rules": "rule_server",
     "ascl-agent": "agent",
     "ascl-eval": "evaluation",
