@@ -202,7 +202,7 @@ def play(run: Path) -> None:
     """Do what is not done yet, in order.
 
     A step's mark is a digest of its command and of every command before it. `begun` keeps the mark of what
-    lies in the folder, `done` that of what is finished: a half-done step goes on, an outdated one starts over.
+    lies in the folder, `done` that of what is finished: half done goes on, outdated starts over.
     """
     started, todo, mark = time.monotonic(), steps(quoted(run)), ""
     with contextlib.ExitStack() as rules_stack, contextlib.ExitStack() as model_stack:
