@@ -1,0 +1,21 @@
+"""Evaluation: prompts, refusal detection, rewards, metrics and reports over logged episodes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "Prompt": "prompts",
+    "PromptError": "prompts",
+    "load_prompts": "prompts",
+    "detect_refusal": "refusal",
+    "is_right": "answers",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

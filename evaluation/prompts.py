@@ -1,0 +1,98 @@
+"""Prompts to evaluate on: JSON Lines by path, or the two small sets that come with the package.
+
+`builtin:train` is for sampling and learning, `builtin:held_out` for figures; no prompt is in both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Kind = Literal["harmful", "benign_sensitive", "benign_plain", "math"]
+KINDS: tuple[Kind, ...] = ("harmful", "benign_sensitive", "benign_plain", "math")
+MAX_BYTES = 256 * 2**20
+_BUILTIN = Path(__file__).parent / "prompts"
+
+
+class PromptError(ValueError):
+    """Prompts that cannot be used, said in one sentence with the file and line."""
+
+
+class Prompt(BaseModel):
+    """One user message with what is known of it; other columns are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field(min_length=1, max_length=200)
+    prompt: str = Field(min_length=1, max_length=100_000)
+    kind: Kind
+    category: str | None = None
+    answer: str | None = None
+
+
+def builtin_names() -> list[str]:
+    return sorted(file.stem for file in _BUILTIN.glob("*.jsonl"))
+
+
+def prompt_file(spec: str | Path) -> Path:
+    """The file that a path or `builtin:NAME` stands for.
+
+    Raises:
+        PromptError: for an unknown built-in name, or a path that is not a file.
+    """
+    text = str(spec)
+    if text.startswith("builtin:"):
+        name = text.removeprefix("builtin:")
+        if name not in builtin_names():
+            known = ", ".join(f"builtin:{known}" for known in builtin_names())
+            raise PromptError(f"'{text}' is not a built-in set of prompts: use one of {known}, or a path")
+        return _BUILTIN / f"{name}.jsonl"
+    path = Path(text)
+    if not path.is_file():
+        raise PromptError(
+            f"there is no file of prompts at '{text}': give a JSON Lines file or builtin:held_out"
+        )
+    return path
+
+
+def load_prompts(spec: str | Path) -> list[Prompt]:
+    """Read and check prompts, in file order.
+
+    Args:
+        spec: `builtin:NAME`, or a JSON Lines file of `id`, `prompt`, `kind` and maybe `category`, `answer`.
+
+    Raises:
+        PromptError: at the first row that cannot be used, a repeated id, or an empty or oversized file.
+    """
+    path = prompt_file(spec)
+    if path.stat().st_size > MAX_BYTES:
+        raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: split it")
+    prompts: list[Prompt] = []
+    seen: dict[str, int] = {}
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                prompt = Prompt.model_validate_json(line)
+            except ValidationError as error:
+                raise PromptError(f"{path}:{number}: {_first(error)}") from None
+            if prompt.id in seen:
+                raise PromptError(
+                    f"{path}:{number}: the id '{prompt.id}' is already used on line {seen[prompt.id]}"
+                )
+            seen[prompt.id] = number
+            prompts.append(prompt)
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    if not prompts:
+        raise PromptError(f"{path} holds no prompts")
+    return prompts
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}" if where else detail["msg"]
