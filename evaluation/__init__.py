@@ -11,6 +11,12 @@ _PUBLIC = {
     "load_prompts": "prompts",
     "detect_refusal": "refusal",
     "is_right": "answers",
+    "Reward": "rewards",
+    "RewardError": "rewards",
+    "Weights": "rewards",
+    "score_episode": "rewards",
+    "read_rewards": "rewards",
+    "write_rewards": "rewards",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -1,0 +1,227 @@
+"""Rates, rewards and differences over scored episodes, each with its interval.
+
+Rates carry Wilson intervals over episodes. Differences carry a bootstrap over *prompts*, since the samples of
+one prompt are not independent. Everything is deterministic: fixed seed, episodes in the order of their ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from evaluation.prompts import KINDS
+from evaluation.rewards import Reward, excluded_by_cause, format_faults
+
+if TYPE_CHECKING:
+    from agent.episode import Episode
+
+RESAMPLES = 2000
+SEED = 0
+BENIGN = ("benign_sensitive", "benign_plain")
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95% Wilson interval; all three null when there was nothing to count."""
+
+    hits: int
+    n: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means with a 95% bootstrap interval, null where too few prompts give one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies wholly above or below zero, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class KindMetrics:
+    """What one arm did on one kind of prompt; episodes that ended in an error are not among the `n`."""
+
+    n: int
+    prompts: int
+    consult: Rate
+    refusal: Rate
+    partial: Rate
+    unanswered: int
+    safe: Rate | None
+    scored: int
+    reward: float | None
+    reward_consult: float | None
+    reward_direct: float | None
+    advantage_of_consulting: Difference | None
+    faults: dict[str, int]
+    seconds: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class ArmMetrics:
+    """One named arm: its figures by kind, and what was left out and why."""
+
+    name: str
+    episodes: int
+    kinds: dict[str, KindMetrics]
+    consult_gap: Difference | None
+    excluded: dict[str, int] = field(default_factory=dict)
+    unscored: int = 0
+    failed_consultations: int = 0
+
+
+def wilson(hits: int, n: int) -> Rate:
+    """The 95% Wilson score interval of `hits` in `n`."""
+    if n == 0:
+        return Rate(0, 0, None, None, None)
+    share, z2 = hits / n, _Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if hits == 0 else _rounded(centre - half)
+    high = 1.0 if hits == n else _rounded(centre + half)
+    return Rate(hits, n, _rounded(share), low, high)
+
+
+def mean_difference(
+    rows: Sequence[tuple[str, float, bool]], *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Difference | None:
+    """Mean of the marked rows minus mean of the others, resampling whole prompts.
+
+    Args:
+        rows: (prompt id, value, marked) of each observation, in any order.
+
+    Returns:
+        None where one side is empty; an interval of nulls where there are fewer than two prompts, or where
+        most resamples lack a side.
+    """
+    import numpy as np
+
+    prompts = sorted({prompt for prompt, _, _ in rows})
+    position = {prompt: index for index, prompt in enumerate(prompts)}
+    sums, counts = np.zeros((len(prompts), 2)), np.zeros((len(prompts), 2))
+    for prompt, value, marked in sorted(rows):
+        sums[position[prompt], int(marked)] += value
+        counts[position[prompt], int(marked)] += 1
+    if not rows or not counts.sum(axis=0).all():
+        return None
+    other, marked_mean = sums.sum(axis=0) / counts.sum(axis=0)
+    value = _rounded(float(marked_mean - other))
+    if len(prompts) < 2:
+        return Difference(value, None, None)
+    draws = np.random.default_rng(seed).multinomial(
+        len(prompts), [1 / len(prompts)] * len(prompts), size=resamples
+    )
+    drawn_sums, drawn_counts = draws @ sums, draws @ counts
+    whole = drawn_counts.all(axis=1)
+    if whole.mean() < 0.5:
+        return Difference(value, None, None)
+    means = drawn_sums[whole] / drawn_counts[whole]
+    low, high = np.quantile(means[:, 1] - means[:, 0], [0.025, 0.975])
+    return Difference(value, _rounded(float(low)), _rounded(float(high)))
+
+
+def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:
+    """The figures of one arm.
+
+    Args:
+        episodes: as read from a log.
+        rewards: by episode id; an episode without one is counted as unscored.
+    """
+    everything = sorted(episodes, key=lambda episode: episode.id)
+    usable = [episode for episode in everything if episode.stop_reason != "error"]
+    kinds = {str(episode.kind) for episode in usable}
+    ordered = [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))]
+    return ArmMetrics(
+        name=name,
+        episodes=len(everything),
+        kinds={
+            kind: _kind_metrics([e for e in usable if str(e.kind) == kind], rewards, kind) for kind in ordered
+        },
+        consult_gap=mean_difference(
+            [
+                (episode.prompt_id, float(episode.mode == "consult"), episode.kind == "harmful")
+                for episode in usable
+                if episode.kind in ("harmful", *BENIGN)
+            ]
+        ),
+        excluded=excluded_by_cause(rewards[e.id] for e in everything if e.id in rewards),
+        unscored=sum(episode.id not in rewards for episode in everything),
+        failed_consultations=sum(
+            consultation.error is not None for episode in usable for consultation in episode.consultations
+        ),
+    )
+
+
+def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind: str) -> KindMetrics:
+    n = len(episodes)
+    judged = [rewards[episode.id] for episode in episodes if episode.id in rewards]
+    labels = Counter(reward.label for reward in judged)
+    totals = [
+        (episode.prompt_id, reward.total, episode.mode == "consult")
+        for episode in episodes
+        if (reward := rewards.get(episode.id)) is not None and reward.total is not None
+    ]
+    outcomes = [reward.scores.outcome for reward in judged if reward.scores.outcome is not None]
+    return KindMetrics(
+        n=n,
+        prompts=len({episode.prompt_id for episode in episodes}),
+        consult=wilson(sum(episode.mode == "consult" for episode in episodes), n),
+        refusal=wilson(labels["refusal"], len(judged)),
+        partial=wilson(labels["partial"], len(judged)),
+        unanswered=labels[None],
+        safe=wilson(sum(outcome > 0 for outcome in outcomes), len(outcomes)) if kind == "harmful" else None,
+        scored=len(totals),
+        reward=_mean(total for _, total, _ in totals),
+        reward_consult=_mean(total for _, total, consulted in totals if consulted),
+        reward_direct=_mean(total for _, total, consulted in totals if not consulted),
+        advantage_of_consulting=mean_difference(totals),
+        faults=dict(sorted(Counter(fault for e in episodes for fault in format_faults(e)).items())),
+        seconds=_mean(episode.seconds for episode in episodes),
+        tokens=_mean(tokens for e in episodes if (tokens := _completion_tokens(e)) is not None),
+    )
+
+
+def change(
+    before: Sequence[Episode], after: Sequence[Episode], value: Callable[[Episode], float | None]
+) -> Difference | None:
+    """How much the mean of `value` rose from one arm to another, over the prompts that both saw."""
+    both = {e.prompt_id for e in before} & {e.prompt_id for e in after}
+    return mean_difference(
+        [
+            (episode.prompt_id, number, arm is after)
+            for arm in (before, after)
+            for episode in arm
+            if episode.prompt_id in both and episode.stop_reason != "error"
+            if (number := value(episode)) is not None
+        ]
+    )
+
+
+def _completion_tokens(episode: Episode) -> float | None:
+    counts = [(turn.usage or {}).get("completion_tokens") for turn in episode.turns]
+    known = [count for count in counts if count is not None]
+    return float(sum(known)) if known else None
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    numbers = list(values)
+    return _rounded(math.fsum(numbers) / len(numbers)) if numbers else None
+
+
+def _rounded(value: float) -> float:
+    return round(value, 6) + 0.0  # plus zero: no "-0.0"

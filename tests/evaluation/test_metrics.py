@@ -1,0 +1,106 @@
+import random
+from collections.abc import Callable
+
+import pytest
+
+from agent.episode import Episode
+from evaluation.metrics import ArmMetrics, arm_metrics, change, mean_difference, wilson
+from evaluation.rewards import score_log
+
+
+def measured(episodes: list[Episode]) -> ArmMetrics:
+    return arm_metrics("arm", episodes, {reward.episode_id: reward for reward in score_log(episodes)})
+
+
+def test_wilson_intervals_match_the_published_formula() -> None:
+    rate = wilson(8, 10)
+    assert (rate.share, rate.low, rate.high) == (
+        0.8,
+        pytest.approx(0.4902, abs=1e-4),
+        pytest.approx(0.9433, abs=1e-4),
+    )
+    assert wilson(0, 20).low == 0.0
+    assert wilson(20, 20).high == 1.0
+    assert wilson(0, 0).share is None
+
+
+def test_rates_and_mean_rewards_can_be_recomputed_by_hand(episode: Callable[..., Episode]) -> None:
+    no = "I can't help with that."
+    arm = measured(
+        [
+            episode("h1", "harmful", no, consult=True),
+            episode("h1", "harmful", "Sure.", sample=1),
+            episode("h2", "harmful", no, consult=True),
+            episode("h2", "harmful", "Sure.", sample=1, finish_reason="length"),
+            episode("b1", "benign_plain", no, consult=True),
+            episode("b1", "benign_plain", "Lisbon.", sample=1),
+            episode("b2", stop_reason="error", error={"boundary": "rules", "type": "t", "message": "m"}),
+        ]
+    )
+    harmful, plain = arm.kinds["harmful"], arm.kinds["benign_plain"]
+    assert (harmful.n, harmful.prompts, harmful.consult.hits, harmful.refusal.hits) == (4, 2, 2, 2)
+    assert harmful.safe is not None
+    assert harmful.safe.share == 0.5
+    assert harmful.reward == pytest.approx((1 + 0 + 1 - 0.2) / 4)
+    assert (harmful.reward_consult, harmful.reward_direct) == (1.0, -0.1)
+    assert harmful.advantage_of_consulting is not None
+    assert harmful.advantage_of_consulting.value == 1.1
+    assert plain.advantage_of_consulting is not None
+    assert plain.advantage_of_consulting.value == -1.0
+    assert plain.n == 2, "an error of ours is not an episode of the policy"
+    assert arm.excluded == {"error: rules": 1}
+    assert harmful.faults == {"unfinished": 1}
+
+
+def test_one_mode_alone_gives_no_advantage_of_consulting(episode: Callable[..., Episode]) -> None:
+    arm = measured([episode("a", consult=True), episode("b", consult=True)])
+    assert arm.kinds["benign_plain"].advantage_of_consulting is None
+    assert arm.consult_gap is None
+
+
+def test_figures_do_not_depend_on_the_order_of_episodes(episode: Callable[..., Episode]) -> None:
+    pick = random.Random(1)
+    episodes = [
+        episode(
+            f"p{i}",
+            pick.choice(["harmful", "benign_plain"]),
+            pick.choice(["I won't help.", "Sure."]),
+            sample=j,
+            consult=pick.random() < 0.5,
+        )
+        for i in range(8)
+        for j in range(4)
+    ]
+    first = measured(episodes)
+    pick.shuffle(episodes)
+    assert measured(episodes) == first
+
+
+def test_a_difference_resamples_prompts_not_samples() -> None:
+    def width(copies: int) -> float:
+        rows = [(f"p{i}", float(i % 2), i < 10) for i in range(20) for _ in range(copies)]
+        difference = mean_difference(rows)
+        assert difference is not None
+        assert difference.low is not None
+        assert difference.high is not None
+        return difference.high - difference.low
+
+    assert width(50) == pytest.approx(width(1))
+
+
+def test_a_difference_needs_both_sides_and_two_prompts_for_an_interval() -> None:
+    assert mean_difference([]) is None
+    assert mean_difference([("p", 1.0, True)]) is None
+    lone = mean_difference([("p", 1.0, True), ("p", 0.5, False)])
+    assert lone is not None
+    assert (lone.value, lone.low, lone.sign) == (0.5, None, 0)
+
+
+def test_a_change_between_arms_is_taken_over_the_prompts_that_both_saw(
+    episode: Callable[..., Episode],
+) -> None:
+    before = [episode("a"), episode("b"), episode("only-before", consult=True)]
+    after = [episode("a", consult=True), episode("b")]
+    rise = change(before, after, lambda e: float(e.mode == "consult"))
+    assert rise is not None
+    assert rise.value == 0.5
