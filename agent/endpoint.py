@@ -1,0 +1,264 @@
+"""The model's endpoint: OpenAI-compatible Chat Completions, with one retry loop of ours.
+
+The SDK's own retries are off: they would multiply with ours and could not be counted. Only `model`,
+`messages`, `tools`, `stream` and the sampling fields that were chosen are sent: some servers refuse others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from agent.episode import Message
+from agent.errors import EndpointError
+from agent.quirks import REJECTS_MALFORMED_ARGUMENTS
+from agent.stream import DeltaListener, StreamedReply
+from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
+
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_SETUP = frozenset({401, 403, 404})
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how long a failed request is tried again; times in seconds."""
+
+    attempts: int = 5
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+    wait_budget: float = 120.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the model, as received."""
+
+    message: Message
+    finish_reason: str | None
+    usage: dict[str, Any] | None
+    model: str | None
+    attempts: int
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] | None = None
+    logprobs: Any | None = None
+
+
+class Endpoint:
+    """A model behind `base_url` (which usually ends in /v1). Use as an async context manager."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 300.0,
+        retry: RetryPolicy = RetryPolicy(),
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise EndpointError(
+                f"the base URL {base_url!r} is no http(s) address: give one such as http://127.0.0.1:8810/v1",
+                type="bad_address",
+                setup=True,
+            )
+        self.base_url = base_url
+        self.model = model
+        self.public_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+        self._api_key = api_key
+        self._timeout = timeout
+        self._retry = retry
+        self._client: Any = None
+        self._wraps_malformed = False
+
+    async def __aenter__(self) -> Endpoint:
+        from openai import AsyncOpenAI
+
+        # Servers on one's own machine want no key, but the SDK insists on some text.
+        self._client = AsyncOpenAI(
+            base_url=self.base_url, api_key=self._api_key or "none", max_retries=0, timeout=self._timeout
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def complete(
+        self,
+        messages: list[Message],
+        tools: list[dict[str, Any]],
+        sampling: Mapping[str, Any],
+        on_delta: DeltaListener | None = None,
+        on_retry: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Ask for one reply; stream it when `on_delta` is given.
+
+        Raises:
+            EndpointError: when no attempt gave a usable reply.
+        """
+        request: dict[str, Any] = {"model": self.model, "messages": messages, **sampling}
+        if tools:
+            request["tools"] = tools
+        attempts, waited = 0, 0.0
+        while True:
+            attempts += 1
+            if self._wraps_malformed:
+                request["messages"] = with_readable_arguments(messages)
+            streamed = StreamedReply(on_delta) if on_delta else None
+            try:
+                data = await self._send(request, streamed)
+            except Exception as error:
+                status, wait = self._judge(error, attempts)
+                if (
+                    status in REJECTS_MALFORMED_ARGUMENTS
+                    and not self._wraps_malformed
+                    and has_malformed_arguments(messages)
+                ):
+                    self._wraps_malformed = True
+                    continue
+                # What was already shown to a person cannot be taken back by a second attempt.
+                shown = streamed is not None and streamed.shown
+                if (
+                    wait is None
+                    or shown
+                    or attempts >= self._retry.attempts
+                    or waited + wait > self._retry.wait_budget
+                ):
+                    raise self._explained(error, attempts) from error
+                if on_retry:
+                    on_retry(f"{_short(error)}; trying again in {wait:.1f} s")
+                await asyncio.sleep(wait)
+                waited += wait
+            else:
+                return self._reply(data, attempts)
+
+    async def _send(self, request: dict[str, Any], streamed: StreamedReply | None) -> Any:
+        if self._client is None:
+            raise RuntimeError("Endpoint is used outside its `async with` block")
+        if streamed is None:
+            return await self._client.chat.completions.create(**request)
+        chunks = await self._client.chat.completions.create(**request, stream=True)
+        if isinstance(chunks, str):
+            return chunks
+        async with chunks:
+            async for chunk in chunks:
+                streamed.add(chunk.to_dict())
+        return streamed.data()
+
+    def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
+        """The HTTP status (None without one) and the seconds to wait before a next try (None: do not try)."""
+        import openai
+
+        backoff = min(self._retry.longest_wait, self._retry.first_wait * 2 ** (attempts - 1))
+        jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
+        if isinstance(error, openai.APIConnectionError):
+            return None, jittered
+        if not isinstance(error, openai.APIStatusError):
+            return None, None
+        status = error.status_code
+        if status not in _RETRIED or error.code == "insufficient_quota":
+            return status, None
+        asked = _retry_after(error.response.headers)
+        return status, jittered if asked is None else max(asked, jittered)
+
+    def _explained(self, error: Exception, attempts: int) -> Exception:
+        """The same failure as one sentence; what is not the endpoint's doing stays as it is."""
+        import openai
+
+        tries = "" if attempts == 1 else f" after {attempts} attempts"
+        if isinstance(error, openai.APITimeoutError):
+            return EndpointError(
+                f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
+                type="timeout",
+            )
+        if isinstance(error, openai.APIConnectionError):
+            return EndpointError(
+                f"the endpoint {self.public_url} cannot be reached{tries} ({error.__cause__ or error}): "
+                "is the model server running, and is --base-url right?",
+                type="unreachable",
+                setup=True,
+            )
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            return EndpointError(
+                f"the endpoint {self.public_url} answered {status}{tries} for model {self.model!r}: "
+                f"{shorten(_server_text(error))}",
+                type=f"http_{status}",
+                setup=status in _SETUP,
+            )
+        if isinstance(error, openai.OpenAIError):
+            return EndpointError(
+                f"the endpoint {self.public_url} sent an answer that cannot be read: {shorten(str(error))}",
+                type="unreadable",
+            )
+        return error
+
+    def _reply(self, received: Any, attempts: int) -> Reply:
+        # A proxy's HTML page with status 200 comes out of the SDK as plain text.
+        if not isinstance(received, dict) and not hasattr(received, "to_dict"):
+            raise EndpointError(
+                f"the endpoint {self.public_url} answered with text that is no chat completion "
+                f"({shorten(str(received), 80)!r}): does --base-url end in /v1?",
+                type="not_a_completion",
+                setup=True,
+            )
+        data = received if isinstance(received, dict) else received.to_dict()
+        choices = data.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        message = first.get("message") if isinstance(first, dict) else None
+        if not isinstance(first, dict) or not isinstance(message, dict):
+            said = shorten(str(data["error"])) if data.get("error") else "no choices"
+            raise EndpointError(
+                f"the endpoint {self.public_url} answered without a reply to use: {said}",
+                type="no_choices",
+            )
+        return Reply(
+            message=_tidy(message),
+            finish_reason=first.get("finish_reason"),
+            usage=data.get("usage"),
+            model=data.get("model"),
+            attempts=attempts,
+            prompt_token_ids=data.get("prompt_token_ids"),
+            token_ids=first.get("token_ids"),
+            logprobs=first.get("logprobs"),
+        )
+
+
+def _tidy(message: Message) -> Message:
+    """Without fields that say nothing (null, empty list): sent back, some servers refuse them."""
+    kept = {key: value for key, value in message.items() if value is not None and value != []}
+    return {"role": "assistant", "content": message.get("content"), **kept}
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, by number or by date; None when it does not ask."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        when = email.utils.parsedate_tz(value)
+        return None if when is None else max(0.0, email.utils.mktime_tz(when) - time.time())
+
+
+def _server_text(error: Any) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        for key in ("message", "detail", "error"):
+            if body.get(key):
+                return str(body[key])
+    return str(body or error.message).strip()
+
+
+def _short(error: Exception) -> str:
+    status = getattr(error, "status_code", None)
+    return f"the endpoint answered {status}" if status else f"the endpoint did not answer ({error})"

@@ -1,0 +1,48 @@
+"""The prompts of a run: JSON Lines with at least `id` and `prompt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import LogError, PromptError
+from agent.log import numbered_lines
+
+
+class Prompt(BaseModel):
+    """One prompt; further fields are kept and not used."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    kind: str | None = None
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """All prompts of a file.
+
+    Raises:
+        PromptError: when the file cannot be read, a line is no prompt, an id comes twice, or there is none.
+    """
+    prompts: dict[str, Prompt] = {}
+    try:
+        for number, line in numbered_lines(path):
+            try:
+                prompt = Prompt.model_validate_json(line or b"")
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                where = ".".join(str(part) for part in first["loc"]) or "the line"
+                raise PromptError(
+                    f"line {number} of {path} is no prompt ({where}: {first['msg']}): "
+                    'each line is an object such as {"id": "p1", "prompt": "..."}'
+                ) from error
+            if prompt.id in prompts:
+                raise PromptError(f"line {number} of {path} repeats the id {prompt.id!r}: ids must be unique")
+            prompts[prompt.id] = prompt
+    except LogError as error:
+        raise PromptError(str(error)) from error
+    if not prompts:
+        raise PromptError(f"{path} holds no prompts")
+    return list(prompts.values())

@@ -1,0 +1,201 @@
+"""Many prompts, several samples each, into one log; interrupted, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.episode import Episode, digest_of, text_digest
+from agent.errors import AgentError, EndpointError, LogError, RulesError
+from agent.journal import Journal, Sample, changes, refusal
+from agent.log import EpisodeLog, LogReading, read_log
+from agent.loop import Agent
+from agent.prompt_file import Prompt
+
+_PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
+
+
+@dataclass
+class RunSummary:
+    """What a run did."""
+
+    episodes: int = 0
+    """Episodes that the log now holds for these prompts, those of earlier runs included."""
+    asked: int = 0
+    """Episodes of this run."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """Count by mode, without errors."""
+    stop_reasons: dict[str, int] = field(default_factory=dict)
+    """Count by stop reason; the same command asks those that ended in `error` again."""
+    skipped_lines: int = 0
+    """Lines of the log that hold no episode."""
+    seconds: float = 0.0
+    """Wall-clock time of this run."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON output."""
+        return asdict(self)
+
+
+async def run_prompts(
+    agent: Agent,
+    prompts: list[Prompt],
+    log_path: Path,
+    *,
+    samples: int = 1,
+    concurrency: int = 8,
+    seed: int | None = None,
+    on_progress: Callable[[int, int, Episode | None], None] = lambda done, total, episode: None,
+) -> RunSummary:
+    """Sample every prompt `samples` times, at most `concurrency` at once.
+
+    Samples that the log holds are not asked again, unless they ended in an error; nor are the turns of an
+    interrupted episode.
+
+    Args:
+        agent: answers the prompts.
+        prompts: with unique ids.
+        log_path: appended to; `<log_path>.journal` stands beside it.
+        samples: per prompt.
+        concurrency: most episodes in flight.
+        seed: sample k is sent seed + k; None sends no seed.
+        on_progress: told how many samples are done, of how many, and the episode that was just logged.
+
+    Raises:
+        LogError: when the log was begun with other settings or other prompts.
+        RulesError: when the rule service cannot be reached at the start, or changes its rulebook meanwhile.
+        EndpointError: when the endpoint never answers, or no longer does.
+    """
+    began = time.monotonic()
+    settings = await _settings(agent, seed)
+    reading = read_log(log_path) if log_path.exists() else LogReading()
+    finished = _finished(reading.episodes, log_path, settings, prompts)
+    wanted = [(prompt, index) for prompt in prompts for index in range(samples)]
+    todo = deque((prompt, index) for prompt, index in wanted if (prompt.id, index) not in finished)
+    held = {(prompt.id, index): finished.get((prompt.id, index)) for prompt, index in wanted}
+    watch = _Watch(patience=_PATIENCE * concurrency, digest=settings["rulebook_digest"])
+    done = len(wanted) - len(todo)
+    summary = RunSummary(asked=len(todo), skipped_lines=len(reading.skipped))
+    on_progress(done, len(wanted), None)
+
+    with Journal(log_path, settings, finished.keys()) as journal, EpisodeLog(log_path) as log:
+
+        async def work() -> None:
+            nonlocal done
+            while todo:
+                prompt, index = todo.popleft()
+                episode = await agent.run(
+                    prompt.prompt,
+                    prompt_id=prompt.id,
+                    kind=prompt.kind,
+                    sample_index=index,
+                    sampling=None if seed is None else {"seed": seed + index},
+                    memory=journal.sample(prompt.id, index),
+                )
+                watch.judge(episode)
+                log.append(episode)
+                held[prompt.id, index] = episode
+                done += 1
+                on_progress(done, len(wanted), episode)
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(concurrency, len(todo))):
+                    workers.create_task(work())
+        except BaseExceptionGroup as group:
+            ours = group.subgroup(AgentError)
+            if ours is None:
+                raise
+            raise ours.exceptions[0] from None
+
+    episodes = [episode for episode in held.values() if episode is not None]
+    summary.episodes = len(episodes)
+    summary.modes = dict(Counter(e.mode for e in episodes if e.stop_reason != "error"))
+    summary.stop_reasons = dict(Counter(e.stop_reason for e in episodes))
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+@dataclass
+class _Watch:
+    """Decides when going on makes no sense."""
+
+    patience: int
+    digest: str | None
+    _answered: bool = False
+    _failures: int = 0
+
+    def judge(self, episode: Episode) -> None:
+        """Raise when this episode says that the run must stop; the episode is then not logged."""
+        for consultation in episode.consultations:
+            if consultation.digest not in (None, self.digest):
+                raise RulesError(
+                    f"the rulebook changed during the run (digest {str(self.digest)[:12]}, now "
+                    f"{str(consultation.digest)[:12]}): start again with another --log",
+                    type="rulebook_changed",
+                )
+        self._answered |= bool(episode.turns)
+        if episode.error is None or not episode.error.setup:
+            self._failures = 0
+            return
+        self._failures += 1
+        if not self._answered or self._failures >= self.patience:
+            kind = RulesError if episode.error.boundary == "rules" else EndpointError
+            raise kind(episode.error.message, type=episode.error.type, setup=True)
+
+
+async def _settings(agent: Agent, seed: int | None) -> dict[str, Any]:
+    """What all episodes of a log share; where the endpoint stands is not part of it."""
+    offer = await agent.connect()
+    return {
+        "model": agent.endpoint.model,
+        "policy_version": agent.policy_version,
+        "rulebook_digest": offer.digest if offer else None,
+        "tool_schema_digest": digest_of([offer.tool]) if offer else None,
+        "prompt_digest": text_digest(agent.system),
+        "sampling": agent.sampling,
+        "seed": seed,
+        "tool_mode": agent.tool_mode,
+        "on_rules_error": agent.on_rules_error,
+        "limits": agent.limits.model_dump(),
+    }
+
+
+def _settings_of(episode: Episode) -> dict[str, Any]:
+    """The same, of a logged episode, without the seed."""
+    return {
+        "model": episode.model_requested,
+        "policy_version": episode.policy_version,
+        "rulebook_digest": episode.rulebook_digest,
+        "tool_schema_digest": episode.tool_schema_digest,
+        "prompt_digest": episode.prompt_digest,
+        "sampling": {name: value for name, value in episode.sampling_sent.items() if name != "seed"},
+        "tool_mode": episode.tool_mode,
+        "on_rules_error": episode.on_rules_error,
+        "limits": episode.limits.model_dump(),
+    }
+
+
+def _finished(
+    episodes: Iterable[Episode], log: Path, settings: dict[str, Any], prompts: list[Prompt]
+) -> dict[Sample, Episode]:
+    """The samples that need no asking, from a log that must fit the settings and the prompts."""
+    texts = {prompt.id: prompt.prompt for prompt in prompts}
+    now = {name: value for name, value in settings.items() if name != "seed"}
+    finished: dict[Sample, Episode] = {}
+    for episode in episodes:
+        if changed := changes(_settings_of(episode), now):
+            raise LogError(refusal(log, changed))
+        if texts.get(episode.prompt_id, episode.prompt) != episode.prompt:
+            raise LogError(
+                f"{log} holds another text for the prompt {episode.prompt_id!r}: use another --log, or the "
+                "prompts it was begun with"
+            )
+        if episode.stop_reason != "error":
+            finished[episode.prompt_id, episode.sample_index] = episode
+    return finished

@@ -1,0 +1,144 @@
+"""Episodes and runs on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from agent.episode import Episode
+from agent.errors import LogError
+from agent.run import RunSummary
+from agent.trace import consultation_line, episode_lines, one_line
+
+
+class ProgressView:
+    """The progress of a run on standard error; with `trace`, every episode on standard output as it ends."""
+
+    def __init__(self, *, trace: bool) -> None:
+        self._trace = trace
+        self._out = Console(highlight=False)
+        console = self._out if trace and self._out.is_terminal else Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("episodes"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[modes]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._modes = {"consult": 0, "direct": 0, "error": 0}
+        self._task = self._progress.add_task("episodes", total=None, modes="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int, episode: Episode | None) -> None:
+        """Show that `done` of `total` samples are done, the last of them `episode`."""
+        if episode is not None:
+            self._modes["error" if episode.stop_reason == "error" else episode.mode] += 1
+            if self._trace:
+                for line in episode_lines(episode):
+                    self._out.print(line, markup=False, soft_wrap=True)
+        modes = ", ".join(f"{count} {mode}" for mode, count in self._modes.items() if count)
+        self._progress.update(self._task, completed=done, total=total, modes=modes)
+
+
+def summary_line(summary: RunSummary, log: Path) -> str:
+    """What a run did, in one line."""
+    modes = ", ".join(f"{summary.modes.get(mode, 0)} {mode}" for mode in ("consult", "direct"))
+    errors = summary.stop_reasons.get("error", 0)
+    again = f"; {errors} ended in an error, the same command asks them again" if errors else ""
+    fresh = "" if summary.asked == summary.episodes else f" ({summary.asked} asked now)"
+    return f"{log}: {summary.episodes} episodes{fresh}: {modes}{again} [{summary.seconds:.1f} s]"
+
+
+def row(episode: Episode) -> dict[str, Any]:
+    """An episode in a few fields."""
+    return {
+        "id": episode.id,
+        "prompt_id": episode.prompt_id,
+        "sample_index": episode.sample_index,
+        "kind": episode.kind,
+        "mode": episode.mode,
+        "stop_reason": episode.stop_reason,
+        "consultations": len(episode.consultations),
+        "turns": len(episode.turns),
+        "seconds": round(episode.seconds, 3),
+        "answer": episode.answer,
+    }
+
+
+def select(episodes: list[Episode], wanted: str, log: Path) -> Episode:
+    """The episode with this id, beginning of an id, or `PROMPT_ID#SAMPLE`.
+
+    Raises:
+        LogError: when there is not exactly one.
+    """
+    named = [e for e in episodes if f"{e.prompt_id}#{e.sample_index}" == wanted]
+    found = named[-1:] or [e for e in episodes if e.id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise LogError(f"{log} holds no episode {wanted!r}: `ascl-agent show {log}` lists what it holds")
+    raise LogError(f"{wanted!r} begins {len(found)} ids of {log}: give more of it")
+
+
+def print_table(episodes: list[Episode]) -> None:
+    """One line for each episode."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "sample", "kind", "mode", "stop", "s", "answer"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading == "s" else "left")
+    for episode in episodes:
+        cells = [
+            episode.id[:8],
+            f"{episode.prompt_id}#{episode.sample_index}",
+            episode.kind or "",
+            episode.mode,
+            episode.stop_reason,
+            f"{episode.seconds:.1f}",
+            one_line(episode.answer or "", 80),
+        ]
+        table.add_row(*(escape(cell) for cell in cells))
+    Console(highlight=False).print(table)
+
+
+def print_episode(episode: Episode) -> None:
+    """The whole conversation, and what stands around it."""
+    console = Console(highlight=False)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+    say(f"{episode.id}  {episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}", "bold")
+    say(f"model {episode.model_requested} at {episode.endpoint}, policy {episode.policy_version}", "dim")
+    say(
+        f"sampling {json.dumps(episode.sampling_sent)}, rulebook {(episode.rulebook_digest or 'none')[:12]}",
+        "dim",
+    )
+    for message in episode.messages:
+        say(f"\n[{message.get('role')}]", "bold")
+        if message.get("content"):
+            say(str(message["content"]))
+        for call in message.get("tool_calls") or []:
+            say(f"calls {call['function']['name']}({call['function']['arguments']})")
+    for consultation in episode.consultations:
+        say(f"\nturn {consultation.turn}: {consultation_line(consultation)}", "dim")
+    if episode.error is not None:
+        say(f"\nerror ({episode.error.boundary}, {episode.error.type}): {episode.error.message}", "red")
+    say(
+        f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns, {episode.seconds:.1f} s", "dim"
+    )

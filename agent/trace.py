@@ -1,0 +1,123 @@
+"""What happens, told to a person: a conversation as it comes, and finished episodes in a few lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from agent.episode import Consultation, Episode
+from agent.loop import Event
+
+_TAG = "<tool_call>"
+
+
+class LiveTrace:
+    """Shows one conversation as it happens: the answer on `out`, everything else on `err`.
+
+    Text that may turn out to be a `<tool_call>` is held back until that is known.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._colour = self._err.isatty()
+        self._held = ""
+        self._said = ""
+        self._thinking = False
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if event.kind == "content":
+            self._content(event.text)
+            return
+        if event.kind == "reasoning":
+            self._aside(event.text, begin=not self._thinking, prefix="thinks: ")
+            self._thinking = True
+            return
+        if event.kind == "call":
+            self._line(f"consults: {event.text}")
+        elif event.kind == "consulted" and event.consultation is not None:
+            self._line(consultation_line(event.consultation))
+        elif event.kind in ("retry", "warning"):
+            self._line(f"{event.kind}: {event.text}")
+
+    def finish(self, episode: Episode) -> None:
+        """End the answer with a newline; say why there is none."""
+        self._end_thought()
+        answer = episode.answer or ""
+        # A reply that was not streamed (ours, or from a server that sends it whole) was not shown yet.
+        if not self._said and answer:
+            self._out.write(answer)
+            self._said = answer
+        elif self._held and _TAG not in self._held:
+            self._out.write(self._held)
+        if self._said and not self._said.endswith("\n"):
+            self._out.write("\n")
+        self._out.flush()
+        self._held, self._said = "", ""
+        if episode.error is not None and episode.stop_reason == "error":
+            self._line(f"error: {episode.error.message}")
+        elif not answer:
+            self._line(f"no answer: the episode ended with {episode.stop_reason}")
+
+    def _content(self, text: str) -> None:
+        self._end_thought()
+        self._held += text
+        if _TAG in self._held:
+            return
+        keep = next((n for n in range(len(_TAG) - 1, 0, -1) if self._held.endswith(_TAG[:n])), 0)
+        ready = self._held[: len(self._held) - keep]
+        self._held = self._held[len(ready) :]
+        self._out.write(ready)
+        self._out.flush()
+        self._said += ready
+
+    def _line(self, text: str) -> None:
+        self._end_thought()
+        self._held = ""
+        if self._said and not self._said.endswith("\n"):
+            self._out.write("\n")
+            self._out.flush()
+            self._said += "\n"
+        self._aside(text + "\n", begin=True)
+
+    def _end_thought(self) -> None:
+        if self._thinking:
+            self._err.write("\n")
+            self._err.flush()
+            self._thinking = False
+
+    def _aside(self, text: str, *, begin: bool, prefix: str = "") -> None:
+        text = (f"· {prefix}" if begin else "") + text
+        self._err.write(f"\x1b[2m{text}\x1b[0m" if self._colour else text)
+        self._err.flush()
+
+
+def consultation_line(consultation: Consultation) -> str:
+    """One line: the rules that came back, or why none did."""
+    if consultation.error is not None:
+        return f"rules: {one_line(consultation.error, 160)}"
+    rules = ", ".join(f"{rule.id} ({rule.stance})" for rule in consultation.rules)
+    return f"rules: {rules or 'none applies'} [{consultation.seconds * 1000:.0f} ms]"
+
+
+def episode_lines(episode: Episode, width: int = 160) -> list[str]:
+    """A finished episode in a few plain lines, each at most about `width` characters."""
+    head = f"{episode.prompt_id}#{episode.sample_index} {episode.kind or ''}".strip()
+    lines = [f"{head}: {one_line(episode.prompt, width)}"]
+    for consultation in episode.consultations:
+        asked = consultation.situation if consultation.situation is not None else consultation.arguments
+        lines.append(f"  consults: {one_line(asked, width)}")
+        lines.append(f"  {consultation_line(consultation)}")
+    if episode.error is not None:
+        lines.append(f"  error: {one_line(episode.error.message, 2 * width)}")
+    answer = episode.answer
+    said = one_line(answer, width) if answer else "(none)"
+    lines.append(f"  {episode.stop_reason}: {said} [{episode.mode}, {episode.seconds:.1f} s]")
+    return lines
+
+
+def one_line(text: str, width: int) -> str:
+    """`text` on one line without control characters, cut at `width` characters."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"

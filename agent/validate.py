@@ -1,0 +1,60 @@
+"""Whether a log holds what it promises, beyond the format of its lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.episode import Episode
+from agent.log import Skipped, iter_log
+from agent.toolcall import unanswered
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: in which episode (empty when it is a line that is none), and what."""
+
+    episode_id: str
+    what: str
+
+
+def validate_log(path: Path) -> tuple[int, list[Problem]]:
+    """The number of episodes read, and what is wrong.
+
+    Raises:
+        LogError: when the file cannot be read.
+    """
+    problems: list[Problem] = []
+    ids: Counter[str] = Counter()
+    samples: Counter[tuple[str, int]] = Counter()
+
+    def skipped(line: Skipped) -> None:
+        problems.append(Problem("", f"line {line.line} is no episode: {line.reason}"))
+
+    for episode in iter_log(path, skipped):
+        problems += [Problem(episode.id, what) for what in problems_of(episode)]
+        ids[episode.id] += 1
+        if episode.stop_reason != "error":
+            samples[episode.group_id, episode.sample_index] += 1
+            if samples[episode.group_id, episode.sample_index] == 2:
+                problems.append(
+                    Problem(episode.id, f"a second episode of {episode.prompt_id}#{episode.sample_index}")
+                )
+    problems += [Problem(id, f"the id comes {n} times") for id, n in ids.items() if n > 1]
+    return sum(ids.values()), problems
+
+
+def problems_of(episode: Episode) -> list[str]:
+    """What is wrong in one episode; empty when all fits together."""
+    found = []
+    if (episode.mode == "consult") != bool(episode.consultations) and not episode.mode_forced:
+        found.append(f"mode is {episode.mode} with {len(episode.consultations)} consultations")
+    if (episode.stop_reason == "error") and episode.error is None:
+        found.append("stop_reason is error, and no error is recorded")
+    if [turn.index for turn in episode.turns] != list(range(len(episode.turns))):
+        found.append("the turns are not numbered 0, 1, 2, ...")
+    if any(c.turn >= len(episode.turns) for c in episode.consultations):
+        found.append("a consultation names a turn that does not exist")
+    found += [f"the call {id} has no answer, or several" for id in unanswered(episode.messages)]
+    return found

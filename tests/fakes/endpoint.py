@@ -1,0 +1,179 @@
+"""A scripted OpenAI-compatible endpoint that speaks real HTTP: a queue of answers, a history of requests.
+
+    with ScriptedEndpoint([call("kill a process"), "Use kill."]) as endpoint:
+        ... base_url=endpoint.base_url, model="scripted" ...
+    endpoint.requests[0]["messages"]
+
+An answer is a text, a message (dict with a `role`), a `Raw` HTTP answer, a whole completion (dict with `choices`),
+or a function of the request that returns one of these. When the queue is empty, `otherwise` answers every request;
+without it the endpoint answers 400, so that a test notices a request too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.fakes.serving import Served
+
+# What `transformers serve` accepts of what a client may send; anything else it answers with 422.
+KNOWN_FIELDS = {"model", "messages", "tools", "temperature", "max_tokens", "top_p", "seed", "stream"}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An HTTP answer as it is."""
+
+    status: int = 200
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+Answer = str | dict[str, Any] | Raw
+Script = Answer | Callable[[dict[str, Any]], Answer]
+
+
+def call(
+    situation: str | None = None,
+    *,
+    arguments: str | None = None,
+    id: str | None = "call_1",
+    name: str = "consult_safety_rules",
+    content: str | None = None,
+) -> dict[str, Any]:
+    """An assistant message with one tool call: of a situation, or with these very arguments."""
+    raw = json.dumps({"situation": situation}) if arguments is None else arguments
+    entry: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": raw}}
+    if id is not None:
+        entry["id"] = id
+    return {"role": "assistant", "content": content, "tool_calls": [entry]}
+
+
+class ScriptedEndpoint:
+    """Use as a context manager; may be entered once."""
+
+    def __init__(
+        self,
+        answers: Iterable[Script] = (),
+        *,
+        otherwise: Script | None = None,
+        delay: float = 0.0,
+        usage: dict[str, int] | None = None,
+        port: int = 0,
+    ) -> None:
+        self.answers: deque[Script] = deque(answers)
+        self.requests: list[dict[str, Any]] = []
+        """Bodies of the requests, in the order they came."""
+        self.headers: list[dict[str, str]] = []
+        """Their headers, names in lower case."""
+        self.in_flight_most = 0
+        """Most requests that were being answered at once."""
+        self._otherwise = otherwise
+        self._delay = delay
+        self._usage = usage or {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        routes = [Route("/v1/chat/completions", self._complete, methods=["POST"])]
+        self._served = Served(Starlette(routes=routes), port)
+
+    def __enter__(self) -> Self:
+        self._served.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._served.__exit__(kind, value, trace)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self._served.origin}/v1"
+
+    async def _complete(self, request: Request) -> Response:
+        body = await request.json()
+        with self._lock:
+            self.requests.append(body)
+            self.headers.append(dict(request.headers))
+            script = self.answers.popleft() if self.answers else self._otherwise
+            self._in_flight += 1
+            self.in_flight_most = max(self.in_flight_most, self._in_flight)
+        try:
+            await asyncio.sleep(self._delay)
+            return self._answer(body, script)
+        finally:
+            self._in_flight -= 1
+
+    def _answer(self, body: dict[str, Any], script: Script | None) -> Response:
+        if unknown := set(body) - KNOWN_FIELDS:
+            return _json(422, {"detail": f"Unexpected fields in the request: {unknown}"})
+        if callable(script):
+            script = script(body)
+        if script is None:
+            return _json(400, {"error": {"message": "the script of this endpoint has no further answer"}})
+        if isinstance(script, Raw):
+            return Response(script.body, script.status, script.headers, script.content_type)
+        completion = self._completion(body, script)
+        if body.get("stream"):
+            return StreamingResponse(_chunks(completion), media_type="text/event-stream")
+        return _json(200, completion)
+
+    def _completion(self, body: dict[str, Any], answer: str | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(answer, dict) and "choices" in answer:
+            return answer
+        message = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body.get("model"),
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": self._usage,
+        }
+
+
+def _chunks(completion: dict[str, Any]) -> Iterator[str]:
+    """The completion as server-sent events: texts and arguments in pieces of a few characters."""
+    head = {k: v for k, v in completion.items() if k not in ("choices", "usage")}
+    head["object"] = "chat.completion.chunk"
+
+    def event(delta: dict[str, Any], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+
+    for choice in completion["choices"]:
+        message = choice["message"]
+        yield event({"role": "assistant"})
+        for name, value in message.items():
+            if name in ("role", "tool_calls") or value is None:
+                continue
+            for piece in _pieces(value) if isinstance(value, str) else [value]:
+                yield event({name: piece})
+        for index, entry in enumerate(message.get("tool_calls") or []):
+            function = {**entry["function"], "arguments": ""}
+            yield event({"tool_calls": [{**entry, "index": index, "function": function}]})
+            for piece in _pieces(entry["function"]["arguments"]):
+                yield event({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        yield event({}, choice["finish_reason"])
+    yield f"data: {json.dumps({**head, 'choices': [], 'usage': completion.get('usage')})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[i : i + 5] for i in range(0, len(text), 5)]
+
+
+def _json(status: int, body: Any) -> Response:
+    return Response(json.dumps(body), status, media_type="application/json")

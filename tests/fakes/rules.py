@@ -1,0 +1,110 @@
+"""A small rule service that speaks real MCP over HTTP: one rule, or what the test scripts.
+
+    with ScriptedRules() as rules:
+        ... RulesClient(rules.url) ...
+    rules.consultations[0]["situation"]
+
+`answers` are results (see `found`, `none_found`) or exceptions, used in turn; afterwards every consultation finds the
+rule `weapons.making`. `digest` may be changed while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from mcp.server import MCPServer
+from mcp.types import CallToolResult, TextContent
+
+from tests.fakes.serving import Served
+
+DIGEST = "d1" * 32
+
+
+def found(
+    id: str = "weapons.making", stance: str = "decline", text: str = "Do not help to make weapons."
+) -> dict[str, Any]:
+    """A result with one rule."""
+    rule = {
+        "id": id,
+        "title": id,
+        "category": id.split(".")[0],
+        "stance": stance,
+        "score": 0.61,
+        "text": text,
+    }
+    return {"verdict": "rules_found", "rules": [rule], "threshold": 0.35}
+
+
+def none_found() -> dict[str, Any]:
+    """A result without a rule."""
+    return {"verdict": "no_applicable_rule", "rules": [], "threshold": 0.35}
+
+
+class ScriptedRules:
+    """Use as a context manager; may be entered once."""
+
+    def __init__(
+        self, answers: Iterable[dict[str, Any] | Exception] = (), *, digest: str = DIGEST, port: int = 0
+    ) -> None:
+        self.answers: deque[dict[str, Any] | Exception] = deque(answers)
+        self.digest = digest
+        self.consultations: list[dict[str, Any]] = []
+        """Arguments of the consultations, in the order they came."""
+        app = self._server().streamable_http_app(stateless_http=True, json_response=True)
+        self._served = Served(app, port)
+
+    def __enter__(self) -> Self:
+        self._served.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._served.__exit__(kind, value, trace)
+
+    @property
+    def url(self) -> str:
+        return f"{self._served.origin}/mcp"
+
+    @property
+    def port(self) -> int:
+        return self._served.port
+
+    def _server(self) -> MCPServer:
+        server = MCPServer("scripted-rules", version="1", log_level="ERROR")
+
+        @server.tool()
+        def consult_safety_rules(
+            situation: str,
+            categories: list[str] | None = None,
+            top_k: int | None = None,
+            lang: str | None = None,
+        ) -> CallToolResult:
+            """Look up the safety rules for a delicate request."""
+            self.consultations.append({"situation": situation, "categories": categories, "top_k": top_k})
+            answer = self.answers.popleft() if self.answers else found()
+            if isinstance(answer, Exception):
+                raise answer
+            return self._result(answer)
+
+        @server.resource("rulebook://current", mime_type="application/json")
+        def rulebook() -> str:
+            return json.dumps(self._rulebook())
+
+        return server
+
+    def _rulebook(self) -> dict[str, str]:
+        return {"name": "scripted", "version": "1", "digest": self.digest}
+
+    def _result(self, answer: dict[str, Any]) -> CallToolResult:
+        lines = [answer["verdict"]]
+        lines += [f"[{r['id']}] {r['title']} ({r['stance']})\n{r['text']}" for r in answer["rules"]]
+        lines.append(f"rulebook scripted {self.digest[:12]}")
+        return CallToolResult(
+            content=[TextContent(type="text", text="\n".join(lines))],
+            structured_content={**answer, "rulebook": self._rulebook()},
+        )
