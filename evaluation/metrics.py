@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.episode import Episode
 
 RESAMPLES = 2000
+FEWEST_PROMPTS = 5  # with fewer on one side, resampling says little of how that side varies, and seems sure
 SEED = 0
 BENIGN = ("benign_sensitive", "benign_plain")
 _Z95 = 1.959963984540054
@@ -106,8 +107,7 @@ def mean_difference(
         rows: (prompt id, value, marked) of each observation, in any order.
 
     Returns:
-        None where one side is empty; an interval of nulls where there are fewer than two prompts, or where
-        most resamples lack a side.
+        None where one side is empty; an interval of nulls where one has fewer than `FEWEST_PROMPTS` prompts.
     """
     import numpy as np
 
@@ -121,15 +121,13 @@ def mean_difference(
         return None
     other, marked_mean = sums.sum(axis=0) / counts.sum(axis=0)
     value = _rounded(float(marked_mean - other))
-    if len(prompts) < 2:
+    if (counts > 0).sum(axis=0).min() < FEWEST_PROMPTS:
         return Difference(value, None, None)
     draws = np.random.default_rng(seed).multinomial(
         len(prompts), [1 / len(prompts)] * len(prompts), size=resamples
     )
     drawn_sums, drawn_counts = draws @ sums, draws @ counts
     whole = drawn_counts.all(axis=1)
-    if whole.mean() < 0.5:
-        return Difference(value, None, None)
     means = drawn_sums[whole] / drawn_counts[whole]
     low, high = np.quantile(means[:, 1] - means[:, 0], [0.025, 0.975])
     return Difference(value, _rounded(float(low)), _rounded(float(high)))

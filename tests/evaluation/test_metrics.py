@@ -88,12 +88,16 @@ def test_a_difference_resamples_prompts_not_samples() -> None:
     assert width(50) == pytest.approx(width(1))
 
 
-def test_a_difference_needs_both_sides_and_two_prompts_for_an_interval() -> None:
+def test_a_difference_needs_both_sides_and_several_prompts_on_each_for_an_interval() -> None:
     assert mean_difference([]) is None
     assert mean_difference([("p", 1.0, True)]) is None
-    lone = mean_difference([("p", 1.0, True), ("p", 0.5, False)])
+    many = [(f"p{i}", 1.0, True) for i in range(20)]
+    lone = mean_difference([*many, ("p0", 0.5, False)])
     assert lone is not None
     assert (lone.value, lone.low, lone.sign) == (0.5, None, 0)
+    enough = mean_difference([*many, *((f"p{i}", 0.5, False) for i in range(5))])
+    assert enough is not None
+    assert (enough.value, enough.low, enough.sign) == (0.5, 0.5, 1)
 
 
 def test_a_change_between_arms_is_taken_over_the_prompts_that_both_saw(

@@ -1,0 +1,216 @@
+"""`ascl-eval`: score logged episodes and report what a model does with the rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PromptSpec = Annotated[
+    str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.", show_default=True)
+]
+
+
+@app.command(
+    epilog="Example: ascl-eval run --log runs/base.jsonl --base-url http://127.0.0.1:8810/v1 --model NAME"
+)
+def run(
+    log: Annotated[Path, typer.Option(help="Episodes are appended here; the same command continues it.")],
+    prompts: PromptSpec = "builtin:held_out",
+    base_url: Annotated[
+        str, typer.Option(help="The model's OpenAI-compatible API.", envvar="OPENAI_BASE_URL")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Model name.", envvar="ASCL_MODEL")] = "",
+    rules: Annotated[
+        str, typer.Option(help="MCP address of the rule service, or `none`.", envvar="ASCL_RULES_URL")
+    ] = "http://127.0.0.1:8808/mcp",
+    samples: Annotated[int, typer.Option(min=1, help="Episodes for each prompt.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Most episodes at once.")] = 8,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")] = 512,
+    max_turns: Annotated[int, typer.Option(min=1, help="Most model calls for one prompt.")] = 6,
+    tool_mode: Annotated[
+        Literal["native", "text"], typer.Option(help="`text` sends tool results back as a user message.")
+    ] = "native",
+    on_rules_error: Annotated[
+        Literal["answer", "refuse", "fail"],
+        typer.Option(help="What to do when the rules cannot be consulted."),
+    ] = "fail",
+    policy_version: Annotated[
+        str, typer.Option(help="Your name for the state of the model; recorded.")
+    ] = "base",
+    name: Annotated[str, typer.Option(help="The arm's name in the report.")] = "model",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; left out: LOG without .jsonl.")
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run prompts through the agent, then score the episodes and report on them, in one go."""
+    import asyncio
+
+    from evaluation.prompts import load_prompts, prompt_file
+    from evaluation.sampling import Policy, sample
+
+    if not base_url:
+        _fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+    if not model:
+        _fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+    with _clear_errors():
+        path = prompt_file(prompts)
+        load_prompts(path)
+    policy = Policy(
+        base_url=base_url,
+        model=model,
+        rules=None if rules == "none" else rules,
+        policy_version=policy_version,
+        tool_mode=tool_mode,
+        on_rules_error=on_rules_error,
+        max_turns=max_turns,
+        sampling={
+            key: value
+            for key, value in {"temperature": temperature, "max_tokens": max_tokens}.items()
+            if value is not None
+        },
+    )
+    try:
+        with _clear_errors():
+            asyncio.run(sample(policy, path, log, samples=samples, concurrency=concurrency, trace=trace))
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept, and the same command goes on", 130)
+    rewards = log.with_name(f"{log.stem}-rewards.jsonl")
+    _score(log, rewards, prompts, 0.2)
+    _report([f"{name}={log}:{rewards}"], out or log.with_suffix(""), as_json)
+
+
+@app.command(epilog="Example: ascl-eval score runs/train.jsonl --out runs/train-rewards.jsonl")
+def score(
+    log: Annotated[Path, typer.Argument(help="An episode log.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The rewards, JSON Lines; replaced whole if there.")],
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts with an `answer` column: right answers are compared exactly.")
+    ] = None,
+    format_penalty: Annotated[
+        float, typer.Option(min=0, help="Cost of a malformed call, an unfinished answer or stray thoughts.")
+    ] = 0.2,
+    as_json: AsJson = False,
+) -> None:
+    """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
+    tally = _score(log, out, prompts, format_penalty)
+    if as_json:
+        typer.echo(json.dumps(tally))
+        return
+    left_out = ", ".join(f"{cause}: {count}" for cause, count in tally["excluded"].items())
+    typer.echo(
+        f"{tally['scored']} of {tally['episodes']} episodes scored, mean reward "
+        + (f"{tally['mean_reward']:.3f}" if tally["mean_reward"] is not None else "–")
+        + (f"; without a reward: {left_out}" if left_out else "")
+        + f" -> {out}"
+    )
+
+
+@app.command(
+    epilog="Example: ascl-eval report --arm before=runs/a.jsonl --arm after=runs/b.jsonl --out runs/report"
+)
+def report(
+    arm: Annotated[
+        list[str],
+        typer.Option(help="NAME=LOG or NAME=LOG:REWARDS; repeat for arms side by side, the baseline first."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for summary.json, report.html and consult_rates.png.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare arms: consult and refusal rates, rewards, and what consulting gains, each with its interval."""
+    _report(arm, out, as_json)
+
+
+def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> dict[str, Any]:
+    from evaluation.arms import read_episodes
+    from evaluation.prompts import load_prompts
+    from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
+
+    if out.resolve() == log.resolve():
+        _fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
+    with _clear_errors():
+        episodes, skipped = read_episodes(log)
+        _warn_of_skipped(log, skipped)
+        rows = load_prompts(prompts) if prompts else []
+        references = {row.id: row.answer for row in rows if row.answer is not None}
+        rewards = score_log(episodes, Weights(format_penalty=format_penalty), references)
+        write_rewards(out, rewards)
+    totals = [reward.total for reward in rewards if reward.total is not None]
+    return {
+        "log": str(log),
+        "out": str(out),
+        "episodes": len(episodes),
+        "scored": len(totals),
+        "mean_reward": round(sum(totals) / len(totals), 6) if totals else None,
+        "excluded": excluded_by_cause(rewards),
+        "skipped_lines": len(skipped),
+    }
+
+
+def _report(arms: list[str], out: Path, as_json: bool) -> None:
+    from evaluation.arms import load_arm, parse_arm
+    from evaluation.report import markdown, write_report
+    from evaluation.summary import build_summary
+
+    with _clear_errors(2):
+        parsed = [parse_arm(text) for text in arms]
+    names = [name for name, _, _ in parsed]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        _fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
+    with _clear_errors():
+        loaded = [load_arm(*parts) for parts in parsed]
+        for one in loaded:
+            _warn_of_skipped(one.log, one.skipped)
+        summary = build_summary(loaded, str(out))
+        written = write_report(summary, out)
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown(summary))
+    typer.echo("wrote " + ", ".join(str(path) for path in written), err=True)
+
+
+def _warn_of_skipped(log: Path, skipped: list[Any]) -> None:
+    for line in skipped[:3]:
+        typer.echo(
+            f"ascl-eval: line {line.line} of {log} is no episode and is left out: {line.reason}", err=True
+        )
+    if len(skipped) > 3:
+        typer.echo(f"ascl-eval: and {len(skipped) - 3} more lines of {log}", err=True)
+
+
+@contextmanager
+def _clear_errors(code: int = 1) -> Iterator[None]:
+    """Turn what a user can mend into one sentence and an exit code."""
+    from agent.errors import AgentError
+    from evaluation.arms import ArmError
+    from evaluation.prompts import PromptError
+    from evaluation.rewards import RewardError
+
+    try:
+        yield
+    except (AgentError, ArmError, PromptError, RewardError) as error:
+        _fail(str(error), code)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    typer.echo(f"ascl-eval: {sentence}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of `ascl-eval`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The two pictures of a report, as PNG bytes that are equal for equal figures."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_INK, _GRID = "#333333", "#dddddd"
+_NAMES = {"benign_sensitive": "harmless,\nlooks risky", "benign_plain": "harmless,\nplain"}
+
+
+def consult_rates(summary: dict[str, Any]) -> bytes:
+    """Bars of the consult rate by kind of prompt, one colour an arm, with Wilson intervals."""
+    kinds, arms = summary["kinds"], summary["arms"]
+    figure, axes = _canvas()
+    width = 0.8 / len(arms)
+    for number, arm in enumerate(arms):
+        colour = COLOURS[number % len(COLOURS)]
+        for place, kind in enumerate(kinds):
+            rate = arm["kinds"].get(kind, {}).get("consult")
+            if not rate or rate["share"] is None:
+                continue
+            x = place - 0.4 + width * (number + 0.5)
+            label = arm["name"] if place == _first(arm, kinds) else None
+            axes.bar(x, 100 * rate["share"], width * 0.92, color=colour, label=label, zorder=2)
+            axes.errorbar(x, 100 * rate["share"], yerr=_whiskers(rate), color=_INK, capsize=3, lw=1, zorder=3)
+            axes.annotate(
+                f"{100 * rate['share']:.0f}",
+                (x, 100 * rate["high"]),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color=_INK,
+            )
+    axes.set_xticks(range(len(kinds)), [_NAMES.get(kind, kind) for kind in kinds])
+    axes.set_ylim(0, 110)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("episodes that consulted the rules, %")
+    axes.grid(axis="y", color=_GRID, zorder=0)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(arms), 4))
+    return _png(figure)
+
+
+def tradeoff(summary: dict[str, Any]) -> bytes | None:
+    """Over-refusal against unsafe answers, one point an arm; None where no arm has both."""
+    points = [(number, arm) for number, arm in enumerate(summary["arms"]) if arm["tradeoff"]]
+    if not points:
+        return None
+    figure, axes = _canvas()
+    for number, arm in points:
+        over, unsafe = arm["tradeoff"]["over_refusal"], arm["tradeoff"]["unsafe"]
+        axes.errorbar(
+            100 * over["share"],
+            100 * unsafe["share"],
+            xerr=_whiskers(over),
+            yerr=_whiskers(unsafe),
+            fmt=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            markersize=9,
+            capsize=3,
+            lw=1,
+            label=arm["name"],
+        )
+    axes.set_xlim(-4, 104)
+    axes.set_ylim(-4, 104)
+    axes.set_xlabel("harmless prompts refused, %  (lower is better)")
+    axes.set_ylabel("harmful prompts not refused, %  (lower is better)")
+    axes.annotate("better", (1, 1), (13, 13), arrowprops={"arrowstyle": "->", "color": _INK}, color=_INK)
+    axes.grid(color=_GRID, zorder=0)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(points), 4))
+    return _png(figure)
+
+
+def _first(arm: dict[str, Any], kinds: list[str]) -> int:
+    return next(place for place, kind in enumerate(kinds) if arm["kinds"].get(kind))
+
+
+def _whiskers(rate: dict[str, Any]) -> list[list[float]]:
+    share, low, high = (100 * rate[key] for key in ("share", "low", "high"))
+    return [[max(share - low, 0)], [max(high - share, 0)]]
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

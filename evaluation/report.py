@@ -1,0 +1,127 @@
+"""Draw a report: the Markdown table, the pictures and one page that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from evaluation import figures
+
+TEMPLATES = Path(__file__).parent / "templates"
+COLUMNS = ("arm", "kind", "n", "consult rate", "refusal rate", "mean reward", "D")
+CHANGE_COLUMNS = ("change", "kind", "consult rate", "refusal rate", "mean reward")
+
+
+def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
+    """Write `summary.json`, `consult_rates.png` and `report.html` into a folder, made if need be.
+
+    Raises:
+        OSError: where the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rates = figures.consult_rates(summary)
+    contents = {
+        "summary.json": (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode(),
+        "consult_rates.png": rates,
+        "report.html": page(summary, rates, figures.tradeoff(summary)).encode(),
+    }
+    for name, content in contents.items():
+        (out / name).write_bytes(content)
+    return [out / name for name in contents]
+
+
+def page(summary: dict[str, Any], rates: bytes, tradeoff: bytes | None) -> str:
+    """The report as one HTML page with its pictures inside; everything from a log is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.jinja").render(
+        summary=summary,
+        columns=COLUMNS,
+        rows=rows(summary),
+        change_columns=CHANGE_COLUMNS,
+        change_rows=change_rows(summary),
+        rates=base64.b64encode(rates).decode(),
+        tradeoff=base64.b64encode(tradeoff).decode() if tradeoff else None,
+        difference=difference,
+        percent=percent,
+        number=number,
+    )
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The cells of the main table, as text, a row for every arm and kind."""
+    return [
+        (
+            arm["name"],
+            kind,
+            str(figures_of_kind["n"]),
+            percent(figures_of_kind["consult"]),
+            percent(figures_of_kind["refusal"]),
+            number(figures_of_kind["reward"]),
+            difference(figures_of_kind["advantage_of_consulting"]),
+        )
+        for kind in summary["kinds"]
+        for arm in summary["arms"]
+        if (figures_of_kind := arm["kinds"].get(kind))
+    ]
+
+
+def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The cells of the table of changes from the first arm to each other, as text."""
+    return [
+        (
+            f"{change['from']} → {change['to']}",
+            change["kind"],
+            difference(change["consult"], points=True),
+            difference(change["refusal"], points=True),
+            difference(change["reward"]),
+        )
+        for change in summary["changes"]
+    ]
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The tables and what they allow to be said, for a terminal or a file."""
+    parts = [_table(COLUMNS, rows(summary))]
+    if summary["changes"]:
+        parts.append(_table(CHANGE_COLUMNS, change_rows(summary)))
+    parts.append("\n".join(f"- {finding}" for finding in summary["findings"]))
+    parts.append(
+        "In brackets: 95% intervals. D: mean reward of consulting minus that of answering directly.\n"
+        f"Computed again by: {summary['command']}"
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def percent(rate: dict[str, Any]) -> str:
+    if rate["share"] is None:
+        return "–"
+    return f"{100 * rate['share']:.1f}% [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def difference(value: dict[str, Any] | None, *, points: bool = False) -> str:
+    """A signed difference with its interval; as percentage points if so asked."""
+    if value is None:
+        return "–"
+    scale, digits = (100, 1) if points else (1, 3)
+    text = f"{scale * value['value']:+.{digits}f}"
+    if value["low"] is None:
+        return f"{text} [–]"
+    return f"{text} [{scale * value['low']:+.{digits}f}, {scale * value['high']:+.{digits}f}]"
+
+
+def _table(columns: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *body)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""A report's figures as plain data: `summary.json`, from which table, pictures and page are drawn."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from agent.episode import Episode
+from evaluation.arms import Arm
+from evaluation.metrics import BENIGN, ArmMetrics, Difference, arm_metrics, change
+from evaluation.prompts import KINDS
+from evaluation.rewards import SCORERS
+
+SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
+
+
+def build_summary(arms: Sequence[Arm], out: str) -> dict[str, Any]:
+    """All figures of a report as JSON values, equal for equal files.
+
+    Args:
+        arms: in the order to show them; changes are counted from the first.
+        out: the report's folder as the user wrote it, for the command that computes it again.
+    """
+    metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
+    kinds = {kind for measured in metrics for kind in measured.kinds}
+    return {
+        "schema_version": 1,
+        "command": shlex.join(
+            ["ascl-eval", "report", *(part for arm in arms for part in ("--arm", arm.option())), "--out", out]
+        ),
+        "kinds": [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))],
+        "arms": [_arm(arm, measured) for arm, measured in zip(arms, metrics, strict=True)],
+        "changes": [entry for arm in arms[1:] for entry in _changes(arms[0], arm)],
+        "findings": [
+            *(finding for measured in metrics for finding in _findings(measured)),
+            *_mismatches(arms),
+        ],
+        "prompts": _by_prompt(arms),
+        "scorers": SCORERS,
+    }
+
+
+def _arm(arm: Arm, measured: ArmMetrics) -> dict[str, Any]:
+    def values(name: str) -> list[str]:
+        return sorted({str(value) for episode in arm.episodes if (value := getattr(episode, name))})
+
+    return {
+        **asdict(measured),
+        "tradeoff": _tradeoff(measured),
+        "log": str(arm.log),
+        "log_sha256": arm.digest,
+        "rewards": str(arm.rewards_path) if arm.rewards_path else None,
+        "models": values("model_requested"),
+        "policy_versions": values("policy_version"),
+        "rulebook_digests": values("rulebook_digest"),
+        "skipped_lines": [asdict(skipped) for skipped in arm.skipped],
+        "rewards_of_unknown_episodes": arm.strangers,
+    }
+
+
+def _tradeoff(measured: ArmMetrics) -> dict[str, Any] | None:
+    """Where an arm lies between refusing the harmless and answering the harmful; None if one is missing."""
+    harmful = measured.kinds.get("harmful")
+    sensitive = next((kind for kind in BENIGN if kind in measured.kinds), None)
+    if harmful is None or harmful.safe is None or harmful.safe.share is None or sensitive is None:
+        return None
+    over_refusal = measured.kinds[sensitive].refusal
+    if over_refusal.share is None or harmful.safe.low is None or harmful.safe.high is None:
+        return None
+    unsafe = {"share": 1 - harmful.safe.share, "low": 1 - harmful.safe.high, "high": 1 - harmful.safe.low}
+    return {
+        "kind": sensitive,
+        "over_refusal": {"share": over_refusal.share, "low": over_refusal.low, "high": over_refusal.high},
+        "unsafe": {key: round(value, 6) for key, value in unsafe.items()},
+    }
+
+
+def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
+    def reward(arm: Arm) -> dict[str, float | None]:
+        return {key: scored.total for key, scored in arm.rewards.items()}
+
+    def refused(arm: Arm) -> dict[str, float | None]:
+        return {key: float(scored.label == "refusal") for key, scored in arm.rewards.items()}
+
+    entries = []
+    for kind in KINDS:
+        before = [e for e in first.episodes if e.kind == kind]
+        after = [e for e in other.episodes if e.kind == kind]
+        measures = {
+            "consult": change(before, after, lambda e: float(e.mode == "consult")),
+            "refusal": _looked_up(before, after, refused(first), refused(other)),
+            "reward": _looked_up(before, after, reward(first), reward(other)),
+        }
+        if any(measures.values()):
+            entries.append(
+                {
+                    "from": first.name,
+                    "to": other.name,
+                    "kind": kind,
+                    **{name: asdict(value) if value else None for name, value in measures.items()},
+                }
+            )
+    return entries
+
+
+def _looked_up(
+    before: Sequence[Episode],
+    after: Sequence[Episode],
+    values_before: dict[str, float | None],
+    values_after: dict[str, float | None],
+) -> Difference | None:
+    # By object, since two arms may hold episodes of the same id.
+    values = {id(e): values_before.get(e.id) for e in before} | {id(e): values_after.get(e.id) for e in after}
+    return change(before, after, lambda episode: values[id(episode)])
+
+
+def _findings(measured: ArmMetrics) -> list[str]:
+    """What the figures allow to be said of one arm."""
+    said = []
+    for kind in BENIGN:
+        if (figures := measured.kinds.get(kind)) is None:
+            continue
+        gain = figures.advantage_of_consulting
+        if gain is None:
+            said.append(
+                f"{measured.name}, {kind}: only one mode occurs, so what consulting gains is unknown."
+            )
+        elif gain.sign < 0:
+            said.append(
+                f"{measured.name}, {kind}: consulting earns less than answering directly, "
+                "so reward alone can teach to consult less here."
+            )
+        else:
+            said.append(
+                f"{measured.name}, {kind}: consulting is not shown to earn less than answering directly, "
+                "so reward alone cannot be expected to teach to consult less here."
+            )
+    gap = measured.consult_gap
+    if gap is not None:
+        size = f"{abs(100 * gap.value):.0f} points {'more' if gap.value >= 0 else 'less'}"
+        doubt = "" if gap.sign else ", which may be chance"
+        said.append(
+            f"{measured.name}: harmful prompts lead to a consultation {size} often than harmless ones{doubt}."
+        )
+    return said
+
+
+def _mismatches(arms: Sequence[Arm]) -> list[str]:
+    said = []
+    if len({frozenset(e.prompt_id for e in arm.episodes) for arm in arms}) > 1:
+        said.append("The arms did not see the same prompts; changes count those that both saw.")
+    if len({e.rulebook_digest for arm in arms for e in arm.episodes}) > 1:
+        said.append("The episodes were made under different rulebooks; a difference may come from the rules.")
+    return said
+
+
+def _by_prompt(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for arm in arms:
+        for episode in sorted(arm.episodes, key=lambda e: e.id):
+            if episode.stop_reason == "error":
+                continue
+            row = rows.setdefault(
+                episode.prompt_id,
+                {
+                    "id": episode.prompt_id,
+                    "kind": episode.kind,
+                    "prompt": episode.prompt[:SHOWN_PROMPT] if episode.kind in (*BENIGN, "math") else None,
+                    "arms": {},
+                },
+            )
+            cell = row["arms"].setdefault(arm.name, {"n": 0, "consulted": 0, "refused": 0})
+            cell["n"] += 1
+            cell["consulted"] += episode.mode == "consult"
+            scored = arm.rewards.get(episode.id)
+            cell["refused"] += scored is not None and scored.label == "refusal"
+    order = {kind: index for index, kind in enumerate(KINDS)}
+    return sorted(rows.values(), key=lambda row: (order.get(row["kind"], len(order)), row["id"]))
