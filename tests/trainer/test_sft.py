@@ -1,0 +1,135 @@
+"""The cold start, on a tiny random model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import Episode, EpisodeLog
+from tests.fakes.tiny_llama import save_tiny_llama
+from trainer.sft import SFTSettings, run_sft
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "consult_safety_rules",
+        "description": "Looks up the rules.",
+        "parameters": {"type": "object", "properties": {"situation": {"type": "string"}}},
+    },
+}
+
+
+def episode(number: int, consult: bool, answer: str = "Yes.") -> Episode:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": f"Question {number}"}]
+    if consult:
+        function = {"name": "consult_safety_rules", "arguments": '{"situation": "a question"}'}
+        call = {"id": "call_0", "type": "function", "function": function}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": "call_0", "content": "no_applicable_rule"})
+    messages.append({"role": "assistant", "content": answer})
+    return Episode(
+        id=f"e{number}",
+        group_id="g",
+        prompt_id=f"p{number}",
+        kind="benign_plain",
+        prompt=f"Question {number}",
+        model_requested="written",
+        endpoint="http://127.0.0.1/v1",
+        policy_version="written",
+        sampling_sent={},
+        prompt_digest="0" * 64,
+        messages=messages,
+        tools=[TOOL],
+        mode="consult" if consult else "direct",
+        stop_reason="answer",
+        started_at="2026-01-01T00:00:00Z",
+        seconds=0.0,
+    )
+
+
+def write_log(path: Path, episodes: list[Episode]) -> Path:
+    with EpisodeLog(path) as log:
+        for each in episodes:
+            log.append(each)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers renames its checkpointing flags
+def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i % 2 == 0) for i in range(8)])
+    seen: list[tuple[int, int]] = []
+    settings = SFTSettings(
+        model=model,
+        out=tmp_path / "run",
+        demonstrations=data,
+        epochs=4,
+        learning_rate=5e-3,
+        batch_size=4,
+        lora_layers=1,
+        answer_share=1.0,
+    )
+    run = run_sft(settings, progress=lambda step, steps, loss: seen.append((step, steps)))
+
+    assert run["data"]["episodes"] == 8
+    assert run["losses"][-1]["loss"] < run["losses"][0]["loss"]
+    assert seen[-1] == (8, 8)
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8")) == run
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
+    merged = tmp_path / "run" / "merged"
+    assert AutoTokenizer.from_pretrained(merged).response_template["fields"]["tool_calls"]
+    before, after = weights(model), weights(merged)
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert all(name.startswith("model.layers.2.") for name in changed)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    data = write_log(tmp_path / "log.jsonl", [episode(0, consult=True, answer="No.")])
+    settings = SFTSettings(
+        model=model, out=tmp_path / "run", demonstrations=data, learning_rate=1e-9, answer_share=1.0
+    )
+    run_sft(settings.model_copy(update={"epochs": 4.0}), progress=lambda *_: None)
+    run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rendered = tokenizer.apply_chat_template(
+        episode(0, consult=True, answer="No.").messages,
+        tools=[TOOL],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+    )
+    logits = AutoModelForCausalLM.from_pretrained(model)(rendered["input_ids"]).logits[0, :-1]
+    losses = torch.nn.functional.cross_entropy(logits, rendered["input_ids"][0, 1:], reduction="none")
+    wrote = torch.as_tensor(rendered["assistant_masks"]).reshape(-1)[1:].bool()
+    assert run["losses"][0]["loss"] == pytest.approx(losses[wrote].mean().item(), rel=1e-3)
+    assert losses[wrote].mean().item() != pytest.approx(losses.mean().item(), rel=1e-3)
+
+
+def test_a_log_without_answers_is_refused_in_one_sentence(model: Path, tmp_path: Path) -> None:
+    data = write_log(tmp_path / "log.jsonl", [])
+    with pytest.raises(ValueError, match="holds no episode with an answer"):
+        run_sft(SFTSettings(model=model, out=tmp_path / "run", demonstrations=data))
+
+
+def test_a_folder_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a model folder"):
+        run_sft(SFTSettings(model=tmp_path, out=tmp_path / "run"))

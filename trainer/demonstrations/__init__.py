@@ -1,0 +1,1 @@
+"""What the cold start learns from: `written.jsonl`, by hand, and `demonstrations.jsonl`, its episodes."""

