@@ -69,11 +69,21 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
             lw=1,
             label=arm["name"],
         )
-    axes.set_xlim(-4, 104)
-    axes.set_ylim(-4, 104)
+    # From zero, as far as the intervals reach: small rates must not shrink into a corner.
+    for limit, part in ((axes.set_xlim, "over_refusal"), (axes.set_ylim, "unsafe")):
+        most = max(100 * arm["tradeoff"][part]["high"] for _, arm in points)
+        limit(-0.03 * most, min(max(1.15 * most, 20), 103))
     axes.set_xlabel("harmless prompts refused, %  (lower is better)")
     axes.set_ylabel("harmful prompts not refused, %  (lower is better)")
-    axes.annotate("better", (1, 1), (13, 13), arrowprops={"arrowstyle": "->", "color": _INK}, color=_INK)
+    axes.annotate(
+        "better",
+        (0.9, 0.88),
+        (0.96, 0.97),
+        xycoords="axes fraction",
+        ha="center",
+        color=_INK,
+        arrowprops={"arrowstyle": "->", "color": _INK},
+    )
     axes.grid(color=_GRID, zorder=0)
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(points), 4))
     return _png(figure)
