@@ -151,6 +151,9 @@ class Endpoint:
         async with chunks:
             async for chunk in chunks:
                 streamed.add(chunk.to_dict())
+        kind = chunks.response.headers.get("content-type", "")
+        if not streamed.answered and "event-stream" not in kind:
+            return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
         return streamed.data()
 
     def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
@@ -196,8 +199,8 @@ class Endpoint:
             )
         if isinstance(error, openai.OpenAIError):
             return EndpointError(
-                f"the endpoint {self.public_url} sent an answer that cannot be read: {shorten(str(error))}",
-                type="unreadable",
+                f"the endpoint {self.public_url} broke off its answer: {shorten(_server_text(error))}",
+                type="broken_off",
             )
         return error
 
@@ -251,12 +254,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _server_text(error: Any) -> str:
-    body = error.body
+    body = getattr(error, "body", None)
     if isinstance(body, dict):
         for key in ("message", "detail", "error"):
             if body.get(key):
                 return str(body[key])
-    return str(body or error.message).strip()
+    return str(body or error).strip()
 
 
 def _short(error: Exception) -> str:

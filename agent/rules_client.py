@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 RULE_TOOL = "consult_safety_rules"
 RULEBOOK = "rulebook://current"
-_WAITS = (0.2, 1.0)  # seconds before a second and a third try: enough for a service that restarts
 
 T = TypeVar("T")
 
@@ -38,14 +37,28 @@ class ConsultResult:
 class RulesClient:
     """Asks a rule service over streamable HTTP. Use as an async context manager; calls may run at once.
 
+    Args:
+        url: its MCP address.
+        token: sent as a bearer token.
+        timeout: seconds for one exchange.
+        waits: seconds before each further try when it cannot be reached; enough for a service that restarts.
+
     Raises:
         RulesError: from every method, when the service cannot be reached or is no rule service.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        waits: tuple[float, ...] = (0.2, 1.0),
+    ) -> None:
         self.url = url
         self._token = token
         self._timeout = timeout
+        self._waits = waits
         self._http: httpx2.AsyncClient | None = None
         self._version: str | None = None
 
@@ -105,7 +118,7 @@ class RulesClient:
         import httpx2
         from mcp import MCPError
 
-        for wait in (*_WAITS, None):
+        for wait in (*self._waits, None):
             try:
                 async with self._session() as client:
                     return await ask(client)

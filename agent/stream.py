@@ -16,12 +16,13 @@ class StreamedReply:
     def __init__(self, listen: DeltaListener) -> None:
         self.shown = False
         """Whether the listener was told anything."""
+        self.answered = False
+        """Whether any chunk carried a choice."""
         self._listen = listen
         self._message: dict[str, Any] = {"role": "assistant"}
         self._calls: dict[int, dict[str, Any]] = {}
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._answered = False
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Take in one chunk of the stream."""
@@ -31,13 +32,13 @@ class StreamedReply:
         for choice in chunk.get("choices") or []:
             if choice.get("index", 0) != 0:
                 continue
-            self._answered = True
+            self.answered = True
             self._choice.update({k: v for k, v in choice.items() if k != "delta" and v is not None})
             self._add_delta(choice.get("delta") or {})
 
     def data(self) -> dict[str, Any]:
         """The whole as a Chat Completion; without choices when no chunk carried one."""
-        if not self._answered:
+        if not self.answered:
             return {**self._data, "choices": []}
         message = dict(self._message)
         if self._calls:

@@ -4,9 +4,9 @@
         ... base_url=endpoint.base_url, model="scripted" ...
     endpoint.requests[0]["messages"]
 
-An answer is a text, a message (dict with a `role`), a `Raw` HTTP answer, a whole completion (dict with `choices`),
-or a function of the request that returns one of these. When the queue is empty, `otherwise` answers every request;
-without it the endpoint answers 400, so that a test notices a request too many.
+An answer is a text, a message (dict with a `role`), a `Raw` HTTP answer, a whole completion (dict with
+`choices`), or a function of the request that returns one of these. When the queue is empty, `otherwise`
+answers every request; without it the endpoint answers 400, so that a test notices a request too many.
 """
 
 from __future__ import annotations

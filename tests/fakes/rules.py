@@ -4,8 +4,8 @@
         ... RulesClient(rules.url) ...
     rules.consultations[0]["situation"]
 
-`answers` are results (see `found`, `none_found`) or exceptions, used in turn; afterwards every consultation finds the
-rule `weapons.making`. `digest` may be changed while it runs.
+`answers` are results (see `found`, `none_found`) or exceptions, used in turn; afterwards every consultation
+finds the rule `weapons.making`. `digest` may be changed while it runs.
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ class ScriptedRules:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._served.__exit__(kind, value, trace)
+
+    def stop(self) -> None:
+        """Go away before the block ends."""
+        self._served.stop()
 
     @property
     def url(self) -> str:

@@ -21,7 +21,7 @@ class Served:
             log_level="error",
             lifespan="on",
             ws="none",
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -33,17 +33,22 @@ class Served:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise RuntimeError("the fake service did not start")
             time.sleep(0.005)
+        self._port = int(self._server.servers[0].sockets[0].getsockname()[1])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop listening; a second time does nothing."""
         self._server.should_exit = True
         self._thread.join(20)
 
     @property
     def port(self) -> int:
-        return int(self._server.servers[0].sockets[0].getsockname()[1])
+        return self._port
 
     @property
     def origin(self) -> str:

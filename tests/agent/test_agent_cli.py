@@ -1,0 +1,224 @@
+"""The command line: what goes where, what is refused, and with which code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.log import read_log
+from tests.fakes.agents import NOBODY
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.rules import ScriptedRules
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def cli(*arguments: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    known = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ASCL_MODEL", "ASCL_RULES_URL", "ASCL_RULES_TOKEN"}
+    env = {name: value for name, value in os.environ.items() if name not in known}
+    return subprocess.run(
+        [sys.executable, "-m", "agent.cli", *map(str, arguments)],
+        cwd=ROOT,
+        env={**env, "COLUMNS": "160"},
+        input=input,
+        stdin=subprocess.DEVNULL if input is None else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def services(endpoint: ScriptedEndpoint, rules: ScriptedRules) -> list[str]:
+    return ["--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url]
+
+
+@pytest.fixture
+def log(rules: ScriptedRules, tmp_path: Path) -> Path:
+    """A log of three episodes, two of which consulted."""
+    prompts, path = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl"
+    lines = [{"id": f"p{n}", "prompt": f"Question {n}?", "kind": "harmful"} for n in range(3)]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    script = [call("a"), "No [bold].", call("b"), "No.", "Yes."]
+    with ScriptedEndpoint(script) as endpoint:
+        done = cli(
+            "run", "--prompts", prompts, "--log", path, *services(endpoint, rules), "--concurrency", "1"
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}: 3 episodes: 2 consult, 1 direct")
+    return path
+
+
+def test_chat_writes_the_answer_to_standard_output_and_all_else_to_standard_error(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    script = [{**call("someone asks about guns"), "reasoning": "Delicate?"}, "I cannot help with that."]
+    with ScriptedEndpoint(script) as endpoint:
+        done = cli("chat", "How?", *services(endpoint, rules), "--log", tmp_path / "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "I cannot help with that.\n"
+    assert "thinks: Delicate?\n" in done.stderr
+    assert "someone asks about guns" in done.stderr
+    assert "weapons.making (decline)" in done.stderr
+    assert endpoint.requests[0]["stream"] is True
+    assert [e.answer for e in read_log(tmp_path / "log.jsonl").episodes] == ["I cannot help with that."]
+
+
+def test_chat_does_not_show_a_call_that_came_as_text(rules: ScriptedRules) -> None:
+    text = '<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'
+    with ScriptedEndpoint([text, "No <tool> for that."]) as endpoint:
+        done = cli("chat", "How?", *services(endpoint, rules))
+    assert done.stdout == "No <tool> for that.\n"
+
+
+def test_chat_reads_the_prompt_from_a_pipe(rules: ScriptedRules) -> None:
+    with ScriptedEndpoint(["4"]) as endpoint:
+        done = cli("chat", *services(endpoint, rules), input="What is\n2 + 2?\n")
+    assert done.stdout == "4\n"
+    assert endpoint.requests[0]["messages"][-1]["content"] == "What is\n2 + 2?\n"
+
+
+def test_chat_goes_on_without_a_rule_service_and_says_so() -> None:
+    with ScriptedEndpoint(["4"]) as endpoint:
+        done = cli(
+            *("chat", "2 + 2?", "--base-url", endpoint.base_url, "--model", "m", "--rules", f"{NOBODY}/mcp")
+        )
+    assert (done.returncode, done.stdout) == (0, "4\n")
+    assert "ascl-rules serve" in done.stderr
+    assert "tools" not in endpoint.requests[0]
+
+
+def test_chat_without_an_answer_ends_with_code_1(rules: ScriptedRules) -> None:
+    with ScriptedEndpoint() as endpoint:
+        done = cli("chat", "Hi", *services(endpoint, rules))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no further answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_without_a_rule_service_ends_with_one_sentence(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
+    with ScriptedEndpoint() as endpoint:
+        done = cli(
+            *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl"),
+            *("--base-url", endpoint.base_url, "--model", "m", "--rules", f"{NOBODY}/mcp"),
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ascl-agent: the rule service at")
+    assert done.stderr.count("\n") == 1
+
+
+def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
+    with ScriptedEndpoint(otherwise="Hello") as endpoint:
+        done = cli(
+            *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl", "--samples", "2", "--json"),
+            *services(endpoint, rules),
+        )
+    figures = json.loads(done.stdout)
+    assert (figures["episodes"], figures["modes"], figures["stop_reasons"]) == (
+        2,
+        {"direct": 2},
+        {"answer": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no prompts"),
+        ("{}\n", "line 1 of .* is no prompt \\(id: Field required\\)"),
+        ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}\n', "line 2 of .* repeats the id 'a'"),
+        ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is no prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_named_by_line(tmp_path: Path, content: str, said: str) -> None:
+    from agent.errors import PromptError
+    from agent.prompt_file import read_prompts
+
+    path = tmp_path / "p.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(PromptError, match=said):
+        read_prompts(path)
+
+
+def test_show_lists_a_log_and_shows_one_episode(log: Path) -> None:
+    listed = cli("show", log)
+    assert listed.returncode == 0
+    assert listed.stdout.count("consult") == 2
+    assert "No [bold]." in listed.stdout
+    one = cli("show", log, "p0#0")
+    assert 'calls consult_safety_rules({"situation": "a"})' in one.stdout
+    assert "weapons.making (decline)" in one.stdout
+    rows = json.loads(cli("show", log, "--json").stdout)
+    assert [row["mode"] for row in rows] == ["consult", "consult", "direct"]
+    whole = json.loads(cli("show", log, rows[0]["id"][:12], "--json").stdout)
+    assert whole["prompt_id"] == "p0"
+    missing = cli("show", log, "nothing")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+
+
+def test_validate_finds_nothing_wrong_in_a_sound_log(log: Path) -> None:
+    done = cli("validate", log, "--json")
+    assert (done.returncode, json.loads(done.stdout)["problems"]) == (0, [])
+    assert json.loads(done.stdout)["episodes"] == 3
+
+
+def test_validate_names_what_is_wrong_and_ends_with_code_1(log: Path) -> None:
+    lines = log.read_text(encoding="utf-8").splitlines()
+    first = json.loads(lines[0])
+    first["mode"] = "direct"
+    del first["messages"][3]
+    log.write_text("\n".join([json.dumps(first), *lines[1:], lines[2], '{"torn']), encoding="utf-8")
+    done = cli("validate", log, "--json")
+    said = [problem["what"] for problem in json.loads(done.stdout)["problems"]]
+    assert done.returncode == 1
+    assert said == [
+        "mode is direct with 1 consultations",
+        "the call call_1 has no answer, or several",
+        "a second episode of p2#0",
+        said[3],
+        "the id comes 2 times",
+    ]
+    assert said[3].startswith("line 5 is no episode: Invalid JSON")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "--nope"], 2, "--nope"),
+        (["chat", "Hi", "--tool-mode", "magic"], 2, "native"),
+        (["chat", "Hi"], 2, "--base-url"),
+        (["chat", "Hi", "--base-url", "http://127.0.0.1:9/v1"], 2, "--model"),
+        (["chat", "Hi", "--base-url", "nowhere", "--model", "m"], 1, "no http"),
+        (["show", "/nowhere.jsonl"], 1, "cannot read /nowhere.jsonl"),
+        (["validate", "/nowhere.jsonl"], 1, "cannot read /nowhere.jsonl"),
+        (["run", "--prompts", "/nowhere.jsonl", "--log", "x.jsonl"], 1, "cannot read /nowhere.jsonl"),
+    ],
+)
+def test_a_users_mistake_is_met_with_a_sentence_and_a_code(
+    arguments: list[str], code: int, said: str
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["chat", "run", "show", "validate"])
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: ascl-agent {command}" in done.stdout

@@ -1,0 +1,134 @@
+"""The log keeps what was acknowledged, and tells what it cannot read."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.episode import Episode
+from agent.errors import LogError
+from agent.log import EpisodeLog, iter_log, read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def episode(number: int = 0, **changes: Any) -> Episode:
+    fields: dict[str, Any] = {
+        "id": f"e{number}",
+        "group_id": "g",
+        "prompt_id": f"p{number}",
+        "prompt": "2 + 2?",
+        "model_requested": "m",
+        "endpoint": "http://127.0.0.1:1/v1",
+        "policy_version": "base",
+        "sampling_sent": {"temperature": 1.0},
+        "prompt_digest": "0" * 64,
+        "messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}],
+        "mode": "direct",
+        "stop_reason": "answer",
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+        "seconds": 0.5,
+    }
+    return Episode.model_validate({**fields, **changes})
+
+
+def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
+    with EpisodeLog(tmp_path / "new" / "log.jsonl") as log:
+        for number in range(3):
+            log.append(episode(number))
+    reading = read_log(tmp_path / "new" / "log.jsonl")
+    assert reading.episodes == [episode(number) for number in range(3)]
+    assert reading.skipped == []
+
+
+def test_a_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    EpisodeLog(tmp_path / "log.jsonl").close()
+    assert stat.S_IMODE((tmp_path / "log.jsonl").stat().st_mode) == 0o600
+
+
+def test_fields_of_a_newer_version_are_kept(tmp_path: Path) -> None:
+    with EpisodeLog(tmp_path / "a.jsonl") as log:
+        log.append(episode(novelty={"x": [1]}))
+    (read,) = iter_log(tmp_path / "a.jsonl")
+    assert json.loads(read.model_dump_json())["novelty"] == {"x": [1]}
+
+
+def test_a_torn_last_line_is_skipped_told_and_spoils_no_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    whole = episode(0).model_dump_json()
+    path.write_text(f"{whole}\n{whole[:100]}", encoding="utf-8")
+    assert [skipped.line for skipped in read_log(path).skipped] == [2]
+    with EpisodeLog(path) as log:
+        log.append(episode(1))
+    reading = read_log(path)
+    assert [e.id for e in reading.episodes] == ["e0", "e1"]
+    (skipped,) = reading.skipped
+    assert skipped.line == 2
+    assert "Invalid JSON" in skipped.reason
+
+
+def test_a_line_of_another_kind_is_skipped_with_the_field_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    wrong = {**json.loads(episode().model_dump_json()), "mode": "sometimes"}
+    path.write_text(json.dumps(wrong) + "\n\n" + json.dumps({"schema_version": 2}) + "\n", encoding="utf-8")
+    first, second = read_log(path).skipped
+    assert first.line == 1
+    assert first.reason.startswith("mode: ")
+    assert second.line == 3
+    assert "schema_version" in second.reason
+
+
+def test_a_log_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"cannot read .*nothing\.jsonl: No such file"):
+        read_log(tmp_path / "nothing.jsonl")
+
+
+def test_a_full_disk_is_not_taken_for_success() -> None:
+    with EpisodeLog("/dev/full") as log, pytest.raises(LogError, match="No space left"):
+        log.append(episode())
+
+
+def test_several_processes_append_to_one_log_without_mixing(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), "60"], cwd=ROOT) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    reading = read_log(path)
+    assert (len(reading.episodes), reading.skipped) == (180, [])
+
+
+def test_killed_while_writing_the_log_holds_every_episode_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), "1000000"], cwd=ROOT, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        acknowledged = [writer.stdout.readline() for _ in range(200)]
+        os.kill(writer.pid, signal.SIGKILL)
+        acknowledged += writer.stdout.readlines()
+    acknowledged = [line for line in acknowledged if line.endswith(b"\n")]
+    held = [e.id for e in read_log(path).episodes]
+    assert len(acknowledged) >= 200
+    assert held[: len(acknowledged)] == [line.decode().strip() for line in acknowledged]
+
+
+WRITER = """
+import sys
+from agent.episode import Episode
+from agent.log import EpisodeLog
+fields = dict(
+    group_id="g", prompt_id="p", prompt="x" * 20000, model_requested="m", endpoint="http://h",
+    policy_version="v", sampling_sent={}, prompt_digest="0", messages=[], mode="direct",
+    stop_reason="answer", started_at="", seconds=0,
+)
+with EpisodeLog(sys.argv[1]) as log:
+    for number in range(int(sys.argv[2])):
+        log.append(Episode(id=f"e{number}", **fields))
+        sys.stdout.write(f"e{number}\\n")
+        sys.stdout.flush()
+"""

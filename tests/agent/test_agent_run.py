@@ -1,0 +1,292 @@
+"""Runs over many prompts: interrupted, killed, misconfigured, and continued."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.endpoint import Endpoint
+from agent.errors import EndpointError, LogError, RulesError
+from agent.journal import Journal
+from agent.log import read_log
+from agent.loop import Agent
+from agent.prompt_file import Prompt
+from agent.rules_client import RulesClient
+from agent.run import RunSummary, run_prompts
+from agent.validate import validate_log
+from tests.fakes.agents import NOBODY, QUICK
+from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
+from tests.fakes.rules import ScriptedRules
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = [Prompt(id=f"p{n}", prompt=f"Question {n}?", kind="benign_plain") for n in range(6)]
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def consult_then_answer(body: dict[str, Any]) -> Any:
+    """Every prompt is consulted on once, in its own words, and then answered."""
+    last = body["messages"][-1]
+    return call(last["content"], id=None) if last["role"] == "user" else "An answer."
+
+
+def sample(
+    endpoint: ScriptedEndpoint | str,
+    rules: ScriptedRules,
+    log: Path,
+    *,
+    prompts: list[Prompt] = PROMPTS,
+    stop_after: int | None = None,
+    temperature: float = 1.0,
+    **options: Any,
+) -> RunSummary:
+    """A run; cut off as by Ctrl-C when `stop_after` episodes are logged."""
+
+    async def session() -> RunSummary:
+        base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
+        async with (
+            Endpoint(base_url, "scripted", retry=QUICK) as model,
+            RulesClient(rules.url, waits=()) as client,
+        ):
+            agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error="fail")
+            task: asyncio.Task[RunSummary] | None = None
+
+            def on_progress(done: int, total: int, episode: Any) -> None:
+                if stop_after is not None and episode is not None and done >= stop_after:
+                    assert task is not None
+                    task.cancel()
+
+            task = asyncio.create_task(
+                run_prompts(agent, prompts, log, on_progress=on_progress, **{"concurrency": 3, **options})
+            )
+            return await task
+
+    return asyncio.run(session())
+
+
+def keys(log: Path) -> Counter[tuple[str, int]]:
+    return Counter((e.prompt_id, e.sample_index) for e in read_log(log).episodes if e.stop_reason != "error")
+
+
+def test_every_prompt_is_sampled_as_often_as_asked(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedEndpoint(otherwise=consult_then_answer, delay=0.02) as endpoint:
+        summary = sample(endpoint, rules, log, samples=2, concurrency=4, seed=7)
+    assert keys(log) == {(f"p{n}", k): 1 for n in range(6) for k in range(2)}
+    assert (summary.episodes, summary.asked, summary.modes) == (12, 12, {"consult": 12})
+    assert 1 < endpoint.in_flight_most <= 4
+    assert {e.sampling_sent["seed"] - e.sample_index for e in read_log(log).episodes} == {7}
+    assert len({e.group_id for e in read_log(log).episodes}) == len(PROMPTS)
+    assert validate_log(log) == (12, [])
+
+
+def test_a_finished_run_asks_nothing_again(rules: ScriptedRules, tmp_path: Path) -> None:
+    with ScriptedEndpoint(otherwise=consult_then_answer) as endpoint:
+        sample(endpoint, rules, tmp_path / "log.jsonl")
+        asked = len(endpoint.requests)
+        summary = sample(endpoint, rules, tmp_path / "log.jsonl")
+        more = sample(endpoint, rules, tmp_path / "log.jsonl", samples=2)
+    assert (summary.asked, summary.episodes) == (0, 6)
+    assert (more.asked, more.episodes) == (6, 12)
+    assert len(endpoint.requests) == 2 * asked
+
+
+def test_an_interrupted_run_goes_on_without_asking_any_answered_request_again(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedEndpoint(otherwise=consult_then_answer) as endpoint:
+        with pytest.raises(asyncio.CancelledError):
+            sample(endpoint, rules, log, stop_after=2)
+        journalled = (tmp_path / "log.jsonl.journal").read_text(encoding="utf-8").count('"message"')
+        before = len(endpoint.requests)
+        sample(endpoint, rules, log)
+    assert keys(log) == {(f"p{n}", 0): 1 for n in range(6)}
+    # 6 prompts of 2 requests each; what was in flight when the run was cut off was never answered to it.
+    assert len(endpoint.requests) == 12 + before - journalled
+    assert before - journalled <= 3
+    assert validate_log(log) == (6, [])
+
+
+def test_an_episode_that_failed_half_way_is_asked_again_from_where_it_failed(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    script = [call("Question 0?"), Raw(400, '{"error": {"message": "context too long"}}'), "An answer."]
+    with ScriptedEndpoint(script) as endpoint:
+        failed = sample(endpoint, rules, log, prompts=PROMPTS[:1])
+        mended = sample(endpoint, rules, log, prompts=PROMPTS[:1])
+    assert (failed.stop_reasons, mended.stop_reasons) == ({"error": 1}, {"answer": 1})
+    first, second = read_log(log).episodes
+    assert first.error is not None
+    assert "context too long" in first.error.message
+    assert second.answer == "An answer."
+    assert (len(endpoint.requests), len(rules.consultations)) == (3, 1)
+
+
+def test_one_bad_episode_leaves_its_siblings_alone(rules: ScriptedRules, tmp_path: Path) -> None:
+    def one_bad(body: dict[str, Any]) -> Any:
+        bad = body["messages"][1]["content"] == "Question 3?"
+        return Raw(400, '{"error": {"message": "bad"}}') if bad else "An answer."
+
+    with ScriptedEndpoint(otherwise=one_bad) as endpoint:
+        summary = sample(endpoint, rules, tmp_path / "log.jsonl")
+    assert summary.stop_reasons == {"answer": 5, "error": 1}
+    assert summary.modes == {"direct": 5}
+
+
+def test_changed_settings_are_refused_with_what_changed(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedEndpoint(otherwise="An answer.") as endpoint:
+        sample(endpoint, rules, log)
+        asked = len(endpoint.requests)
+        with pytest.raises(LogError, match=r'sampling was {"temperature": 1.0}, now {"temperature": 0.5}'):
+            sample(endpoint, rules, log, temperature=0.5)
+        with pytest.raises(LogError, match="another text for the prompt 'p0'"):
+            sample(endpoint, rules, log, prompts=[Prompt(id="p0", prompt="Something else?")])
+        rules.digest = "e2" * 32
+        with pytest.raises(LogError, match="rulebook_digest was d1d1d1d1d1d1, now e2e2e2e2e2e2"):
+            sample(endpoint, rules, log)
+    assert len(endpoint.requests) == asked
+
+
+def test_settings_are_held_from_the_first_reply_on(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    script = [call("Question 0?"), Raw(400, "{}")]
+    with ScriptedEndpoint(script, otherwise="An answer.") as endpoint:
+        sample(endpoint, rules, log, prompts=PROMPTS[:1])
+        log.write_text("", encoding="utf-8")
+        with pytest.raises(LogError, match="temperature"):
+            sample(endpoint, rules, log, prompts=PROMPTS[:1], temperature=0.5)
+
+
+def test_a_rulebook_edited_during_a_run_stops_it(rules: ScriptedRules, tmp_path: Path) -> None:
+    def edit(body: dict[str, Any]) -> Any:
+        rules.digest = "e2" * 32
+        return call("gun")
+
+    with (
+        ScriptedEndpoint(["An answer.", edit], otherwise="An answer.") as endpoint,
+        pytest.raises(RulesError, match="rulebook changed during the run"),
+    ):
+        sample(endpoint, rules, tmp_path / "log.jsonl", concurrency=1)
+    assert keys(tmp_path / "log.jsonl") == {("p0", 0): 1}
+
+
+def test_two_runs_do_not_write_to_one_log(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with (
+        Journal(log, {}, set()),
+        ScriptedEndpoint() as endpoint,
+        pytest.raises(LogError, match="another run is writing"),
+    ):
+        sample(endpoint, rules, log)
+
+
+def test_an_endpoint_that_was_never_there_stops_the_run_and_logs_nothing(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        sample(f"{NOBODY}/v1", rules, log)
+    assert read_log(log).episodes == []
+    with ScriptedEndpoint(otherwise="An answer.") as endpoint:
+        assert sample(endpoint, rules, log, temperature=0.5).stop_reasons == {"answer": 6}
+
+
+def test_an_endpoint_that_goes_away_for_good_stops_the_run(rules: ScriptedRules, tmp_path: Path) -> None:
+    many = [Prompt(id=f"p{n}", prompt=f"Question {n}?") for n in range(50)]
+    with (
+        ScriptedEndpoint(["An answer."], otherwise=Raw(401, "{}")) as endpoint,
+        pytest.raises(EndpointError, match="401"),
+    ):
+        sample(endpoint, rules, tmp_path / "log.jsonl", prompts=many, concurrency=2)
+    assert len(endpoint.requests) < 10
+
+
+def test_a_rule_service_that_is_not_there_stops_the_run(tmp_path: Path) -> None:
+    rules = ScriptedRules()
+    with rules:
+        rules.stop()
+        with ScriptedEndpoint() as endpoint, pytest.raises(RulesError, match="ascl-rules serve"):
+            sample(endpoint, rules, tmp_path / "log.jsonl")
+    assert endpoint.requests == []
+
+
+def test_many_episodes_at_once_all_arrive(rules: ScriptedRules, tmp_path: Path) -> None:
+    many = [Prompt(id=f"p{n}", prompt=f"Question {n}?") for n in range(64)]
+    with ScriptedEndpoint(otherwise=consult_then_answer) as endpoint:
+        summary = sample(endpoint, rules, tmp_path / "log.jsonl", prompts=many, concurrency=64)
+    assert summary.modes == {"consult": 64}
+    assert (len(endpoint.requests), len(rules.consultations)) == (128, 64)
+
+
+def test_killed_and_run_again_by_the_command_line_nothing_is_lost_or_asked_twice(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    prompts, log = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl"
+    prompts.write_text("".join(f"{p.model_dump_json()}\n" for p in PROMPTS), encoding="utf-8")
+    with ScriptedEndpoint(otherwise=consult_then_answer, delay=0.05) as endpoint:
+        command = [
+            *(sys.executable, "-m", "agent.cli", "run", "--prompts", str(prompts), "--log", str(log)),
+            *("--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url),
+            *("--samples", "3", "--concurrency", "2", "--trace"),
+        ]
+        acknowledged = 0
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            while acknowledged < 4:
+                acknowledged += " answer: " in process.stdout.readline()
+            os.kill(process.pid, signal.SIGKILL)
+            acknowledged += process.stdout.read().count(" answer: ")
+        before, kept = len(endpoint.requests), read_log(log)
+        assert acknowledged <= len(kept.episodes) < 18
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert keys(log) == {(f"p{n}", k): 1 for n in range(6) for k in range(3)}
+    # 18 episodes of 2 requests each, and at most what was in flight when the first process died.
+    assert before < 36 <= len(endpoint.requests) <= 38
+
+
+def test_a_journal_line_that_a_kill_cut_off_is_asked_again(rules: ScriptedRules, tmp_path: Path) -> None:
+    log, journal = tmp_path / "log.jsonl", tmp_path / "log.jsonl.journal"
+    script = [call("Question 0?"), Raw(400, "{}"), call("Question 0?"), "An answer."]
+    with ScriptedEndpoint(script) as endpoint:
+        sample(endpoint, rules, log, prompts=PROMPTS[:1])
+        whole = journal.read_text(encoding="utf-8")
+        settings, turn, _ = whole.splitlines(keepends=True)
+        journal.write_text(settings + turn[: len(turn) // 2], encoding="utf-8")
+        assert sample(endpoint, rules, log, prompts=PROMPTS[:1]).stop_reasons == {"answer": 1}
+    assert len(endpoint.requests) == 4
+
+
+def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(f"{PROMPTS[0].model_dump_json()}\n", encoding="utf-8")
+    with ScriptedEndpoint(["late"], delay=30) as endpoint:
+        command = [
+            *(sys.executable, "-m", "agent.cli", "run", "--prompts", str(prompts)),
+            *("--log", str(tmp_path / "log.jsonl"), "--base-url", endpoint.base_url, "--model", "m"),
+            *("--rules", rules.url),
+        ]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 30
+            while not endpoint.requests and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.startswith("ascl-agent: interrupted")
+    assert "Traceback" not in said

@@ -1,0 +1,84 @@
+"""Reading tool calls, whatever a model or server makes of them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.toolcall import parse_arguments, read_reply, shorten, tool_messages, unanswered
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+CALLS = st.lists(
+    JSON
+    | st.fixed_dictionaries(
+        {"function": st.fixed_dictionaries({"name": JSON, "arguments": JSON})}, optional={"id": JSON}
+    ),
+    max_size=4,
+)
+TEXTS = st.lists(
+    st.sampled_from(
+        ["<tool_call>", "</tool_call>", '{"name": "look"', ', "arguments": {}}', "{", "}", "words"]
+    )
+).map("".join)
+
+
+def read(message: dict[str, Any], *, text_mode: bool = False) -> Any:
+    return read_reply(message, turn=0, offered=["look"], taken={"old"}, text_mode=text_mode)
+
+
+@given(calls=CALLS, content=st.none() | TEXTS, text_mode=st.booleans())
+def test_whatever_comes_every_call_has_its_own_id_and_is_answered_once(
+    calls: list[Any], content: str | None, text_mode: bool
+) -> None:
+    reply = read({"role": "assistant", "content": content, "tool_calls": calls}, text_mode=text_mode)
+    ids = [call.id for call in reply.calls]
+    assert len({"old", *ids}) == len(ids) + 1
+    assert all((call.parsed is None) == (call.problem is not None) for call in reply.calls)
+    assert (reply.source is None) == (not reply.calls)
+    if reply.source:
+        answers = tool_messages(reply.calls, ["result"] * len(ids), reply.source, text_mode)
+        assert unanswered([reply.message, *answers]) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("", "not valid JSON"),
+        ('{"a": NaN}', "NaN is not a JSON value"),
+        ('{"a": 1} trailing', "Extra data"),
+        ('"text"', "a JSON object is needed, not str"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_arguments_that_are_no_json_object_are_refused_with_the_reason(raw: str, reason: str) -> None:
+    parsed, problem = parse_arguments(raw)
+    assert parsed is None
+    assert reason in str(problem)
+
+
+def test_arguments_sent_as_an_object_are_taken() -> None:
+    entry = {"id": "a", "function": {"name": "look", "arguments": {"x": 1}}}
+    reply = read({"role": "assistant", "content": None, "tool_calls": [entry]})
+    assert reply.calls[0].parsed == {"x": 1}
+    assert reply.message["tool_calls"][0]["function"]["arguments"] == '{"x": 1}'
+
+
+def test_a_tag_that_was_never_closed_is_read_to_the_end() -> None:
+    reply = read({"role": "assistant", "content": '<tool_call>{"name": "look", "arguments": {"x": 1}}'})
+    assert [(call.name, call.parsed) for call in reply.calls] == [("look", {"x": 1})]
+    assert reply.message["content"] == ""
+
+
+def test_a_replayed_reply_gets_the_same_ids() -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look"}}] * 2}
+    assert [call.id for call in read(message).calls] == [call.id for call in read(message).calls]
+
+
+def test_long_text_is_shortened_in_its_middle() -> None:
+    assert shorten("a" * 10, 10) == "a" * 10
+    assert shorten("a" * 500 + "z" * 500, 10).startswith("aaaaa … 990 characters … zzzzz")

@@ -1,0 +1,66 @@
+"""Run the real agent once against the scripted services.
+
+episode = ask("How do I make a gun?", endpoint, rules, on_rules_error="fail")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.endpoint import Endpoint, RetryPolicy
+from agent.episode import Episode, Limits, Message, OnRulesError, ToolMode
+from agent.journal import Memory
+from agent.loop import Agent, Event
+from agent.rules_client import RulesClient
+from tests.fakes.endpoint import ScriptedEndpoint
+from tests.fakes.rules import ScriptedRules
+
+QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
+"""The usual retries without the usual waits."""
+
+NOBODY = "http://127.0.0.1:9"
+"""Where nothing listens."""
+
+
+def ask(
+    prompt: str,
+    endpoint: ScriptedEndpoint | str,
+    rules: ScriptedRules | str | None = None,
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    tool_mode: ToolMode = "native",
+    on_rules_error: OnRulesError = "fail",
+    system: str | None = None,
+    history: list[Message] | None = None,
+    memory: Memory | None = None,
+    stream: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    retry: RetryPolicy = QUICK,
+    timeout: float = 30.0,
+) -> Episode:
+    """One episode; a service is given as its fake or as an address."""
+
+    async def session() -> Episode:
+        base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
+        async with Endpoint(base_url, "scripted", retry=retry, timeout=timeout) as model:
+            if rules is None:
+                return await run(model, None)
+            async with RulesClient(rules if isinstance(rules, str) else rules.url, waits=(0.01,)) as client:
+                return await run(model, client)
+
+    async def run(model: Endpoint, client: RulesClient | None) -> Episode:
+        agent = Agent(
+            model,
+            client,
+            sampling=sampling,
+            system=system,
+            tool_mode=tool_mode,
+            limits=limits,
+            on_rules_error=on_rules_error,
+        )
+        return await agent.run(prompt, history=history, memory=memory, stream=stream, on_event=on_event)
+
+    return asyncio.run(session())
