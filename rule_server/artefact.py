@@ -1,0 +1,182 @@
+"""The index artefact: a folder from which the service starts without torch and without the rules folder.
+
+    artefact.json             which encoder and which rulebook are current
+    encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
+    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json
+
+Folders are written aside and renamed into place, so a reader finds a whole one or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from rule_server.encoder import MANIFEST_FILE, OnnxEncoder
+from rule_server.errors import ArtefactError
+from rule_server.rulebook import Rulebook
+
+if TYPE_CHECKING:
+    from rule_server.index import RuleIndex
+
+SCHEMA = 1
+KEPT = 10
+"""Rulebooks kept, newest first: every edit of a watched folder makes one."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """What artefact.json says."""
+
+    encoder: str
+    """Fingerprint."""
+    rulebook: str
+    """Digest."""
+    own_rules: bool
+    """Built from our own rules; false when a rules folder was named."""
+
+
+class Artefact:
+    """One artefact folder. Nothing is read or written before a method is called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def current(self) -> Current | None:
+        """What was built last, or None when nothing was.
+
+        Raises:
+            ArtefactError: when artefact.json is damaged or of another version.
+        """
+        path = self.folder / "artefact.json"
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.pop("schema") != SCHEMA:
+                raise ValueError("it is of another version")
+            return Current(**value)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtefactError(
+                f"{path} cannot be used ({error}): remove {self.folder} and run `ascl-rules build`"
+            ) from None
+
+    def encoder_folder(self, fingerprint: str) -> Path:
+        return self.folder / "encoder" / fingerprint
+
+    def has_encoder(self, fingerprint: str) -> bool:
+        return (self.encoder_folder(fingerprint) / MANIFEST_FILE).is_file()
+
+    def encoder(self, fingerprint: str, threads: int) -> OnnxEncoder:
+        """Raises EncoderError when it is not there or damaged."""
+        return OnnxEncoder(self.encoder_folder(fingerprint), threads)
+
+    def index(self, digest: str, fingerprint: str) -> RuleIndex | None:
+        """The index of a rulebook, or None when it was not built with that encoder.
+
+        Raises:
+            ArtefactError: when its files are not those that were written.
+        """
+        from rule_server.index import RuleIndex
+
+        folder = self.folder / "rulebooks" / digest
+        try:
+            manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+            if manifest["encoder"] != fingerprint:
+                return None
+            raw = (folder / "vectors.npy").read_bytes()
+            if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
+                raise ValueError("vectors.npy is not what was written")
+            rulebook = Rulebook.model_validate_json((folder / "rulebook.json").read_bytes())
+            if rulebook.digest != digest:
+                raise ValueError("rulebook.json is not what was written")
+            return RuleIndex(rulebook, fingerprint, np.load(io.BytesIO(raw), allow_pickle=False))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, ValidationError) as error:
+            raise ArtefactError(
+                f"{folder} is damaged ({error}): remove it and run `ascl-rules build`"
+            ) from None
+
+    def save(self, index: RuleIndex, *, own_rules: bool) -> None:
+        """Keep an index and make it current. Raises ArtefactError when the folder cannot be written."""
+        digest = index.rulebook.digest
+        buffer = io.BytesIO()
+        np.save(buffer, index.vectors, allow_pickle=False)
+        raw = buffer.getvalue()
+        manifest = {
+            "schema": SCHEMA,
+            "encoder": index.fingerprint,
+            "name": index.rulebook.name,
+            "version": index.rulebook.version,
+            "rules": len(index.rulebook.served),
+            "vectors": hashlib.sha256(raw).hexdigest(),
+        }
+        with self.new_folder(self.folder / "rulebooks" / digest, replace=True) as folder:
+            (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
+            (folder / "vectors.npy").write_bytes(raw)
+            (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        self.point(Current(index.fingerprint, digest, own_rules))
+        self._forget_old(digest)
+
+    def point(self, current: Current) -> None:
+        """Make an encoder and a rulebook current. Raises ArtefactError."""
+        try:
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".artefact")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"schema": SCHEMA} | asdict(current), file)
+            os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide it from the service's own user
+            os.replace(name, self.folder / "artefact.json")  # noqa: PTH105
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    @contextmanager
+    def new_folder(self, target: Path, *, replace: bool = False) -> Iterator[Path]:
+        """A folder to fill, which becomes `target` when the block ends well; one made meanwhile wins.
+
+        Raises:
+            ArtefactError: when the artefact cannot be written.
+        """
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            aside.chmod(0o755)
+            yield aside
+            if replace and target.exists():
+                shutil.rmtree(target)
+            with contextlib.suppress(FileExistsError):
+                aside.rename(target)
+        except OSError as error:
+            if not target.is_dir():
+                raise self._unwritable(error) from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _forget_old(self, current: str) -> None:
+        folders = [path for path in (self.folder / "rulebooks").iterdir() if not path.name.startswith(".")]
+        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in folders[KEPT:]:
+            if path.name != current:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _unwritable(self, error: OSError) -> ArtefactError:
+        return ArtefactError(
+            f"the artefact folder {self.folder} cannot be written ({error.strerror}): "
+            "name another by --artefact or ASCL_RULES_ARTEFACT"
+        )

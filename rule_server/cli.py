@@ -1,0 +1,204 @@
+"""ascl-rules: build, serve, ask and check a rulebook."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rule_server.errors import ConsultError, RulebookError, RuleServiceError, StartError
+
+if TYPE_CHECKING:
+    from rule_server.schemas import ConsultResponse
+    from rule_server.service import RuleService
+    from rule_server.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+
+Rules = Annotated[
+    Path | None,
+    typer.Option(help="Rules folder. Default: ASCL_RULES_DIR, else our own rules.", metavar="DIR"),
+]
+ArtefactDir = Annotated[
+    Path | None,
+    typer.Option(help="Index folder. Default: ASCL_RULES_ARTEFACT, else ~/.cache/ascl/rules.", metavar="DIR"),
+]
+Model = Annotated[
+    str | None, typer.Option(help="Embedding model, a folder or a hub name. Default: all-MiniLM-L6-v2.")
+]
+TopK = Annotated[int | None, typer.Option(help="Rules per answer when the caller names no number (3).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None) -> None:
+    """Build the index that `serve` needs; only what changed is embedded again.
+
+    Example: ascl-rules build --rules my-rules --artefact index
+    """
+    settings = _settings(dir=rules, artefact=artefact, model=model)
+    from rule_server.prepare import prepare
+
+    index = prepare(settings, _say, build=True).index
+    book = index.rulebook
+    typer.echo(
+        f"{book.name} {book.version} {book.digest[:12]}: {len(book.served)} rules, "
+        f"{len(index.vectors)} vectors in {settings.artefact}"
+    )
+
+
+@app.command()
+def serve(
+    rules: Rules = None,
+    artefact: ArtefactDir = None,
+    model: Model = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (8808); 0 takes a free one.")] = None,
+    default_top_k: TopK = None,
+    no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Serve other machines without asking who calls.")
+    ] = False,
+) -> None:
+    """Serve MCP at /mcp and REST at /v1, building what is missing; an edited rule is served at once.
+
+    Example: ascl-rules serve --rules my-rules --port 8808
+    """
+    settings = _settings(
+        dir=rules,
+        artefact=artefact,
+        model=model,
+        host=host,
+        port=port,
+        default_top_k=default_top_k,
+        watch=False if no_watch else None,
+        allow_anonymous=allow_anonymous or None,
+    )
+    from rule_server.app import check_exposure, run
+
+    check_exposure(settings)
+    run(_service(settings))
+
+
+@app.command()
+def stdio(
+    rules: Rules = None,
+    artefact: ArtefactDir = None,
+    model: Model = None,
+    default_top_k: TopK = None,
+    no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
+) -> None:
+    """Serve the same tool to one MCP client over standard input and output.
+
+    Example: ascl-rules stdio --rules my-rules
+    """
+    watch = False if no_watch else None
+    settings = _settings(dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch)
+    from rule_server.app import version
+    from rule_server.mcp_app import create_mcp
+
+    service = _service(settings)
+
+    async def run() -> None:
+        async with service.running():
+            await service.warm()
+            await create_mcp(service, version()).run_stdio_async()
+
+    asyncio.run(run())
+
+
+@app.command()
+def query(
+    text: Annotated[str, typer.Argument(help="The situation: a request, or what is delicate in it.")],
+    rules: Rules = None,
+    artefact: ArtefactDir = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="At most so many rules, 1 to 10 (3).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the rulebook as a model would, without a server.
+
+    Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
+    """
+    settings = _settings(dir=rules, artefact=artefact, watch=False)
+    from rule_server.schemas import parse_request
+
+    arguments = {"situation": text, "categories": category or None, "top_k": top_k}
+    try:
+        request = parse_request(arguments)
+    except ConsultError as error:
+        raise StartError(str(error)) from None
+    service = _service(settings)
+
+    async def ask() -> ConsultResponse:
+        async with service.running():
+            await service.warm()
+            return await service.consult(request)
+
+    response = asyncio.run(ask())
+    typer.echo(response.model_dump_json(indent=1) if as_json else response.as_text())
+    if not as_json:
+        typer.echo("scores: " + ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules), err=True)
+
+
+@app.command()
+def lint(rules: Rules = None, as_json: AsJson = False) -> None:
+    """Check a rules folder: every problem with its file and its fix; exit code 1 when there is one.
+
+    Example: ascl-rules lint --rules my-rules --json
+    """
+    settings = _settings(dir=rules)
+    from rule_server.lint import lint as check
+    from rule_server.prepare import rules_folder
+
+    folder = rules_folder(settings)
+    if folder is None:
+        raise RulebookError("there are no rules to check: name a rules folder by --rules")
+    report = check(folder, settings.variables)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
+    else:
+        for problem in report.problems:
+            typer.echo(str(problem))
+        typer.echo(f"{report.rules} rules in {report.categories} categories, {len(report.problems)} problems")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _settings(**flags: object) -> Settings:
+    from rule_server.settings import load_settings
+
+    settings = load_settings(**flags)
+    # Read by BLAS and OpenMP when numpy and faiss are first imported: more threads than cores cost, not gain.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(settings.threads))
+    return settings
+
+
+def _service(settings: Settings) -> RuleService:
+    from rule_server.prepare import prepare
+    from rule_server.service import RuleService
+
+    logging.basicConfig(level=logging.WARNING, format="ascl-rules: %(message)s")
+    logging.getLogger("rule_server").setLevel(logging.INFO)
+    return RuleService(prepare(settings, _say), settings)
+
+
+def _say(message: str) -> None:
+    typer.echo(f"ascl-rules: {message}", err=True)
+
+
+def main() -> None:
+    try:
+        app()
+    except StartError as error:
+        typer.echo(f"ascl-rules: {error}", err=True)
+        raise SystemExit(2) from None
+    except RuleServiceError as error:
+        typer.echo(f"ascl-rules: {error}", err=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,103 @@
+"""Texts to unit vectors: what an encoder is, and the one that serves, ONNX Runtime without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rule_server.errors import EncoderError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
+BATCH = 32
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors of length one, so that a dot product is a cosine."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same text may get another vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (len(texts), dimension), float32, in the order of the texts; from any thread."""
+        ...
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, 64 hex characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class OnnxEncoder:
+    """A sentence encoder exported by `rule_server.export`: mean pooling over the tokens, then unit length."""
+
+    def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:
+        """Open the encoder in a folder of an artefact.
+
+        Raises:
+            EncoderError: when a file is missing, or differs from what was built there.
+        """
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        try:
+            manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+            if verify:
+                for name, digest in manifest["files"].items():
+                    if file_digest(folder / name) != digest:
+                        raise EncoderError(f"{folder / name} is not the file that was built: build it again")
+            self.fingerprint: str = manifest["fingerprint"]
+            self.dimension: int = manifest["dimension"]
+            self.model: str | None = manifest["model"]
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            self._tokenizer.enable_truncation(manifest["max_tokens"])
+            self._tokenizer.no_padding()
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            # A spinning worker thread takes the core from the web server that feeds it.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            self._session: Any = onnxruntime.InferenceSession(
+                str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+            )
+            self._inputs = {item.name for item in self._session.get_inputs()}
+        except (OSError, ValueError, KeyError) as error:
+            raise EncoderError(
+                f"the encoder in {folder} cannot be used ({error}): remove it and run `ascl-rules build`"
+            ) from None
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (len(texts), dimension); a text longer than the model's window counts by its beginning."""
+        import numpy as np
+
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        encodings = self._tokenizer.encode_batch(list(texts))
+        # Texts of like length share a batch: padding is work for nothing.
+        order = sorted(range(len(texts)), key=lambda at: len(encodings[at].ids))
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            width = max(len(encodings[at].ids) for at in batch)
+            ids = np.zeros((len(batch), width), np.int64)
+            mask = np.zeros((len(batch), width), np.int64)
+            for row, at in enumerate(batch):
+                length = len(encodings[at].ids)
+                ids[row, :length] = encodings[at].ids
+                mask[row, :length] = 1
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            (tokens,) = self._session.run(None, {name: feed[name] for name in self._inputs})
+            weights = mask[:, :, None].astype(np.float32)
+            pooled = (tokens * weights).sum(1) / weights.sum(1).clip(1)
+            vectors[batch] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)
+        return vectors

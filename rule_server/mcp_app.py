@@ -1,0 +1,110 @@
+"""The service as an MCP server: one tool, the rulebook's name and digest, each rule, and a system text."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+
+from rule_server.errors import ConsultError, NotReadyError
+from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
+from rule_server.service import RuleService
+
+TOOL = "consult_safety_rules"
+PROMPT = "safety_rules_guidance"
+GUIDANCE = (
+    f"You can look up written safety rules with the tool {TOOL}. Decide for each request whether you need "
+    "them. When a request is delicate, might cause harm or only sounds so, describe it and what is delicate "
+    "in it, read what comes back and think again before you answer: the rules say what is fine as much as "
+    "what is not. Answer everyday requests directly. A rule is guidance for your own judgement; do not quote it."
+)
+
+
+class ConsultTool(Tool):
+    """The tool with arguments checked by the consult contract itself: strict types, one sentence per mistake.
+
+    The SDK's own check parses strings as JSON, ignores unknown arguments and answers with a raw report.
+    """
+
+    async def run(
+        self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
+    ) -> Any:
+        try:
+            request = parse_request(arguments)
+            result = await self.fn(request)
+        except (ConsultError, NotReadyError) as error:
+            return CallToolResult(content=[TextContent(text=str(error))], is_error=True)
+        return self.fn_metadata.convert_result(result) if convert_result else result
+
+
+def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
+    """An MCP server over the service; make a new one for each app, since its session manager runs once."""
+
+    async def consult(request: ConsultRequest) -> Annotated[CallToolResult, ConsultResponse]:
+        response = await service.consult(request)
+        return CallToolResult(
+            content=[TextContent(text=response.as_text())],
+            structured_content=response.model_dump(mode="json"),
+        )
+
+    tool = ConsultTool.from_function(
+        consult,
+        name=TOOL,
+        title="Consult the safety rules",
+        description=service.settings.tool_description,
+        annotations=ToolAnnotations(
+            read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    tool.parameters = compact_schema(ConsultRequest.model_json_schema())
+    del tool.parameters["description"]  # the tool has one
+    tool.fn_metadata.output_schema = compact_schema(ConsultResponse.model_json_schema())
+    server: MCPServer[Any] = MCPServer(
+        "ascl-rules",
+        title="Safety rules",
+        version=version,
+        instructions=f"Safety rules to consult when a request is delicate, by the tool {TOOL}.",
+        tools=[tool],
+        log_level="WARNING",
+    )
+
+    @server.resource(
+        "rulebook://current",
+        name="rulebook",
+        description="Name, version and digest of the rulebook being served.",
+        mime_type="application/json",
+    )
+    def rulebook() -> str:
+        return RulebookRef.of(service.rulebook).model_dump_json()
+
+    @server.resource(
+        "rules://{id}", name="rule", description="One rule by its id.", mime_type="application/json"
+    )
+    def rule(id: str) -> str:
+        found = service.rulebook.served.get(id)
+        if found is None:
+            raise ResourceNotFoundError(f"the rulebook has no rule {id[:64]!r}")
+        return RuleView.of(found).model_dump_json()
+
+    @server.prompt(
+        name=PROMPT, description="System text that tells a model when to consult the safety rules."
+    )
+    def guidance() -> str:
+        return GUIDANCE
+
+    return server
+
+
+def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema without the titles that pydantic adds: every model with the tool would pay for them."""
+    return json.loads(json.dumps(schema), object_hook=_untitled)  # type: ignore[no-any-return]
+
+
+def _untitled(value: dict[str, Any]) -> dict[str, Any]:
+    # A property may be called `title`; the annotation is the one whose value is a string.
+    return {key: inner for key, inner in value.items() if not (key == "title" and isinstance(inner, str))}

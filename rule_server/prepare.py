@@ -1,0 +1,113 @@
+"""From settings to something that can be served: build what is missing, reuse the rest, say which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rule_server.artefact import Artefact, Current
+from rule_server.errors import ArtefactError, EncoderError, RulebookError
+from rule_server.rule_files import load_rulebook
+from rule_server.settings import Settings, packaged_rules
+
+if TYPE_CHECKING:
+    from rule_server.encoder import Encoder
+    from rule_server.index import RuleIndex
+    from rule_server.rulebook import Rulebook
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoder and an index of it; `rules` is the folder that the index follows, if it follows one."""
+
+    encoder: Encoder
+    index: RuleIndex
+    rules: Path | None
+
+
+def rules_folder(settings: Settings, current: Current | None = None) -> Path | None:
+    """The folder that was named, else our own rules, else None.
+
+    An artefact built from a folder that somebody named is served as it was built: our own rules never take
+    its place silently.
+    """
+    if settings.dir is not None:
+        return settings.dir
+    if current is not None and not current.own_rules:
+        return None
+    own = packaged_rules()
+    return own if own.is_dir() else None
+
+
+def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
+    """Load or build encoder and index; `build` insists on the rules folder and on a written artefact.
+
+    Raises:
+        RuleServiceError: one sentence on what is missing and how to get it.
+    """
+    artefact = Artefact(settings.artefact)
+    current = artefact.current()
+    rules = rules_folder(settings, None if build else current)
+    if rules is None and current is None:
+        raise RulebookError(
+            "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
+        )
+    rulebook = load_rulebook(rules, settings.variables) if rules is not None else None
+    encoder = _encoder(artefact, current, settings, say)
+    if rulebook is None:
+        assert current is not None
+        index = artefact.index(current.rulebook, encoder.fingerprint)
+        if index is None:
+            raise ArtefactError(f"{artefact.folder} holds no index for its encoder: run `ascl-rules build`")
+        return Prepared(encoder, index, None)
+    own_rules = settings.dir is None
+    index = artefact.index(rulebook.digest, encoder.fingerprint)
+    if index is None:
+        index = _embed(artefact, current, rulebook, encoder, say)
+        keep(artefact, index, own_rules, None if build else say)
+    elif current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
+        try:
+            artefact.point(new)
+        except ArtefactError:
+            if build:
+                raise
+    return Prepared(encoder, index, rules)
+
+
+def keep(artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None) -> None:
+    """Save an index. With `say`, a folder that cannot be written is worth a word; without, it is an error."""
+    try:
+        artefact.save(index, own_rules=own_rules)
+    except ArtefactError as error:
+        if say is None:
+            raise
+        say(f"serving from memory: {error}")
+
+
+def _encoder(artefact: Artefact, current: Current | None, settings: Settings, say: Say) -> Encoder:
+    if current is not None:
+        encoder = artefact.encoder(current.encoder, settings.threads)
+        if settings.model is None or settings.model == encoder.model:
+            return encoder
+    from rule_server.export import export_encoder
+
+    say(f"building the encoder in {artefact.folder} (once; some seconds)")
+    try:
+        return export_encoder(artefact, settings.model, settings.threads)
+    except EncoderError as error:
+        raise EncoderError(f"there is no usable encoder in {artefact.folder}: {error}") from None
+
+
+def _embed(
+    artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, say: Say
+) -> RuleIndex:
+    from rule_server.index import RuleIndex
+
+    before = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
+    known = before.vectors_by_text() if before is not None else {}
+    say(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
+    return RuleIndex.build(rulebook, encoder, known)

@@ -1,0 +1,136 @@
+"""The rulebook as values: categories and rules, validated, and the digest of their content."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import unicodedata
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+Stance = Literal["decline", "limit", "answer"]
+
+
+def _one_line(text: str) -> str:
+    """NFC, single spaces: what YAML folding and editors change must not change the digest."""
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    if not text:
+        raise ValueError("it is empty")
+    if INVISIBLE.search(text):
+        raise ValueError("it holds an invisible control character")
+    return text
+
+
+def _date(value: object) -> object:
+    return datetime.date.fromisoformat(value) if isinstance(value, str) else value
+
+
+Line = Annotated[str, Field(max_length=600), AfterValidator(_one_line)]
+Prose = Annotated[str, Field(min_length=1)]
+Date = Annotated[datetime.date, BeforeValidator(_date)]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+(-[a-z0-9]+)*$", max_length=129)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Examples(Strict):
+    """Prompts that the rule is about, without answers: for tests and people, never for the index."""
+
+    benign: list[Line] = Field(default=[], max_length=20)
+    harmful: list[Line] = Field(default=[], max_length=20)
+
+
+class FrontMatter(Strict):
+    """The keys of a rule file, all of them."""
+
+    id: RuleId
+    title: Line
+    stance: Stance
+    applies_when: Line
+    not_when: Line | None = None
+    owner: Line
+    review_by: Date
+    queries: list[Line] = Field(min_length=5, max_length=10)
+    examples: Examples
+    priority: int = Field(50, ge=0, le=100)
+    status: Literal["active", "draft", "retired"]
+    tags: list[Line] = Field(default=[], max_length=20)
+    references: list[Line] = Field(default=[], max_length=20)
+
+
+class Rule(FrontMatter):
+    """One piece of guidance: its front matter and the three sections that a model reads."""
+
+    lang: str = ""
+    """Language of a translation (`de`), from the file name; empty for the original."""
+    fine: Prose
+    not_fine: Prose
+    how_to_answer: Prose
+
+    @property
+    def category(self) -> str:
+        return self.id.partition(".")[0]
+
+    @property
+    def text(self) -> str:
+        """What a model is given."""
+        return f"Fine: {self.fine}\nNot fine: {self.not_fine}\nHow to answer: {self.how_to_answer}"
+
+
+class Category(Strict):
+    """A hazard area, or the look-alikes that deserve a full answer."""
+
+    id: Slug
+    title: Line
+    summary: Line
+    mlcommons: list[Line] = Field(max_length=20)
+    severity: Literal["absolute", "high", "medium"]
+    reviewed: Date
+    body: str = ""
+
+
+class Manifest(Strict):
+    """rulebook.yaml."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,32}$")]
+
+
+class Rulebook(Manifest):
+    """A validated set of categories and rules, sorted by id (and language)."""
+
+    categories: list[Category]
+    rules: list[Rule]
+
+    def canonical(self) -> str:
+        """JSON whose bytes depend on the content alone, not on files, folding or key order."""
+        value = self.model_dump(mode="json")
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, 64 hex characters."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @cached_property
+    def served(self) -> dict[str, Rule]:
+        """Active rules in their original language, by id."""
+        return {rule.id: rule for rule in self.rules if rule.status == "active" and not rule.lang}
+
+    @cached_property
+    def translations(self) -> dict[tuple[str, str], Rule]:
+        """Active translations of served rules, by id and language."""
+        return {
+            (rule.id, rule.lang): rule
+            for rule in self.rules
+            if rule.lang and rule.status == "active" and rule.id in self.served
+        }

@@ -1,0 +1,136 @@
+"""The consult contract, the same for MCP and REST: unknown fields are errors, types are not coerced."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rule_server.errors import ConsultError
+from rule_server.rulebook import Category, Rule, Rulebook, Stance
+
+Verdict = Literal["rules_found", "no_applicable_rule"]
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConsultRequest(_Contract):
+    """One question to the rulebook. Optional fields may be null: some clients send every argument."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    situation: Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S")]
+    """The request and what is delicate in it, in a sentence or two."""
+    categories: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
+    """Only rules of these categories; usually left out."""
+    top_k: Annotated[int, Field(ge=1, le=10)] | None = None
+    """How many rules."""
+    lang: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    """Language of the texts, where there is a translation."""
+
+
+class FoundRule(_Contract):
+    """A rule that applies."""
+
+    id: str
+    title: str
+    category: str
+    stance: Stance
+    score: float
+    """Mean cosine of the situation and the two nearest texts of the rule, -1 to 1."""
+    text: str
+
+
+class RulebookRef(_Contract):
+    """Which rulebook answered."""
+
+    name: str
+    version: str
+    digest: str
+
+    @classmethod
+    def of(cls, rulebook: Rulebook) -> RulebookRef:
+        return cls(name=rulebook.name, version=rulebook.version, digest=rulebook.digest)
+
+
+class ConsultResponse(_Contract):
+    """What the rulebook answers; `rules` is empty if and only if no rule applies."""
+
+    verdict: Verdict
+    rules: list[FoundRule]
+    threshold: float
+    rulebook: RulebookRef
+
+    def as_text(self) -> str:
+        """The same for a model that reads: complete and compact."""
+        if self.rules:
+            found = [f"[{rule.id}] {rule.title} ({rule.stance})\n{rule.text}" for rule in self.rules]
+            parts = [self.verdict, *found]
+        else:
+            parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
+        book = self.rulebook
+        return "\n\n".join([*parts, f"rulebook {book.name} {book.version} {book.digest[:12]}"])
+
+
+class CategoryView(_Contract):
+    """A category as REST lists it."""
+
+    id: str
+    title: str
+    summary: str
+    mlcommons: list[str]
+    severity: str
+    rules: int
+
+    @classmethod
+    def of(cls, category: Category, rulebook: Rulebook) -> CategoryView:
+        rules = sum(rule.category == category.id for rule in rulebook.served.values())
+        shown = category.model_dump(include={"id", "title", "summary", "mlcommons", "severity"})
+        return cls(**shown, rules=rules)
+
+
+class RuleView(_Contract):
+    """A rule as REST and `rules://{id}` show it."""
+
+    id: str
+    title: str
+    category: str
+    stance: Stance
+    applies_when: str
+    not_when: str | None
+    text: str
+
+    @classmethod
+    def of(cls, rule: Rule) -> RuleView:
+        shown = rule.model_dump(include={"id", "title", "stance", "applies_when", "not_when"})
+        return cls(**shown, category=rule.category, text=rule.text)
+
+
+def parse_request(arguments: Any) -> ConsultRequest:
+    """The arguments of a caller as a request.
+
+    Raises:
+        ConsultError: one sentence that a model can act on.
+    """
+    try:
+        return ConsultRequest.model_validate(arguments)
+    except ValidationError as error:
+        raise ConsultError(explain(error.errors())) from None
+
+
+def explain(errors: Any) -> str:
+    """Validation errors as one sentence, without the caller's text."""
+    known = ", ".join(ConsultRequest.model_fields)
+    reasons = []
+    for item in errors:
+        loc = [str(part) for part in item["loc"] if part != "body"]
+        name = ".".join(loc) or "the arguments"
+        if item["type"] == "missing":
+            reasons.append(f"`{name}` is missing" if loc else "the body is missing")
+        elif item["type"] == "extra_forbidden":
+            reasons.append(f"`{name[:64]}` is not an argument (known: {known})")
+        else:
+            reasons.append(f"`{name}`: {item['msg'][:1].lower()}{item['msg'][1:]}")
+    return "; ".join(reasons[:5])

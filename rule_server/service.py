@@ -1,0 +1,181 @@
+"""The one place where a question becomes an answer, whichever protocol it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rule_server.artefact import Artefact
+from rule_server.batching import Batcher
+from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
+from rule_server.index import Hit, RuleIndex
+from rule_server.prepare import Prepared, keep
+from rule_server.rule_files import load_rulebook
+from rule_server.rulebook import Rule, Rulebook
+from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
+from rule_server.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+WINDOW, OVERLAP = 800, 100
+"""Characters: the encoder reads about 1000, and what is delicate may stand at the end of a long text."""
+
+
+class RuleService:
+    """Answers from one snapshot of the rulebook, and swaps it for another without a request seeing both."""
+
+    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+        self.settings = settings
+        self.rules: Path | None = prepared.rules
+        self.ready = False
+        self.reload_error: str | None = None
+        """Why the last edit is not served; None when it is."""
+        self._index: RuleIndex = prepared.index
+        self._encoder = prepared.encoder
+        self._batcher = Batcher(prepared.encoder)
+        self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
+        self._reloading = asyncio.Lock()
+
+    @property
+    def rulebook(self) -> Rulebook:
+        """The rulebook of the present snapshot."""
+        return self._index.rulebook
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Consultations are answered while this block runs: once the encoder is warm, which `ready` tells."""
+        async with self._batcher.running():
+            warming = asyncio.create_task(self.warm())
+            watching = asyncio.create_task(self._watch()) if self.settings.watch and self.rules else None
+            try:
+                yield
+            finally:
+                self.ready = False
+                for task in (warming, watching):
+                    if task is not None:
+                        task.cancel()
+                await asyncio.gather(warming, *([watching] if watching else []), return_exceptions=True)
+
+    async def consult(self, request: ConsultRequest) -> ConsultResponse:
+        """The rules that apply to a situation.
+
+        Raises:
+            ConsultError: for a category that the rulebook does not have.
+            NotReadyError: before the encoder is warm.
+        """
+        if not self.ready:
+            raise NotReadyError("the service is starting: ask again in a moment")
+        index = self._index  # the snapshot that this request sees throughout, whatever is swapped meanwhile
+        unknown = sorted(set(request.categories or ()) - set(index.categories))
+        if unknown:
+            raise ConsultError(
+                f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
+                f"valid: {', '.join(index.categories)}"
+            )
+        wanted = None if request.categories is None else frozenset(request.categories)
+        top_k = request.top_k or self.settings.default_top_k
+        key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        vectors = await self._batcher.encode(_windows(request.situation))
+        threshold = self.settings.threshold
+        hits = index.search(vectors, top_k=top_k, threshold=threshold, categories=wanted)
+        response = ConsultResponse(
+            verdict="rules_found" if hits else "no_applicable_rule",
+            rules=[_found(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            threshold=threshold,
+            rulebook=RulebookRef.of(index.rulebook),
+        )
+        self._cache[key] = response
+        if len(self._cache) > self.settings.cache_size:
+            self._cache.popitem(last=False)
+        return response
+
+    async def reload(self) -> bool:
+        """Serve the rules folder as it is now; whether that changed anything.
+
+        A folder that cannot be served leaves the old snapshot in place, and its reason in `reload_error`.
+        """
+        async with self._reloading:
+            try:
+                index = await asyncio.to_thread(self._rebuilt)
+            except RuleServiceError as error:
+                self.reload_error = str(error)
+                log.warning("the edit is not served: %s", error)
+                return False
+            self.reload_error = None
+            if index is self._index:
+                return False
+            self._index = index
+            log.info("now serving %s %s %s", *RulebookRef.of(index.rulebook).model_dump().values())
+            return True
+
+    def _rebuilt(self) -> RuleIndex:
+        """In a thread of its own: the present index when the rulebook has not changed, else the new one."""
+        if self.rules is None:
+            return self._index
+        rulebook = load_rulebook(self.rules, self.settings.variables)
+        if rulebook.digest == self._index.rulebook.digest:
+            return self._index
+        index = RuleIndex.build(rulebook, self._encoder, self._index.vectors_by_text())
+        keep(Artefact(self.settings.artefact), index, self.settings.dir is None, log.warning)
+        return index
+
+    async def warm(self) -> None:
+        """Pay for the first encoding now. Raises what the encoder raises."""
+        try:
+            await self._batcher.encode(["warm up"])
+        except Exception as error:
+            self.reload_error = f"the encoder does not work: {error}"
+            raise
+        self.ready = True
+
+    async def _watch(self) -> None:
+        from watchfiles import awatch
+
+        assert self.rules is not None
+        try:
+            async for _ in awatch(self.rules, debounce=200, step=50):
+                await self.reload()
+        except Exception as error:  # the watcher's own: no inotify handles left, folder removed
+            self.reload_error = f"edits are no longer followed: {error}"
+            log.warning(self.reload_error)
+
+
+def _windows(text: str) -> list[str]:
+    """A long text in overlapping parts that the encoder reads whole, cut between words if possible."""
+    parts = []
+    while len(text) > WINDOW + OVERLAP:
+        parts.append(text[:WINDOW])
+        rest = text[WINDOW - OVERLAP :]
+        text = re.sub(r"^\S{0,50}\s", "", rest)
+    return [*parts, text]
+
+
+def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
+    """The rule in a language: `de-AT`, else `de`, else the original."""
+    if lang is not None:
+        for name in (lang, lang.partition("-")[0].lower()):
+            if (rule.id, name) in rulebook.translations:
+                return rulebook.translations[rule.id, name]
+    return rule
+
+
+def _found(hit: Hit, rule: Rule) -> FoundRule:
+    return FoundRule(
+        id=rule.id,
+        title=rule.title,
+        category=rule.category,
+        stance=rule.stance,
+        score=hit.score,
+        text=rule.text,
+    )

@@ -1,0 +1,106 @@
+"""Settings of the service: every one is an environment variable ASCL_RULES_<NAME>; flags override them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from rule_server.errors import StartError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+TOOL_DESCRIPTION = (
+    "Look up the written safety rules for a request. Call it when a request is delicate or might cause harm "
+    "(violence, weapons, crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or "
+    "money advice), or only sounds so and you are unsure how far to go. Do not call it for everyday requests "
+    "such as maths, coding, writing, cooking or small talk. Returns the nearest rules, each saying what is "
+    "fine, what is not and how to answer; or no_applicable_rule: then answer as usual."
+)
+
+
+def _default_artefact() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "ascl" / "rules"
+
+
+def packaged_rules() -> Path:
+    """Our own rulebook: `rules/` beside this package, in the checkout and in the wheel alike."""
+    return Path(__file__).resolve().parent.parent / "rules"
+
+
+class Settings(BaseSettings):
+    """What the service is started with. An unknown or malformed value is an error, never a guess."""
+
+    model_config = SettingsConfigDict(env_prefix="ASCL_RULES_", extra="forbid", frozen=True)
+
+    dir: Path | None = None
+    """Folder of the rulebook; None: our own, unless the artefact was built from a folder that was named."""
+    artefact: Path = Field(default_factory=_default_artefact)
+    """Folder of the index artefact: the encoder and the rulebooks' vectors."""
+    model: str | None = None
+    """Folder or hub name of the embedding model; None: all-MiniLM-L6-v2."""
+    threads: int = Field(2, ge=1, le=256)
+    """CPU threads of the encoder. More than the cores at hand makes every request slower."""
+    host: str = "127.0.0.1"
+    port: int = Field(8808, ge=0, le=65535)
+    allow_anonymous: bool = False
+    """Serve addresses other than loopback without asking callers who they are."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names, comma-separated, that a Host header may hold beside the loopback ones; `*` allows every name."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins, comma-separated, of web pages elsewhere that may ask (https://example.org)."""
+    max_body: int = Field(1 << 20, ge=1024)
+    """Bytes that a request body may have."""
+    concurrency: int = Field(1024, ge=1)
+    """Connections at once; more are answered 503."""
+    default_top_k: int = Field(3, ge=1, le=10)
+    """Rules returned when the caller names no number."""
+    threshold: float = Field(0.35, ge=-1, le=1)
+    """Score below which a rule does not apply."""
+    cache_size: int = Field(2048, ge=0)
+    """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
+    watch: bool = True
+    """Follow edits of the rules folder while serving."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Values for `{{name}}` in rule texts, as JSON: {"crisis_line": "116 123"}."""
+    tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)
+    """What the model reads about the tool: a prompt, and yours to tune."""
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+def load_settings(**flags: object) -> Settings:
+    """Settings from the environment, overridden by the flags that are not None.
+
+    Raises:
+        StartError: naming the setting that cannot be used.
+    """
+    known = {f"ASCL_RULES_{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("ASCL_RULES_") and name not in known)
+    if unknown:
+        raise StartError(f"{unknown[0]} is no setting: remove it (known: {', '.join(sorted(known))})")
+    try:
+        return Settings.model_validate({name: value for name, value in flags.items() if value is not None})
+    except SettingsError as error:
+        raise StartError(
+            f'{error}: write JSON, as in ASCL_RULES_VARIABLES=\'{{"crisis_line": "116 123"}}\''
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise StartError(
+            f"the setting {name} (ASCL_RULES_{name.upper()}) is {first['input']!r}: {first['msg']}"
+        ) from None
