@@ -21,7 +21,7 @@ GUIDANCE = (
     f"You can look up written safety rules with the tool {TOOL}. Decide for each request whether you need "
     "them. When a request is delicate, might cause harm or only sounds so, describe it and what is delicate "
     "in it, read what comes back and think again before you answer: the rules say what is fine as much as "
-    "what is not. Answer everyday requests directly. A rule is guidance for your own judgement; do not quote it."
+    "what is not. Answer everyday requests directly. A rule is guidance for your judgement; do not quote it."
 )
 
 
@@ -57,13 +57,10 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
         name=TOOL,
         title="Consult the safety rules",
         description=service.settings.tool_description,
-        annotations=ToolAnnotations(
-            read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
     tool.parameters = compact_schema(ConsultRequest.model_json_schema())
-    del tool.parameters["description"]  # the tool has one
-    tool.fn_metadata.output_schema = compact_schema(ConsultResponse.model_json_schema())
+    tool.fn_metadata.output_schema = compact_schema(ConsultResponse.model_json_schema(mode="serialization"))
     server: MCPServer[Any] = MCPServer(
         "ascl-rules",
         title="Safety rules",
@@ -101,10 +98,15 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
 
 
 def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema without the titles that pydantic adds: every model with the tool would pay for them."""
-    return json.loads(json.dumps(schema), object_hook=_untitled)  # type: ignore[no-any-return]
+    """A JSON schema without what pydantic adds for people: every model with the tool would pay for it."""
+    return json.loads(json.dumps(schema), object_hook=_compact)  # type: ignore[no-any-return]
 
 
-def _untitled(value: dict[str, Any]) -> dict[str, Any]:
+def _compact(value: dict[str, Any]) -> dict[str, Any]:
     # A property may be called `title`; the annotation is the one whose value is a string.
-    return {key: inner for key, inner in value.items() if not (key == "title" and isinstance(inner, str))}
+    short = {key: inner for key, inner in value.items() if not (key == "title" and isinstance(inner, str))}
+    if short.get("type") == "object":
+        short.pop("description", None)
+    if short.get("default", ...) is None:
+        del short["default"]
+    return short

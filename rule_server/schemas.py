@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rule_server.errors import ConsultError
 from rule_server.rulebook import Category, Rule, Rulebook, Stance
@@ -12,26 +12,33 @@ from rule_server.rulebook import Category, Rule, Rulebook, Stance
 Verdict = Literal["rules_found", "no_applicable_rule"]
 
 
-class _Contract(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is blank")
+    return text
 
 
-class ConsultRequest(_Contract):
+class ConsultRequest(BaseModel):
     """One question to the rulebook. Optional fields may be null: some clients send every argument."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    situation: Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S")]
+    situation: Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_not_blank)]
     """The request and what is delicate in it, in a sentence or two."""
     categories: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
     """Only rules of these categories; usually left out."""
     top_k: Annotated[int, Field(ge=1, le=10)] | None = None
     """How many rules."""
-    lang: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
-    """Language of the texts, where there is a translation."""
+    lang: Annotated[str, Field(max_length=35)] | None = None
+    """Language of the texts (de), where there is a translation."""
 
 
-class FoundRule(_Contract):
+class _Answer(BaseModel):
+    # Fields may be added later, so the schema does not promise that there are no others.
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class FoundRule(_Answer):
     """A rule that applies."""
 
     id: str
@@ -43,7 +50,7 @@ class FoundRule(_Contract):
     text: str
 
 
-class RulebookRef(_Contract):
+class RulebookRef(_Answer):
     """Which rulebook answered."""
 
     name: str
@@ -55,7 +62,7 @@ class RulebookRef(_Contract):
         return cls(name=rulebook.name, version=rulebook.version, digest=rulebook.digest)
 
 
-class ConsultResponse(_Contract):
+class ConsultResponse(_Answer):
     """What the rulebook answers; `rules` is empty if and only if no rule applies."""
 
     verdict: Verdict
@@ -74,7 +81,7 @@ class ConsultResponse(_Contract):
         return "\n\n".join([*parts, f"rulebook {book.name} {book.version} {book.digest[:12]}"])
 
 
-class CategoryView(_Contract):
+class CategoryView(_Answer):
     """A category as REST lists it."""
 
     id: str
@@ -91,7 +98,7 @@ class CategoryView(_Contract):
         return cls(**shown, rules=rules)
 
 
-class RuleView(_Contract):
+class RuleView(_Answer):
     """A rule as REST and `rules://{id}` show it."""
 
     id: str
@@ -132,5 +139,6 @@ def explain(errors: Any) -> str:
         elif item["type"] == "extra_forbidden":
             reasons.append(f"`{name[:64]}` is not an argument (known: {known})")
         else:
-            reasons.append(f"`{name}`: {item['msg'][:1].lower()}{item['msg'][1:]}")
+            message = item["msg"].removeprefix("Value error, ")
+            reasons.append(f"`{name}`: {message[:1].lower()}{message[1:]}")
     return "; ".join(reasons[:5])

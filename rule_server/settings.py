@@ -14,11 +14,11 @@ from rule_server.errors import StartError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 TOOL_DESCRIPTION = (
-    "Look up the written safety rules for a request. Call it when a request is delicate or might cause harm "
-    "(violence, weapons, crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or "
-    "money advice), or only sounds so and you are unsure how far to go. Do not call it for everyday requests "
-    "such as maths, coding, writing, cooking or small talk. Returns the nearest rules, each saying what is "
-    "fine, what is not and how to answer; or no_applicable_rule: then answer as usual."
+    "Look up written safety rules. Call it when a request is delicate or might cause harm (violence, weapons, "
+    "crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or money advice), or "
+    "only sounds so and you are unsure how far to go. Do not call it for everyday requests such as maths, "
+    "coding, writing, cooking or small talk. Returns the nearest rules: what is fine, what is not, how to "
+    "answer; or no_applicable_rule: then answer as usual."
 )
 
 
