@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from agent.endpoint import Endpoint, RetryPolicy
     from agent.episode import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
     from agent.errors import AgentError, EndpointError, LogError, PromptError, RulesError
+    from agent.events import Event
     from agent.log import EpisodeLog, LogReading, Skipped, iter_log, read_log
-    from agent.loop import Agent, Event
+    from agent.loop import Agent
     from agent.prompt import system_prompt
     from agent.rules_client import ConsultResult, RulesClient
 
@@ -27,7 +28,7 @@ _HOME = {
     "Episode": "agent.episode",
     "EpisodeLog": "agent.log",
     "ErrorRecord": "agent.episode",
-    "Event": "agent.loop",
+    "Event": "agent.events",
     "Limits": "agent.episode",
     "LogError": "agent.errors",
     "LogReading": "agent.log",

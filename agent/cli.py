@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -101,16 +102,17 @@ def chat(
             policy_version=policy_version,
         )
         trace = LiveTrace()
-        record = EpisodeLog(log) if log else None
         history: list[Message] = []
         code = 0
         for text in _said(prompt):
             # The rulebook may be edited while people talk: each prompt sees it as it is.
             agent.forget_rules()
-            episode = await agent.run(text, history=history, stream=True, on_event=trace)
+            name = f"chat-{uuid.uuid4().hex[:12]}"
+            episode = await agent.run(text, prompt_id=name, history=history, stream=True, on_event=trace)
             trace.finish(episode)
-            if record:
-                record.append(episode)
+            if log:
+                with EpisodeLog(log) as record:
+                    record.append(episode)
             code = 1 if episode.stop_reason == "error" else 0
             if episode.error and on_rules_error == "fail" and episode.error.boundary == RulesError.boundary:
                 break
@@ -263,7 +265,7 @@ def _with_services(
     try:
         return _or_exit(lambda: asyncio.run(session()))
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept", 130)
+        _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
 
 
 def _or_exit(do: Callable[[], T]) -> T:
@@ -291,7 +293,7 @@ def _sampling(temperature: float | None, top_p: float | None, max_tokens: int) -
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _said(prompt: str | None) -> Any:
+def _said(prompt: str | None) -> Iterator[str]:
     """The user's prompts: the one given, all of standard input when it is piped, or line by line."""
     if prompt is not None or not sys.stdin.isatty():
         text = prompt if prompt is not None else sys.stdin.read()

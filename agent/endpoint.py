@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from agent.episode import Message
@@ -20,6 +21,8 @@ from agent.errors import EndpointError
 from agent.quirks import REJECTS_MALFORMED_ARGUMENTS
 from agent.stream import DeltaListener, StreamedReply
 from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
+
+T = TypeVar("T")
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SETUP = frozenset({401, 403, 404})
@@ -150,7 +153,7 @@ class Endpoint:
             return chunks
         async with chunks:
             async for chunk in chunks:
-                streamed.add(chunk.to_dict())
+                streamed.add(chunk.to_dict(warnings=False))
         kind = chunks.response.headers.get("content-type", "")
         if not streamed.answered and "event-stream" not in kind:
             return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
@@ -213,7 +216,7 @@ class Endpoint:
                 type="not_a_completion",
                 setup=True,
             )
-        data = received if isinstance(received, dict) else received.to_dict()
+        data = received if isinstance(received, dict) else received.to_dict(warnings=False)
         choices = data.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         message = first.get("message") if isinstance(first, dict) else None
@@ -225,20 +228,32 @@ class Endpoint:
             )
         return Reply(
             message=_tidy(message),
-            finish_reason=first.get("finish_reason"),
-            usage=data.get("usage"),
-            model=data.get("model"),
+            finish_reason=_if(str, first.get("finish_reason")),
+            usage=_if(dict, data.get("usage")),
+            model=_if(str, data.get("model")),
             attempts=attempts,
-            prompt_token_ids=data.get("prompt_token_ids"),
-            token_ids=first.get("token_ids"),
+            prompt_token_ids=_ids(data.get("prompt_token_ids")),
+            token_ids=_ids(first.get("token_ids")),
             logprobs=first.get("logprobs"),
         )
 
 
+def _if(kind: type[T], value: Any) -> T | None:
+    """`value` if it is what it should be; what an endpoint garbled is as good as not given."""
+    return value if isinstance(value, kind) else None
+
+
+def _ids(value: Any) -> list[int] | None:
+    ids = _if(list, value)
+    return ids if ids is not None and all(type(each) is int for each in ids) else None
+
+
 def _tidy(message: Message) -> Message:
-    """Without fields that say nothing (null, empty list): sent back, some servers refuse them."""
+    """What can be sent back: as text without halves of surrogate pairs, and without fields that say nothing
+    (null, empty list), which some servers refuse."""
+    message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
     kept = {key: value for key, value in message.items() if value is not None and value != []}
-    return {"role": "assistant", "content": message.get("content"), **kept}
+    return {"content": message.get("content"), **kept, "role": "assistant"}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -39,7 +39,7 @@ class ErrorRecord(_Record):
     """A fault of ours that ended the episode, or that kept the rules from being consulted."""
 
     boundary: str
-    """What broke: `endpoint`, `rules` or `agent`."""
+    """What broke: `endpoint`, `rules`, `log`, or `agent` for a fault that no other name fits."""
     type: str
     """A short stable word for the kind of fault, such as `unreachable` or `http_429`."""
     message: str

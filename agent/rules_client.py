@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
+from agent.episode import RuleHit
 from agent.errors import RulesError
 
 if TYPE_CHECKING:
@@ -135,6 +138,11 @@ class RulesClient:
                         setup=True,
                     ) from error
                 if isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
+                    if self._version is not None:
+                        raise RulesError(
+                            f"the rule service at {self.url} did not answer properly ({error})",
+                            type="protocol",
+                        ) from error
                     raise RulesError(
                         f"{self.url} gave no MCP answer ({error}): does the address end in /mcp?",
                         type="protocol",
@@ -164,6 +172,30 @@ class RulesClient:
         if self._version is None:
             return "auto"
         return self._version if self._version in MODERN_PROTOCOL_VERSIONS else "legacy"
+
+
+def read_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
+    """The fields of a consultation in a result, and why there is no verdict (None when there is one)."""
+    if result.is_error:
+        return {}, result.text
+    data = result.structured
+    if not isinstance(data, dict) or not isinstance(data.get("verdict"), str):
+        return {}, "the service gave no verdict"
+    try:
+        rules = [RuleHit.model_validate(_hit(rule)) for rule in data.get("rules") or []]
+    except (ValidationError, TypeError) as error:
+        return {}, f"the service described its rules in an unknown way: {error}"
+    rulebook = data.get("rulebook") or {}
+    return {
+        "verdict": data["verdict"],
+        "rules": rules,
+        "threshold": data.get("threshold"),
+        "digest": rulebook.get("digest"),
+    }, None
+
+
+def _hit(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: rule.get(name) for name in ("id", "category", "stance", "score")}
 
 
 def _first(error: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from rich.table import Table
 from agent.episode import Episode
 from agent.errors import LogError
 from agent.run import RunSummary
-from agent.trace import consultation_line, episode_lines, one_line
+from agent.trace import consultation_line, episode_lines, one_line, without_controls
 
 
 class ProgressView:
@@ -121,7 +121,7 @@ def print_episode(episode: Episode) -> None:
     console = Console(highlight=False)
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, soft_wrap=True)
+        console.print(without_controls(text), style=style, markup=False, soft_wrap=True)
 
     say(f"{episode.id}  {episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}", "bold")
     say(f"model {episode.model_requested} at {episode.endpoint}, policy {episode.policy_version}", "dim")

@@ -18,6 +18,7 @@ from agent.episode import Message
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]{1,200})"')
 _SHOWN = 400
+_DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ def parse_arguments(raw: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"not valid JSON: {error}"
     if not isinstance(value, dict):
         return None, f"a JSON object is needed, not {type(value).__name__}"
+    if _deeper_than(_DEEPEST, value):
+        return None, f"nested more than {_DEEPEST} levels deep"
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return None, "half of a surrogate pair is not text"
     return value, None
 
 
@@ -139,7 +146,12 @@ def with_readable_arguments(messages: list[Message]) -> list[Message]:
 def unanswered(messages: list[Message]) -> list[str]:
     """Ids of calls that not exactly one tool message answers."""
     answers = [message.get("tool_call_id") for message in messages if message.get("role") == "tool"]
-    return [entry["id"] for entry in _echoed_calls(messages) if answers.count(entry["id"]) != 1]
+    return [id for id in ids_of_calls(messages) if answers.count(id) != 1]
+
+
+def ids_of_calls(messages: list[Message]) -> list[str]:
+    """Ids of all calls in a conversation."""
+    return [entry["id"] for entry in _echoed_calls(messages)]
 
 
 def _echoed_calls(messages: list[Message]) -> list[dict[str, Any]]:
@@ -208,6 +220,11 @@ def _entry(call: ToolCall) -> dict[str, Any]:
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
     }
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _deeper_than(levels - 1, each) for each in inner)
 
 
 def _refuse_constant(name: str) -> NoReturn:

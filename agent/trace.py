@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from typing import TextIO
 
 from agent.episode import Consultation, Episode
-from agent.loop import Event
+from agent.events import Event
 
 _TAG = "<tool_call>"
 
@@ -21,6 +22,7 @@ class LiveTrace:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._colour = self._err.isatty()
+        self._terminal = self._out.isatty()
         self._held = ""
         self._said = ""
         self._thinking = False
@@ -62,7 +64,8 @@ class LiveTrace:
 
     def _content(self, text: str) -> None:
         self._end_thought()
-        self._held += text
+        # A model must not steer a person's terminal; into a file its text goes as it is.
+        self._held += without_controls(text) if self._terminal else text
         if _TAG in self._held:
             return
         keep = next((n for n in range(len(_TAG) - 1, 0, -1) if self._held.endswith(_TAG[:n])), 0)
@@ -88,7 +91,7 @@ class LiveTrace:
             self._thinking = False
 
     def _aside(self, text: str, *, begin: bool, prefix: str = "") -> None:
-        text = (f"· {prefix}" if begin else "") + text
+        text = (f"· {prefix}" if begin else "") + without_controls(text)
         self._err.write(f"\x1b[2m{text}\x1b[0m" if self._colour else text)
         self._err.flush()
 
@@ -115,6 +118,11 @@ def episode_lines(episode: Episode, width: int = 160) -> list[str]:
     said = one_line(answer, width) if answer else "(none)"
     lines.append(f"  {episode.stop_reason}: {said} [{episode.mode}, {episode.seconds:.1f} s]")
     return lines
+
+
+def without_controls(text: str) -> str:
+    """`text` without control characters other than newline and tab."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def one_line(text: str, width: int) -> str:

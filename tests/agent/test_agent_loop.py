@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.episode import Episode, Limits
-from agent.loop import REFUSAL, Event
+from agent.events import Event
+from agent.log import EpisodeLog
+from agent.machine import REFUSAL
 from agent.prompt import system_prompt
-from agent.validate import problems_of
+from agent.validate import problems_of, validate_log
 from tests.fakes.agents import NOBODY, ask
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import DIGEST, ScriptedRules, none_found
@@ -316,3 +319,45 @@ def test_samples_of_one_prompt_share_a_group_whatever_their_seed(rules: Scripted
 def test_the_system_text_is_short_and_says_when_not_to_consult() -> None:
     assert len(system_prompt().split()) <= 90
     assert "without consulting" in system_prompt()
+
+
+HOSTILE: list[Any] = [
+    {"role": "assistant", "content": None},
+    {"role": "assistant"},
+    {"role": "user", "content": 7},
+    {"role": "assistant", "content": "half a pair: \ud800"},
+    {"role": "assistant", "content": [{"type": "text", "text": "in parts"}]},
+    {"role": "assistant", "content": None, "tool_calls": {"function": {"name": "x"}}},
+    {"role": "assistant", "content": None, "tool_calls": "consult"},
+    {"role": "assistant", "content": None, "tool_calls": [None, 3, [], {"id": 5, "function": "x"}]},
+    {"role": "assistant", "content": None, "tool_calls": call("gun")["tool_calls"] * 200},
+    call(arguments='{"situation": "\\ud800"}'),
+    call(arguments="{" * 5000),
+    call(arguments='{"situation": ' + "[" * 600 + "]" * 600 + "}"),
+    call(arguments='{"situation": 1e999, "top_k": ' + "9" * 5000 + "}"),
+    call(arguments='{"situation": "' + "long " * 4_000 + '"}'),
+    call("gun", name="consult_safety_rules\u0000"),
+    {
+        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": 3}],
+        "usage": "none",
+        "model": [],
+    },
+    {"choices": [{"index": 0, "message": {"content": "x"}, "token_ids": "none", "logprobs": 4}]},
+    {"choices": [{"index": 0, "message": {"content": "x"}, "token_ids": ["a"]}]},
+    {"choices": {"index": 0}},
+    {"choices": ["text"]},
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reply", HOSTILE, ids=range(len(HOSTILE)))
+def test_whatever_a_server_replies_the_episode_ends_and_can_be_logged(
+    rules: ScriptedRules, tmp_path: Path, reply: Any, stream: bool
+) -> None:
+    with ScriptedEndpoint([reply], otherwise="An answer.") as endpoint:
+        episode = ask(GUN, endpoint, rules, stream=stream)
+    with EpisodeLog(tmp_path / "log.jsonl") as log:
+        log.append(episode)
+    assert validate_log(tmp_path / "log.jsonl") == (1, [])
+    assert len(rules.consultations) <= 4
+    assert episode.error is None or episode.error.boundary == "endpoint"

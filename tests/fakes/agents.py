@@ -11,8 +11,9 @@ from typing import Any
 
 from agent.endpoint import Endpoint, RetryPolicy
 from agent.episode import Episode, Limits, Message, OnRulesError, ToolMode
+from agent.events import Event
 from agent.journal import Memory
-from agent.loop import Agent, Event
+from agent.loop import Agent
 from agent.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules

@@ -1,0 +1,316 @@
+"""One episode as a state machine: ask -> (tool calls -> consult -> ask)* -> answer | refused | limit | error.
+
+The model decides whether to consult; nothing is injected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from agent.episode import (
+    Consultation,
+    Episode,
+    ErrorRecord,
+    Message,
+    StopReason,
+    Turn,
+    digest_of,
+    text_digest,
+)
+from agent.errors import AgentError, RulesError
+from agent.events import Event, Listener
+from agent.journal import Memory, RecordedTurn
+from agent.rules_client import read_verdict
+from agent.toolcall import ToolCall, explain, ids_of_calls, read_reply, tool_messages
+
+if TYPE_CHECKING:
+    from agent.loop import Agent
+
+REFUSAL = "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
+_OVER = "Error: this conversation ends here, because its limit is reached."
+_ENOUGH = "Error: no further consultation is possible here. Answer with what you have read."
+_REPEATED = "Error: you made this same call before; its result stands above. Answer with it."
+_MOST_REPETITIONS = 2
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The rule tool as offered to the model, and the digest of the rulebook behind it."""
+
+    tool: dict[str, Any]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return str(self.tool["function"]["name"])
+
+
+class _Step(Enum):
+    ASK = auto()
+    CONSULT = auto()
+    DONE = auto()
+
+
+@dataclass
+class EpisodeRun:
+    """One episode in the making."""
+
+    agent: Agent
+    prompt: str
+    prompt_id: str
+    kind: str | None
+    sample_index: int
+    sampling: dict[str, Any]
+    memory: Memory
+    stream: bool
+    tell: Listener
+    offer: Offer | None = None
+    messages: list[Message] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    consultations: list[Consultation] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    call_ids: set[str] = field(default_factory=set)
+    asked: int = 0
+    seen: dict[tuple[str, str], int] = field(default_factory=dict)
+    model_returned: str | None = None
+    stop: StopReason = "error"
+    error: ErrorRecord | None = None
+
+    async def episode(self, history: list[Message]) -> Episode:
+        started_at, began = _now(), time.monotonic()
+        self.messages = [
+            *([{"role": "system", "content": self.agent.system}] if self.agent.system else []),
+            *history,
+            {"role": "user", "content": self.prompt},
+        ]
+        self.call_ids = set(ids_of_calls(history))
+        try:
+            async with asyncio.timeout(self.agent.limits.seconds) as deadline:
+                step = await self._begin()
+                while step is not _Step.DONE:
+                    step = await (self._ask() if step is _Step.ASK else self._consult())
+        except Exception as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                self._close(_OVER)
+                self.stop = "limit"
+            else:
+                self._close(f"Error: {error}")
+                self.stop, self.error = "error", _record(error)
+        return self._recorded(started_at, time.monotonic() - began)
+
+    async def _begin(self) -> _Step:
+        try:
+            self.offer = await self.agent.connect()
+        except RulesError as error:
+            return self._without_rules(error)
+        return _Step.ASK
+
+    async def _ask(self) -> _Step:
+        index, tools = len(self.turns), self._tools()
+        request_digest = digest_of([self.agent.endpoint.model, self.sampling, self.messages, tools])
+        recorded = self.memory.turn(index, request_digest)
+        if recorded is None:
+            recorded = await self._reply(index, request_digest, tools)
+            self.memory.save_turn(recorded)
+        reply = read_reply(
+            recorded.message,
+            turn=index,
+            offered=[self.offer.name] if self.offer else [],
+            taken=self.call_ids,
+            text_mode=self.agent.tool_mode == "text",
+        )
+        self.turns.append(recorded.turn.model_copy(update={"call_source": reply.source}))
+        self.model_returned = recorded.model or self.model_returned
+        self.messages.append(reply.message)
+        self.calls = reply.calls
+        self.call_ids |= {call.id for call in reply.calls}
+        if self.calls:
+            return _Step.CONSULT
+        filtered = recorded.turn.finish_reason == "content_filter" or reply.message.get("refusal")
+        return self._end("refused" if filtered else "answer")
+
+    async def _reply(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
+        started_at, began = _now(), time.monotonic()
+        reply = await self.agent.endpoint.complete(
+            self.messages,
+            tools,
+            self.sampling,
+            on_delta=(lambda kind, text: self.tell(Event(kind, text))) if self.stream else None,
+            on_retry=lambda why: self.tell(Event("retry", why)),
+        )
+        turn = Turn(
+            index=index,
+            request_digest=request_digest,
+            finish_reason=reply.finish_reason,
+            usage=reply.usage,
+            started_at=started_at,
+            seconds=time.monotonic() - began,
+            attempts=reply.attempts,
+            prompt_token_ids=reply.prompt_token_ids,
+            token_ids=reply.token_ids,
+            logprobs=reply.logprobs,
+        )
+        return RecordedTurn(turn=turn, message=reply.message, model=reply.model)
+
+    async def _consult(self) -> _Step:
+        """Answer every call of the last reply, then ask again unless a limit is reached."""
+        limits = self.agent.limits
+        used = sum((turn.usage or {}).get("completion_tokens") or 0 for turn in self.turns)
+        if len(self.turns) >= limits.turns or (limits.tokens is not None and used >= limits.tokens):
+            self._close(_OVER)
+            return self._end("limit")
+        while len(self.results) < len(self.calls):
+            call = self.calls[len(self.results)]
+            try:
+                self.results.append(await self._result(call))
+            except RulesError as error:
+                return self._without_rules(error)
+        self._answer_calls()
+        return self._end("limit") if max(self.seen.values()) > _MOST_REPETITIONS else _Step.ASK
+
+    async def _result(self, call: ToolCall) -> str:
+        """The text that answers one call; a call of the rule tool leaves a consultation behind."""
+        as_sent = (call.name, call.arguments)
+        self.seen[as_sent] = self.seen.get(as_sent, 0) + 1
+        if self.offer is None or call.name != self.offer.name:
+            known = self.offer.name if self.offer else "none"
+            return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
+        if call.parsed is None:
+            return self._note(call, explain(call), error=call.problem)
+        if self.seen[as_sent] > 1:
+            return self._note(call, _REPEATED, error="repeated")
+        if self.asked >= self.agent.limits.consultations:
+            return self._note(call, _ENOUGH, error="limit")
+        self.asked += 1
+        return await self._ask_rules(call, call.parsed)
+
+    async def _ask_rules(self, call: ToolCall, arguments: dict[str, Any]) -> str:
+        rules = self.agent.rules
+        assert rules is not None
+        turn = len(self.turns) - 1
+        if (recorded := self.memory.consultation(turn, call.id)) is not None:
+            self.consultations.append(recorded)
+            return recorded.text or ""
+        self.tell(Event("call", call.arguments))
+        began = time.monotonic()
+        try:
+            result = await rules.consult(arguments)
+        except RulesError as error:
+            text = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
+            self._note(call, text, error=str(error), seconds=time.monotonic() - began)
+            if self.agent.on_rules_error == "answer":
+                return text
+            self.results.append(text)
+            raise
+        found, problem = read_verdict(result)
+        text = self._note(call, result.text, error=problem, seconds=time.monotonic() - began, **found)
+        self.memory.save_consultation(self.consultations[-1])
+        return text
+
+    def _note(self, call: ToolCall, text: str, **known: Any) -> str:
+        """Record a call of the rule tool, and return the text that answers it."""
+        situation = (call.parsed or {}).get("situation")
+        consultation = Consultation(
+            turn=len(self.turns) - 1,
+            call_id=call.id,
+            arguments=call.arguments,
+            situation=situation if isinstance(situation, str) else None,
+            text=text,
+            **known,
+        )
+        self.consultations.append(consultation)
+        self.tell(Event("consulted", consultation=consultation))
+        return text
+
+    def _without_rules(self, error: RulesError) -> _Step:
+        """Carry out what the user chose for rules that cannot be consulted."""
+        if self.agent.on_rules_error == "fail":
+            raise error
+        self.error = _record(error)
+        self.tell(Event("warning", str(error)))
+        if self.agent.on_rules_error == "answer":
+            return _Step.ASK
+        self._close(f"Error: {error}")
+        self.messages.append({"role": "assistant", "content": REFUSAL})
+        return self._end("refused")
+
+    def _close(self, text: str) -> None:
+        """Answer the calls that nobody will carry out any more, so that none is left dangling."""
+        for call in self.calls[len(self.results) :]:
+            if self.offer is not None and call.name == self.offer.name:
+                self._note(call, text, error="not carried out: the episode ended")
+            self.results.append(text)
+        self._answer_calls()
+
+    def _answer_calls(self) -> None:
+        if self.calls:
+            source = self.turns[-1].call_source or "native"
+            text_mode = self.agent.tool_mode == "text"
+            self.messages += tool_messages(self.calls, self.results, source, text_mode)
+        self.calls, self.results = [], []
+
+    def _end(self, reason: StopReason) -> _Step:
+        self.stop = reason
+        return _Step.DONE
+
+    def _tools(self) -> list[dict[str, Any]]:
+        return [self.offer.tool] if self.offer else []
+
+    def _recorded(self, started_at: str, seconds: float) -> Episode:
+        agent, tools = self.agent, self._tools()
+        prompt_digest = text_digest(agent.system)
+        rulebook_digest = self.offer.digest if self.offer else None
+        setting = [
+            self.prompt_id,
+            agent.endpoint.model,
+            agent.policy_version,
+            rulebook_digest,
+            {name: value for name, value in self.sampling.items() if name != "seed"},
+            tools,
+            prompt_digest,
+        ]
+        return Episode(
+            id=uuid.uuid4().hex,
+            group_id=digest_of(setting),
+            prompt_id=self.prompt_id,
+            kind=self.kind,
+            prompt=self.prompt,
+            sample_index=self.sample_index,
+            model_requested=agent.endpoint.model,
+            model_returned=self.model_returned,
+            endpoint=agent.endpoint.public_url,
+            policy_version=agent.policy_version,
+            sampling_sent=self.sampling,
+            tool_mode=agent.tool_mode,
+            rulebook_digest=rulebook_digest,
+            tool_schema_digest=digest_of(tools) if tools else None,
+            prompt_digest=prompt_digest,
+            limits=agent.limits,
+            messages=self.messages,
+            tools=tools,
+            turns=self.turns,
+            consultations=self.consultations,
+            mode="consult" if self.consultations else "direct",
+            stop_reason=self.stop,
+            on_rules_error=agent.on_rules_error,
+            error=self.error,
+            started_at=started_at,
+            seconds=seconds,
+        )
+
+
+def _record(error: Exception) -> ErrorRecord:
+    if not isinstance(error, AgentError):  # a bug, or a reply stranger than any we know: its siblings go on
+        return ErrorRecord(boundary=AgentError.boundary, type=type(error).__name__, message=str(error))
+    return ErrorRecord(boundary=error.boundary, type=error.type, message=str(error), setup=error.setup)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
