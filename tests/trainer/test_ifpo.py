@@ -1,0 +1,215 @@
+"""The mathematics of IFPO, each property for whatever rewards, modes and groups."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
+
+REWARDS = st.one_of(st.sampled_from([0.0, 1.0, -0.2, 0.8]), st.floats(-100, 100, width=32))
+SCALES = st.sampled_from(["group", "batch", "none"])
+BASELINES = st.sampled_from(["balanced", "group"])
+
+
+@st.composite
+def batches(draw, modes=3, smallest=1):
+    """Rewards, modes and groups of ragged groups whose episodes lie in any order."""
+    sizes = draw(st.lists(st.integers(smallest, 9), min_size=1, max_size=5))
+    groups = draw(st.permutations([index for index, size in enumerate(sizes) for _ in range(size)]))
+    rewards = draw(st.lists(REWARDS, min_size=len(groups), max_size=len(groups)))
+    labels = draw(st.lists(st.integers(0, modes - 1), min_size=len(groups), max_size=len(groups)))
+    return np.array(rewards), np.array(labels), np.array(groups)
+
+
+def grpo(rewards, groups, scale):
+    """GRPO's advantages as TRL 1.16 writes them, group by group."""
+    rewards = torch.as_tensor(rewards)
+    advantages = torch.zeros_like(rewards)
+    for group in set(groups.tolist()):
+        chosen = torch.as_tensor(groups == group)
+        if chosen.sum() < 2:
+            continue
+        std = {"group": rewards[chosen].std(), "batch": rewards.std(), "none": None}[scale]
+        centred = rewards[chosen] - rewards[chosen].mean()
+        advantages[chosen] = centred if std is None else centred / (std + 1e-4)
+    return advantages.numpy()
+
+
+@given(batches(), SCALES, BASELINES)
+def test_with_alpha_zero_the_advantages_are_those_of_grpo(batch, scale, baseline):
+    rewards, modes, groups = batch
+    ours = ifpo_advantages(rewards, modes, groups, alpha=0, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(ours, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
+
+
+@given(batches(), SCALES, BASELINES, st.randoms(use_true_random=False))
+def test_permuting_the_episodes_permutes_their_advantages_and_nothing_else(batch, scale, baseline, chance):
+    order = list(range(len(batch[0])))
+    chance.shuffle(order)
+    plain = ifpo_advantages(*batch, scale_rewards=scale, baseline=baseline)
+    permuted = ifpo_advantages(*(part[order] for part in batch), scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(permuted, plain[order], rtol=1e-9, atol=1e-9)
+
+
+@given(batches(), st.sampled_from(["group", "none"]), BASELINES, st.floats(-50, 50))
+def test_adding_a_constant_to_a_groups_rewards_changes_nothing(batch, scale, baseline, constant):
+    rewards, modes, groups = batch
+    rewards = np.round(rewards, 3)  # a difference far below the constant's last digit is lost to any method
+    moved = np.where(groups == groups[0], rewards + round(constant, 3), rewards)
+    before = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
+    after = ifpo_advantages(moved, modes, groups, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-9)
+
+
+@given(batches(), st.sampled_from(["group", "batch"]), BASELINES, st.floats(0.01, 100))
+def test_with_scaling_a_positive_factor_changes_nothing(batch, scale, baseline, factor):
+    rewards, modes, groups = batch
+    rewards = np.round(rewards, 3)
+    before = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline, eps=0)
+    after = ifpo_advantages(factor * rewards, modes, groups, scale_rewards=scale, baseline=baseline, eps=0)
+    np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
+
+
+@given(batches(), SCALES, st.floats(0, 3), st.floats(0.5, 10))
+def test_a_balanced_baseline_makes_the_advantages_of_a_group_sum_to_zero(batch, scale, alpha, w_max):
+    _, _, groups = batch
+    advantages = ifpo_advantages(*batch, alpha=alpha, w_max=w_max, scale_rewards=scale)
+    np.testing.assert_allclose(np.bincount(groups, advantages), 0, atol=1e-9 * (1 + np.abs(advantages).sum()))
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_both_modes_carry_half_of_a_groups_weight_however_rare_one_is(consulting, direct):
+    modes = np.array(["consult"] * consulting + ["direct"] * direct)
+    weights = inverse_frequency_weights(modes, np.zeros(len(modes)), alpha=1, w_max=math.inf)
+    assert weights[modes == "consult"].sum() == pytest.approx(len(modes) / 2)
+    assert weights[modes == "direct"].sum() == pytest.approx(len(modes) / 2)
+
+
+@given(batches(modes=1), SCALES, BASELINES)
+def test_a_group_of_one_mode_gets_the_advantages_of_grpo(batch, scale, baseline):
+    rewards, modes, groups = batch
+    ours = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(ours, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
+
+
+@given(batches(), REWARDS, SCALES, BASELINES, st.sampled_from([0.0, 1e-4]))
+def test_equal_rewards_give_exactly_zero(batch, reward, scale, baseline, eps):
+    _, modes, groups = batch
+    rewards = np.full(len(groups), reward)
+    assert not ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline, eps=eps).any()
+
+
+@given(batches(), SCALES, BASELINES, st.floats(0, 1000), st.sampled_from([np.float32, np.float64]))
+def test_advantages_are_always_finite(batch, scale, baseline, alpha, dtype):
+    rewards, modes, groups = batch
+    advantages = ifpo_advantages(
+        rewards.astype(dtype), modes, groups, alpha=alpha, scale_rewards=scale, baseline=baseline
+    )
+    assert advantages.dtype == dtype
+    assert np.isfinite(advantages).all()
+
+
+@given(st.tuples(REWARDS, REWARDS), st.tuples(st.booleans(), st.booleans()), SCALES, BASELINES)
+def test_a_group_of_two_is_finite_in_float32(rewards, modes, scale, baseline):
+    advantages = ifpo_advantages(
+        torch.tensor(rewards, dtype=torch.float32),
+        torch.tensor(modes),
+        torch.zeros(2, dtype=torch.long),
+        scale_rewards=scale,
+        baseline=baseline,
+    )
+    assert advantages.dtype == torch.float32
+    assert torch.isfinite(advantages).all()
+
+
+@given(batches(), st.floats(0, 50), st.floats(0.25, 8))
+def test_no_weight_exceeds_the_bound_times_the_normaliser(batch, alpha, w_max):
+    _, modes, groups = batch
+    weights = inverse_frequency_weights(modes, groups, alpha=alpha, w_max=w_max)
+    for group in set(groups.tolist()):
+        ours = weights[groups == group]
+        chosen = modes[groups == group].tolist()
+        shares = [chosen.count(mode) / len(chosen) for mode in chosen]
+        raw = [min((1 / (len(set(chosen)) * share)) ** alpha, w_max) for share in shares]
+        assert ours.sum() == pytest.approx(len(chosen))
+        assert ours.max() <= w_max * len(chosen) / sum(raw) * (1 + 1e-9)
+
+
+def expected_update(size, p, consult_reward, direct_reward, **settings):
+    """The mean over all 2^G mode patterns of the policy gradient on the logit of consulting."""
+    total = 0.0
+    for pattern in itertools.product([0, 1], repeat=size):
+        modes = np.array(pattern)
+        rewards = np.where(modes == 1, consult_reward, direct_reward)
+        advantages = ifpo_advantages(rewards, modes, np.zeros(size), scale_rewards="none", **settings)
+        chance = math.prod(p if mode else 1 - p for mode in pattern)
+        total += chance * float(np.mean(advantages * (modes - p)))
+    return total
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8])
+@pytest.mark.parametrize("p", [0.03, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(("consult_reward", "direct_reward"), [(0.95, 0.55), (0.8, 0.92)])
+def test_the_expected_update_equals_its_closed_form(size, p, consult_reward, direct_reward):
+    gap = consult_reward - direct_reward
+    plain = expected_update(size, p, consult_reward, direct_reward, alpha=0)
+    assert plain == pytest.approx((size - 1) / size * p * (1 - p) * gap, abs=1e-9)
+    rebalanced = expected_update(size, p, consult_reward, direct_reward, alpha=1, w_max=math.inf)
+    assert rebalanced == pytest.approx(gap / 4 * (1 - p**size - (1 - p) ** size), abs=1e-9)
+
+
+@given(batches(), SCALES, BASELINES)
+def test_tensors_and_arrays_get_the_same_advantages(batch, scale, baseline):
+    arrays = ifpo_advantages(*batch, scale_rewards=scale, baseline=baseline)
+    tensors = ifpo_advantages(
+        *(torch.as_tensor(part) for part in batch), scale_rewards=scale, baseline=baseline
+    )
+    assert isinstance(tensors, torch.Tensor)
+    np.testing.assert_array_equal(tensors.numpy(), arrays)
+
+
+def test_true_and_false_mean_group_and_none():
+    batch = ([1.0, 0.0, 0.5], ["consult", "consult", "direct"], ["a", "a", "a"])
+    for plain, named in [(True, "group"), (False, "none")]:
+        np.testing.assert_array_equal(
+            ifpo_advantages(*batch, scale_rewards=plain), ifpo_advantages(*batch, scale_rewards=named)
+        )
+
+
+def test_an_episode_alone_in_its_group_has_no_advantage():
+    assert ifpo_advantages([1.0, 0.0, 3.0], [0, 1, 0], ["a", "a", "b"], scale_rewards="batch")[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rewards": [1.0, math.nan]}, "reward 1 is nan"),
+        ({"rewards": ["good", "bad"]}, "rewards must be numbers"),
+        ({"rewards": [1.0]}, "there are 1 rewards, 2 modes, 2 groups"),
+        ({"rewards": [[1.0, 0.0]]}, "one dimension"),
+        ({"baseline": "mean"}, "'balanced' or 'group'"),
+        ({"scale_rewards": "std"}, "'group', 'batch' or 'none'"),
+        ({"alpha": -1}, "alpha is -1"),
+        ({"w_max": 0}, "w_max is 0"),
+        ({"eps": math.nan}, "eps is nan"),
+    ],
+)
+def test_an_impossible_argument_is_refused_and_named(change, said):
+    arguments = {"rewards": [1.0, 0.0], "modes": [0, 1], "groups": [0, 0]} | change
+    with pytest.raises(ValueError, match=said):
+        ifpo_advantages(**arguments)
+
+
+def test_arrays_are_weighed_without_loading_torch():
+    code = "import sys; from trainer.ifpo import ifpo_advantages as a; a([1, 0], [1, 0], [0, 0]); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
