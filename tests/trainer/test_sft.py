@@ -8,6 +8,7 @@ import pytest
 
 from agent import Episode, EpisodeLog
 from tests.fakes.tiny_llama import save_tiny_llama
+from trainer.errors import TrainingError
 from trainer.sft import SFTSettings, run_sft
 
 TOOL = {
@@ -126,10 +127,10 @@ def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, 
 
 def test_a_log_without_answers_is_refused_in_one_sentence(model: Path, tmp_path: Path) -> None:
     data = write_log(tmp_path / "log.jsonl", [])
-    with pytest.raises(ValueError, match="holds no episode with an answer"):
+    with pytest.raises(TrainingError, match="holds no episode with an answer"):
         run_sft(SFTSettings(model=model, out=tmp_path / "run", demonstrations=data))
 
 
 def test_a_folder_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a model folder"):
+    with pytest.raises(TrainingError, match="is not a model folder"):
         run_sft(SFTSettings(model=tmp_path, out=tmp_path / "run"))

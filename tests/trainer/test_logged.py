@@ -1,0 +1,198 @@
+"""IFPO on logged episodes: a tiny random model, the real trainer, by the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from agent.episode import Episode
+from evaluation.rewards import score_log, write_rewards
+from tests.fakes.episodes import build, write_log
+from tests.fakes.tiny_llama import save_tiny_llama
+from trainer.cli import app
+
+REFUSAL = "I can't help with that."
+FAST = ("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2")
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+def episodes() -> list[Episode]:
+    """Two groups: harmless, where the direct answer earns more, and harmful, where consulting does."""
+    return [
+        build("a", "benign_plain", REFUSAL, sample=0, consult=True),
+        build("a", "benign_plain", REFUSAL, sample=1, consult=True),
+        build("a", "benign_plain", "Here is how.", sample=2),
+        build("b", "harmful", REFUSAL, sample=0, consult=True),
+        build("b", "harmful", "Here is how.", sample=1),
+        build("c", "benign_plain", "Equal.", sample=0),
+        build("c", "benign_plain", "Equal.", sample=1, consult=True),
+    ]
+
+
+def grouped(folder: Path, logged: list[Episode]) -> Path:
+    log = write_log(folder / "log.jsonl", logged)
+    write_rewards(folder / "rewards.jsonl", score_log(logged))
+    code, *_ = run("prepare", log, folder / "rewards.jsonl", "--out", folder / "groups.parquet")
+    assert code == 0
+    return folder / "groups.parquet"
+
+
+def decision_gap(model: Path, user: str) -> float:
+    """Log-probability of opening a call minus that of opening the direct answer, on a prompt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": user}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        scores = AutoModelForCausalLM.from_pretrained(model, dtype="float32")(**ids).logits[0, -1]
+    call, direct = (tokenizer.encode(text)[0] for text in ("<tool_call>", "Here"))
+    return float((scores[call] - scores[direct]).item())
+
+
+@pytest.mark.parametrize("method", ["ifpo", "grpo"])
+def test_training_moves_the_decision_where_the_rewards_point(
+    method: str, model: Path, tmp_path: Path
+) -> None:
+    groups, out = grouped(tmp_path, episodes()[:3]), tmp_path / "out"
+    code, stdout, stderr = run(
+        "logged", "--model", model, "--groups", groups, "--out", out, "--method", method, *FAST,
+        "--num_train_epochs", "4",
+    )  # fmt: skip
+    assert code == 0, stderr
+    assert f"{method} on 3 episodes" in stdout
+    assert decision_gap(out / "merged", "prompt a") < decision_gap(model, "prompt a") - 0.1
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
+    model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, _, stderr = run(
+        "logged", "--model", model, "--groups", grouped(tmp_path, episodes()), "--out", out, *FAST
+    )
+    assert code == 0, stderr
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["data"]["episodes"] == 5
+    assert record["data"]["left_out"] == {"no advantage": 2}
+    assert record["off_policy"] == {
+        "text_only_episodes": 5,
+        "behaviour_logprobs": "recomputed with the starting checkpoint",
+    }
+    assert record["steps"][0]["logged/kl"] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
+    assert record["steps"][-1]["logged/kl"] > 0
+    assert "the log has no log-probabilities" in stderr
+
+
+def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_path: Path) -> None:
+    """Ids and log-probabilities of a policy that found every token e times likelier."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    logged = []
+    for sample, answer in enumerate([REFUSAL, "Here is how."]):
+        prompt, reply = tokenizer.encode("Hello"), tokenizer.encode(answer)
+        with torch.no_grad():
+            scores = network(torch.tensor([prompt + reply])).logits[0].log_softmax(-1)
+        known = [scores[len(prompt) + i - 1, token].item() + 1 for i, token in enumerate(reply)]
+        episode = build("a", answer=answer, sample=sample)
+        turn = episode.turns[0].model_copy(
+            update={"prompt_token_ids": prompt, "token_ids": reply, "logprobs": known}
+        )
+        logged.append(episode.model_copy(update={"turns": [turn]}))
+    out = tmp_path / "out"
+    code, _, stderr = run(
+        "logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST
+    )
+    assert code == 0, stderr
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["off_policy"]["behaviour_logprobs"] == "logged"
+    assert record["steps"][0]["logged/largest_ratio"] == pytest.approx(torch.e**-1, rel=1e-4)
+    assert record["steps"][0]["logged/kl"] == pytest.approx(torch.e**-1 - 1 + 1, rel=1e-3)
+
+
+def test_the_same_groups_and_seed_give_the_same_weights(model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    groups = grouped(tmp_path, episodes())
+    for name in ("one", "two"):
+        run("logged", "--model", model, "--groups", groups, "--out", tmp_path / name, *FAST)
+    one, two = (
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
+    long = build("a", "benign_plain", "word " * 400, sample=9)
+    out = tmp_path / "out"
+    code, *_ = run(
+        "logged", "--model", model, "--groups", grouped(tmp_path, [*episodes(), long]), "--out", out, *FAST,
+        "--max_length", "300",
+    )  # fmt: skip
+    assert code == 0
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["data"]["left_out"] == {"longer than 300 tokens": 1, "no advantage": 2}
+
+
+def refused(model: Path | str, folder: Path, *options: str, config: str | None = None, **said: Any) -> str:
+    groups = folder / "groups.parquet"
+    if not groups.exists():
+        grouped(folder, said.get("logged") or episodes())
+    more: list[object] = list(options)
+    if config is not None:
+        (folder / "run.yaml").write_text(config, encoding="utf-8")
+        more += ["--config", folder / "run.yaml"]
+    code, _, stderr = run("logged", "--model", model, "--groups", groups, "--out", folder / "out", *more)
+    assert code == 1
+    assert "Traceback" not in stderr
+    assert not (folder / "out" / "run.json").exists()
+    return stderr
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(model: Path, tmp_path: Path) -> None:
+    assert "'learnin_rate'" in refused(model, tmp_path, config="learnin_rate: 1\n")
+    assert "did you mean 'learning_rate'?" in refused(model, tmp_path, "--learnin_rate", "1")
+
+
+def test_a_wrong_value_or_a_broken_file_of_settings_is_refused(model: Path, tmp_path: Path) -> None:
+    assert "invalid float value: 'fast'" in refused(model, tmp_path, config="learning_rate: fast\n")
+    assert "is not YAML" in refused(model, tmp_path, config="a: [\n")
+    assert "must contain a YAML mapping" in refused(model, tmp_path, config="- a\n")
+    assert "pass it to `ascl-train prepare`" in refused(model, tmp_path, config="alpha: 0\n")
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "is not a model folder" in refused(tmp_path, tmp_path)
+
+
+def test_logs_of_two_temperatures_are_refused(model: Path, tmp_path: Path) -> None:
+    warm = [
+        build("w", "benign_plain", answer, sample=sample, sampling_sent={"temperature": 0.7})
+        for sample, answer in enumerate([REFUSAL, "Here is how."])
+    ]
+    said = refused(model, tmp_path, logged=episodes() + warm)
+    assert "sampled at the temperatures 0.7, 1.0" in said
+
+
+def test_groups_of_equal_rewards_alone_are_refused(model: Path, tmp_path: Path) -> None:
+    equal = [build("c", sample=0), build("c", sample=1, consult=True)]
+    assert "no episode in" in refused(model, tmp_path, logged=equal)

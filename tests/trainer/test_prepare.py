@@ -1,0 +1,173 @@
+"""From a log and its rewards to a file of groups, by the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from agent.episode import Episode
+from evaluation.rewards import score_log, write_rewards
+from tests.fakes.episodes import build, write_log
+from trainer.cli import app
+from trainer.groups import read_groups
+from trainer.ifpo import ifpo_advantages
+
+REFUSAL = "I can't help with that."
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def prepared(folder: Path, episodes: list[Episode], *options: str) -> tuple[int, str, str, Path]:
+    log = write_log(folder / "log.jsonl", episodes)
+    write_rewards(folder / "rewards.jsonl", score_log(episodes))
+    out = folder / "groups.parquet"
+    return *run("prepare", log, folder / "rewards.jsonl", "--out", out, *options), out
+
+
+def mixed_group(prompt: str, kind: str = "benign_sensitive") -> list[Episode]:
+    """Three consultations, of which two end in a refusal, and a direct answer."""
+    return [
+        build(prompt, kind, REFUSAL, sample=0, consult=True),
+        build(prompt, kind, REFUSAL, sample=1, consult=True),
+        build(prompt, kind, "Here is how.", sample=2, consult=True),
+        build(prompt, kind, "Here is how.", sample=3),
+    ]
+
+
+def test_both_methods_advantages_stand_beside_reward_and_mode(tmp_path: Path) -> None:
+    episodes = mixed_group("a") + mixed_group("b", "harmful")
+    code, _, _, out = prepared(tmp_path, episodes)
+    assert code == 0
+    columns, about = read_groups(out)
+    assert columns["episode_id"] == [episode.id for episode in episodes]
+    assert columns["mode"] == ["consult", "consult", "consult", "direct"] * 2
+    assert columns["reward"] == [0, 0, 1, 1, 1, 1, 0, 0]
+    for method, alpha in (("ifpo", 1.0), ("grpo", 0.0)):
+        expected = ifpo_advantages(columns["reward"], columns["mode"], columns["group_id"], alpha=alpha)
+        np.testing.assert_array_equal(columns[f"advantage_{method}"], expected)
+    assert columns["weight"][:4] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+    assert json.loads(columns["messages"][0]) == episodes[0].messages
+    assert about["settings"]["alpha"] == 1.0
+
+
+def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
+    fault = {"boundary": "endpoint", "type": "http_500", "message": "m"}
+    usable = mixed_group("a")
+    episodes = [
+        *usable,
+        usable[0],
+        build("a", "benign_sensitive", None, sample=7, stop_reason="error", error=fault),
+        build("a", "benign_sensitive", "Yes.", sample=8, mode_forced=True),
+        build("b", sample=0),
+        build("c", "benign_plain", "Yes.", sample=0),
+        build("c", "benign_plain", "Yes.", sample=1, policy_version="later"),
+        build("d", "nonsense", "Yes.", sample=0),
+    ]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"id": "torn off he')
+    unique = {episode.id: episode for episode in episodes}
+    scored = [reward for reward in score_log(unique.values()) if reward.episode_id != usable[3].id]
+    write_rewards(tmp_path / "rewards.jsonl", scored)
+    code, stdout, _ = run(
+        "prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet", "--json"
+    )
+    assert code == 0
+    assert json.loads(stdout)["left_out"] == {
+        "a second episode of that id": 1,
+        "alone in its group": 1,
+        "ended in an error": 1,
+        "its group mixes checkpoints, rulebooks or settings": 2,
+        "its mode was forced": 1,
+        "line that is no episode": 1,
+        "no reward (unknown kind: nonsense)": 1,
+        "not scored": 1,
+    }
+    assert json.loads(stdout)["episodes"] == 3
+
+
+def test_a_log_of_nothing_usable_is_refused_and_an_earlier_file_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "groups.parquet"
+    out.write_text("earlier", encoding="utf-8")
+    code, _, stderr, _ = prepared(tmp_path, [build("a", sample=0)])
+    assert code == 1
+    assert "no episode in" in stderr
+    assert "alone in its group: 1" in stderr
+    assert out.read_text(encoding="utf-8") == "earlier"
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.jsonl", "rewards.jsonl"], "cannot read missing.jsonl"),
+        (["log.jsonl", "missing.jsonl"], "there is no file of rewards at 'missing.jsonl'"),
+    ],
+)
+def test_a_missing_file_is_named(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_log(tmp_path / "log.jsonl", mixed_group("a"))
+    write_rewards(tmp_path / "rewards.jsonl", score_log(mixed_group("a")))
+    code, _, stderr = run("prepare", *arguments, "--out", "groups.parquet")
+    assert code == 1
+    assert said in stderr
+    assert "Traceback" not in stderr
+
+
+def test_the_log_is_never_overwritten(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", mixed_group("a"))
+    before = log.read_bytes()
+    code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", log)
+    assert code == 2
+    assert "never overwritten" in stderr
+    assert log.read_bytes() == before
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    code, _, stderr = run("prepare", "a", "b", "--out", "c", "--aplha", "1")
+    assert code == 2
+    assert "No such option" in stderr
+
+
+def test_statistics_say_where_reward_cannot_teach_to_consult_less(tmp_path: Path) -> None:
+    always_better = [
+        build("a", "benign_plain", "Here is how.", sample=0, consult=True),
+        build("a", "benign_plain", REFUSAL, sample=1),
+    ]
+    _, stdout, _, out = prepared(tmp_path, mixed_group("b") + always_better + mixed_group("c", "harmful"))
+    assert "benign_plain: D is +1.00, not below zero" in stdout
+    code, stdout, _ = run("stats", out, "--json")
+    assert code == 0
+    statistics = json.loads(stdout)
+    assert statistics["groups"] == 3
+    assert statistics["kinds"]["benign_sensitive"]["consult"]["share"] == 0.75
+    assert statistics["kinds"]["benign_sensitive"]["gain"]["value"] == pytest.approx(1 / 3 - 1, abs=1e-6)
+    assert statistics["kinds"]["harmful"]["reward_consult"] == pytest.approx(2 / 3, abs=1e-6)
+    assert statistics["largest_weight"] == 2
+    assert statistics["push"]["ifpo"]["direct"] == pytest.approx(-statistics["push"]["ifpo"]["consult"])
+
+
+def test_statistics_count_groups_that_teach_nothing(tmp_path: Path) -> None:
+    one_mode = [build("a", sample=0, answer=REFUSAL), build("a", sample=1)]
+    equal = [build("b", sample=0), build("b", sample=1, consult=True)]
+    *_, out = prepared(tmp_path, mixed_group("c") + one_mode + equal)
+    statistics = json.loads(run("stats", out, "--json")[1])
+    assert (statistics["one_mode_groups"], statistics["equal_reward_groups"]) == (1, 1)
+
+
+def test_a_file_that_prepare_did_not_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "groups.parquet"
+    path.write_text("not Parquet", encoding="utf-8")
+    code, _, stderr = run("stats", path)
+    assert code == 1
+    assert "was not written by `ascl-train prepare`" in stderr

@@ -1,0 +1,85 @@
+"""Which tokens of an episode carry loss: only those that the policy wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fakes.episodes import build
+from tests.fakes.tiny_llama import tiny_tokenizer
+from trainer.tokens import TokenError, episode_tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
+def learnt(tokenizer: Any, tokens: Any) -> str:
+    return str(
+        tokenizer.decode([t for t, wrote in zip(tokens.completion_ids, tokens.wrote, strict=True) if wrote])
+    )
+
+
+def turns(episode: Any, **changes: Any) -> list[dict[str, Any]]:
+    return [turn.model_dump() | changes for turn in episode.turns]
+
+
+def test_of_a_text_only_consultation_the_call_and_the_answer_carry_loss(tokenizer: Any) -> None:
+    episode = build(answer="Here you are.", consult=True)
+    tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
+    text = learnt(tokenizer, tokens)
+    assert text.startswith("<tool_call>")
+    assert text.endswith("Here you are.<|im_end|>")
+    assert "[a.b] A rule" not in text
+    assert "[a.b] A rule" in tokenizer.decode(tokens.completion_ids)
+    assert tokenizer.decode(tokens.prompt_ids).endswith("prompt p1<|im_end|>\n<|im_start|>assistant\n")
+    assert tokens.logprobs is None
+
+
+def test_the_end_that_a_cut_off_reply_never_reached_carries_no_loss(tokenizer: Any) -> None:
+    episode = build(answer="Here you are.", finish_reason="length")
+    tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
+    assert learnt(tokenizer, tokens) == "Here you are."
+
+
+def test_an_earlier_turns_end_stays_when_only_the_last_reply_was_cut_off(tokenizer: Any) -> None:
+    episode = build(answer="Here you are.", consult=True, finish_reason="length")
+    tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
+    assert learnt(tokenizer, tokens).count("<|im_end|>") == 1
+
+
+def test_logged_token_ids_and_log_probabilities_are_used_as_they_are(tokenizer: Any) -> None:
+    logged = [
+        {"prompt_token_ids": [1, 2], "token_ids": [3, 4], "logprobs": [-0.5, -0.25]},
+        {
+            "prompt_token_ids": [1, 2, 3, 4, 9, 9],
+            "token_ids": [5],
+            "logprobs": {"content": [{"token": "x", "logprob": -1.5}]},
+        },
+    ]
+    tokens = episode_tokens(tokenizer, [], [], logged)
+    assert tokens.prompt_ids == [1, 2]
+    assert tokens.completion_ids == [3, 4, 9, 9, 5]
+    assert tokens.wrote == [1, 1, 0, 0, 1]
+    assert tokens.logprobs == [-0.5, -0.25, 0, 0, -1.5]
+
+
+def test_log_probabilities_of_another_length_are_not_used(tokenizer: Any) -> None:
+    logged = [{"prompt_token_ids": [1], "token_ids": [3, 4], "logprobs": [-0.5]}]
+    assert episode_tokens(tokenizer, [], [], logged).logprobs is None
+
+
+def test_a_turn_that_does_not_continue_the_one_before_cannot_be_used(tokenizer: Any) -> None:
+    logged = [
+        {"prompt_token_ids": [1, 2], "token_ids": [3], "logprobs": None},
+        {"prompt_token_ids": [1, 2, 8, 9], "token_ids": [5], "logprobs": None},
+    ]
+    with pytest.raises(TokenError, match="tokens that do not match"):
+        episode_tokens(tokenizer, [], [], logged)
+
+
+def test_a_conversation_without_a_reply_cannot_be_used(tokenizer: Any) -> None:
+    with pytest.raises(TokenError, match="nothing that the policy wrote"):
+        episode_tokens(tokenizer, [{"role": "user", "content": "Hello"}], [], [])

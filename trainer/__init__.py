@@ -1,0 +1,1 @@
+"""SFT cold start and IFPO, on TRL."""

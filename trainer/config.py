@@ -1,0 +1,128 @@
+"""Settings of a training run: one YAML file, read by TRL's parser; unknown keys fail.
+
+Everything that `trl.GRPOConfig` knows can stand in it (loss type, clipping, KL, batch sizes, precision).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from trl import GRPOConfig, TrlParser
+
+from trainer.errors import ConfigError
+
+
+@dataclass
+class IFPOConfig(GRPOConfig):  # type: ignore[misc]
+    """`GRPOConfig` with the method's own settings, and defaults that run on any machine."""
+
+    alpha: float = field(default=1.0, metadata={"help": "0 is GRPO, 1 gives every mode the same weight."})
+    w_max: float = field(default=4.0, metadata={"help": "Bound on a weight before scaling."})
+    baseline: str = field(default="balanced", metadata={"help": "`balanced` or `group`."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Left out: where the accelerator can and nowhere else."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Less memory for more time."}
+    )
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Faster copies to a GPU."})
+    report_to: str = field(default="none", metadata={"help": "trackio, wandb, tensorboard or none."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between two lines of progress."})
+    save_strategy: str = field(default="no", metadata={"help": "When to keep checkpoints."})
+    disable_tqdm: bool = field(default=True, metadata={"help": "Progress is told in lines of our own."})
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            import torch
+
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()
+
+
+@dataclass
+class LoggedConfig(IFPOConfig):
+    """`IFPOConfig` for episodes whose groups are as large as the log made them."""
+
+    def __post_init__(self) -> None:
+        # TRL wants whole groups in a batch; here every episode is a row by itself, so any batch is whole.
+        steps = self.steps_per_generation or self.gradient_accumulation_steps
+        self.num_generations = self.generation_batch_size or self.per_device_train_batch_size * steps
+        super().__post_init__()
+
+
+@dataclass
+class LoggedArguments:
+    """What `ascl-train logged` needs beside TRL's settings."""
+
+    model: str = field(metadata={"help": "Folder or hub name of the checkpoint that sampled the episodes."})
+    groups: str = field(metadata={"help": "File that `ascl-train prepare` wrote."})
+    method: Literal["ifpo", "grpo"] = field(
+        default="ifpo", metadata={"help": "Whose advantages to train on; both stand in the file of groups."}
+    )
+    max_length: int = field(
+        default=640, metadata={"help": "Longest episode in tokens; a longer one is left out and counted."}
+    )
+    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_layers: int = field(
+        default=12, metadata={"help": "How many layers get an adapter, counted from the top."}
+    )
+
+
+class _Parser(TrlParser):  # type: ignore[misc]
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArguments, LoggedConfig]:
+    """Settings from a YAML file, overridden by `--key value` options.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
+    """
+    import yaml
+
+    parser = _Parser((LoggedArguments, LoggedConfig))
+    known = {action.dest for action in parser._actions}
+    try:
+        given = ["--config", str(config)] if config else []
+        arguments, settings = parser.parse_args_and_config([*given, *options])
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{config} is not YAML: {problem}") from None
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(_said(str(error), config, known)) from None
+    _check(arguments, settings)
+    return arguments, settings
+
+
+def _said(message: str, config: Path | None, known: set[str]) -> str:
+    if "not used by" not in message and "Unknown arguments" not in message:
+        return " ".join(message.split())
+    unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
+    names = [word.strip("-[],").replace("-", "_") for word in unknown] or ["a setting"]
+    near = difflib.get_close_matches(names[0], sorted(known), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    where = f" in {config} or among the options" if config else ""
+    return f"there is no setting called '{names[0]}'{where}{hint}"
+
+
+def _check(arguments: LoggedArguments, settings: Any) -> None:
+    for name in ("max_length", "lora_rank", "lora_layers"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 1 is needed")
+    if settings.num_iterations > 1 and settings.save_strategy != "no":
+        raise ConfigError("num_iterations above 1 cannot be resumed exactly: set save_strategy to 'no'")
+    for name, standard in (("alpha", 1.0), ("w_max", 4.0), ("baseline", "balanced")):
+        if getattr(settings, name) != standard:
+            raise ConfigError(
+                f"{name} has no effect on logged episodes, whose advantages are computed once: "
+                f"pass it to `ascl-train prepare`"
+            )
