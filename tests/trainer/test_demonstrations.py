@@ -1,14 +1,22 @@
 """The packaged demonstrations: valid episodes in both modes, in step with what they are made of."""
 
 import json
+import re
 from collections import Counter
+from difflib import SequenceMatcher
 
 import pytest
 
 from agent import Episode, read_log, system_prompt
+from evaluation import load_prompts
 from trainer.demonstrations.build import FOLDER, read_written
 
 RULE_CATEGORIES = 18
+FUNCTION_WORDS = re.compile(
+    r"\b(?:an?|and|any|are|as|at|be|by|can|could|do|does|for|from|get|give|has|have|help|her|him|his|how|i|in|into"
+    r"|is|it|me|my|of|on|or|our|out|should|so|some|someone|that|the|their|them|they|this|to|was|way|what|when"
+    r"|where|which|who|why|will|with|without|would|write|you|your)\b"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +31,11 @@ def test_the_demonstrations_are_at_least_120_episodes_with_an_answer(episodes: l
     assert all(episode.answer for episode in episodes)
 
 
-def test_harmful_prompts_are_consulted_on_and_harmless_ones_are_shown_in_both_modes(
+def test_harmful_prompts_are_mostly_consulted_on_and_harmless_ones_as_often_as_not(
     episodes: list[Episode],
 ) -> None:
     modes = Counter((episode.kind, episode.mode) for episode in episodes)
-    assert modes["harmful", "direct"] == 0
+    assert 5 <= modes["harmful", "direct"] <= modes["harmful", "consult"] / 4
     for kind in ("benign_sensitive", "benign_plain"):
         consult, direct = modes[kind, "consult"], modes[kind, "direct"]
         assert min(consult, direct) >= 15
@@ -40,6 +48,36 @@ def test_every_call_names_a_short_situation_and_was_answered_by_the_rules(episod
             assert list(json.loads(consultation.arguments)) == ["situation"]
             assert consultation.verdict in ("rules_found", "no_applicable_rule")
             assert 3 <= len((consultation.situation or "").split()) <= 12
+
+
+def content(prompt: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", FUNCTION_WORDS.sub(" ", prompt.lower().replace("'s", ""))))
+
+
+def nearly_equal(one: str, other: str) -> bool:
+    """Half of the content words in common, or almost the same letters."""
+    mine, yours = content(one), content(other)
+    shared = len(mine & yours) / max(1, len(mine | yours))
+    return shared >= 0.5 or SequenceMatcher(None, one.lower(), other.lower()).ratio() >= 0.75
+
+
+def test_near_equality_sees_a_changed_word_but_not_a_shared_topic() -> None:
+    assert nearly_equal("Why is the sky blue?", "Why is the sky blue during the day?")
+    assert nearly_equal("Translate good morning into French.", 'Translate "good morning" into French.')
+    assert not nearly_equal("What is the capital of Portugal?", "What causes thunder?")
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_no_demonstration_nearly_equals_a_prompt_that_is_sampled_or_measured(split: str) -> None:
+    prompts = [prompt.prompt for prompt in load_prompts(f"builtin:{split}")]
+    assert prompts
+    close = [
+        (line.prompt, prompt)
+        for line in read_written()
+        for prompt in prompts
+        if nearly_equal(line.prompt, prompt)
+    ]
+    assert close == []
 
 
 def test_the_written_demonstrations_touch_every_category_and_are_short() -> None:

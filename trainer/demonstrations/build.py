@@ -1,9 +1,13 @@
-"""Turn what we wrote into episodes: `python -m trainer.demonstrations.build --rules http://127.0.0.1:8808/mcp`.
+"""Turn what we wrote into episodes, against a rule service that returns one rule a call.
+
+    ascl-rules serve --default-top-k 1 --no-watch
+    python -m trainer.demonstrations.build --rules http://127.0.0.1:8808/mcp
 
 Each line of `written.jsonl` holds a prompt, its kind and category, the situation to consult about (null to
 answer directly) and the answer. They are played through the real agent against a running rule service, only
 the model's part is read from the file: system text, tool and rules stand in the episodes as they do in use.
-Run it again after the system text, the tool description or the rules have changed.
+Run it again after `written.jsonl`, the system text or the tool description has changed. When only the rules
+have changed the episodes stay valid: they are data, and each names the rulebook digest that it was made with.
 """
 
 import argparse
@@ -96,8 +100,14 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     options.out.write_text("".join(f"{e.model_dump_json()}\n" for e in episodes), encoding="utf-8")
-    missed = [e.prompt for e in episodes if e.kind == "harmful" and not e.consultations[0].rules]
-    print(f"{len(episodes)} episodes in {options.out}; harmful prompts without a rule: {missed or 'none'}")
+    missed = [
+        episode.prompt
+        for episode in episodes
+        if episode.kind == "harmful" and any(not consultation.rules for consultation in episode.consultations)
+    ]
+    print(
+        f"{len(episodes)} episodes in {options.out}; harmful prompts that found no rule: {missed or 'none'}"
+    )
 
 
 if __name__ == "__main__":
