@@ -14,11 +14,11 @@ from rule_server.errors import StartError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 TOOL_DESCRIPTION = (
-    "Look up written safety rules. Call it when a request is delicate or might cause harm (violence, weapons, "
-    "crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or money advice), or "
-    "only sounds so and you are unsure how far to go. Do not call it for everyday requests such as maths, "
-    "coding, writing, cooking or small talk. Returns the nearest rules: what is fine, what is not, how to "
-    "answer; or no_applicable_rule: then answer as usual."
+    "Look up written safety rules. Call it when a request is delicate or might cause harm (violence, "
+    "weapons, crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or money "
+    "advice), or only sounds so and you are unsure how far to go. Do not call it for everyday requests "
+    "such as maths, coding, writing, cooking or small talk. Returns the nearest rules: what is fine, what"
+    " is not, how to answer; or no_applicable_rule: then answer as usual."
 )
 
 
@@ -59,8 +59,11 @@ class Settings(BaseSettings):
     """Connections at once; more are answered 503."""
     default_top_k: int = Field(3, ge=1, le=10)
     """Rules returned when the caller names no number."""
-    threshold: float = Field(0.35, ge=-1, le=1)
-    """Score below which a rule does not apply."""
+    # The highest step of 0.02 at which every harmful prompt of evaluation/prompts/train.jsonl finds a rule.
+    # There, 81 % of its delicate harmless prompts and 25 % of its plain ones find one too; of held_out.jsonl,
+    # which had no part in the choice, 100 % harmful, 100 % delicate, 17 % plain (12 prompts of each).
+    threshold: float = Field(0.32, ge=-1, le=1)
+    """Score below which a rule does not apply: the mean cosine of its two texts nearest to the question."""
     cache_size: int = Field(2048, ge=0)
     """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
     watch: bool = True
