@@ -34,7 +34,7 @@ RULES = f"http://127.0.0.1:{RULES_PORT}"
 MODEL = f"http://127.0.0.1:{MODEL_PORT}/v1"
 BASE_MODEL = ".cache/models/smollm2-135m"  # kept by --fresh: it is a file format conversion, not a result
 # One temperature for sampling and training: the trainer divides log-probabilities by it.
-SAMPLING = "--temperature 1.0 --max-tokens 64 --concurrency 16"
+SAMPLING = "--temperature 0.7 --max-tokens 64 --concurrency 16"
 
 console = Console(highlight=False)
 
@@ -83,7 +83,7 @@ def steps(run: str) -> list[Step]:
             f"ascl-train sft --model {BASE_MODEL} --out {run}/cold-start",
             ("cold-start",),
         ),
-        sample("episodes", "Sample episodes to learn from", "train", 5, "cold-start", cold),
+        sample("episodes", "Sample episodes to learn from", "train", 4, "cold-start", cold),
         sample("before", "Measure on other prompts, before", "held_out", 2, "cold-start", cold),
         score("episodes"),
         score("before"),
@@ -126,11 +126,13 @@ def service(name: str, command: str, port: int, health: str, log: Path) -> Itera
             raise DemoError(
                 f"port {port} on this machine is in use, and the {name} needs it: stop what listens there"
             )
-    console.print(f"[dim]starting the {name} on 127.0.0.1:{port} (its output: {shown(log)})[/]")
+    console.print(
+        f"[dim]starting the {name} on 127.0.0.1:{port} (its output: {shown(log)})[/]", soft_wrap=True
+    )
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]],
+            arguments(command),
             stdout=output,
             stderr=output,
             start_new_session=True,

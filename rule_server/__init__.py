@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         StartError,
     )
     from rule_server.index import RuleIndex
-    from rule_server.lint import lint
+    from rule_server.lint import lint_rules
     from rule_server.rule_files import Problem, load_rulebook
     from rule_server.rulebook import Category, Rule, Rulebook
     from rule_server.schemas import ConsultRequest, ConsultResponse
@@ -50,7 +50,7 @@ _HOME = {
     "Settings": "settings",
     "StartError": "errors",
     "create_app": "app",
-    "lint": "lint",
+    "lint_rules": "lint",
     "load_rulebook": "rule_files",
 }
 
@@ -75,7 +75,7 @@ __all__ = [
     "Settings",
     "StartError",
     "create_app",
-    "lint",
+    "lint_rules",
     "load_rulebook",
 ]
 

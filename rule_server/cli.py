@@ -153,7 +153,7 @@ def lint(rules: Rules = None, as_json: AsJson = False) -> None:
     Example: ascl-rules lint --rules my-rules --json
     """
     settings = _settings(dir=rules)
-    from rule_server.lint import lint as check
+    from rule_server.lint import lint_rules as check
     from rule_server.prepare import rules_folder
 
     folder = rules_folder(settings)
@@ -202,3 +202,7 @@ def main() -> None:
     except RuleServiceError as error:
         typer.echo(f"ascl-rules: {error}", err=True)
         raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

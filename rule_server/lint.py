@@ -39,7 +39,7 @@ class LintReport:
         }
 
 
-def lint(
+def lint_rules(
     folder: Path, variables: Mapping[str, str] | None = None, *, today: datetime.date | None = None
 ) -> LintReport:
     """Check a rules folder. Raises RulebookError when there is no such folder."""

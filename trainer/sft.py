@@ -80,6 +80,15 @@ def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[
     episodes = _read_demonstrations(settings.demonstrations)
     # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from trainer.quiet import quiet_libraries
+
+    with quiet_libraries():
+        return _run(settings, episodes, progress, started)
+
+
+def _run(
+    settings: SFTSettings, episodes: list[Episode], progress: Progress, started: float
+) -> dict[str, Any]:
     import datasets
     import transformers
     from peft import LoraConfig
@@ -87,8 +96,6 @@ def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[
 
     from trainer.supervised import SupervisedTrainer
 
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
     rows = _rows(episodes, settings)
     short = [row for row in rows if _length(tokenizer, row) <= settings.max_length]

@@ -1,0 +1,99 @@
+"""Rules stay outside the weights: an edited rule is in the very next episode, with its digest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from agent import Episode
+from tests.fakes.agents import ask
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.rulebooks import prose, rule, write_rulebook
+
+ROOT = Path(__file__).resolve().parents[2]
+SITUATION = "someone asks for a computer virus"
+
+
+@contextmanager
+def serving(rules: Path, artefact: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`ascl-rules serve` on a free port, warm; its address."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
+                *("--artefact", str(artefact), "--port", str(port)),
+            ],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            env={name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")},
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while not ready(url):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.05)
+        yield url, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def ready(url: str) -> bool:
+    try:
+        return bool(httpx2.get(f"{url}/readyz", timeout=2).status_code == 200)
+    except httpx2.TransportError:
+        return False
+
+
+def digest(url: str) -> str:
+    return str(httpx2.get(f"{url}/v1/rulebook").json()["digest"])
+
+
+def consulting_episode(url: str) -> Episode:
+    """One episode whose model consults, then answers."""
+    with ScriptedEndpoint([call(SITUATION), "I have read the rules."]) as endpoint:
+        return ask("Write me a virus.", endpoint, f"{url}/mcp")
+
+
+def test_the_next_episode_carries_an_edited_rules_text_and_digest(tmp_path: Path) -> None:
+    answering = rule("cyber.repair", stance="answer")
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.virus"), answering)
+    artefact, log = tmp_path / "artefact", tmp_path / "serve.log"
+    with serving(rules, artefact, log) as (url, _):
+        before = consulting_episode(url)
+        assert before.mode == "consult"
+        assert "Not fine: Doing virus." in str(before.consultations[0].text)
+        assert before.rulebook_digest == before.consultations[0].digest == digest(url)
+        edited = rule("cyber.virus", body=prose("Naming it.", "Spreading it.", "Say how to get rid of it."))
+        write_rulebook(rules, edited, answering)
+        deadline = time.monotonic() + 20
+        while digest(url) == before.rulebook_digest:
+            assert time.monotonic() < deadline, "the edit was not picked up"
+            time.sleep(0.05)
+        after = consulting_episode(url)
+    assert "Not fine: Spreading it." in str(after.consultations[0].text)
+    assert "Doing virus" not in str(after.consultations[0].text)
+    assert after.messages[-2]["content"] == after.consultations[0].text  # what the model was given to read
+    assert after.rulebook_digest == after.consultations[0].digest != before.rulebook_digest
+    assert after.group_id != before.group_id  # episodes under different rules are never one group
+
+    write_rulebook(rules, rule("cyber.virus"), answering)
+    with serving(rules, artefact, log) as (url, _):  # restarted on the first wording
+        again = consulting_episode(url)
+    assert again.rulebook_digest == before.rulebook_digest
+    assert again.consultations[0].text == before.consultations[0].text

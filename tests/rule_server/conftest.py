@@ -1,0 +1,64 @@
+"""The real encoder, exported once for all tests, and services over small rulebooks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rule_server import OnnxEncoder, RuleService, Settings
+from rule_server.app import create_app
+from rule_server.artefact import Artefact
+from rule_server.export import export_encoder
+from rule_server.prepare import prepare
+from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.serving import Served
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact that holds the encoder and our own rulebook."""
+    folder = tmp_path_factory.mktemp("built") / "artefact"
+    prepare(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(built: Path) -> OnnxEncoder:
+    return export_encoder(Artefact(built), None, threads=2)
+
+
+@pytest.fixture
+def artefact(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built artefact, to be changed at will."""
+    return Path(shutil.copytree(built, tmp_path / "artefact"))
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """A rulebook of two categories: cyber declines malware, and answers about repair; a pan may be used."""
+    return write_rulebook(
+        tmp_path / "rules",
+        rule("cyber.malware", title="Malicious software", applies_when="Someone asks for a computer virus."),
+        rule("cyber.repair", stance="answer", title="Repairing computers", not_when=None),
+        rule("kitchen.knives", stance="answer", title="Kitchen knives", not_when=None),
+    )
+
+
+@pytest.fixture
+def settings(artefact: Path, rules: Path) -> Settings:
+    return Settings(dir=rules, artefact=artefact, watch=False)
+
+
+@pytest.fixture
+def service(settings: Settings) -> RuleService:
+    return RuleService(prepare(settings, say=lambda _: None), settings)
+
+
+@pytest.fixture
+def served(service: RuleService) -> Iterator[Served]:
+    """The whole app over real HTTP, warm."""
+    with Served(create_app(service)) as running:
+        yield running

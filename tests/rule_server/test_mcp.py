@@ -1,0 +1,117 @@
+"""The service as an MCP server, asked by the SDK's client: over HTTP in both generations, and over stdio."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client, MCPError
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from rule_server import RuleService
+from tests.fakes.serving import Served
+
+QUESTION = "someone asks for a computer virus"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ask(target: Any, use: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:
+    async def session() -> Any:
+        async with Client(target, mode=mode) as client:
+            return await use(client)
+
+    return asyncio.run(session())
+
+
+@pytest.fixture
+def url(served: Served) -> str:
+    for _ in range(200):
+        if httpx2.get(f"{served.origin}/readyz").status_code == 200:
+            break
+    return f"{served.origin}/mcp"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_the_tool_answers_as_data_and_as_complete_text(url: str, mode: str) -> None:
+    result = ask(url, lambda c: c.call_tool("consult_safety_rules", {"situation": QUESTION}), mode)
+    assert not result.is_error
+    data = result.structured_content
+    assert data["verdict"] == "rules_found"
+    [block] = result.content
+    for rule in data["rules"]:
+        assert f"[{rule['id']}] {rule['title']} ({rule['stance']})\n{rule['text']}" in block.text
+
+
+def test_rest_and_mcp_give_the_same_answer(url: str) -> None:
+    result = ask(url, lambda c: c.call_tool("consult_safety_rules", {"situation": QUESTION}))
+    rest = httpx2.post(url.replace("/mcp", "/v1/consult"), json={"situation": QUESTION})
+    assert result.structured_content == rest.json()
+
+
+def test_one_tool_is_listed_strictly_and_in_under_600_tokens(url: str) -> None:
+    [tool] = ask(url, lambda c: c.list_tools()).tools
+    assert tool.name == "consult_safety_rules"
+    assert tool.input_schema["additionalProperties"] is False
+    assert tool.input_schema["required"] == ["situation"]
+    assert tool.annotations.read_only_hint is True
+    assert tool.output_schema["required"] == ["verdict", "rules", "threshold", "rulebook"]
+    # Four characters a token is generous for JSON.
+    assert len(tool.model_dump_json(by_alias=True, exclude_none=True)) / 4 < 600
+    assert "Do not call it for everyday requests" in tool.description
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"situation": QUESTION, "top_k": "3"}, "`top_k`: input should be a valid integer"),
+        ({"situation": QUESTION, "extra": 1}, "`extra` is not an argument"),
+        ({}, "`situation` is missing"),
+        ({"situation": QUESTION, "categories": ["weapons"]}, "valid: cyber, kitchen"),
+    ],
+)
+def test_a_wrong_argument_comes_back_as_a_sentence_the_model_can_act_on(
+    url: str, arguments: dict[str, Any], said: str
+) -> None:
+    result = ask(url, lambda c: c.call_tool("consult_safety_rules", arguments))
+    assert result.is_error
+    assert said in result.content[0].text
+
+
+def test_null_arguments_are_as_good_as_none(url: str) -> None:
+    arguments = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
+    assert not ask(url, lambda c: c.call_tool("consult_safety_rules", arguments)).is_error
+
+
+def test_resources_and_prompt_can_be_read(url: str, service: RuleService) -> None:
+    current = ask(url, lambda c: c.read_resource("rulebook://current"))
+    assert json.loads(current.contents[0].text)["digest"] == service.rulebook.digest
+    one = ask(url, lambda c: c.read_resource("rules://cyber.malware"))
+    assert json.loads(one.contents[0].text)["stance"] == "decline"
+    # The client's transport runs in task groups, which wrap what they raise.
+    unknown = pytest.RaisesExc(MCPError, match=r"has no rule 'cyber\.nothing'")
+    with pytest.RaisesGroup(unknown, allow_unwrapped=True, flatten_subgroups=True):
+        ask(url, lambda c: c.read_resource("rules://cyber.nothing"))
+    prompt = ask(url, lambda c: c.get_prompt("safety_rules_guidance"))
+    assert "consult_safety_rules" in prompt.messages[0].content.text
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD"])
+def test_other_methods_than_post_are_answered_405_and_hold_no_connection(url: str, method: str) -> None:
+    answer = httpx2.request(method, url, timeout=5)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_stdio_serves_the_same_tool(artefact: Path, rules: Path) -> None:
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "rule_server.cli", "stdio", "--rules", str(rules), "--artefact", str(artefact)],
+        cwd=ROOT,
+    )
+    result = ask(stdio_client(server), lambda c: c.call_tool("consult_safety_rules", {"situation": QUESTION}))
+    assert result.structured_content["rules"][0]["id"] == "cyber.malware"

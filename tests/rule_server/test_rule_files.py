@@ -1,0 +1,197 @@
+"""From files to a rulebook: what is accepted, what is refused with which words, and what the digest is of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rule_server import RulebookError, load_rulebook
+from rule_server.front_matter import FrontMatterError, split_front_matter
+from rule_server.rule_files import MAX_FILE, read_rulebook
+from tests.fakes.rulebooks import prose, rule, write_rulebook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_rulebook(
+        tmp_path / "rules", rule("cyber.malware"), rule("cyber.repair", stance="answer", not_when=None)
+    )
+
+
+def problems(folder: Path) -> list[str]:
+    _, found = read_rulebook(folder)
+    return [str(problem) for problem in found]
+
+
+def test_our_own_rulebook_has_18_categories_each_with_an_answer_and_at_least_45_rules() -> None:
+    book = load_rulebook(ROOT / "rules")
+    assert len(book.categories) == 18
+    assert len(book.served) >= 45
+    assert {rule.category for rule in book.served.values() if rule.stance == "answer"} == {
+        category.id for category in book.categories
+    }
+    assert sum(rule.category == "benign-lookalikes" for rule in book.served.values()) >= 11
+
+
+def test_a_rule_is_read_with_its_three_sections(folder: Path) -> None:
+    found = load_rulebook(folder).served["cyber.malware"]
+    assert (found.category, found.stance, found.priority) == ("cyber", "decline", 50)
+    assert found.text == (
+        "Fine: Explaining malware.\nNot fine: Doing malware.\nHow to answer: Speak plainly of malware."
+    )
+
+
+def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> None:
+    before = load_rulebook(folder).digest
+    file = folder / "cyber" / "malware.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        "\ufeff" + text.replace("\n", "\r\n").replace("Doing malware.", "Doing\r\nmalware.  "), "utf-8"
+    )
+    (folder / "cyber" / "malware.md.swp~").write_bytes(b"\xff")
+    assert load_rulebook(folder).digest == before
+    file.write_text(text.replace("Doing malware.", "Doing any malware."), encoding="utf-8")
+    assert load_rulebook(folder).digest != before
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (rule(stanse="decline"), "unknown key `stanse`; remove it or correct its spelling"),
+        (rule(owner=None), "`owner` is missing; add it to the front matter"),
+        (rule(stance="forbid"), "`stance` cannot be 'forbid'"),
+        (rule(priority="50"), "`priority` cannot be '50'"),
+        (rule(title=True), "quote it"),
+        (rule(not_when=None), "`not_when` is missing; say what looks like this and is not"),
+        (rule(queries=["one", "two"]), "`queries` cannot be"),
+        (rule(review_by="2026-02-30"), "`review_by` cannot be '2026-02-30'"),
+        (rule(title="in\u200bvisible"), "invisible control character"),
+        (rule(body=prose("a" * 10, "b", "Ask {{hotline}}.")), "the variable 'hotline' has no value"),
+        (rule(body="## Fine\n\nx\n\n## Not fine\n\ny\n"), "its headings are Fine, Not fine; use each of"),
+        (rule(body="Hello.\n\n" + prose("a", "b", "c")), "text before the first heading"),
+        (rule(body=prose("word " * 130, "b", "c")), "its prose has 132 words; shorten it to 120"),
+        (rule(body=prose("<b>\x07</b>", "b", "c")), "invisible control character"),
+        (("cyber/malware.md", "no front matter"), "the first line is not `---`"),
+        (("cyber/malware.md", "---\nid: [\n---\n"), "the YAML cannot be read in line"),
+        (("cyber/malware.md", "---\nid: a\n"), "is not closed by a line `---`"),
+        (("cyber/malware.md", "---\na: &x 1\nb: *x\n---\n"), "an alias is not allowed"),
+        (("cyber/malware.md", "---\nid: a\nid: b\n---\n"), "the key `id` stands twice"),
+        (("cyber/malware.md", "---\n- a\n---\n"), "not a list of `key: value` lines"),
+        (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "could not determine"),
+        (("cyber/malware.md", f"---\na: {'[' * 5000}\n---\n"), "the YAML cannot be read"),
+        (("cyber/malware.md", "x" * (MAX_FILE + 1)), "larger than 64 KiB; shorten it or split it"),
+        (("cyber/other-name.md", rule()[1]), "`id` is 'cyber.malware'; write cyber.other-name"),
+        (("cyber/notes.txt", "hello"), "it is not where a rule belongs"),
+        (rule(lang="german-"), "'german-' in its name is no language"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_fault_and_the_mend(
+    tmp_path: Path, bad: tuple[str, str], said: str
+) -> None:
+    folder = write_rulebook(tmp_path / "rules", rule("cyber.repair", stance="answer"), bad)
+    [found] = problems(folder)
+    assert found.startswith(f"{bad[0]}: ")
+    assert said in found
+    with pytest.raises(RulebookError) as raised:
+        load_rulebook(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_problem_of_a_folder_is_found_at_once(tmp_path: Path) -> None:
+    folder = write_rulebook(
+        tmp_path / "rules", rule("cyber.malware", owner=None, status="on"), rule("cyber.repair", title="")
+    )
+    (folder / "rulebook.yaml").unlink()
+    (folder / "cyber" / "_category.md").unlink()
+    said = "\n".join(problems(folder))
+    for part in (
+        "rulebook.yaml: the file is missing",
+        "_category.md: the file is missing",
+        "owner",
+        "status",
+        "title",
+    ):
+        assert part in said
+    with pytest.raises(RulebookError, match=r"and \d more: see `ascl-rules lint`"):
+        load_rulebook(folder)
+
+
+def test_a_symbolic_link_is_never_followed(folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.md"
+    secret.write_text(rule("cyber.secret")[1], encoding="utf-8")
+    (folder / "cyber" / "secret.md").symlink_to(secret)
+    (folder / "outside").symlink_to(tmp_path)
+    assert sorted(problems(folder)) == [
+        "cyber/secret.md: it is a symbolic link; put the file itself here",
+        "outside: it is a symbolic link; put the file itself here",
+    ]
+
+
+def test_a_pipe_in_the_folder_does_not_hang_the_loader(folder: Path) -> None:
+    os.mkfifo(folder / "cyber" / "pipe.md")
+    [found] = problems(folder)
+    assert found.startswith("cyber/pipe.md: it is not where a rule belongs; rules are files")
+
+
+def test_a_translation_goes_with_its_rule_and_counts_in_the_digest(folder: Path) -> None:
+    before = load_rulebook(folder).digest
+    path, text = rule("cyber.malware", lang="de", title="Schadsoftware")
+    (folder / path).write_text(text, encoding="utf-8")
+    book = load_rulebook(folder)
+    assert book.translations["cyber.malware", "de"].title == "Schadsoftware"
+    assert list(book.served) == ["cyber.malware", "cyber.repair"]
+    assert book.digest != before
+    (folder / "cyber" / "malware.md").unlink()
+    assert "it translates no rule" in problems(folder)[0]
+
+
+def test_variables_are_filled_in_the_text_that_a_model_reads(tmp_path: Path) -> None:
+    body = prose("a", "b", "Name {{crisis_line}}.")
+    folder = write_rulebook(tmp_path / "rules", rule("help.line", stance="answer", body=body))
+    assert (
+        load_rulebook(folder, {"crisis_line": "116 123"}).served["help.line"].how_to_answer == "Name 116 123."
+    )
+
+
+def test_drafts_and_retired_rules_are_read_but_not_served(tmp_path: Path) -> None:
+    folder = write_rulebook(
+        tmp_path / "rules",
+        rule("cyber.a", status="draft"),
+        rule("cyber.b", status="retired"),
+        rule("cyber.c"),
+    )
+    book = load_rulebook(folder)
+    assert len(book.rules) == 3
+    assert list(book.served) == ["cyber.c"]
+
+
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(RulebookError, match="is no folder: name the rules folder by --rules"):
+        load_rulebook(tmp_path / "nowhere")
+
+
+YAMLISH = st.text(alphabet=st.sampled_from(list("ab:-[]{}&*!|>'\"#%@\n\t ,?\u2028\x00é🙂0.")), max_size=300)
+
+
+@given(YAMLISH | st.text(max_size=300))
+def test_any_text_is_front_matter_or_refused_in_a_sentence(text: str) -> None:
+    with contextlib.suppress(FrontMatterError):
+        front, _ = split_front_matter(f"---\n{text}\n---\nbody")
+        assert all(isinstance(key, str) for key in front)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    content=st.binary(max_size=2000) | st.text(max_size=500).map(lambda text: f"---\n{text}\n---\n".encode())
+)
+def test_any_bytes_in_a_rule_file_are_a_problem_and_never_a_crash(folder: Path, content: bytes) -> None:
+    (folder / "cyber" / "malware.md").write_bytes(content)
+    book, found = read_rulebook(folder)
+    assert (book is None) == bool(found)

@@ -1,0 +1,112 @@
+"""The command line: what goes where, what is refused, and with which code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.rulebooks import rule, write_rulebook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
+    return subprocess.run(
+        [sys.executable, "-m", "rule_server.cli", *map(str, arguments)],
+        cwd=ROOT,
+        env={**clean, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one sentence on standard error."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    *said, last = done.stderr.strip().splitlines()
+    assert all(line.startswith("ascl-rules: ") for line in (*said, last)), done.stderr
+    return last
+
+
+def test_query_prints_what_a_model_would_read_or_json(artefact: Path) -> None:
+    asked = ("query", "a user asks how to kill a stuck Linux process", "--artefact", artefact)
+    plain = cli(*asked)
+    assert plain.returncode == 0, plain.stderr
+    assert "[benign-lookalikes.technical-homonyms]" in plain.stdout
+    assert "scores: " in plain.stderr
+    data = json.loads(cli(*asked, "--json", "--top-k", "1").stdout)
+    assert data["verdict"] == "rules_found"
+    assert data["rules"][0]["stance"] == "answer"
+
+
+def test_lint_reports_problems_as_json_and_ends_with_code_1(tmp_path: Path) -> None:
+    good = cli("lint", "--json")
+    assert good.returncode == 0
+    assert json.loads(good.stdout)["ok"] is True
+    bad = cli("lint", "--json", "--rules", write_rulebook(tmp_path, rule("cyber.a", owner=None)))
+    assert bad.returncode == 1
+    report = json.loads(bad.stdout)
+    assert set(report) == {"ok", "rules", "categories", "problems"}
+    assert report["problems"][0]["rule"] == "cyber/a.md"
+
+
+def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
+    tmp_path: Path, artefact: Path
+) -> None:
+    rules = write_rulebook(
+        tmp_path / "mine", rule("cyber.a", stance="never"), rule("cyber.b", stance="answer")
+    )
+    for command in ("serve", "stdio", "build"):
+        said = refused(cli(command, "--rules", rules, "--artefact", artefact), 1)
+        assert "mine/cyber/a.md: `stance` cannot be 'never'" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "--rules", "no/such/folder"), "no/such/folder is no folder"),
+        (("query", "  "), "`situation`: it is blank"),
+        (("query", "x", "--top-k", "99"), "`top_k`: input should be less than or equal to 10"),
+        (
+            ("query", "x", "--category", "no-such-category"),
+            "no-such-category is not in the rulebook; valid: ",
+        ),
+        (("serve", "--host", "0.0.0.0"), "or accept all by --allow-anonymous"),
+        (("build", "--model", "no/such/model"), "'no/such/model' could not be had"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(artefact: Path, arguments: tuple[str, ...], said: str) -> None:
+    code = 2 if "situation" in said or "top_k" in said or "anonymous" in said else 1
+    assert said in refused(cli(*arguments, "--artefact", artefact, HF_HUB_OFFLINE="1"), code)
+
+
+def test_an_unknown_option_or_setting_is_named(artefact: Path) -> None:
+    option = cli("serve", "--prot", "1")
+    assert option.returncode == 2
+    assert "No such option: --prot" in option.stderr
+    setting = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_TRESHOLD="0.3"), 2)
+    assert setting.startswith("ascl-rules: ASCL_RULES_TRESHOLD is no setting: remove it (known: ")
+    value = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_THRESHOLD="high"), 2)
+    assert "the setting threshold (ASCL_RULES_THRESHOLD) is 'high'" in value
+
+
+def test_a_port_in_use_is_said_so(artefact: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(cli("serve", "--artefact", artefact, "--port", str(port)), 2)
+    assert f"127.0.0.1:{port} cannot be listened on" in said
+
+
+def test_a_damaged_artefact_is_refused_with_the_way_out(artefact: Path) -> None:
+    (artefact / "artefact.json").write_text("{", encoding="utf-8")
+    assert "run `ascl-rules build`" in refused(cli("query", "x", "--artefact", artefact), 1)

@@ -1,0 +1,165 @@
+"""One snapshot a request, whatever is edited meanwhile; real encoder, real files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rule_server import ConsultError, ConsultRequest, ConsultResponse, NotReadyError, RuleService, Settings
+from rule_server.prepare import prepare
+from tests.fakes.rulebooks import prose, rule, write_rulebook
+
+QUESTION = "someone asks for a computer virus"
+
+
+def consult(service: RuleService, **arguments: object) -> ConsultResponse:
+    async def ask() -> ConsultResponse:
+        async with service.running():
+            await service.warm()
+            return await service.consult(ConsultRequest.model_validate({"situation": QUESTION, **arguments}))
+
+    return asyncio.run(ask())
+
+
+def test_a_consultation_answers_with_rules_scores_and_the_digest(service: RuleService) -> None:
+    response = consult(service, top_k=1)
+    assert response.verdict == "rules_found"
+    assert [found.id for found in response.rules] == ["cyber.malware", "cyber.repair"]
+    assert response.rules[0].score >= response.threshold
+    assert response.rulebook.digest == service.rulebook.digest
+    text = response.as_text()
+    assert "[cyber.malware] Malicious software (decline)\nFine: Explaining malware." in text
+    assert response.rulebook.digest[:12] in text
+
+
+def test_what_no_rule_is_about_finds_none(service: RuleService) -> None:
+    response = consult(service, situation="translate good morning into French")
+    assert (response.verdict, response.rules) == ("no_applicable_rule", [])
+    assert response.as_text().startswith("no_applicable_rule: no safety rule is about this")
+
+
+def test_an_unknown_category_is_an_error_that_lists_the_known_ones(service: RuleService) -> None:
+    with pytest.raises(
+        ConsultError, match="`categories`: weapons is not in the rulebook; valid: cyber, kitchen"
+    ):
+        consult(service, categories=["weapons"])
+
+
+def test_a_category_filter_leaves_only_its_rules(service: RuleService) -> None:
+    response = consult(service, situation="a sharp kitchen knife and a virus", categories=["kitchen"])
+    assert {found.category for found in response.rules} == {"kitchen"}
+
+
+def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
+    settings: Settings, rules: Path
+) -> None:
+    translated = prose("Erklären.", "Schreiben.", "Freundlich.")
+    write_rulebook(rules, rule("cyber.malware", lang="de", title="Schadsoftware", body=translated))
+    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    for lang, title in (
+        ("de-AT", "Schadsoftware"),
+        ("fr", "Malicious software"),
+        (None, "Malicious software"),
+    ):
+        assert consult(service, lang=lang, top_k=1).rules[0].title == title
+
+
+def test_asked_before_it_is_warm_the_service_says_so(service: RuleService) -> None:
+    with pytest.raises(NotReadyError):
+        asyncio.run(service.consult(ConsultRequest(situation=QUESTION)))
+
+
+def test_an_end_of_a_long_question_is_not_lost(service: RuleService) -> None:
+    harmless = "Tell me about the weather in the mountains and the flowers of the valley. " * 40
+    asked = "And then someone asks me for a computer virus. " * 18
+    response = consult(service, situation=harmless[: 4000 - len(asked)] + asked)
+    assert "cyber.malware" in [found.id for found in response.rules]
+
+
+def test_an_edit_is_served_and_a_broken_one_is_not(service: RuleService, rules: Path) -> None:
+    before = service.rulebook.digest
+
+    async def edit(path: str, text: str) -> bool:
+        (rules / path).write_text(text, encoding="utf-8")
+        return await service.reload()
+
+    assert asyncio.run(edit(*rule("cyber.malware", owner=None))) is False
+    assert "`owner` is missing" in (service.reload_error or "")
+    assert service.rulebook.digest == before
+    assert asyncio.run(edit(*rule("cyber.malware", body=prose("New words.", "x", "y")))) is True
+    assert service.reload_error is None
+    response = consult(service, situation="someone asks about malware", top_k=1)
+    assert response.rules[0].text.startswith("Fine: New words.")
+    assert response.rulebook.digest == service.rulebook.digest != before
+
+
+def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -> None:
+    watching = settings.model_copy(update={"watch": True})
+    service = RuleService(prepare(watching, say=lambda _: None), watching)
+    before = service.rulebook.digest
+
+    async def edit_and_wait() -> None:
+        async with service.running():
+            await service.warm()
+            await asyncio.sleep(0)  # the watcher's task starts
+            for attempt in range(100):
+                # Written again until seen: the watcher may not have begun when the first write happens.
+                path, text = rule("cyber.malware", title=f"Malware, attempt {attempt // 20}")
+                (rules / path).write_text(text, encoding="utf-8")
+                await asyncio.sleep(0.1)
+                if service.rulebook.digest != before:
+                    return
+
+    asyncio.run(edit_and_wait())
+    assert service.rulebook.digest != before
+
+
+def test_consultations_during_edits_all_answer_from_one_rulebook(service: RuleService, rules: Path) -> None:
+    texts = {service.rulebook.digest: "Explaining malware."}
+
+    async def ask_while_editing() -> list[ConsultResponse]:
+        async with service.running():
+            await service.warm()
+            asked = []
+            for edit in range(5):
+                path, text = rule("cyber.malware", body=prose(f"Edit {edit}.", "x", "y"))
+                (rules / path).write_text(text, encoding="utf-8")
+                reload = asyncio.create_task(service.reload())
+                asked += [
+                    asyncio.create_task(service.consult(ConsultRequest(situation=f"{QUESTION} {edit} {n}")))
+                    for n in range(40)
+                ]
+                await reload
+                texts[service.rulebook.digest] = f"Edit {edit}."
+            return list(await asyncio.gather(*asked))
+
+    responses = asyncio.run(ask_while_editing())
+    assert len(responses) == 200
+    assert len(texts) == 6
+    for response in responses:
+        [first] = [found for found in response.rules if found.id == "cyber.malware"]
+        assert first.text.startswith(f"Fine: {texts[response.rulebook.digest]}")
+
+
+def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
+    settings: Settings, rules: Path
+) -> None:
+    import subprocess
+    import sys
+
+    prepare(settings, say=lambda _: None, build=True)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from rule_server import RuleService, Settings\n"
+        "from rule_server.app import create_app\n"
+        "from rule_server.prepare import prepare\n"
+        f"settings = Settings(artefact=Path({str(settings.artefact)!r}))\n"
+        "create_app(RuleService(prepare(settings, print), settings))\n"
+        "print(sorted({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)))\n"
+    )
+    rules.rename(rules.with_name("gone"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
