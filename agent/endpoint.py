@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from agent.echo import echoed
 from agent.episode import Message
 from agent.errors import EndpointError
 from agent.quirks import REJECTS_MALFORMED_ARGUMENTS
@@ -227,7 +227,7 @@ class Endpoint:
                 type="no_choices",
             )
         return Reply(
-            message=_tidy(message),
+            message=echoed(message),
             finish_reason=_if(str, first.get("finish_reason")),
             usage=_if(dict, data.get("usage")),
             model=_if(str, data.get("model")),
@@ -246,14 +246,6 @@ def _if(kind: type[T], value: Any) -> T | None:
 def _ids(value: Any) -> list[int] | None:
     ids = _if(list, value)
     return ids if ids is not None and all(type(each) is int for each in ids) else None
-
-
-def _tidy(message: Message) -> Message:
-    """What can be sent back: as text without halves of surrogate pairs, and without fields that say nothing
-    (null, empty list), which some servers refuse."""
-    message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
-    kept = {key: value for key, value in message.items() if value is not None and value != []}
-    return {"content": message.get("content"), **kept, "role": "assistant"}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -157,6 +157,8 @@ class Episode(_Record):
     """The sampling fields sent with every turn."""
     sampling_effective: dict[str, Any] | None = None
     """What the endpoint says it used; None when it does not say."""
+    source: Literal["agent", "gateway"] = "agent"
+    """Who drove the conversation: our agent, or an application whose requests came through the gateway."""
     tool_mode: ToolMode = "native"
     """`text` when tool results went back as a user message."""
     rulebook_digest: str | None = None

@@ -3,6 +3,7 @@
 AgentError
 ├── EndpointError   the model's endpoint
 ├── RulesError      the rule service
+├── GatewayError    the gateway's own settings
 ├── LogError        the episode log or its journal
 └── PromptError     the file of prompts
 """
@@ -37,6 +38,12 @@ class RulesError(AgentError):
     """The rule service could not be asked."""
 
     boundary = "rules"
+
+
+class GatewayError(AgentError):
+    """The gateway cannot start."""
+
+    boundary = "gateway"
 
 
 class LogError(AgentError):

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
+from agent.desk import REFUSAL, UNREACHABLE, RuleDesk
 from agent.episode import (
-    Consultation,
     Episode,
     ErrorRecord,
     Message,
@@ -26,16 +26,12 @@ from agent.episode import (
 from agent.errors import AgentError, RulesError
 from agent.events import Event, Listener
 from agent.journal import Memory, RecordedTurn
-from agent.rules_client import read_verdict
-from agent.toolcall import ToolCall, explain, ids_of_calls, read_reply, tool_messages
+from agent.toolcall import ToolCall, ids_of_calls, read_reply, tool_messages
 
 if TYPE_CHECKING:
     from agent.loop import Agent
 
-REFUSAL = "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
 _OVER = "Error: this conversation ends here, because its limit is reached."
-_ENOUGH = "Error: no further consultation is possible here. Answer with what you have read."
-_REPEATED = "Error: you made this same call before; its result stands above. Answer with it."
 _MOST_REPETITIONS = 2
 
 
@@ -73,18 +69,20 @@ class EpisodeRun:
     offer: Offer | None = None
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    consultations: list[Consultation] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
-    asked: int = 0
-    seen: dict[tuple[str, str], int] = field(default_factory=dict)
     model_returned: str | None = None
     stop: StopReason = "error"
     error: ErrorRecord | None = None
 
+    def __post_init__(self) -> None:
+        agent = self.agent
+        limit = agent.limits.consultations
+        self.desk = RuleDesk(agent.rules, limit, agent.on_rules_error, self.memory, self.tell)
+
     async def episode(self, history: list[Message]) -> Episode:
-        started_at, began = _now(), time.monotonic()
+        started_at, began = now(), time.monotonic()
         self.messages = [
             *([{"role": "system", "content": self.agent.system}] if self.agent.system else []),
             *history,
@@ -137,7 +135,7 @@ class EpisodeRun:
         return self._end("refused" if filtered else "answer")
 
     async def _reply(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
-        started_at, began = _now(), time.monotonic()
+        started_at, began = now(), time.monotonic()
         reply = await self.agent.endpoint.complete(
             self.messages,
             tools,
@@ -171,63 +169,18 @@ class EpisodeRun:
             try:
                 self.results.append(await self._result(call))
             except RulesError as error:
+                self.results.append(UNREACHABLE)
                 return self._without_rules(error)
         self._answer_calls()
-        return self._end("limit") if max(self.seen.values()) > _MOST_REPETITIONS else _Step.ASK
+        return self._end("limit") if self.desk.most_repetitions > _MOST_REPETITIONS else _Step.ASK
 
     async def _result(self, call: ToolCall) -> str:
         """The text that answers one call; a call of the rule tool leaves a consultation behind."""
-        as_sent = (call.name, call.arguments)
-        self.seen[as_sent] = self.seen.get(as_sent, 0) + 1
         if self.offer is None or call.name != self.offer.name:
+            self.desk.count(call)
             known = self.offer.name if self.offer else "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
-        if call.parsed is None:
-            return self._note(call, explain(call), error=call.problem)
-        if self.seen[as_sent] > 1:
-            return self._note(call, _REPEATED, error="repeated")
-        if self.asked >= self.agent.limits.consultations:
-            return self._note(call, _ENOUGH, error="limit")
-        self.asked += 1
-        return await self._ask_rules(call, call.parsed)
-
-    async def _ask_rules(self, call: ToolCall, arguments: dict[str, Any]) -> str:
-        rules = self.agent.rules
-        assert rules is not None
-        turn = len(self.turns) - 1
-        if (recorded := self.memory.consultation(turn, call.id)) is not None:
-            self.consultations.append(recorded)
-            return recorded.text or ""
-        self.tell(Event("call", call.arguments))
-        began = time.monotonic()
-        try:
-            result = await rules.consult(arguments)
-        except RulesError as error:
-            text = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
-            self._note(call, text, error=str(error), seconds=time.monotonic() - began)
-            if self.agent.on_rules_error == "answer":
-                return text
-            self.results.append(text)
-            raise
-        found, problem = read_verdict(result)
-        text = self._note(call, result.text, error=problem, seconds=time.monotonic() - began, **found)
-        self.memory.save_consultation(self.consultations[-1])
-        return text
-
-    def _note(self, call: ToolCall, text: str, **known: Any) -> str:
-        """Record a call of the rule tool, and return the text that answers it."""
-        situation = (call.parsed or {}).get("situation")
-        consultation = Consultation(
-            turn=len(self.turns) - 1,
-            call_id=call.id,
-            arguments=call.arguments,
-            situation=situation if isinstance(situation, str) else None,
-            text=text,
-            **known,
-        )
-        self.consultations.append(consultation)
-        self.tell(Event("consulted", consultation=consultation))
-        return text
+        return await self.desk.answer(call, len(self.turns) - 1)
 
     def _without_rules(self, error: RulesError) -> _Step:
         """Carry out what the user chose for rules that cannot be consulted."""
@@ -245,7 +198,8 @@ class EpisodeRun:
         """Answer the calls that nobody will carry out any more, so that none is left dangling."""
         for call in self.calls[len(self.results) :]:
             if self.offer is not None and call.name == self.offer.name:
-                self._note(call, text, error="not carried out: the episode ended")
+                turn = len(self.turns) - 1
+                self.desk.note(call, turn, text, error="not carried out: the episode ended")
             self.results.append(text)
         self._answer_calls()
 
@@ -296,8 +250,8 @@ class EpisodeRun:
             messages=self.messages,
             tools=tools,
             turns=self.turns,
-            consultations=self.consultations,
-            mode="consult" if self.consultations else "direct",
+            consultations=self.desk.consultations,
+            mode="consult" if self.desk.consultations else "direct",
             stop_reason=self.stop,
             on_rules_error=agent.on_rules_error,
             error=self.error,
@@ -312,5 +266,6 @@ def _record(error: Exception) -> ErrorRecord:
     return ErrorRecord(boundary=error.boundary, type=error.type, message=str(error), setup=error.setup)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,101 @@
+"""The model's API behind the gateway: requests and replies passed on as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
+
+from agent.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx2
+
+_HOP_BY_HOP = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    }
+)
+# Set anew for the bytes that are really sent; compression would hide the events of a stream.
+_NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "accept-encoding", "expect"}
+_NOT_RETURNED = _HOP_BY_HOP | {"content-length", "content-encoding", "date", "server"}
+
+
+class UpstreamError(Exception):
+    """The upstream gave no answer, or broke it off: `status` for the caller, `type` and a sentence."""
+
+    def __init__(self, status: int, type: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+
+
+class Upstream:
+    """Use as an async context manager; requests may run at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._http: httpx2.AsyncClient | None = None
+
+    async def __aenter__(self) -> Upstream:
+        import httpx2
+
+        self._http = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(self._settings.timeout, connect=15.0, pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256),
+            # One caller's cookies are not another's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None, query: str = ""
+    ) -> AsyncIterator[httpx2.Response]:
+        """The open reply to a request; leaving the block ends it, finished or not.
+
+        Raises:
+            UpstreamError: when there is no reply, also while it is being read.
+        """
+        import httpx2
+
+        assert self._http is not None
+        address = self._settings.address(path) + (f"?{query}" if query else "")
+        request = self._http.build_request(
+            method, address, headers={**headers, "accept-encoding": "identity"}, content=body
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        except httpx2.TimeoutException as error:
+            raise UpstreamError(
+                504,
+                "upstream_timeout",
+                f"the upstream {self._settings.public_upstream} was silent for {self._settings.timeout:g} s",
+            ) from error
+        except httpx2.HTTPError as error:
+            raise UpstreamError(
+                502,
+                "upstream_unreachable",
+                f"the upstream {self._settings.public_upstream} gave no whole answer ({error})",
+            ) from error
+
+
+def forwarded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The caller's headers that the upstream is sent, the key among them."""
+    return {name: value for name, value in headers if name.lower() not in _NOT_FORWARDED}
+
+
+def returned(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The upstream's headers that the caller is sent."""
+    return {name: value for name, value in headers if name.lower() not in _NOT_RETURNED}
