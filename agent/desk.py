@@ -46,18 +46,18 @@ class RuleDesk:
     """How often the service was asked, or was to be."""
     last_failure: RulesError | None = None
     """Why the service could not be asked the last time that it could not; None when it always could."""
-    _seen: dict[tuple[str, str], int] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
-    def count(self, call: ToolCall) -> int:
+    def count(self, call: ToolCall, turn: int) -> int:
         """How often this very call has been made, this time included."""
-        as_sent = (call.name, call.arguments)
-        self._seen[as_sent] = self._seen.get(as_sent, 0) + 1
-        return self._seen[as_sent]
+        turns = self._seen.setdefault((call.name, call.arguments), [])
+        turns.append(turn)
+        return len(turns)
 
     @property
     def most_repetitions(self) -> int:
-        """How often the most repeated call was made; 0 before the first call."""
-        return max(self._seen.values(), default=0)
+        """In how many turns the most repeated call was made; 0 before the first call."""
+        return max((len(set(turns)) for turns in self._seen.values()), default=0)
 
     async def answer(self, call: ToolCall, turn: int) -> str:
         """The text that answers one call of the rule tool, made in this turn.
@@ -65,7 +65,7 @@ class RuleDesk:
         Raises:
             RulesError: when the service cannot be asked and the model is not to answer without it.
         """
-        repetition = self.count(call)
+        repetition = self.count(call, turn)
         if call.parsed is None:
             return self.note(call, turn, explain(call), error=call.problem)
         if repetition > 1:

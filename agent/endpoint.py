@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SETUP = frozenset({401, 403, 404})
+_LONGEST_REPLY = 16 * 1024 * 1024  # characters of one message; a log line must hold a whole episode
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,21 @@ class Reply:
     logprobs: Any | None = None
 
 
+class BrokenStream(Exception):
+    """A stream ended before its reply did."""
+
+
 class Endpoint:
-    """A model behind `base_url` (which usually ends in /v1). Use as an async context manager."""
+    """A model behind `base_url` (which usually ends in /v1). Use as an async context manager.
+
+    Args:
+        base_url: http(s); credentials in it are never recorded.
+        model: its name there.
+        api_key: sent as a bearer token.
+        timeout: seconds that one request may wait for its reply.
+        idle_timeout: seconds of silence after which a stream that has begun is given up.
+        retry: how failed requests are tried again.
+    """
 
     def __init__(
         self,
@@ -62,6 +76,7 @@ class Endpoint:
         *,
         api_key: str | None = None,
         timeout: float = 300.0,
+        idle_timeout: float = 120.0,
         retry: RetryPolicy = RetryPolicy(),
     ) -> None:
         parts = urlsplit(base_url)
@@ -76,16 +91,22 @@ class Endpoint:
         self.public_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
         self._api_key = api_key
         self._timeout = timeout
+        self._idle_timeout = idle_timeout
         self._retry = retry
         self._client: Any = None
         self._wraps_malformed = False
 
     async def __aenter__(self) -> Endpoint:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        # Servers on one's own machine want no key, but the SDK insists on some text.
+        # Servers on one's own machine want no key, but the SDK insists on some text. A prompt goes to the
+        # address that the user gave and, whatever a redirect says, to no other.
         self._client = AsyncOpenAI(
-            base_url=self.base_url, api_key=self._api_key or "none", max_retries=0, timeout=self._timeout
+            base_url=self.base_url,
+            api_key=self._api_key or "none",
+            max_retries=0,
+            timeout=self._timeout,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
         return self
 
@@ -135,7 +156,8 @@ class Endpoint:
                     or attempts >= self._retry.attempts
                     or waited + wait > self._retry.wait_budget
                 ):
-                    raise self._explained(error, attempts) from error
+                    begun = streamed is not None and streamed.answered
+                    raise self._explained(error, attempts, begun) from error
                 if on_retry:
                     on_retry(f"{_short(error)}; trying again in {wait:.1f} s")
                 await asyncio.sleep(wait)
@@ -152,11 +174,19 @@ class Endpoint:
         if isinstance(chunks, str):
             return chunks
         async with chunks:
-            async for chunk in chunks:
+            events = aiter(chunks)
+            while True:
+                # A server's comments keep the connection busy without a word of the reply.
+                async with asyncio.timeout(self._idle_timeout):
+                    chunk = await anext(events, None)
+                if chunk is None:
+                    break
                 streamed.add(chunk.to_dict(warnings=False))
         kind = chunks.response.headers.get("content-type", "")
         if not streamed.answered and "event-stream" not in kind:
             return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
+        if streamed.answered and not streamed.finished:
+            raise BrokenStream("the stream ended in the middle of the reply")
         return streamed.data()
 
     def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
@@ -165,7 +195,7 @@ class Endpoint:
 
         backoff = min(self._retry.longest_wait, self._retry.first_wait * 2 ** (attempts - 1))
         jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, openai.APIConnectionError | BrokenStream | TimeoutError):
             return None, jittered
         if not isinstance(error, openai.APIStatusError):
             return None, None
@@ -175,8 +205,11 @@ class Endpoint:
         asked = _retry_after(error.response.headers)
         return status, jittered if asked is None else max(asked, jittered)
 
-    def _explained(self, error: Exception, attempts: int) -> Exception:
-        """The same failure as one sentence; what is not the endpoint's doing stays as it is."""
+    def _explained(self, error: Exception, attempts: int, begun: bool) -> Exception:
+        """The same failure as one sentence; what is not the endpoint's doing stays as it is.
+
+        `begun` says that part of the reply had come.
+        """
         import openai
 
         tries = "" if attempts == 1 else f" after {attempts} attempts"
@@ -184,6 +217,16 @@ class Endpoint:
             return EndpointError(
                 f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
                 type="timeout",
+            )
+        if isinstance(error, TimeoutError):
+            return EndpointError(
+                f"the endpoint {self.public_url} fell silent for {self._idle_timeout:g} s in its reply{tries}",
+                type="idle",
+            )
+        if isinstance(error, BrokenStream) or (begun and isinstance(error, openai.APIConnectionError)):
+            return EndpointError(
+                f"the endpoint {self.public_url} broke off its answer{tries} ({error.__cause__ or error})",
+                type="broken_off",
             )
         if isinstance(error, openai.APIConnectionError):
             return EndpointError(
@@ -205,6 +248,11 @@ class Endpoint:
                 f"the endpoint {self.public_url} broke off its answer: {shorten(_server_text(error))}",
                 type="broken_off",
             )
+        if isinstance(error, ValueError):  # the SDK lets the JSON parser's own error through
+            return EndpointError(
+                f"the endpoint {self.public_url} answered with what is no JSON ({shorten(str(error), 120)})",
+                type="broken_off" if begun else "not_a_completion",
+            )
         return error
 
     def _reply(self, received: Any, attempts: int) -> Reply:
@@ -225,6 +273,12 @@ class Endpoint:
             raise EndpointError(
                 f"the endpoint {self.public_url} answered without a reply to use: {said}",
                 type="no_choices",
+            )
+        if (size := len(str(message))) > _LONGEST_REPLY:
+            raise EndpointError(
+                f"the endpoint {self.public_url} sent a reply of {size} characters; more than "
+                f"{_LONGEST_REPLY} are not taken",
+                type="too_long",
             )
         return Reply(
             message=echoed(message),

@@ -177,7 +177,7 @@ class EpisodeRun:
     async def _result(self, call: ToolCall) -> str:
         """The text that answers one call; a call of the rule tool leaves a consultation behind."""
         if self.offer is None or call.name != self.offer.name:
-            self.desk.count(call)
+            self.desk.count(call, len(self.turns) - 1)
             known = self.offer.name if self.offer else "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
         return await self.desk.answer(call, len(self.turns) - 1)

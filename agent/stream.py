@@ -18,6 +18,8 @@ class StreamedReply:
         """Whether the listener was told anything."""
         self.answered = False
         """Whether any chunk carried a choice."""
+        self.finished = False
+        """Whether a choice said why it ended."""
         self._listen = listen
         self._message: dict[str, Any] = {"role": "assistant"}
         self.calls: dict[int, dict[str, Any]] = {}
@@ -35,6 +37,7 @@ class StreamedReply:
             if not isinstance(choice, dict) or choice.get("index", 0) != 0:
                 continue
             self.answered = True
+            self.finished |= choice.get("finish_reason") is not None
             self._choice.update({k: v for k, v in choice.items() if k != "delta" and v is not None})
             if isinstance(delta := choice.get("delta"), dict):
                 self._add_delta(delta)
