@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -37,6 +37,7 @@ from agent.options import (
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
     from agent.episode import Episode, Limits, Message
+    from agent.export.command import Exported
     from agent.rules_client import RulesClient
 
 T = TypeVar("T")
@@ -222,6 +223,40 @@ def validate(log: LogArgument, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command(epilog="Example: ascl-agent export runs/train.jsonl --to trl --out train.parquet")
+def export(
+    log: LogArgument,
+    to: Annotated[
+        Literal["trl", "otel", "consultations"],
+        typer.Option(
+            help="`trl`: Parquet for SFTTrainer; `otel`: OTLP JSON spans; `consultations`: what `ascl-rules "
+            "stats` reads."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    content: Annotated[bool, typer.Option("--content", help="Spans: include what was written.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a log in the form that another tool reads."""
+    from agent.export.command import export_log
+
+    _say_exported(or_exit(lambda: export_log(log, to, out, content=content, overwrite=overwrite)), as_json)
+
+
+@app.command(epilog="Example: ascl-agent redact runs/train.jsonl --out shareable.jsonl")
+def redact(
+    log: LogArgument,
+    out: Annotated[Path, typer.Option(help="Log to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a log without what people and models wrote; counts, times, rules and settings stay."""
+    from agent.export.command import redact_log
+
+    _say_exported(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
+
+
 @app.command(
     epilog="Example: ascl-agent gateway --upstream http://127.0.0.1:8000/v1 --port 8809; then give your "
     "application the base URL http://127.0.0.1:8809/v1"
@@ -276,6 +311,15 @@ def gateway(
         serve(settings, client, host, port, ready)
 
     or_exit(run)
+
+
+def _say_exported(done: Exported, as_json: bool) -> None:
+    skipped = f"; {len(done.skipped)} lines of the log hold no episode" if done.skipped else ""
+    typer.echo(
+        json.dumps(done.as_dict())
+        if as_json
+        else f"{done.out}: {done.rows} rows from {done.episodes} episodes{skipped}"
+    )
 
 
 def _with_services(

@@ -220,7 +220,7 @@ class Endpoint:
             )
         if isinstance(error, TimeoutError):
             return EndpointError(
-                f"the endpoint {self.public_url} fell silent for {self._idle_timeout:g} s in its reply{tries}",
+                f"the endpoint {self.public_url} fell silent for {self._idle_timeout:g} s{tries}",
                 type="idle",
             )
         if isinstance(error, BrokenStream) or (begun and isinstance(error, openai.APIConnectionError)):

@@ -5,6 +5,7 @@ AgentError
 ├── RulesError      the rule service
 ├── GatewayError    the gateway's own settings
 ├── LogError        the episode log or its journal
+├── ExportError     a log in another form
 └── PromptError     the file of prompts
 """
 
@@ -56,3 +57,9 @@ class PromptError(AgentError):
     """The prompts cannot be read."""
 
     boundary = "prompts"
+
+
+class ExportError(AgentError):
+    """The log cannot be had in the form asked for."""
+
+    boundary = "export"

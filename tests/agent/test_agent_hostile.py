@@ -7,6 +7,7 @@ Every case names what the endpoint does, how the episode must end, and how often
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -209,7 +210,7 @@ def test_the_episode_ends_as_it_must_and_nothing_is_lost(
 def _check_requests(endpoint: ScriptedEndpoint, episode: Episode, case: Case) -> None:
     """Each request is the one before, again byte for byte or longer by whole messages; ids are all answered."""
     sent = [messages_bytes(body) for body in endpoint.bodies]
-    for before, after in zip(sent, sent[1:], strict=False):
+    for before, after in itertools.pairwise(sent):
         assert after.startswith(before)
     for body in endpoint.requests:
         assert unanswered(body["messages"]) == []
