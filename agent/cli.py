@@ -25,6 +25,7 @@ from agent.options import (
     Model,
     OnRulesError,
     PolicyVersion,
+    Provider,
     Rules,
     Temperature,
     Timeout,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from agent.endpoint import Endpoint
     from agent.episode import Episode, Limits, Message
     from agent.export.command import Exported
+    from agent.quirks import Quirks
     from agent.rules_client import RulesClient
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ def chat(
     max_total_tokens: MaxTotalTokens = None,
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
+    provider: Provider = "auto",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "answer",
     policy_version: PolicyVersion = "base",
@@ -104,7 +107,7 @@ def chat(
             history = _continued(episode)
         return code
 
-    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout))
+    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider))
 
 
 @app.command(
@@ -128,6 +131,7 @@ def run(
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
     seed: Annotated[int | None, typer.Option(help="Sample k is sent seed + k; left out: none is.")] = None,
+    provider: Provider = "auto",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
@@ -164,7 +168,7 @@ def run(
                 on_progress=view.update,
             )
 
-    done = _with_services(sample, base_url, model, rules, timeout)
+    done = _with_services(sample, base_url, model, rules, timeout, provider)
     if done.skipped_lines:
         typer.echo(f"ascl-agent: {done.skipped_lines} lines of {log} hold no episode; passed over", err=True)
     typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
@@ -221,6 +225,43 @@ def validate(log: LogArgument, as_json: AsJson = False) -> None:
             typer.echo(f"{problem.episode_id or log}: {problem.what}")
         typer.echo(f"{episodes} episodes, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
+
+
+@app.command(epilog="Example: ascl-agent probe http://127.0.0.1:8000/v1 --json")
+def probe(
+    url: Annotated[str, typer.Argument(help="Base URL of the endpoint, with /v1.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Model name; left out: the first listed.")] = None,
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Find out an endpoint's habits with a dozen small requests, and print them as a row of `quirks`."""
+    from agent.probe import STEPS
+    from agent.probe import probe as find_out
+    from agent.show import StepView, print_quirks
+
+    key = os.environ.get("OPENAI_API_KEY")
+    with StepView(STEPS) as view:
+        found = or_exit(
+            lambda: asyncio.run(find_out(url, model, api_key=key, timeout=timeout, on_step=view.step))
+        )
+    if as_json:
+        typer.echo(json.dumps({"model": found.model, **row_of(found.row), "notes": found.notes}))
+        return
+    print_quirks([found.row])
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command(epilog="Example: ascl-agent quirks --json")
+def quirks(as_json: AsJson = False) -> None:
+    """Print what is known of providers: names for --provider, and where they differ."""
+    from agent.quirks import PROFILES
+    from agent.show import print_quirks
+
+    if as_json:
+        typer.echo(json.dumps([row_of(row) for row in PROFILES]))
+    else:
+        print_quirks(PROFILES)
 
 
 @app.command(epilog="Example: ascl-agent export runs/train.jsonl --to trl --out train.parquet")
@@ -313,6 +354,13 @@ def gateway(
     or_exit(run)
 
 
+def row_of(row: Quirks) -> dict[str, str]:
+    """A row of the quirks table for JSON output."""
+    from agent.quirks import columns
+
+    return {column: getattr(row, column) for column in columns()}
+
+
 def _say_exported(done: Exported, as_json: bool) -> None:
     skipped = f"; {len(done.skipped)} lines of the log hold no episode" if done.skipped else ""
     typer.echo(
@@ -328,9 +376,11 @@ def _with_services(
     model: str,
     rules: str,
     timeout: float,
+    provider: str,
 ) -> T:
     """Run `use` with the endpoint and the rule service open."""
     from agent.endpoint import Endpoint
+    from agent.quirks import PROFILES, quirks_named
     from agent.rules_client import RulesClient
 
     if not base_url:
@@ -338,8 +388,14 @@ def _with_services(
     if not model:
         fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
 
+    quirks = quirks_named(provider)
+    if quirks is None and provider != "auto":
+        names = ", ".join(row.name for row in PROFILES)
+        fail(f"the provider {provider!r} is not known: pass auto, or one of {names}", 2)
+
     async def session() -> T:
-        endpoint = Endpoint(base_url, model, api_key=os.environ.get("OPENAI_API_KEY"), timeout=timeout)
+        key = os.environ.get("OPENAI_API_KEY")
+        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks)
         async with endpoint:
             if rules == "none":
                 return await use(endpoint, None)

@@ -2,6 +2,7 @@
 
 The SDK's own retries are off: they would multiply with ours and could not be counted. Only `model`,
 `messages`, `tools`, `stream` and the sampling fields that were chosen are sent: some servers refuse others.
+Token ids and log-probabilities are asked for where the row in `quirks.py` says that the endpoint gives them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 from agent.echo import echoed
 from agent.episode import Message
 from agent.errors import EndpointError
-from agent.quirks import REJECTS_MALFORMED_ARGUMENTS
+from agent.gate import Gate
+from agent.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
 from agent.stream import DeltaListener, StreamedReply
 from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
 
@@ -66,6 +68,7 @@ class Endpoint:
         api_key: sent as a bearer token.
         timeout: seconds that one request may wait for its reply.
         idle_timeout: seconds of silence after which a stream that has begun is given up.
+        quirks: the endpoint's habits; None for those known by its address.
         retry: how failed requests are tried again.
     """
 
@@ -77,6 +80,7 @@ class Endpoint:
         api_key: str | None = None,
         timeout: float = 300.0,
         idle_timeout: float = 120.0,
+        quirks: Quirks | None = None,
         retry: RetryPolicy = RetryPolicy(),
     ) -> None:
         parts = urlsplit(base_url)
@@ -92,6 +96,8 @@ class Endpoint:
         self._api_key = api_key
         self._timeout = timeout
         self._idle_timeout = idle_timeout
+        self.quirks = quirks or quirks_of(base_url)
+        self.gate = Gate()
         self._retry = retry
         self._client: Any = None
         self._wraps_malformed = False
@@ -128,7 +134,7 @@ class Endpoint:
         Raises:
             EndpointError: when no attempt gave a usable reply.
         """
-        request: dict[str, Any] = {"model": self.model, "messages": messages, **sampling}
+        request: dict[str, Any] = {"model": self.model, "messages": messages, **self._fields(sampling)}
         if tools:
             request["tools"] = tools
         attempts, waited = 0, 0.0
@@ -137,10 +143,15 @@ class Endpoint:
             if self._wraps_malformed:
                 request["messages"] = with_readable_arguments(messages)
             streamed = StreamedReply(on_delta) if on_delta else None
+            began = 0
             try:
-                data = await self._send(request, streamed)
+                async with self.gate as began:
+                    data = await self._send(request, streamed)
+                self.gate.granted()
             except Exception as error:
                 status, wait = self._judge(error, attempts)
+                if status == 429 and wait is not None:
+                    self.gate.refused(began)
                 if (
                     status in REJECTS_MALFORMED_ARGUMENTS
                     and not self._wraps_malformed
@@ -164,6 +175,17 @@ class Endpoint:
                 waited += wait
             else:
                 return self._reply(data, attempts)
+
+    def _fields(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """The sampling fields under the names that the endpoint knows, with what else it gives on demand."""
+        named = dict(sampling)
+        if "max_tokens" in named:
+            named[self.quirks.token_limit] = named.pop("max_tokens")
+        if self.quirks.logprobs == "yes":
+            named.setdefault("logprobs", True)
+        if self.quirks.token_ids == "yes":  # noqa: S105
+            named["extra_body"] = {"return_token_ids": True, **named.get("extra_body", {})}
+        return named
 
     async def _send(self, request: dict[str, Any], streamed: StreamedReply | None) -> Any:
         if self._client is None:

@@ -44,6 +44,12 @@ OnRulesError = Annotated[
     Literal["answer", "refuse", "fail"], typer.Option(help="What to do when the rules cannot be consulted.")
 ]
 PolicyVersion = Annotated[str, typer.Option(help="Your name for the state of the model; recorded.")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="Whose habits the endpoint has, by a name of `ascl-agent quirks`; `auto` goes by the address."
+    ),
+]
 LogArgument = Annotated[Path, typer.Argument(help="An episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

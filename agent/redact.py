@@ -10,10 +10,10 @@ REMOVED = "[removed]"
 
 
 def redacted(episode: Episode) -> Episode:
-    """The same episode with every text of the conversation replaced, and the ids derived from texts renamed.
+    """The same episode with every text of the conversation replaced and its ids renamed.
 
-    Ids of rules, modes, counts, times, settings and the rule tool stay; texts, thoughts, arguments, token ids,
-    log-probabilities, an application's own tools and fields that this version does not know go.
+    Ids of rules, modes, counts, times, settings and the rule tool stay. Texts, thoughts, arguments, token
+    ids, log-probabilities, an application's own tools and fields that this version does not know go.
     """
     return Episode(
         **{
