@@ -135,6 +135,16 @@ def run(
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
+    mode_share: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share of each group that is brought into a mode: consult=0.25, direct=0.25, or both."
+        ),
+    ] = None,
+    call_token: Annotated[
+        int | None,
+        typer.Option(help="Id of the token that opens a call; biased against in direct samples."),
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -143,9 +153,13 @@ def run(
     from agent.prompt_file import read_prompts
     from agent.run import RunSummary, run_prompts
     from agent.show import ProgressView, summary_line
+    from agent.stratify import read_shares
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
     wanted = or_exit(lambda: read_prompts(prompts))
+    shares = or_exit(lambda: read_shares(mode_share or []))
+    if shares and rules == "none":
+        fail("--mode-share needs a rule service: leave out --rules none", 2)
 
     async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
@@ -156,6 +170,7 @@ def run(
             limits=limits,
             on_rules_error=on_rules_error,
             policy_version=policy_version,
+            call_token=call_token,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(
@@ -165,6 +180,7 @@ def run(
                 samples=samples,
                 concurrency=concurrency,
                 seed=seed,
+                shares=shares,
                 on_progress=view.update,
             )
 

@@ -137,21 +137,32 @@ class Endpoint:
         request: dict[str, Any] = {"model": self.model, "messages": messages, **self._fields(sampling)}
         if tools:
             request["tools"] = tools
+        async with (
+            self.gate
+        ):  # a request that is refused keeps its place, so that none behind it is refused too
+            return await self._tried(request, messages, on_delta, on_retry)
+
+    async def _tried(
+        self,
+        request: dict[str, Any],
+        messages: list[Message],
+        on_delta: DeltaListener | None,
+        on_retry: Callable[[str], None] | None,
+    ) -> Reply:
         attempts, waited = 0, 0.0
         while True:
             attempts += 1
             if self._wraps_malformed:
                 request["messages"] = with_readable_arguments(messages)
             streamed = StreamedReply(on_delta) if on_delta else None
-            began = 0
+            sent_in = self.gate.round
             try:
-                async with self.gate as began:
-                    data = await self._send(request, streamed)
+                data = await self._send(request, streamed)
                 self.gate.granted()
             except Exception as error:
                 status, wait = self._judge(error, attempts)
                 if status == 429 and wait is not None:
-                    self.gate.refused(began)
+                    self.gate.refused(sent_in)
                 if (
                     status in REJECTS_MALFORMED_ARGUMENTS
                     and not self._wraps_malformed

@@ -11,13 +11,15 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.desk import REFUSAL, UNREACHABLE, RuleDesk
 from agent.episode import (
     Episode,
     ErrorRecord,
     Message,
+    Mode,
+    ModeMethod,
     StopReason,
     Turn,
     digest_of,
@@ -26,7 +28,8 @@ from agent.episode import (
 from agent.errors import AgentError, RulesError
 from agent.events import Event, Listener
 from agent.journal import Memory, RecordedTurn
-from agent.toolcall import ToolCall, ids_of_calls, read_reply, tool_messages
+from agent.stratify import MOST_DRAWS, another_draw, opened_call
+from agent.toolcall import ReadReply, ToolCall, ids_of_calls, read_reply, tool_messages
 
 if TYPE_CHECKING:
     from agent.loop import Agent
@@ -66,6 +69,7 @@ class EpisodeRun:
     memory: Memory
     stream: bool
     tell: Listener
+    force: Mode | None = None
     offer: Offer | None = None
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -75,6 +79,7 @@ class EpisodeRun:
     model_returned: str | None = None
     stop: StopReason = "error"
     error: ErrorRecord | None = None
+    method: ModeMethod | None = None
 
     def __post_init__(self) -> None:
         agent = self.agent
@@ -108,6 +113,14 @@ class EpisodeRun:
             self.offer = await self.agent.connect()
         except RulesError as error:
             return self._without_rules(error)
+        if self.force == "consult" and self.offer is not None:
+            text_mode = self.agent.tool_mode == "text"
+            message, call = opened_call(self.offer.name, self.prompt, self.call_ids, text_mode)
+            self.messages.append(message)
+            self.calls = [call]
+            self.call_ids.add(call.id)
+            self.method = "agent_call"
+            return _Step.CONSULT
         return _Step.ASK
 
     async def _ask(self) -> _Step:
@@ -115,15 +128,13 @@ class EpisodeRun:
         request_digest = digest_of([self.agent.endpoint.model, self.sampling, self.messages, tools])
         recorded = self.memory.turn(index, request_digest)
         if recorded is None:
-            recorded = await self._reply(index, request_digest, tools)
+            recorded = await self._drawn(index, request_digest, tools)
             self.memory.save_turn(recorded)
-        reply = read_reply(
-            recorded.message,
-            turn=index,
-            offered=[self.offer.name] if self.offer else [],
-            taken=self.call_ids,
-            text_mode=self.agent.tool_mode == "text",
-        )
+        reply = self._read(recorded.message, index)
+        if self.force == "direct" and self.offer is not None:
+            self.method = "resample" if self.agent.call_token is None else "logit_bias"
+            if self._consults(reply):
+                self.method, self.force = "resample_failed", None
         self.turns.append(recorded.turn.model_copy(update={"call_source": reply.source}))
         self.model_returned = recorded.model or self.model_returned
         self.messages.append(reply.message)
@@ -134,12 +145,38 @@ class EpisodeRun:
         filtered = recorded.turn.finish_reason == "content_filter" or reply.message.get("refusal")
         return self._end("refused" if filtered else "answer")
 
-    async def _reply(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
+    def _read(self, message: Message, index: int) -> ReadReply:
+        return read_reply(
+            message,
+            turn=index,
+            offered=[self.offer.name] if self.offer else [],
+            taken=self.call_ids,
+            text_mode=self.agent.tool_mode == "text",
+        )
+
+    def _consults(self, reply: ReadReply) -> bool:
+        return self.offer is not None and any(call.name == self.offer.name for call in reply.calls)
+
+    async def _drawn(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
+        """The model's reply; drawn again while it consults in an episode that is to answer directly."""
+        if self.force != "direct" or self.offer is None:
+            return await self._reply(index, request_digest, tools, self.sampling)
+        for draw in range(MOST_DRAWS):
+            fields = another_draw(self.sampling, draw, self.agent.call_token)
+            recorded = await self._reply(index, request_digest, tools, fields)
+            recorded.turn.rejected = draw
+            if not self._consults(self._read(recorded.message, index)):
+                break
+        return recorded
+
+    async def _reply(
+        self, index: int, request_digest: str, tools: list[dict[str, Any]], sampling: dict[str, Any]
+    ) -> RecordedTurn:
         started_at, began = now(), time.monotonic()
         reply = await self.agent.endpoint.complete(
             self.messages,
             tools,
-            self.sampling,
+            sampling,
             on_delta=(lambda kind, text: self.tell(Event(kind, text))) if self.stream else None,
             on_retry=lambda why: self.tell(Event("retry", why)),
         )
@@ -180,7 +217,7 @@ class EpisodeRun:
             self.desk.count(call, len(self.turns) - 1)
             known = self.offer.name if self.offer else "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
-        return await self.desk.answer(call, len(self.turns) - 1)
+        return await self.desk.answer(call, max(len(self.turns) - 1, 0))
 
     def _without_rules(self, error: RulesError) -> _Step:
         """Carry out what the user chose for rules that cannot be consulted."""
@@ -198,15 +235,17 @@ class EpisodeRun:
         """Answer the calls that nobody will carry out any more, so that none is left dangling."""
         for call in self.calls[len(self.results) :]:
             if self.offer is not None and call.name == self.offer.name:
-                turn = len(self.turns) - 1
+                turn = max(len(self.turns) - 1, 0)
                 self.desk.note(call, turn, text, error="not carried out: the episode ended")
             self.results.append(text)
         self._answer_calls()
 
     def _answer_calls(self) -> None:
         if self.calls:
-            source = self.turns[-1].call_source or "native"
             text_mode = self.agent.tool_mode == "text"
+            source: Literal["native", "text"] = "text" if text_mode else "native"
+            if self.turns:  # otherwise the agent wrote the call
+                source = self.turns[-1].call_source or "native"
             self.messages += tool_messages(self.calls, self.results, source, text_mode)
         self.calls, self.results = [], []
 
@@ -252,6 +291,8 @@ class EpisodeRun:
             turns=self.turns,
             consultations=self.desk.consultations,
             mode="consult" if self.desk.consultations else "direct",
+            mode_forced=self.method is not None,
+            mode_method=self.method,
             stop_reason=self.stop,
             on_rules_error=agent.on_rules_error,
             error=self.error,

@@ -140,8 +140,8 @@ class _Probe:
         if not self._model:
             if not models:
                 raise EndpointError(
-                    f"the endpoint {self._url} lists no model (status {reply.status_code}): pass --model NAME, "
-                    "and check that the address ends in /v1",
+                    f"the endpoint {self._url} lists no model (status {reply.status_code}): "
+                    "pass --model NAME, and check that the address ends in /v1",
                     type="no_models",
                     setup=True,
                 )

@@ -55,7 +55,9 @@ def problems_of(episode: Episode) -> list[str]:
         found.append("stop_reason is error, and no error is recorded")
     if [turn.index for turn in episode.turns] != list(range(len(episode.turns))):
         found.append("the turns are not numbered 0, 1, 2, ...")
-    if any(c.turn >= len(episode.turns) for c in episode.consultations):
+    # A call that the agent wrote stands before the first turn.
+    turns = max(len(episode.turns), 1 if episode.mode_forced else 0)
+    if any(c.turn >= turns for c in episode.consultations):
         found.append("a consultation names a turn that does not exist")
     # An application answers its own calls, and may do so in a later request.
     foreign = episode.source == "gateway"

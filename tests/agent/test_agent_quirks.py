@@ -154,12 +154,13 @@ def test_a_gate_is_open_until_something_is_refused_and_then_grows_again() -> Non
 
         async def one(refuse: bool) -> None:
             nonlocal most, under_way
-            async with gate as began:
+            async with gate:
+                sent_in = gate.round
                 under_way += 1
                 most = max(most, under_way)
                 await asyncio.sleep(0.01)
                 under_way -= 1
-                gate.refused(began) if refuse else gate.granted()
+                gate.refused(sent_in) if refuse else gate.granted()
 
         await asyncio.gather(*(one(refuse=False) for _ in range(40)))
         limits.append(gate.limit)
@@ -182,8 +183,8 @@ def test_a_gate_is_open_until_something_is_refused_and_then_grows_again() -> Non
 def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
     async def leave() -> None:
         gate = Gate()
-        async with gate as began:
-            gate.refused(began)
+        async with gate:
+            gate.refused(gate.round)
             assert gate.limit == 1
             waiting = asyncio.create_task(_pass(gate))
             await asyncio.sleep(0)

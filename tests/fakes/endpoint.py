@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -127,7 +127,10 @@ class ScriptedEndpoint:
         return f"{self._served.origin}/v1"
 
     async def _complete(self, request: Request) -> Response:
-        raw = await request.body()
+        try:
+            raw = await request.body()
+        except ClientDisconnect:  # cut off before it was a request
+            return Response(status_code=400)
         body = json.loads(raw)
         with self._lock:
             self.bodies.append(raw)
