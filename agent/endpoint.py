@@ -36,6 +36,8 @@ class RetryPolicy:
     """How often and how long a failed request is tried again; times in seconds."""
 
     attempts: int = 5
+    busy_attempts: int = 20
+    """Attempts when the endpoint says that it is too much (429), within the same wait budget."""
     first_wait: float = 0.5
     longest_wait: float = 20.0
     wait_budget: float = 120.0
@@ -155,14 +157,14 @@ class Endpoint:
             if self._wraps_malformed:
                 request["messages"] = with_readable_arguments(messages)
             streamed = StreamedReply(on_delta) if on_delta else None
-            sent_in = self.gate.round
+            sent_at = self.gate.clock()
             try:
                 data = await self._send(request, streamed)
                 self.gate.granted()
             except Exception as error:
                 status, wait = self._judge(error, attempts)
                 if status == 429 and wait is not None:
-                    self.gate.refused(sent_in)
+                    self.gate.refused(sent_at)
                 if (
                     status in REJECTS_MALFORMED_ARGUMENTS
                     and not self._wraps_malformed
@@ -175,7 +177,7 @@ class Endpoint:
                 if (
                     wait is None
                     or shown
-                    or attempts >= self._retry.attempts
+                    or attempts >= (self._retry.busy_attempts if status == 429 else self._retry.attempts)
                     or waited + wait > self._retry.wait_budget
                 ):
                     begun = streamed is not None and streamed.answered
@@ -235,6 +237,9 @@ class Endpoint:
         status = error.status_code
         if status not in _RETRIED or error.code == "insufficient_quota":
             return status, None
+        if status == 429:  # the gate sends less already, so the waits need not double
+            busy = min(self._retry.longest_wait, self._retry.first_wait * 2 ** ((attempts - 1) / 2))
+            jittered = busy * random.uniform(0.5, 1.0)  # noqa: S311
         asked = _retry_after(error.response.headers)
         return status, jittered if asked is None else max(asked, jittered)
 

@@ -1,32 +1,44 @@
 """How many requests may be under way at once, found out from what the endpoint refuses.
 
-Nothing is limited until the endpoint says that it is too much (429). Then the number is halved until it is
-borne, and from there on gently raised and lowered around what was last refused.
+Nothing is limited until the endpoint says that it is too much (429). Then the number is lowered step by step
+until it is borne, at most once a second, because many endpoints count by the second; from there it is raised
+again, with care near what was last refused. A little too much costs a few refusals; too little costs time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
+_LOWERED = 0.7
+"""What remains of the number when it is lowered."""
+_PAUSE = 1.0
+"""Seconds between two lowerings."""
 _NEAR = 0.9
-"""Fraction of a refused number that is taken to be borne, and near which growth is careful."""
+"""Fraction of a refused number above which growth is careful."""
 _CAREFUL = 0.25
 """Growth by a round of replies near a refused number; elsewhere it is 1."""
 
 
 class Gate:
-    """`async with gate:` around each request, its retries included; `granted` or `refused` after each try."""
+    """`async with gate:` around each request, its retries included; `granted` or `refused` after each try.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit: float | None = None
         """Most requests at once; None while nothing was ever refused."""
+        self.clock = clock
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._round = 0
+        self._lowered_at = -math.inf
         self._refused_at = 0.0
-        self._granted = 0
 
     async def __aenter__(self) -> None:
         """Wait for a place."""
@@ -49,28 +61,22 @@ class Gate:
     ) -> None:
         self._leave()
 
-    @property
-    def round(self) -> int:
-        """Counts the times that the limit was lowered; a request tells `refused` in which it was sent."""
-        return self._round
-
     def granted(self) -> None:
         """A request was answered."""
-        self._granted += 1
         if self.limit is not None:
             near = self.limit > _NEAR * self._refused_at
             self.limit += (_CAREFUL if near else 1.0) / self.limit
             self._admit()
 
-    def refused(self, sent_in: int) -> None:
-        """A request that was sent in this round was too much."""
-        if sent_in != self._round:
-            return  # the others of the same crowd were told already
-        self._round += 1
+    def refused(self, sent_at: float) -> None:
+        """A request that was sent at this time of the clock was too much."""
+        now = self.clock()
+        # What was sent before the last lowering says nothing about the number since then.
+        if sent_at < self._lowered_at or now - self._lowered_at < _PAUSE:
+            return
+        self._lowered_at = now
         self._refused_at = self._under_way if self.limit is None else self.limit
-        borne = self.limit is not None and self._granted >= self.limit
-        self.limit = max(1.0, self._refused_at * (_NEAR if borne else 0.5))
-        self._granted = 0
+        self.limit = max(1.0, self._refused_at * _LOWERED)
 
     def _is_full(self) -> bool:
         return self.limit is not None and self._under_way >= int(self.limit)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.endpoint import Endpoint, RetryPolicy
+from agent.endpoint import Endpoint
 from agent.log import iter_log
 from agent.loop import Agent
 from agent.prompt_file import Prompt
@@ -38,7 +38,7 @@ def resident_mib() -> float:
 async def sample(base_url: str, log: Path, episodes: int) -> None:
     """Run them as `ascl-agent run` does."""
     prompts = [Prompt(id=f"p{n}", prompt=f"Question {n}?") for n in range(episodes)]
-    async with Endpoint(base_url, "m", retry=RetryPolicy(attempts=8)) as endpoint:
+    async with Endpoint(base_url, "m") as endpoint:
         await run_prompts(Agent(endpoint, None), prompts, log, concurrency=AT_ONCE)
 
 

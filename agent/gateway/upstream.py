@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.gateway.settings import Settings
 
@@ -21,6 +22,7 @@ _HOP_BY_HOP = frozenset(
 # Set anew for the bytes that are really sent; compression would hide the events of a stream.
 _NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "accept-encoding", "expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {"content-length", "content-encoding", "date", "server"}
+_POOL_SIZE = 8
 
 
 class UpstreamError(Exception):
@@ -32,28 +34,50 @@ class UpstreamError(Exception):
         self.type = type
 
 
+@dataclass
+class _Pool:
+    client: httpx2.AsyncClient
+    under_way: int = 0
+
+
 class Upstream:
-    """Use as an async context manager; requests may run at once."""
+    """Use as an async context manager; requests may run at once.
+
+    Connections are kept in pools of a few: a pool looks at all of its connections for every request.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._http: httpx2.AsyncClient | None = None
+        self._pools: list[_Pool] = []
+        self._trusted: Any = None
 
     async def __aenter__(self) -> Upstream:
         import httpx2
 
-        self._http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(self._settings.timeout, connect=15.0, pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256),
-            # One caller's cookies are not another's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
+        self._trusted = httpx2.create_ssl_context()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        for pool in self._pools:
+            await pool.client.aclose()
+        self._pools = []
+
+    def _pool(self) -> _Pool:
+        """The first pool with room, so that few connections are kept busy rather than many idle."""
+        import httpx2
+
+        for pool in self._pools:
+            if pool.under_way < _POOL_SIZE:
+                return pool
+        client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(self._settings.timeout, connect=15.0, pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=_POOL_SIZE),
+            verify=self._trusted,
+            # One caller's cookies are not another's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+        self._pools.append(_Pool(client))
+        return self._pools[-1]
 
     @asynccontextmanager
     async def ask(
@@ -66,13 +90,14 @@ class Upstream:
         """
         import httpx2
 
-        assert self._http is not None
+        pool = self._pool()
         address = self._settings.address(path) + (f"?{query}" if query else "")
-        request = self._http.build_request(
+        request = pool.client.build_request(
             method, address, headers={**headers, "accept-encoding": "identity"}, content=body
         )
+        pool.under_way += 1
         try:
-            response = await self._http.send(request, stream=True)
+            response = await pool.client.send(request, stream=True)
             try:
                 yield response
             finally:
@@ -89,6 +114,8 @@ class Upstream:
                 "upstream_unreachable",
                 f"the upstream {self._settings.public_upstream} gave no whole answer ({error})",
             ) from error
+        finally:
+            pool.under_way -= 1
 
 
 def forwarded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -148,43 +148,57 @@ def test_an_endpoint_that_is_no_api_is_named() -> None:
     assert "does not answer a plain question" in done.output
 
 
-def test_a_gate_is_open_until_something_is_refused_and_then_grows_again() -> None:
-    async def crowd() -> list[float | None]:
-        gate, limits, most, under_way = Gate(), list[float | None](), 0, 0
+def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_second() -> None:
+    now = 0.0
+    gate = Gate(lambda: now)
 
-        async def one(refuse: bool) -> None:
+    async def crowd(size: int, refuse: bool) -> int:
+        most, under_way = 0, 0
+
+        async def one() -> None:
             nonlocal most, under_way
             async with gate:
-                sent_in = gate.round
+                sent_at = gate.clock()
                 under_way += 1
                 most = max(most, under_way)
                 await asyncio.sleep(0.01)
                 under_way -= 1
-                gate.refused(sent_in) if refuse else gate.granted()
+                gate.refused(sent_at) if refuse else gate.granted()
 
-        await asyncio.gather(*(one(refuse=False) for _ in range(40)))
-        limits.append(gate.limit)
-        assert most == 40
-        await asyncio.gather(*(one(refuse=n >= 20) for n in range(40)))
-        limits.append(gate.limit)
-        most = 0
-        await asyncio.gather(*(one(refuse=False) for _ in range(100)))
-        assert most < 40
-        limits.append(gate.limit)
-        return limits
+        await asyncio.gather(*(one() for _ in range(size)))
+        return most
 
-    before, halved, grown = asyncio.run(crowd())
-    assert before is None
-    assert halved is not None
-    assert grown is not None
-    assert 5 <= halved <= 20 < 22 <= grown + 10
+    assert asyncio.run(crowd(40, refuse=False)) == 40
+    assert gate.limit is None
+    asyncio.run(crowd(40, refuse=True))
+    assert gate.limit == pytest.approx(28)
+    asyncio.run(crowd(40, refuse=True))
+    assert gate.limit == pytest.approx(28)
+    now = 1.5
+    assert asyncio.run(crowd(60, refuse=True)) == 28
+    assert gate.limit == pytest.approx(0.7 * 28)
+    now = 3.0
+    assert asyncio.run(crowd(200, refuse=False)) <= gate.limit < 28
+    assert gate.limit > 20
+
+
+def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() -> None:
+    now = 5.0
+    gate = Gate(lambda: now)
+    gate.limit = 10
+    gate.refused(4.0)
+    now = 8.0
+    gate.refused(4.5)
+    assert gate.limit == pytest.approx(7)
+    gate.refused(6.0)
+    assert gate.limit == pytest.approx(4.9)
 
 
 def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
     async def leave() -> None:
         gate = Gate()
         async with gate:
-            gate.refused(gate.round)
+            gate.refused(gate.clock())
             assert gate.limit == 1
             waiting = asyncio.create_task(_pass(gate))
             await asyncio.sleep(0)
