@@ -36,7 +36,7 @@ class RetryPolicy:
     """How often and how long a failed request is tried again; times in seconds."""
 
     attempts: int = 5
-    busy_attempts: int = 20
+    busy_attempts: int = 30
     """Attempts when the endpoint says that it is too much (429), within the same wait budget."""
     first_wait: float = 0.5
     longest_wait: float = 20.0
@@ -238,7 +238,7 @@ class Endpoint:
         if status not in _RETRIED or error.code == "insufficient_quota":
             return status, None
         if status == 429:  # the gate sends less already, so the waits need not double
-            busy = min(self._retry.longest_wait, self._retry.first_wait * 2 ** ((attempts - 1) / 2))
+            busy = min(self._retry.longest_wait, self._retry.first_wait * 2 ** ((attempts - 1) / 4))
             jittered = busy * random.uniform(0.5, 1.0)  # noqa: S311
         asked = _retry_after(error.response.headers)
         return status, jittered if asked is None else max(asked, jittered)

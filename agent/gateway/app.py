@@ -1,4 +1,4 @@
-"""The gateway as an ASGI app: /v1/chat/completions, /v1/models, /healthz, /metrics."""
+"""The gateway as an ASGI app: /v1/chat/completions, /v1/responses, /v1/models, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from agent.gateway.exchange import Exchange
 from agent.gateway.half_turns import HalfTurns
 from agent.gateway.offered_rules import OfferedRules
 from agent.gateway.record import episode_of
+from agent.gateway.responses import HalfReplies, ResponsesExchange, whole_response, why_no_tool
+from agent.gateway.responses import without_rules as refused_response
+from agent.gateway.responses_stream import streamed_response
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.upstream import Upstream, UpstreamError, forwarded, returned
 from agent.log import EpisodeLog
@@ -44,11 +47,13 @@ class Gateway:
         self.settings = settings
         self.counters = Counters()
         self.half_turns = HalfTurns()
+        self.half_replies = HalfReplies()
         self.upstream = Upstream(settings)
         self.rules = OfferedRules(rules)
         self._log = EpisodeLog(settings.log) if settings.log else None
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._models),
             Route("/healthz", self._health),
@@ -67,6 +72,12 @@ class Gateway:
             self._log.close()
 
     async def _chat(self, request: Request) -> Answer:
+        return await self._taken(request, responses=False)
+
+    async def _responses(self, request: Request) -> Answer:
+        return await self._taken(request, responses=True)
+
+    async def _taken(self, request: Request, *, responses: bool) -> Answer:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         # Anything but JSON is what a web page may send to this machine without being asked about it.
         if kind != "application/json":
@@ -84,11 +95,11 @@ class Gateway:
         if not isinstance(body, dict):
             return _refused(400, "the request is no JSON object", "bad_json")
         asked = Asked(raw, body, forwarded(request.headers.items()), request.url.query)
-        return Answer(self._answered(asked))
+        return Answer(self._answered(asked, responses))
 
-    async def _answered(self, asked: Asked) -> Parts:
+    async def _answered(self, asked: Asked, responses: bool) -> Parts:
         self.counters.requests += 1
-        offer, why, error = await self._offer(asked)
+        offer, why, error = await self._offer((why_no_tool if responses else why_not_offered)(asked.body))
         if offer is not None and offer.name in names_of(asked.body.get("tools")):
             message = (
                 f"a tool of the request is called {offer.name}: that name is the gateway's; rename yours"
@@ -97,7 +108,7 @@ class Gateway:
                 yield part
             return
         self.counters.not_offered += offer is None
-        exchange = Exchange(
+        exchange = (ResponsesExchange if responses else Exchange)(
             asked, offer, why, self.rules.client, self.settings, self.half_turns, self.counters
         )
         if error is not None:
@@ -112,14 +123,10 @@ class Gateway:
                 yield part
             return
         if error is not None and strict:
-            for ready in without_rules(exchange, self._record):
+            for ready in (refused_response if responses else without_rules)(exchange, self._record):
                 yield ready
             return
-        parts = (
-            Streaming(exchange, self.upstream, self._record).parts()
-            if asked.streams
-            else whole(exchange, self.upstream, self._record)
-        )
+        parts = self._parts(exchange)
         try:
             async with aclosing(parts):
                 async for part in parts:
@@ -136,9 +143,19 @@ class Gateway:
                 self._record(exchange, None, "error")
             raise
 
-    async def _offer(self, asked: Asked) -> tuple[Offer | None, str | None, RulesError | None]:
+    def _parts(self, exchange: Exchange) -> Parts:
+        """What answers an exchange: whole or streamed, in the form of either API."""
+        if isinstance(exchange, ResponsesExchange):
+            exchange.begin(self.half_replies)
+            form = streamed_response if exchange.asked.streams else whole_response
+            return form(exchange, self.upstream, self._record)
+        if exchange.asked.streams:
+            return Streaming(exchange, self.upstream, self._record).parts()
+        return whole(exchange, self.upstream, self._record)
+
+    async def _offer(self, why: str | None) -> tuple[Offer | None, str | None, RulesError | None]:
         """The tool to offer; or why it is not offered, and the rule service's fault if it is one."""
-        if why := why_not_offered(asked.body):
+        if why is not None:
             return None, why, None
         try:
             return await self.rules.offer(), None, None
@@ -217,7 +234,7 @@ def _refused(status: int, message: str, type: str) -> Answer:
 
 
 async def _unknown_path(request: Request, error: Exception) -> Answer:
-    served = "/v1/chat/completions and /v1/models"
+    served = "/v1/chat/completions, /v1/responses and /v1/models"
     return _refused(404, f"the gateway has no {request.url.path[:80]}: it serves {served}", "unknown_path")
 
 

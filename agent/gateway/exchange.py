@@ -49,10 +49,10 @@ class Exchange:
         self.started_at, self.began = now(), time.monotonic()
         self._turn_at, self._turn_began = self.started_at, self.began
         self.desk = RuleDesk(self.rules, self.settings.most_consultations, self.settings.on_rules_error)
-        self._offering = self.offer is not None
+        self.offering = self.offer is not None
         given = self.asked.body.get("messages")
         self.messages = list(given) if isinstance(given, list) else []
-        if self._offering:
+        if self.offering:
             self.messages, restored = self.half_turns.restore(self.asked.caller, self.messages)
             self.counters.restored += restored
         self.given = len(self.messages)
@@ -70,13 +70,17 @@ class Exchange:
         """Whether the model called the rule tool."""
         return bool(self.desk.consultations)
 
+    def begin_turn(self) -> None:
+        """Note the time at which a request goes out."""
+        self._turn_at, self._turn_began = now(), time.monotonic()
+
     def next_body(self) -> bytes:
         """The body of the next request to the upstream; begins a turn."""
-        self._turn_at, self._turn_began = now(), time.monotonic()
+        self.begin_turn()
         if self.offer is None:
             return self.asked.raw
         body = {**self.asked.body, "messages": self.messages}
-        return json.dumps(with_tool(body, self.offer.tool) if self._offering else body).encode()
+        return json.dumps(with_tool(body, self.offer.tool) if self.offering else body).encode()
 
     async def take(self, message: Message, finish_reason: Any, usage: Any, model: Any) -> Message | None:
         """Take in a reply: what of it the caller is shown, or None when it consulted and nothing else.
@@ -85,7 +89,7 @@ class Exchange:
             RulesError: when the rules cannot be consulted and the model is not to answer without them.
         """
         index = len(self.turns)
-        self._note_turn(finish_reason, usage, model)
+        self.note_turn(finish_reason, usage, model)
         if self.offer is None:
             return message
         entries = message.get("tool_calls")
@@ -99,7 +103,7 @@ class Exchange:
             shown["tool_calls"] = theirs
         if self.settings.hold:
             shown["content"] = None
-        if not self._offering:
+        if not self.offering:
             return shown
         taken = {entry.get("id") for entry in theirs} | _ids(self.messages)
         read = read_reply(
@@ -111,7 +115,7 @@ class Exchange:
         for call in read.calls:
             self.counters.consultations += 1
             answers[call.id] = await self.desk.answer(call, index)
-            self._note_rules_error()
+            self.note_rules_error()
         mended = iter(read.message["tool_calls"])
         calls = [next(mended) if _name(entry) == self.offer.name else entry for entry in entries]
         whole = echoed({**message, "tool_calls": calls})
@@ -125,10 +129,18 @@ class Exchange:
             return shown
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.messages += [whole, *results]
+        self.stop_offering_if_enough()
+        return None
+
+    def stop_offering_if_enough(self) -> None:
+        """Ask without the rule tool from here on, when the model has consulted enough or repeats itself."""
         most = self.settings.most_consultations
         if self.desk.asked >= most or self.desk.most_repetitions > 1 or len(self.turns) > most + 1:
-            self._offering = False
-        return None
+            self.offering = False
+
+    def logged(self) -> list[Message]:
+        """The conversation in the form of an episode's messages, without the reply that was shown last."""
+        return [*(message for message in self.messages if isinstance(message, dict)), *self.half_turn]
 
     def rules_failed(self, error: RulesError) -> None:
         """Note that the rules could not be asked."""
@@ -159,7 +171,8 @@ class Exchange:
             said["x-ascl-rules-error"] = self.error.type
         return said
 
-    def _note_turn(self, finish_reason: Any, usage: Any, model: Any) -> None:
+    def note_turn(self, finish_reason: Any, usage: Any, model: Any) -> None:
+        """Record that the model answered."""
         self.model = model if isinstance(model, str) else self.model
         self.turns.append(
             Turn(
@@ -172,7 +185,8 @@ class Exchange:
             )
         )
 
-    def _note_rules_error(self) -> None:
+    def note_rules_error(self) -> None:
+        """Record that the rules could not be asked, if that is so."""
         failed = self.desk.last_failure
         if failed is not None and self.error is None:
             self.rules_failed(failed)

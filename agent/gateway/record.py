@@ -20,7 +20,7 @@ POLICY = "gateway"
 def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> Episode:
     """The conversation with its hidden turns; `reply` is what the caller was shown, None for nothing."""
     body = exchange.asked.body
-    messages = [message for message in exchange.messages if isinstance(message, dict)]
+    messages = exchange.logged()
     prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
@@ -48,7 +48,7 @@ def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReaso
         prompt_digest=text_digest(system),
         source="gateway",
         limits=Limits(consultations=exchange.settings.most_consultations),
-        messages=[*messages, *(exchange.half_turn or ([reply] if reply else []))],
+        messages=[*messages, *([reply] if reply and not exchange.half_turn else [])],
         tools=tools,
         turns=exchange.turns,
         consultations=exchange.desk.consultations,

@@ -109,6 +109,7 @@ class ScriptedEndpoint:
         self._lock = threading.Lock()
         routes = [
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
+            Route("/v1/responses", self._complete, methods=["POST"]),
             Route("/v1/models", self._models),
         ]
         self._served = Served(Starlette(routes=routes), port)
