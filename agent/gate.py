@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-_LOWERED = 0.7
-"""What remains of the number when it is lowered."""
+_LOWERED = (0.5, 0.95)
+"""What remains of the number at least and at most when it is lowered."""
 _PAUSE = 1.0
 """Seconds between two lowerings."""
 _NEAR = 0.9
@@ -39,6 +39,7 @@ class Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._lowered_at = -math.inf
         self._refused_at = 0.0
+        self._granted = self._refused = 0
 
     async def __aenter__(self) -> None:
         """Wait for a place."""
@@ -63,6 +64,7 @@ class Gate:
 
     def granted(self) -> None:
         """A request was answered."""
+        self._granted += 1
         if self.limit is not None:
             near = self.limit > _NEAR * self._refused_at
             self.limit += (_CAREFUL if near else 1.0) / self.limit
@@ -71,12 +73,16 @@ class Gate:
     def refused(self, sent_at: float) -> None:
         """A request that was sent at this time of the clock was too much."""
         now = self.clock()
+        self._refused += 1
         # What was sent before the last lowering says nothing about the number since then.
         if sent_at < self._lowered_at or now - self._lowered_at < _PAUSE:
             return
         self._lowered_at = now
         self._refused_at = self._under_way if self.limit is None else self.limit
-        self.limit = max(1.0, self._refused_at * _LOWERED)
+        # By the share that was refused since the last lowering: a little too much is lowered a little.
+        share = self._granted / (self._granted + self._refused)
+        self.limit = max(1.0, self._refused_at * min(max(share, _LOWERED[0]), _LOWERED[1]))
+        self._granted = self._refused = 0
 
     def _is_full(self) -> bool:
         return self.limit is not None and self._under_way >= int(self.limit)

@@ -171,14 +171,14 @@ def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_se
     assert asyncio.run(crowd(40, refuse=False)) == 40
     assert gate.limit is None
     asyncio.run(crowd(40, refuse=True))
-    assert gate.limit == pytest.approx(28)
+    assert gate.limit == pytest.approx(38)
     asyncio.run(crowd(40, refuse=True))
-    assert gate.limit == pytest.approx(28)
+    assert gate.limit == pytest.approx(38)
     now = 1.5
-    assert asyncio.run(crowd(60, refuse=True)) == 28
-    assert gate.limit == pytest.approx(0.7 * 28)
+    assert asyncio.run(crowd(60, refuse=True)) == 38
+    assert gate.limit == pytest.approx(19)
     now = 3.0
-    assert asyncio.run(crowd(200, refuse=False)) <= gate.limit < 28
+    assert asyncio.run(crowd(200, refuse=False)) <= gate.limit < 38
     assert gate.limit > 20
 
 
@@ -189,9 +189,9 @@ def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() ->
     gate.refused(4.0)
     now = 8.0
     gate.refused(4.5)
-    assert gate.limit == pytest.approx(7)
+    assert gate.limit == pytest.approx(5)
     gate.refused(6.0)
-    assert gate.limit == pytest.approx(4.9)
+    assert gate.limit == pytest.approx(2.5)
 
 
 def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
