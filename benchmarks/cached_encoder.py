@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CachedEncoder:
-    """Vectors from a file where they are known, else from the encoder. The file holds no text, only digests."""
+    """Vectors from a file where they are known, else from the encoder. The file holds no text"""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self._encoder = encoder

@@ -3,9 +3,9 @@ nothing applies.
 
     python -m benchmarks.retrieval_quality --data DATA --map DATA/label_map.json [--rules rules] [--json]
 
-DATA holds JSON Lines files, one a source, with `id`, `source`, `prompt`, `kind` and `category`. The map gives
-for a source and a label the categories of the rulebook that count as right (null: the label implies none; `*`:
-any label). Every prompt goes through the rule service itself: its windows, its search, its threshold.
+DATA holds JSON Lines files, one a source, with `id`, `source`, `prompt`, `kind` and `category`. The map
+gives for a source and a label the categories of the rulebook that count as right (null: the label implies
+none; `*`: any label). Every prompt goes through the rule service itself: its windows, its search, its threshold.
 
 Hits are counted on the three rules that a consultation returns. At the threshold an answer without rules is a
 miss, since that is what a user gets; `without threshold` shows what the ranking alone can do.
@@ -121,7 +121,7 @@ def carries_answer(answer: ConsultResponse) -> bool:
 
 
 def fits_benign(answer: ConsultResponse) -> bool:
-    """No rule, or one that says how to answer: of the look-alikes, or an `answer` rule of the top category."""
+    """No rule, or one that says what is fine: a look-alike, or an `answer` rule of the top category."""
     return (
         not answer.rules
         or any(rule.category == LOOKALIKES for rule in answer.rules)
