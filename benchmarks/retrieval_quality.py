@@ -5,7 +5,7 @@ nothing applies.
 
 DATA holds JSON Lines files, one a source, with `id`, `source`, `prompt`, `kind` and `category`. The map
 gives for a source and a label the categories of the rulebook that count as right (null: the label implies
-none; `*`: any label). Every prompt goes through the rule service itself: its windows, its search, its threshold.
+none; `*`: any label). Every prompt goes through the rule service itself: its windows, search and threshold.
 
 Hits are counted on the three rules that a consultation returns. At the threshold an answer without rules is a
 miss, since that is what a user gets; `without threshold` shows what the ranking alone can do.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,17 +28,17 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.cached_encoder import CachedEncoder
+from rule_server.calibrate import wilson
 from rule_server.errors import RuleServiceError
 from rule_server.prepare import Prepared, prepare
-from rule_server.schemas import ConsultRequest, ConsultResponse
+from rule_server.schemas import LONGEST, ConsultRequest, ConsultResponse
 from rule_server.service import RuleService
 from rule_server.settings import load_settings
 
 TOP_K = 3
-LONGEST = 4000  # characters that a consultation may have; of a longer prompt the beginning is asked
 SKIPPED = ("xstest_responses",)  # answers to prompts of another source
 LOOKALIKES = "benign-lookalikes"
-ALWAYS = -1e9  # a threshold that every rule reaches
+ALWAYS = -2.0  # a threshold that every rule reaches
 
 Row = dict[str, Any]
 Map = dict[str, dict[str, list[str] | None]]
@@ -92,17 +91,6 @@ def acceptable(row: Row, labels: Map) -> frozenset[str] | None:
     return right or None
 
 
-def wilson(hits: int, count: int) -> tuple[float, float, float]:
-    """Share, and its 95 % Wilson interval."""
-    if not count:
-        return math.nan, math.nan, math.nan
-    z = 1.959964
-    share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return share, max(0.0, middle - half), min(1.0, middle + half)
-
-
 def rate(flags: Iterable[bool]) -> dict[str, float | int]:
     """A share with its interval and the number of prompts."""
     seen = list(flags)
@@ -143,6 +131,7 @@ async def ask_all(service: RuleService, everything: RuleService, rows: Sequence[
         await service.warm()
         await everything.warm()
         for row in track(rows, "asking", console=Console(stderr=True), transient=True):
+            # Of a prompt that is longer than a consultation may be, the beginning is asked.
             request = ConsultRequest(situation=row["prompt"][:LONGEST] or " ", top_k=TOP_K)
             asked.append(Asked(row, await service.consult(request), await everything.consult(request)))
     return asked

@@ -109,5 +109,6 @@ def _embed(
 
     before = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
     known = before.vectors_by_text() if before is not None else {}
+    calibration = before.calibration if before is not None else None
     say(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
-    return RuleIndex.build(rulebook, encoder, known)
+    return RuleIndex.build(rulebook, encoder, known, calibration)
