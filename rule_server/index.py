@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # docs/retrieval-log.md. Neighbouring values do as well.
 WIDTH = 0.1
 """Of the soft mean over a rule's or a category's texts: near texts count, far ones hardly."""
-ORDINARY_WIDTH = 0.05
+ORDINARY_WIDTH = 0.06
 """The same for everyday requests, which have less in common."""
 CATEGORY_SHARE = 0.75
 """How much of a score is the category's; the rest is the rule's own."""
