@@ -4,7 +4,7 @@
 
 Takes prompts evenly from every source in DATA, embeds them and the rulebook's texts by both, and reports the
 least cosine between the two vectors of a prompt, and how often the five nearest texts are the same, in order.
-Two texts whose cosines differ by less than 1e-6 may change places: that is below what either computes exactly.
+Two texts whose cosines differ by less than 1e-6 may change places: neither computes them more exactly.
 Ends with code 1 when a target is missed.
 """
 
@@ -32,7 +32,7 @@ LEAST_COSINE, TOP, TIE = 0.9999, 5, 1e-6
 
 
 def spread(rows: list[dict[str, Any]], count: int) -> list[str]:
-    """So many prompts, as many from each source as can be, in a fixed order; long ones by their first window."""
+    """So many prompts, evenly from each source, in a fixed order; of a long one the first window."""
     sources = sorted({row["source"] for row in rows})
     queues = [[row["prompt"] for row in rows if row["source"] == source] for source in sources]
     chosen: list[str] = []
