@@ -84,7 +84,7 @@ def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> Non
         (("cyber/malware.md", "---\na: &x 1\nb: *x\n---\n"), "an alias is not allowed"),
         (("cyber/malware.md", "---\nid: a\nid: b\n---\n"), "the key `id` stands twice"),
         (("cyber/malware.md", "---\n- a\n---\n"), "not a list of `key: value` lines"),
-        (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "could not determine"),
+        (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "a tag is not allowed"),
         (("cyber/malware.md", f"---\na: {'[' * 5000}\n---\n"), "the YAML cannot be read"),
         (("cyber/malware.md", "x" * (MAX_FILE + 1)), "larger than 64 KiB; shorten it or split it"),
         (("cyber/other-name.md", rule()[1]), "`id` is 'cyber.malware'; write cyber.other-name"),
