@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rule_server.encoder import Encoder, Vectors
     from rule_server.settings import Settings
 
 Rules = Annotated[
@@ -71,3 +72,26 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True, disable=total < 100) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, advance=done)
+
+
+class WithProgress:
+    """An encoder that shows how far it is with many texts."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (len(texts), dimension)."""
+        import numpy as np
+
+        step = 64
+        with progress("embedding", len(texts)) as advance:
+            parts = []
+            for start in range(0, max(len(texts), 1), step):
+                parts.append(self._encoder.encode(texts[start : start + step]))
+                advance(step)
+        return np.concatenate(parts)

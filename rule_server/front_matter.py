@@ -21,7 +21,8 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.get_mark()
             raise yaml.constructor.ConstructorError(None, None, "an alias is not allowed", mark)
-        if getattr(self.peek_event(), "tag", None) is not None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
             mark = self.get_mark()
             raise yaml.constructor.ConstructorError(None, None, "a tag is not allowed", mark)
         return super().compose_node(parent, index)

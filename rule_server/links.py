@@ -42,6 +42,8 @@ def _fault(
     target: str, rule: Rule, known: Mapping[str, Rule], files: Mapping[tuple[str, str], str]
 ) -> str | None:
     """Why a link leads nowhere, or None. Nothing is opened: files are those that were read as rules."""
+    if target.removeprefix("rules://") in known:
+        return None
     if "://" in target or target.startswith("mailto:"):
         try:
             parts = urlsplit(target)
@@ -50,8 +52,6 @@ def _fault(
         except ValueError:
             good = False
         return None if good else "is no web address"
-    if target.removeprefix("rules://") in known:
-        return None
     path = target.partition("#")[0]
     if path.endswith(".md"):
         parts_of_path: list[str] = [] if path.startswith("/") else [rule.category]

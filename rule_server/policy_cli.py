@@ -12,6 +12,7 @@ from rule_server.cli_options import (
     ArtefactDir,
     AsJson,
     Rules,
+    WithProgress,
     print_json,
     print_table,
     progress,
@@ -130,8 +131,8 @@ def diff(
         from rule_server.replay import replay
 
         encoder = open_encoder(settings, say)
-        say("embedding what is new in the two rulebooks")
-        indexes = [index_for(book, Artefact(settings.artefact), encoder) for book in (old, new)]
+        store = Artefact(settings.artefact)
+        indexes = [index_for(book, store, WithProgress(encoder)) for book in (old, new)]
         with progress("asking both", len(asked)) as advance:
             answers = replay(indexes, encoder, settings, [question.text for question in asked], advance)
         changed = changed_answers(asked, *answers)
@@ -199,6 +200,7 @@ def owners(
 
     book = _followed(settings)
     late = overdue_rules(book, datetime.datetime.now(datetime.UTC).date())
+    listed: list[dict[str, str | int]]
     if overdue:
         listed = [
             {"id": rule.id, "lang": rule.lang, "owner": rule.owner, "review_by": str(rule.review_by)}
@@ -335,7 +337,7 @@ def _search_check(settings: Settings) -> Search | None:
         from rule_server.kept import index_for
         from rule_server.search_check import check_search
 
-        return check_search(index_for(book, store, encoder), encoder, files)
+        return check_search(index_for(book, store, WithProgress(encoder)), encoder, files)
 
     return search
 

@@ -205,6 +205,7 @@ def _merged(read: Sequence[_Layer]) -> Reading:
         files |= {(name, ""): f"{layer.prefix}{name}/{CATEGORY_FILE}" for name in layer.categories}
         for id, lang in layer.rules:
             files[id, lang] = f"{layer.prefix}{id.replace('.', '/')}{'.' + lang if lang else ''}.md"
+    for layer in read:
         for name in layer.uncategorised:
             if name not in categories:
                 hint = " (or `extends: ascl-core` in rulebook.yaml)" if len(read) == 1 else ""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rule_server.encoder import Encoder, Vectors
 
 NEAR = 0.88
-"""Cosine of the mean vectors of two rules' queries from which they are about the same; of 177 rules that people
-hold apart, the nearest two are at 0.80."""
+"""Cosine of the mean vectors of two rules' queries from which they are about the same; of 177 rules of ours
+that people hold apart, the nearest two are at 0.80."""
 
 
 def check_search(index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, str], str]) -> list[Problem]:

@@ -106,11 +106,11 @@ def _unpack(at: Path, listed: bytes, folder: Path, spec: str) -> None:
         raise RulebookError(f"{spec}: git cannot read the files of this revision; run `git fsck`")
     for _, path in wanted:
         header, _, contents = contents.partition(b"\n")
-        size = int(header.split()[2])
+        length = int(header.split()[2])
         target = folder / path
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(contents[:size])
-        contents = contents[size + 1 :]
+        target.write_bytes(contents[:length])
+        contents = contents[length + 1 :]
 
 
 def _git(at: Path, *arguments: str, feed: bytes | None = None) -> bytes | None:
