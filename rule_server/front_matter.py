@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 FENCE = "---"
+MAX_DEPTH = 20
+"""A rule nests three deep; a hostile file would nest until Python's stack ends."""
 
 
 class FrontMatterError(ValueError):
@@ -17,6 +19,8 @@ class FrontMatterError(ValueError):
 class _Loader(yaml.SafeLoader):
     """YAML's plain types alone: no tags, no aliases (they multiply), no repeated keys (the last wins)."""
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.get_mark()
@@ -25,7 +29,13 @@ class _Loader(yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             mark = self.get_mark()
             raise yaml.constructor.ConstructorError(None, None, "a tag is not allowed", mark)
-        return super().compose_node(parent, index)
+        if self._depth >= MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, "it is nested too deeply", self.get_mark())
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

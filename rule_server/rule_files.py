@@ -122,10 +122,10 @@ def read_folders(
                 if folder != packaged_rules()
                 else f"{found[-1]} extends our rules, but this installation has none in {folder}"
             )
-    names = [folder.name for folder in found]
+    names = [folder.resolve().name for folder in found]
     read = []
-    for folder in found:
-        name = folder.name if names.count(folder.name) == 1 else str(folder)
+    for folder, own in zip(found, names, strict=True):
+        name = own if names.count(own) == 1 else str(folder)
         prefix = f"{name}/" if always_prefix or len(found) > 1 else ""
         read.append(_read(folder, prefix, variables or {}))
     return _merged(read)

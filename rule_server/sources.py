@@ -44,7 +44,7 @@ def open_source(
         RulebookError: when it is none of these, or cannot be served.
         ArtefactError: when the artefact is damaged.
     """
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         return Source(spec, "folder", load_rulebook(Path(spec), variables))
     if _DIGEST.fullmatch(spec):
         if any(kept.digest.startswith(spec.lower()) for kept in kept_rulebooks(artefact)):
