@@ -112,7 +112,7 @@ def diff(
     """What changed from rulebook A to rulebook B, and which questions would now get other rules.
 
     Each is a folder, the digest (or its beginning) of a rulebook that was built, or a git revision: `HEAD~1`
-    of the rules folder, `HEAD~1:path` of another.
+    of the folder on the other side (else of --rules, else of `rules`), `HEAD~1:path` of another.
 
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
@@ -121,7 +121,9 @@ def diff(
     from rule_server.question_file import read_questions
 
     asked, bad = read_questions(questions or [])
-    old, new = _open(before, settings), _open(after, settings)
+    folders = [Path(spec) for spec in (before, after) if spec and Path(spec).is_dir()]
+    beside = folders[0] if len(folders) == 1 and not rules else None
+    old, new = _open(before, settings, beside), _open(after, settings, beside)
     difference = diff_rulebooks(old, new)
     changed: list[ChangedAnswer] = []
     if asked:
@@ -270,15 +272,15 @@ def _row(kept: Kept) -> tuple[str, ...]:
     return mark, kept.digest[:12], kept.name, kept.version, str(kept.rules), kept.built, published
 
 
-def _open(spec: str, settings: Settings) -> Rulebook:
-    """The rulebook that a folder, digest or revision names."""
+def _open(spec: str, settings: Settings, beside: Path | None = None) -> Rulebook:
+    """The rulebook that a folder, digest or revision (of the folder `beside`) names."""
     from rule_server.artefact import Artefact
     from rule_server.settings import packaged_rules
     from rule_server.sources import open_source
 
     here = Path("rules")
     usual = here if (here / "rulebook.yaml").is_file() else packaged_rules()
-    rules = settings.dir[-1] if settings.dir else usual
+    rules = beside or (settings.dir[-1] if settings.dir else usual)
     return open_source(spec, Artefact(settings.artefact), rules, settings.variables).rulebook
 
 

@@ -66,7 +66,7 @@ def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str
     if not at.is_dir():
         raise RulebookError(f"{neither}, and {at} is no folder to look up a git revision in")
     if _git(at, "rev-parse", "--show-prefix") is None:
-        raise RulebookError(f"{neither}, and {at} is in no git repository to look for such a revision")
+        raise RulebookError(f"{neither}, and {at} is in no git repository; write {spec}:rules inside of one")
     if _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") is None:
         raise RulebookError(f"{neither}, and no revision of the git repository around {at}: correct its name")
     tree = _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", name)

@@ -111,7 +111,7 @@ def test_what_names_nothing_is_refused_in_a_sentence(
 
 
 def test_outside_of_a_repository_a_revision_is_refused(old: Path, tmp_path: Path) -> None:
-    with pytest.raises(RulebookError, match="is in no git repository to look for such a revision"):
+    with pytest.raises(RulebookError, match="is in no git repository; write HEAD:rules inside of one"):
         open_here("HEAD", old, tmp_path)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rule_server.artefact import Artefact
 from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.rule_server.test_diff import commit
 from tests.rule_server.test_rules_cli import cli, refused
 from tests.rule_server.test_stats import jsonl
 
@@ -226,3 +227,13 @@ def test_edits_do_not_drive_out_what_was_published(tmp_path: Path, rules: Path, 
     kept = {path.name for path in (artefact / "rulebooks").iterdir()}
     assert published.rulebook in kept
     assert len(kept) == 12  # ten edits, this one, and the one that the fixture published
+
+
+def test_a_revision_beside_a_folder_is_of_that_folder(tmp_path: Path) -> None:
+    rules = write_rulebook(tmp_path / "repo" / "rules", rule("cyber.a", stance="answer"))
+    commit(rules)
+    write_rulebook(rules, rule("cyber.b"))
+    report = asked("diff", "HEAD", rules, "--artefact", tmp_path / "none")
+    assert [entry["id"] for entry in report["rules"]["added"]] == ["cyber.b"]
+    assert report["a"]["spec"] == "HEAD"
+    assert "questions" not in report
