@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def check_search(index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, s
     problems = []
     for rule in rules:
         for query in rule.queries:
-            first = index.search(vectors[query][None], top_k=1, threshold=-1.0)[0].rule
+            first = index.search(vectors[query][None], top_k=1, threshold=-math.inf)[0].rule
             if first.id != rule.id:
                 problem = f"its own query {query!r} finds {first.id} first"
                 fix = "reword the query, or move it to the rule that it is about"
