@@ -75,19 +75,18 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class WithProgress:
-    """An encoder that shows how far it is with many texts."""
+    """An encoder that is opened when it is first needed, and shows how far it is with many texts."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    @property
-    def fingerprint(self) -> str:
-        return self._encoder.fingerprint
+    def __init__(self, fingerprint: str, open_it: Callable[[], Encoder]) -> None:
+        self.fingerprint = fingerprint
+        self._open = open_it
+        self._encoder: Encoder | None = None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension)."""
+        """Vectors (len(texts), dimension). Raises what opening raises."""
         import numpy as np
 
+        self._encoder = self._encoder or self._open()
         step = 64
         with progress("embedding", len(texts)) as advance:
             parts = []

@@ -100,12 +100,12 @@ def roll_back(artefact: Artefact, prefix: str) -> Kept:
     """Make an earlier rulebook the one that is served where no rules folder is named.
 
     Raises:
-        ArtefactError: when it is not kept, damaged, or its encoder is gone.
+        ArtefactError: when it is not kept, is damaged, or cannot be searched any more.
     """
     kept = find_kept(artefact, prefix)
     if not artefact.has_encoder(kept.encoder) or artefact.index(kept.digest, kept.encoder) is None:
         raise ArtefactError(
-            f"the encoder that {kept.digest[:12]} was built with is gone: build those rules again"
+            f"{kept.digest[:12]} was built with an encoder or a version that is gone: build those rules again"
         )
     artefact.point(Current(kept.encoder, kept.digest, own_rules=False))
     os.utime(artefact.folder / "rulebooks" / kept.digest)  # it is among the newest again, so it stays

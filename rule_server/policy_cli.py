@@ -134,7 +134,8 @@ def diff(
 
         encoder = open_encoder(settings, say)
         store = Artefact(settings.artefact)
-        indexes = [index_for(book, store, WithProgress(encoder)) for book in (old, new)]
+        shown = WithProgress(encoder.fingerprint, lambda: encoder)
+        indexes = [index_for(book, store, shown) for book in (old, new)]
         with progress("asking both", len(asked)) as advance:
             answers = replay(indexes, encoder, settings, [question.text for question in asked], advance)
         changed = changed_answers(asked, *answers)
@@ -321,25 +322,26 @@ def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Ruleboo
 def _search_check(settings: Settings) -> Search | None:
     """What looks for problems by vectors; None, with a word to the user, when there is no encoder."""
     from rule_server.artefact import Artefact
-    from rule_server.errors import ArtefactError, EncoderError
+    from rule_server.errors import ArtefactError
 
     store = Artefact(settings.artefact)
     skipped = "skipped: whether every rule is found by its own queries, and rules that are asked for alike"
     try:
         current = store.current()
-        if current is None:
-            say(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
-            return None
-        encoder = store.encoder(current.encoder, settings.threads)
-    except (ArtefactError, EncoderError) as error:
+    except ArtefactError as error:
         say(f"{skipped} ({error})")
         return None
+    if current is None or not store.has_encoder(current.encoder):
+        say(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
+        return None
+    fingerprint = current.encoder
+    encoder = WithProgress(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
 
     def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
         from rule_server.kept import index_for
         from rule_server.search_check import check_search
 
-        return check_search(index_for(book, store, WithProgress(encoder)), encoder, files)
+        return check_search(index_for(book, store, encoder), encoder, files)
 
     return search
 

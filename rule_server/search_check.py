@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,14 +25,14 @@ def check_search(index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, s
     """
     rules = list(index.rulebook.served.values())
     vectors = _vectors(index, encoder, [query for rule in rules for query in rule.queries])
+    asked = [(rule, query) for rule in rules for query in rule.queries]
+    nearest = index.nearest(np.stack([vectors[query] for _, query in asked]))
     problems = []
-    for rule in rules:
-        for query in rule.queries:
-            first = index.search(vectors[query][None], top_k=1, threshold=-math.inf)[0].rule
-            if first.id != rule.id:
-                problem = f"its own query {query!r} finds {first.id} first"
-                fix = "reword the query, or move it to the rule that it is about"
-                problems.append(Problem.of(files[rule.id, ""], problem, fix))
+    for (rule, query), first in zip(asked, nearest, strict=True):
+        if first.id != rule.id:
+            problem = f"its own query {query!r} finds {first.id} first"
+            fix = "reword the query, or move it to the rule that it is about"
+            problems.append(Problem.of(files[rule.id, ""], problem, fix))
     return problems + _near(index, vectors, files)
 
 
