@@ -185,37 +185,17 @@ def test_a_variable_that_is_not_filled_is_a_problem(tmp_path: Path) -> None:
 def test_a_rule_that_its_own_query_does_not_find_first_is_a_problem(
     tmp_path: Path, encoder: OnnxEncoder
 ) -> None:
-    about_bread = [
-        "bake bread at home",
-        "why does my dough not rise",
-        "sourdough starter",
-        "rye bread recipe",
-    ]
-    about_bikes = [
-        "fix a flat bicycle tyre",
-        "adjust bicycle brakes",
-        "oil a bike chain",
-        "true a bike wheel",
-    ]
+    bread = [f"{how} bread at home" for how in ("bake", "baking", "how to bake", "I bake", "we are baking")]
+    bikes = ["fix a flat tyre", "adjust bicycle brakes", "oil a bike chain", "true a bike wheel"]
     folder = write_rulebook(
         tmp_path,
+        rule("home.bread", stance="answer", title="Baking bread", applies_when="At home.", queries=bread),
         rule(
-            "home.bread",
-            stance="answer",
-            title="Baking bread",
-            applies_when="Someone bakes bread.",
-            queries=[*about_bread, "flour for bread"],
-        ),
-        rule(
-            "home.bicycles",
-            stance="answer",
-            title="Repairing bicycles",
-            applies_when="Someone repairs a bicycle.",
-            queries=[*about_bikes, "which bread is best for baking at home"],
+            "home.bicycles", stance="answer", title="Bicycles", queries=[*bikes, "when I bake bread at home"]
         ),
     )
     assert found(folder, search=search_with(encoder)) == [
-        "home/bicycles.md: its own query 'which bread is best for baking at home' finds home.bread first; "
+        "home/bicycles.md: its own query 'when I bake bread at home' finds home.bread first; "
         "reword the query, or move it to the rule that it is about"
     ]
 
