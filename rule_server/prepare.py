@@ -91,13 +91,13 @@ def keep(artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None)
 def _encoder(artefact: Artefact, current: Current | None, settings: Settings, say: Say) -> Encoder:
     if current is not None:
         encoder = artefact.encoder(current.encoder, settings.threads)
-        if settings.model is None or settings.model == encoder.model:
+        if settings.model is None or (settings.model, settings.prefix) == (encoder.model, encoder.prefix):
             return encoder
     from rule_server.export import export_encoder
 
     say(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:
-        return export_encoder(artefact, settings.model, settings.threads)
+        return export_encoder(artefact, settings.model, settings.threads, settings.prefix)
     except EncoderError as error:
         raise EncoderError(f"there is no usable encoder in {artefact.folder}: {error}") from None
 

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """Folder of the index artefact: the encoder and the rulebooks' vectors."""
     model: str | None = None
     """Folder or hub name of the embedding model; None: all-MiniLM-L6-v2."""
+    prefix: str = Field("", max_length=200)
+    """Put before every text, where the model was trained so (`query: ` for the E5 family)."""
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More than the cores at hand makes every request slower."""
     host: str = "127.0.0.1"
