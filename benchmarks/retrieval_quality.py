@@ -270,7 +270,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     labels: Map = json.loads(options.map.read_text(encoding="utf-8"))["map"]
     rows = read_rows(options.data)
     settings = load_settings(
-        dir=options.rules,
+        dir=[options.rules] if options.rules else None,
         artefact=options.artefact,
         model=options.model,
         threshold=options.threshold,
@@ -279,7 +279,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     prepared = prepare(settings, lambda message: print(message, file=sys.stderr))
     encoder = CachedEncoder(prepared.encoder, options.artefact.parent)
-    remembered = Prepared(encoder, prepared.index, None)
+    remembered = Prepared(encoder, prepared.index, ())
     service = RuleService(remembered, settings)
     everything = RuleService(remembered, settings.model_copy(update={"threshold": ALWAYS}))
     try:

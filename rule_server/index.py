@@ -34,6 +34,8 @@ SIZE_SHARE = 0.3
 """How much a category of many texts is favoured: 0, not at all; 1, its texts are summed, not averaged."""
 REACH = 0.05
 """How far below the threshold a rule may lie that comes along with one which reaches it."""
+AT_ONCE = 256
+"""Questions scored together, to bound memory."""
 SCORING = 1
 """Raise it when the same vectors get other scores: an older calibration then no longer counts."""
 
@@ -162,11 +164,22 @@ class RuleIndex:
             chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
+    def nearest(self, questions: Vectors) -> list[Rule]:
+        """What `search` puts first for each question, (questions, dimension), however far it is."""
+        parts = [questions[at : at + AT_ONCE] for at in range(0, len(questions), AT_ONCE)]
+        return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
+
     def scores(self, question: Vectors) -> Floats:
         """Score of every rule, (rules,), in the order of the rulebook; of several windows the best counts."""
+        return np.asarray(self._scores(question).max(axis=0))
+
+    def _scores(self, questions: Vectors) -> Floats:
+        """(questions, rules)."""
+        if not self._rules:
+            return np.empty((len(questions), 0))
         # Every text has a part in the score, so nothing is gained by looking up the nearest ones first.
         cosines = faiss.pairwise_distances(
-            np.ascontiguousarray(question, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
+            np.ascontiguousarray(questions, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
         ).astype(np.float64)
         rows = len(self.vectors) - self._ordinary.rows
         sums = self._own.sums(np.exp(cosines[:, :rows] / WIDTH))
@@ -175,7 +188,7 @@ class RuleIndex:
         everyday = self._ordinary.sums(np.exp(cosines[:, rows:] / ORDINARY_WIDTH)) / self._ordinary.sizes
         floor = ORDINARY_WIDTH * np.log(everyday.max(axis=1, keepdims=True))
         scores = CATEGORY_SHARE * whole[:, self._whole.of] + (1 - CATEGORY_SHARE) * own - floor
-        return np.asarray(np.maximum.reduceat(scores.max(axis=0), self._rule))
+        return np.asarray(np.maximum.reduceat(scores, self._rule, axis=1))
 
 
 class _Groups:
@@ -187,7 +200,7 @@ class _Groups:
         self._starts = np.cumsum([0, *sizes])[:-1]
 
     def sums(self, values: Floats) -> Floats:
-        """(windows, columns) -> (windows, groups)."""
+        """(questions, columns) -> (questions, groups)."""
         return np.asarray(np.add.reduceat(values, self._starts, axis=1))
 
 
@@ -206,7 +219,7 @@ class _Union:
         """A category may be broad; what is usual is so in its own language."""
 
     def sums(self, values: Floats) -> Floats:
-        """(windows, groups) -> (windows, unions)."""
+        """(questions, groups) -> (questions, unions)."""
         return np.asarray(values @ self._member)
 
 
