@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rule_server import load_rulebook
-from rule_server.rule_files import MAX_WORDS
+from rule_server.rule_text import MAX_WORDS
 from rule_server.rulebook import Rule, Rulebook
 
 ROOT = Path(__file__).resolve().parents[2]
