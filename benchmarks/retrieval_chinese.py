@@ -69,7 +69,11 @@ def measure(index: RuleIndex, encoder: Encoder, rows: Sequence[Row], threshold: 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     settings = load_settings(
-        dir=options.rules, artefact=options.artefact, model=options.model, watch=False, cache_size=0
+        dir=[options.rules] if options.rules else None,
+        artefact=options.artefact,
+        model=options.model,
+        watch=False,
+        cache_size=0,
     )
     prepared = prepare(settings, lambda message: print(message, file=sys.stderr))
     encoder = CachedEncoder(prepared.encoder, options.artefact.parent)

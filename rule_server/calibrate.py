@@ -29,7 +29,7 @@ FIND = ("harmful",)
 NOTHING = ("benign_plain", "math")
 MAX_LINE = 64 * 1024
 MAX_PROMPTS = 200_000
-BATCH = 256
+BATCH = 32
 
 Origin = Literal["set", "calibrated", "stale", "default"]
 
@@ -279,7 +279,7 @@ def _cross_validation(
 
 def _curve(scored: Sequence[Scored], steps: int = 60) -> list[dict[str, float]]:
     ranked = sorted(row.score for row in scored)
-    low, high = ranked[0], ranked[-1]
+    low, high = ranked[len(ranked) // 200], ranked[-1 - len(ranked) // 200]  # without far outliers
     points = []
     for step in range(steps + 1):
         threshold = low + (high - low) * step / steps

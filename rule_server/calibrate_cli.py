@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from rule_server.artefact import Artefact
 from rule_server.calibrate import (
@@ -24,6 +20,7 @@ from rule_server.calibrate import (
     score_all,
     threshold_of,
 )
+from rule_server.cli_options import print_json, print_table, progress
 from rule_server.prepare import Say, prepare
 from rule_server.settings import Settings
 
@@ -44,9 +41,8 @@ def measure(
     rows = read_labelled(files)
     prepared = prepare(settings, say)
     index = prepared.index
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("asking", total=len(rows))
-        scored = score_all(index, prepared.encoder, rows, lambda done: progress.advance(task, done))
+    with progress("asking", len(rows)) as advance:
+        scored = score_all(index, prepared.encoder, rows, advance)
     report = calibrate(scored, index, misses=misses, find=find or FIND, nothing=nothing or NOTHING)
     before = threshold_of(index, None)
     if not dry_run:
@@ -54,7 +50,7 @@ def measure(
     if plot_file is not None:
         plot(report, plot_file)
     if as_json:
-        typer.echo(json.dumps(report.as_dict() | {"before": _shown(before), "kept": not dry_run}, indent=1))
+        print_json(report.as_dict() | {"before": _shown(before), "kept": not dry_run})
     else:
         _print(report, before, kept=not dry_run)
     if settings.threshold is not None:
@@ -67,7 +63,7 @@ def show(settings: Settings, say: Say, *, as_json: bool) -> None:
     threshold = threshold_of(index, settings.threshold)
     if as_json:
         kept = asdict(index.calibration) if index.calibration is not None else None
-        typer.echo(json.dumps({"in_force": _shown(threshold), "calibration": kept}, indent=1))
+        print_json({"in_force": _shown(threshold), "calibration": kept})
         return
     typer.echo(f"threshold {threshold.value:.4f}: {threshold.note}")
     if index.calibration is not None:
@@ -80,28 +76,31 @@ def _shown(threshold: Threshold) -> dict[str, Any]:
 
 
 def _print(report: Report, before: Threshold, *, kept: bool) -> None:
-    console = Console()
     found = report.calibration
-    console.print(f"threshold {found.threshold:.4f}: {found.rule}", soft_wrap=True)
-    console.print(f"before: {before.value:.4f}, {before.note}", soft_wrap=True)
-    table = Table("kind", "source", "prompts", "find nothing", "95 % interval")
+    typer.echo(f"threshold {found.threshold:.4f}: {found.rule}")
+    typer.echo(f"before: {before.value:.4f}, {before.note}")
+    typer.echo("\nshare that finds nothing")
+    rows = [("kind", "source", "prompts", "share", "95 % interval")]
     for row in report.kinds:
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        table.add_row(row["kind"], row["source"], str(row["prompts"]), f"{row['nothing']:.3f}", interval)
-    console.print(table)
+        rows.append((row["kind"], row["source"], str(row["prompts"]), f"{row['nothing']:.3f}", interval))
+    print_table(rows)
     if report.cross_validation:
-        table = Table(
-            "left out", "threshold of the others", "must find: found nothing", "must not: found nothing"
-        )
+        typer.echo("\neach source at the threshold that the others give: share that finds nothing")
+        rows = [("source", "threshold", "must find", "must not", "")]
         for row in report.cross_validation:
-            shares = [
-                "-" if (share := row[f"must_{name}_found_nothing"]) is None else f"{share:.3f}"
-                for name in ("find", "nothing")
-            ]
-            table.add_row(row["source"], f"{row['threshold']:.4f}", *shares)
-        console.print(table)
-    table = Table("threshold", *found.nothing, title="share that finds nothing")
-    for point in report.curve[::5]:
-        table.add_row(f"{point['threshold']:.3f}", *(f"{point[kind]:.2f}" for kind in found.nothing))
-    console.print(table)
-    console.print("kept in the index" if kept else "nothing was kept")
+            shares = [row[f"must_{name}_found_nothing"] for name in ("find", "nothing")]
+            shown = ["-" if share is None else f"{share:.3f}" for share in shares]
+            rows.append((row["source"] or "(none)", f"{row['threshold']:.4f}", shown[0], shown[1], ""))
+        print_table(rows)
+    typer.echo("\nthe curve: share that finds nothing by threshold")
+    print_table(
+        [
+            ("threshold", *found.nothing),
+            *(
+                (f"{point['threshold']:.3f}", *(f"{point[kind]:.2f}" for kind in found.nothing))
+                for point in report.curve[::5]
+            ),
+        ]
+    )
+    typer.echo("\nkept in the index" if kept else "\nnothing was kept")
