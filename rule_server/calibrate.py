@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rule_server.encoder import Encoder
     from rule_server.index import RuleIndex
 
-DEFAULT_THRESHOLD = 0.05
+DEFAULT_THRESHOLD = 0.06
 """For a rulebook that was not calibrated. Chosen on our own rulebook: see docs/retrieval-log.md."""
 FIND = ("harmful",)
 NOTHING = ("benign_plain", "math")

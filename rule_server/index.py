@@ -65,7 +65,7 @@ def text_key(text: str) -> str:
 def entries(rulebook: Rulebook) -> list[tuple[str, str]]:
     """(rule id, text) of every vector, in the order of the index; everyday requests come last, with id ""."""
     ours = [(rule.id, text) for rule in _spoken(rulebook) for text in texts_of(rule)]
-    return [*ours, *(("", text) for texts in ordinary.requests().values() for text in texts)]
+    return [*ours, *(("", text) for text in ordinary.requests())]
 
 
 def _spoken(rulebook: Rulebook) -> list[Rule]:
@@ -108,7 +108,7 @@ class RuleIndex:
         self._own = _Groups([len(texts_of(rule)) for rule in spoken])
         self._whole = _Union([(rule.lang, rule.category) for rule in spoken], self._own.sizes)
         self._rule = _starts([rule.id for rule in spoken])
-        self._ordinary = _Groups([len(texts) for texts in ordinary.requests().values()])
+        self._everyday = len(ordinary.requests())
 
     @classmethod
     def build(
@@ -181,12 +181,12 @@ class RuleIndex:
         cosines = faiss.pairwise_distances(
             np.ascontiguousarray(questions, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
         ).astype(np.float64)
-        rows = len(self.vectors) - self._ordinary.rows
+        rows = len(self.vectors) - self._everyday
         sums = self._own.sums(np.exp(cosines[:, :rows] / WIDTH))
         own = WIDTH * np.log(sums / self._own.sizes)
         whole = WIDTH * np.log(self._whole.sums(sums) / self._whole.sizes * self._whole.weights)
-        everyday = self._ordinary.sums(np.exp(cosines[:, rows:] / ORDINARY_WIDTH)) / self._ordinary.sizes
-        floor = ORDINARY_WIDTH * np.log(everyday.max(axis=1, keepdims=True))
+        everyday = np.exp(cosines[:, rows:] / ORDINARY_WIDTH).mean(axis=1, keepdims=True)
+        floor = ORDINARY_WIDTH * np.log(everyday)
         scores = CATEGORY_SHARE * whole[:, self._whole.of] + (1 - CATEGORY_SHARE) * own - floor
         return np.asarray(np.maximum.reduceat(scores, self._rule, axis=1))
 
@@ -196,7 +196,6 @@ class _Groups:
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = np.array(sizes, np.float64)
-        self.rows = sum(sizes)
         self._starts = np.cumsum([0, *sizes])[:-1]
 
     def sums(self, values: Floats) -> Floats:

@@ -10,14 +10,11 @@ from rule_server.front_matter import parse_yaml
 
 
 @cache
-def requests() -> dict[str, list[str]]:
-    """The requests by language; "" is English, as the rules are. They stand in `ordinary.<lang>.yaml`."""
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("ordinary*.yaml")):
-        domains = parse_yaml(file.read_text(encoding="utf-8"))
-        lang = file.stem.partition(".")[2]
-        found[lang] = [" ".join(text.split()) for texts in domains.values() for text in texts]
-    return found
+def requests() -> tuple[str, ...]:
+    """The requests of `ordinary.yaml` (English) and `ordinary.<lang>.yaml`, in a fixed order."""
+    files = sorted(Path(__file__).parent.glob("ordinary*.yaml"))
+    domains = [parse_yaml(file.read_text(encoding="utf-8")) for file in files]
+    return tuple(" ".join(text.split()) for found in domains for texts in found.values() for text in texts)
 
 
 @cache
