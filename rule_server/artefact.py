@@ -2,7 +2,7 @@
 
     artefact.json             which encoder and which rulebook are current
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
-    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json
+    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; published (by `build`)
 
 Folders are written aside and renamed into place, so a reader finds a whole one or none.
 """
@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
+from rule_server import ordinary
+from rule_server.calibrate import Calibration
 from rule_server.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.errors import ArtefactError
 from rule_server.rulebook import Rulebook
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KEPT = 10
 """Rulebooks kept, newest first: every edit of a watched folder makes one."""
+KEPT_PUBLISHED = 50
+"""Rulebooks kept beside those because `ascl-rules build` made them: one can go back to them."""
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Current:
     rulebook: str
     """Digest."""
     own_rules: bool
-    """Built from our own rules; false when a rules folder was named."""
+    """Follow our own rules; false when a rules folder was named, or an earlier rulebook was gone back to."""
 
 
 class Artefact:
@@ -95,7 +100,7 @@ class Artefact:
         folder = self.folder / "rulebooks" / digest
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-            if manifest["encoder"] != fingerprint:
+            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != ordinary.digest():
                 return None
             raw = (folder / "vectors.npy").read_bytes()
             if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
@@ -103,16 +108,23 @@ class Artefact:
             rulebook = Rulebook.model_validate_json((folder / "rulebook.json").read_bytes())
             if rulebook.digest != digest:
                 raise ValueError("rulebook.json is not what was written")
-            return RuleIndex(rulebook, fingerprint, np.load(io.BytesIO(raw), allow_pickle=False))
+            measured = manifest.get("calibration")
+            calibration = Calibration(**measured) if measured is not None else None
+            vectors = np.load(io.BytesIO(raw), allow_pickle=False)
+            return RuleIndex(rulebook, fingerprint, vectors, calibration)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
             raise ArtefactError(
                 f"{folder} is damaged ({error}): remove it and run `ascl-rules build`"
             ) from None
 
-    def save(self, index: RuleIndex, *, own_rules: bool) -> None:
-        """Keep an index and make it current. Raises ArtefactError when the folder cannot be written."""
+    def save(self, index: RuleIndex, *, own_rules: bool, make_current: bool = True) -> None:
+        """Keep an index, and make it current unless told not to.
+
+        Raises:
+            ArtefactError: when the folder cannot be written.
+        """
         digest = index.rulebook.digest
         buffer = io.BytesIO()
         np.save(buffer, index.vectors, allow_pickle=False)
@@ -124,13 +136,35 @@ class Artefact:
             "version": index.rulebook.version,
             "rules": len(index.rulebook.served),
             "vectors": hashlib.sha256(raw).hexdigest(),
+            "ordinary": ordinary.digest(),
+            "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
         with self.new_folder(self.folder / "rulebooks" / digest, replace=True) as folder:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
             (folder / "vectors.npy").write_bytes(raw)
             (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        self.point(Current(index.fingerprint, digest, own_rules))
-        self._forget_old(digest)
+        if make_current:
+            self.point(Current(index.fingerprint, digest, own_rules))
+        current = self.current()
+        self._forget_old({digest, *([current.rulebook] if current else [])})
+
+    def publish(self, digest: str) -> None:
+        """Mark a kept rulebook as one to go back to. Raises ArtefactError when it cannot be written."""
+        try:
+            (self.folder / "rulebooks" / digest / PUBLISHED).touch()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def save_calibration(self, digest: str, calibration: Calibration) -> None:
+        """Keep a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""
+        path = self.folder / "rulebooks" / digest / MANIFEST_FILE
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)}
+            aside = path.with_suffix(".new")
+            aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            aside.replace(path)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def point(self, current: Current) -> None:
         """Make an encoder and a rulebook current. Raises ArtefactError."""
@@ -168,11 +202,13 @@ class Artefact:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _forget_old(self, current: str) -> None:
+    def _forget_old(self, kept: set[str]) -> None:
         folders = [path for path in (self.folder / "rulebooks").iterdir() if not path.name.startswith(".")]
         folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in folders[KEPT:]:
-            if path.name != current:
+        published = [path for path in folders if (path / PUBLISHED).exists()]
+        others = [path for path in folders if path not in published]
+        for path in others[KEPT:] + published[KEPT_PUBLISHED:]:
+            if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _unwritable(self, error: OSError) -> ArtefactError:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from rule_server.artefact import Artefact
 from rule_server.batching import Batcher
+from rule_server.calibrate import Threshold, threshold_of
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.index import Hit, RuleIndex
 from rule_server.prepare import Prepared, keep
-from rule_server.rule_files import load_rulebook
+from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
 from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
-
-WINDOW, OVERLAP = 800, 100
-"""Characters: the encoder reads about 1000, and what is delicate may stand at the end of a long text."""
 
 
 class RuleService:
@@ -34,7 +28,7 @@ class RuleService:
 
     def __init__(self, prepared: Prepared, settings: Settings) -> None:
         self.settings = settings
-        self.rules: Path | None = prepared.rules
+        self.rules = prepared.rules
         self.ready = False
         self.reload_error: str | None = None
         """Why the last edit is not served; None when it is."""
@@ -48,6 +42,11 @@ class RuleService:
     def rulebook(self) -> Rulebook:
         """The rulebook of the present snapshot."""
         return self._index.rulebook
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold in force and where it comes from."""
+        return threshold_of(self._index, self.settings.threshold)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,8 +85,8 @@ class RuleService:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        vectors = await self._batcher.encode(_windows(request.situation))
-        threshold = self.settings.threshold
+        vectors = await self._batcher.encode(windows(request.situation))
+        threshold = threshold_of(index, self.settings.threshold).value
         hits = index.search(vectors, top_k=top_k, threshold=threshold, categories=wanted)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
@@ -121,13 +120,14 @@ class RuleService:
 
     def _rebuilt(self) -> RuleIndex:
         """In a thread of its own: the present index when the rulebook has not changed, else the new one."""
-        if self.rules is None:
+        if not self.rules:
             return self._index
         rulebook = load_rulebook(self.rules, self.settings.variables)
         if rulebook.digest == self._index.rulebook.digest:
             return self._index
-        index = RuleIndex.build(rulebook, self._encoder, self._index.vectors_by_text())
-        keep(Artefact(self.settings.artefact), index, self.settings.dir is None, log.warning)
+        known, calibration = self._index.vectors_by_text(), self._index.calibration
+        index = RuleIndex.build(rulebook, self._encoder, known, calibration)
+        keep(Artefact(self.settings.artefact), index, not self.settings.dir, log.warning)
         return index
 
     async def warm(self) -> None:
@@ -142,23 +142,16 @@ class RuleService:
     async def _watch(self) -> None:
         from watchfiles import awatch
 
-        assert self.rules is not None
         try:
-            async for _ in awatch(self.rules, debounce=200, step=50):
-                await self.reload()
+            while True:
+                followed = layers(self.rules)  # an edit of rulebook.yaml may put our own rules beneath
+                async for _ in awatch(*followed, debounce=200, step=50):
+                    await self.reload()
+                    if layers(self.rules) != followed:
+                        break
         except Exception as error:  # the watcher's own: no inotify handles left, folder removed
             self.reload_error = f"edits are no longer followed: {error}"
             log.warning(self.reload_error)
-
-
-def _windows(text: str) -> list[str]:
-    """A long text in overlapping parts that the encoder reads whole, cut between words if possible."""
-    parts = []
-    while len(text) > WINDOW + OVERLAP:
-        parts.append(text[:WINDOW])
-        rest = text[WINDOW - OVERLAP :]
-        text = re.sub(r"^\S{0,50}\s", "", rest)
-    return [*parts, text]
 
 
 def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:

@@ -37,12 +37,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ASCL_RULES_", extra="forbid", frozen=True)
 
-    dir: Path | None = None
-    """Folder of the rulebook; None: our own, unless the artefact was built from a folder that was named."""
+    dir: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders of the rulebook, the lowest layer first (in the environment joined by `:`, as in PATH); none:
+    our own, unless the artefact was built from a folder that was named."""
     artefact: Path = Field(default_factory=_default_artefact)
     """Folder of the index artefact: the encoder and the rulebooks' vectors."""
     model: str | None = None
     """Folder or hub name of the embedding model; None: all-MiniLM-L6-v2."""
+    prefix: str = Field("", max_length=200)
+    """Put before every text, where the model was trained so (`query: ` for the E5 family)."""
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More than the cores at hand makes every request slower."""
     host: str = "127.0.0.1"
@@ -59,11 +62,8 @@ class Settings(BaseSettings):
     """Connections at once; more are answered 503."""
     default_top_k: int = Field(3, ge=1, le=10)
     """Rules returned when the caller names no number."""
-    # The highest step of 0.02 at which every harmful prompt of evaluation/prompts/train.jsonl finds a rule.
-    # There, 81 % of its delicate harmless prompts and 25 % of its plain ones find one too; of held_out.jsonl,
-    # which had no part in the choice, 100 % harmful, 100 % delicate, 17 % plain (12 prompts of each).
-    threshold: float = Field(0.32, ge=-1, le=1)
-    """Score below which a rule does not apply: the mean cosine of its two texts nearest to the question."""
+    threshold: float | None = Field(None, ge=-2, le=2)
+    """Score below which no rule applies; None: the calibrated one of the artefact, else a default."""
     cache_size: int = Field(2048, ge=0)
     """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
     watch: bool = True
@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     """Values for `{{name}}` in rule texts, as JSON: {"crisis_line": "116 123"}."""
     tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)
     """What the model reads about the tool: a prompt, and yours to tune."""
+
+    @field_validator("dir", mode="before")
+    @classmethod
+    def _folders(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return (value,) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
@@ -96,7 +103,8 @@ def load_settings(**flags: object) -> Settings:
     if unknown:
         raise StartError(f"{unknown[0]} is no setting: remove it (known: {', '.join(sorted(known))})")
     try:
-        return Settings.model_validate({name: value for name, value in flags.items() if value is not None})
+        given = {name: value for name, value in flags.items() if value is not None and value != []}
+        return Settings.model_validate(given)
     except SettingsError as error:
         raise StartError(
             f'{error}: write JSON, as in ASCL_RULES_VARIABLES=\'{{"crisis_line": "116 123"}}\''
