@@ -20,7 +20,7 @@ _PAUSE = 1.0
 """Seconds between two lowerings."""
 _NEAR = 0.9
 """Fraction of a refused number above which growth is careful."""
-_CAREFUL = 0.25
+_CAREFUL = 0.5
 """Growth by a round of replies near a refused number; elsewhere it is 1."""
 
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.episode import Episode, digest_of, text_digest
+from agent.episode import Episode, Mode, StopReason, digest_of, text_digest
 from agent.errors import AgentError, EndpointError, LogError, RulesError
 from agent.journal import Journal, Sample, changes, refusal
-from agent.log import EpisodeLog, LogReading, read_log
+from agent.log import EpisodeLog, Skipped, iter_log
 from agent.loop import Agent
 from agent.prompt_file import Prompt
 from agent.stratify import ModeShare
@@ -76,14 +76,15 @@ async def run_prompts(
     """
     began = time.monotonic()
     settings = await _settings(agent, seed, shares.as_dict() if shares else None, samples)
-    reading = read_log(log_path) if log_path.exists() else LogReading()
-    finished = _finished(reading.episodes, log_path, settings, prompts)
+    skipped: list[Skipped] = []
+    logged = iter_log(log_path, skipped.append) if log_path.exists() else ()
+    finished = _finished(logged, log_path, settings, prompts)
     wanted = [(prompt, index) for prompt in prompts for index in range(samples)]
     todo = deque((prompt, index) for prompt, index in wanted if (prompt.id, index) not in finished)
     held = {(prompt.id, index): finished.get((prompt.id, index)) for prompt, index in wanted}
     watch = _Watch(patience=_PATIENCE * concurrency, digest=settings["rulebook_digest"])
     done = len(wanted) - len(todo)
-    summary = RunSummary(asked=len(todo), skipped_lines=len(reading.skipped))
+    summary = RunSummary(asked=len(todo), skipped_lines=len(skipped))
     on_progress(done, len(wanted), None)
 
     with Journal(log_path, settings, finished.keys()) as journal, EpisodeLog(log_path) as log:
@@ -103,7 +104,7 @@ async def run_prompts(
                 )
                 watch.judge(episode)
                 log.append(episode)
-                held[prompt.id, index] = episode
+                held[prompt.id, index] = _Outcome(episode.mode, episode.stop_reason)
                 done += 1
                 on_progress(done, len(wanted), episode)
 
@@ -117,12 +118,20 @@ async def run_prompts(
                 raise
             raise ours.exceptions[0] from None
 
-    episodes = [episode for episode in held.values() if episode is not None]
-    summary.episodes = len(episodes)
-    summary.modes = dict(Counter(e.mode for e in episodes if e.stop_reason != "error"))
-    summary.stop_reasons = dict(Counter(e.stop_reason for e in episodes))
+    outcomes = [outcome for outcome in held.values() if outcome is not None]
+    summary.episodes = len(outcomes)
+    summary.modes = dict(Counter(each.mode for each in outcomes if each.stop_reason != "error"))
+    summary.stop_reasons = dict(Counter(each.stop_reason for each in outcomes))
     summary.seconds = time.monotonic() - began
     return summary
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is kept of an episode in memory; the rest is in the log."""
+
+    mode: Mode
+    stop_reason: StopReason
 
 
 @dataclass
@@ -191,11 +200,11 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
 
 def _finished(
     episodes: Iterable[Episode], log: Path, settings: dict[str, Any], prompts: list[Prompt]
-) -> dict[Sample, Episode]:
+) -> dict[Sample, _Outcome]:
     """The samples that need no asking, from a log that must fit the settings and the prompts."""
     texts = {prompt.id: prompt.prompt for prompt in prompts}
     now = {name: value for name, value in settings.items() if name not in ("seed", "mode_share")}
-    finished: dict[Sample, Episode] = {}
+    finished: dict[Sample, _Outcome] = {}
     for episode in episodes:
         if changed := changes(_settings_of(episode), now):
             raise LogError(refusal(log, changed))
@@ -205,5 +214,6 @@ def _finished(
                 "prompts it was begun with"
             )
         if episode.stop_reason != "error":
-            finished[episode.prompt_id, episode.sample_index] = episode
+            outcome = _Outcome(episode.mode, episode.stop_reason)
+            finished[episode.prompt_id, episode.sample_index] = outcome
     return finished

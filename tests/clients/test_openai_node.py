@@ -44,7 +44,8 @@ const turn = (await calling.finalChatCompletion()).choices[0].message;
 said.calls = turn.tool_calls.map((entry) => [entry.id, entry.function.arguments]);
 const answer = (entry) => ({ role: "tool", tool_call_id: entry.id, content: "Rain" });
 const results = turn.tool_calls.map(answer);
-const last = await client.chat.completions.create({ model, messages: [...messages, turn, ...results], tools });
+const history = [...messages, turn, ...results];
+const last = await client.chat.completions.create({ model, messages: history, tools });
 said.after = last.choices[0].message.content;
 
 const response_format = { type: "json_schema", json_schema: { name: "verdict", schema } };
