@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+from evaluation import judge_cli
+from evaluation.terminal import AsJson, clear_errors, fail
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(judge_cli.app, name="judge")
+
 PromptSpec = Annotated[
     str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.", show_default=True)
 ]
@@ -60,10 +61,10 @@ def run(
     from evaluation.sampling import Policy, sample
 
     if not base_url:
-        _fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
     if not model:
-        _fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
-    with _clear_errors():
+        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+    with clear_errors():
         path = prompt_file(prompts)
         load_prompts(path)
     policy = Policy(
@@ -81,10 +82,10 @@ def run(
         },
     )
     try:
-        with _clear_errors():
+        with clear_errors():
             asyncio.run(sample(policy, path, log, samples=samples, concurrency=concurrency, trace=trace))
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, and the same command goes on", 130)
+        fail("interrupted; what was finished is kept, and the same command goes on", 130)
     rewards = log.with_name(f"{log.stem}-rewards.jsonl")
     _score(log, rewards, prompts, 0.2)
     _report([f"{name}={log}:{rewards}"], out or log.with_suffix(""), as_json)
@@ -137,8 +138,8 @@ def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> 
     from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
 
     if out.resolve() == log.resolve():
-        _fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
-    with _clear_errors():
+        fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
+    with clear_errors():
         episodes, skipped = read_episodes(log)
         _warn_of_skipped(log, skipped)
         rows = load_prompts(prompts) if prompts else []
@@ -162,12 +163,12 @@ def _report(arms: list[str], out: Path, as_json: bool) -> None:
     from evaluation.report import markdown, write_report
     from evaluation.summary import build_summary
 
-    with _clear_errors(2):
+    with clear_errors(2):
         parsed = [parse_arm(text) for text in arms]
     names = [name for name, _, _ in parsed]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        _fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
-    with _clear_errors():
+        fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
+    with clear_errors():
         loaded = [load_arm(*parts) for parts in parsed]
         for one in loaded:
             _warn_of_skipped(one.log, one.skipped)
@@ -184,27 +185,6 @@ def _warn_of_skipped(log: Path, skipped: list[Any]) -> None:
         )
     if len(skipped) > 3:
         typer.echo(f"ascl-eval: and {len(skipped) - 3} more lines of {log}", err=True)
-
-
-@contextmanager
-def _clear_errors(code: int = 1) -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code."""
-    from agent.errors import AgentError
-    from evaluation.arms import ArmError
-    from evaluation.prompts import PromptError
-    from evaluation.rewards import RewardError
-
-    try:
-        yield
-    except (AgentError, ArmError, PromptError, RewardError) as error:
-        _fail(str(error), code)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"ascl-eval: {sentence}", err=True)
-    raise typer.Exit(code)
 
 
 def main() -> None:
