@@ -141,6 +141,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         return scored
 
     def _compute_loss(self, model: Any, inputs: Output) -> Any:
+        inputs = _without_padding(inputs)
         loss = super()._compute_loss(model, inputs)
         # How far the policy has gone from the one that sampled: k3, the estimate that is never negative.
         wrote = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
@@ -150,6 +151,25 @@ class LoggedIFPOTrainer(IFPOTrainer):
             self._metrics["train"]["logged/kl"].append((moved.expm1() - moved).mean().item())
             self._metrics["train"]["logged/largest_ratio"].append(moved.max().exp().item())
         return loss
+
+
+def _without_padding(inputs: Output) -> Output:
+    """A micro-batch without the columns that are padding in all of its rows.
+
+    TRL pads every row to the longest of the whole step; a direct answer beside a consultation is mostly that.
+    Prompts are (B, P), padded on the left, completions (B, C), padded on the right.
+    """
+    first = int(inputs["prompt_mask"].any(0).int().argmax())
+    width = int(inputs["completion_mask"].any(0).nonzero().max()) + 1
+    padded = inputs["completion_mask"].shape
+    return {
+        name: value[:, first:]
+        if name in ("prompt_ids", "prompt_mask")
+        else value[:, :width]
+        if isinstance(value, torch.Tensor) and value.shape == padded
+        else value
+        for name, value in inputs.items()
+    }
 
 
 def logged_reward(completions: Any, reward: list[float], **_: Any) -> list[float]:

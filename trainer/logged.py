@@ -7,7 +7,6 @@ was left out, figures of every step), written last: where it stands, the rest is
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import adapter
 from trainer.errors import TrainingError
 from trainer.groups import read_groups
 from trainer.quiet import quiet_libraries
@@ -25,8 +25,6 @@ from trainer.tokens import TokenError, episode_tokens
 if TYPE_CHECKING:
     from trainer.config import LoggedArguments, LoggedConfig
 
-LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-VERSIONS_OF = ["torch", "transformers", "trl", "peft", "datasets"]
 KEPT_FIGURES = ("loss", "reward", "entropy", "logged/kl", "logged/largest_ratio", "clip_ratio/region_mean")
 
 Progress = Callable[[str], None]
@@ -65,9 +63,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     progress(f"learning from {len(rows)} episodes, {wrote} tokens of the policy; left out: {unused}")
     trainer.train()
     out = Path(config.output_dir)
-    trainer.model.save_pretrained(out / "adapter")
-    trainer.model.merge_and_unload().save_pretrained(out / "merged")
-    tokenizer.save_pretrained(out / "merged")
+    adapter.save(out, trainer.model, tokenizer)
     run = {
         "stage": "logged",
         "method": arguments.method,
@@ -84,7 +80,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
             "text_only_episodes": text_only,
             "behaviour_logprobs": "recomputed with the starting checkpoint" if text_only else "logged",
         },
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        "versions": adapter.versions(),
         "steps": [
             {"step": entry["step"], **{name: entry[name] for name in KEPT_FIGURES if name in entry}}
             for entry in trainer.state.log_history
@@ -92,9 +88,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
-    partial = out / ".run.json.tmp"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "run.json")
+    adapter.save_record(out, run)
     return run
 
 
@@ -173,12 +167,10 @@ def _trainer(
 ) -> Any:
     import datasets
     import transformers
-    from peft import LoraConfig
 
     from trainer.behaviour import with_behaviour_logprobs
     from trainer.grpo import LoggedIFPOTrainer
 
-    layers = transformers.AutoConfig.from_pretrained(arguments.model).num_hidden_layers
     dataset = datasets.Dataset.from_list(_whole_batches(rows, config.generation_batch_size))
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
     trainer = LoggedIFPOTrainer(
@@ -186,13 +178,7 @@ def _trainer(
         args=config,
         train_dataset=dataset,
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=arguments.lora_rank,
-            lora_alpha=2 * arguments.lora_rank,
-            target_modules=LORA_MODULES,
-            layers_to_transform=list(range(max(0, layers - arguments.lora_layers), layers)),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
         callbacks=[_reporter(progress)],
     )
     trainer.remove_callback(transformers.PrinterCallback)

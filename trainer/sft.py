@@ -9,7 +9,6 @@ Outputs under `settings.out`: `adapter/` (PEFT), `merged/` (a plain model folder
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import random
@@ -24,11 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
 from agent.log import read_log
+from trainer import adapter
 from trainer.errors import TrainingError
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
-LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-VERSIONS_OF = ["torch", "transformers", "trl", "peft", "datasets"]
 
 Progress = Callable[[int, int, float], None]
 """Called after a step with its number, the number of steps in all, and the mean loss since the last call."""
@@ -47,7 +45,7 @@ class SFTSettings(BaseModel):
     """Episode log (JSON Lines) to learn from."""
     answer_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the consulting demonstrations that are learnt to their end. The others stop after the call,
-    which saves time; but of a model that saw 35 % to the end, no sampled episode answered after consulting."""
+    which saves time; but a model that saw 35 % to the end consulted over and over, and never answered."""
     epochs: float = Field(default=1.0, gt=0)
     learning_rate: float = Field(default=8e-4, gt=0)
     batch_size: int = Field(default=4, ge=1)
@@ -91,7 +89,6 @@ def _run(
 ) -> dict[str, Any]:
     import datasets
     import transformers
-    from peft import LoraConfig
     from trl import SFTConfig
 
     from trainer.supervised import SupervisedTrainer
@@ -104,7 +101,6 @@ def _run(
             f"All {len(rows)} demonstrations in {settings.demonstrations} are longer than "
             f"{settings.max_length} tokens: raise max_length."
         )
-    layers = transformers.AutoConfig.from_pretrained(settings.model).num_hidden_layers
     model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
     trainer = SupervisedTrainer(
         model=model,
@@ -130,20 +126,12 @@ def _run(
         ),
         train_dataset=datasets.Dataset.from_list(short),
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            target_modules=LORA_MODULES,
-            layers_to_transform=list(range(max(0, layers - settings.lora_layers), layers)),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=adapter.top_layers(settings.model, settings.lora_rank, settings.lora_layers),
         callbacks=[_reporter(progress)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
-    trainer.model.save_pretrained(settings.out / "adapter")
-    trainer.model.merge_and_unload().save_pretrained(settings.out / "merged")
-    tokenizer.save_pretrained(settings.out / "merged")
+    adapter.save(settings.out, trainer.model, tokenizer)
     run = {
         "stage": "sft",
         "settings": settings.model_dump(mode="json"),
@@ -153,7 +141,7 @@ def _run(
             "too_long": len(rows) - len(short),
             "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
         },
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        "versions": adapter.versions(),
         "losses": [
             {"step": entry["step"], "loss": entry["loss"]}
             for entry in trainer.state.log_history
@@ -163,7 +151,7 @@ def _run(
         "tokens": trainer.state.num_input_tokens_seen,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (settings.out / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    adapter.save_record(settings.out, run)
     return run
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_edit_a_rule import serving
+from tests.fakes.rule_service import serving
 from tests.fakes.rulebooks import rule, write_rulebook
 
 pytestmark = [

@@ -141,6 +141,29 @@ def test_the_same_groups_and_seed_give_the_same_weights(model: Path, tmp_path: P
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_one_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: Path) -> None:
+    """Rows of very different lengths, padded to each other in the one case and not at all in the other."""
+    from safetensors.torch import load_file
+
+    answers = ["No.", "Here is how. " * 9, "Here.", REFUSAL * 3]
+    logged = [
+        build("a", "benign_plain", text, sample=n, consult=n % 2 == 1) for n, text in enumerate(answers)
+    ]
+    groups, weights = grouped(tmp_path, logged), []
+    for batch, steps in ((4, 1), (1, 4)):
+        out = tmp_path / f"batch-{batch}"
+        code, _, stderr = run(
+            "logged", "--model", model, "--groups", groups, "--out", out, "--lora_layers", "2",
+            "--per_device_train_batch_size", batch, "--gradient_accumulation_steps", steps,
+            "--learning_rate", "0.01", "--max_length", "2000", "--optim", "sgd",
+        )  # fmt: skip
+        assert code == 0, stderr
+        weights.append(load_file(out / "adapter" / "adapter_model.safetensors"))
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
+    assert any(bool(value.any()) for name, value in weights[0].items() if "lora_B" in name)  # it moved
+
+
 def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
     long = build("a", "benign_plain", "word " * 400, sample=9)
     out = tmp_path / "out"

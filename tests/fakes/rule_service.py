@@ -1,0 +1,57 @@
+"""The real rule service as a process of its own.
+
+with serving(rules, artefact, log) as (url, process):
+    ... f"{url}/mcp" ...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def serving(rules: Path, artefact: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`ascl-rules serve` on a free port, warm: its address and its process."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
+                *("--artefact", str(artefact), "--port", str(port)),
+            ],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            env={name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")},
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while not ready(url):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.05)
+        yield url, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def ready(url: str) -> bool:
+    try:
+        return bool(httpx2.get(f"{url}/readyz", timeout=2).status_code == 200)
+    except httpx2.TransportError:
+        return False
