@@ -101,10 +101,13 @@ def score(
     format_penalty: Annotated[
         float, typer.Option(min=0, help="Cost of a malformed call, an unfinished answer or stray thoughts.")
     ] = 0.2,
+    judgements: Annotated[
+        Path | None, typer.Option(help="What `ascl-eval judge run` wrote of this log; left out: no judge.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
-    tally = _score(log, out, prompts, format_penalty)
+    tally = _score(log, out, prompts, format_penalty, judgements)
     if as_json:
         typer.echo(json.dumps(tally))
         return
@@ -132,8 +135,11 @@ def report(
     _report(arm, out, as_json)
 
 
-def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> dict[str, Any]:
+def _score(
+    log: Path, out: Path, prompts: str | None, format_penalty: float, judgements: Path | None = None
+) -> dict[str, Any]:
     from evaluation.arms import read_episodes
+    from evaluation.judges.judgement import read_judgements
     from evaluation.prompts import load_prompts
     from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
 
@@ -144,7 +150,12 @@ def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> 
         _warn_of_skipped(log, skipped)
         rows = load_prompts(prompts) if prompts else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
-        rewards = score_log(episodes, Weights(format_penalty=format_penalty), references)
+        rewards = score_log(
+            episodes,
+            Weights(format_penalty=format_penalty),
+            references,
+            read_judgements(judgements) if judgements else None,
+        )
         write_rewards(out, rewards)
     totals = [reward.total for reward in rewards if reward.total is not None]
     return {

@@ -72,7 +72,10 @@ class ScriptedEndpoint:
         delay: float = 0.0,
         usage: dict[str, int] | None = None,
         port: int = 0,
+        accepts: Iterable[str] = (),
     ) -> None:
+        """`accepts` names request fields that this server knows beyond the usual ones."""
+        self._known = KNOWN_FIELDS | set(accepts)
         self.answers: deque[Script] = deque(answers)
         self.requests: list[dict[str, Any]] = []
         """Bodies of the requests, in the order they came."""
@@ -116,7 +119,7 @@ class ScriptedEndpoint:
             self._in_flight -= 1
 
     def _answer(self, body: dict[str, Any], script: Script | None) -> Response:
-        if unknown := set(body) - KNOWN_FIELDS:
+        if unknown := set(body) - self._known:
             return _json(422, {"detail": f"Unexpected fields in the request: {unknown}"})
         if callable(script):
             script = script(body)
