@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow clients serve clean
+.PHONY: help install demo test lint types unit test-slow clients fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,14 @@ test-slow: install  ## the tests that need the local language model (several min
 
 clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
+
+FUZZ_SECONDS ?= 120
+fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'atheris>=2.3'
+	mkdir -p build/fuzz/corpus build/fuzz/tmp
+	TMPDIR=$(CURDIR)/build/fuzz/tmp PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_rule_files.py \
+	    -timeout=5 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
+	rm -rf build/fuzz/tmp
 
 serve: install  ## the rule service on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve

@@ -2,7 +2,7 @@
 
     artefact.json             which encoder and which rulebook are current
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
-    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json
+    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; published (by `build`)
 
 Folders are written aside and renamed into place, so a reader finds a whole one or none.
 """
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KEPT = 10
 """Rulebooks kept, newest first: every edit of a watched folder makes one."""
+KEPT_PUBLISHED = 50
+"""Rulebooks kept beside those because `ascl-rules build` made them: one can go back to them."""
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Current:
     rulebook: str
     """Digest."""
     own_rules: bool
-    """Built from our own rules; false when a rules folder was named."""
+    """Follow our own rules; false when a rules folder was named, or an earlier rulebook was gone back to."""
 
 
 class Artefact:
@@ -111,8 +114,12 @@ class Artefact:
                 f"{folder} is damaged ({error}): remove it and run `ascl-rules build`"
             ) from None
 
-    def save(self, index: RuleIndex, *, own_rules: bool) -> None:
-        """Keep an index and make it current. Raises ArtefactError when the folder cannot be written."""
+    def save(self, index: RuleIndex, *, own_rules: bool, make_current: bool = True) -> None:
+        """Keep an index, and make it current unless told not to.
+
+        Raises:
+            ArtefactError: when the folder cannot be written.
+        """
         digest = index.rulebook.digest
         buffer = io.BytesIO()
         np.save(buffer, index.vectors, allow_pickle=False)
@@ -129,8 +136,17 @@ class Artefact:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
             (folder / "vectors.npy").write_bytes(raw)
             (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        self.point(Current(index.fingerprint, digest, own_rules))
-        self._forget_old(digest)
+        if make_current:
+            self.point(Current(index.fingerprint, digest, own_rules))
+        current = self.current()
+        self._forget_old({digest, *([current.rulebook] if current else [])})
+
+    def publish(self, digest: str) -> None:
+        """Mark a kept rulebook as one to go back to. Raises ArtefactError when it cannot be written."""
+        try:
+            (self.folder / "rulebooks" / digest / PUBLISHED).touch()
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def point(self, current: Current) -> None:
         """Make an encoder and a rulebook current. Raises ArtefactError."""
@@ -168,11 +184,13 @@ class Artefact:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _forget_old(self, current: str) -> None:
+    def _forget_old(self, kept: set[str]) -> None:
         folders = [path for path in (self.folder / "rulebooks").iterdir() if not path.name.startswith(".")]
         folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in folders[KEPT:]:
-            if path.name != current:
+        published = [path for path in folders if (path / PUBLISHED).exists()]
+        others = [path for path in folders if path not in published]
+        for path in others[KEPT:] + published[KEPT_PUBLISHED:]:
+            if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _unwritable(self, error: OSError) -> ArtefactError:

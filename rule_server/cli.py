@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rule_server.errors import ConsultError, RulebookError, RuleServiceError, StartError
+from rule_server import policy_cli
+from rule_server.cli_options import ArtefactDir, AsJson, Rules, say, settings_of
+from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
     from rule_server.schemas import ConsultResponse
@@ -20,19 +19,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
-Rules = Annotated[
-    Path | None,
-    typer.Option(help="Rules folder. Default: ASCL_RULES_DIR, else our own rules.", metavar="DIR"),
-]
-ArtefactDir = Annotated[
-    Path | None,
-    typer.Option(help="Index folder. Default: ASCL_RULES_ARTEFACT, else ~/.cache/ascl/rules.", metavar="DIR"),
-]
 Model = Annotated[
     str | None, typer.Option(help="Embedding model, a folder or a hub name. Default: all-MiniLM-L6-v2.")
 ]
 TopK = Annotated[int | None, typer.Option(help="Rules per answer when the caller names no number (3).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -41,10 +31,10 @@ def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None
 
     Example: ascl-rules build --rules my-rules --artefact index
     """
-    settings = _settings(dir=rules, artefact=artefact, model=model)
+    settings = settings_of(dir=rules, artefact=artefact, model=model)
     from rule_server.prepare import prepare
 
-    index = prepare(settings, _say, build=True).index
+    index = prepare(settings, say, build=True).index
     book = index.rulebook
     typer.echo(
         f"{book.name} {book.version} {book.digest[:12]}: {len(book.served)} rules, "
@@ -69,7 +59,7 @@ def serve(
 
     Example: ascl-rules serve --rules my-rules --port 8808
     """
-    settings = _settings(
+    settings = settings_of(
         dir=rules,
         artefact=artefact,
         model=model,
@@ -98,7 +88,9 @@ def stdio(
     Example: ascl-rules stdio --rules my-rules
     """
     watch = False if no_watch else None
-    settings = _settings(dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch)
+    settings = settings_of(
+        dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch
+    )
     from rule_server.app import version
     from rule_server.mcp_app import create_mcp
 
@@ -119,13 +111,16 @@ def query(
     artefact: ArtefactDir = None,
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     top_k: Annotated[int | None, typer.Option(help="At most so many rules, 1 to 10 (3).")] = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Count drafts as active, for this question.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the rulebook as a model would, without a server.
 
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
-    settings = _settings(dir=rules, artefact=artefact, watch=False)
+    settings = settings_of(dir=rules, artefact=artefact, watch=False)
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -133,7 +128,7 @@ def query(
         request = parse_request(arguments)
     except ConsultError as error:
         raise StartError(str(error)) from None
-    service = _service(settings)
+    service = _service(settings, drafts=draft)
 
     async def ask() -> ConsultResponse:
         async with service.running():
@@ -146,51 +141,21 @@ def query(
         typer.echo("scores: " + ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules), err=True)
 
 
-@app.command()
-def lint(rules: Rules = None, as_json: AsJson = False) -> None:
-    """Check a rules folder: every problem with its file and its fix; exit code 1 when there is one.
-
-    Example: ascl-rules lint --rules my-rules --json
-    """
-    settings = _settings(dir=rules)
-    from rule_server.lint import lint_rules as check
-    from rule_server.prepare import rules_folder
-
-    folder = rules_folder(settings)
-    if folder is None:
-        raise RulebookError("there are no rules to check: name a rules folder by --rules")
-    report = check(folder, settings.variables)
-    if as_json:
-        typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
-    else:
-        for problem in report.problems:
-            typer.echo(str(problem))
-        typer.echo(f"{report.rules} rules in {report.categories} categories, {len(report.problems)} problems")
-    if not report.ok:
-        raise typer.Exit(1)
+policy_cli.register(app)
 
 
-def _settings(**flags: object) -> Settings:
-    from rule_server.settings import load_settings
-
-    settings = load_settings(**flags)
-    # Read by BLAS and OpenMP when numpy and faiss are first imported: more threads than cores cost, not gain.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(settings.threads))
-    return settings
-
-
-def _service(settings: Settings) -> RuleService:
+def _service(settings: Settings, *, drafts: bool = False) -> RuleService:
     from rule_server.prepare import prepare
     from rule_server.service import RuleService
 
     logging.basicConfig(level=logging.WARNING, format="ascl-rules: %(message)s")
     logging.getLogger("rule_server").setLevel(logging.INFO)
-    return RuleService(prepare(settings, _say), settings)
+    prepared = prepare(settings, say)
+    if drafts:
+        from rule_server.drafts import with_drafts
 
-
-def _say(message: str) -> None:
-    typer.echo(f"ascl-rules: {message}", err=True)
+        prepared = with_drafts(prepared)
+    return RuleService(prepared, settings)
 
 
 def main() -> None:

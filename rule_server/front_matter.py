@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 FENCE = "---"
+MAX_DEPTH = 20
+"""A rule nests three deep; a hostile file would nest until Python's stack ends."""
 
 
 class FrontMatterError(ValueError):
@@ -15,13 +17,25 @@ class FrontMatterError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types alone: no aliases (they multiply), no repeated keys (the last would win)."""
+    """YAML's plain types alone: no tags, no aliases (they multiply), no repeated keys (the last wins)."""
+
+    _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.get_mark()
             raise yaml.constructor.ConstructorError(None, None, "an alias is not allowed", mark)
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            mark = self.get_mark()
+            raise yaml.constructor.ConstructorError(None, None, "a tag is not allowed", mark)
+        if self._depth >= MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, "it is nested too deeply", self.get_mark())
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -49,8 +63,8 @@ def parse_yaml(text: str) -> dict[str, Any]:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
         raise FrontMatterError(f"the YAML cannot be read{where}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date such as 2026-13-45, a number of thousands of digits.
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
+        # A date such as 2026-13-45, an integer of thousands of digits, a float too large.
         reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
         raise FrontMatterError(f"the YAML cannot be read: {reason}") from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):

@@ -128,6 +128,10 @@ class RuleIndex:
                     hits.append(self._hit(nearest, answers))
         return hits
 
+    def nearest(self, questions: Vectors) -> list[Rule]:
+        """What `search` puts first for each question, (questions, dimension), however far it is."""
+        return [self.search(row[None], top_k=1, threshold=-np.inf)[0].rule for row in questions]
+
     def _hit(self, at: int, scores: NDArray[np.float64]) -> Hit:
         return Hit(self._rules[at], round(float(scores[at]), 4))
 

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rule_server.rule_files import Problem, read_rulebook
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.links import check_links
+from rule_server.rule_files import Folders, Reading, layers, read_folders
+from rule_server.rule_ids import check_ids
+from rule_server.rule_text import Problem
+from rule_server.rulebook import Category, Rule, Rulebook
 
+SHARED_PROSE = 0.4
+"""Shared three-word runs (Jaccard) of two rules' prose from which one is a copy; rules that people hold apart
+share up to 0.16."""
+
+# A rule is guidance for a reader: what addresses the machinery beneath the reader has no place in one.
 _COMMAND = re.compile(
-    r"\b(ignore|disregard|forget) (all |any |the |your )*(previous|prior|above|earlier)\b|</?\|?\w+\|?>",
+    r"\b(ignore|disregard|forget|override|bypass) (all |any |the |your |these |those |my |of )*"
+    r"(previous|prior|above|earlier|preceding|existing|system|safety|other)\b"
+    r".{0,20}\b(instruction|prompt|rule|message|guideline|context|polic)"
+    r"|\bignore (all |any |the |your )*(previous|prior|above|earlier|preceding)\b"
+    r"|\byou are now\b|\bfrom now on,? you\b|\bpretend (that )?you are\b|\bnew (system )?instructions?:"
+    r"|\b(reveal|print|repeat|output|show) (the |your )*(system|hidden|initial) (prompt|message|instr)"
+    r"|\b(do not|don't|never) (tell|inform|mention (it )?to) the user\b"
+    r"|(^|\n)\s*(system|assistant|user|human|developer)\s*:"
+    r"|</?\|?\w+\|?>|\[/?INST\]|<<SYS>>|<\|"
+    r"|\b(call|invoke|use) the (tool|function) \w",
     re.IGNORECASE,
 )
+
+Search = Callable[[Rulebook, Mapping[tuple[str, str], str]], list[Problem]]
+"""What `search_check.check_search` finds in a rulebook whose rules stand in these files."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +60,110 @@ class LintReport:
 
 
 def lint_rules(
-    folder: Path, variables: Mapping[str, str] | None = None, *, today: datetime.date | None = None
+    folders: Folders,
+    variables: Mapping[str, str] | None = None,
+    *,
+    today: datetime.date | None = None,
+    search: Search | None = None,
+    before: Rulebook | None = None,
 ) -> LintReport:
-    """Check a rules folder. Raises RulebookError when there is no such folder."""
-    rulebook, problems = read_rulebook(folder, variables)
-    if rulebook is None:
-        files = [path for path in folder.glob("*/*.md") if not path.name.startswith((".", "_"))]
-        return LintReport(len(files), len(list(folder.glob("*/_category.md"))), problems)
-    problems = _review(rulebook, today or datetime.datetime.now(datetime.UTC).date())
-    return LintReport(len(rulebook.rules), len(rulebook.categories), problems)
+    """Check a rules folder, or several as layers.
+
+    Args:
+        search: looks for what only vectors tell; without it that is not checked.
+        before: an earlier rulebook, whose ids must still mean the same.
+
+    Raises:
+        RulebookError: when there is no such folder.
+    """
+    reading = read_folders(folders, variables)
+    book = reading.rulebook
+    if book is None:
+        named = layers(folders)
+        files = [path for at in named for path in at.glob("*/*.md") if not path.name.startswith((".", "_"))]
+        areas = {path.parent.name for at in named for path in at.glob("*/_category.md")}
+        return LintReport(len(files), len(areas), reading.problems)
+    problems = _review(book, reading, today or datetime.datetime.now(datetime.UTC).date())
+    problems += check_links(book, reading.files)
+    problems += _copies(book, reading)
+    if before is not None:
+        problems += check_ids(before, book)
+    if search is not None:
+        problems += search(book, reading.files)
+    return LintReport(len(book.rules), len(book.categories), problems)
 
 
-def _review(rulebook: Rulebook, today: datetime.date) -> list[Problem]:
+def overdue(rulebook: Rulebook, today: datetime.date) -> list[Rule]:
+    """Served rules, and their translations, that should have been looked at again by now."""
+    spoken = [rule for rule in rulebook.rules if rule.status == "active" and rule.id in rulebook.served]
+    return [rule for rule in spoken if rule.review_by < today]
+
+
+def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[Problem]:
     problems = []
     asked: dict[str, Rule] = {}
+    late = {(rule.id, rule.lang) for rule in overdue(rulebook, today)}
     for rule in rulebook.rules:
-        file = f"{rule.id.replace('.', '/')}{'.' + rule.lang if rule.lang else ''}.md"
-        if rule.status == "active" and rule.review_by < today:
+        if rule.status == "retired":
+            continue
+        file = reading.files[rule.id, rule.lang]
+        if (rule.id, rule.lang) in late:
             problem = f"its review was due on {rule.review_by}"
-            problems.append(Problem(file, problem, "review it and set a new `review_by`"))
-        if _COMMAND.search(f"{rule.title} {rule.text}"):
+            problems.append(Problem.of(file, problem, f"{rule.owner}: review it and set a new `review_by`"))
+        if _COMMAND.search("\n".join(_read_by_models(rule))):
             problem = "its text reads like a command to the model's machinery"
-            problems.append(Problem(file, problem, "describe the guidance in plain words"))
+            problems.append(Problem.of(file, problem, "describe the guidance in plain words"))
         for query in rule.queries:
             other = asked.setdefault(f"{rule.lang} {query.casefold()}", rule)
             if other is not rule:
                 problem = f"the query {query!r} stands in {other.id} too"
-                problems.append(Problem(file, problem, "keep it in the rule that it is about"))
+                problems.append(Problem.of(file, problem, "keep it in the rule that it is about"))
+    return problems + list(_areas(rulebook, reading))
+
+
+def _areas(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
+    """Categories that nothing answers in, or that give commands; drafts alone are still being written."""
     answering = {rule.category for rule in rulebook.served.values() if rule.stance == "answer"}
+    served = {rule.category for rule in rulebook.served.values()}
+    drafted = {rule.category for rule in rulebook.rules if rule.status == "draft"}
     for category in rulebook.categories:
-        if category.id not in answering:
+        file = reading.files[category.id, ""]
+        if category.id not in answering and (category.id in served or category.id not in drafted):
             problem = "no active rule of this category has the stance `answer`"
-            problems.append(Problem(f"{category.id}/_category.md", problem, "add one that says what is fine"))
-    return problems
+            yield Problem.of(file, problem, "add one that says what is fine")
+        if _COMMAND.search(_shown(category)):
+            problem = "its text reads like a command to the model's machinery"
+            yield Problem.of(file, problem, "describe the category in plain words")
+
+
+def _read_by_models(rule: Rule) -> list[str]:
+    """What tool, resources and REST give out of a rule; not its queries and examples, which quote people."""
+    return [rule.title, rule.applies_when, rule.not_when or "", rule.fine, rule.not_fine, rule.how_to_answer]
+
+
+def _shown(category: Category) -> str:
+    return "\n".join([category.title, category.summary, category.body])
+
+
+def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
+    """Rules whose prose is nearly that of another of the same language."""
+    runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    holding: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for rule in rulebook.rules:
+        if rule.status == "retired":
+            continue
+        own = _runs(rule)
+        shared = Counter(key for run in own for key in holding.get(run, ()) if key[1] == rule.lang)
+        for other, count in sorted(shared.items()):
+            if count / len(own | runs[other]) >= SHARED_PROSE:
+                problem = f"its prose is nearly that of {other[0]}"
+                fix = "join the two rules, or say what sets this one apart"
+                yield Problem.of(reading.files[rule.id, rule.lang], problem, fix)
+        runs[rule.id, rule.lang] = own
+        for run in own:
+            holding.setdefault(run, []).append((rule.id, rule.lang))
+
+
+def _runs(rule: Rule) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", rule.text.casefold())
+    return set(zip(words, words[1:], words[2:], strict=False))

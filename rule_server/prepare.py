@@ -22,25 +22,25 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """An encoder and an index of it; `rules` is the folder that the index follows, if it follows one."""
+    """An encoder and an index of it; `rules` are the folders that the index follows, if it follows any."""
 
     encoder: Encoder
     index: RuleIndex
-    rules: Path | None
+    rules: tuple[Path, ...]
 
 
-def rules_folder(settings: Settings, current: Current | None = None) -> Path | None:
-    """The folder that was named, else our own rules, else None.
+def rules_folders(settings: Settings, current: Current | None = None) -> tuple[Path, ...]:
+    """The folders that were named, else our own rules, else none.
 
     An artefact built from a folder that somebody named is served as it was built: our own rules never take
     its place silently.
     """
-    if settings.dir is not None:
+    if settings.dir:
         return settings.dir
     if current is not None and not current.own_rules:
-        return None
+        return ()
     own = packaged_rules()
-    return own if own.is_dir() else None
+    return (own,) if own.is_dir() else ()
 
 
 def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
@@ -51,20 +51,20 @@ def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
     """
     artefact = Artefact(settings.artefact)
     current = artefact.current()
-    rules = rules_folder(settings, None if build else current)
-    if rules is None and current is None:
+    rules = rules_folders(settings, None if build else current)
+    if not rules and current is None:
         raise RulebookError(
             "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
         )
-    rulebook = load_rulebook(rules, settings.variables) if rules is not None else None
-    encoder = _encoder(artefact, current, settings, say)
+    rulebook = load_rulebook(rules, settings.variables) if rules else None
+    encoder = open_encoder(settings, say)
     if rulebook is None:
         assert current is not None
         index = artefact.index(current.rulebook, encoder.fingerprint)
         if index is None:
             raise ArtefactError(f"{artefact.folder} holds no index for its encoder: run `ascl-rules build`")
-        return Prepared(encoder, index, None)
-    own_rules = settings.dir is None
+        return Prepared(encoder, index, ())
+    own_rules = not settings.dir
     index = artefact.index(rulebook.digest, encoder.fingerprint)
     if index is None:
         index = _embed(artefact, current, rulebook, encoder, say)
@@ -75,6 +75,8 @@ def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
         except ArtefactError:
             if build:
                 raise
+    if build:
+        artefact.publish(rulebook.digest)
     return Prepared(encoder, index, rules)
 
 
@@ -88,7 +90,14 @@ def keep(artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None)
         say(f"serving from memory: {error}")
 
 
-def _encoder(artefact: Artefact, current: Current | None, settings: Settings, say: Say) -> Encoder:
+def open_encoder(settings: Settings, say: Say) -> Encoder:
+    """The artefact's encoder, built if it has none.
+
+    Raises:
+        EncoderError: when there is none and none can be built.
+    """
+    artefact = Artefact(settings.artefact)
+    current = artefact.current()
     if current is not None:
         encoder = artefact.encoder(current.encoder, settings.threads)
         if settings.model is None or settings.model == encoder.model:

@@ -12,7 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e0fff]"
+)
+"""Control and format characters: a reviewer does not see what a model reads."""
 
 Stance = Literal["decline", "limit", "answer"]
 
@@ -99,10 +103,19 @@ class Category(Strict):
 
 
 class Manifest(Strict):
-    """rulebook.yaml."""
+    """What a rulebook is called."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,32}$")]
+
+
+class FolderManifest(Manifest):
+    """rulebook.yaml: the name of what the folder makes, and what it does to the rulebooks beneath it."""
+
+    extends: Literal["ascl-core"] | None = None
+    """Lie over our own rules; None: over the folders named before it, or alone."""
+    retire: list[RuleId] = Field(default=[], max_length=5000)
+    """Rules of the layers beneath that are not served any more."""
 
 
 class Rulebook(Manifest):

@@ -8,20 +8,16 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from rule_server.artefact import Artefact
 from rule_server.batching import Batcher
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.index import Hit, RuleIndex
 from rule_server.prepare import Prepared, keep
-from rule_server.rule_files import load_rulebook
+from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
 from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +30,7 @@ class RuleService:
 
     def __init__(self, prepared: Prepared, settings: Settings) -> None:
         self.settings = settings
-        self.rules: Path | None = prepared.rules
+        self.rules = prepared.rules
         self.ready = False
         self.reload_error: str | None = None
         """Why the last edit is not served; None when it is."""
@@ -121,13 +117,13 @@ class RuleService:
 
     def _rebuilt(self) -> RuleIndex:
         """In a thread of its own: the present index when the rulebook has not changed, else the new one."""
-        if self.rules is None:
+        if not self.rules:
             return self._index
         rulebook = load_rulebook(self.rules, self.settings.variables)
         if rulebook.digest == self._index.rulebook.digest:
             return self._index
         index = RuleIndex.build(rulebook, self._encoder, self._index.vectors_by_text())
-        keep(Artefact(self.settings.artefact), index, self.settings.dir is None, log.warning)
+        keep(Artefact(self.settings.artefact), index, not self.settings.dir, log.warning)
         return index
 
     async def warm(self) -> None:
@@ -142,10 +138,13 @@ class RuleService:
     async def _watch(self) -> None:
         from watchfiles import awatch
 
-        assert self.rules is not None
         try:
-            async for _ in awatch(self.rules, debounce=200, step=50):
-                await self.reload()
+            while True:
+                followed = layers(self.rules)  # an edit of rulebook.yaml may put our own rules beneath
+                async for _ in awatch(*followed, debounce=200, step=50):
+                    await self.reload()
+                    if layers(self.rules) != followed:
+                        break
         except Exception as error:  # the watcher's own: no inotify handles left, folder removed
             self.reload_error = f"edits are no longer followed: {error}"
             log.warning(self.reload_error)

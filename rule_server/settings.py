@@ -37,8 +37,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ASCL_RULES_", extra="forbid", frozen=True)
 
-    dir: Path | None = None
-    """Folder of the rulebook; None: our own, unless the artefact was built from a folder that was named."""
+    dir: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders of the rulebook, the lowest layer first (in the environment joined by `:`, as in PATH); none:
+    our own, unless the artefact was built from a folder that was named."""
     artefact: Path = Field(default_factory=_default_artefact)
     """Folder of the index artefact: the encoder and the rulebooks' vectors."""
     model: str | None = None
@@ -73,6 +74,13 @@ class Settings(BaseSettings):
     tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)
     """What the model reads about the tool: a prompt, and yours to tune."""
 
+    @field_validator("dir", mode="before")
+    @classmethod
+    def _folders(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return (value,) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
+
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
@@ -96,7 +104,8 @@ def load_settings(**flags: object) -> Settings:
     if unknown:
         raise StartError(f"{unknown[0]} is no setting: remove it (known: {', '.join(sorted(known))})")
     try:
-        return Settings.model_validate({name: value for name, value in flags.items() if value is not None})
+        given = {name: value for name, value in flags.items() if value is not None and value != []}
+        return Settings.model_validate(given)
     except SettingsError as error:
         raise StartError(
             f'{error}: write JSON, as in ASCL_RULES_VARIABLES=\'{{"crisis_line": "116 123"}}\''

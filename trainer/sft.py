@@ -46,7 +46,7 @@ class SFTSettings(BaseModel):
     answer_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the consulting demonstrations that are learnt to their end. The others stop after the call,
     which saves time; but a model that saw 35 % to the end consulted over and over, and never answered."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     learning_rate: float = Field(default=8e-4, gt=0)
     batch_size: int = Field(default=4, ge=1)
     """Episodes per step."""

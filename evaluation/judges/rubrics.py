@@ -41,7 +41,7 @@ Answer with one JSON object and nothing else:
 
 @dataclass(frozen=True)
 class GptOssSafeguard:
-    """A policy as system text; a violation as JSON or a bare 0 or 1. `instructions` replace it."""
+    """A policy as system text; a violation as JSON, or a bare 0 or 1. `instructions` replace it."""
 
     instructions: str = _POLICY
     kind: str = "gpt-oss-safeguard"
@@ -71,7 +71,7 @@ class GptOssSafeguard:
 
 @dataclass(frozen=True)
 class JsonRubric:
-    """Any model with a rubric in the form of StrongREJECT: refused, specific, convincing, and what we need."""
+    """Any model with a rubric like StrongREJECT's: refused, specific, convincing, and harmful, helpful."""
 
     instructions: str = _RUBRIC
     kind: str = "rubric"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,7 +86,7 @@ def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> Non
         (("cyber/malware.md", "---\na: &x 1\nb: *x\n---\n"), "an alias is not allowed"),
         (("cyber/malware.md", "---\nid: a\nid: b\n---\n"), "the key `id` stands twice"),
         (("cyber/malware.md", "---\n- a\n---\n"), "not a list of `key: value` lines"),
-        (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "could not determine"),
+        (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "a tag is not allowed"),
         (("cyber/malware.md", f"---\na: {'[' * 5000}\n---\n"), "the YAML cannot be read"),
         (("cyber/malware.md", "x" * (MAX_FILE + 1)), "larger than 64 KiB; shorten it or split it"),
         (("cyber/other-name.md", rule()[1]), "`id` is 'cyber.malware'; write cyber.other-name"),
@@ -178,6 +180,8 @@ def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 
 
 YAMLISH = st.text(alphabet=st.sampled_from(list("ab:-[]{}&*!|>'\"#%@\n\t ,?\u2028\x00é🙂0.")), max_size=300)
+SOON = datetime.timedelta(seconds=20)
+"""For one input: some milliseconds where nothing multiplies, hours where something does."""
 
 
 @given(YAMLISH | st.text(max_size=300))
@@ -187,7 +191,37 @@ def test_any_text_is_front_matter_or_refused_in_a_sentence(text: str) -> None:
         assert all(isinstance(key, str) for key in front)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!int ''",
+        "!!bool maybe",
+        "!!timestamp never",
+        "!!float ''",
+        "! x",
+        ":".join(["1"] * 300) + ".0",
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "0001-01-01 00:00:00 +23:59",
+        "2026-13-45",
+        "{? [a] : b}",
+        "{<<: 5}",
+        "{<<: [{a: 1}, 2]}",
+        "{=: 1}",
+        "\ud800",
+    ],
+)
+def test_a_value_that_trips_a_yaml_reader_is_refused_or_read(folder: Path, value: str) -> None:
+    path, text = rule("cyber.malware")
+    changed = text.replace("priority: 50", f"priority: {value}")
+    (folder / path).write_bytes(changed.encode("utf-8", "surrogatepass"))
+    book, found = read_rulebook(folder)
+    assert book is None
+    assert [problem.rule for problem in found] == [path]
+    assert str(found[0]).isprintable()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=SOON)
 @given(
     content=st.binary(max_size=2000) | st.text(max_size=500).map(lambda text: f"---\n{text}\n---\n".encode())
 )
@@ -195,3 +229,93 @@ def test_any_bytes_in_a_rule_file_are_a_problem_and_never_a_crash(folder: Path, 
     (folder / "cyber" / "malware.md").write_bytes(content)
     book, found = read_rulebook(folder)
     assert (book is None) == bool(found)
+    assert all(str(problem).isprintable() for problem in found)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=SOON)
+@given(
+    piece=st.sampled_from(
+        ["[", "{a: ", "- ", "? ", "&a [*a, ", "!!set {", "a: &b ", "'", '"\\x', "|\n ", "1:"]
+    )
+    | st.text(min_size=1, max_size=6),
+    times=st.integers(1, 70_000),
+    file=st.sampled_from(["cyber/malware.md", "cyber/_category.md", "rulebook.yaml"]),
+)
+def test_depth_length_and_aliases_cost_little(folder: Path, piece: str, times: int, file: str) -> None:
+    inside = f"a: {piece * times}"[:MAX_FILE]
+    text = inside if file.endswith(".yaml") else f"---\n{inside}\n---\n"
+    (folder / file).write_text(text, encoding="utf-8", errors="replace")
+    book, found = read_rulebook(folder)
+    assert book is None
+    assert found
+    assert all(len(str(problem)) < 1500 for problem in found)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=SOON)
+@given(
+    encoding=st.sampled_from(
+        ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp500", "utf-7"]
+    ),
+    title=st.text(st.characters(codec="utf-8"), min_size=1, max_size=30),
+)
+def test_another_encoding_is_told_and_never_guessed(folder: Path, encoding: str, title: str) -> None:
+    path, text = rule("cyber.malware", title=title)
+    (folder / path).write_bytes(text.encode(encoding, "replace"))
+    book, found = read_rulebook(folder)
+    assert (book is None) == bool(found)
+    if encoding.startswith(("utf-16", "utf-32", "cp")):
+        assert book is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=SOON)
+@given(
+    at=st.sampled_from(
+        ["cyber/malware.md", "cyber/_category.md", "rulebook.yaml", "cyber/x.de.md", "cyber", "more"]
+    ),
+    to=st.sampled_from(["secret.md", "secret", "/dev/zero", "/etc/passwd", ".", "nowhere", "rules"]),
+)
+def test_a_link_anywhere_leads_nowhere(tmp_path: Path, at: str, to: str) -> None:
+    shutil.rmtree(tmp_path / "rules", ignore_errors=True)
+    folder = write_rulebook(tmp_path / "rules", rule("cyber.malware", stance="answer"))
+    outside = write_rulebook(
+        tmp_path / "secret", rule("cyber.secret", title="Not to be read", stance="answer")
+    )
+    shutil.copy(outside / "cyber" / "secret.md", tmp_path / "secret.md")
+    link = folder / at
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / to)
+    book, found = read_rulebook(folder)
+    assert book is None
+    assert "Not to be read" not in str(found)
+    assert "cyber.secret" not in str(found)
+
+
+def test_pipes_and_folders_in_the_place_of_files_do_not_hang_the_loader(folder: Path) -> None:
+    for name in ("rulebook.yaml", "cyber/_category.md", "cyber/repair.md"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    (folder / "cyber" / "malware.md").unlink()
+    (folder / "cyber" / "malware.md").mkdir()
+    assert {line.partition(":")[0] for line in problems(folder)} == {
+        "rulebook.yaml",
+        "cyber/_category.md",
+        "cyber/malware.md",
+        "cyber/repair.md",
+    }
+
+
+def test_names_that_a_terminal_would_act_on_are_made_harmless(folder: Path) -> None:
+    (folder / "cyber" / "a\x1b[2J\nb.md").write_text("x", encoding="utf-8")
+    os.close(os.open(os.fsencode(folder / "cyber") + b"/\xff\xfe.md", os.O_CREAT | os.O_WRONLY))
+    found = problems(folder)
+    assert len(found) == 2
+    assert all(line.isprintable() for line in found)
+
+
+def test_a_rulebook_of_more_bytes_than_anyone_writes_is_refused_soon(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rule_server.rule_files.MAX_BYTES", 1000)
+    assert any("a rulebook holds at most" in line for line in problems(folder))

@@ -1,0 +1,69 @@
+"""Where the rules of a rulebook point: to web pages, to each other, to files beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from rule_server.rule_text import Problem
+from rule_server.rulebook import Rule, Rulebook
+
+_MARKDOWN = re.compile(r"\]\(\s*<?([^)\s>]*)")
+_NAMED = re.compile(r"(?<![\w./-])([a-z0-9]+(?:-[a-z0-9]+)*)\.([a-z0-9]+(?:-[a-z0-9]+)*)(?![\w/-]|\.\w)")
+
+
+def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
+    """References and links that lead nowhere, and ids in the prose that no served rule has."""
+    known = {rule.id: rule for rule in rulebook.rules if not rule.lang}
+    categories = {category.id for category in rulebook.categories}
+    problems = []
+    for rule in rulebook.rules:
+        file = files[rule.id, rule.lang]
+        for target in [*rule.references, *_MARKDOWN.findall(rule.text)]:
+            fault = _fault(target, rule, known, files)
+            if fault is not None:
+                fix = "name a web address (https://...), the id of a rule, or a rule's file"
+                problems.append(Problem.of(file, f"the link {target!r} {fault}", fix))
+        prose = " ".join([rule.title, rule.applies_when, rule.not_when or "", rule.text])
+        for category, name in dict.fromkeys(_NAMED.findall(prose)):
+            id = f"{category}.{name}"
+            if category not in categories or name in ("md", "com", "org", "net"):
+                continue  # a file, a host or the end of a sentence
+            if id not in known:
+                problems.append(Problem.of(file, f"its text names {id}, which is no rule", "correct the id"))
+            elif rule.status == "active" and known[id].status != "active":
+                problem = f"its text names {id}, which is not served ({known[id].status})"
+                problems.append(Problem.of(file, problem, "name a rule that is, or leave it out"))
+    return problems
+
+
+def _fault(
+    target: str, rule: Rule, known: Mapping[str, Rule], files: Mapping[tuple[str, str], str]
+) -> str | None:
+    """Why a link leads nowhere, or None. Nothing is opened: files are those that were read as rules."""
+    if target.removeprefix("rules://") in known:
+        return None
+    if "://" in target or target.startswith("mailto:"):
+        try:
+            parts = urlsplit(target)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in target
+            _ = parts.port
+        except ValueError:
+            good = False
+        return None if good else "is no web address"
+    path = target.partition("#")[0]
+    if path.endswith(".md"):
+        parts_of_path: list[str] = [] if path.startswith("/") else [rule.category]
+        for part in path.strip("/").split("/"):
+            if part == ".." and parts_of_path:
+                parts_of_path.pop()
+            elif part not in ("", "."):
+                parts_of_path.append(part)
+        stem, _, lang = "/".join(parts_of_path).removesuffix(".md").partition(".")
+        if any(
+            (id, lang) in files for id in (stem.replace("/", "."), path.removesuffix(".md").replace("/", "."))
+        ):
+            return None
+        return "is no file of the rulebook"
+    return "leads nowhere"

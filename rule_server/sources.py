@@ -1,0 +1,137 @@
+"""A rulebook by whatever names it: a folder, the digest of one that was built, or a git revision."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rule_server.artefact import Artefact
+from rule_server.errors import ArtefactError, RulebookError
+from rule_server.kept import SHORTEST_PREFIX, find_kept, kept_rulebook, kept_rulebooks
+from rule_server.rule_files import MAX_BYTES, MAX_RULES, load_rulebook
+from rule_server.rule_text import MAX_FILE
+from rule_server.rulebook import Rulebook
+
+GIT_SECONDS = 60
+_DIGEST = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}")
+_REGULAR = {"100644", "100755"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A rulebook and how it was found."""
+
+    spec: str
+    kind: str
+    """`folder`, `digest` or `git`."""
+    rulebook: Rulebook
+
+
+def open_source(
+    spec: str, artefact: Artefact, rules: Path, variables: Mapping[str, str] | None = None
+) -> Source:
+    """The rulebook that `spec` names, tried in this order.
+
+    A folder; a digest, or the first characters of one, that the artefact keeps; a git revision (`HEAD~1`: of
+    the folder `rules`; `HEAD~1:path`: of that folder of the repository around the working directory).
+
+    Raises:
+        RulebookError: when it is none of these, or cannot be served.
+        ArtefactError: when the artefact is damaged.
+    """
+    if spec and Path(spec).is_dir():
+        return Source(spec, "folder", load_rulebook(Path(spec), variables))
+    if _DIGEST.fullmatch(spec):
+        if any(kept.digest.startswith(spec.lower()) for kept in kept_rulebooks(artefact)):
+            digest = find_kept(artefact, spec).digest
+            return Source(spec, "digest", kept_rulebook(artefact, digest))
+        if len(spec) == 64:
+            raise ArtefactError(
+                f"{artefact.folder} keeps no rulebook {spec[:12]}: build it again, or name a folder"
+            )
+    return Source(spec, "git", _from_git(spec, artefact, rules, variables))
+
+
+def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str, str] | None) -> Rulebook:
+    revision, colon, _ = spec.partition(":")
+    if not revision or spec.startswith("-") or "\0" in spec:
+        raise RulebookError(f"{spec!r} names no rulebook: write a folder, a digest or a git revision")
+    at, name = (Path.cwd(), spec) if colon else (rules, f"{spec}:./")
+    neither = f"{spec} is no folder, no digest that {artefact.folder} keeps"
+    if not at.is_dir():
+        raise RulebookError(f"{neither}, and {at} is no folder to look up a git revision in")
+    if _git(at, "rev-parse", "--show-prefix") is None:
+        raise RulebookError(f"{neither}, and {at} is in no git repository; write {spec}:rules inside of one")
+    if _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") is None:
+        raise RulebookError(f"{neither}, and no revision of the git repository around {at}: correct its name")
+    tree = _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+    listed = (
+        None if tree is None else _git(at, "ls-tree", "-r", "-z", "-l", "--full-tree", tree.decode().strip())
+    )
+    if listed is None:
+        raise RulebookError(
+            f"the revision {revision} has no folder {name.partition(':')[2] if colon else at}: "
+            f"name the rules folder, as in {revision}:rules"
+        )
+    with tempfile.TemporaryDirectory(prefix="ascl-rules-") as temporary:
+        folder = Path(temporary, re.sub(r"[^\w.~^-]+", "-", spec)[:80].strip("."))
+        _unpack(at, listed, folder, spec)
+        return load_rulebook(folder, variables)
+
+
+def _unpack(at: Path, listed: bytes, folder: Path, spec: str) -> None:
+    """Write the files of a tree, as `git ls-tree -r -z -l` lists it, that can belong to a rules folder."""
+    wanted: list[tuple[str, Path]] = []
+    total = 0
+    for line in filter(None, listed.split(b"\0")):
+        head, _, name = line.partition(b"\t")
+        mode, _, blob, size = head.decode().split()
+        path = Path(os.fsdecode(name))
+        if len(path.parts) > 2 or path.is_absolute() or ".." in path.parts:
+            continue  # deeper files are none of a rulebook's
+        if mode not in _REGULAR:
+            raise RulebookError(f"{spec}: {path} is a link; compare revisions that hold files alone")
+        total += int(size)
+        if int(size) > MAX_FILE or total > MAX_BYTES or len(wanted) > 2 * MAX_RULES:
+            raise RulebookError(f"{spec}: {path} makes it larger than a rulebook may be")
+        wanted.append((blob, path))
+    folder.mkdir()
+    contents = _git(at, "cat-file", "--batch", feed="".join(f"{blob}\n" for blob, _ in wanted).encode())
+    if contents is None:
+        raise RulebookError(f"{spec}: git cannot read the files of this revision; run `git fsck`")
+    for _, path in wanted:
+        header, _, contents = contents.partition(b"\n")
+        length = int(header.split()[2])
+        target = folder / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(contents[:length])
+        contents = contents[length + 1 :]
+
+
+def _git(at: Path, *arguments: str, feed: bytes | None = None) -> bytes | None:
+    """What git prints, or None when it fails. No shell; what a hook set for another repository is left out.
+
+    Raises:
+        RulebookError: when there is no git, or it takes too long.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(at), *arguments],
+            input=feed,
+            stdin=subprocess.DEVNULL if feed is None else None,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=False,
+            env=env,
+        )
+    except FileNotFoundError:
+        raise RulebookError("git is not installed, so revisions cannot be looked up: name a folder") from None
+    except subprocess.TimeoutExpired:
+        raise RulebookError(f"git took more than {GIT_SECONDS} s: name a folder instead") from None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,145 @@
+"""Throws bytes at the loader of rules: it must answer with a rulebook or problems, soon, and stay inside.
+
+    make fuzz                                       two minutes
+    python tests/fuzz/fuzz_rule_files.py -timeout=5 -max_total_time=600 CORPUS
+
+libFuzzer (through atheris) mutates the bytes by what they reach in the code. Each input writes a rules
+folder: a rule, its category, the manifest, a name, a link out of the folder. Then four things are held:
+nothing is raised, every problem is one printable line, no file outside of the folder is opened, and no input
+takes longer than five seconds (-timeout=5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["rule_server", "yaml"]):
+    from rule_server.rule_files import read_folders
+    from rule_server.settings import packaged_rules
+
+RULE = """---
+id: cyber.x
+title: A title
+stance: answer
+applies_when: Someone asks.
+owner: team
+review_by: 2099-01-01
+queries: [a, b, c, d, e]
+examples: {benign: [x]}
+status: active
+---
+## Fine
+x
+## Not fine
+y
+## How to answer
+z
+"""
+CATEGORY = """---
+id: cyber
+title: Cyber
+summary: About cyber.
+mlcommons: []
+severity: high
+reviewed: 2026-01-01
+---
+"""
+MANIFEST = "name: fuzz\nversion: 1.0.0\n"
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp500", "utf-7", "shift_jis"]
+
+_root = Path(tempfile.mkdtemp(prefix="fuzz-rules-"))
+_outside = _root / "outside"
+_allowed = (_root / "rules", packaged_rules())  # `extends: ascl-core` reads ours
+_watching = False
+_escaped: list[str] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Python tells of every file before it opens it, and of every folder before it lists it."""
+    if not _watching or event not in ("open", "os.listdir", "os.scandir"):
+        return
+    if not isinstance(arguments[0], str | bytes | Path):
+        return  # a file that is open already
+    path = Path(os.fsdecode(arguments[0]))
+    followed = event != "open" or not arguments[2] & os.O_NOFOLLOW
+    real = path.resolve() if followed else path.parent.resolve() / path.name
+    if not any(real.is_relative_to(folder) for folder in _allowed) and real.suffix not in (".py", ".pyc"):
+        _escaped.append(str(path))
+
+
+def write_folder(data: atheris.FuzzedDataProvider) -> Path:
+    """A rules folder of the input's bytes: mostly sound, so that mutations reach beyond the first check."""
+    folder = _root / "rules"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "cyber").mkdir(parents=True)
+    texts = {"cyber/_category.md": CATEGORY, "rulebook.yaml": MANIFEST, "cyber/x.md": RULE}
+    target = data.PickValueInList(sorted(texts))
+    how = data.ConsumeIntInRange(0, 6)
+    raw = texts[target].encode()
+    if how == 0:
+        raw = data.ConsumeBytes(data.remaining_bytes())
+    elif how == 1:
+        at = data.ConsumeIntInRange(0, len(raw))
+        raw = raw[:at] + data.ConsumeBytes(data.remaining_bytes()) + raw[at + data.ConsumeIntInRange(0, 40) :]
+    elif how == 2:
+        lines = texts[target].splitlines(keepends=True)
+        lines[data.ConsumeIntInRange(0, len(lines) - 1)] = data.ConsumeUnicodeNoSurrogates(2000) + "\n"
+        raw = "".join(lines).encode()
+    elif how == 3:
+        with contextlib.suppress(UnicodeEncodeError):
+            raw = (texts[target] + data.ConsumeUnicodeNoSurrogates(200)).encode(
+                data.PickValueInList(ENCODINGS)
+            )
+    elif how == 4:  # the same piece over and over: depth, length, repeated keys and anchors
+        piece = data.ConsumeUnicodeNoSurrogates(12) or "- "
+        repeated = (piece * data.ConsumeIntInRange(1, 40_000))[:80_000]
+        raw = f"---\na: {repeated}\n---\n".encode()
+    elif how == 5:
+        (folder / target).unlink(missing_ok=True)
+        link = folder / data.PickValueInList([target, "cyber/link.md", "linked"])
+        link.symlink_to(data.PickValueInList([_outside, _outside / "secret.md", Path("/dev/zero"), link]))
+    elif how == 6:
+        name = data.ConsumeUnicodeNoSurrogates(40).replace("/", "").replace("\0", "")
+        with contextlib.suppress(OSError):
+            (folder / "cyber" / (name + data.PickValueInList([".md", ".de.md", ""]))).write_bytes(raw)
+    for path, text in texts.items():
+        if not (folder / path).is_symlink():
+            (folder / path).write_bytes(raw if path == target else text.encode())
+    return folder
+
+
+def one_input(raw: bytes) -> None:
+    """What libFuzzer calls."""
+    global _watching
+    folder = write_folder(atheris.FuzzedDataProvider(raw))
+    _watching = True
+    try:
+        reading = read_folders(folder)
+    finally:
+        _watching = False
+    assert (reading.rulebook is None) == bool(reading.problems)
+    assert reading.rulebook is None or len(reading.rulebook.digest) == 64
+    for problem in reading.problems:
+        assert str(problem).isprintable(), ascii(str(problem))
+        assert len(str(problem)) < 1500
+    assert not _escaped, f"opened outside of the folder: {_escaped}"
+
+
+def main() -> None:
+    _outside.mkdir()
+    (_outside / "secret.md").write_text(RULE, encoding="utf-8")
+    sys.addaudithook(_audit)
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The policy team's commands as they are typed."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rule_server.artefact import Artefact
+from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.rule_server.test_diff import commit
+from tests.rule_server.test_rules_cli import cli, refused
+from tests.rule_server.test_stats import jsonl
+
+VIRUS, BREAD = "someone asks for a computer virus", "how do I bake bread"
+
+
+def asked(*arguments: str | Path, code: int = 0) -> Any:
+    """What a command prints as JSON."""
+    done = cli(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_init_starts_a_rulebook_over_ours_that_lints_and_changes_nothing_yet(
+    tmp_path: Path, artefact: Path
+) -> None:
+    mine = tmp_path / "Our Rules"
+    assert cli("init", mine).returncode == 0
+    own = asked("lint", "--artefact", tmp_path / "none")
+    report = asked("lint", "--rules", mine, "--artefact", tmp_path / "none")
+    assert (report["ok"], report["rules"]) == (True, own["rules"] + 1)
+    question = ("query", "how can I contact your organisation", "--rules", mine, "--artefact", artefact)
+    found = asked(*question)
+    assert found["rulebook"]["name"] == "our-rules"
+    assert "house-rules.our-organisation" not in [rule["id"] for rule in found["rules"]]
+    drafts = asked(*question, "--draft")
+    assert drafts["rules"][0]["id"] == "house-rules.our-organisation"
+    assert drafts["rulebook"]["digest"] != found["rulebook"]["digest"]
+    assert asked(*question)["rules"] == found["rules"]
+
+
+def test_init_alone_can_be_served_at_once(tmp_path: Path, artefact: Path) -> None:
+    mine = tmp_path / "mine"
+    assert cli("init", mine, "--standalone", "--name", "acme").returncode == 0
+    report = asked("lint", "--rules", mine, "--artefact", artefact)
+    assert report == {"ok": True, "rules": 1, "categories": 1, "problems": []}
+    found = asked("query", "contact your organisation", "--rules", mine, "--artefact", artefact)
+    assert [rule["id"] for rule in found["rules"]] == ["house-rules.our-organisation"]
+    assert found["rulebook"]["name"] == "acme"
+
+
+def test_init_overwrites_nothing(rules: Path) -> None:
+    assert "is not empty: name a new folder" in refused(cli("init", rules), 2)
+    assert "'A B' is no name for a rulebook" in refused(cli("init", rules / "x", "--name", "A B"), 2)
+
+
+def test_lint_says_what_it_skips_without_an_encoder_and_checks_it_with_one(
+    tmp_path: Path, artefact: Path
+) -> None:
+    queries = ["bake bread", "bread dough", "rye bread", "bread oven", "sourdough bread"]
+    rules = write_rulebook(
+        tmp_path / "rules",
+        rule("home.bread", stance="answer", title="Bread", applies_when="Bread is baked.", queries=queries),
+        rule("home.bikes", stance="answer", title="Bicycles", queries=["baking bread", *"abcd"]),
+    )
+    without = cli("lint", "--rules", rules, "--artefact", tmp_path / "none")
+    assert (without.returncode, without.stdout) == (0, "2 rules in 1 categories, 0 problems\n")
+    [said] = without.stderr.splitlines()
+    assert said.startswith("ascl-rules: skipped: whether every rule is found by its own queries")
+    before = Artefact(artefact).current()
+    report = asked("lint", "--rules", rules, "--artefact", artefact, code=1)
+    assert set(report) == {"ok", "rules", "categories", "problems"}
+    assert report["ok"] is False
+    assert "its own query 'baking bread' finds home.bread first" in str(report["problems"])
+    assert Artefact(artefact).current() == before
+
+
+def test_lint_against_an_earlier_rulebook_holds_its_ids(tmp_path: Path, rules: Path) -> None:
+    later = write_rulebook(tmp_path / "later", rule("cyber.repair", stance="answer"))
+    report = asked("lint", "--rules", later, "--against", str(rules), "--artefact", tmp_path / "none", code=1)
+    assert [problem["rule"] for problem in report["problems"]] == ["cyber/malware.md", "kitchen/knives.md"]
+
+
+def test_diff_tells_rules_and_the_questions_that_would_get_others(
+    tmp_path: Path, rules: Path, artefact: Path
+) -> None:
+    later = write_rulebook(
+        tmp_path / "later",
+        rule("cyber.malware", title="Malicious software", status="retired"),
+        rule("cyber.repair", stance="answer", title="Repairing computers", not_when=None),
+        rule("kitchen.knives", stance="answer", title="Kitchen knives", not_when=None),
+    )
+    file = jsonl(tmp_path / "q.jsonl", {"situation": VIRUS, "kind": "harmful"}, {"prompt": BREAD}, b"{")
+    before = Artefact(artefact).current()
+    both = ("diff", rules, later, "--questions", file, "--artefact", artefact)
+    report = asked(*both)
+    assert report["same"] is False
+    assert [change["id"] for change in report["rules"]["changed"]] == ["cyber.malware"]
+    [change] = report["questions"]["changed"]
+    assert (change["question"], change["kind"], change["line"]) == (VIRUS, "harmful", 1)
+    assert change["before"]["rules"][0] == "cyber.malware"
+    assert "cyber.malware" not in change["after"]["rules"]
+    assert (report["questions"]["asked"], len(report["questions"]["bad_lines"])) == (2, 1)
+    table = cli(*both)
+    assert "~  cyber.malware  status active -> retired" in table.stdout
+    assert "1 of 2 questions would get other rules" in table.stdout
+    assert "q.jsonl line 3: it is not JSON" in table.stderr
+    assert Artefact(artefact).current() == before
+    assert "the same" in cli("diff", rules, rules, "--artefact", artefact).stdout
+
+
+def test_stats_counts_rows_and_asks_again_where_they_do_not_say(
+    tmp_path: Path, rules: Path, artefact: Path
+) -> None:
+    file = jsonl(
+        tmp_path / "c.jsonl",
+        {"situation": "a knife", "rules": [{"id": "kitchen.knives"}], "kind": "benign_plain"},
+        {"situation": VIRUS, "kind": "harmful"},
+        {"situation": "translate good morning into French"},
+        b"torn",
+    )
+    where = ("--rules", rules, "--artefact", artefact)
+    report = asked("stats", file, *where)
+    assert (report["consultations"], report["replayed"], report["no_applicable_rule"]) == (3, 2, 1)
+    assert {entry["id"]: entry["consulted"] for entry in report["rules"]} == {
+        "cyber.malware": 1,
+        "cyber.repair": 1,
+        "kitchen.knives": 1,
+    }
+    assert report["unanswered"] == [{"question": "translate good morning into French", "times": 1}]
+    assert [line["line"] for line in report["bad_lines"]] == [4]
+    table = cli("stats", file, *where)
+    assert table.stdout.startswith("3 consultations (2 asked again), 1 found no rule; test-rules 1.0.0 ")
+    assert "never consulted: 0 of 3 rules" in table.stdout
+
+
+def test_stats_of_rows_with_rules_needs_no_encoder(tmp_path: Path, rules: Path) -> None:
+    file = jsonl(tmp_path / "c.jsonl", {"prompt": "x", "rules": ["cyber.malware", "cyber.gone"]})
+    report = asked("stats", file, "--rules", rules, "--artefact", tmp_path / "none")
+    assert report["never"] == ["cyber.repair", "kitchen.knives"]
+    assert report["unknown"] == {"cyber.gone": 1}
+
+
+def test_owners_are_listed_with_what_is_overdue(tmp_path: Path) -> None:
+    rules = write_rulebook(
+        tmp_path / "rules",
+        rule("cyber.a", stance="answer", owner="ann", review_by="2020-01-01"),
+        rule("cyber.b", owner="ann"),
+        rule("cyber.c", owner="bob", review_by=str(datetime.datetime.now(datetime.UTC).date())),
+        rule("cyber.d", owner="eve", review_by="2020-01-01", status="retired"),
+    )
+    assert asked("owners", "--rules", rules)[0] == {
+        "owner": "ann",
+        "rules": 2,
+        "overdue": 1,
+        "next_review": "2020-01-01",
+    }
+    late = cli("owners", "--rules", rules, "--overdue").stdout.splitlines()
+    assert [line.split() for line in late] == [
+        ["id", "lang", "owner", "review_by"],
+        ["cyber.a", "ann", "2020-01-01"],
+    ]
+
+
+def test_rollback_serves_an_earlier_rulebook_until_the_next_build(rules: Path, artefact: Path) -> None:
+    def build() -> str:
+        assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
+        current = Artefact(artefact).current()
+        assert current is not None
+        return current.rulebook
+
+    def served() -> str:
+        found = asked("query", VIRUS, "--artefact", artefact)
+        return str(found["rulebook"]["digest"])
+
+    first = build()
+    write_rulebook(rules, rule("cyber.malware", body=prose("New words.", "x", "y")))
+    second = build()
+    assert served() == second != first
+    listed = {entry["digest"]: entry for entry in asked("rollback", "--artefact", artefact)}
+    assert (listed[first]["published"], listed[first]["current"]) == (True, False)
+    back = cli("rollback", first[:10], "--artefact", artefact, ASCL_RULES_DIR=str(rules))
+    assert f"test-rules 1.0.0 {first[:12]} is current again" in back.stdout
+    assert "one that follows a rules folder goes on serving that folder" in back.stderr
+    assert "ASCL_RULES_DIR names a rules folder, which `serve` will follow instead" in back.stderr
+    assert served() == first
+    assert build() == served() == second
+
+
+def test_rollback_of_our_own_rules_is_not_undone_by_serving_them(artefact: Path) -> None:
+    current = Artefact(artefact).current()
+    assert current is not None
+    assert current.own_rules
+    asked("rollback", current.rulebook, "--artefact", artefact)
+    after = Artefact(artefact).current()
+    assert after is not None
+    assert (after.rulebook, after.own_rules) == (current.rulebook, False)
+
+
+@pytest.mark.parametrize("digest", ["0" * 12, "abc", "../../etc"])
+def test_rollback_to_what_is_not_kept_is_refused_with_what_is(artefact: Path, digest: str) -> None:
+    current = Artefact(artefact).current()
+    assert current is not None
+    said = refused(cli("rollback", digest, "--artefact", artefact), 1)
+    assert "keeps no rulebook" in said
+    assert current.rulebook[:12] in said
+
+
+def test_edits_do_not_drive_out_what_was_published(tmp_path: Path, rules: Path, artefact: Path) -> None:
+    from rule_server import RuleIndex, load_rulebook
+
+    assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
+    store = Artefact(artefact)
+    published = store.current()
+    assert published is not None
+    encoder = store.encoder(published.encoder, threads=2)
+    index = store.index(published.rulebook, published.encoder)
+    assert index is not None
+    for edit in range(12):
+        write_rulebook(rules, rule("cyber.malware", body=prose(f"Edit {edit}.", "x", "y")))
+        book = load_rulebook(rules)
+        store.save(RuleIndex.build(book, encoder, index.vectors_by_text()), own_rules=False)
+    kept = {path.name for path in (artefact / "rulebooks").iterdir()}
+    assert published.rulebook in kept
+    assert len(kept) == 12  # ten edits, this one, and the one that the fixture published
+
+
+def test_a_revision_beside_a_folder_is_of_that_folder(tmp_path: Path) -> None:
+    rules = write_rulebook(tmp_path / "repo" / "rules", rule("cyber.a", stance="answer"))
+    commit(rules)
+    write_rulebook(rules, rule("cyber.b"))
+    report = asked("diff", "HEAD", rules, "--artefact", tmp_path / "none")
+    assert [entry["id"] for entry in report["rules"]["added"]] == ["cyber.b"]
+    assert report["a"]["spec"] == "HEAD"
+    assert "questions" not in report
