@@ -17,13 +17,17 @@ def clear_errors(code: int = 1) -> Iterator[None]:
     from agent.errors import AgentError
     from evaluation.agreement import AgreementError
     from evaluation.arms import ArmError
+    from evaluation.comparison import ComparisonError
     from evaluation.judges.judgement import JudgementError
     from evaluation.prompts import PromptError
     from evaluation.rewards import RewardError
 
     try:
         yield
-    except (AgentError, AgreementError, ArmError, JudgementError, PromptError, RewardError) as error:
+    except (
+        *(AgentError, AgreementError, ArmError, ComparisonError),
+        *(JudgementError, PromptError, RewardError),
+    ) as error:
         fail(str(error), code)
     except OSError as error:
         fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
