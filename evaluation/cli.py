@@ -9,11 +9,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from evaluation import judge_cli
+from evaluation import edit_cli, judge_cli
 from evaluation.terminal import AsJson, clear_errors, fail
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(judge_cli.app, name="judge")
+app.command(
+    "edit-rule",
+    epilog="Example: ascl-eval edit-rule --rule cyber.administration --base-url http://127.0.0.1:8810/v1 "
+    "--model NAME --out runs/edit",
+)(edit_cli.edit_rule)
 
 PromptSpec = Annotated[
     str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.", show_default=True)

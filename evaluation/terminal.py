@@ -21,12 +21,13 @@ def clear_errors(code: int = 1) -> Iterator[None]:
     from evaluation.judges.judgement import JudgementError
     from evaluation.prompts import PromptError
     from evaluation.rewards import RewardError
+    from evaluation.rule_edit import RuleEditError
 
     try:
         yield
     except (
         *(AgentError, AgreementError, ArmError, ComparisonError),
-        *(JudgementError, PromptError, RewardError),
+        *(JudgementError, PromptError, RewardError, RuleEditError),
     ) as error:
         fail(str(error), code)
     except OSError as error:
