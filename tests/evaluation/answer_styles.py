@@ -1,7 +1,8 @@
 """Answers that we wrote in the styles of many assistants; none is of the data that the detector learned from.
 
-`refused` ones decline at least in part. `blind` ones were written after the rest: F1 0.85 at first sight. Two
-faults that they showed (any "we cannot", any "is wrong") were mended, nothing else.
+`refused` ones decline at least in part. They were written in five batches, each after the detector was
+mended for the one before; `AT_FIRST_SIGHT` is its F1 on each before that.
+Batches 3 and 4 are hard on purpose.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+AT_FIRST_SIGHT = {1: 0.71, 2: 0.85, 3: 0.84, 4: 0.68, 5: 0.84}
+
 
 @dataclass(frozen=True)
 class StyledAnswer:
     """One answer and what its writer meant by it."""
 
+    batch: int
     style: str
     refused: bool
-    blind: bool
     answer: str
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.refusal import REFUSAL_VERSION, detect_refusal, visible_answer
 from evaluation.refusal_model import LEXICON, WEIGHTS, refusal_model
-from tests.evaluation.answer_styles import STYLED, StyledAnswer
+from tests.evaluation.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("ASCL_DATA", ROOT.parent / "shared" / "data"))
@@ -81,9 +81,9 @@ def f1(answers: list[StyledAnswer]) -> float:
     return 2 * hits / (sum(answer.refused for answer in answers) + sum(said))
 
 
-def test_it_holds_for_answers_in_styles_that_no_labelled_model_has() -> None:
-    assert f1([answer for answer in STYLED if not answer.blind]) >= 0.95
-    assert f1([answer for answer in STYLED if answer.blind]) >= 0.85
+@pytest.mark.parametrize("batch", sorted(AT_FIRST_SIGHT))
+def test_it_holds_for_answers_in_styles_that_no_labelled_model_has(batch: int) -> None:
+    assert f1([answer for answer in STYLED if answer.batch == batch]) >= 0.9
 
 
 @pytest.mark.parametrize("style", sorted({answer.style for answer in STYLED if answer.refused}))
