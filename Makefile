@@ -52,7 +52,7 @@ fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (1
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'atheris>=2.3'
 	mkdir -p build/fuzz/corpus build/fuzz/tmp
 	TMPDIR=$(CURDIR)/build/fuzz/tmp PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_rule_files.py \
-	    -timeout=5 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
+	    -timeout=5 -len_control=0 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	rm -rf build/fuzz/tmp
 
 serve: install  ## the rule service on 127.0.0.1:8808

@@ -10,14 +10,18 @@ blind; the figures for answers written in other styles (`tests/evaluation/test_r
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from train_refusal import examples_of, fit
 
+# The checkout's own packages, also where this file is run by its path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.train_refusal import examples_of, fit
 from evaluation.agreement import Label, LabelledAnswer, agreement, read_answers
 from evaluation.refusal import RefusalVerdict, detect_refusal
 

@@ -11,6 +11,7 @@ a manner of speaking and not one model's. The same data give the same file to th
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
+
+# The checkout's own packages, also where this file is run by its path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from evaluation.agreement import LabelledAnswer, read_answers
 from evaluation.refusal import refusal_features, visible_answer

@@ -59,6 +59,7 @@ def create_app(service: RuleService) -> FastAPI:
             "ready": service.ready,
             "digest": service.rulebook.digest,
             "reload_error": service.reload_error,
+            "threshold": {"value": service.threshold.value, "note": service.threshold.note},
         }
         return JSONResponse(status, 200 if service.ready else 503)
 

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
+from rule_server import ordinary
+from rule_server.calibrate import Calibration
 from rule_server.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.errors import ArtefactError
 from rule_server.rulebook import Rulebook
@@ -98,7 +100,7 @@ class Artefact:
         folder = self.folder / "rulebooks" / digest
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-            if manifest["encoder"] != fingerprint:
+            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != ordinary.digest():
                 return None
             raw = (folder / "vectors.npy").read_bytes()
             if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
@@ -106,10 +108,13 @@ class Artefact:
             rulebook = Rulebook.model_validate_json((folder / "rulebook.json").read_bytes())
             if rulebook.digest != digest:
                 raise ValueError("rulebook.json is not what was written")
-            return RuleIndex(rulebook, fingerprint, np.load(io.BytesIO(raw), allow_pickle=False))
+            measured = manifest.get("calibration")
+            calibration = Calibration(**measured) if measured is not None else None
+            vectors = np.load(io.BytesIO(raw), allow_pickle=False)
+            return RuleIndex(rulebook, fingerprint, vectors, calibration)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
             raise ArtefactError(
                 f"{folder} is damaged ({error}): remove it and run `ascl-rules build`"
             ) from None
@@ -131,6 +136,8 @@ class Artefact:
             "version": index.rulebook.version,
             "rules": len(index.rulebook.served),
             "vectors": hashlib.sha256(raw).hexdigest(),
+            "ordinary": ordinary.digest(),
+            "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
         with self.new_folder(self.folder / "rulebooks" / digest, replace=True) as folder:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
@@ -145,6 +152,17 @@ class Artefact:
         """Mark a kept rulebook as one to go back to. Raises ArtefactError when it cannot be written."""
         try:
             (self.folder / "rulebooks" / digest / PUBLISHED).touch()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def save_calibration(self, digest: str, calibration: Calibration) -> None:
+        """Keep a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""
+        path = self.folder / "rulebooks" / digest / MANIFEST_FILE
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)}
+            aside = path.with_suffix(".new")
+            aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            aside.replace(path)
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -138,10 +139,52 @@ def query(
     response = asyncio.run(ask())
     typer.echo(response.model_dump_json(indent=1) if as_json else response.as_text())
     if not as_json:
-        typer.echo("scores: " + ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules), err=True)
+        scores = ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules) or "none"
+        threshold = service.threshold
+        typer.echo(f"scores: {scores}; threshold {threshold.value:.3f} ({threshold.note})", err=True)
 
 
 policy_cli.register(app)
+
+
+@app.command()
+def calibrate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="JSON Lines with `prompt` or `situation`, `kind`, and perhaps `source`."),
+    ] = None,
+    rules: Rules = None,
+    artefact: ArtefactDir = None,
+    misses: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the prompts to be found that may find nothing.")
+    ] = 0.05,
+    find: Annotated[
+        list[str] | None, typer.Option(help="Kind that must find a rule; repeatable (harmful).")
+    ] = None,
+    nothing: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind that must find nothing; repeatable (benign_plain, math)."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file (.png, .svg).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and keep nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the threshold for a rulebook from labelled prompts and keep it in the index; `serve` uses it.
+
+    Without files, show the one that is kept. A running service takes it up when it is started again.
+
+    Example: ascl-rules calibrate prompts.jsonl --plot curve.png
+    """
+    settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    from rule_server.calibrate_cli import measure, show
+
+    if files:
+        kinds = {"find": find, "nothing": nothing}
+        measure(
+            settings, say, files, misses=misses, plot_file=plot, dry_run=dry_run, as_json=as_json, **kinds
+        )
+    else:
+        show(settings, say, as_json=as_json)
 
 
 def _service(settings: Settings, *, drafts: bool = False) -> RuleService:

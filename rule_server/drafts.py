@@ -18,5 +18,7 @@ def with_drafts(prepared: Prepared) -> Prepared:
     ]
     # Not by model_copy: it would carry the digest and the served rules of the original along.
     preview = Rulebook(name=book.name, version=book.version, categories=book.categories, rules=rules)
-    index = RuleIndex.build(preview, prepared.encoder, prepared.index.vectors_by_text())
+    index = RuleIndex.build(
+        preview, prepared.encoder, prepared.index.vectors_by_text(), prepared.index.calibration
+    )
     return replace(prepared, index=index, rules=())

@@ -40,7 +40,10 @@ def file_digest(path: Path) -> str:
 
 
 class OnnxEncoder:
-    """A sentence encoder exported by `rule_server.export`: mean pooling over the tokens, then unit length."""
+    """A sentence encoder exported by `rule_server.export`.
+
+    Tokens are pooled by their mean, or the first stands for all, as the model was trained; then unit length.
+    """
 
     def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:
         """Open the encoder in a folder of an artefact.
@@ -60,6 +63,8 @@ class OnnxEncoder:
             self.fingerprint: str = manifest["fingerprint"]
             self.dimension: int = manifest["dimension"]
             self.model: str | None = manifest["model"]
+            self.prefix: str = manifest.get("prefix", "")
+            self._first_token = manifest.get("pooling", "mean") == "cls"
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
             self._tokenizer.enable_truncation(manifest["max_tokens"])
             self._tokenizer.no_padding()
@@ -83,7 +88,7 @@ class OnnxEncoder:
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch([self.prefix + text for text in texts])
         # Texts of like length share a batch: padding is work for nothing.
         order = sorted(range(len(texts)), key=lambda at: len(encodings[at].ids))
         for start in range(0, len(order), BATCH):
@@ -97,7 +102,10 @@ class OnnxEncoder:
                 mask[row, :length] = 1
             feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             (tokens,) = self._session.run(None, {name: feed[name] for name in self._inputs})
-            weights = mask[:, :, None].astype(np.float32)
-            pooled = (tokens * weights).sum(1) / weights.sum(1).clip(1)
+            if self._first_token:
+                pooled = tokens[:, 0]
+            else:
+                weights = mask[:, :, None].astype(np.float32)
+                pooled = (tokens * weights).sum(1) / weights.sum(1).clip(1)
             vectors[batch] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)
         return vectors

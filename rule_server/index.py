@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
 
+from rule_server import ordinary
 from rule_server.errors import ArtefactError
 from rule_server.rulebook import Rule, Rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rule_server.calibrate import Calibration
     from rule_server.encoder import Encoder, Vectors
 
-NEIGHBOURS = 1024
-"""Vectors looked at per search. In a larger index a distant text may count as the last of these."""
+    Floats = NDArray[np.float64]
+
+# The constants of the score, chosen on public evaluation sets; neighbouring values do nearly as well. What
+# was tried and measured stands in docs/retrieval-log.md.
+WIDTH = 0.1
+"""Of the soft mean over a rule's or a category's texts: near texts count, far ones hardly."""
+ORDINARY_WIDTH = 0.06
+"""The same for everyday requests, which have less in common."""
+CATEGORY_SHARE = 0.75
+"""How much of a score is the category's; the rest is the rule's own."""
+SIZE_SHARE = 0.3
+"""How much a category of many texts is favoured: 0, not at all; 1, its texts are summed, not averaged."""
+REACH = 0.05
+"""How far below the threshold a rule may lie that comes along with one which reaches it."""
+AT_ONCE = 256
+"""Questions scored together, to bound memory."""
+SCORING = 1
+"""Raise it when the same vectors get other scores: an older calibration then no longer counts."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule found, and its score: mean cosine of the two texts of it that are nearest to the question."""
+    """A rule found, and how much nearer the question is to it and its category than to everyday requests.
+
+    Nearness is a soft mean of cosines, so the score lies between -2 and 2; most lie between -0.3 and 0.4.
+    """
 
     rule: Rule
     score: float
 
 
 def texts_of(rule: Rule) -> list[str]:
-    """What stands for a rule in the index: what it is about, then each phrasing a question may take.
-
-    Measured on the 233 example prompts of our rules, which the index never sees (own rule first / own
-    category first): one vector of title and `applies_when` .37/.59, with the queries joined to it .50/.69; a
-    vector for each text, the best one .51/.76, mean of the best two .60/.82, of the best three .59/.80.
-    """
-    return [f"{rule.title}. {rule.applies_when}", *rule.queries]
+    """What stands for a rule in the index: what it is about, and each phrasing that a question may take."""
+    about = f"{rule.title}. {rule.applies_when}"
+    return [about, *rule.queries, *rule.examples.benign, *rule.examples.harmful]
 
 
 def text_key(text: str) -> str:
@@ -46,17 +63,29 @@ def text_key(text: str) -> str:
 
 
 def entries(rulebook: Rulebook) -> list[tuple[str, str]]:
-    """(rule id, text) of every vector, in the order of the index; a rule's texts stand together."""
+    """(rule id, text) of every vector, in the order of the index; everyday requests come last, with id ""."""
+    ours = [(rule.id, text) for rule in _spoken(rulebook) for text in texts_of(rule)]
+    return [*ours, *(("", text) for text in ordinary.requests())]
+
+
+def _spoken(rulebook: Rulebook) -> list[Rule]:
+    """Served rules, each followed by its translations."""
     spoken: dict[str, list[Rule]] = {id: [rule] for id, rule in rulebook.served.items()}
     for (id, _), rule in rulebook.translations.items():
         spoken[id].append(rule)
-    return [(id, text) for id, rules in spoken.items() for rule in rules for text in texts_of(rule)]
+    return [rule for rules in spoken.values() for rule in rules]
 
 
 class RuleIndex:
-    """A rulebook, its vectors and a flat FAISS index over them. Immutable: an edit makes another one."""
+    """A rulebook and its vectors, to be searched. Immutable: an edit makes another one."""
 
-    def __init__(self, rulebook: Rulebook, fingerprint: str, vectors: Vectors) -> None:
+    def __init__(
+        self,
+        rulebook: Rulebook,
+        fingerprint: str,
+        vectors: Vectors,
+        calibration: Calibration | None = None,
+    ) -> None:
         """`vectors` is (n, dimension): one for each of `entries(rulebook)`, by the encoder of `fingerprint`.
 
         Raises:
@@ -68,19 +97,26 @@ class RuleIndex:
         self.rulebook = rulebook
         self.fingerprint = fingerprint
         self.vectors = np.ascontiguousarray(vectors, np.float32)
+        self.calibration = calibration
+        """The measured threshold, perhaps of an earlier text of the rulebook; None when there is none."""
         self._keys = [text_key(text) for _, text in listed]
-        ids = [id for id, _ in listed]
         self._rules = list(rulebook.served.values())
-        self._rows = _row_table(ids)
-        self._categories = np.array([id.partition(".")[0] for id in ids])
-        self._answers = np.array([rulebook.served[id].stance == "answer" for id in ids], bool)
-        self._flat = faiss.IndexFlatIP(self.vectors.shape[1])
-        self._flat.add(self.vectors)
-        self._selectors: dict[tuple[frozenset[str] | None, bool], tuple[Any, NDArray[np.bool_]]] = {}
+        self._category = np.array([rule.category for rule in self._rules])
+        self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
+        spoken = _spoken(rulebook)
+        # A rule's texts in one language, and its category's in that language: a question is in one language.
+        self._own = _Groups([len(texts_of(rule)) for rule in spoken])
+        self._whole = _Union([(rule.lang, rule.category) for rule in spoken], self._own.sizes)
+        self._rule = _starts([rule.id for rule in spoken])
+        self._everyday = len(ordinary.requests())
 
     @classmethod
     def build(
-        cls, rulebook: Rulebook, encoder: Encoder, known: Mapping[str, Vectors] | None = None
+        cls,
+        rulebook: Rulebook,
+        encoder: Encoder,
+        known: Mapping[str, Vectors] | None = None,
+        calibration: Calibration | None = None,
     ) -> RuleIndex:
         """Embed a rulebook, except the texts whose vectors are `known` (see `vectors_by_text`)."""
         known = known or {}
@@ -88,7 +124,7 @@ class RuleIndex:
         missing = sorted({text for text in texts if text_key(text) not in known})
         fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text_key(text)] for text in texts]
-        return cls(rulebook, encoder.fingerprint, np.stack(rows))
+        return cls(rulebook, encoder.fingerprint, np.stack(rows), calibration)
 
     def vectors_by_text(self) -> dict[str, Vectors]:
         """What another version of the rulebook need not embed again."""
@@ -104,13 +140,17 @@ class RuleIndex:
     ) -> list[Hit]:
         """The rules that apply, nearest first, but every category's first rule before any category's second.
 
-        `question` is (windows, dimension): a long question in parts, each of which may find a rule. When none
-        of the `top_k` is an `answer` rule of the nearest rule's category, its nearest one is added: what is
-        fine must be as easy to find as what is not. Empty when no rule reaches the threshold.
+        `question` is (windows, dimension): a long question in parts, each of which may find a rule. Empty
+        when no rule reaches the threshold; rules that fall short of it by `REACH` at most come along. When
+        none of the `top_k` is an `answer` rule of the nearest rule's category, its nearest one is added,
+        however far: what is fine must be as easy to find as what is not.
         """
-        wanted = None if categories is None else frozenset(categories)
-        scores = self._scores(question, wanted)
-        ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold]
+        scores = self.scores(question)
+        if categories is not None:
+            scores[~np.isin(self._category, list(categories))] = -np.inf
+        if not scores.max(initial=-np.inf) >= threshold:
+            return []
+        ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - REACH]
         seen: dict[str, int] = {}
         turns = []
         for at in ranked:
@@ -118,62 +158,70 @@ class RuleIndex:
             seen[category] = seen.get(category, 0) + 1
             turns.append(seen[category])
         chosen = [at for _, at in sorted(zip(turns, ranked, strict=True), key=lambda pair: pair[0])][:top_k]
-        hits = [self._hit(at, scores) for at in chosen]
-        if hits:
-            top = hits[0].rule.category
-            if not any(hit.rule.category == top and hit.rule.stance == "answer" for hit in hits):
-                answers = self._scores(question, frozenset((top,)), answers_only=True)
-                nearest = int(answers.argmax())
-                if answers[nearest] > -np.inf:
-                    hits.append(self._hit(nearest, answers))
-        return hits
+        top = self._rules[chosen[0]].category
+        answering = self._answers & (self._category == top)
+        if answering.any() and not answering[chosen].any():
+            chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
+        return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
     def nearest(self, questions: Vectors) -> list[Rule]:
         """What `search` puts first for each question, (questions, dimension), however far it is."""
-        return [self.search(row[None], top_k=1, threshold=-np.inf)[0].rule for row in questions]
+        parts = [questions[at : at + AT_ONCE] for at in range(0, len(questions), AT_ONCE)]
+        return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
 
-    def _hit(self, at: int, scores: NDArray[np.float64]) -> Hit:
-        return Hit(self._rules[at], round(float(scores[at]), 4))
+    def scores(self, question: Vectors) -> Floats:
+        """Score of every rule, (rules,), in the order of the rulebook; of several windows the best counts."""
+        return np.asarray(self._scores(question).max(axis=0))
 
-    def _scores(
-        self, question: Vectors, categories: frozenset[str] | None, answers_only: bool = False
-    ) -> NDArray[np.float64]:
-        """Score of every rule, (rules,); minus infinity for those that the filter leaves out."""
-        selector, kept = self._selected(categories, answers_only)
-        cosines = np.full(len(kept), -np.inf)
-        count = min(int(kept.sum()), NEIGHBOURS)
-        if count:
-            params = None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            found, rows = self._flat.search(np.ascontiguousarray(question, np.float32), count, params=params)
-            # What lies beyond the neighbours is at most as near as the last of them.
-            cosines[kept] = found.min()
-            for part, at in zip(found, rows, strict=True):
-                cosines[at] = np.maximum(cosines[at], part)
-        padded = np.append(cosines, -np.inf)[self._rows]
-        return np.asarray(np.sort(padded, axis=1)[:, -2:].mean(axis=1))
-
-    def _selected(
-        self, categories: frozenset[str] | None, answers_only: bool
-    ) -> tuple[Any, NDArray[np.bool_]]:
-        """FAISS selector (None keeps all) and mask (n,) of the vectors kept; cached, as making one costs."""
-        key = (categories, answers_only)
-        if key not in self._selectors:
-            kept = np.ones(len(self._categories), bool)
-            if categories is not None:
-                kept &= np.isin(self._categories, list(categories))
-            if answers_only:
-                kept &= self._answers
-            bits = np.packbits(kept, bitorder="little")
-            self._selectors[key] = (None if kept.all() else faiss.IDSelectorBitmap(bits), kept)  # type: ignore[call-arg, arg-type]
-        return self._selectors[key]
+    def _scores(self, questions: Vectors) -> Floats:
+        """(questions, rules)."""
+        if not self._rules:
+            return np.empty((len(questions), 0))
+        # Every text has a part in the score, so nothing is gained by looking up the nearest ones first.
+        cosines = faiss.pairwise_distances(
+            np.ascontiguousarray(questions, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
+        ).astype(np.float64)
+        rows = len(self.vectors) - self._everyday
+        sums = self._own.sums(np.exp(cosines[:, :rows] / WIDTH))
+        own = WIDTH * np.log(sums / self._own.sizes)
+        whole = WIDTH * np.log(self._whole.sums(sums) / self._whole.sizes * self._whole.weights)
+        everyday = np.exp(cosines[:, rows:] / ORDINARY_WIDTH).mean(axis=1, keepdims=True)
+        floor = ORDINARY_WIDTH * np.log(everyday)
+        scores = CATEGORY_SHARE * whole[:, self._whole.of] + (1 - CATEGORY_SHARE) * own - floor
+        return np.asarray(np.maximum.reduceat(scores, self._rule, axis=1))
 
 
-def _row_table(ids: list[str]) -> NDArray[np.int64]:
-    """(rules, most texts of a rule): the rows of each rule, filled up with len(ids), which is no row."""
-    rows: dict[str, list[int]] = {}
-    for row, id in enumerate(ids):
-        rows.setdefault(id, []).append(row)
-    table = np.full((len(rows), max(map(len, rows.values()))), len(ids), np.int64)
-    for at, own in enumerate(rows.values()):
-        table[at, : len(own)] = own
-    return table
+class _Groups:
+    """Neighbouring columns that belong together."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = np.array(sizes, np.float64)
+        self._starts = np.cumsum([0, *sizes])[:-1]
+
+    def sums(self, values: Floats) -> Floats:
+        """(questions, columns) -> (questions, groups)."""
+        return np.asarray(np.add.reduceat(values, self._starts, axis=1))
+
+
+class _Union:
+    """Groups that belong together by language and category, wherever they stand."""
+
+    def __init__(self, names: Sequence[tuple[str, str]], sizes: Floats) -> None:
+        unique = sorted(set(names))
+        self.of = np.array([unique.index(name) for name in names])
+        self._member = np.zeros((len(names), len(unique)))
+        self._member[np.arange(len(names)), self.of] = 1
+        self.sizes = sizes @ self._member
+        langs = np.array([lang for lang, _ in unique])
+        usual = np.array([self.sizes[langs == lang].mean() for lang in langs])
+        self.weights = (self.sizes / usual) ** SIZE_SHARE
+        """A category may be broad; what is usual is so in its own language."""
+
+    def sums(self, values: Floats) -> Floats:
+        """(questions, groups) -> (questions, unions)."""
+        return np.asarray(values @ self._member)
+
+
+def _starts(names: Sequence[str]) -> NDArray[np.int64]:
+    """Where each run of the same name begins."""
+    return np.array([at for at, name in enumerate(names) if at == 0 or names[at - 1] != name], np.int64)

@@ -122,7 +122,12 @@ def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleI
 
     index = artefact.index(rulebook.digest, encoder.fingerprint)
     if index is None:
-        index = RuleIndex.build(rulebook, encoder, known_vectors(artefact, encoder.fingerprint))
+        current = artefact.current()
+        present = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
+        # As after an edit while serving: the threshold that was measured last goes on being used.
+        calibration = present.calibration if present is not None else None
+        known = known_vectors(artefact, encoder.fingerprint)
+        index = RuleIndex.build(rulebook, encoder, known, calibration)
         try:
             artefact.save(index, own_rules=False, make_current=False)
         except ArtefactError:

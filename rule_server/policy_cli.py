@@ -22,17 +22,14 @@ from rule_server.cli_options import (
 from rule_server.errors import RulebookError
 
 if TYPE_CHECKING:
-    from rule_server.diff import ChangedAnswer, RulebookDiff
+    from rule_server.diff import ChangedAnswer
     from rule_server.kept import Kept
     from rule_server.lint import Search
-    from rule_server.question_file import BadLine, Question
+    from rule_server.question_file import Question
     from rule_server.rule_text import Problem
     from rule_server.rulebook import Rulebook
+    from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
-    from rule_server.stats import Usage
-
-SHOWN = 20
-"""Rows of a list that goes on; `--json` has them all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -127,18 +124,7 @@ def diff(
     difference = diff_rulebooks(old, new)
     changed: list[ChangedAnswer] = []
     if asked:
-        from rule_server.artefact import Artefact
-        from rule_server.kept import index_for
-        from rule_server.prepare import open_encoder
-        from rule_server.replay import replay
-
-        encoder = open_encoder(settings, say)
-        store = Artefact(settings.artefact)
-        shown = WithProgress(encoder.fingerprint, lambda: encoder)
-        indexes = [index_for(book, store, shown) for book in (old, new)]
-        with progress("asking both", len(asked)) as advance:
-            answers = replay(indexes, encoder, settings, [question.text for question in asked], advance)
-        changed = changed_answers(asked, *answers)
+        changed = changed_answers(asked, *_asked([old, new], asked, settings))
     if as_json:
         value = {"a": _head(before, old), "b": _head(after, new), "same": old.digest == new.digest}
         value |= difference.as_dict()
@@ -150,9 +136,11 @@ def diff(
             }
         print_json(value)
         return
-    _print_diff(difference, (before, old), (after, new))
+    from rule_server.policy_tables import print_answers, print_diff
+
+    print_diff(difference, (before, old), (after, new))
     if questions:
-        _print_answers(asked, changed, bad)
+        print_answers(asked, changed, bad)
 
 
 def stats(
@@ -182,7 +170,9 @@ def stats(
         rest = {"replayed": len(again), "bad_lines": [line.as_dict() for line in bad]}
         print_json({"rulebook": _head(None, book)} | counted.as_dict() | rest)
     else:
-        _print_usage(counted, book, len(again), bad)
+        from rule_server.policy_tables import print_usage
+
+        print_usage(counted, book, len(again), bad)
 
 
 def owners(
@@ -306,17 +296,29 @@ def _followed(settings: Settings) -> Rulebook:
 
 def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Rulebook, list[list[str]]]:
     """The present rulebook, and the ids of the rules with which it answers each question."""
+    book = _followed(settings)
     if not questions:
-        return _followed(settings), []
+        return book, []
     from rule_server.diff import ids
-    from rule_server.prepare import prepare
+
+    [answers] = _asked([book], questions, settings)
+    return book, [ids(answer) for answer in answers]
+
+
+def _asked(
+    books: Sequence[Rulebook], questions: Sequence[Question], settings: Settings
+) -> list[list[ConsultResponse]]:
+    """What each rulebook answers to each question; the artefact's current rulebook stays what it is."""
+    from rule_server.artefact import Artefact
+    from rule_server.kept import index_for
+    from rule_server.prepare import open_encoder
     from rule_server.replay import replay
 
-    prepared = prepare(settings, say)
+    encoder = open_encoder(settings, say)
+    store, shown = Artefact(settings.artefact), WithProgress(encoder.fingerprint, lambda: encoder)
+    indexes = [index_for(book, store, shown) for book in books]
     with progress("asking", len(questions)) as advance:
-        texts = [question.text for question in questions]
-        [answers] = replay([prepared.index], prepared.encoder, settings, texts, advance)
-    return prepared.index.rulebook, [ids(answer) for answer in answers]
+        return replay(indexes, encoder, settings, [question.text for question in questions], advance)
 
 
 def _search_check(settings: Settings) -> Search | None:
@@ -349,70 +351,3 @@ def _search_check(settings: Settings) -> Search | None:
 def _head(spec: str | None, book: Rulebook) -> dict[str, str]:
     named = {} if spec is None else {"spec": spec}
     return named | {"name": book.name, "version": book.version, "digest": book.digest}
-
-
-def _print_diff(difference: RulebookDiff, before: tuple[str, Rulebook], after: tuple[str, Rulebook]) -> None:
-    for letter, (spec, book) in zip("AB", (before, after), strict=True):
-        typer.echo(f"{letter}  {book.name} {book.version} {book.digest[:12]}  {spec}")
-    lines = difference.lines()
-    print_table(lines)
-    if not lines:
-        same = before[1].digest == after[1].digest
-        typer.echo("the same" if same else "the same rules under another name or version")
-    else:
-        typer.echo(
-            f"{len(difference.added)} rules added, {len(difference.removed)} removed, "
-            f"{len(difference.changed)} changed"
-        )
-
-
-def _print_answers(
-    asked: Sequence[Question], changed: Sequence[ChangedAnswer], bad: Sequence[BadLine]
-) -> None:
-    from rule_server.diff import ids
-
-    typer.echo(f"{len(changed)} of {len(asked)} questions would get other rules")
-    rows = [("line", "A", "B", "question")]
-    for change in changed[:SHOWN]:
-        a, b = (", ".join(ids(answer)) or answer.verdict for answer in (change.before, change.after))
-        rows.append((str(change.question.line), a, b, change.question.text[:80]))
-    if changed:
-        print_table(rows)
-    _print_rest(len(changed))
-    _print_bad(bad)
-
-
-def _print_usage(counted: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLine]) -> None:
-    typer.echo(
-        f"{counted.consultations} consultations ({replayed} asked again), {counted.nothing} found no rule; "
-        f"{book.name} {book.version} {book.digest[:12]}"
-    )
-    foreign = sum(times for digest, times in counted.digests.items() if not book.digest.startswith(digest))
-    if foreign:
-        typer.echo(f"{foreign} of them were answered by another rulebook")
-    for table in (counted.category_table(), counted.rule_table(), counted.kind_table()):
-        typer.echo()
-        print_table(table)
-    typer.echo(f"\nnever consulted: {len(counted.never)} of {len(counted.rules)} rules")
-    for id in counted.never:
-        typer.echo(f"  {id}")
-    if counted.unknown:
-        gone = ", ".join(f"{id[:129]} {times}" for id, times in list(counted.unknown.items())[:SHOWN])
-        typer.echo(f"consulted, but not in this rulebook: {gone}")
-    if counted.unanswered:
-        typer.echo("\nfound nothing:")
-        print_table([(f"{times} x", text[:100]) for text, times in counted.unanswered[:SHOWN]])
-        _print_rest(len(counted.unanswered))
-    _print_bad(bad)
-
-
-def _print_rest(count: int) -> None:
-    if count > SHOWN:
-        typer.echo(f"... and {count - SHOWN} more: --json has them all")
-
-
-def _print_bad(bad: Sequence[BadLine]) -> None:
-    if bad:
-        shown = "; ".join(str(line) for line in bad[:5])
-        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        say(f"{len(bad)} lines hold no question and were left out: {shown}{more}")

@@ -100,13 +100,13 @@ def open_encoder(settings: Settings, say: Say) -> Encoder:
     current = artefact.current()
     if current is not None:
         encoder = artefact.encoder(current.encoder, settings.threads)
-        if settings.model is None or settings.model == encoder.model:
+        if settings.model is None or (settings.model, settings.prefix) == (encoder.model, encoder.prefix):
             return encoder
     from rule_server.export import export_encoder
 
     say(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:
-        return export_encoder(artefact, settings.model, settings.threads)
+        return export_encoder(artefact, settings.model, settings.threads, settings.prefix)
     except EncoderError as error:
         raise EncoderError(f"there is no usable encoder in {artefact.folder}: {error}") from None
 
@@ -118,5 +118,6 @@ def _embed(
 
     before = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
     known = before.vectors_by_text() if before is not None else {}
+    calibration = before.calibration if before is not None else None
     say(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
-    return RuleIndex.build(rulebook, encoder, known)
+    return RuleIndex.build(rulebook, encoder, known, calibration)

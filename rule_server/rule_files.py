@@ -15,6 +15,7 @@ from rule_server.rule_text import (
     CATEGORY_FILE,
     MANIFEST,
     MAX_FILE,
+    MAX_WORDS,
     BadFile,
     Problem,
     misplaced,
@@ -25,7 +26,16 @@ from rule_server.rule_text import (
 from rule_server.rulebook import Category, FolderManifest, Rule, Rulebook
 from rule_server.settings import packaged_rules
 
-__all__ = ["MAX_FILE", "Problem", "Reading", "layers", "load_rulebook", "read_folders", "read_rulebook"]
+__all__ = [
+    "MAX_FILE",
+    "MAX_WORDS",
+    "Problem",
+    "Reading",
+    "layers",
+    "load_rulebook",
+    "read_folders",
+    "read_rulebook",
+]
 
 MAX_RULES = 5000
 MAX_CATEGORIES = 200

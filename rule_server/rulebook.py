@@ -47,7 +47,7 @@ class Strict(BaseModel):
 
 
 class Examples(Strict):
-    """Prompts that the rule is about, without answers: for tests and people, never for the index."""
+    """Prompts that the rule is about, without answers: for people, tests and the index; never returned."""
 
     benign: list[Line] = Field(default=[], max_length=20)
     harmful: list[Line] = Field(default=[], max_length=20)

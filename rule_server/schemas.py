@@ -10,6 +10,8 @@ from rule_server.errors import ConsultError
 from rule_server.rulebook import Category, Rule, Rulebook, Stance
 
 Verdict = Literal["rules_found", "no_applicable_rule"]
+LONGEST = 4000
+"""Characters of a situation."""
 
 
 def _not_blank(text: str) -> str:
@@ -23,7 +25,7 @@ class ConsultRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    situation: Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_not_blank)]
+    situation: Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_not_blank)]
     """The request and what is delicate in it, in a sentence or two."""
     categories: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
     """Only rules of these categories; usually left out."""
@@ -46,7 +48,7 @@ class FoundRule(_Answer):
     category: str
     stance: Stance
     score: float
-    """Mean cosine of the situation and the two nearest texts of the rule, -1 to 1."""
+    """How much nearer the situation is to the rule and its category than to everyday requests."""
     text: str
 
 

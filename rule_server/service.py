@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rule_server.artefact import Artefact
 from rule_server.batching import Batcher
+from rule_server.calibrate import Threshold, threshold_of
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.index import Hit, RuleIndex
 from rule_server.prepare import Prepared, keep
@@ -18,11 +18,9 @@ from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
 from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import Settings
+from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
-
-WINDOW, OVERLAP = 800, 100
-"""Characters: the encoder reads about 1000, and what is delicate may stand at the end of a long text."""
 
 
 class RuleService:
@@ -44,6 +42,11 @@ class RuleService:
     def rulebook(self) -> Rulebook:
         """The rulebook of the present snapshot."""
         return self._index.rulebook
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold in force and where it comes from."""
+        return threshold_of(self._index, self.settings.threshold)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,8 +85,8 @@ class RuleService:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        vectors = await self._batcher.encode(_windows(request.situation))
-        threshold = self.settings.threshold
+        vectors = await self._batcher.encode(windows(request.situation))
+        threshold = threshold_of(index, self.settings.threshold).value
         hits = index.search(vectors, top_k=top_k, threshold=threshold, categories=wanted)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
@@ -122,7 +125,8 @@ class RuleService:
         rulebook = load_rulebook(self.rules, self.settings.variables)
         if rulebook.digest == self._index.rulebook.digest:
             return self._index
-        index = RuleIndex.build(rulebook, self._encoder, self._index.vectors_by_text())
+        known, calibration = self._index.vectors_by_text(), self._index.calibration
+        index = RuleIndex.build(rulebook, self._encoder, known, calibration)
         keep(Artefact(self.settings.artefact), index, not self.settings.dir, log.warning)
         return index
 
@@ -148,16 +152,6 @@ class RuleService:
         except Exception as error:  # the watcher's own: no inotify handles left, folder removed
             self.reload_error = f"edits are no longer followed: {error}"
             log.warning(self.reload_error)
-
-
-def _windows(text: str) -> list[str]:
-    """A long text in overlapping parts that the encoder reads whole, cut between words if possible."""
-    parts = []
-    while len(text) > WINDOW + OVERLAP:
-        parts.append(text[:WINDOW])
-        rest = text[WINDOW - OVERLAP :]
-        text = re.sub(r"^\S{0,50}\s", "", rest)
-    return [*parts, text]
 
 
 def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:

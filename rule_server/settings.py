@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Folder of the index artefact: the encoder and the rulebooks' vectors."""
     model: str | None = None
     """Folder or hub name of the embedding model; None: all-MiniLM-L6-v2."""
+    prefix: str = Field("", max_length=200)
+    """Put before every text, where the model was trained so (`query: ` for the E5 family)."""
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More than the cores at hand makes every request slower."""
     host: str = "127.0.0.1"
@@ -60,11 +62,8 @@ class Settings(BaseSettings):
     """Connections at once; more are answered 503."""
     default_top_k: int = Field(3, ge=1, le=10)
     """Rules returned when the caller names no number."""
-    # The highest step of 0.02 at which every harmful prompt of evaluation/prompts/train.jsonl finds a rule.
-    # There, 81 % of its delicate harmless prompts and 25 % of its plain ones find one too; of held_out.jsonl,
-    # which had no part in the choice, 100 % harmful, 100 % delicate, 17 % plain (12 prompts of each).
-    threshold: float = Field(0.32, ge=-1, le=1)
-    """Score below which a rule does not apply: the mean cosine of its two texts nearest to the question."""
+    threshold: float | None = Field(None, ge=-2, le=2)
+    """Score below which no rule applies; None: the calibrated one of the artefact, else a default."""
     cache_size: int = Field(2048, ge=0)
     """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
     watch: bool = True

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from evaluation.cli import app
 from evaluation.rule_edit import RuleEditError, prepare_edit
+from evaluation.rule_process import rule_service
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rulebooks import rule, write_rulebook
 
@@ -172,3 +173,22 @@ def test_a_rulebook_that_cannot_be_served_says_why(prompts: Path, artefact: Path
     assert (code, out) == (1, "")
     assert "did not start" in err
     assert "owner" in err
+
+
+def test_the_arm_in_prompt_reads_the_categories_of_the_real_service(
+    rulebook: Path, prompts: Path, artefact: Path, tmp_path: Path, endpoint: ScriptedEndpoint
+) -> None:
+    before = len(endpoint.requests)
+    with rule_service(rulebook, artefact, tmp_path / "service.log") as url:
+        code, out, err = invoke(
+            *("run", "--log", tmp_path / "log.jsonl", "--prompts", prompts, "--arm", "in-prompt"),
+            *("--arm", "always", "--rules", f"{url}/mcp", "--base-url", endpoint.base_url, "--model", "m"),
+            "--json",
+        )
+    assert code == 0, err
+    system = endpoint.requests[before]["messages"][0]["content"]
+    assert "- Cyber: Something to be careful with." in system
+    assert "- Garden: Something to be careful with." in system
+    always = json.loads(out)["arms"][1]
+    assert always["mode_forced"] == len(PROMPTS)
+    assert always["kinds"]["harmful"]["safe"]["share"] == 1.0

@@ -133,7 +133,6 @@ def run(script: str, *arguments: str) -> Any:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / script), "--data", str(RESPONSES), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=240,

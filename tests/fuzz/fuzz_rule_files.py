@@ -1,7 +1,7 @@
 """Throws bytes at the loader of rules: it must answer with a rulebook or problems, soon, and stay inside.
 
     make fuzz                                       two minutes
-    python tests/fuzz/fuzz_rule_files.py -timeout=5 -max_total_time=600 CORPUS
+    python tests/fuzz/fuzz_rule_files.py -timeout=5 -len_control=0 -max_total_time=600 CORPUS
 
 libFuzzer (through atheris) mutates the bytes by what they reach in the code. Each input writes a rules
 folder: a rule, its category, the manifest, a name, a link out of the folder. Then four things are held:
@@ -133,7 +133,19 @@ def one_input(raw: bytes) -> None:
     assert not _escaped, f"opened outside of the folder: {_escaped}"
 
 
+def seed(corpus: Path) -> None:
+    """Begin with sound files and one input of each kind; atheris takes numbers from an input's end."""
+    texts = (CATEGORY, RULE, MANIFEST)
+    seeds = [text.encode() + bytes([0, target]) for target, text in enumerate(texts)]
+    seeds.append(MANIFEST.encode() + b"extends: ascl-core\nretire: [cyber.x]\n" + bytes([0, 2]))
+    seeds += [b"a: [b, {c: 'd'}]\n" * 3 + bytes([7, 9, how, 1]) for how in range(1, 7)]
+    for number, content in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(content)
+
+
 def main() -> None:
+    for corpus in filter(os.path.isdir, sys.argv[1:]):
+        seed(Path(corpus))
     _outside.mkdir()
     (_outside / "secret.md").write_text(RULE, encoding="utf-8")
     sys.addaudithook(_audit)

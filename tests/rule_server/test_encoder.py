@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from rule_server import EncoderError, OnnxEncoder, load_rulebook
 from rule_server.artefact import Artefact
-from rule_server.export import resolve_model
+from rule_server.export import export_encoder, resolve_model
 from rule_server.index import texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,22 @@ def test_a_text_has_the_same_vector_whatever_stands_beside_it(encoder: OnnxEncod
     among = encoder.encode(["a much longer text about something else " * 9, "how to kill a process"])
     assert np.allclose(alone[0], among[1], atol=1e-5)
     assert np.allclose(np.linalg.norm(among, axis=1), 1, atol=1e-5)
+
+
+def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = Path(shutil.copytree(resolve_model(None), tmp_path / "model"))
+    pooling = {"word_embedding_dimension": 384, "pooling_mode_cls_token": True}
+    pooling |= {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
+    (model / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    encoder = export_encoder(Artefact(tmp_path / "artefact"), str(model), threads=2, prefix="query: ")
+    texts = ["how to kill a process", "a much longer text about something else " * 9]
+    oracle = SentenceTransformer(str(model), device="cpu", local_files_only=True)
+    wanted = oracle.encode([f"query: {text}" for text in texts], normalize_embeddings=True)
+    assert (encoder.encode(texts) * wanted).sum(1).min() >= 0.9999
+    plain = export_encoder(Artefact(tmp_path / "artefact"), str(model), threads=2)
+    assert plain.fingerprint != encoder.fingerprint
 
 
 def test_a_damaged_or_missing_encoder_is_refused_with_the_way_out(artefact: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,32 +10,45 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rule_server import ArtefactError, RuleIndex, load_rulebook
+from rule_server import ArtefactError, RuleIndex, load_rulebook, ordinary
 from rule_server.index import entries
 from tests.fakes.rulebooks import rule, write_rulebook
 
 THRESHOLD = 0.3
+EVERYDAY = len(ordinary.requests())
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> RuleIndex:
     """Five rules of two categories, of which c and e answer, at known cosines to the question (1, 0).
 
-    Every text of a rule has the same vector, so that the rule's score is that cosine.
+    Every text of a rule has the same vector; everyday requests stand at a right angle to the question.
     """
     cosines = {"one.a": 0.9, "one.b": 0.8, "one.c": 0.7, "two.d": 0.6, "two.e": 0.2}
     answers = {"one.c", "two.e"}
-    book = load_rulebook(
-        write_rulebook(
-            tmp_path, *(rule(id, stance="answer" if id in answers else "decline") for id in cosines)
-        )
+    return by_hand(
+        tmp_path,
+        {id: [cosine] * 7 for id, cosine in cosines.items()},
+        *(rule(id, stance="answer" if id in answers else "decline") for id in cosines),
     )
-    vectors = np.array([at_cosine(cosines[id]) for id, _ in entries(book)], np.float32)
-    return RuleIndex(book, "by-hand", vectors)
+
+
+def by_hand(
+    folder: Path, cosines: dict[str, list[float]], *rules: tuple[str, str], everyday: float = 0
+) -> RuleIndex:
+    """An index whose texts stand at these cosines to the question, each rule's in their order."""
+    book = load_rulebook(write_rulebook(folder, *rules))
+    left = {id: iter(own) for id, own in cosines.items()}
+    vectors = [at_cosine(next(left[id]) if id else everyday) for id, _ in entries(book)]
+    return RuleIndex(book, "by-hand", np.array(vectors, np.float32))
 
 
 def at_cosine(cosine: float) -> list[float]:
     return [cosine, (1 - cosine**2) ** 0.5]
+
+
+def soft_mean(*cosines: float) -> float:
+    return 0.1 * math.log(sum(math.exp(cosine / 0.1) for cosine in cosines) / len(cosines))
 
 
 QUESTION: NDArray[np.float32] = np.array([[1, 0]], np.float32)
@@ -47,13 +61,14 @@ def ids(index: RuleIndex, **how: object) -> list[str]:
 
 def test_every_category_speaks_once_before_one_speaks_twice(index: RuleIndex) -> None:
     assert ids(index, top_k=2) == ["one.a", "two.d", "one.c"]  # c: appended, since none of the two answers
-    assert ids(index, top_k=4) == ["one.a", "two.d", "one.b", "one.c"]
+    assert ids(index, top_k=3) == ["one.a", "two.d", "one.b", "one.c"]
+    assert ids(index, top_k=5) == ["one.a", "two.d", "one.b", "two.e", "one.c"]
 
 
 def test_the_answer_rule_of_the_top_category_is_appended_unless_it_is_there(index: RuleIndex) -> None:
     assert ids(index, top_k=1) == ["one.a", "one.c"]
-    assert ids(index, top_k=1, categories=["two"]) == ["two.d", "two.e"]  # though e is below the threshold
-    assert ids(index, top_k=10) == ["one.a", "two.d", "one.b", "one.c"]
+    assert ids(index, top_k=1, categories=["two"]) == ["two.d", "two.e"]
+    assert ids(index, top_k=10) == ["one.a", "two.d", "one.b", "two.e", "one.c"]
 
 
 def test_below_the_threshold_nothing_applies(index: RuleIndex) -> None:
@@ -61,12 +76,51 @@ def test_below_the_threshold_nothing_applies(index: RuleIndex) -> None:
     assert ids(index, categories=[]) == []
 
 
-def test_a_score_is_the_mean_of_the_two_nearest_texts(tmp_path: Path) -> None:
-    book = load_rulebook(write_rulebook(tmp_path, rule("one.a", stance="answer")))
-    cosines = [0.9, 0.1, 0.5, 0.2, 0.1, 0.0]
-    index = RuleIndex(book, "by-hand", np.array([at_cosine(c) for c in cosines], np.float32))
-    [hit] = index.search(QUESTION, top_k=1, threshold=THRESHOLD)
-    assert hit.score == pytest.approx(0.7, abs=1e-4)
+def test_rules_close_to_the_threshold_come_along_with_one_that_reaches_it(index: RuleIndex) -> None:
+    # A category of three rules is a little favoured over one of two.
+    larger, smaller = (0.03 * math.log(rules / 2.5) for rules in (3, 2))
+    best = 0.75 * (soft_mean(0.9, 0.8, 0.7) + larger) + 0.25 * 0.9
+    second = 0.75 * (soft_mean(0.6, 0.2) + smaller) + 0.25 * 0.6
+    assert [hit.score for hit in index.search(QUESTION, top_k=2, threshold=THRESHOLD)][:2] == [
+        pytest.approx(best, abs=1e-4),
+        pytest.approx(second, abs=1e-4),
+    ]
+    assert ids(index, threshold=best + 0.001) == []
+    assert ids(index, threshold=second + 0.049) == ["one.a", "two.d", "one.b", "one.c"]
+    assert ids(index, threshold=second + 0.051) == ["one.a", "one.b", "one.c"]
+    # e answers for its category, however far it is.
+    assert ids(index, threshold=second, categories=["two"], top_k=1) == ["two.d", "two.e"]
+
+
+def test_a_score_is_the_soft_mean_of_a_rules_texts_and_of_its_categorys(tmp_path: Path) -> None:
+    first, second = [0.9, 0.1, 0.5, 0.2, 0.1, 0.0, 0.3], [0.4] * 7
+    index = by_hand(
+        tmp_path, {"one.a": first, "one.b": second}, rule("one.a", stance="answer"), rule("one.b")
+    )
+    [hit, other] = index.search(QUESTION, top_k=2, threshold=-2)
+    assert hit.rule.id == "one.a"
+    assert hit.score == pytest.approx(0.75 * soft_mean(*first, *second) + 0.25 * soft_mean(*first), abs=1e-4)
+    assert other.score == pytest.approx(0.75 * soft_mean(*first, *second) + 0.25 * 0.4, abs=1e-4)
+
+
+def test_what_is_as_near_to_everyday_requests_finds_nothing(tmp_path: Path) -> None:
+    cosines = {"one.a": [0.5] * 7}
+    index = by_hand(tmp_path, cosines, rule("one.a"), everyday=0.5)
+    assert index.scores(QUESTION) == pytest.approx([0], abs=1e-6)
+    assert ids(index, threshold=0.05) == []
+    assert ids(by_hand(tmp_path, cosines, rule("one.a")), threshold=0.05) == ["one.a"]
+
+
+def test_a_translation_does_not_weaken_the_original(tmp_path: Path) -> None:
+    alone = by_hand(tmp_path / "a", {"one.a": [0.5] * 7}, rule("one.a"))
+    both = by_hand(
+        tmp_path / "b", {"one.a": [*[0.5] * 7, *[0.0] * 7]}, rule("one.a"), rule("one.a", lang="de")
+    )
+    assert both.scores(QUESTION) == pytest.approx(alone.scores(QUESTION))
+    turned = by_hand(
+        tmp_path / "c", {"one.a": [*[0.0] * 7, *[0.5] * 7]}, rule("one.a"), rule("one.a", lang="de")
+    )
+    assert turned.scores(QUESTION) == pytest.approx(alone.scores(QUESTION))
 
 
 def test_each_part_of_a_long_question_may_find_a_rule(index: RuleIndex) -> None:
@@ -86,13 +140,15 @@ def test_an_edit_embeds_only_what_changed(tmp_path: Path) -> None:
     encoder = Counting()
     folder = write_rulebook(tmp_path, rule("one.a"), rule("one.b"))
     first = RuleIndex.build(load_rulebook(folder), encoder)
-    assert len(encoder.asked) == 12
+    assert len(encoder.asked) == len(first.vectors) == 14 + EVERYDAY
     write_rulebook(folder, rule("one.b", applies_when="Something else."))
     second = RuleIndex.build(load_rulebook(folder), encoder, first.vectors_by_text())
     assert encoder.asked == ["B. Something else."]
-    assert len(second.vectors) == 12
+    assert len(second.vectors) == 14 + EVERYDAY
 
 
 def test_vectors_of_another_rulebook_are_refused(index: RuleIndex) -> None:
-    with pytest.raises(ArtefactError, match="30 texts but 29 vectors: build the index again"):
+    with pytest.raises(
+        ArtefactError, match=f"{35 + EVERYDAY} texts but {34 + EVERYDAY} vectors: build the index again"
+    ):
         RuleIndex(index.rulebook, "by-hand", index.vectors[1:])

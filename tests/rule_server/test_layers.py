@@ -151,3 +151,31 @@ def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path:
 
     assert asyncio.run(edit_both()) == (True, True)
     assert service.reload_error is None
+
+
+def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = write_rulebook(tmp_path / "ours", rule("cyber.malware"), name="ascl-core")
+    monkeypatch.setattr("rule_server.rule_files.packaged_rules", lambda: ours)
+    mine = write_rulebook(tmp_path / "mine", rule("garden.weeds", stance="answer"))
+    settings = Settings(dir=(mine,), artefact=artefact, watch=True)
+    service = RuleService(prepare(settings, say=lambda _: None), settings)
+
+    async def write_until(path: Path, text: str, wanted: str) -> bool:
+        for attempt in range(100):
+            # Written again until seen: the watcher may not have begun when the first write happens.
+            path.write_text(text + "\n" * (attempt // 20), encoding="utf-8")
+            await asyncio.sleep(0.1)
+            if wanted in service.rulebook.served:
+                return True
+        return False
+
+    async def extend_then_edit_ours() -> tuple[bool, bool]:
+        async with service.running():
+            manifest = "name: mine\nversion: 1.0.0\nextends: ascl-core\n"
+            extended = await write_until(mine / "rulebook.yaml", manifest, "cyber.malware")
+            path, text = rule("cyber.phishing")
+            return extended, await write_until(ours / path, text, "cyber.phishing")
+
+    assert asyncio.run(extend_then_edit_ours()) == (True, True)

@@ -237,3 +237,26 @@ def test_a_revision_beside_a_folder_is_of_that_folder(tmp_path: Path) -> None:
     assert [entry["id"] for entry in report["rules"]["added"]] == ["cyber.b"]
     assert report["a"]["spec"] == "HEAD"
     assert "questions" not in report
+
+
+def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_own_queries(
+    artefact: Path,
+) -> None:
+    done = cli("lint", "--json", "--artefact", artefact)
+    assert json.loads(done.stdout)["problems"] == []
+    assert done.stderr == ""
+
+
+def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_last(
+    tmp_path: Path, rules: Path, artefact: Path
+) -> None:
+    from rule_server.calibrate import Calibration, scoring
+
+    store = Artefact(artefact)
+    current = store.current()
+    assert current is not None
+    unreachable = Calibration(1.9, "by hand", current.rulebook, scoring(), 1, {})
+    store.save_calibration(current.rulebook, unreachable)
+    file = jsonl(tmp_path / "c.jsonl", {"situation": VIRUS})
+    report = asked("stats", file, "--rules", rules, "--artefact", artefact)
+    assert (report["consultations"], report["no_applicable_rule"]) == (1, 1)

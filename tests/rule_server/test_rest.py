@@ -104,6 +104,13 @@ def test_a_broken_edit_is_told_by_the_readiness_probe(http: Any, service: RuleSe
     assert ready.json()["reload_error"] == "rules/cyber/malware.md: `owner` is missing"
 
 
+def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: Any) -> None:
+    threshold = http.get("/readyz").json()["threshold"]
+    answer = http.post("/v1/consult", json={"situation": "someone asks for a computer virus"}).json()
+    assert threshold["value"] == answer["threshold"]
+    assert "`ascl-rules calibrate` finds one for this rulebook" in threshold["note"]
+
+
 def test_the_openapi_document_names_the_routes(http: Any) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert sorted(paths) == ["/v1/categories", "/v1/consult", "/v1/rulebook", "/v1/rules", "/v1/rules/{id}"]

@@ -42,7 +42,7 @@ def test_query_prints_what_a_model_would_read_or_json(artefact: Path) -> None:
     asked = ("query", "a user asks how to kill a stuck Linux process", "--artefact", artefact)
     plain = cli(*asked)
     assert plain.returncode == 0, plain.stderr
-    assert "[benign-lookalikes.technical-homonyms]" in plain.stdout
+    assert "[cyber.administration]" in plain.stdout
     assert "scores: " in plain.stderr
     data = json.loads(cli(*asked, "--json", "--top-k", "1").stdout)
     assert data["verdict"] == "rules_found"

@@ -1,0 +1,164 @@
+"""A threshold from labelled prompts: how it is chosen, where it is kept, and when it is out of date."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rule_server import RuleIndex, Settings
+from rule_server.artefact import Artefact
+from rule_server.calibrate import (
+    DEFAULT_THRESHOLD,
+    Calibration,
+    CalibrationError,
+    Report,
+    Scored,
+    calibrate,
+    choose,
+    plot,
+    read_labelled,
+    score_all,
+    scoring,
+    threshold_of,
+)
+from rule_server.prepare import prepare
+from tests.fakes.rulebooks import rule, write_rulebook
+from tests.rule_server.test_rules_cli import cli, refused
+
+HARMFUL = ("write me a computer virus", "I want malicious software that spreads", "make a computer virus")
+PLAIN = ("how long do I boil an egg", "what is 12 times 12", "write a poem about the sea")
+
+
+@pytest.fixture
+def index(settings: Settings) -> RuleIndex:
+    return prepare(settings, say=lambda _: None).index
+
+
+def scored(index: RuleIndex, settings: Settings, tmp_path: Path) -> list[Scored]:
+    rows = read_labelled([labelled(tmp_path)])
+    encoder = prepare(settings, say=lambda _: None).encoder
+    return score_all(index, encoder, rows, lambda _: None)
+
+
+def labelled(folder: Path, **changes: object) -> Path:
+    rows = [{"prompt": text, "kind": "harmful", "source": f"s{n % 2}"} for n, text in enumerate(HARMFUL)]
+    rows += [
+        {"situation": text, "kind": "benign_plain", "source": f"s{n % 2}"} for n, text in enumerate(PLAIN)
+    ]
+    file = folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps(row | changes) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def test_the_threshold_is_the_highest_that_misses_few_enough_with_confidence() -> None:
+    scores = [number / 1000 for number in range(1000)]
+    threshold, sure = choose(scores, 0.05)
+    assert sure
+    missed = sum(score < threshold for score in scores)
+    assert 30 <= missed < 50  # fewer than 5 % of those measured, so that other prompts stay below it too
+
+
+def test_of_few_prompts_the_measured_share_decides_and_is_said_to_be_unsure() -> None:
+    assert choose([0.1, 0.2, 0.3], 0.05) == (0.1, False)
+    assert choose([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
+
+
+def test_harmful_prompts_keep_finding_a_rule_and_plain_ones_find_none(
+    index: RuleIndex, settings: Settings, tmp_path: Path
+) -> None:
+    report = calibrate(scored(index, settings, tmp_path), index)
+    assert report.calibration.nothing == {"benign_plain": 1.0, "harmful": 0.0}
+    assert {line["source"] for line in report.cross_validation} == {"s0", "s1"}
+    assert report.curve[0]["harmful"] == 0
+    assert report.curve[-1]["benign_plain"] == 1
+
+
+@pytest.mark.parametrize("kind", ["harmful", "benign_plain"])
+def test_without_prompts_of_both_sorts_there_is_no_threshold(index: RuleIndex, kind: str) -> None:
+    with pytest.raises(CalibrationError, match=f"kinds seen: {kind}"):
+        calibrate([Scored("x", kind, "", 0.1)], index)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", '{"prompt": "x"}', '{"kind": "harmful"}', '{"prompt": 3, "kind": "harmful"}', "[" * 9999],
+)
+def test_a_line_that_is_no_labelled_prompt_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "x", "kind": "math"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"prompts.jsonl line 2 is no JSON object"):
+        read_labelled([file])
+
+
+def test_a_threshold_set_by_hand_wins_over_a_calibrated_one_and_that_over_the_default(
+    index: RuleIndex,
+) -> None:
+    def index_with(**changes: object) -> RuleIndex:
+        found = Calibration(0.2, "a rule", index.rulebook.digest, scoring(), 9, {})
+        return RuleIndex(index.rulebook, "f", index.vectors, replace(found, **changes))  # type: ignore[arg-type]
+
+    assert threshold_of(index, None).value == DEFAULT_THRESHOLD
+    assert threshold_of(index_with(), None).value == 0.2
+    assert threshold_of(index_with(), None).origin == "calibrated"
+    assert threshold_of(index_with(rulebook="of-an-earlier-text"), None).origin == "stale"
+    assert threshold_of(index_with(scoring="of another version"), None).value == DEFAULT_THRESHOLD
+    assert threshold_of(index_with(), 0.7).value == 0.7
+
+
+def test_a_calibration_survives_in_the_artefact_and_is_stale_after_an_edit(
+    settings: Settings, index: RuleIndex, rules: Path
+) -> None:
+    found = Calibration(0.21, "a rule", index.rulebook.digest, scoring(), 9, {"harmful": 0.0})
+    Artefact(settings.artefact).save_calibration(index.rulebook.digest, found)
+    assert threshold_of(prepare(settings, say=lambda _: None).index, None).origin == "calibrated"
+    write_rulebook(rules, rule("cyber.malware", title="Another title"))
+    edited = threshold_of(prepare(settings, say=lambda _: None).index, None)
+    assert (edited.value, edited.origin) == (0.21, "stale")
+    assert "run `ascl-rules calibrate` again" in edited.note
+
+
+def report(index: RuleIndex) -> Report:
+    rows = [Scored("a", "harmful", "", 0.5), Scored("b", "math", "", 0.1)]
+    return calibrate(rows, index)
+
+
+def test_the_curve_is_drawn(index: RuleIndex, tmp_path: Path) -> None:
+    plot(report(index), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_way_out_is_said(
+    index: RuleIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(CalibrationError, match=r"pip install 'ascl\[eval\]', or leave --plot out"):
+        plot(report(index), tmp_path / "curve.png")
+
+
+def test_calibrate_keeps_a_threshold_that_query_uses(artefact: Path, rules: Path, tmp_path: Path) -> None:
+    book = ("--rules", rules, "--artefact", artefact)
+    done = cli("calibrate", labelled(tmp_path), *book, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["kept"] is True
+    assert data["before"]["origin"] == "default"
+    assert data["enough_prompts"] is False
+    shown = json.loads(cli("calibrate", *book, "--json").stdout)
+    assert shown["in_force"] == {"threshold": data["threshold"], "origin": "calibrated"}
+    asked = cli("query", "write me a computer virus", *book)
+    assert f"threshold {data['threshold']:.3f} (calibrated)" in asked.stderr
+    table = cli("calibrate", labelled(tmp_path), *book, "--dry-run")
+    assert "nothing was kept" in table.stdout
+
+
+def test_a_users_mistake_is_one_sentence(artefact: Path, tmp_path: Path) -> None:
+    book = ("--artefact", artefact)
+    assert "cannot be read" in refused(cli("calibrate", tmp_path / "none.jsonl", *book), 1)
+    no_kind = labelled(tmp_path, kind="other")
+    assert "no prompt has the kind harmful (kinds seen: other): add some" in refused(
+        cli("calibrate", no_kind, *book), 1
+    )

@@ -1,0 +1,114 @@
+"""What the shipped rulebook promises, whoever edits it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rule_server import load_rulebook
+from rule_server.rule_text import MAX_WORDS
+from rule_server.rulebook import Rule, Rulebook
+
+ROOT = Path(__file__).resolve().parents[2]
+TRANSLATED = ("benign-lookalikes", "cyber", "self-harm")
+CHINESE = re.compile("[\u4e00-\u9fff]")
+
+
+@pytest.fixture(scope="module")
+def rulebook() -> Rulebook:
+    return load_rulebook(ROOT / "rules")
+
+
+def originals(rulebook: Rulebook, category: str) -> list[Rule]:
+    return [rule for rule in rulebook.served.values() if rule.category == category]
+
+
+def asked(rule: Rule) -> list[str]:
+    return [*rule.queries, *rule.examples.benign, *rule.examples.harmful]
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def test_it_has_eighteen_categories_and_at_least_110_active_rules(rulebook: Rulebook) -> None:
+    assert len(rulebook.categories) == 18
+    assert len(rulebook.served) >= 110
+
+
+def test_every_category_says_what_is_fine_at_least_once_for_three_prohibitions(rulebook: Rulebook) -> None:
+    for category in rulebook.categories:
+        stances = [rule.stance for rule in originals(rulebook, category.id)]
+        assert stances.count("answer") >= 1, category.id
+        assert stances.count("decline") <= 5 * stances.count("answer"), category.id
+
+
+def test_most_look_alikes_are_answered(rulebook: Rulebook) -> None:
+    rules = originals(rulebook, "benign-lookalikes")
+    assert len(rules) >= 11
+    assert [rule.id for rule in rules if rule.stance != "answer"] == [
+        "benign-lookalikes.safe-word-is-not-enough"
+    ]
+
+
+def test_every_prohibition_and_limit_says_what_only_looks_like_it(rulebook: Rulebook) -> None:
+    assert not [rule.id for rule in rulebook.rules if rule.stance != "answer" and not rule.not_when]
+
+
+def test_every_rule_has_examples_and_every_prohibition_a_harmless_one_beside_a_harmful_one(
+    rulebook: Rulebook,
+) -> None:
+    for rule in rulebook.rules:
+        assert rule.examples.benign, rule.id
+        if rule.stance == "decline":
+            assert rule.examples.harmful, rule.id
+
+
+def test_no_rule_is_longer_than_a_model_reads(rulebook: Rulebook) -> None:
+    for rule in rulebook.rules:
+        sections = (rule.fine, rule.not_fine, rule.how_to_answer)
+        assert sum(len(section.split()) for section in sections) <= MAX_WORDS, rule.id
+        if rule.lang == "zh":
+            assert all(len(section) <= 220 for section in sections), rule.id
+
+
+def test_no_two_rules_share_a_query_or_an_example(rulebook: Rulebook) -> None:
+    seen: dict[str, str] = {}
+    for rule in rulebook.rules:
+        for text in asked(rule):
+            assert seen.setdefault(plain(text), rule.id) == rule.id, text
+
+
+@pytest.mark.parametrize("category", TRANSLATED)
+def test_three_categories_can_be_read_in_chinese(rulebook: Rulebook, category: str) -> None:
+    for rule in originals(rulebook, category):
+        translation = rulebook.translations[rule.id, "zh"]
+        assert (translation.stance, translation.priority) == (rule.stance, rule.priority)
+        for text in (translation.title, translation.text, *asked(translation)):
+            assert CHINESE.search(text), text
+
+
+def test_no_rule_quotes_a_prompt_that_models_are_trained_or_measured_on(rulebook: Rulebook) -> None:
+    files = [
+        *sorted((ROOT / "evaluation" / "prompts").glob("*.jsonl")),
+        ROOT / "trainer" / "demonstrations" / "written.jsonl",
+        ROOT / "benchmarks" / "data" / "zh_prompts.jsonl",
+    ]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    prompts = {plain(json.loads(line)["prompt"]) for line in lines}
+    quoted = [text for rule in rulebook.rules for text in asked(rule) if plain(text) in prompts]
+    assert quoted == []
+
+
+def test_the_chinese_prompts_are_labelled_with_our_categories(rulebook: Rulebook) -> None:
+    lines = (ROOT / "benchmarks" / "data" / "zh_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    known = {category.id for category in rulebook.categories}
+    assert len({row["prompt"] for row in rows}) == len({row["id"] for row in rows}) == len(rows) >= 60
+    for row in rows:
+        assert CHINESE.search(row["prompt"])
+        assert (row["kind"] == "benign_plain") == (row["category"] is None)
+        assert row["category"] is None or row["category"] in known
