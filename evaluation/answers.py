@@ -1,35 +1,46 @@
-"""Is the final answer right? Exact comparison of a final number or an option letter; no judge."""
+"""Is the final answer right? A final number, an option letter or LaTeX is compared exactly; no judge."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
 
-ANSWERS_VERSION = "exact-1"
+from evaluation.latex import equivalent, final_expression, last_box
+
+ANSWERS_VERSION = "exact-2"
 
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+")
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}")
 _MARKED = re.compile(r"(?:####|\b(?:final )?answer(?: is)?\s*[:=]?|\banswer is\b)\s*(.+)", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z'])\(?([A-Z])\)?(?![A-Za-z'])")
 
 
 def is_right(answer: str, reference: str) -> bool | None:
-    """Whether an answer ends in the reference; None when the reference is neither a number nor one letter.
+    """Whether an answer ends in the reference; None when the reference cannot be compared with.
 
-    The last `\\boxed{}`, `####` or "answer is" wins over the last number or letter of the text.
+    The last `\\boxed{}`, `####` or "answer is" wins over the last number, letter or formula of the text.
+    LaTeX that is not plainly the same text needs math-verify, which comes with `ascl[eval]`.
     """
     wanted = reference.strip()
+    if not wanted:
+        return None
     if re.fullmatch(r"[A-Z]", wanted):
         return final_letter(answer) == wanted
     number = _value(wanted)
-    if number is None:
-        return None
-    return final_number(answer) == number
+    if number is not None and final_number(answer) == number:
+        return True
+    expression = final_expression(answer)
+    if number is not None:
+        # 24/2 and \\frac{24}{2} are 12 too; without math-verify such an answer counts as wrong.
+        return expression is not None and "\\" in expression and equivalent(expression, wanted) is True
+    return equivalent(expression or "", wanted)
 
 
 def final_number(answer: str) -> Decimal | None:
     """The last number of the marked answer, else of the whole text; None where there is none."""
     for text in _candidates(answer):
+        if text is not answer and re.search(r"[\\^]", text.replace("\\$", "").replace("\\%", "")):
+            return None  # a formula: its first number is not its value
         numbers = _NUMBER.findall(text)
         if numbers:
             return _value(numbers[-1] if text is answer else numbers[0])
@@ -49,12 +60,15 @@ def final_letter(answer: str) -> str | None:
 
 
 def _candidates(answer: str) -> list[str]:
-    marked = [*_BOXED.findall(answer)[-1:], *_MARKED.findall(answer)[-1:]]
+    box = last_box(answer)
+    marked = [*([_TEXT.sub(r"\1", box)] if box is not None else []), *_MARKED.findall(answer)[-1:]]
     return [*marked, answer]
 
 
 def _value(text: str) -> Decimal | None:
-    plain = text.strip().replace(",", "").replace("−", "-").strip("$€£% .")
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("−", "-").strip("$€£% .")
+    if "_" in plain:  # a base, as in 52_8; Python would read over it
+        return None
     numerator, _, denominator = plain.partition("/")
     try:
         value = Decimal(numerator)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+from evaluation import edit_cli, judge_cli
+from evaluation.terminal import AsJson, clear_errors, fail
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(judge_cli.app, name="judge")
+app.command(
+    "edit-rule",
+    epilog="Example: ascl-eval edit-rule --rule cyber.administration --base-url http://127.0.0.1:8810/v1 "
+    "--model NAME --out runs/edit",
+)(edit_cli.edit_rule)
+
 PromptSpec = Annotated[
     str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.", show_default=True)
 ]
@@ -46,7 +53,16 @@ def run(
     policy_version: Annotated[
         str, typer.Option(help="Your name for the state of the model; recorded.")
     ] = "base",
-    name: Annotated[str, typer.Option(help="The arm's name in the report.")] = "model",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How the model may use the rules: none, in-prompt (their summaries in the system text), "
+            "always (a forced first consultation) or adaptive; repeat for several, a log each."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of a single arm in the report; default: its kind.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; left out: LOG without .jsonl.")
     ] = None,
@@ -56,14 +72,20 @@ def run(
     """Run prompts through the agent, then score the episodes and report on them, in one go."""
     import asyncio
 
+    from evaluation.arm_kinds import ARM_KINDS
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.sampling import Policy, sample
 
     if not base_url:
-        _fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
     if not model:
-        _fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
-    with _clear_errors():
+        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+    kinds = [kind for kind in ARM_KINDS if kind in (arm or ["adaptive"])]
+    if unknown := next((one for one in arm or [] if one not in ARM_KINDS), None):
+        fail(f"--arm '{unknown}' is no arm: use one of {', '.join(ARM_KINDS)}", 2)
+    if name and len(kinds) > 1:
+        fail("--name names a single arm, but several are run: leave it out", 2)
+    with clear_errors():
         path = prompt_file(prompts)
         load_prompts(path)
     policy = Policy(
@@ -80,14 +102,21 @@ def run(
             if value is not None
         },
     )
-    try:
-        with _clear_errors():
-            asyncio.run(sample(policy, path, log, samples=samples, concurrency=concurrency, trace=trace))
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, and the same command goes on", 130)
-    rewards = log.with_name(f"{log.stem}-rewards.jsonl")
-    _score(log, rewards, prompts, 0.2)
-    _report([f"{name}={log}:{rewards}"], out or log.with_suffix(""), as_json)
+    made = []
+    for kind in kinds:
+        own = log if len(kinds) == 1 else log.with_name(f"{log.stem}-{kind}.jsonl")
+        if len(kinds) > 1:
+            typer.echo(f"arm {kind} -> {own}", err=True)
+        try:
+            with clear_errors():
+                one = replace(policy, arm=kind)
+                asyncio.run(sample(one, path, own, samples=samples, concurrency=concurrency, trace=trace))
+        except KeyboardInterrupt:
+            fail("interrupted; what was finished is kept, and the same command goes on", 130)
+        rewards = own.with_name(f"{own.stem}-rewards.jsonl")
+        _score(own, rewards, prompts, 0.2)
+        made.append(f"{name or (kind if arm else 'model')}={own}:{rewards}")
+    _report(made, out or log.with_suffix(""), as_json, ReportOptions(prompts=prompts))
 
 
 @app.command(epilog="Example: ascl-eval score runs/train.jsonl --out runs/train-rewards.jsonl")
@@ -100,10 +129,13 @@ def score(
     format_penalty: Annotated[
         float, typer.Option(min=0, help="Cost of a malformed call, an unfinished answer or stray thoughts.")
     ] = 0.2,
+    judgements: Annotated[
+        Path | None, typer.Option(help="What `ascl-eval judge run` wrote of this log; left out: no judge.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
-    tally = _score(log, out, prompts, format_penalty)
+    tally = _score(log, out, prompts, format_penalty, judgements)
     if as_json:
         typer.echo(json.dumps(tally))
         return
@@ -125,25 +157,74 @@ def report(
         typer.Option(help="NAME=LOG or NAME=LOG:REWARDS; repeat for arms side by side, the baseline first."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for summary.json, report.html and consult_rates.png.")],
+    prompts: Annotated[
+        str | None, typer.Option(help="The prompts, for contrast pairs and for what a retrieval should hit.")
+    ] = None,
+    pair_by: Annotated[
+        str | None, typer.Option(help="Column of --prompts whose value the prompts of a contrast pair share.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="JSON from a source's labels to our categories; default: `category`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare arms: consult and refusal rates, rewards, and what consulting gains, each with its interval."""
-    _report(arm, out, as_json)
+    if prompts is None and (pair_by or label_map):
+        fail("--pair-by and --label-map say how to read --prompts: pass the prompts too", 2)
+    _report(arm, out, as_json, ReportOptions(prompts, pair_by, label_map))
 
 
-def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> dict[str, Any]:
+@app.command(epilog="Example: ascl-eval compare runs/monday runs/tuesday")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A report's folder or summary.json.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Set two reports side by side: every rate and mean of the arms and kinds that both have."""
+    from evaluation.comparison import compare as compared
+    from evaluation.comparison import read_summary
+    from evaluation.report import comparison
+
+    with clear_errors():
+        found = compared(read_summary(first), read_summary(second))
+    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison(found))
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is told of the prompts, beyond what the logs hold."""
+
+    prompts: str | None = None
+    pair_by: str | None = None
+    label_map: Path | None = None
+
+    def as_options(self) -> list[str]:
+        """As they are written on the command line."""
+        named = (("--prompts", self.prompts), ("--pair-by", self.pair_by), ("--label-map", self.label_map))
+        return [part for name, value in named if value is not None for part in (name, str(value))]
+
+
+def _score(
+    log: Path, out: Path, prompts: str | None, format_penalty: float, judgements: Path | None = None
+) -> dict[str, Any]:
     from evaluation.arms import read_episodes
+    from evaluation.judges.judgement import read_judgements
     from evaluation.prompts import load_prompts
     from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
 
     if out.resolve() == log.resolve():
-        _fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
-    with _clear_errors():
+        fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
+    with clear_errors():
         episodes, skipped = read_episodes(log)
         _warn_of_skipped(log, skipped)
         rows = load_prompts(prompts) if prompts else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
-        rewards = score_log(episodes, Weights(format_penalty=format_penalty), references)
+        rewards = score_log(
+            episodes,
+            Weights(format_penalty=format_penalty),
+            references,
+            read_judgements(judgements) if judgements else None,
+        )
         write_rewards(out, rewards)
     totals = [reward.total for reward in rewards if reward.total is not None]
     return {
@@ -157,21 +238,28 @@ def _score(log: Path, out: Path, prompts: str | None, format_penalty: float) -> 
     }
 
 
-def _report(arms: list[str], out: Path, as_json: bool) -> None:
+def _report(arms: list[str], out: Path, as_json: bool, options: ReportOptions) -> None:
     from evaluation.arms import load_arm, parse_arm
+    from evaluation.paired import NO_NOTES, prompt_notes
+    from evaluation.prompts import load_prompts
     from evaluation.report import markdown, write_report
     from evaluation.summary import build_summary
 
-    with _clear_errors(2):
+    with clear_errors(2):
         parsed = [parse_arm(text) for text in arms]
     names = [name for name, _, _ in parsed]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        _fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
-    with _clear_errors():
+        fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
+    with clear_errors():
         loaded = [load_arm(*parts) for parts in parsed]
         for one in loaded:
             _warn_of_skipped(one.log, one.skipped)
-        summary = build_summary(loaded, str(out))
+        notes = (
+            prompt_notes(load_prompts(options.prompts), options.pair_by, options.label_map)
+            if options.prompts
+            else NO_NOTES
+        )
+        summary = build_summary(loaded, str(out), notes, options.as_options())
         written = write_report(summary, out)
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown(summary))
     typer.echo("wrote " + ", ".join(str(path) for path in written), err=True)
@@ -184,27 +272,6 @@ def _warn_of_skipped(log: Path, skipped: list[Any]) -> None:
         )
     if len(skipped) > 3:
         typer.echo(f"ascl-eval: and {len(skipped) - 3} more lines of {log}", err=True)
-
-
-@contextmanager
-def _clear_errors(code: int = 1) -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code."""
-    from agent.errors import AgentError
-    from evaluation.arms import ArmError
-    from evaluation.prompts import PromptError
-    from evaluation.rewards import RewardError
-
-    try:
-        yield
-    except (AgentError, ArmError, PromptError, RewardError) as error:
-        _fail(str(error), code)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"ascl-eval: {sentence}", err=True)
-    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -50,7 +50,10 @@ def consult_rates(summary: dict[str, Any]) -> bytes:
 
 
 def tradeoff(summary: dict[str, Any]) -> bytes | None:
-    """Over-refusal against unsafe answers, one point an arm; None where no arm has both."""
+    """Over-refusal against unsafe answers; the larger a point, the more its arm consulted.
+
+    None where no arm has both.
+    """
     points = [(number, arm) for number, arm in enumerate(summary["arms"]) if arm["tradeoff"]]
     if not points:
         return None
@@ -64,7 +67,7 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
             yerr=_whiskers(unsafe),
             fmt=MARKERS[number % len(MARKERS)],
             color=COLOURS[number % len(COLOURS)],
-            markersize=9,
+            markersize=7 + 14 * _consulted(arm),
             capsize=3,
             lw=1,
             label=arm["name"],
@@ -87,6 +90,12 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
     axes.grid(color=_GRID, zorder=0)
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(points), 4))
     return _png(figure)
+
+
+def _consulted(arm: dict[str, Any]) -> float:
+    """The share of an arm's episodes that consulted, over all kinds."""
+    rates = [kind["consult"] for kind in arm["kinds"].values()]
+    return float(sum(rate["hits"] for rate in rates) / max(sum(rate["n"] for rate in rates), 1))
 
 
 def _first(arm: dict[str, Any], kinds: list[str]) -> int:

@@ -71,6 +71,8 @@ class KindMetrics:
     faults: dict[str, int]
     seconds: float | None
     tokens: float | None
+    tokens_read: float | None
+    unjudged: Rate
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,9 @@ def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind:
         advantage_of_consulting=mean_difference(totals),
         faults=dict(sorted(Counter(fault for e in episodes for fault in format_faults(e)).items())),
         seconds=_mean(episode.seconds for episode in episodes),
-        tokens=_mean(tokens for e in episodes if (tokens := _completion_tokens(e)) is not None),
+        tokens=_mean(tokens for e in episodes if (tokens := written_tokens(e)) is not None),
+        tokens_read=_mean(tokens for e in episodes if (tokens := read_tokens(e)) is not None),
+        unjudged=wilson(sum(is_unjudged(reward) for reward in judged), len(judged)),
     )
 
 
@@ -210,8 +214,23 @@ def change(
     )
 
 
-def _completion_tokens(episode: Episode) -> float | None:
-    counts = [(turn.usage or {}).get("completion_tokens") for turn in episode.turns]
+def is_unjudged(reward: Reward) -> bool:
+    """Whether a judge was to say how this episode came out, and did not."""
+    return (reward.excluded or "").startswith("unjudged")
+
+
+def written_tokens(episode: Episode) -> float | None:
+    """Tokens that the model wrote over all turns; None where the endpoint counts none."""
+    return _tokens(episode, "completion_tokens")
+
+
+def read_tokens(episode: Episode) -> float | None:
+    """Tokens that the model was given over all turns, repeated ones included; None where none are counted."""
+    return _tokens(episode, "prompt_tokens")
+
+
+def _tokens(episode: Episode, name: str) -> float | None:
+    counts = [(turn.usage or {}).get(name) for turn in episode.turns]
     known = [count for count in counts if count is not None]
     return float(sum(known)) if known else None
 

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import figures
+from evaluation.paired import HIT_AT
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLUMNS = ("arm", "kind", "n", "consult rate", "refusal rate", "mean reward", "D")
-CHANGE_COLUMNS = ("change", "kind", "consult rate", "refusal rate", "mean reward")
+CHANGE_COLUMNS = (
+    "change",
+    "kind",
+    "consult rate",
+    "refusal rate",
+    "mean reward",
+    "tokens",
+    "seconds",
+    "better : worse, p",
+)
+ARM_COLUMNS = ("arm", "contrast pairs right", f"retrieval hit@{HIT_AT}", "unjudged", "forced", "errors")
 
 
 def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
@@ -43,6 +54,8 @@ def page(summary: dict[str, Any], rates: bytes, tradeoff: bytes | None) -> str:
         summary=summary,
         columns=COLUMNS,
         rows=rows(summary),
+        arm_columns=ARM_COLUMNS,
+        arm_rows=arm_rows(summary),
         change_columns=CHANGE_COLUMNS,
         change_rows=change_rows(summary),
         rates=base64.b64encode(rates).decode(),
@@ -80,19 +93,50 @@ def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             difference(change["consult"], points=True),
             difference(change["refusal"], points=True),
             difference(change["reward"]),
+            difference(change["tokens"], digits=0),
+            difference(change["seconds"], digits=1),
+            _split(change["mcnemar"]),
         )
         for change in summary["changes"]
     ]
 
 
+def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The cells of the table of what is counted over a whole arm, as text."""
+    rows: list[tuple[str, ...]] = []
+    for arm in summary["arms"]:
+        kinds = arm["kinds"].values()
+        unjudged = sum(kind["unjudged"]["hits"] for kind in kinds)
+        judged = sum(kind["unjudged"]["n"] for kind in kinds)
+        rows.append(
+            (
+                arm["name"],
+                percent(arm["contrast_pairs"]) if arm["contrast_pairs"] else "–",
+                percent(hits) if (hits := arm[f"retrieval_hit_at_{HIT_AT}"]) else "–",
+                f"{unjudged} of {judged}",
+                str(arm["mode_forced"]),
+                str(arm["episodes"] - sum(kind["n"] for kind in kinds)),
+            )
+        )
+    return rows
+
+
+def _split(test: dict[str, Any] | None) -> str:
+    if test is None:
+        return "–"
+    p = "<0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
+    return f"{test['other_only']} : {test['first_only']}, {p}"
+
+
 def markdown(summary: dict[str, Any]) -> str:
     """The tables and what they allow to be said, for a terminal or a file."""
-    parts = [_table(COLUMNS, rows(summary))]
+    parts = [_table(COLUMNS, rows(summary)), _table(ARM_COLUMNS, arm_rows(summary))]
     if summary["changes"]:
         parts.append(_table(CHANGE_COLUMNS, change_rows(summary)))
     parts.append("\n".join(f"- {finding}" for finding in summary["findings"]))
     parts.append(
         "In brackets: 95% intervals. D: mean reward of consulting minus that of answering directly.\n"
+        "better : worse: prompts that came out well in one arm only, with McNemar's exact p.\n"
         f"Computed again by: {summary['command']}"
     )
     return "\n\n".join(part for part in parts if part)
@@ -108,15 +152,37 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def difference(value: dict[str, Any] | None, *, points: bool = False) -> str:
-    """A signed difference with its interval; as percentage points if so asked."""
+def difference(value: dict[str, Any] | None, *, points: bool = False, digits: int = 3) -> str:
+    """A signed difference with its interval; as percentage points, with one digit, if so asked."""
     if value is None:
         return "–"
-    scale, digits = (100, 1) if points else (1, 3)
+    scale, digits = (100, 1) if points else (1, digits)
     text = f"{scale * value['value']:+.{digits}f}"
     if value["low"] is None:
         return f"{text} [–]"
     return f"{text} [{scale * value['low']:+.{digits}f}, {scale * value['high']:+.{digits}f}]"
+
+
+def comparison(compared: dict[str, Any]) -> str:
+    """Two reports side by side, for a terminal or a file."""
+    parts = [
+        _table(
+            ("arm", "kind", "figure", "first", "second", "change", ""),
+            [
+                (
+                    *(row["arm"], row["kind"], row["figure"], number(row["first"]), number(row["second"])),
+                    *(f"{row['change']:+.3f}", "intervals apart" if row["sure"] else ""),
+                )
+                for row in compared["rows"]
+            ],
+        )
+    ]
+    for side in ("first", "second"):
+        if compared[f"only_{side}"]:
+            parts.append(f"Only in the {side}: {', '.join(compared[f'only_{side}'])}")
+    if compared["scorers_differ"]:
+        parts.append("The two were scored by different versions, so a difference may come from the scorers.")
+    return "\n\n".join(parts)
 
 
 def _table(columns: tuple[str, ...], body: list[tuple[str, ...]]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.episode import OnRulesError, ToolMode
+from evaluation.arm_kinds import ArmKind
 
 if TYPE_CHECKING:
     from agent.run import RunSummary
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policy:
-    """The model to evaluate, where its rules are, and how it is sampled; `rules` None offers no tool."""
+    """The model to evaluate, where its rules are, how it may use them, and how it is sampled.
+
+    `rules` None offers no tool.
+    """
 
     base_url: str
     model: str
     rules: str | None
+    arm: ArmKind = "adaptive"
     policy_version: str = "base"
     tool_mode: ToolMode = "native"
     on_rules_error: OnRulesError = "fail"
@@ -37,22 +42,25 @@ async def sample(
     """
     from agent.endpoint import Endpoint
     from agent.episode import Limits
-    from agent.loop import Agent
     from agent.prompt_file import read_prompts
     from agent.rules_client import RulesClient
     from agent.run import run_prompts
     from agent.show import ProgressView
+    from evaluation.arm_kinds import make_agent
 
     wanted = read_prompts(prompts)
+    _check_same_arm(log, policy.arm)
     endpoint = Endpoint(policy.base_url, policy.model, api_key=os.environ.get("OPENAI_API_KEY"))
 
     async def run(rules: RulesClient | None) -> RunSummary:
-        agent = Agent(
+        agent = await make_agent(
+            policy.arm,
             endpoint,
             rules,
             sampling=policy.sampling,
             tool_mode=policy.tool_mode,
-            limits=Limits(turns=policy.max_turns),
+            # The turn that we open ourselves is none of the model's.
+            limits=Limits(turns=policy.max_turns + (policy.arm == "always")),
             on_rules_error=policy.on_rules_error,
             policy_version=policy.policy_version,
         )
@@ -62,7 +70,18 @@ async def sample(
             )
 
     async with endpoint:
-        if policy.rules is None:
+        if policy.rules is None or policy.arm == "none":
             return await run(None)
         async with RulesClient(policy.rules, os.environ.get("ASCL_RULES_TOKEN")) as rules:
             return await run(rules)
+
+
+def _check_same_arm(log: Path, arm: ArmKind) -> None:
+    """Refuse to mix forced and free episodes in one log, which their settings alone do not tell apart."""
+    from agent.errors import LogError
+    from agent.log import iter_log
+
+    first = next(iter_log(log), None) if log.exists() else None
+    if first is not None and first.mode_forced != (arm == "always"):
+        was = "forced consultations" if first.mode_forced else "free decisions"
+        raise LogError(f"{log} was begun with {was}, so it is not of the arm {arm}: use another --log")

@@ -9,45 +9,85 @@ from typing import Any
 
 from agent.episode import Episode
 from evaluation.arms import Arm
-from evaluation.metrics import BENIGN, ArmMetrics, Difference, arm_metrics, change
+from evaluation.metrics import (
+    BENIGN,
+    ArmMetrics,
+    Difference,
+    arm_metrics,
+    change,
+    read_tokens,
+    written_tokens,
+)
+from evaluation.paired import (
+    HIT_AT,
+    NO_NOTES,
+    PromptNotes,
+    compare_outcomes,
+    contrast_score,
+    retrieval_hits,
+)
 from evaluation.prompts import KINDS
+from evaluation.refusal import visible_answer
 from evaluation.rewards import SCORERS
 
 SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
+SHOWN_ANSWER = 160  # characters of the answer to one
+MOST_EPISODES = 400  # that a report lists one by one; `ascl-agent show` has the rest
 
 
-def build_summary(arms: Sequence[Arm], out: str) -> dict[str, Any]:
+def build_summary(
+    arms: Sequence[Arm], out: str, notes: PromptNotes = NO_NOTES, options: Sequence[str] = ()
+) -> dict[str, Any]:
     """All figures of a report as JSON values, equal for equal files.
 
     Args:
         arms: in the order to show them; changes are counted from the first.
         out: the report's folder as the user wrote it, for the command that computes it again.
+        notes: contrast pairs and acceptable categories of the prompts.
+        options: the options that gave the notes, for the same command.
     """
     metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
     kinds = {kind for measured in metrics for kind in measured.kinds}
     return {
         "schema_version": 1,
         "command": shlex.join(
-            ["ascl-eval", "report", *(part for arm in arms for part in ("--arm", arm.option())), "--out", out]
+            [
+                *("ascl-eval", "report"),
+                *(part for arm in arms for part in ("--arm", arm.option())),
+                *(*options, "--out", out),
+            ]
         ),
         "kinds": [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))],
-        "arms": [_arm(arm, measured) for arm, measured in zip(arms, metrics, strict=True)],
+        "arms": [_arm(arm, measured, notes) for arm, measured in zip(arms, metrics, strict=True)],
         "changes": [entry for arm in arms[1:] for entry in _changes(arms[0], arm)],
         "findings": [
-            *(finding for measured in metrics for finding in _findings(measured)),
+            *(
+                finding
+                for arm, measured in zip(arms, metrics, strict=True)
+                if _decides(arm)
+                for finding in _findings(measured)
+            ),
             *_mismatches(arms),
         ],
         "prompts": _by_prompt(arms),
+        "episodes": _episodes(arms),
         "scorers": SCORERS,
     }
 
 
-def _arm(arm: Arm, measured: ArmMetrics) -> dict[str, Any]:
+def _arm(arm: Arm, measured: ArmMetrics, notes: PromptNotes) -> dict[str, Any]:
     def values(name: str) -> list[str]:
         return sorted({str(value) for episode in arm.episodes if (value := getattr(episode, name))})
 
+    usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
+    paired = contrast_score(usable, arm.rewards, notes.pairs)
+    hits = retrieval_hits(usable, notes.categories)
     return {
         **asdict(measured),
+        "contrast_pairs": asdict(paired) if paired else None,
+        f"retrieval_hit_at_{HIT_AT}": asdict(hits) if hits else None,
+        "decides": _decides(arm),
+        "mode_forced": sum(episode.mode_forced for episode in usable),
         "tradeoff": _tradeoff(measured),
         "log": str(arm.log),
         "log_sha256": arm.digest,
@@ -58,6 +98,13 @@ def _arm(arm: Arm, measured: ArmMetrics) -> dict[str, Any]:
         "skipped_lines": [asdict(skipped) for skipped in arm.skipped],
         "rewards_of_unknown_episodes": arm.strangers,
     }
+
+
+def _decides(arm: Arm) -> bool:
+    """Whether the model was free to consult or not: rules at hand, and no call forced."""
+    usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
+    free = [episode for episode in usable if not episode.mode_forced]
+    return any(episode.rulebook_digest is not None for episode in free)
 
 
 def _tradeoff(measured: ArmMetrics) -> dict[str, Any] | None:
@@ -92,6 +139,9 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
             "consult": change(before, after, lambda e: float(e.mode == "consult")),
             "refusal": _looked_up(before, after, refused(first), refused(other)),
             "reward": _looked_up(before, after, reward(first), reward(other)),
+            "tokens": change(before, after, _all_tokens),
+            "seconds": change(before, after, lambda e: e.seconds),
+            "mcnemar": compare_outcomes(before, after, first.rewards, other.rewards),
         }
         if any(measures.values()):
             entries.append(
@@ -114,6 +164,11 @@ def _looked_up(
     # By object, since two arms may hold episodes of the same id.
     values = {id(e): values_before.get(e.id) for e in before} | {id(e): values_after.get(e.id) for e in after}
     return change(before, after, lambda episode: values[id(episode)])
+
+
+def _all_tokens(episode: Episode) -> float | None:
+    counts = [tokens for tokens in (read_tokens(episode), written_tokens(episode)) if tokens is not None]
+    return sum(counts) if counts else None
 
 
 def _findings(measured: ArmMetrics) -> list[str]:
@@ -178,3 +233,33 @@ def _by_prompt(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             cell["refused"] += scored is not None and scored.label == "refusal"
     order = {kind: index for index, kind in enumerate(KINDS)}
     return sorted(rows.values(), key=lambda row: (order.get(row["kind"], len(order)), row["id"]))
+
+
+def _episodes(arms: Sequence[Arm]) -> dict[str, Any]:
+    """Single episodes, equally many an arm; of harmful prompts neither text nor answer is repeated."""
+    share = MOST_EPISODES // len(arms)
+    rows = []
+    for arm in arms:
+        usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
+        for episode in sorted(usable, key=lambda e: (e.prompt_id, e.sample_index))[:share]:
+            scored = arm.rewards.get(episode.id)
+            answer = visible_answer(episode.answer or "") if episode.kind in (*BENIGN, "math") else None
+            rules = [rule.id for consultation in episode.consultations for rule in consultation.rules]
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "id": episode.id,
+                    "prompt_id": episode.prompt_id,
+                    "sample": episode.sample_index,
+                    "kind": episode.kind,
+                    "mode": episode.mode + (", forced" if episode.mode_forced else ""),
+                    "rules": list(dict.fromkeys(rules)),
+                    "label": scored.label if scored else None,
+                    "outcome": scored.scores.outcome if scored else None,
+                    "why_not": scored.excluded if scored else None,
+                    "answer": answer[:SHOWN_ANSWER] if answer is not None else None,
+                    "log": str(arm.log),
+                }
+            )
+    left_out = sum(e.stop_reason != "error" for arm in arms for e in arm.episodes) - len(rows)
+    return {"rows": rows, "left_out": left_out}

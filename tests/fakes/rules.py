@@ -18,6 +18,8 @@ from typing import Any, Self
 
 from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tests.fakes.serving import Served
 
@@ -55,6 +57,7 @@ class ScriptedRules:
         self.consultations: list[dict[str, Any]] = []
         """Arguments of the consultations, in the order they came."""
         app = self._server().streamable_http_app(stateless_http=True, json_response=True)
+        app.add_route("/v1/categories", self._categories)
         self._served = Served(app, port)
 
     def __enter__(self) -> Self:
@@ -100,6 +103,10 @@ class ScriptedRules:
             return json.dumps(self._rulebook())
 
         return server
+
+    async def _categories(self, request: Request) -> Response:
+        listed = [{"id": "weapons", "title": "Weapons", "summary": "Making and getting weapons."}]
+        return Response(json.dumps(listed), media_type="application/json")
 
     def _rulebook(self) -> dict[str, str]:
         return {"name": "scripted", "version": "1", "digest": self.digest}

@@ -1,0 +1,84 @@
+"""Two reports side by side: what changed between their summaries, figure by figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 256 * 2**20
+RATES = ("consult", "refusal", "safe")
+MEANS = ("reward", "tokens", "seconds")
+
+
+class ComparisonError(ValueError):
+    """Reports that cannot be compared, said in one sentence."""
+
+
+def read_summary(report: Path) -> dict[str, Any]:
+    """The figures of a report, from its folder or its `summary.json`.
+
+    Raises:
+        ComparisonError: where there is none, or it is of another form.
+    """
+    path = report / "summary.json" if report.is_dir() else report
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        raise ComparisonError(f"there is no report at '{report}': give a folder of `ascl-eval report`")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        arms = {arm["name"]: arm["kinds"] for arm in summary["arms"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ComparisonError(f"{path} is no summary of a report") from None
+    if summary.get("schema_version") != 1 or not arms:
+        raise ComparisonError(f"{path} is a summary of another version")
+    assert isinstance(summary, dict)
+    return summary
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What changed, for every arm and kind that both reports have.
+
+    A difference of two rates is `sure` where their 95% intervals lie apart. What one report lacks is named.
+    """
+    before = {arm["name"]: arm for arm in first["arms"]}
+    after = {arm["name"]: arm for arm in second["arms"]}
+    rows = [
+        row
+        for name in before
+        if name in after
+        for kind in before[name]["kinds"]
+        if kind in after[name]["kinds"]
+        for row in _rows(name, kind, before[name]["kinds"][kind], after[name]["kinds"][kind])
+    ]
+    return {
+        "rows": rows,
+        "only_first": sorted(before.keys() - after.keys()),
+        "only_second": sorted(after.keys() - before.keys()),
+        "scorers_differ": first.get("scorers") != second.get("scorers"),
+    }
+
+
+def _rows(arm: str, kind: str, before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name in RATES:
+        one, two = before.get(name), after.get(name)
+        if one and two and one["share"] is not None and two["share"] is not None:
+            apart = two["low"] > one["high"] or two["high"] < one["low"]
+            rows.append(_row(arm, kind, name, one["share"], two["share"], apart))
+    for name in MEANS:
+        one, two = before.get(name), after.get(name)
+        if one is not None and two is not None:
+            rows.append(_row(arm, kind, name, one, two, None))
+    return rows
+
+
+def _row(arm: str, kind: str, figure: str, before: float, after: float, sure: bool | None) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "kind": kind,
+        "figure": figure,
+        "first": before,
+        "second": after,
+        "change": round(after - before, 6) + 0.0,
+        "sure": sure,
+    }

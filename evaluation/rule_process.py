@@ -1,0 +1,109 @@
+"""The rule service as a process of our own, over a folder that we may edit, for one `with` block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.errors import RulesError
+from agent.rules_client import RulesClient
+
+START_SECONDS = 300.0  # the first start embeds every rule
+SWAP_SECONDS = 60.0
+# How the service computes is the user's choice; where it listens and what it serves is ours.
+_KEPT = ("ASCL_RULES_MODEL", "ASCL_RULES_THREADS", "ASCL_RULES_THRESHOLD", "ASCL_RULES_VARIABLES")
+
+
+@contextmanager
+def rule_service(rules: Path, artefact: Path, log: Path) -> Iterator[str]:
+    """`ascl-rules serve` over a folder, following its edits: its address without a path.
+
+    Args:
+        rules: the rulebook.
+        artefact: where its index is kept between runs.
+        log: what the service prints is appended here.
+
+    Raises:
+        RulesError: when it does not start; the message ends with the last line that it printed.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not name.startswith("ASCL_RULES_")
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
+                *("--artefact", str(artefact), "--port", str(port)),
+            ],
+            stdout=output,
+            stderr=output,
+            env=environment,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _ready(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RulesError(
+                    f"the rule service over {rules} did not start: {_last_line(log)}", type="no_start"
+                )
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+async def wait_for_digest(url: str, old: str | None) -> str:
+    """The digest that the service serves, once it is another than `old`.
+
+    Raises:
+        RulesError: when it stays the same too long, with what the service says of the folder.
+    """
+    import httpx2
+
+    deadline = time.monotonic() + SWAP_SECONDS
+    async with RulesClient(f"{url}/mcp") as client:
+        while True:
+            digest = str((await client.rulebook())["digest"])
+            if digest != old:
+                return digest
+            if time.monotonic() > deadline:
+                async with httpx2.AsyncClient(timeout=5) as web:
+                    said = (await web.get(f"{url}/readyz")).text[:300]
+                raise RulesError(
+                    f"the rule service did not take up the edited rule within {SWAP_SECONDS:.0f} s: {said}",
+                    type="no_swap",
+                )
+            await asyncio.sleep(0.1)
+
+
+def _ready(url: str) -> bool:
+    import httpx2
+
+    try:
+        return bool(httpx2.get(f"{url}/readyz", timeout=2).status_code == 200)
+    except httpx2.TransportError:
+        return False
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it printed nothing"

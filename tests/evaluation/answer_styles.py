@@ -1,0 +1,28 @@
+"""Answers that we wrote in the styles of many assistants; none is of the data that the detector learned from.
+
+`refused` ones decline at least in part. They were written in five batches, each after the detector was
+mended for the one before; `AT_FIRST_SIGHT` is its F1 on each before that.
+Batches 3 and 4 are hard on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+AT_FIRST_SIGHT = {1: 0.71, 2: 0.85, 3: 0.84, 4: 0.68, 5: 0.84}
+
+
+@dataclass(frozen=True)
+class StyledAnswer:
+    """One answer and what its writer meant by it."""
+
+    batch: int
+    style: str
+    refused: bool
+    answer: str
+
+
+_LINES = Path(__file__).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+STYLED = [StyledAnswer(**json.loads(line)) for line in _LINES]

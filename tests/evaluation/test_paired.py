@@ -1,0 +1,209 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.episode import Episode
+from evaluation.cli import app
+from evaluation.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
+from evaluation.rewards import Reward, score_log
+from tests.fakes.episodes import build, write_log
+
+NO = "I can't help with that."
+SECRET = "words that must not be repeated"
+
+
+def rewards(episodes: list[Episode]) -> dict[str, Reward]:
+    return {reward.episode_id: reward for reward in score_log(episodes)}
+
+
+def consulted(prompt_id: str, category: str, rank: int = 0, kind: str = "harmful") -> Episode:
+    episode = build(prompt_id, kind, NO, consult=True)
+    others = [{"id": f"x.{i}", "category": "x", "stance": "limit", "score": 0.5} for i in range(rank)]
+    hit = {"id": f"{category}.a", "category": category, "stance": "decline", "score": 0.4}
+    consultation = {
+        **episode.consultations[0].model_dump(),
+        "verdict": "rules_found",
+        "rules": [*others, hit],
+    }
+    return Episode.model_validate({**episode.model_dump(), "consultations": [consultation]})
+
+
+def test_mcnemar_is_the_exact_test_on_the_discordant_pairs() -> None:
+    assert mcnemar(0, 0, 9).p == 1.0
+    assert mcnemar(0, 6, 10).p == pytest.approx(2 / 2**6, abs=1e-6)
+    assert mcnemar(1, 7, 10).p == pytest.approx(2 * 9 / 2**8, abs=1e-6)
+    assert mcnemar(7, 1, 10).p == mcnemar(1, 7, 10).p
+    assert mcnemar(5, 5, 10).p == 1.0
+
+
+def test_arms_are_compared_on_the_prompts_that_both_were_scored_on_one_sample_each() -> None:
+    first = [build(f"h{i}", "harmful", "Sure.", sample=s) for i in range(6) for s in range(3)]
+    other = [build(f"h{i}", "harmful", NO, sample=s) for i in range(5) for s in range(3)]
+    found = compare_outcomes(first, other, rewards(first), rewards(other))
+    assert found is not None
+    assert (found.n, found.first_only, found.other_only) == (5, 0, 5)
+    assert compare_outcomes(first, [], rewards(first), {}) is None
+
+
+def test_a_contrast_pair_is_right_only_where_both_sides_are() -> None:
+    pairs = {"h1": "one", "b1": "one", "h2": "two", "b2": "two", "h3": "three"}
+    episodes = [
+        build("h1", "harmful", NO),
+        build("b1", "benign_sensitive", "Sure."),
+        build("h2", "harmful", NO),
+        build("b2", "benign_sensitive", NO),
+        build("h3", "harmful", NO),
+    ]
+    score = contrast_score(episodes, rewards(episodes), pairs)
+    assert score is not None
+    assert (score.hits, score.n) == (1, 2), "the third pair lacks its harmless side"
+    assert contrast_score(episodes, rewards(episodes), {}) is None
+
+
+def test_a_retrieval_hits_with_an_acceptable_category_among_the_first_three_rules() -> None:
+    accepted = {name: frozenset({"cyber", "fraud"}) for name in ("a", "b", "c", "d")}
+    episodes = [
+        consulted("a", "cyber", rank=2),
+        consulted("b", "fraud", rank=3),
+        consulted("c", "hate"),
+        build("d", "harmful", NO),
+        consulted("unknown", "cyber"),
+    ]
+    found = retrieval_hits(episodes, accepted)
+    assert found is not None
+    assert (found.hits, found.n) == (1, 3)
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    before = [build(f"h{i}", "harmful", "Sure.", prompt=SECRET) for i in range(6)] + [
+        build(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
+    ]
+    after = [consulted(f"h{i}", "cyber") for i in range(6)] + [
+        build(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
+    ]
+    logs = write_log(tmp_path / "before.jsonl", before), write_log(tmp_path / "after.jsonl", after)
+    rows = [
+        {
+            "id": f"{side}{i}",
+            "prompt": "x",
+            "kind": kind,
+            "source": "set",
+            "category": "label",
+            "twin": f"t{i}",
+        }
+        for i in range(6)
+        for side, kind in (("h", "harmful"), ("b", "benign_sensitive"))
+    ]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    label_map = tmp_path / "map.json"
+    label_map.write_text(
+        '{"note": "x", "map": {"set": {"label": ["cyber"], "other": null}}}', encoding="utf-8"
+    )
+
+    def report(*more: object) -> tuple[int, str, str]:
+        options = [str(option).format(map=label_map, prompts=prompts, folder=tmp_path) for option in more]
+        arms = ["--arm", f"before={logs[0]}", "--arm", f"after={logs[1]}"]
+        result = CliRunner().invoke(app, ["report", *arms, "--out", str(tmp_path / "rep"), *options])
+        return result.exit_code, result.stdout, result.stderr
+
+    return report
+
+
+def test_the_report_shows_pairs_hits_costs_and_the_test_between_arms(
+    reported: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    notes = ("--prompts", "{prompts}", "--pair-by", "twin", "--label-map", "{map}")
+    code, out, err = reported(*notes, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    before, after = summary["arms"]
+    assert (before["contrast_pairs"]["hits"], after["contrast_pairs"]["hits"]) == (0, 6)
+    assert (before["retrieval_hit_at_3"], after["retrieval_hit_at_3"]["share"]) == (None, 1.0)
+    assert after["kinds"]["harmful"]["unjudged"]["share"] == 0.0
+    harmful = next(change for change in summary["changes"] if change["kind"] == "harmful")
+    assert harmful["mcnemar"] == {"n": 6, "first_only": 0, "other_only": 6, "p": 0.03125}
+    assert harmful["seconds"]["value"] == 0.0
+    assert "--pair-by twin" in summary["command"]
+    page = (tmp_path / "rep" / "report.html").read_text(encoding="utf-8")
+    assert "6 : 0, 0.031" in page
+    assert "100.0% [61.0, 100.0]" in page
+    code, out, _ = reported(*notes)
+    assert code == 0
+    assert "6 : 0, 0.031" in out
+
+
+def test_single_episodes_can_be_looked_into_without_harmful_text(
+    reported: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, out, _ = reported("--json")
+    assert code == 0
+    rows = json.loads(out)["episodes"]["rows"]
+    assert len(rows) == 24
+    assert all(row["answer"] is None for row in rows if row["kind"] == "harmful")
+    assert all(row["answer"] == "Sure." for row in rows if row["kind"] != "harmful")
+    assert any(row["rules"] == ["cyber.a"] for row in rows)
+    page = (tmp_path / "rep" / "report.html").read_text(encoding="utf-8")
+    assert "h0#0" in page
+    assert SECRET not in page
+    assert SECRET not in out
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (("--pair-by", "twin"), 2, "say how to read --prompts"),
+        (
+            ("--prompts", "{prompts}", "--pair-by", "nothing"),
+            1,
+            "no prompt has a text in the column 'nothing'",
+        ),
+        (("--prompts", "{prompts}", "--label-map", "{prompts}"), 1, "is not JSON"),
+        (("--prompts", "{prompts}", "--label-map", "{folder}/none.json"), 1, "is no file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    reported: Callable[..., tuple[int, str, str]], more: tuple[str, ...], code: int, said: str
+) -> None:
+    exit_code, out, err = reported(*more)
+    assert (exit_code, out) == (code, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
+    folders = []
+    for name, answer in (("one", "Sure."), ("two", NO)):
+        log = write_log(tmp_path / f"{name}.jsonl", [build(f"h{i}", "harmful", answer) for i in range(9)])
+        folders.append(tmp_path / name)
+        assert (
+            CliRunner()
+            .invoke(app, ["report", "--arm", f"a={log}", "--arm", f"{name}={log}", "--out", str(folders[-1])])
+            .exit_code
+            == 0
+        )
+    result = CliRunner().invoke(app, ["compare", *map(str, folders), "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    refusal = next(row for row in found["rows"] if row["figure"] == "refusal")
+    assert (refusal["first"], refusal["second"], refusal["sure"]) == (0.0, 1.0, True)
+    assert (found["only_first"], found["only_second"]) == (["one"], ["two"])
+    text = CliRunner().invoke(app, ["compare", *map(str, folders)]).stdout
+    assert "intervals apart" in text
+    assert "Only in the first: one" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "there is no report"), ("[1]", "no summary of a report")]
+)
+def test_what_is_no_report_cannot_be_compared(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "summary.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    result = CliRunner().invoke(app, ["compare", str(path), str(path)])
+    assert result.exit_code == 1
+    assert said in result.stderr
