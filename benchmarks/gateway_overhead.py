@@ -90,14 +90,16 @@ async def many(
     times: list[float] = []
     left = count
 
-    async def worker() -> None:
+    async def worker(number: int) -> None:
         nonlocal left
         async with Caller(base_url) as caller:
+            # Callers come one after the other, not in one instant: spread over the time of one answer.
+            await asyncio.sleep(0.2 * number / at_once)
             while left > 0:
                 left -= 1
                 times.append(await caller.ask(content, stream))
 
-    await asyncio.gather(*(worker() for _ in range(at_once)))
+    await asyncio.gather(*(worker(number) for number in range(at_once)))
     return times
 
 
