@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from agent.endpoint import Endpoint
@@ -77,7 +78,7 @@ class _ForcedMemory(Memory):
                 "index": 0,
                 "request_digest": request_digest,
                 "finish_reason": "tool_calls",
-                "started_at": "1970-01-01T00:00:00.000+00:00",
+                "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "seconds": 0.0,
                 "forced": True,
             }
