@@ -9,55 +9,42 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+
+from agent.options import (
+    AsJson,
+    BaseUrl,
+    LogArgument,
+    MaxConsultations,
+    MaxSeconds,
+    MaxTokens,
+    MaxTotalTokens,
+    MaxTurns,
+    Model,
+    OnRulesError,
+    PolicyVersion,
+    Provider,
+    Rules,
+    Temperature,
+    Timeout,
+    ToolMode,
+    TopP,
+    fail,
+    or_exit,
+)
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
     from agent.episode import Episode, Limits, Message
+    from agent.export.command import Exported
+    from agent.quirks import Quirks
     from agent.rules_client import RulesClient
-
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 T = TypeVar("T")
 
-BaseUrl = Annotated[
-    str,
-    typer.Option(
-        help="Where the model's OpenAI-compatible API begins, usually ending in /v1. Its key is read from "
-        "OPENAI_API_KEY.",
-        envvar="OPENAI_BASE_URL",
-    ),
-]
-Model = Annotated[str, typer.Option(help="Model name, as the endpoint knows it.", envvar="ASCL_MODEL")]
-Rules = Annotated[
-    str,
-    typer.Option(
-        help="MCP address of the rule service, or `none`. A token is read from ASCL_RULES_TOKEN.",
-        envvar="ASCL_RULES_URL",
-    ),
-]
-Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; left out: not sent.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; left out: not sent.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")]
-MaxTurns = Annotated[int, typer.Option(min=1, help="Most model calls for one prompt.")]
-MaxConsultations = Annotated[int, typer.Option(min=0, help="Most consultations for one prompt.")]
-MaxTotalTokens = Annotated[
-    int | None, typer.Option(min=1, help="Most reply tokens for one prompt; left out: no limit.")
-]
-MaxSeconds = Annotated[float, typer.Option(min=0.1, help="Most seconds for one prompt.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Most seconds for one request to the endpoint.")]
-ToolMode = Annotated[
-    Literal["native", "text"],
-    typer.Option(help="`text` sends results of <tool_call> text back as a user message."),
-]
-OnRulesError = Annotated[
-    Literal["answer", "refuse", "fail"], typer.Option(help="What to do when the rules cannot be consulted.")
-]
-PolicyVersion = Annotated[str, typer.Option(help="Your name for the state of the model; recorded.")]
-LogArgument = Annotated[Path, typer.Argument(help="An episode log.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.command(
@@ -78,6 +65,7 @@ def chat(
     max_total_tokens: MaxTotalTokens = None,
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
+    provider: Provider = "auto",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "answer",
     policy_version: PolicyVersion = "base",
@@ -119,7 +107,7 @@ def chat(
             history = _continued(episode)
         return code
 
-    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout))
+    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider))
 
 
 @app.command(
@@ -143,9 +131,20 @@ def run(
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
     seed: Annotated[int | None, typer.Option(help="Sample k is sent seed + k; left out: none is.")] = None,
+    provider: Provider = "auto",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
+    mode_share: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share of each group that is brought into a mode: consult=0.25, direct=0.25, or both."
+        ),
+    ] = None,
+    call_token: Annotated[
+        int | None,
+        typer.Option(help="Id of the token that opens a call; biased against in direct samples."),
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -154,9 +153,13 @@ def run(
     from agent.prompt_file import read_prompts
     from agent.run import RunSummary, run_prompts
     from agent.show import ProgressView, summary_line
+    from agent.stratify import read_shares
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
-    wanted = _or_exit(lambda: read_prompts(prompts))
+    wanted = or_exit(lambda: read_prompts(prompts))
+    shares = or_exit(lambda: read_shares(mode_share or []))
+    if shares and rules == "none":
+        fail("--mode-share needs a rule service: leave out --rules none", 2)
 
     async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
@@ -167,6 +170,7 @@ def run(
             limits=limits,
             on_rules_error=on_rules_error,
             policy_version=policy_version,
+            call_token=call_token,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(
@@ -176,10 +180,11 @@ def run(
                 samples=samples,
                 concurrency=concurrency,
                 seed=seed,
+                shares=shares,
                 on_progress=view.update,
             )
 
-    done = _with_services(sample, base_url, model, rules, timeout)
+    done = _with_services(sample, base_url, model, rules, timeout, provider)
     if done.skipped_lines:
         typer.echo(f"ascl-agent: {done.skipped_lines} lines of {log} hold no episode; passed over", err=True)
     typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
@@ -197,7 +202,7 @@ def show(
     from agent.log import read_log
     from agent.show import print_episode, print_table, row, select
 
-    reading = _or_exit(lambda: read_log(log))
+    reading = or_exit(lambda: read_log(log))
     if reading.skipped:
         first = reading.skipped[0]
         typer.echo(
@@ -206,7 +211,7 @@ def show(
             err=True,
         )
     if episode is not None:
-        chosen = _or_exit(lambda: select(reading.episodes, episode, log))
+        chosen = or_exit(lambda: select(reading.episodes, episode, log))
         typer.echo(chosen.model_dump_json(indent=2)) if as_json else print_episode(chosen)
     elif as_json:
         typer.echo(json.dumps([row(each) for each in reading.episodes], ensure_ascii=False))
@@ -219,7 +224,7 @@ def validate(log: LogArgument, as_json: AsJson = False) -> None:
     """Check that every line of a log is an episode and fits together; exit code 1 when something is wrong."""
     from agent.validate import validate_log
 
-    episodes, problems = _or_exit(lambda: validate_log(log))
+    episodes, problems = or_exit(lambda: validate_log(log))
     if as_json:
         typer.echo(
             json.dumps(
@@ -238,24 +243,175 @@ def validate(log: LogArgument, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command(epilog="Example: ascl-agent probe http://127.0.0.1:8000/v1 --json")
+def probe(
+    url: Annotated[str, typer.Argument(help="Base URL of the endpoint, with /v1.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Model name; left out: the first listed.")] = None,
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Find out an endpoint's habits with a dozen small requests, and print them as a row of `quirks`."""
+    from agent.probe import STEPS
+    from agent.probe import probe as find_out
+    from agent.show import StepView, print_quirks
+
+    key = os.environ.get("OPENAI_API_KEY")
+    with StepView(STEPS) as view:
+        found = or_exit(
+            lambda: asyncio.run(find_out(url, model, api_key=key, timeout=timeout, on_step=view.step))
+        )
+    if as_json:
+        typer.echo(json.dumps({"model": found.model, **row_of(found.row), "notes": found.notes}))
+        return
+    print_quirks([found.row])
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command(epilog="Example: ascl-agent quirks --json")
+def quirks(as_json: AsJson = False) -> None:
+    """Print what is known of providers: names for --provider, and where they differ."""
+    from agent.quirks import PROFILES
+    from agent.show import print_quirks
+
+    if as_json:
+        typer.echo(json.dumps([row_of(row) for row in PROFILES]))
+    else:
+        print_quirks(PROFILES)
+
+
+@app.command(epilog="Example: ascl-agent export runs/train.jsonl --to trl --out train.parquet")
+def export(
+    log: LogArgument,
+    to: Annotated[
+        Literal["trl", "otel", "consultations"],
+        typer.Option(
+            help="`trl`: Parquet for SFTTrainer; `otel`: OTLP JSON spans; `consultations`: what `ascl-rules "
+            "stats` reads."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    content: Annotated[bool, typer.Option("--content", help="Spans: include what was written.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a log in the form that another tool reads."""
+    from agent.export.command import export_log
+
+    _say_exported(or_exit(lambda: export_log(log, to, out, content=content, overwrite=overwrite)), as_json)
+
+
+@app.command(epilog="Example: ascl-agent redact runs/train.jsonl --out shareable.jsonl")
+def redact(
+    log: LogArgument,
+    out: Annotated[Path, typer.Option(help="Log to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a log without what people and models wrote; counts, times, rules and settings stay."""
+    from agent.export.command import redact_log
+
+    _say_exported(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
+
+
+@app.command(
+    epilog="Example: ascl-agent gateway --upstream http://127.0.0.1:8000/v1 --port 8809; then give your "
+    "application the base URL http://127.0.0.1:8809/v1"
+)
+def gateway(
+    upstream: Annotated[str, typer.Option(help="Base URL of the model's OpenAI-compatible API, with /v1.")],
+    rules: Rules = "http://127.0.0.1:8808/mcp",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8809,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines ask. Callers are not checked.")
+    ] = False,
+    on_rules_error: OnRulesError = "answer",
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Keep text back until it is known that the turn consults nothing.")
+    ] = False,
+    max_consultations: MaxConsultations = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Longest silence of the upstream, seconds.")] = 600,
+    keepalive: Annotated[
+        float, typer.Option(min=0.1, help="Longest silence towards a streaming caller, seconds.")
+    ] = 10,
+    body_limit: Annotated[int, typer.Option(min=1024, help="Largest request, bytes.")] = 32 * 1024 * 1024,
+    log: Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")] = None,
+) -> None:
+    """Stand between an application and its model's API, so that the model may consult the rules.
+
+    Nothing else changes for the application. Its key goes to the upstream and is kept nowhere.
+    """
+    from agent.gateway.serve import serve
+    from agent.gateway.settings import Settings
+    from agent.rules_client import RulesClient
+
+    def run() -> None:
+        settings = Settings(
+            upstream,
+            on_rules_error=on_rules_error,
+            hold=hold,
+            log=log,
+            most_consultations=max_consultations,
+            body_limit=body_limit,
+            timeout=timeout,
+            keepalive=keepalive,
+            allow_remote=allow_remote,
+        )
+        client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))
+
+        def ready(address: str) -> None:
+            typer.echo(
+                f"ascl-agent: {address} passes on to {settings.public_upstream}, rules from {rules}", err=True
+            )
+
+        serve(settings, client, host, port, ready)
+
+    or_exit(run)
+
+
+def row_of(row: Quirks) -> dict[str, str]:
+    """A row of the quirks table for JSON output."""
+    from agent.quirks import columns
+
+    return {column: getattr(row, column) for column in columns()}
+
+
+def _say_exported(done: Exported, as_json: bool) -> None:
+    skipped = f"; {len(done.skipped)} lines of the log hold no episode" if done.skipped else ""
+    typer.echo(
+        json.dumps(done.as_dict())
+        if as_json
+        else f"{done.out}: {done.rows} rows from {done.episodes} episodes{skipped}"
+    )
+
+
 def _with_services(
     use: Callable[[Endpoint, RulesClient | None], Coroutine[Any, Any, T]],
     base_url: str,
     model: str,
     rules: str,
     timeout: float,
+    provider: str,
 ) -> T:
     """Run `use` with the endpoint and the rule service open."""
     from agent.endpoint import Endpoint
+    from agent.quirks import PROFILES, quirks_named
     from agent.rules_client import RulesClient
 
     if not base_url:
-        _fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
     if not model:
-        _fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+
+    quirks = quirks_named(provider)
+    if quirks is None and provider != "auto":
+        names = ", ".join(row.name for row in PROFILES)
+        fail(f"the provider {provider!r} is not known: pass auto, or one of {names}", 2)
 
     async def session() -> T:
-        endpoint = Endpoint(base_url, model, api_key=os.environ.get("OPENAI_API_KEY"), timeout=timeout)
+        key = os.environ.get("OPENAI_API_KEY")
+        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks)
         async with endpoint:
             if rules == "none":
                 return await use(endpoint, None)
@@ -263,23 +419,9 @@ def _with_services(
                 return await use(endpoint, client)
 
     try:
-        return _or_exit(lambda: asyncio.run(session()))
+        return or_exit(lambda: asyncio.run(session()))
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
-
-
-def _or_exit(do: Callable[[], T]) -> T:
-    from agent.errors import AgentError
-
-    try:
-        return do()
-    except AgentError as error:
-        _fail(str(error), 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"ascl-agent: {sentence}", err=True)
-    raise typer.Exit(code)
+        fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
 
 
 def _limits(turns: int, consultations: int, tokens: int | None, seconds: float) -> Limits:
@@ -298,7 +440,7 @@ def _said(prompt: str | None) -> Iterator[str]:
     if prompt is not None or not sys.stdin.isatty():
         text = prompt if prompt is not None else sys.stdin.read()
         if not text.strip():
-            _fail("the prompt is empty: pass some text", 2)
+            fail("the prompt is empty: pass some text", 2)
         yield text
         return
     typer.echo("An empty line or Ctrl-D ends the conversation.", err=True)

@@ -2,13 +2,13 @@
 
 The SDK's own retries are off: they would multiply with ours and could not be counted. Only `model`,
 `messages`, `tools`, `stream` and the sampling fields that were chosen are sent: some servers refuse others.
+Token ids and log-probabilities are asked for where the row in `quirks.py` says that the endpoint gives them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from agent.echo import echoed
 from agent.episode import Message
 from agent.errors import EndpointError
-from agent.quirks import REJECTS_MALFORMED_ARGUMENTS
+from agent.gate import Gate
+from agent.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
 from agent.stream import DeltaListener, StreamedReply
 from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SETUP = frozenset({401, 403, 404})
+_LONGEST_REPLY = 16 * 1024 * 1024  # characters of one message; a log line must hold a whole episode
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class RetryPolicy:
     """How often and how long a failed request is tried again; times in seconds."""
 
     attempts: int = 5
+    busy_attempts: int = 30
+    """Attempts when the endpoint says that it is too much (429), within the same wait budget."""
     first_wait: float = 0.5
     longest_wait: float = 20.0
     wait_budget: float = 120.0
@@ -52,8 +57,22 @@ class Reply:
     logprobs: Any | None = None
 
 
+class BrokenStream(Exception):
+    """A stream ended before its reply did."""
+
+
 class Endpoint:
-    """A model behind `base_url` (which usually ends in /v1). Use as an async context manager."""
+    """A model behind `base_url` (which usually ends in /v1). Use as an async context manager.
+
+    Args:
+        base_url: http(s); credentials in it are never recorded.
+        model: its name there.
+        api_key: sent as a bearer token.
+        timeout: seconds that one request may wait for its reply.
+        idle_timeout: seconds of silence after which a stream that has begun is given up.
+        quirks: the endpoint's habits; None for those known by its address.
+        retry: how failed requests are tried again.
+    """
 
     def __init__(
         self,
@@ -62,6 +81,8 @@ class Endpoint:
         *,
         api_key: str | None = None,
         timeout: float = 300.0,
+        idle_timeout: float = 120.0,
+        quirks: Quirks | None = None,
         retry: RetryPolicy = RetryPolicy(),
     ) -> None:
         parts = urlsplit(base_url)
@@ -76,16 +97,24 @@ class Endpoint:
         self.public_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
         self._api_key = api_key
         self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self.quirks = quirks or quirks_of(base_url)
+        self.gate = Gate()
         self._retry = retry
         self._client: Any = None
         self._wraps_malformed = False
 
     async def __aenter__(self) -> Endpoint:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        # Servers on one's own machine want no key, but the SDK insists on some text.
+        # Servers on one's own machine want no key, but the SDK insists on some text. A prompt goes to the
+        # address that the user gave and, whatever a redirect says, to no other.
         self._client = AsyncOpenAI(
-            base_url=self.base_url, api_key=self._api_key or "none", max_retries=0, timeout=self._timeout
+            base_url=self.base_url,
+            api_key=self._api_key or "none",
+            max_retries=0,
+            timeout=self._timeout,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
         return self
 
@@ -107,19 +136,35 @@ class Endpoint:
         Raises:
             EndpointError: when no attempt gave a usable reply.
         """
-        request: dict[str, Any] = {"model": self.model, "messages": messages, **sampling}
+        request: dict[str, Any] = {"model": self.model, "messages": messages, **self._fields(sampling)}
         if tools:
             request["tools"] = tools
+        async with (
+            self.gate
+        ):  # a request that is refused keeps its place, so that none behind it is refused too
+            return await self._tried(request, messages, on_delta, on_retry)
+
+    async def _tried(
+        self,
+        request: dict[str, Any],
+        messages: list[Message],
+        on_delta: DeltaListener | None,
+        on_retry: Callable[[str], None] | None,
+    ) -> Reply:
         attempts, waited = 0, 0.0
         while True:
             attempts += 1
             if self._wraps_malformed:
                 request["messages"] = with_readable_arguments(messages)
             streamed = StreamedReply(on_delta) if on_delta else None
+            sent_at = self.gate.clock()
             try:
                 data = await self._send(request, streamed)
+                self.gate.granted()
             except Exception as error:
                 status, wait = self._judge(error, attempts)
+                if status == 429 and wait is not None:
+                    self.gate.refused(sent_at)
                 if (
                     status in REJECTS_MALFORMED_ARGUMENTS
                     and not self._wraps_malformed
@@ -132,16 +177,28 @@ class Endpoint:
                 if (
                     wait is None
                     or shown
-                    or attempts >= self._retry.attempts
+                    or attempts >= (self._retry.busy_attempts if status == 429 else self._retry.attempts)
                     or waited + wait > self._retry.wait_budget
                 ):
-                    raise self._explained(error, attempts) from error
+                    begun = streamed is not None and streamed.answered
+                    raise self._explained(error, attempts, begun) from error
                 if on_retry:
                     on_retry(f"{_short(error)}; trying again in {wait:.1f} s")
                 await asyncio.sleep(wait)
                 waited += wait
             else:
                 return self._reply(data, attempts)
+
+    def _fields(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """The sampling fields under the names that the endpoint knows, with what else it gives on demand."""
+        named = dict(sampling)
+        if "max_tokens" in named:
+            named[self.quirks.token_limit] = named.pop("max_tokens")
+        if self.quirks.logprobs == "yes":
+            named.setdefault("logprobs", True)
+        if self.quirks.token_ids == "yes":  # noqa: S105
+            named["extra_body"] = {"return_token_ids": True, **named.get("extra_body", {})}
+        return named
 
     async def _send(self, request: dict[str, Any], streamed: StreamedReply | None) -> Any:
         if self._client is None:
@@ -152,11 +209,19 @@ class Endpoint:
         if isinstance(chunks, str):
             return chunks
         async with chunks:
-            async for chunk in chunks:
+            events = aiter(chunks)
+            while True:
+                # A server's comments keep the connection busy without a word of the reply.
+                async with asyncio.timeout(self._idle_timeout):
+                    chunk = await anext(events, None)
+                if chunk is None:
+                    break
                 streamed.add(chunk.to_dict(warnings=False))
         kind = chunks.response.headers.get("content-type", "")
         if not streamed.answered and "event-stream" not in kind:
             return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
+        if streamed.answered and not streamed.finished:
+            raise BrokenStream("the stream ended in the middle of the reply")
         return streamed.data()
 
     def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
@@ -165,18 +230,24 @@ class Endpoint:
 
         backoff = min(self._retry.longest_wait, self._retry.first_wait * 2 ** (attempts - 1))
         jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, openai.APIConnectionError | BrokenStream | TimeoutError):
             return None, jittered
         if not isinstance(error, openai.APIStatusError):
             return None, None
         status = error.status_code
         if status not in _RETRIED or error.code == "insufficient_quota":
             return status, None
+        if status == 429:  # the gate sends less already, so the waits need not double
+            busy = min(self._retry.longest_wait, self._retry.first_wait * 2 ** ((attempts - 1) / 4))
+            jittered = busy * random.uniform(0.5, 1.0)  # noqa: S311
         asked = _retry_after(error.response.headers)
         return status, jittered if asked is None else max(asked, jittered)
 
-    def _explained(self, error: Exception, attempts: int) -> Exception:
-        """The same failure as one sentence; what is not the endpoint's doing stays as it is."""
+    def _explained(self, error: Exception, attempts: int, begun: bool) -> Exception:
+        """The same failure as one sentence; what is not the endpoint's doing stays as it is.
+
+        `begun` says that part of the reply had come.
+        """
         import openai
 
         tries = "" if attempts == 1 else f" after {attempts} attempts"
@@ -184,6 +255,16 @@ class Endpoint:
             return EndpointError(
                 f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
                 type="timeout",
+            )
+        if isinstance(error, TimeoutError):
+            return EndpointError(
+                f"the endpoint {self.public_url} fell silent for {self._idle_timeout:g} s{tries}",
+                type="idle",
+            )
+        if isinstance(error, BrokenStream) or (begun and isinstance(error, openai.APIConnectionError)):
+            return EndpointError(
+                f"the endpoint {self.public_url} broke off its answer{tries} ({error.__cause__ or error})",
+                type="broken_off",
             )
         if isinstance(error, openai.APIConnectionError):
             return EndpointError(
@@ -204,6 +285,11 @@ class Endpoint:
             return EndpointError(
                 f"the endpoint {self.public_url} broke off its answer: {shorten(_server_text(error))}",
                 type="broken_off",
+            )
+        if isinstance(error, ValueError):  # the SDK lets the JSON parser's own error through
+            return EndpointError(
+                f"the endpoint {self.public_url} answered with what is no JSON ({shorten(str(error), 120)})",
+                type="broken_off" if begun else "not_a_completion",
             )
         return error
 
@@ -226,8 +312,14 @@ class Endpoint:
                 f"the endpoint {self.public_url} answered without a reply to use: {said}",
                 type="no_choices",
             )
+        if (size := len(str(message))) > _LONGEST_REPLY:
+            raise EndpointError(
+                f"the endpoint {self.public_url} sent a reply of {size} characters; more than "
+                f"{_LONGEST_REPLY} are not taken",
+                type="too_long",
+            )
         return Reply(
-            message=_tidy(message),
+            message=echoed(message),
             finish_reason=_if(str, first.get("finish_reason")),
             usage=_if(dict, data.get("usage")),
             model=_if(str, data.get("model")),
@@ -246,14 +338,6 @@ def _if(kind: type[T], value: Any) -> T | None:
 def _ids(value: Any) -> list[int] | None:
     ids = _if(list, value)
     return ids if ids is not None and all(type(each) is int for each in ids) else None
-
-
-def _tidy(message: Message) -> Message:
-    """What can be sent back: as text without halves of surrogate pairs, and without fields that say nothing
-    (null, empty list), which some servers refuse."""
-    message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
-    kept = {key: value for key, value in message.items() if value is not None and value != []}
-    return {"content": message.get("content"), **kept, "role": "assistant"}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

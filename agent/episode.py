@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Mode = Literal["consult", "direct"]
 ToolMode = Literal["native", "text"]
 StopReason = Literal["answer", "limit", "refused", "error"]
+ModeMethod = Literal["agent_call", "logit_bias", "resample", "resample_failed"]
 OnRulesError = Literal["answer", "refuse", "fail"]
 Message = dict[str, Any]
 
@@ -105,6 +106,8 @@ class Turn(_Record):
     """Wall-clock time of all attempts and the waits between them."""
     attempts: int = Field(default=1, ge=1)
     """Requests sent for this turn, the successful one included."""
+    rejected: int = Field(default=0, ge=0)
+    """Replies drawn before this one and thrown away, because the episode was to answer directly."""
     call_source: Literal["native", "text"] | None = None
     """Whether the tool calls came in the reply's own field or as `<tool_call>` text; None without calls."""
     prompt_token_ids: list[int] | None = None
@@ -157,6 +160,8 @@ class Episode(_Record):
     """The sampling fields sent with every turn."""
     sampling_effective: dict[str, Any] | None = None
     """What the endpoint says it used; None when it does not say."""
+    source: Literal["agent", "gateway"] = "agent"
+    """Who drove the conversation: our agent, or an application whose requests came through the gateway."""
     tool_mode: ToolMode = "native"
     """`text` when tool results went back as a user message."""
     rulebook_digest: str | None = None
@@ -179,6 +184,9 @@ class Episode(_Record):
     """`consult` if the model called the rule tool by name at least once, even malformed or failed."""
     mode_forced: bool = False
     """Whether the mode was imposed rather than chosen."""
+    mode_method: ModeMethod | None = None
+    """How it was imposed: `agent_call` written by the agent, `logit_bias` or `resample` against calls, or
+    `resample_failed` when every draw called; None for a free episode."""
     stop_reason: StopReason
     """`answer`; `limit` reached; `refused` by the endpoint or for want of rules; `error` of ours."""
     on_rules_error: OnRulesError = "answer"

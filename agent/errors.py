@@ -3,7 +3,9 @@
 AgentError
 ├── EndpointError   the model's endpoint
 ├── RulesError      the rule service
+├── GatewayError    the gateway's own settings
 ├── LogError        the episode log or its journal
+├── ExportError     a log in another form
 └── PromptError     the file of prompts
 """
 
@@ -39,6 +41,12 @@ class RulesError(AgentError):
     boundary = "rules"
 
 
+class GatewayError(AgentError):
+    """The gateway cannot start."""
+
+    boundary = "gateway"
+
+
 class LogError(AgentError):
     """The log cannot be read, written or continued."""
 
@@ -49,3 +57,9 @@ class PromptError(AgentError):
     """The prompts cannot be read."""
 
     boundary = "prompts"
+
+
+class ExportError(AgentError):
+    """The log cannot be had in the form asked for."""
+
+    boundary = "export"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.endpoint import Endpoint
-from agent.episode import Episode, Limits, Message, OnRulesError, ToolMode, text_digest
+from agent.episode import Episode, Limits, Message, Mode, OnRulesError, ToolMode, text_digest
 from agent.events import Listener
 from agent.journal import Memory
 from agent.machine import EpisodeRun, Offer
@@ -28,6 +28,8 @@ class Agent:
         on_rules_error: when the rules cannot be consulted: let the model `answer` without them, `refuse`, or
             `fail` the episode.
         policy_version: name for the state of the policy, recorded and part of the group.
+        call_token: id of the token that opens a call, for a bias against it in episodes that are made to
+            answer directly; None to draw such replies again.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Agent:
         limits: Limits | None = None,
         on_rules_error: OnRulesError = "answer",
         policy_version: str = "base",
+        call_token: int | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.rules = rules
@@ -50,6 +53,7 @@ class Agent:
         self.limits = limits or Limits()
         self.on_rules_error = on_rules_error
         self.policy_version = policy_version
+        self.call_token = call_token
         self._offer: Offer | None = None
         self._connecting = asyncio.Lock()
 
@@ -81,6 +85,7 @@ class Agent:
         sampling: Mapping[str, Any] | None = None,
         history: list[Message] | None = None,
         memory: Memory | None = None,
+        force: Mode | None = None,
         stream: bool = False,
         on_event: Listener | None = None,
     ) -> Episode:
@@ -97,6 +102,7 @@ class Agent:
             sampling: fields that differ from the agent's for this sample only, such as a seed.
             history: earlier messages of the conversation, without the system text.
             memory: replies and consultations of an interrupted run, used instead of asking again.
+            force: the mode that the episode is brought into; None leaves the decision to the model.
             stream: whether text reaches `on_event` piece by piece.
             on_event: told what happens as it happens.
         """
@@ -110,5 +116,6 @@ class Agent:
             memory or Memory(),
             stream,
             on_event or (lambda event: None),
+            force,
         )
         return await work.episode(history or [])

@@ -11,13 +11,15 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from agent.desk import REFUSAL, UNREACHABLE, RuleDesk
 from agent.episode import (
-    Consultation,
     Episode,
     ErrorRecord,
     Message,
+    Mode,
+    ModeMethod,
     StopReason,
     Turn,
     digest_of,
@@ -26,16 +28,13 @@ from agent.episode import (
 from agent.errors import AgentError, RulesError
 from agent.events import Event, Listener
 from agent.journal import Memory, RecordedTurn
-from agent.rules_client import read_verdict
-from agent.toolcall import ToolCall, explain, ids_of_calls, read_reply, tool_messages
+from agent.stratify import MOST_DRAWS, another_draw, opened_call
+from agent.toolcall import ReadReply, ToolCall, ids_of_calls, read_reply, tool_messages
 
 if TYPE_CHECKING:
     from agent.loop import Agent
 
-REFUSAL = "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
 _OVER = "Error: this conversation ends here, because its limit is reached."
-_ENOUGH = "Error: no further consultation is possible here. Answer with what you have read."
-_REPEATED = "Error: you made this same call before; its result stands above. Answer with it."
 _MOST_REPETITIONS = 2
 
 
@@ -70,21 +69,25 @@ class EpisodeRun:
     memory: Memory
     stream: bool
     tell: Listener
+    force: Mode | None = None
     offer: Offer | None = None
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    consultations: list[Consultation] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
-    asked: int = 0
-    seen: dict[tuple[str, str], int] = field(default_factory=dict)
     model_returned: str | None = None
     stop: StopReason = "error"
     error: ErrorRecord | None = None
+    method: ModeMethod | None = None
+
+    def __post_init__(self) -> None:
+        agent = self.agent
+        limit = agent.limits.consultations
+        self.desk = RuleDesk(agent.rules, limit, agent.on_rules_error, self.memory, self.tell)
 
     async def episode(self, history: list[Message]) -> Episode:
-        started_at, began = _now(), time.monotonic()
+        started_at, began = now(), time.monotonic()
         self.messages = [
             *([{"role": "system", "content": self.agent.system}] if self.agent.system else []),
             *history,
@@ -110,6 +113,14 @@ class EpisodeRun:
             self.offer = await self.agent.connect()
         except RulesError as error:
             return self._without_rules(error)
+        if self.force == "consult" and self.offer is not None:
+            text_mode = self.agent.tool_mode == "text"
+            message, call = opened_call(self.offer.name, self.prompt, self.call_ids, text_mode)
+            self.messages.append(message)
+            self.calls = [call]
+            self.call_ids.add(call.id)
+            self.method = "agent_call"
+            return _Step.CONSULT
         return _Step.ASK
 
     async def _ask(self) -> _Step:
@@ -117,15 +128,13 @@ class EpisodeRun:
         request_digest = digest_of([self.agent.endpoint.model, self.sampling, self.messages, tools])
         recorded = self.memory.turn(index, request_digest)
         if recorded is None:
-            recorded = await self._reply(index, request_digest, tools)
+            recorded = await self._drawn(index, request_digest, tools)
             self.memory.save_turn(recorded)
-        reply = read_reply(
-            recorded.message,
-            turn=index,
-            offered=[self.offer.name] if self.offer else [],
-            taken=self.call_ids,
-            text_mode=self.agent.tool_mode == "text",
-        )
+        reply = self._read(recorded.message, index)
+        if self.force == "direct" and self.offer is not None:
+            self.method = "resample" if self.agent.call_token is None else "logit_bias"
+            if self._consults(reply):
+                self.method, self.force = "resample_failed", None
         self.turns.append(recorded.turn.model_copy(update={"call_source": reply.source}))
         self.model_returned = recorded.model or self.model_returned
         self.messages.append(reply.message)
@@ -136,12 +145,38 @@ class EpisodeRun:
         filtered = recorded.turn.finish_reason == "content_filter" or reply.message.get("refusal")
         return self._end("refused" if filtered else "answer")
 
-    async def _reply(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
-        started_at, began = _now(), time.monotonic()
+    def _read(self, message: Message, index: int) -> ReadReply:
+        return read_reply(
+            message,
+            turn=index,
+            offered=[self.offer.name] if self.offer else [],
+            taken=self.call_ids,
+            text_mode=self.agent.tool_mode == "text",
+        )
+
+    def _consults(self, reply: ReadReply) -> bool:
+        return self.offer is not None and any(call.name == self.offer.name for call in reply.calls)
+
+    async def _drawn(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
+        """The model's reply; drawn again while it consults in an episode that is to answer directly."""
+        if self.force != "direct" or self.offer is None:
+            return await self._reply(index, request_digest, tools, self.sampling)
+        for draw in range(MOST_DRAWS):
+            fields = another_draw(self.sampling, draw, self.agent.call_token)
+            recorded = await self._reply(index, request_digest, tools, fields)
+            recorded.turn.rejected = draw
+            if not self._consults(self._read(recorded.message, index)):
+                break
+        return recorded
+
+    async def _reply(
+        self, index: int, request_digest: str, tools: list[dict[str, Any]], sampling: dict[str, Any]
+    ) -> RecordedTurn:
+        started_at, began = now(), time.monotonic()
         reply = await self.agent.endpoint.complete(
             self.messages,
             tools,
-            self.sampling,
+            sampling,
             on_delta=(lambda kind, text: self.tell(Event(kind, text))) if self.stream else None,
             on_retry=lambda why: self.tell(Event("retry", why)),
         )
@@ -171,63 +206,18 @@ class EpisodeRun:
             try:
                 self.results.append(await self._result(call))
             except RulesError as error:
+                self.results.append(UNREACHABLE)
                 return self._without_rules(error)
         self._answer_calls()
-        return self._end("limit") if max(self.seen.values()) > _MOST_REPETITIONS else _Step.ASK
+        return self._end("limit") if self.desk.most_repetitions > _MOST_REPETITIONS else _Step.ASK
 
     async def _result(self, call: ToolCall) -> str:
         """The text that answers one call; a call of the rule tool leaves a consultation behind."""
-        as_sent = (call.name, call.arguments)
-        self.seen[as_sent] = self.seen.get(as_sent, 0) + 1
         if self.offer is None or call.name != self.offer.name:
+            self.desk.count(call, len(self.turns) - 1)
             known = self.offer.name if self.offer else "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
-        if call.parsed is None:
-            return self._note(call, explain(call), error=call.problem)
-        if self.seen[as_sent] > 1:
-            return self._note(call, _REPEATED, error="repeated")
-        if self.asked >= self.agent.limits.consultations:
-            return self._note(call, _ENOUGH, error="limit")
-        self.asked += 1
-        return await self._ask_rules(call, call.parsed)
-
-    async def _ask_rules(self, call: ToolCall, arguments: dict[str, Any]) -> str:
-        rules = self.agent.rules
-        assert rules is not None
-        turn = len(self.turns) - 1
-        if (recorded := self.memory.consultation(turn, call.id)) is not None:
-            self.consultations.append(recorded)
-            return recorded.text or ""
-        self.tell(Event("call", call.arguments))
-        began = time.monotonic()
-        try:
-            result = await rules.consult(arguments)
-        except RulesError as error:
-            text = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
-            self._note(call, text, error=str(error), seconds=time.monotonic() - began)
-            if self.agent.on_rules_error == "answer":
-                return text
-            self.results.append(text)
-            raise
-        found, problem = read_verdict(result)
-        text = self._note(call, result.text, error=problem, seconds=time.monotonic() - began, **found)
-        self.memory.save_consultation(self.consultations[-1])
-        return text
-
-    def _note(self, call: ToolCall, text: str, **known: Any) -> str:
-        """Record a call of the rule tool, and return the text that answers it."""
-        situation = (call.parsed or {}).get("situation")
-        consultation = Consultation(
-            turn=len(self.turns) - 1,
-            call_id=call.id,
-            arguments=call.arguments,
-            situation=situation if isinstance(situation, str) else None,
-            text=text,
-            **known,
-        )
-        self.consultations.append(consultation)
-        self.tell(Event("consulted", consultation=consultation))
-        return text
+        return await self.desk.answer(call, max(len(self.turns) - 1, 0))
 
     def _without_rules(self, error: RulesError) -> _Step:
         """Carry out what the user chose for rules that cannot be consulted."""
@@ -245,14 +235,17 @@ class EpisodeRun:
         """Answer the calls that nobody will carry out any more, so that none is left dangling."""
         for call in self.calls[len(self.results) :]:
             if self.offer is not None and call.name == self.offer.name:
-                self._note(call, text, error="not carried out: the episode ended")
+                turn = max(len(self.turns) - 1, 0)
+                self.desk.note(call, turn, text, error="not carried out: the episode ended")
             self.results.append(text)
         self._answer_calls()
 
     def _answer_calls(self) -> None:
         if self.calls:
-            source = self.turns[-1].call_source or "native"
             text_mode = self.agent.tool_mode == "text"
+            source: Literal["native", "text"] = "text" if text_mode else "native"
+            if self.turns:  # otherwise the agent wrote the call
+                source = self.turns[-1].call_source or "native"
             self.messages += tool_messages(self.calls, self.results, source, text_mode)
         self.calls, self.results = [], []
 
@@ -296,8 +289,10 @@ class EpisodeRun:
             messages=self.messages,
             tools=tools,
             turns=self.turns,
-            consultations=self.consultations,
-            mode="consult" if self.consultations else "direct",
+            consultations=self.desk.consultations,
+            mode="consult" if self.desk.consultations else "direct",
+            mode_forced=self.method is not None,
+            mode_method=self.method,
             stop_reason=self.stop,
             on_rules_error=agent.on_rules_error,
             error=self.error,
@@ -312,5 +307,6 @@ def _record(error: Exception) -> ErrorRecord:
     return ErrorRecord(boundary=error.boundary, type=error.type, message=str(error), setup=error.setup)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -16,6 +16,7 @@ from agent.journal import Journal, Sample, changes, refusal
 from agent.log import EpisodeLog, LogReading, read_log
 from agent.loop import Agent
 from agent.prompt_file import Prompt
+from agent.stratify import ModeShare
 
 _PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
 
@@ -50,6 +51,7 @@ async def run_prompts(
     samples: int = 1,
     concurrency: int = 8,
     seed: int | None = None,
+    shares: ModeShare | None = None,
     on_progress: Callable[[int, int, Episode | None], None] = lambda done, total, episode: None,
 ) -> RunSummary:
     """Sample every prompt `samples` times, at most `concurrency` at once.
@@ -63,6 +65,7 @@ async def run_prompts(
         log_path: appended to; `<log_path>.journal` stands beside it.
         samples: per prompt.
         concurrency: most episodes in flight.
+        shares: how much of each group is brought into a mode; None leaves every decision to the model.
         seed: sample k is sent seed + k; None sends no seed.
         on_progress: told how many samples are done, of how many, and the episode that was just logged.
 
@@ -72,7 +75,7 @@ async def run_prompts(
         EndpointError: when the endpoint never answers, or no longer does.
     """
     began = time.monotonic()
-    settings = await _settings(agent, seed)
+    settings = await _settings(agent, seed, shares.as_dict() if shares else None, samples)
     reading = read_log(log_path) if log_path.exists() else LogReading()
     finished = _finished(reading.episodes, log_path, settings, prompts)
     wanted = [(prompt, index) for prompt in prompts for index in range(samples)]
@@ -96,6 +99,7 @@ async def run_prompts(
                     sample_index=index,
                     sampling=None if seed is None else {"seed": seed + index},
                     memory=journal.sample(prompt.id, index),
+                    force=shares.mode_of(index, samples) if shares else None,
                 )
                 watch.judge(episode)
                 log.append(episode)
@@ -149,7 +153,9 @@ class _Watch:
             raise kind(episode.error.message, type=episode.error.type, setup=True)
 
 
-async def _settings(agent: Agent, seed: int | None) -> dict[str, Any]:
+async def _settings(
+    agent: Agent, seed: int | None, shares: dict[str, float] | None, samples: int
+) -> dict[str, Any]:
     """What all episodes of a log share; where the endpoint stands is not part of it."""
     offer = await agent.connect()
     return {
@@ -160,6 +166,8 @@ async def _settings(agent: Agent, seed: int | None) -> dict[str, Any]:
         "prompt_digest": text_digest(agent.system),
         "sampling": agent.sampling,
         "seed": seed,
+        # The number of samples decides which of them are brought into a mode.
+        "mode_share": {**shares, "samples": samples} if shares else None,
         "tool_mode": agent.tool_mode,
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
@@ -186,7 +194,7 @@ def _finished(
 ) -> dict[Sample, Episode]:
     """The samples that need no asking, from a log that must fit the settings and the prompts."""
     texts = {prompt.id: prompt.prompt for prompt in prompts}
-    now = {name: value for name, value in settings.items() if name != "seed"}
+    now = {name: value for name, value in settings.items() if name not in ("seed", "mode_share")}
     finished: dict[Sample, Episode] = {}
     for episode in episodes:
         if changed := changes(_settings_of(episode), now):

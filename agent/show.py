@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from agent.episode import Episode
 from agent.errors import LogError
+from agent.quirks import Quirks, columns
 from agent.run import RunSummary
 from agent.trace import consultation_line, episode_lines, one_line, without_controls
 
@@ -55,6 +57,46 @@ class ProgressView:
                     self._out.print(line, markup=False, soft_wrap=True)
         modes = ", ".join(f"{count} {mode}" for mode, count in self._modes.items() if count)
         self._progress.update(self._task, completed=done, total=total, modes=modes)
+
+
+class StepView:
+    """A bar on standard error for a command of a known number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[what]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=steps, what="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, what: str) -> None:
+        """Say what comes next."""
+        self._progress.update(self._task, advance=1, what=what)
+
+
+def print_quirks(rows: Sequence[Quirks]) -> None:
+    """The quirks table, one endpoint a line."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns():
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(str(getattr(row, column))) for column in columns()))
+    # Cells cut short would say nothing; a narrow terminal wraps the lines instead.
+    Console(highlight=False, width=max(160, Console().width)).print(table)
 
 
 def summary_line(summary: RunSummary, log: Path) -> str:

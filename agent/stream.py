@@ -18,9 +18,12 @@ class StreamedReply:
         """Whether the listener was told anything."""
         self.answered = False
         """Whether any chunk carried a choice."""
+        self.finished = False
+        """Whether a choice said why it ended."""
         self._listen = listen
         self._message: dict[str, Any] = {"role": "assistant"}
-        self._calls: dict[int, dict[str, Any]] = {}
+        self.calls: dict[int, dict[str, Any]] = {}
+        """The calls so far, by the position that the server gave them."""
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
 
@@ -29,27 +32,36 @@ class StreamedReply:
         self._data.update(
             {key: value for key, value in chunk.items() if key != "choices" and value is not None}
         )
-        for choice in chunk.get("choices") or []:
-            if choice.get("index", 0) != 0:
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
                 continue
             self.answered = True
+            self.finished |= choice.get("finish_reason") is not None
             self._choice.update({k: v for k, v in choice.items() if k != "delta" and v is not None})
-            self._add_delta(choice.get("delta") or {})
+            if isinstance(delta := choice.get("delta"), dict):
+                self._add_delta(delta)
 
     def data(self) -> dict[str, Any]:
         """The whole as a Chat Completion; without choices when no chunk carried one."""
         if not self.answered:
             return {**self._data, "choices": []}
         message = dict(self._message)
-        if self._calls:
-            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+        if self.calls:
+            message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         return {**self._data, "choices": [{**self._choice, "message": message}]}
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
-        for position, call in enumerate(delta.get("tool_calls") or []):
+        calls = delta.get("tool_calls")
+        for position, call in enumerate(calls if isinstance(calls, list) else []):
+            if not isinstance(call, dict):
+                continue
             # Servers that leave the index out send each call whole.
             index = call.get("index")
-            _merge(self._calls.setdefault(len(self._calls) + position if index is None else index, {}), call)
+            _merge(
+                self.calls.setdefault(index if isinstance(index, int) else len(self.calls) + position, {}),
+                call,
+            )
         rest = {key: value for key, value in delta.items() if key not in ("tool_calls", "role")}
         _merge(self._message, rest)
         for kind, text in (("reasoning", reasoning_text(delta)), ("content", delta.get("content"))):
@@ -78,5 +90,7 @@ def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
 def _grows(key: str, have: Any, piece: Any) -> bool:
     if isinstance(have, list):
         return isinstance(piece, list)
-    # Some servers repeat these in every piece.
-    return isinstance(have, str) and isinstance(piece, str) and key not in ("id", "type", "name")
+    if not isinstance(have, str) or not isinstance(piece, str) or key in ("id", "type"):
+        return False
+    # Some servers repeat the name in every piece, or send what they have of it so far; others split it.
+    return key != "name" or not piece.startswith(have)

@@ -6,18 +6,15 @@ tool, and we open its first consultation, with the prompt as the situation. `ada
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from agent.endpoint import Endpoint
-from agent.episode import Consultation, Episode, Limits, Message, OnRulesError, ToolMode, Turn
+from agent.episode import Limits, OnRulesError, ToolMode
 from agent.errors import RulesError
-from agent.events import Listener
-from agent.journal import Memory, RecordedTurn
 from agent.loop import Agent
-from agent.rules_client import RULE_TOOL, RulesClient
+from agent.rules_client import RulesClient
+from agent.stratify import ModeShare
 
 ArmKind = Literal["none", "in-prompt", "always", "adaptive"]
 ARM_KINDS: tuple[ArmKind, ...] = get_args(ArmKind)
@@ -27,86 +24,8 @@ _RULES = (
     "Safety rules cover these areas. Where a request falls into one of them, keep to what its line says; "
     "otherwise answer as usual."
 )
-LONGEST_SITUATION = 4000  # characters that the rule tool takes
 MOST_CATEGORIES = 200
-FORCED_CALL = "forced_0"
-
-
-class ForcedAgent(Agent):
-    """An agent whose first turn is a consultation that we chose; its episodes carry `mode_forced`."""
-
-    async def run(
-        self,
-        prompt: str,
-        *,
-        prompt_id: str | None = None,
-        kind: str | None = None,
-        sample_index: int = 0,
-        sampling: Mapping[str, Any] | None = None,
-        history: list[Message] | None = None,
-        memory: Memory | None = None,
-        stream: bool = False,
-        on_event: Listener | None = None,
-    ) -> Episode:
-        """As `Agent.run`, with the first call written by us instead of the model."""
-        episode = await super().run(
-            prompt,
-            prompt_id=prompt_id,
-            kind=kind,
-            sample_index=sample_index,
-            sampling=sampling,
-            history=history,
-            memory=_ForcedMemory(memory or Memory(), prompt, self.tool_mode),
-            stream=stream,
-            on_event=on_event,
-        )
-        return episode.model_copy(update={"mode_forced": True})
-
-
-class _ForcedMemory(Memory):
-    """Remembers, as the reply to the first request, a call of the rule tool."""
-
-    def __init__(self, inner: Memory, prompt: str, tool_mode: ToolMode) -> None:
-        self._inner = inner
-        self._message = _opening_call(prompt, tool_mode)
-
-    def turn(self, index: int, request_digest: str) -> RecordedTurn | None:
-        if index:
-            return self._inner.turn(index, request_digest)
-        turn = Turn.model_validate(
-            {
-                "index": 0,
-                "request_digest": request_digest,
-                "finish_reason": "tool_calls",
-                "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "seconds": 0.0,
-                "forced": True,
-            }
-        )
-        return RecordedTurn(turn=turn, message=self._message, model=None)
-
-    def consultation(self, turn: int, call_id: str) -> Consultation | None:
-        return self._inner.consultation(turn, call_id)
-
-    def save_turn(self, recorded: RecordedTurn) -> None:
-        if recorded.turn.index:
-            self._inner.save_turn(recorded)
-
-    def save_consultation(self, consultation: Consultation) -> None:
-        self._inner.save_consultation(consultation)
-
-
-def _opening_call(prompt: str, tool_mode: ToolMode) -> Message:
-    arguments = {"situation": prompt[:LONGEST_SITUATION]}
-    if tool_mode == "text":
-        call = json.dumps({"name": RULE_TOOL, "arguments": arguments}, ensure_ascii=False)
-        return {"role": "assistant", "content": f"<tool_call>{call}</tool_call>"}
-    function = {"name": RULE_TOOL, "arguments": json.dumps(arguments, ensure_ascii=False)}
-    return {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": FORCED_CALL, "type": "function", "function": function}],
-    }
+ALWAYS = ModeShare(consult=1.0)  # every sample's first consultation is opened by the agent
 
 
 async def make_agent(
@@ -120,7 +39,7 @@ async def make_agent(
     on_rules_error: OnRulesError,
     policy_version: str,
 ) -> Agent:
-    """The agent of one arm.
+    """The agent of one arm; that of `always` forces nothing by itself, but is run with the shares `ALWAYS`.
 
     Args:
         arm: which.
@@ -140,8 +59,7 @@ async def make_agent(
     elif arm == "in-prompt":
         assert rules is not None
         system = in_prompt_system(await categories(rules))
-    kind = ForcedAgent if arm == "always" else Agent
-    return kind(
+    return Agent(
         endpoint,
         None if arm in ("none", "in-prompt") else rules,
         sampling=sampling,

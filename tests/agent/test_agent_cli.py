@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agent.log import read_log
@@ -222,3 +223,40 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0
     assert f"Example: ascl-agent {command}" in done.stdout
+
+
+def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -> None:
+    with ScriptedEndpoint(["4"]) as endpoint:
+        command = [
+            *(sys.executable, "-m", "agent.cli", "gateway", "--upstream", endpoint.base_url),
+            *("--rules", rules.url, "--port", "0"),
+        ]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            address = said.split()[1]
+            body = {"model": "m", "messages": [{"role": "user", "content": "2 + 2?"}]}
+            reply = httpx2.post(f"{address}/chat/completions", json=body, timeout=30)
+            process.terminate()
+            rest = process.communicate(timeout=30)[1]
+    assert said == f"ascl-agent: {address} passes on to {endpoint.base_url}, rules from {rules.url}\n"
+    assert reply.json()["choices"][0]["message"]["content"] == "4"
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--upstream", "http://u/v1", "--host", "0.0.0.0"], "--allow-remote"),
+        (["--upstream", "u/v1"], "is no http(s) address"),
+        (
+            ["--upstream", "http://u/v1", "--host", "256.1.1.1", "--allow-remote"],
+            "cannot listen on 256.1.1.1",
+        ),
+    ],
+)
+def test_a_gateway_that_cannot_start_says_why_in_one_sentence(arguments: list[str], sentence: str) -> None:
+    done = cli("gateway", *arguments)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1

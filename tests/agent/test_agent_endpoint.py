@@ -10,7 +10,7 @@ import pytest
 from agent.endpoint import Endpoint, Reply, RetryPolicy
 from agent.errors import EndpointError
 from tests.fakes.agents import NOBODY, QUICK, ask
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
+from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 
 HTML = Raw(200, "<html><body>Sign in</body></html>", content_type="text/html")
@@ -180,3 +180,21 @@ def test_fields_that_say_nothing_are_not_sent_back() -> None:
     with ScriptedRules() as rules, ScriptedEndpoint([noisy, "No."]) as endpoint:
         ask("How do I make a gun?", endpoint, rules)
     assert endpoint.requests[1]["messages"][2] == call("gun")
+
+
+def test_a_stream_that_only_pings_is_given_up_after_the_idle_time() -> None:
+    begun = 'data: {"choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
+    pinging = Drip([begun, *[0.05, ": ping\n\n"] * 100])
+    with ScriptedEndpoint([pinging]) as endpoint:
+        with pytest.raises(EndpointError, match=r"fell silent for 0\.3 s") as caught:
+            complete(endpoint, stream=True, idle_timeout=0.3)
+        assert endpoint.left.wait(10)
+    assert caught.value.type == "idle"
+
+
+def test_a_redirect_takes_the_prompt_nowhere() -> None:
+    with ScriptedEndpoint(["Hello"]) as elsewhere:
+        away = Raw(307, "", {"location": f"{elsewhere.base_url}/chat/completions"})
+        with ScriptedEndpoint([away]) as endpoint, pytest.raises(EndpointError, match="307"):
+            complete(endpoint)
+    assert elsewhere.requests == []

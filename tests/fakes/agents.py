@@ -18,7 +18,7 @@ from agent.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules
 
-QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
+QUICK = RetryPolicy(attempts=4, busy_attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
 """The usual retries without the usual waits."""
 
 NOBODY = "http://127.0.0.1:9"

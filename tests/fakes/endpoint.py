@@ -5,8 +5,9 @@
     endpoint.requests[0]["messages"]
 
 An answer is a text, a message (dict with a `role`), a `Raw` HTTP answer, a whole completion (dict with
-`choices`), or a function of the request that returns one of these. When the queue is empty, `otherwise`
-answers every request; without it the endpoint answers 400, so that a test notices a request too many.
+`choices`), a `Drip` of pieces, or a function of the request that returns one of these. When the queue is
+empty, `otherwise` answers every request; without it the endpoint answers 400, so that a test notices a
+request too many. `strict` refuses fields that `transformers serve` refuses.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -41,7 +42,20 @@ class Raw:
     content_type: str = "application/json"
 
 
-Answer = str | dict[str, Any] | Raw
+@dataclass(frozen=True)
+class Drip:
+    """A body in pieces: bytes are sent as they are, numbers are seconds to wait.
+
+    `cut` breaks the connection off after the last piece.
+    """
+
+    pieces: Sequence[bytes | str | float]
+    cut: bool = False
+    content_type: str = "text/event-stream"
+    status: int = 200
+
+
+Answer = str | dict[str, Any] | Raw | Drip
 Script = Answer | Callable[[dict[str, Any]], Answer]
 
 
@@ -72,15 +86,20 @@ class ScriptedEndpoint:
         delay: float = 0.0,
         usage: dict[str, int] | None = None,
         port: int = 0,
-        accepts: Iterable[str] = (),
+        strict: bool = True,
     ) -> None:
-        """`accepts` names request fields that this server knows beyond the usual ones."""
-        self._known = KNOWN_FIELDS | set(accepts)
         self.answers: deque[Script] = deque(answers)
         self.requests: list[dict[str, Any]] = []
         """Bodies of the requests, in the order they came."""
         self.headers: list[dict[str, str]] = []
         """Their headers, names in lower case."""
+        self.bodies: list[bytes] = []
+        """The same bodies as bytes."""
+        self.sent: list[bytes] = []
+        """Bodies of the streamed replies that were sent to their end, `Drip`s excepted."""
+        self.left = threading.Event()
+        """Set when a caller left a `Drip` before its end."""
+        self._strict = strict
         self.in_flight_most = 0
         """Most requests that were being answered at once."""
         self._otherwise = otherwise
@@ -88,7 +107,11 @@ class ScriptedEndpoint:
         self._usage = usage or {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
         self._in_flight = 0
         self._lock = threading.Lock()
-        routes = [Route("/v1/chat/completions", self._complete, methods=["POST"])]
+        routes = [
+            Route("/v1/chat/completions", self._complete, methods=["POST"]),
+            Route("/v1/responses", self._complete, methods=["POST"]),
+            Route("/v1/models", self._models),
+        ]
         self._served = Served(Starlette(routes=routes), port)
 
     def __enter__(self) -> Self:
@@ -105,8 +128,13 @@ class ScriptedEndpoint:
         return f"{self._served.origin}/v1"
 
     async def _complete(self, request: Request) -> Response:
-        body = await request.json()
+        try:
+            raw = await request.body()
+        except ClientDisconnect:  # cut off before it was a request
+            return Response(status_code=400)
+        body = json.loads(raw)
         with self._lock:
+            self.bodies.append(raw)
             self.requests.append(body)
             self.headers.append(dict(request.headers))
             script = self.answers.popleft() if self.answers else self._otherwise
@@ -119,7 +147,7 @@ class ScriptedEndpoint:
             self._in_flight -= 1
 
     def _answer(self, body: dict[str, Any], script: Script | None) -> Response:
-        if unknown := set(body) - self._known:
+        if self._strict and (unknown := set(body) - KNOWN_FIELDS):
             return _json(422, {"detail": f"Unexpected fields in the request: {unknown}"})
         if callable(script):
             script = script(body)
@@ -127,10 +155,35 @@ class ScriptedEndpoint:
             return _json(400, {"error": {"message": "the script of this endpoint has no further answer"}})
         if isinstance(script, Raw):
             return Response(script.body, script.status, script.headers, script.content_type)
+        if isinstance(script, Drip):
+            return StreamingResponse(self._drip(script), script.status, media_type=script.content_type)
         completion = self._completion(body, script)
         if body.get("stream"):
-            return StreamingResponse(_chunks(completion), media_type="text/event-stream")
+            options = body.get("stream_options") or {}
+            usage = self._strict or bool(options.get("include_usage"))
+            whole = "".join(_chunks(completion, usage)).encode()
+            self.sent.append(whole)
+            return StreamingResponse(_sliced(whole), media_type="text/event-stream")
         return _json(200, completion)
+
+    async def _drip(self, drip: Drip) -> AsyncIterator[bytes]:
+        done = False
+        try:
+            for piece in drip.pieces:
+                if isinstance(piece, int | float):
+                    await asyncio.sleep(piece)
+                else:
+                    yield piece.encode() if isinstance(piece, str) else piece
+            done = True
+        finally:
+            if not done:
+                self.left.set()
+        if drip.cut:
+            raise ConnectionError("the script cuts the connection here")
+
+    async def _models(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        return _json(200, {"object": "list", "data": [{"id": "scripted", "object": "model"}]})
 
     def _completion(self, body: dict[str, Any], answer: str | dict[str, Any]) -> dict[str, Any]:
         if isinstance(answer, dict) and "choices" in answer:
@@ -147,7 +200,13 @@ class ScriptedEndpoint:
         }
 
 
-def _chunks(completion: dict[str, Any]) -> Iterator[str]:
+def _sliced(whole: bytes) -> Iterator[bytes]:
+    """In pieces that end anywhere, as a network delivers them."""
+    for i in range(0, len(whole), 97):
+        yield whole[i : i + 97]
+
+
+def _chunks(completion: dict[str, Any], usage: bool = True) -> Iterator[str]:
     """The completion as server-sent events: texts and arguments in pieces of a few characters."""
     head = {k: v for k, v in completion.items() if k not in ("choices", "usage")}
     head["object"] = "chat.completion.chunk"
@@ -170,7 +229,8 @@ def _chunks(completion: dict[str, Any]) -> Iterator[str]:
             for piece in _pieces(entry["function"]["arguments"]):
                 yield event({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
         yield event({}, choice["finish_reason"])
-    yield f"data: {json.dumps({**head, 'choices': [], 'usage': completion.get('usage')})}\n\n"
+    if usage:
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': completion.get('usage')})}\n\n"
     yield "data: [DONE]\n\n"
 
 

@@ -1,0 +1,1 @@
+"""An episode log in the forms that other tools read."""

@@ -1,0 +1,76 @@
+"""Conversations as a Parquet file that `datasets` loads and TRL's `SFTTrainer` trains on unchanged.
+
+The columns are declared, not inferred: inference fails where direct episodes come first and consulted ones
+later. Calls carry their arguments as objects, because chat templates write them as JSON themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from agent.episode import Episode, Message
+from agent.errors import ExportError
+from agent.toolcall import parse_arguments
+
+
+def write_trl(episodes: Iterable[Episode], path: Path) -> int:
+    """Write a row for each episode that has an answer; how many there are.
+
+    Columns: `messages` and `tools` (what TRL reads), `prompt_id`, `kind`, `mode`, `episode_id`.
+
+    Raises:
+        ExportError: when no episode has an answer, or `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ExportError("the export to TRL needs `datasets`: pip install 'ascl[train]'") from error
+    rows = [row for episode in episodes if (row := trl_row(episode)) is not None]
+    if not rows:
+        raise ExportError("no episode of the log has an answer to train on")
+    features = datasets.Features(
+        {
+            "messages": datasets.List(datasets.Json()),
+            "tools": datasets.List(datasets.Json()),
+            "prompt_id": datasets.Value("string"),
+            "kind": datasets.Value("string"),
+            "mode": datasets.Value("string"),
+            "episode_id": datasets.Value("string"),
+        }
+    )
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(str(path))
+    return len(rows)
+
+
+def trl_row(episode: Episode) -> dict[str, Any] | None:
+    """One row; None for an episode without an answer, or with a call whose arguments are no JSON object."""
+    if episode.answer is None:
+        return None
+    try:
+        messages = [_trained(message) for message in episode.messages]
+    except ValueError:
+        return None
+    return {
+        "messages": messages,
+        "tools": episode.tools,
+        "prompt_id": episode.prompt_id,
+        "kind": episode.kind,
+        "mode": episode.mode,
+        "episode_id": episode.id,
+    }
+
+
+def _trained(message: Message) -> Message:
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for entry in message["tool_calls"]:
+        function = entry["function"]
+        parsed, problem = parse_arguments(function["arguments"])
+        if problem is not None:
+            raise ValueError(problem)
+        calls.append({**entry, "function": {**function, "arguments": parsed}})
+    return {**message, "content": message.get("content") or "", "tool_calls": calls}

@@ -1,0 +1,242 @@
+"""The gateway as an ASGI app: /v1/chat/completions, /v1/responses, /v1/models, /healthz, /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agent.episode import Message, StopReason
+from agent.errors import LogError, RulesError
+from agent.gateway.answer import Answer, Head, Parts, failure
+from agent.gateway.asked import Asked, names_of, why_not_offered
+from agent.gateway.chat import whole, without_rules
+from agent.gateway.chat_stream import Streaming
+from agent.gateway.counters import Counters
+from agent.gateway.exchange import Exchange
+from agent.gateway.half_turns import HalfTurns
+from agent.gateway.offered_rules import OfferedRules
+from agent.gateway.record import episode_of
+from agent.gateway.responses import HalfReplies, ResponsesExchange, whole_response, why_no_tool
+from agent.gateway.responses import without_rules as refused_response
+from agent.gateway.responses_stream import streamed_response
+from agent.gateway.settings import Settings, is_loopback
+from agent.gateway.upstream import Upstream, UpstreamError, forwarded, returned
+from agent.log import EpisodeLog
+from agent.machine import Offer
+from agent.rules_client import RulesClient
+
+
+class Gateway:
+    """What all requests share. Use `app` under any ASGI server.
+
+    Args:
+        settings: checked.
+        rules: the rule service, not yet entered.
+    """
+
+    def __init__(self, settings: Settings, rules: RulesClient) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.half_turns = HalfTurns()
+        self.half_replies = HalfReplies()
+        self.upstream = Upstream(settings)
+        self.rules = OfferedRules(rules)
+        self._log = EpisodeLog(settings.log) if settings.log else None
+        routes = [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/responses", self._responses, methods=["POST"]),
+            Route("/v1/models", self._models),
+            Route("/v1/models/{name:path}", self._models),
+            Route("/healthz", self._health),
+            Route("/metrics", self._metrics),
+        ]
+        handlers: dict[Any, Any] = {404: _unknown_path, 405: _wrong_method}
+        starlette = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+        self.app: ASGIApp = _KnownHost(starlette, settings)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with self.upstream, self.rules.client:
+            yield
+            await self.rules.close()
+        if self._log:
+            self._log.close()
+
+    async def _chat(self, request: Request) -> Answer:
+        return await self._taken(request, responses=False)
+
+    async def _responses(self, request: Request) -> Answer:
+        return await self._taken(request, responses=True)
+
+    async def _taken(self, request: Request, *, responses: bool) -> Answer:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # Anything but JSON is what a web page may send to this machine without being asked about it.
+        if kind != "application/json":
+            return _refused(
+                415, f"the content type is {kind or 'missing'}: send application/json", "bad_content_type"
+            )
+        raw = await self._read(request)
+        if raw is None:
+            limit = self.settings.body_limit
+            return _refused(413, f"the request is longer than {limit} bytes", "request_too_large")
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            return _refused(400, f"the request is not valid JSON: {error}", "bad_json")
+        if not isinstance(body, dict):
+            return _refused(400, "the request is no JSON object", "bad_json")
+        asked = Asked(raw, body, forwarded(request.headers.items()), request.url.query)
+        return Answer(self._answered(asked, responses))
+
+    async def _answered(self, asked: Asked, responses: bool) -> Parts:
+        self.counters.requests += 1
+        offer, why, error = await self._offer((why_no_tool if responses else why_not_offered)(asked.body))
+        if offer is not None and offer.name in names_of(asked.body.get("tools")):
+            message = (
+                f"a tool of the request is called {offer.name}: that name is the gateway's; rename yours"
+            )
+            async for part in failure(400, message, "reserved_tool_name"):
+                yield part
+            return
+        self.counters.not_offered += offer is None
+        exchange = (ResponsesExchange if responses else Exchange)(
+            asked, offer, why, self.rules.client, self.settings, self.half_turns, self.counters
+        )
+        if error is not None:
+            exchange.rules_failed(error)
+        strict = self.settings.on_rules_error != "answer"
+        if offer is None and strict and asked.body.get("tool_choice") != "none" and error is None:
+            exchange.recorded = True
+            message = (
+                f"the rules cannot be offered with this request ({why}), and this gateway insists on them"
+            )
+            async for part in failure(400, message, "rules_not_offered", exchange.headers(final=True)):
+                yield part
+            return
+        if error is not None and strict:
+            for ready in (refused_response if responses else without_rules)(exchange, self._record):
+                yield ready
+            return
+        parts = self._parts(exchange)
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part
+        except UpstreamError as broken:
+            exchange.upstream_failed(broken.type, str(broken))
+            self._record(exchange, None, "error")
+            said = exchange.headers(final=True)
+            async for part in failure(broken.status, str(broken), broken.type, said):
+                yield part
+        except (asyncio.CancelledError, GeneratorExit):
+            if not exchange.recorded:
+                self.counters.abandoned += 1
+                self._record(exchange, None, "error")
+            raise
+
+    def _parts(self, exchange: Exchange) -> Parts:
+        """What answers an exchange: whole or streamed, in the form of either API."""
+        if isinstance(exchange, ResponsesExchange):
+            exchange.begin(self.half_replies)
+            form = streamed_response if exchange.asked.streams else whole_response
+            return form(exchange, self.upstream, self._record)
+        if exchange.asked.streams:
+            return Streaming(exchange, self.upstream, self._record).parts()
+        return whole(exchange, self.upstream, self._record)
+
+    async def _offer(self, why: str | None) -> tuple[Offer | None, str | None, RulesError | None]:
+        """The tool to offer; or why it is not offered, and the rule service's fault if it is one."""
+        if why is not None:
+            return None, why, None
+        try:
+            return await self.rules.offer(), None, None
+        except RulesError as error:
+            return None, "the rules cannot be consulted", error
+
+    def _record(self, exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> None:
+        if exchange.recorded:
+            return
+        exchange.recorded = True
+        if self._log is not None:
+            try:
+                self._log.append(episode_of(exchange, reply, stop_reason))
+            except LogError as error:
+                # A full disk must not take the application down; it is said on standard error.
+                print(f"ascl-agent: {error}", flush=True)
+
+    async def _models(self, request: Request) -> Answer:
+        path = request.url.path.removeprefix("/v1")
+        return Answer(self._passed_on(path, forwarded(request.headers.items()), request.url.query))
+
+    async def _passed_on(self, path: str, headers: dict[str, str], query: str) -> Parts:
+        try:
+            async with self.upstream.ask("GET", path, headers, query=query) as response:
+                yield Head(response.status_code, returned(response.headers.items()))
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except UpstreamError as error:
+            async for part in failure(error.status, str(error), error.type):
+                yield part
+
+    async def _read(self, request: Request) -> bytes | None:
+        """The body; None when it is longer than the limit."""
+        parts, size = [], 0
+        try:
+            async for piece in request.stream():
+                size += len(piece)
+                if size > self.settings.body_limit:
+                    return None
+                parts.append(piece)
+        except ClientDisconnect:
+            return None
+        return b"".join(parts)
+
+    async def _health(self, request: Request) -> JSONResponse:
+        try:
+            offer = await self.rules.offer()
+        except RulesError as error:
+            return JSONResponse({"rules": "unreachable", "detail": str(error)})
+        return JSONResponse({"rules": "ok", "rulebook": offer.digest})
+
+    async def _metrics(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(self.counters.text(), media_type="text/plain; version=0.0.4")
+
+
+class _KnownHost:
+    """Refuses requests that a foreign web page sends to a gateway on this machine under a name of its own."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._any = settings.allow_remote
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._any:
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+            if not is_loopback(name):
+                message = f"the host {host[:80]!r} is not this machine: start the gateway with --allow-remote"
+                await Answer(failure(421, message, "foreign_host"))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _refused(status: int, message: str, type: str) -> Answer:
+    return Answer(failure(status, message, type))
+
+
+async def _unknown_path(request: Request, error: Exception) -> Answer:
+    served = "/v1/chat/completions, /v1/responses and /v1/models"
+    return _refused(404, f"the gateway has no {request.url.path[:80]}: it serves {served}", "unknown_path")
+
+
+async def _wrong_method(request: Request, error: Exception) -> Answer:
+    return _refused(405, f"{request.method} is not for {request.url.path[:80]}", "wrong_method")

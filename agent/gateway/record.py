@@ -1,0 +1,69 @@
+"""A conversation through the gateway as an episode."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from agent.episode import Episode, ErrorRecord, Limits, Message, StopReason, digest_of, text_digest
+from agent.gateway.exchange import Exchange
+
+# Fields of a request that say how to sample; others may name people or hold what is not ours to keep.
+_SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens", "stop"),
+    *("presence_penalty", "frequency_penalty", "reasoning_effort", "logprobs", "top_logprobs"),
+)
+POLICY = "gateway"
+
+
+def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> Episode:
+    """The conversation with its hidden turns; `reply` is what the caller was shown, None for nothing."""
+    body = exchange.asked.body
+    messages = exchange.logged()
+    prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
+    system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
+    sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
+    model = body.get("model") if isinstance(body.get("model"), str) else ""
+    offer = exchange.offer
+    tools = [tool for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    tools += [offer.tool] if offer else []
+    digest = offer.digest if offer else None
+    failed = stop_reason == "error" and exchange.error is None
+    unknown = ErrorRecord(boundary="agent", type="abandoned", message="the caller left before the end")
+    return Episode(
+        id=uuid.uuid4().hex,
+        group_id=digest_of(
+            [text_digest(prompt), model, POLICY, digest, sampling, tools, text_digest(system)]
+        ),
+        prompt_id=text_digest(prompt)[:16],
+        prompt=prompt,
+        model_requested=model or "",
+        model_returned=exchange.model,
+        endpoint=exchange.settings.public_upstream,
+        policy_version=POLICY,
+        sampling_sent=sampling,
+        rulebook_digest=digest,
+        tool_schema_digest=digest_of(tools) if tools else None,
+        prompt_digest=text_digest(system),
+        source="gateway",
+        limits=Limits(consultations=exchange.settings.most_consultations),
+        messages=[*messages, *([reply] if reply and not exchange.half_turn else [])],
+        tools=tools,
+        turns=exchange.turns,
+        consultations=exchange.desk.consultations,
+        mode="consult" if exchange.consulted else "direct",
+        stop_reason=stop_reason,
+        on_rules_error=exchange.settings.on_rules_error,
+        error=unknown if failed else exchange.error,
+        started_at=exchange.started_at,
+        seconds=time.monotonic() - exchange.began,
+    )
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))

@@ -1,0 +1,314 @@
+"""The Responses API through the gateway: what a request and a whole reply look like there.
+
+Items take the place of messages: a call is an item, and so is a thought, which must go back whole before its
+call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.desk import REFUSAL
+from agent.episode import Message
+from agent.errors import RulesError
+from agent.gateway.answer import Head, Parts, error_body
+from agent.gateway.chat import Recorder, error_event, read_whole, said
+from agent.gateway.exchange import Exchange, extra_headers
+from agent.gateway.sse import event
+from agent.gateway.upstream import Upstream, returned
+from agent.toolcall import ToolCall, parse_arguments
+from agent.usage import added
+
+PATH = "/responses"
+Item = dict[str, Any]
+_MOST = 4096  # replies of mixed calls that are remembered
+_JSON = {"content-type": "application/json"}
+
+
+def why_no_tool(body: Mapping[str, Any]) -> str | None:
+    """Why a Responses request is passed on without the rule tool; None when it can be offered."""
+    if not isinstance(body.get("input"), str | list):
+        return "no input"
+    if body.get("tool_choice") == "none":
+        return "tool_choice is none"
+    if body.get("background"):
+        return "background is asked for"
+    if body.get("tool_choice") not in (None, "auto") and not body.get("tools"):
+        return "tool_choice without tools"
+    return None
+
+
+@dataclass
+class HalfReplies:
+    """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
+
+    _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    def keep(self, caller: str, response_id: Any, theirs: list[Item], ours: list[Item]) -> None:
+        """Keep our items of a reply under its id and under the ids of the caller's calls."""
+        for id in [response_id, *(item.get("call_id") for item in theirs)]:
+            if isinstance(id, str):
+                self._kept[f"{caller} {id}"] = ours
+        while len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+
+    def rename(self, caller: str, shown: Any, real: Any) -> None:
+        """Note that the caller knows a reply under another id than the upstream."""
+        self._names[f"{caller} {shown}"] = str(real)
+        while len(self._names) > _MOST:
+            self._names.popitem(last=False)
+
+    def real(self, caller: str, shown: Any) -> Any:
+        """The upstream's id of a reply that the caller names."""
+        return self._names.get(f"{caller} {shown}", shown)
+
+    def restore(self, caller: str, previous: Any, items: list[Any]) -> tuple[list[Any], int]:
+        """The caller's items with ours put back, and in how many replies.
+
+        A caller that names the previous reply has its calls at the upstream: only answers are missing.
+        """
+        whole: list[Any] = []
+        done: list[int] = []
+        if isinstance(previous, str) and (ours := self._kept.get(f"{caller} {previous}")) is not None:
+            whole += [item for item in ours if item["type"] == "function_call_output"]
+            done.append(id(ours))
+        for item in items:
+            if isinstance(item, dict) and item.get("type") == "function_call":
+                ours = self._kept.get(f"{caller} {item.get('call_id')}")
+                if ours is not None and id(ours) not in done:
+                    whole += ours
+                    done.append(id(ours))
+            whole.append(item)
+        return whole, len(done)
+
+
+class ResponsesExchange(Exchange):
+    """An exchange whose conversation is a list of items."""
+
+    halves: HalfReplies
+
+    def begin(self, halves: HalfReplies) -> None:
+        """Take in the caller's items."""
+        self.halves = halves
+        given = self.asked.body.get("input")
+        self.items: list[Any] = (
+            [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
+        )
+        named = self.asked.body.get("previous_response_id")
+        previous = halves.real(self.asked.caller, named)
+        self._renamed = previous != named
+        if self._renamed:
+            self.asked.body["previous_response_id"] = previous
+        if self.offer is not None:
+            self.items, restored = halves.restore(self.asked.caller, previous, self.items)
+            self.counters.restored += restored
+        self.last: list[Item] = []
+        """The output of the reply that was shown, our calls and their answers included."""
+
+    def next_body(self) -> bytes:
+        """The body of the next request to the upstream; begins a turn."""
+        self.begin_turn()
+        if self.offer is None:
+            return json.dumps(self.asked.body).encode() if self._renamed else self.asked.raw
+        body = {**self.asked.body, "input": self.items}
+        if self.offering:
+            tool = {"type": "function", **self.offer.tool["function"]}
+            body["tools"] = [*(body.get("tools") or []), tool]
+            choice = body.get("tool_choice")
+            if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+                name = {"type": "function", "name": self.offer.name}
+                body["tool_choice"] = {**choice, "tools": [*(choice.get("tools") or []), name]}
+        return json.dumps(body).encode()
+
+    def is_ours(self, item: Any) -> bool:
+        """Whether an item is a call of the rule tool."""
+        return (
+            self.offer is not None
+            and isinstance(item, dict)
+            and item.get("type") == "function_call"
+            and item.get("name") == self.offer.name
+        )
+
+    async def take_reply(self, response: dict[str, Any]) -> list[Item] | None:
+        """What of a reply's output the caller is shown; None when it consulted and called nothing else.
+
+        Raises:
+            RulesError: when the rules cannot be consulted and the model is not to answer without them.
+        """
+        index = len(self.turns)
+        usage = response.get("usage")
+        self.note_turn(response.get("status"), _as_chat_usage(usage), response.get("model"))
+        output = [item for item in response.get("output") or [] if isinstance(item, dict)]
+        self.last = output
+        ours = [item for item in output if self.is_ours(item)]
+        shown = [item for item in output if not self.is_ours(item)]
+        if not ours or not self.offering:
+            return shown
+        answers: list[Item] = []
+        self.counters.consulted += not self.consulted
+        for item in ours:
+            self.counters.consultations += 1
+            arguments = item.get("arguments") if isinstance(item.get("arguments"), str) else ""
+            parsed, problem = parse_arguments(arguments or "")
+            call = ToolCall(str(item.get("call_id")), str(item.get("name")), arguments or "", parsed, problem)
+            text = await self.desk.answer(call, index)
+            self.note_rules_error()
+            answers.append({"type": "function_call_output", "call_id": item.get("call_id"), "output": text})
+        theirs = [item for item in shown if item.get("type") == "function_call"]
+        if theirs:
+            self.counters.mixed += 1
+            self.halves.keep(self.asked.caller, response.get("id"), theirs, [*ours, *answers])
+            self.last = [*output, *answers]
+            return shown
+        self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
+        self.items += [*output, *answers]
+        self.stop_offering_if_enough()
+        return None
+
+    def logged(self) -> list[Message]:
+        """The conversation in the form of an episode's messages."""
+        given = self.asked.body.get("instructions")
+        first = [{"role": "system", "content": given}] if isinstance(given, str) else []
+        return [*first, *(_message(item) for item in [*self.items, *self.last] if isinstance(item, dict))]
+
+
+async def whole_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> Parts:
+    """An unstreamed reply; its bytes are the upstream's unless the model consulted."""
+    while True:
+        async with upstream.ask(
+            "POST", PATH, exchange.asked.headers, exchange.next_body(), exchange.asked.query
+        ) as reply:
+            body = await read_whole(reply)
+            status, given = reply.status_code, returned(reply.headers.items())
+        response = _response(body) if status == 200 else None
+        if response is None:
+            exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a response")
+            record(exchange, None, "error")
+            yield Head(status, extra_headers(given, exchange.headers(final=True)))
+            yield body
+            return
+        try:
+            shown = await exchange.take_reply(response)
+        except RulesError as error:
+            exchange.rules_failed(error)
+            for part in without_rules(exchange, record):
+                yield part
+            return
+        if shown is None:
+            continue
+        record(exchange, None, "answer")
+        yield Head(status, extra_headers(given, exchange.headers(final=True)))
+        if exchange.consulted or len(shown) != len(response.get("output") or []):
+            body = json.dumps(as_shown(exchange, response, shown)).encode()
+        yield body
+        return
+
+
+def as_shown(exchange: Exchange, response: dict[str, Any], shown: list[Item]) -> dict[str, Any]:
+    """A response with the output that the caller is shown and the tokens of all turns."""
+    changed = {**response, "output": shown}
+    if usage := added(exchange.spent, response.get("usage")):
+        changed["usage"] = usage
+    if isinstance(response.get("tools"), list) and "tools" in response:
+        changed["tools"] = exchange.asked.body.get("tools") or []
+    return changed
+
+
+def without_rules(exchange: Exchange, record: Recorder, *, begun: bool = False) -> list[Head | bytes]:
+    """The end of a conversation whose rules cannot be consulted, as the operator chose."""
+    headers = exchange.headers(final=True)
+    why = exchange.error.message if exchange.error else "the safety rules cannot be consulted"
+    if exchange.settings.on_rules_error == "fail":
+        record(exchange, None, "error")
+        if begun:
+            return [error_event(why, "rules_unavailable")]
+        return [Head(503, {**_JSON, **headers}), error_body(why, "rules_unavailable")]
+    part = {"type": "output_text", "text": REFUSAL, "annotations": []}
+    message = {
+        "type": "message",
+        "id": f"msg_{uuid.uuid4().hex}",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    response = {
+        "id": f"resp_{uuid.uuid4().hex}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "completed",
+        "model": exchange.asked.body.get("model"),
+        "output": [message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": exchange.asked.body.get("tools") or [],
+        "usage": exchange.spent,
+    }
+    record(exchange, {"role": "assistant", "content": REFUSAL}, "refused")
+    if not exchange.asked.streams:
+        return [Head(200, {**_JSON, **headers}), json.dumps(response).encode()]
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {**response, "output": [], "status": "in_progress"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**message, "content": []}},
+        {"type": "response.content_part.added", "part": {**part, "text": ""}},
+        {"type": "response.output_text.delta", "delta": REFUSAL, "logprobs": []},
+        {"type": "response.output_text.done", "text": REFUSAL, "logprobs": []},
+        {"type": "response.content_part.done", "part": part},
+        {"type": "response.output_item.done", "output_index": 0, "item": message},
+        {"type": "response.completed", "response": response},
+    ]
+    place = {"item_id": message["id"], "output_index": 0, "content_index": 0}
+    pieces = [
+        event(
+            {**({} if "response" in each or "item" in each else place), **each, "sequence_number": number},
+            each["type"],
+        )
+        for number, each in enumerate(events)
+    ]
+    if begun:
+        pieces = pieces[1:]
+    head: list[Head | bytes] = [] if begun else [Head(200, {"content-type": "text/event-stream", **headers})]
+    return [*head, *pieces[:-1], said(exchange), pieces[-1]]
+
+
+def _response(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("output"), list) else None
+
+
+def _as_chat_usage(usage: Any) -> dict[str, Any] | None:
+    """The counts under the names that a turn's usage has."""
+    if not isinstance(usage, dict):
+        return None
+    return {
+        **usage,
+        "prompt_tokens": usage.get("input_tokens"),
+        "completion_tokens": usage.get("output_tokens"),
+    }
+
+
+def _message(item: Item) -> Message:
+    """An item as a message, for the log."""
+    kind = item.get("type", "message")
+    if kind == "function_call":
+        function = {"name": item.get("name"), "arguments": str(item.get("arguments"))}
+        entry = {"id": str(item.get("call_id")), "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [entry]}
+    if kind == "function_call_output":
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": str(item.get("output"))}
+    if kind == "reasoning":
+        summary = [p.get("text") or "" for p in item.get("summary") or [] if isinstance(p, dict)]
+        return {"role": "assistant", "content": None, "reasoning": "\n".join(summary)}
+    content = item.get("content")
+    if isinstance(content, list):
+        content = "".join(p.get("text") or "" for p in content if isinstance(p, dict))
+    return {"role": item.get("role", "assistant"), "content": content}

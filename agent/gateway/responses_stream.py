@@ -1,0 +1,194 @@
+"""A streamed Responses reply through the gateway: one creation, one completion, positions without gaps.
+
+Events of our calls stay here. Thoughts wait until the item after them begins: a thought whose call is hidden
+would be refused by the upstream when the caller sends it back.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agent.errors import RulesError
+from agent.gateway.answer import Head, Parts, error_body
+from agent.gateway.chat import Recorder, error_event, read_whole, said
+from agent.gateway.chat_stream import kept_alive
+from agent.gateway.exchange import extra_headers
+from agent.gateway.responses import PATH, Item, ResponsesExchange, as_shown, without_rules
+from agent.gateway.sse import blocks, chunk_of, event
+from agent.gateway.upstream import Upstream, UpstreamError, returned
+
+_ENDS = {"response.completed", "response.incomplete", "response.failed", "error"}
+
+
+class ResponsesTurn:
+    """One streamed turn: feed it events, it returns the bytes that the caller is sent."""
+
+    def __init__(
+        self, exchange: ResponsesExchange, *, opened: str | None, shown: list[Item], sent: int
+    ) -> None:
+        self.consulting = False
+        """Whether this turn calls the rule tool."""
+        self.response: dict[str, Any] | None = None
+        """The finished response; None before the end."""
+        self.told = False
+        """Whether the caller was sent a piece of an item."""
+        self.sent = sent
+        """Events sent in this and earlier turns; numbers the next one."""
+        self._exchange = exchange
+        self.opened = opened
+        """Id of the response that the caller was told was created; None when it was told of none."""
+        self._continues = opened is not None
+        self._before = shown
+        self._places: dict[int, int] = {}
+        self._hidden: set[int] = set()
+        self._thoughts: list[tuple[bytes, dict[str, Any]]] = []
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Take in one event; the last one of a turn is returned by `last`."""
+        data = chunk_of(block)
+        if data is None:
+            return [block]
+        kind, item, index = str(data.get("type")), data.get("item"), data.get("output_index")
+        if kind in _ENDS:
+            self.response = data.get("response") if isinstance(data.get("response"), dict) else {}
+            self._end = (block, data)
+            return []
+        if kind in ("response.created", "response.in_progress", "response.queued"):
+            if self._continues:
+                return []
+            created = data.get("response")
+            self.opened = str(created.get("id")) if isinstance(created, dict) else self.opened
+            return self._send(block, data)
+        if kind == "response.output_item.added" and self._exchange.is_ours(item):
+            self._hidden.add(index if isinstance(index, int) else -1)
+            self.consulting = True
+            return []
+        if index in self._hidden:
+            return []
+        thought = isinstance(item, dict) and item.get("type") == "reasoning"
+        if thought or ".reasoning" in kind:
+            self._thoughts.append((block, data))
+            return []
+        return [*self._released(), *self._send(block, data)]
+
+    def last(self, shown: list[Item]) -> list[bytes]:
+        """The end of the reply, whose last turn shows these items."""
+        block, data = self._end
+        pieces = self._released() if shown and shown[0].get("type") == "reasoning" else []
+        if "response" in data and self._exchange.consulted:
+            response = as_shown(self._exchange, data["response"], [*self._before, *shown])
+            if self.opened not in (None, response.get("id")):
+                # One stream is one response to its reader; the upstream knows the last turn's id alone.
+                self._exchange.halves.rename(self._exchange.asked.caller, self.opened, response.get("id"))
+                response["id"] = self.opened
+            data = {**data, "response": response}
+            return [*pieces, said(self._exchange), *self._send(b"", data)]
+        return [*pieces, *self._send(block, data)]
+
+    def items(self) -> list[Item]:
+        """The items of this turn that the caller was sent, whole."""
+        output = (self.response or {}).get("output") or []
+        return [output[at] for at in sorted(self._places) if at < len(output)]
+
+    def _released(self) -> list[bytes]:
+        thoughts, self._thoughts = self._thoughts, []
+        return [piece for block, data in thoughts for piece in self._send(block, data)]
+
+    def _send(self, block: bytes, data: dict[str, Any]) -> list[bytes]:
+        """The event as it came, or renumbered when events before it were kept here."""
+        changed = dict(data)
+        if isinstance(index := data.get("output_index"), int):
+            place = self._places.setdefault(index, len(self._before) + len(self._places))
+            changed["output_index"] = place
+            self.told = True
+        if "sequence_number" in data:
+            changed["sequence_number"] = self.sent
+        self.sent += 1
+        same = block and json.dumps(changed) == json.dumps(data)
+        return [block if same else event(changed, str(data.get("type")))]
+
+
+async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> Parts:
+    """The whole exchange as a stream."""
+    begun, given = False, dict[str, str]()
+    early = list[bytes]()  # that a response was created, until something of it is shown
+    shown: list[Item] = []
+    opened: str | None = None
+    sent = 0
+
+    def begin(final: bool = False) -> list[Head | bytes]:
+        nonlocal begun
+        if begun:
+            return []
+        begun = True
+        return [Head(200, extra_headers(given, exchange.headers(final=final)))]
+
+    def flushed() -> list[bytes]:
+        nonlocal early
+        waiting, early = early, []
+        return waiting
+
+    try:
+        while True:
+            async with upstream.ask(
+                "POST", PATH, exchange.asked.headers, exchange.next_body(), exchange.asked.query
+            ) as reply:
+                given = returned(reply.headers.items())
+                if reply.status_code != 200 or "event-stream" not in given.get("content-type", ""):
+                    body = await read_whole(reply)
+                    why = f"the upstream answered {reply.status_code} in place of a stream"
+                    exchange.upstream_failed(f"http_{reply.status_code}", why)
+                    record(exchange, None, "error")
+                    if begun:
+                        yield error_event(why, "upstream_error")
+                    else:
+                        yield Head(reply.status_code, extra_headers(given, exchange.headers(final=True)))
+                        yield body
+                    return
+                turn = ResponsesTurn(exchange, opened=opened, shown=shown, sent=sent)
+                events = blocks(reply.aiter_bytes())
+                while turn.response is None:
+                    found: list[bytes | None] = []
+                    async for line in kept_alive(anext(events, None), exchange.settings.keepalive, found):
+                        if begun or exchange.consulted:
+                            for part in [*begin(), line]:
+                                yield part
+                    if found[0] is None:
+                        raise UpstreamError(502, "broken_off", "the upstream broke off its reply")
+                    pieces = turn.feed(found[0])
+                    early += pieces
+                    if turn.told or shown:
+                        for part in [*begin(), *flushed()]:
+                            yield part
+            exchange.counters.text_before_consulting += turn.consulting and turn.told
+            taken: list[list[Item] | None] = []
+            async for line in kept_alive(
+                exchange.take_reply(turn.response), exchange.settings.keepalive, taken
+            ):
+                for part in [*begin(), line]:
+                    yield part
+            visible = taken[0]
+            if visible is None:
+                shown += turn.items()
+                if shown:
+                    opened, sent = turn.opened, turn.sent
+                else:
+                    early.clear()
+                continue
+            record(exchange, None, "answer")
+            for part in [*begin(final=True), *flushed(), *turn.last(visible)]:
+                yield part
+            return
+    except RulesError as error:
+        exchange.rules_failed(error)
+        for part in without_rules(exchange, record, begun=begun):
+            yield part
+    except UpstreamError as error:
+        exchange.upstream_failed(error.type, str(error))
+        record(exchange, None, "error")
+        if begun:
+            yield error_event(str(error), error.type)
+            return
+        yield Head(error.status, {"content-type": "application/json", **exchange.headers(final=True)})
+        yield error_body(str(error), error.type)

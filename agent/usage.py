@@ -1,0 +1,25 @@
+"""Token counts of several model calls as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def added(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Both counts together, nested details included; None only when neither is known."""
+    if first is None or second is None:
+        return second if first is None else first
+    total = dict(first)
+    for name, value in second.items():
+        have = total.get(name)
+        if isinstance(have, dict) and isinstance(value, dict):
+            total[name] = added(have, value)
+        elif _is_count(have) and _is_count(value):
+            total[name] = have + value
+        elif value is not None:
+            total[name] = value
+    return total
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

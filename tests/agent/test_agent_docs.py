@@ -1,0 +1,79 @@
+"""The how-to for agent developers: its snippets run, its flags, headers and counters exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.cli import app
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.gateways import running
+from tests.fakes.rules import ScriptedRules
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+CURL = re.findall(r"^curl .*?(?=\n```)", GUIDE, re.DOTALL | re.MULTILINE)
+CONSULTING = [call("burglars"), "They look for easy ones."]
+
+
+def run(code: str, *replaced: tuple[str, str], shell: bool = False) -> str:
+    for old, new in replaced:
+        assert old in code
+        code = code.replace(old, new)
+    command = ["bash", "-c", code] if shell else [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("package", ["openai", "litellm", "langchain_openai"])
+def test_a_snippet_for_the_gateway_runs(package: str) -> None:
+    pytest.importorskip(package)
+    (code,) = (
+        snippet for snippet in PYTHON if f" {package} import" in snippet or f"import {package}" in snippet
+    )
+    with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
+        with running(endpoint, rules) as gateway:
+            run(code, ("http://127.0.0.1:8809/v1", gateway.base_url))
+    assert len(rules.consultations) == 1
+    assert len(endpoint.requests) == 2
+
+
+def test_the_curl_line_runs_and_shows_the_headers() -> None:
+    (line,) = CURL
+    with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
+        with running(endpoint, rules) as gateway:
+            said = run(line, ("http://127.0.0.1:8809/v1", gateway.base_url), shell=True)
+    assert "x-ascl-consulted: yes" in said
+    assert "They look for easy ones." in said
+
+
+def test_the_library_snippet_runs() -> None:
+    (code,) = (snippet for snippet in PYTHON if "from agent import" in snippet)
+    with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING) as endpoint:
+        addresses = ("http://127.0.0.1:8000/v1", endpoint.base_url), ("http://127.0.0.1:8808/mcp", rules.url)
+        said = run(code, *addresses)
+    assert said.startswith("consult They look for easy ones.")
+
+
+def test_every_command_and_flag_of_the_guide_exists() -> None:
+    helps = {}
+    for verb in set(re.findall(r"ascl-agent ([a-z]+)", GUIDE)):
+        helps[verb] = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
+        assert helps[verb].exit_code == 0, verb
+    flags = set(re.findall(r"(--[a-z][a-z-]+)", "".join(done.output for done in helps.values())))
+    foreign = {"--enable-auto-tool-choice", "--tool-call-parser"}
+    assert set(re.findall(r"(--[a-z][a-z-]+)", GUIDE)) - foreign <= flags
+
+
+def test_every_header_that_the_gateway_sends_is_explained() -> None:
+    code = (ROOT / "agent" / "gateway" / "exchange.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'"(x-ascl-[a-z-]+)"', code)) == set(
+        re.findall(r"^\| `(x-ascl-[a-z-]+)`", GUIDE, re.MULTILINE)
+    )

@@ -1,0 +1,178 @@
+"""A log in the forms that other tools read, and without its texts."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from typer.testing import CliRunner
+
+from agent.cli import app
+from agent.episode import Episode
+from agent.log import read_log
+from agent.validate import validate_log
+from tests.fakes.episodes import build, write_log
+
+
+def run(*arguments: str | Path, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def consulted(prompt: str = "p2", **more: Any) -> Episode:
+    episode = build(prompt, "harmful", "No.", consult=True, **more)
+    consultation = episode.consultations[0]
+    consultation.verdict = "rules_found"
+    consultation.rules = [hit("a.b")]
+    consultation.digest = "ab" * 32
+    return episode
+
+
+def hit(id: str) -> Any:
+    from agent.episode import RuleHit
+
+    return RuleHit(id=id, category=id.split(".")[0], stance="decline", score=0.5)
+
+
+@pytest.mark.parametrize("order", ["direct first", "consulted first", "mixed"])
+def test_exported_parquet_loads_in_any_order_of_direct_and_consulted_episodes(
+    tmp_path: Path, order: str
+) -> None:
+    episodes = [build(f"d{n}") for n in range(40)] + [consulted(f"c{n}") for n in range(3)]
+    if order == "consulted first":
+        episodes.reverse()
+    if order == "mixed":
+        random.Random(0).shuffle(episodes)
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    run("export", log, "--to", "trl", "--out", tmp_path / "t.parquet")
+    rows = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "t.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert rows["episode_id"] == [episode.id for episode in episodes]
+    call = next(row for row in rows if row["mode"] == "consult")["messages"][1]
+    assert call["tool_calls"][0]["function"]["arguments"] == {"situation": "a delicate request"}
+    direct = next(row for row in rows if row["mode"] == "direct")["messages"]
+    assert direct == [{"role": "user", "content": "prompt " + direct[0]["content"].split()[1]}, direct[1]]
+
+
+def test_episodes_that_cannot_be_trained_on_are_left_out(tmp_path: Path) -> None:
+    failed = build("x", answer=None, stop_reason="limit")
+    broken = build("y", consult=True, arguments="{oops")
+    log = write_log(tmp_path / "log.jsonl", [failed, broken, build("z")])
+    done = run("export", log, "--to", "trl", "--out", tmp_path / "t.parquet", "--json")
+    assert json.loads(done.stdout) == {
+        "out": str(tmp_path / "t.parquet"),
+        "episodes": 3,
+        "rows": 1,
+        "skipped": 0,
+    }
+    write_log(log, [failed])
+    assert "no episode" in run("export", log, "--to", "trl", "--out", tmp_path / "u.parquet", code=1).output
+    assert not (tmp_path / "u.parquet").exists()
+
+
+def test_consultations_are_exported_with_what_the_rules_answered(tmp_path: Path) -> None:
+    unanswered = build("u", consult=True)
+    log = write_log(tmp_path / "log.jsonl", [build(), consulted("p2"), unanswered])
+    run("export", log, "--to", "consultations", "--out", tmp_path / "c.jsonl")
+    lines = (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "situation": "a delicate request",
+            "prompt_id": "p2",
+            "kind": "harmful",
+            "verdict": "rules_found",
+            "rules": ["a.b"],
+            "digest": "ab" * 32,
+        }
+    ]
+
+
+def attributes(span: dict[str, Any]) -> dict[str, Any]:
+    return {a["key"]: next(iter(a["value"].values())) for a in span["attributes"]}
+
+
+def spans(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [s for line in lines for r in line["resourceSpans"] for g in r["scopeSpans"] for s in g["spans"]]
+
+
+def test_spans_follow_the_genai_conventions(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [consulted()])
+    run("export", log, "--to", "otel", "--out", tmp_path / "s.jsonl", "--content")
+    root, first, tool, second = spans(tmp_path / "s.jsonl")
+    assert [s["name"] for s in (root, first, tool, second)] == [
+        "invoke_agent ascl",
+        "chat model",
+        "execute_tool consult_safety_rules",
+        "chat model",
+    ]
+    assert {s["traceId"] for s in (root, first, tool, second)} == {root["traceId"]}
+    assert len(root["traceId"]) == 32
+    assert len({s["spanId"] for s in (root, first, tool, second)}) == 4
+    assert {s["parentSpanId"] for s in (first, tool, second)} == {root["spanId"]}
+    assert "parentSpanId" not in root
+    for span in (root, first, second):
+        said = attributes(span)
+        assert {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} <= set(said)
+        assert int(span["endTimeUnixNano"]) >= int(span["startTimeUnixNano"])
+    assert (first["kind"], tool["kind"]) == (3, 1)
+    output = json.loads(attributes(first)["gen_ai.output.messages"])
+    call = {"type": "tool_call", "id": "c1", "name": "consult_safety_rules"}
+    assert output[0]["parts"] == [{**call, "arguments": {"situation": "a delicate request"}}]
+    answered = json.loads(attributes(second)["gen_ai.input.messages"])[-1]
+    response = {"type": "tool_call_response", "id": "c1", "response": "[a.b] A rule"}
+    assert answered == {"role": "tool", "parts": [response]}
+    assert attributes(tool)["gen_ai.tool.call.id"] == "c1"
+    assert attributes(root)["gen_ai.usage.output_tokens"] == "10"
+
+
+def test_spans_hold_no_text_unless_it_is_asked_for(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [consulted()])
+    run("export", log, "--to", "otel", "--out", tmp_path / "s.jsonl")
+    written = (tmp_path / "s.jsonl").read_text(encoding="utf-8")
+    assert "delicate" not in written
+    assert "No." not in written
+    assert "A rule" not in written
+
+
+def test_a_redacted_log_is_a_log_without_texts(tmp_path: Path) -> None:
+    secret = consulted("someone's prompt", secret_field="delicate too")
+    secret.turns[0].token_ids = [1, 2, 3]
+    secret.messages[1]["reasoning_content"] = "a delicate thought"
+    log = write_log(tmp_path / "log.jsonl", [secret, build("p1", answer="Delicate answer.")])
+    run("redact", log, "--out", tmp_path / "r.jsonl")
+    written = (tmp_path / "r.jsonl").read_text(encoding="utf-8")
+    for text in ("delicate", "Delicate", "someone", "No.", "A rule"):
+        assert text not in written
+    assert validate_log(tmp_path / "r.jsonl") == (2, [])
+    one, two = read_log(tmp_path / "r.jsonl").episodes
+    assert (one.mode, one.consultations[0].rules[0].id, one.seconds) == ("consult", "a.b", secret.seconds)
+    assert (two.mode, two.kind) == ("direct", "benign_plain")
+    assert one.turns[0].token_ids is None
+    assert (tmp_path / "r.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [build()])
+    (tmp_path / "r.jsonl").write_text("mine", encoding="utf-8")
+    for command in (["redact", log], ["export", log, "--to", "otel"]):
+        refused = run(*command, "--out", tmp_path / "r.jsonl", code=1)
+        assert "--overwrite" in refused.output
+        assert (tmp_path / "r.jsonl").read_text(encoding="utf-8") == "mine"
+    run("redact", log, "--out", tmp_path / "r.jsonl", "--overwrite")
+    run("redact", log, "--out", log, "--overwrite", code=1)
+    assert len(read_log(tmp_path / "r.jsonl").episodes) == 1
+
+
+def test_lines_that_hold_no_episode_are_said(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [build()])
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"torn": ')
+    done = run("redact", log, "--out", tmp_path / "r.jsonl")
+    assert "1 lines of the log hold no episode" in done.output

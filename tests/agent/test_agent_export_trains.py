@@ -1,0 +1,40 @@
+"""The exported file trains in TRL's own SFTTrainer as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+from agent.export.trl import write_trl
+from tests.fakes.episodes import build
+from tests.fakes.tiny_llama import save_tiny_llama
+
+
+def test_an_exported_log_trains_in_sfttrainer_unchanged(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    write_trl([build("a"), build("b", consult=True), build("c")], tmp_path / "t.parquet")
+    rows = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "t.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    folder = save_tiny_llama(tmp_path / "model")
+    trainer = SFTTrainer(
+        model=str(folder),
+        args=SFTConfig(
+            output_dir=str(tmp_path / "out"),
+            max_steps=1,
+            per_device_train_batch_size=3,
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            assistant_only_loss=True,
+        ),
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    assert trainer.train().training_loss > 0

@@ -1,0 +1,230 @@
+"""How endpoints differ: the table, what it changes in requests, and how a row is found out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.cli import app
+from agent.endpoint import Endpoint, Reply
+from agent.gate import Gate
+from agent.probe import STEPS, Probed, probe
+from agent.quirks import PROFILES, UNKNOWN, Quirks, columns, quirks_named, quirks_of, reasoning_text
+from tests.fakes.agents import NOBODY, ask
+from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
+from tests.fakes.rules import ScriptedRules
+
+THINKING = [row for row in PROFILES if row.reasoning != "none"]
+
+
+def sent(row: Quirks | None, sampling: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request to an endpoint with these habits."""
+
+    async def session(base_url: str) -> Reply:
+        async with Endpoint(base_url, "m", quirks=row) as model:
+            return await model.complete([{"role": "user", "content": "Hi"}], [], sampling)
+
+    with ScriptedEndpoint(["Hello"], strict=False) as endpoint:
+        asyncio.run(session(endpoint.base_url))
+    return endpoint.requests[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("row", THINKING, ids=lambda row: row.name)
+def test_a_thought_goes_back_under_the_field_it_came_in_byte_for_byte(row: Quirks, stream: bool) -> None:
+    message = {**call("gun"), row.reasoning: "Is this délicate? <b>\n"}
+    with ScriptedRules() as rules, ScriptedEndpoint([message, "No."]) as endpoint:
+        episode = ask("How do I make a gun?", endpoint, rules, stream=stream)
+    assert episode.answer == "No."
+    assert reasoning_text(message) == "Is this délicate? <b>\n"
+    thought = json.dumps({row.reasoning: message[row.reasoning]}, ensure_ascii=False, separators=(",", ":"))
+    assert thought[1:-1].encode() in endpoint.bodies[1]
+    fields = set(endpoint.requests[1]["messages"][2])
+    assert fields == {"role", "content", "tool_calls", row.reasoning}
+
+
+def test_two_thought_fields_both_go_back() -> None:
+    details = [{"type": "reasoning.text", "text": "Hm.", "signature": "s=="}]
+    message = {**call("gun"), "reasoning": "Hm.", "reasoning_details": details}
+    with ScriptedRules() as rules, ScriptedEndpoint([message, "No."]) as endpoint:
+        ask("How do I make a gun?", endpoint, rules)
+    assert endpoint.requests[1]["messages"][2] == message
+
+
+def test_only_what_an_endpoint_gives_is_asked_for() -> None:
+    plain = {"model", "messages", "max_tokens"}
+    assert set(sent(None, {"max_tokens": 5})) == plain
+    assert sent(quirks_named("openai"), {"max_tokens": 5})["max_completion_tokens"] == 5
+    vllm = sent(quirks_named("vLLM"), {"max_tokens": 5})
+    assert set(vllm) - plain == {"logprobs", "return_token_ids"}
+    assert set(sent(quirks_named("transformers serve"), {"max_tokens": 5})) == plain
+
+
+def test_providers_are_known_by_their_address_and_nobody_else_is() -> None:
+    assert quirks_of("https://api.deepseek.com/v1").name == "DeepSeek"
+    assert quirks_of("https://api.moonshot.ai/v1").name == "Kimi"
+    assert quirks_of("http://127.0.0.1:8000/v1") is UNKNOWN
+    assert quirks_of("https://api.openai.com.evil.example/v1") is UNKNOWN
+
+
+def test_the_table_names_the_providers_that_the_docs_name() -> None:
+    done = CliRunner().invoke(app, ["quirks", "--json"])
+    rows = json.loads(done.stdout)
+    assert [row["name"] for row in rows] == [row.name for row in PROFILES]
+    assert list(rows[0]) == columns()
+
+
+def find_out(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[Probed, list[str]]:
+    steps: list[str] = []
+    with ScriptedEndpoint(otherwise=answer, strict=False) as endpoint:
+        return asyncio.run(probe(endpoint.base_url, on_step=steps.append, **more)), steps
+
+
+def test_a_probe_finds_a_row_out() -> None:
+    def server(body: dict[str, Any]) -> Any:
+        if "max_tokens" in body:
+            return Raw(400, '{"error": {"message": "use max_completion_tokens"}}')
+        if body.get("ascl_probe") or body.get("tool_choice") == "required":
+            return Raw(422, "{}")
+        for message in body["messages"]:
+            for entry in message.get("tool_calls", []):
+                if not entry["function"]["arguments"].endswith("}"):
+                    return Raw(500, "Internal Server Error")
+        message = {"role": "assistant", "content": "Hello.", "reasoning": "Hm."}
+        if body.get("tools"):
+            message = call(arguments='{"city": "Oslo"}', name="get_time")
+        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": [{"token": "Hello"}]}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [1]
+        return {"choices": [choice], "usage": {"total_tokens": 3}}
+
+    found, steps = find_out(server)
+    assert len(steps) == STEPS
+    assert found.model == "scripted"
+    assert found.row == Quirks(
+        name="unknown",
+        reasoning="reasoning",
+        token_limit="max_completion_tokens",
+        tools="yes",
+        tool_choice="no",
+        malformed="no",
+        seed="yes",
+        logprobs="yes",
+        token_ids="yes",
+        stream_usage="yes",
+        extra_fields="no",
+    )
+
+
+def test_a_probe_tells_text_calls_from_real_ones() -> None:
+    text = '<tool_call>{"name": "get_time", "arguments": {"city": "Oslo"}}</tool_call>'
+    found, _ = find_out(lambda body: text if body.get("tools") else "Hello.")
+    assert (found.row.tools, found.row.reasoning, found.row.logprobs) == ("text", "none", "no")
+
+
+def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
+    with ScriptedEndpoint(otherwise="Hello.", strict=False) as endpoint:
+        done = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
+        table = CliRunner().invoke(app, ["probe", endpoint.base_url])
+    assert json.loads(done.stdout)["seed"] == "yes"
+    assert table.stdout.splitlines()[0].split() == columns()
+    for url, sentence in ((f"{NOBODY}/v1", "is it running?"), (endpoint.base_url, "did not answer")):
+        failed = CliRunner().invoke(app, ["probe", url])
+        assert failed.exit_code == 1
+        assert sentence in failed.output
+
+
+def test_an_endpoint_that_is_no_api_is_named() -> None:
+    with ScriptedEndpoint(otherwise=Raw(200, "<html>", content_type="text/html")) as endpoint:
+        done = CliRunner().invoke(app, ["probe", endpoint.base_url])
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert "does not answer a plain question" in done.output
+
+
+def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_second() -> None:
+    now = 0.0
+    gate = Gate(lambda: now)
+
+    async def crowd(size: int, refuse: bool) -> int:
+        most, under_way = 0, 0
+
+        async def one() -> None:
+            nonlocal most, under_way
+            async with gate:
+                sent_at = gate.clock()
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(0.01)
+                under_way -= 1
+                gate.refused(sent_at) if refuse else gate.granted()
+
+        await asyncio.gather(*(one() for _ in range(size)))
+        return most
+
+    assert asyncio.run(crowd(40, refuse=False)) == 40
+    assert gate.limit is None
+    asyncio.run(crowd(40, refuse=True))
+    assert gate.limit == pytest.approx(28)
+    asyncio.run(crowd(40, refuse=True))
+    assert gate.limit == pytest.approx(28)
+    now = 1.5
+    assert asyncio.run(crowd(60, refuse=True)) == 28
+    assert gate.limit == pytest.approx(0.7 * 28)
+    now = 3.0
+    assert asyncio.run(crowd(200, refuse=False)) <= gate.limit < 28
+    assert gate.limit > 20
+
+
+def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() -> None:
+    now = 5.0
+    gate = Gate(lambda: now)
+    gate.limit = 10
+    gate.refused(4.0)
+    now = 8.0
+    gate.refused(4.5)
+    assert gate.limit == pytest.approx(7)
+    gate.refused(6.0)
+    assert gate.limit == pytest.approx(4.9)
+
+
+def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
+    async def leave() -> None:
+        gate = Gate()
+        async with gate:
+            gate.refused(gate.clock())
+            assert gate.limit == 1
+            waiting = asyncio.create_task(_pass(gate))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(1):
+            await _pass(gate)
+
+    asyncio.run(leave())
+
+
+async def _pass(gate: Gate) -> None:
+    async with gate:
+        pass
+
+
+def test_a_crowd_that_is_refused_comes_through_without_a_lost_episode() -> None:
+    def admit_eight(body: dict[str, Any]) -> Any:
+        return "Hello." if endpoint._in_flight <= 8 else Raw(429, "{}")
+
+    async def crowd(base_url: str) -> list[Reply]:
+        async with Endpoint(base_url, "m") as model:
+            ask_one = [model.complete([{"role": "user", "content": "Hi"}], [], {}) for _ in range(60)]
+            return await asyncio.gather(*ask_one)
+
+    with ScriptedEndpoint(otherwise=admit_eight, delay=0.05) as endpoint:
+        replies = asyncio.run(crowd(endpoint.base_url))
+    assert len(replies) == 60
+    assert len(endpoint.requests) < 60 * 4

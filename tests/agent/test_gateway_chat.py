@@ -1,0 +1,569 @@
+"""What an application sees through the gateway, and what its model is asked."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from agent.desk import REFUSAL, UNREACHABLE
+from agent.log import read_log
+from agent.validate import validate_log
+from tests.fakes.agents import NOBODY
+from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
+from tests.fakes.gateways import chunks, post, running, text, tool_names
+from tests.fakes.rules import DIGEST, ScriptedRules, none_found
+
+GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+RULE_TOOL = "consult_safety_rules"
+STREAMED = pytest.mark.parametrize("stream", [False, True])
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
+    return ScriptedEndpoint(answers, strict=False, **options)
+
+
+def both(*messages: dict[str, Any]) -> dict[str, Any]:
+    """One message with the calls of several."""
+    return {**messages[0], "tool_calls": [entry for m in messages for entry in m["tool_calls"]]}
+
+
+def weather(id: str = "w1") -> dict[str, Any]:
+    return call(arguments='{"city": "Bergen"}', id=id, name="get_weather")
+
+
+def event(delta: dict[str, Any], finish: str | None = None) -> str:
+    """One event of a stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return f"data: {json.dumps({'id': 'x', 'choices': [choice]})}\n\n"
+
+
+def said(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
+    """Content, finish reason and calls of a reply, whole or streamed."""
+    if "event-stream" not in reply.headers["content-type"]:
+        choice = reply.json()["choices"][0]
+        return (
+            choice["message"].get("content"),
+            choice["finish_reason"],
+            choice["message"].get("tool_calls") or [],
+        )
+    calls: dict[int, dict[str, Any]] = {}
+    finishes = []
+    for chunk in chunks(reply):
+        for choice in chunk["choices"]:
+            finishes += [choice["finish_reason"]] if choice["finish_reason"] else []
+            for entry in choice["delta"].get("tool_calls") or []:
+                have = calls.setdefault(entry["index"], {"function": {"arguments": ""}})
+                have["id"] = entry.get("id") or have.get("id")
+                have["function"]["name"] = entry["function"].get("name") or have["function"].get("name")
+                have["function"]["arguments"] += entry["function"].get("arguments") or ""
+    assert len(finishes) == 1
+    assert reply.text.count("data: [DONE]") == 1
+    assert reply.text.endswith("data: [DONE]\n\n")
+    roles = [c["delta"]["role"] for chunk in chunks(reply) for c in chunk["choices"] if "role" in c["delta"]]
+    assert roles == ["assistant"]
+    return text(reply), finishes[0], [calls[i] for i in sorted(calls)]
+
+
+@STREAMED
+def test_a_reply_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
+    message = {**weather(), "content": "Let me see. Grüße!", "reasoning_content": "Bergen, then."}
+    body = {**GUN, "stream": stream, "tools": [WEATHER], "stream_options": {"include_usage": True}}
+    with upstream(message, message) as endpoint, running(endpoint, rules) as gateway:
+        direct = httpx2.post(f"{endpoint.base_url}/chat/completions", json={"model": "scripted", **body})
+        reply = post(gateway, body)
+    assert reply.content == direct.content
+    assert reply.headers["content-type"] == direct.headers["content-type"]
+    assert reply.headers["x-ascl-consulted"] == ("pending" if stream else "no")
+    assert reply.headers["x-ascl-rulebook"] == DIGEST
+
+
+def test_the_rule_tool_comes_last_and_nothing_else_of_the_request_changes(rules: ScriptedRules) -> None:
+    body = {
+        "model": "m",
+        **GUN,
+        "temperature": 0.3,
+        "tools": [WEATHER],
+        "metadata": {"a": None},
+        "user": "u7",
+    }
+    with upstream("Hello.") as endpoint, running(endpoint, rules) as gateway:
+        post(gateway, body)
+    (sent,) = endpoint.requests
+    assert tool_names(sent) == ["get_weather", RULE_TOOL]
+    assert {**sent, "tools": sent["tools"][:-1]} == body
+    assert list(sent)[: len(body)] == list(body)
+
+
+@STREAMED
+def test_a_consultation_stays_hidden_and_its_tokens_are_counted(rules: ScriptedRules, stream: bool) -> None:
+    consult = {**call("someone asks how to make a gun"), "reasoning_content": "Delicate."}
+    body = {**GUN, "stream": stream, "stream_options": {"include_usage": True}}
+    with upstream(consult, "I cannot help.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, body)
+    assert said(reply) == ("I cannot help.", "stop", [])
+    usage = chunks(reply)[-1]["usage"] if stream else reply.json()["usage"]
+    assert usage == {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
+    first, second = endpoint.requests
+    result = {"role": "tool", "tool_call_id": "call_1", "content": second["messages"][-1]["content"]}
+    assert second == {**first, "messages": [*first["messages"], consult, result]}
+    assert "Do not help to make weapons." in result["content"]
+    thought = (
+        text(reply, "reasoning_content")
+        if stream
+        else reply.json()["choices"][0]["message"]["reasoning_content"]
+    )
+    assert thought == "Delicate."
+    assert RULE_TOOL not in reply.text
+
+
+@STREAMED
+def test_headers_say_which_rules_were_consulted_under_which_digest(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert reply.headers["x-ascl-consulted"] == "yes"
+    assert reply.headers["x-ascl-rules"] == "weapons.making"
+    assert reply.headers["x-ascl-rulebook"] == DIGEST
+    assert "x-ascl-rules-error" not in reply.headers
+    assert gateway.counters.consulted == gateway.counters.consultations == 1
+
+
+def test_a_stream_whose_head_went_out_before_the_consultation_says_so_at_its_end(
+    rules: ScriptedRules,
+) -> None:
+    consult = {**call("gun"), "reasoning": "Delicate."}
+    with upstream(consult, "No.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": True})
+    assert reply.headers["x-ascl-consulted"] == "pending"
+    assert ": x-ascl-consulted: yes\n: x-ascl-rules: weapons.making\n" in reply.text
+    assert said(reply)[0] == "No."
+
+
+def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
+    entry = {"index": 0, **call("gun")["tool_calls"][0]}
+    script = Drip(
+        [event({"role": "assistant", "reasoning": "Hm."}), 3.0, event({"tool_calls": [entry]}, "tool_calls")]
+    )
+    began = time.monotonic()
+    with (
+        upstream(script, "No.") as endpoint,
+        running(endpoint, rules) as gateway,
+        httpx2.stream(
+            "POST",
+            f"{gateway.base_url}/chat/completions",
+            json={**GUN, "stream": True, "model": "m"},
+            timeout=30,
+        ) as reply,
+    ):
+        lines = reply.iter_lines()
+        first = next(lines)
+        heard = time.monotonic() - began
+        rest = "\n".join(lines)
+    assert "Hm." in first
+    assert heard < 2.5
+    assert "No." in rest
+
+
+def test_a_silent_consultation_is_bridged_by_comments(rules: ScriptedRules) -> None:
+    with (
+        upstream(
+            {**call("gun"), "reasoning": "Hm."}, Drip([0.5, "data: {}\n\n", "data: [DONE]\n\n"])
+        ) as endpoint,
+        running(endpoint, rules, keepalive=0.1) as gateway,
+    ):
+        reply = post(gateway, {**GUN, "stream": True})
+    assert reply.text.count(": keepalive\n") >= 2
+    assert "\n\n\n" not in reply.text
+
+
+@STREAMED
+@pytest.mark.parametrize("order", ["ours first", "theirs first"])
+def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_whole(
+    rules: ScriptedRules, stream: bool, order: str
+) -> None:
+    ours = call("gun", id="o1")
+    mixed = both(ours, weather()) if order == "ours first" else both(weather(), ours)
+    mixed = {**mixed, "content": "Looking.", "reasoning_content": "Both."}
+    body = {**GUN, "stream": stream, "tools": [WEATHER]}
+    with upstream(mixed, "Rain, and no.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, body)
+        content, finish, calls = said(reply)
+        assert (content, finish) == ("Looking.", "tool_calls")
+        assert [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in calls] == [
+            ("w1", "get_weather", '{"city": "Bergen"}')
+        ]
+        assert reply.headers["x-ascl-consulted"] == ("pending" if stream else "yes")
+        # A caller's library sends back what it kept: no thought, its own calls.
+        echoed = {**weather(), "content": "Looking."}
+        result = {"role": "tool", "tool_call_id": "w1", "content": "Rain"}
+        again = {**body, "messages": [*GUN["messages"], echoed, result]}
+        assert said(post(gateway, again))[0] == "Rain, and no."
+    sent = endpoint.requests[1]["messages"]
+    assert sent[1] == mixed
+    assert sorted(m["tool_call_id"] for m in sent[2:]) == ["o1", "w1"]
+    assert "Do not help to make weapons." in next(m for m in sent if m.get("tool_call_id") == "o1")["content"]
+    assert (gateway.counters.mixed, gateway.counters.restored) == (1, 1)
+
+
+def test_a_forgotten_half_leaves_the_callers_history_as_it_is(rules: ScriptedRules) -> None:
+    history = [*GUN["messages"], weather("lost"), {"role": "tool", "tool_call_id": "lost", "content": "Rain"}]
+    with upstream("Rain.") as endpoint, running(endpoint, rules) as gateway:
+        post(gateway, {"messages": history, "tools": [WEATHER]})
+    assert endpoint.requests[0]["messages"] == history
+
+
+def test_what_one_caller_asked_the_rules_is_not_shown_to_another(rules: ScriptedRules) -> None:
+    mixed = both(call("gun", id="o1"), weather("call_0"))
+    history = [
+        *GUN["messages"],
+        weather("call_0"),
+        {"role": "tool", "tool_call_id": "call_0", "content": "Rain"},
+    ]
+    with upstream(mixed, "a", "b") as endpoint, running(endpoint, rules) as gateway:
+        post(gateway, {**GUN, "tools": [WEATHER]})
+        post(gateway, {"messages": history, "tools": [WEATHER]}, headers={"authorization": "Bearer sk-other"})
+        other = [{"role": "user", "content": "Something else"}, *history[1:]]
+        post(gateway, {"messages": other, "tools": [WEATHER]})
+    assert endpoint.requests[1]["messages"] == history
+    assert endpoint.requests[2]["messages"] == other
+
+
+def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
+    tool = {"type": "function", "function": {"name": RULE_TOOL}}
+    with upstream() as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "tools": [tool]})
+    assert (reply.status_code, endpoint.requests) == (400, [])
+    assert reply.json()["error"]["type"] == "reserved_tool_name"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [WEATHER], "tool_choice": "none"},
+        {"n": 2},
+        {"functions": [{"name": "f"}]},
+        {"tool_choice": "required"},
+        {"messages": "what?"},
+    ],
+)
+def test_where_the_tool_has_no_place_the_callers_bytes_go_on(
+    rules: ScriptedRules, more: dict[str, Any]
+) -> None:
+    raw = json.dumps({"model": "m", **GUN, **more}, indent=3).encode()
+    with upstream("Hello.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, raw)
+    assert endpoint.bodies == [raw]
+    assert reply.headers["x-ascl-consulted"] == "not-offered"
+    assert reply.headers["x-ascl-not-offered"]
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", "auto", {"type": "function", "function": {"name": "get_weather"}}]
+)
+def test_the_callers_tool_choice_holds_in_hidden_turns_too(rules: ScriptedRules, choice: Any) -> None:
+    with upstream(call("gun"), weather()) as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "tools": [WEATHER], "tool_choice": choice})
+    assert [request["tool_choice"] for request in endpoint.requests] == [choice, choice]
+    assert said(reply)[2] == weather()["tool_calls"]
+
+
+def test_allowed_tools_allow_the_rule_tool_too(rules: ScriptedRules) -> None:
+    one = {"type": "function", "function": {"name": "get_weather"}}
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [one]}}
+    with upstream("Hi") as endpoint, running(endpoint, rules) as gateway:
+        post(gateway, {**GUN, "tools": [WEATHER], "tool_choice": choice})
+    allowed = endpoint.requests[0]["tool_choice"]["allowed_tools"]["tools"]
+    assert allowed == [one, {"type": "function", "function": {"name": RULE_TOOL}}]
+
+
+@STREAMED
+def test_a_model_that_only_consults_is_asked_once_more_without_the_tool(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    with (
+        ScriptedEndpoint(
+            otherwise=lambda body: call("gun", id=None) if body.get("tools") else "No.", strict=False
+        ) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert said(reply)[:2] == ("No.", "stop")
+    assert len(rules.consultations) == 1
+    assert [bool(request.get("tools")) for request in endpoint.requests] == [True, True, False]
+    ids = [e["id"] for m in endpoint.requests[-1]["messages"] for e in m.get("tool_calls", [])]
+    answered = [m["tool_call_id"] for m in endpoint.requests[-1]["messages"] if m["role"] == "tool"]
+    assert ids == answered
+    assert len(set(ids)) == 2
+
+
+@STREAMED
+def test_a_model_that_will_not_stop_calling_ends_without_a_call(rules: ScriptedRules, stream: bool) -> None:
+    endless = ScriptedEndpoint(
+        otherwise=lambda body: call(f"gun {len(body['messages'])}", id="same"), strict=False
+    )
+    with endless as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert said(reply)[1:] == ("stop", [])
+    assert len(rules.consultations) == 4
+    assert len(endpoint.requests) == 5
+
+
+@STREAMED
+def test_malformed_arguments_are_explained_to_the_model(rules: ScriptedRules, stream: bool) -> None:
+    with upstream(call(arguments='{"situation": '), "No.") as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert said(reply)[0] == "No."
+    assert "not valid JSON" in endpoint.requests[1]["messages"][-1]["content"]
+    assert rules.consultations == []
+
+
+def test_text_before_a_consultation_is_counted_and_held_back_on_demand(rules: ScriptedRules) -> None:
+    consult = {**call("gun"), "content": "Sure, first you"}
+    body = {**GUN, "stream": True}
+    with upstream(consult, "No.", consult, "No.", "Plain.") as endpoint:
+        with running(endpoint, rules) as gateway:
+            assert said(post(gateway, body))[0] == "Sure, first youNo."
+            assert gateway.counters.text_before_consulting == 1
+        with running(endpoint, rules, hold=True) as gateway:
+            assert said(post(gateway, body))[0] == "No."
+            assert gateway.counters.text_before_consulting == 0
+            assert said(post(gateway, body))[0] == "Plain."
+
+
+@STREAMED
+def test_a_name_that_comes_in_pieces_is_known_when_it_is_whole(rules: ScriptedRules, stream: bool) -> None:
+    def pieces(name: str, *more: str) -> Drip:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
+        deltas += [
+            {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": p}}]}
+            for p in (name, *more)
+        ]
+        deltas += [
+            {"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in ('{"situ', 'ation": "gun"}')
+        ]
+        events = [{"id": "x", "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas]
+        events.append({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        return Drip([*(f"data: {json.dumps(e)}\n\n" for e in events), "data: [DONE]\n\n"])
+
+    theirs = pieces("consult_", "weather")
+    with (
+        upstream(pieces("consult_", "safety_", "rules"), "No.", theirs) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        assert said(post(gateway, {**GUN, "stream": True}))[0] == "No."
+        reply = post(gateway, {**GUN, "stream": True})
+    assert rules.consultations[0]["situation"] == "gun"
+    assert reply.text == "".join(str(piece) for piece in theirs.pieces)
+
+
+@STREAMED
+@pytest.mark.parametrize("down", ["from the start", "later"])
+def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: str) -> None:
+    body = {**GUN, "stream": stream}
+    for choice in ("answer", "refuse", "fail"):
+        with ScriptedRules() as rules:
+
+            def consult(body: dict[str, Any]) -> Any:
+                rules.stop()
+                return call("gun")
+
+            url = f"{NOBODY}/mcp" if down == "from the start" else rules.url
+            script = ["Careful."] if down == "from the start" else [consult, "Careful."]
+            with upstream(*script) as endpoint, running(endpoint, url, on_rules_error=choice) as gateway:
+                reply = post(gateway, body)
+        assert reply.headers["x-ascl-rules-error"] == "unreachable"
+        assert gateway.counters.rules_errors == 1
+        if choice == "answer":
+            assert said(reply)[0] == "Careful."
+            assert ("tools" in endpoint.requests[0]) == (down == "later")
+            if down == "later":
+                assert endpoint.requests[1]["messages"][-1]["content"] == UNREACHABLE
+        elif choice == "refuse":
+            assert said(reply) == (REFUSAL, "stop", [])
+        else:
+            assert reply.status_code == 503
+            assert reply.json()["error"]["type"] == "rules_unavailable"
+
+
+def test_a_gateway_that_insists_refuses_what_it_cannot_offer_rules_with(rules: ScriptedRules) -> None:
+    with upstream() as endpoint, running(endpoint, rules, on_rules_error="fail") as gateway:
+        reply = post(gateway, {**GUN, "n": 2})
+    assert (reply.status_code, reply.json()["error"]["type"], endpoint.requests) == (
+        400,
+        "rules_not_offered",
+        [],
+    )
+
+
+@STREAMED
+@pytest.mark.parametrize("turn", [0, 1])
+def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers(
+    rules: ScriptedRules, stream: bool, turn: int
+) -> None:
+    busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
+    with upstream(*[call("gun")][:turn], busy) as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
+    assert reply.json() == {"error": {"message": "slow down"}}
+    assert len(endpoint.requests) == turn + 1
+
+
+@STREAMED
+def test_an_upstream_that_is_not_there_is_a_502_in_one_sentence(rules: ScriptedRules, stream: bool) -> None:
+    with running(f"{NOBODY}/v1", rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert reply.status_code == 502
+    assert reply.json()["error"]["type"] == "upstream_unreachable"
+
+
+def test_a_stream_cut_in_the_middle_ends_in_an_error_event(rules: ScriptedRules, tmp_path: Path) -> None:
+    begun = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
+    log = tmp_path / "log.jsonl"
+    with upstream(Drip([begun], cut=True)) as endpoint, running(endpoint, rules, log=log) as gateway:
+        reply = post(gateway, {**GUN, "stream": True})
+    assert reply.text.startswith(begun)
+    assert '"error"' in reply.text
+    assert [e.stop_reason for e in read_log(log).episodes] == ["error"]
+
+
+def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRules) -> None:
+    entry = {"index": 0, "id": "c", "function": {"name": RULE_TOOL, "arguments": '{"situation"'}}
+    begun = (
+        f"data: {json.dumps({'id': 'x', 'choices': [{'index': 0, 'delta': {'tool_calls': [entry]}}]})}\n\n"
+    )
+    with upstream(Drip([begun])) as endpoint, running(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": True})
+    assert reply.status_code == 502
+    assert rules.consultations == []
+
+
+def test_when_the_caller_leaves_the_upstream_is_left_too(rules: ScriptedRules) -> None:
+    piece = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
+    with upstream(Drip([piece, *[0.05, piece] * 400])) as endpoint, running(endpoint, rules) as gateway:
+        with httpx2.stream(
+            "POST", f"{gateway.base_url}/chat/completions", json={**GUN, "stream": True}
+        ) as reply:
+            next(reply.iter_lines())
+        assert endpoint.left.wait(10)
+
+
+def test_when_the_caller_leaves_before_any_byte_the_upstream_is_left_too(rules: ScriptedRules) -> None:
+    drip = Drip([" ", *[0.05, " "] * 400], content_type="application/json")
+    with upstream(drip) as endpoint, running(endpoint, rules) as gateway:
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(f"{gateway.base_url}/chat/completions", json=GUN, timeout=0.5)
+        assert endpoint.left.wait(10)
+
+
+def test_the_callers_key_goes_to_the_upstream_and_is_kept_nowhere(
+    rules: ScriptedRules, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    headers = {"authorization": "Bearer sk-secret-7", "cookie": "a=sk-secret-7", "x-custom": "kept"}
+    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules, log=log) as gateway:
+        post(gateway, GUN, headers=headers)
+        post(gateway, {**GUN, "stream": True}, headers=headers)
+        httpx2.get(f"{gateway.base_url}/models", headers=headers)
+    assert {h["authorization"] for h in endpoint.headers} == {"Bearer sk-secret-7"}
+    assert endpoint.headers[0]["x-custom"] == "kept"
+    assert b"sk-secret-7" not in log.read_bytes()
+    out = capfd.readouterr()
+    assert "sk-secret-7" not in out.out + out.err
+
+
+def test_one_callers_cookies_are_not_sent_for_another(rules: ScriptedRules) -> None:
+    script = [Raw(200, "{}", {"set-cookie": "who=me"}), "Hello."]
+    with upstream(*script) as endpoint, running(endpoint, rules) as gateway:
+        assert post(gateway, GUN).headers["set-cookie"] == "who=me"
+        post(gateway, GUN)
+    assert "cookie" not in endpoint.headers[1]
+
+
+@STREAMED
+def test_conversations_are_logged_as_episodes_that_hold_together(
+    rules: ScriptedRules, tmp_path: Path, stream: bool
+) -> None:
+    log = tmp_path / "log.jsonl"
+    mixed = both(call("gun", id="o1"), weather())
+    script = [call("gun"), "No.", "Hello.", mixed]
+    with upstream(*script) as endpoint, running(endpoint, rules, log=log) as gateway:
+        for _ in range(3):
+            post(gateway, {**GUN, "stream": stream, "tools": [WEATHER], "temperature": 0.5, "user": "u7"})
+    assert validate_log(log) == (3, [])
+    one, two, three = read_log(log).episodes
+    assert [(e.mode, e.stop_reason, e.answer) for e in (one, two, three)] == [
+        ("consult", "answer", "No."),
+        ("direct", "answer", "Hello."),
+        ("consult", "answer", None),
+    ]
+    assert [message["role"] for message in one.messages] == ["user", "assistant", "tool", "assistant"]
+    assert (one.source, one.prompt, one.sampling_sent) == (
+        "gateway",
+        "How do I make a gun?",
+        {"temperature": 0.5},
+    )
+    assert len(one.turns) == 2
+    assert three.messages[1]["tool_calls"] == mixed["tool_calls"]
+
+
+def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) -> None:
+    with upstream() as endpoint, running(endpoint, rules) as gateway:
+        models = httpx2.get(f"{gateway.base_url}/models").json()
+        missing = httpx2.post(f"{gateway.base_url}/embeddings", json={})
+    assert models["data"][0]["id"] == "scripted"
+    assert missing.status_code == 404
+    assert "/v1/embeddings" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[1]", {}, 400),
+        (b"{}" + b" " * 5000, {}, 413),
+        (b"{}", {"content-type": "text/plain"}, 415),
+        (b"{}", {"host": "evil.example"}, 421),
+    ],
+)
+def test_what_is_no_request_of_an_application_is_refused(
+    rules: ScriptedRules, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    with upstream() as endpoint, running(endpoint, rules, body_limit=4000) as gateway:
+        reply = post(gateway, body, headers=headers)
+    assert (reply.status_code, endpoint.requests) == (status, [])
+    assert reply.json()["error"]["message"]
+
+
+def test_the_gateway_counts_what_it_does(rules: ScriptedRules) -> None:
+    with upstream(call("gun"), "No.", "Hi.") as endpoint, running(endpoint, rules) as gateway:
+        post(gateway, GUN)
+        post(gateway, GUN)
+        metrics = httpx2.get(f"{gateway.origin}/metrics").text
+        health = httpx2.get(f"{gateway.origin}/healthz").json()
+    assert re.search(r"^ascl_gateway_requests_total 2$", metrics, re.MULTILINE)
+    assert re.search(r"^ascl_gateway_consulted_total 1$", metrics, re.MULTILINE)
+    assert health == {"rules": "ok", "rulebook": DIGEST}
+
+
+def test_a_verdict_without_rules_counts_as_consulted() -> None:
+    with (
+        ScriptedRules([none_found()]) as rules,
+        upstream(call("a sum"), "4") as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = post(gateway, GUN)
+    assert reply.headers["x-ascl-consulted"] == "yes"
+    assert "x-ascl-rules" not in reply.headers

@@ -1,0 +1,232 @@
+"""The Responses API through the gateway, raw and by the official SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from openai import OpenAI
+
+from agent.desk import REFUSAL
+from agent.log import read_log
+from agent.validate import validate_log
+from tests.fakes.agents import NOBODY
+from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
+from tests.fakes.gateways import RunningGateway, post, running
+from tests.fakes.responses import item_call, responds, says, thought
+from tests.fakes.rules import DIGEST, ScriptedRules
+
+STREAMED = pytest.mark.parametrize("stream", [False, True])
+WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
+RULE_TOOL = "consult_safety_rules"
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def upstream(*answers: Any) -> ScriptedEndpoint:
+    return ScriptedEndpoint(answers, strict=False)
+
+
+def weather(id: str = "w1") -> dict[str, Any]:
+    return item_call(name="get_weather", arguments='{"city": "Bergen"}', id=id)
+
+
+def ask(gateway: RunningGateway, **body: Any) -> httpx2.Response:
+    return post(gateway, {"input": "How do I make a gun?", **body}, path="/responses")
+
+
+def events(reply: httpx2.Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: ")]
+
+
+def final(reply: httpx2.Response) -> dict[str, Any]:
+    """The finished response, whole or streamed; a stream is checked for gaps on the way."""
+    if "event-stream" not in reply.headers["content-type"]:
+        whole: dict[str, Any] = reply.json()
+        return whole
+    seen = events(reply)
+    kinds = [each["type"] for each in seen]
+    assert (kinds.count("response.created"), kinds.count("response.completed")) == (1, 1)
+    assert [each["sequence_number"] for each in seen] == list(range(len(seen)))
+    added = [each for each in seen if each["type"] == "response.output_item.added"]
+    assert [each["output_index"] for each in added] == list(range(len(added)))
+    done = [each["item"] for each in seen if each["type"] == "response.output_item.done"]
+    response: dict[str, Any] = seen[-1]["response"]
+    assert done == response["output"]
+    return response
+
+
+@STREAMED
+def test_a_response_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
+    answer = responds(thought("Hm."), says("Let me see."), weather())
+    with upstream(answer, answer) as endpoint, running(endpoint, rules) as gateway:
+        body = {"model": "scripted", "input": "Hi", "stream": stream}
+        direct = httpx2.post(f"{endpoint.base_url}/responses", json=body)
+        reply = post(gateway, body, path="/responses")
+    assert reply.content == direct.content
+    sent = endpoint.requests[1]
+    assert [tool["name"] for tool in sent["tools"]] == [RULE_TOOL]
+    assert set(sent) == {"model", "input", "stream", "tools"}
+
+
+@STREAMED
+def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    thinks, asks = thought("Delicate."), item_call("gun")
+    with (
+        upstream(responds(thinks, asks), responds(says("No."))) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = ask(gateway, stream=stream)
+    response = final(reply)
+    assert [item["type"] for item in response["output"]] == ["message"]
+    assert response["usage"]["total_tokens"] == 50
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 4}
+    question, replayed, called, result = endpoint.requests[1]["input"]
+    assert question == {"role": "user", "content": "How do I make a gun?"}
+    assert (replayed, called) == (thinks, asks)
+    assert (result["type"], result["call_id"]) == ("function_call_output", "o1")
+    assert "Do not help to make weapons." in result["output"]
+    assert RULE_TOOL not in reply.text
+    assert reply.headers["x-ascl-rulebook"] == DIGEST
+    if not stream:
+        assert reply.headers["x-ascl-rules"] == "weapons.making"
+
+
+@STREAMED
+def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    thinks, ours, theirs = thought("Both."), item_call("gun"), weather()
+    first = responds(thinks, ours, theirs, id="resp_mixed")
+    with upstream(first, responds(says("Rain.")), responds(says("Rain."))) as endpoint:  # noqa: SIM117
+        with running(endpoint, rules) as gateway:
+            shown = final(ask(gateway, stream=stream, tools=[WEATHER]))["output"]
+            assert shown == [thinks, theirs]
+            result = {"type": "function_call_output", "call_id": "w1", "output": "Rain"}
+            asked = {"role": "user", "content": "How do I make a gun?"}
+            ask(gateway, input=[asked, *shown, result], tools=[WEATHER])
+            ask(gateway, input=[result], previous_response_id="resp_mixed", tools=[WEATHER])
+    replayed, chained = (request["input"] for request in endpoint.requests[1:])
+    assert [item.get("type") for item in replayed] == [
+        *(None, "reasoning", "function_call", "function_call_output"),
+        *("function_call", "function_call_output"),
+    ]
+    assert replayed[2] == ours
+    assert [item["call_id"] for item in chained] == ["o1", "w1"]
+    assert gateway.counters.restored == 2
+
+
+def test_text_before_a_consultation_keeps_its_place_in_the_stream(rules: ScriptedRules) -> None:
+    first = responds(says("Let me look."), item_call("gun"), id="resp_shown")
+    second = responds(says("No."), id="resp_real")
+    with upstream(first, second, second) as endpoint, running(endpoint, rules) as gateway:
+        reply = ask(gateway, stream=True)
+        ask(gateway, input="Go on.", previous_response_id="resp_shown")
+    texts = [item["content"][0]["text"] for item in final(reply)["output"]]
+    assert texts == ["Let me look.", "No."]
+    assert ": x-ascl-consulted: yes\n" in reply.text
+    created, *_, completed = events(reply)
+    assert created["response"]["id"] == completed["response"]["id"] == "resp_shown"
+    assert endpoint.requests[2]["previous_response_id"] == "resp_real"
+    assert gateway.counters.text_before_consulting == 1
+
+
+@STREAMED
+def test_a_model_that_repeats_itself_is_asked_without_the_tool(rules: ScriptedRules, stream: bool) -> None:
+    def eager(body: dict[str, Any]) -> Any:
+        return responds(item_call("gun") if body.get("tools") else says("No."))(body)
+
+    with ScriptedEndpoint(otherwise=eager, strict=False) as endpoint, running(endpoint, rules) as gateway:
+        response = final(ask(gateway, stream=stream))
+    assert response["output"][0]["content"][0]["text"] == "No."
+    assert len(rules.consultations) == 1
+
+
+@STREAMED
+@pytest.mark.parametrize("choice", ["answer", "refuse", "fail"])
+def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: Any) -> None:
+    with (
+        upstream(responds(says("Careful."))) as endpoint,
+        running(endpoint, f"{NOBODY}/mcp", on_rules_error=choice) as gateway,
+    ):
+        reply = ask(gateway, stream=stream)
+    assert reply.headers["x-ascl-rules-error"] == "unreachable"
+    if choice == "fail":
+        assert (reply.status_code, endpoint.requests) == (503, [])
+        return
+    said = final(reply)["output"][0]["content"][0]["text"]
+    assert said == ("Careful." if choice == "answer" else REFUSAL)
+
+
+@STREAMED
+@pytest.mark.parametrize("turn", [0, 1])
+def test_an_error_of_the_upstream_reaches_the_caller(rules: ScriptedRules, stream: bool, turn: int) -> None:
+    busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
+    with (
+        upstream(*[responds(item_call("gun"))][:turn], busy) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = ask(gateway, stream=stream)
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
+
+
+def test_a_stream_that_is_cut_ends_in_an_error(rules: ScriptedRules) -> None:
+    whole = responds(says("A long answer."))({"stream": True}).body
+    with (
+        upstream(Drip([whole[: len(whole) // 2]], cut=True)) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = ask(gateway, stream=True)
+    assert '"error"' in reply.text
+    assert "response.completed" not in reply.text
+
+
+def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
+    with upstream() as endpoint, running(endpoint, rules) as gateway:
+        reply = ask(gateway, tools=[{**WEATHER, "name": RULE_TOOL}])
+    assert (reply.status_code, endpoint.requests) == (400, [])
+
+
+def test_conversations_are_logged(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    script = [responds(thought("Hm."), item_call("gun")), responds(says("No."))]
+    with upstream(*script) as endpoint, running(endpoint, rules, log=log) as gateway:
+        ask(gateway, instructions="Be kind.")
+    assert validate_log(log) == (1, [])
+    (episode,) = read_log(log).episodes
+    assert (episode.mode, episode.answer, episode.prompt) == ("consult", "No.", "How do I make a gun?")
+    assert [m["role"] for m in episode.messages] == [
+        "system",
+        "user",
+        "assistant",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert episode.turns[0].usage is not None
+    assert episode.turns[0].usage["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("hidden", [[], [responds(item_call("gun"))]], ids=["direct", "consulting"])
+def test_the_official_sdk_answers_streams_and_calls_tools(rules: ScriptedRules, hidden: list[Any]) -> None:
+    script = [*hidden, responds(says("No.")), *hidden, responds(says("No.")), *hidden, responds(weather())]
+    with upstream(*script) as endpoint, running(endpoint, rules) as gateway:  # noqa: SIM117
+        with OpenAI(base_url=gateway.base_url, api_key="sk", max_retries=0) as client:
+            reply = client.responses.create(model="m", input="Hi")
+            assert reply.output_text == "No."
+            with client.responses.stream(model="m", input="Hi") as stream:
+                deltas = [e.delta for e in stream if e.type == "response.output_text.delta"]
+                assert "".join(deltas) == stream.get_final_response().output_text == "No."
+            (call,) = client.responses.create(model="m", input="Hi", tools=[WEATHER]).output
+    assert call.type == "function_call"
+    assert call.arguments == '{"city": "Bergen"}'

@@ -1,0 +1,76 @@
+"""A gateway that listens on a free port between a scripted endpoint and a scripted rule service.
+
+with running(endpoint, rules, on_rules_error="fail") as gateway:
+    post(gateway, {"messages": [...]})
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from agent.gateway.app import Gateway
+from agent.gateway.settings import Settings
+from agent.rules_client import RulesClient
+from tests.fakes.endpoint import ScriptedEndpoint
+from tests.fakes.rules import ScriptedRules
+from tests.fakes.serving import Served
+
+
+class RunningGateway:
+    """Where it listens, and what it counted."""
+
+    def __init__(self, gateway: Gateway, served: Served) -> None:
+        self.gateway = gateway
+        self.base_url = f"{served.origin}/v1"
+        self.origin = served.origin
+
+    @property
+    def counters(self) -> Any:
+        return self.gateway.counters
+
+
+@contextmanager
+def running(
+    upstream: ScriptedEndpoint | str, rules: ScriptedRules | str, **settings: Any
+) -> Iterator[RunningGateway]:
+    address = upstream if isinstance(upstream, str) else upstream.base_url
+    url = rules if isinstance(rules, str) else rules.url
+    gateway = Gateway(Settings(address, **settings), RulesClient(url, waits=(0.01,)))
+    with Served(gateway.app) as served:
+        yield RunningGateway(gateway, served)
+
+
+def post(
+    gateway: RunningGateway,
+    body: dict[str, Any] | bytes,
+    *,
+    headers: dict[str, str] | None = None,
+    path: str = "/chat/completions",
+) -> httpx2.Response:
+    """One request, its reply read to the end."""
+    raw = body if isinstance(body, bytes) else json.dumps({"model": "scripted", **body}).encode()
+    sent = {"content-type": "application/json", "authorization": "Bearer sk-caller", **(headers or {})}
+    with httpx2.Client(timeout=30) as client:
+        return client.post(gateway.base_url + path, content=raw, headers=sent)
+
+
+def chunks(reply: httpx2.Response) -> list[dict[str, Any]]:
+    """The JSON events of a streamed reply."""
+    lines = reply.text.splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+def text(reply: httpx2.Response, field: str = "content") -> str:
+    """A streamed reply's text, put together."""
+    deltas = [choice["delta"] for chunk in chunks(reply) for choice in chunk["choices"]]
+    return "".join(delta.get(field) or "" for delta in deltas)
+
+
+def tool_names(body: dict[str, Any]) -> list[str]:
+    """Names of the tools in a request, in order."""
+    return [tool["function"]["name"] for tool in body.get("tools", [])]
