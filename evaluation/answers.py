@@ -22,6 +22,8 @@ def is_right(answer: str, reference: str) -> bool | None:
     LaTeX that is not plainly the same text needs math-verify, which comes with `ascl[eval]`.
     """
     wanted = reference.strip()
+    if not wanted:
+        return None
     if re.fullmatch(r"[A-Z]", wanted):
         return final_letter(answer) == wanted
     number = _value(wanted)

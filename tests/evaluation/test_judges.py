@@ -109,7 +109,7 @@ def judge(
 
 
 def scripted(*answers: Any, otherwise: Any = None) -> ScriptedEndpoint:
-    return ScriptedEndpoint(answers, otherwise=otherwise, strict=False)
+    return ScriptedEndpoint(answers, otherwise=otherwise, accepts=["chat_template_kwargs"])
 
 
 def harmful(number: int = 0, answer: str | None = "An answer.") -> Episode:

@@ -87,7 +87,10 @@ class ScriptedEndpoint:
         usage: dict[str, int] | None = None,
         port: int = 0,
         strict: bool = True,
+        accepts: Iterable[str] = (),
     ) -> None:
+        """`accepts` names request fields that this server knows beyond the usual ones."""
+        self._known = KNOWN_FIELDS | set(accepts)
         self.answers: deque[Script] = deque(answers)
         self.requests: list[dict[str, Any]] = []
         """Bodies of the requests, in the order they came."""
@@ -147,7 +150,7 @@ class ScriptedEndpoint:
             self._in_flight -= 1
 
     def _answer(self, body: dict[str, Any], script: Script | None) -> Response:
-        if self._strict and (unknown := set(body) - KNOWN_FIELDS):
+        if self._strict and (unknown := set(body) - self._known):
             return _json(422, {"detail": f"Unexpected fields in the request: {unknown}"})
         if callable(script):
             script = script(body)
