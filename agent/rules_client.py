@@ -126,6 +126,10 @@ class RulesClient:
                 async with self._session() as client:
                     return await ask(client)
             except Exception as group:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # The transport's task groups may turn a cancellation into an error of their own.
+                    raise asyncio.CancelledError from group
                 error = _first(group)
                 if isinstance(error, httpx2.TransportError) and wait is not None:
                     await asyncio.sleep(wait)

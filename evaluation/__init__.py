@@ -10,6 +10,8 @@ _PUBLIC = {
     "PromptError": "prompts",
     "load_prompts": "prompts",
     "detect_refusal": "refusal",
+    "Judgement": "judges.judgement",
+    "read_judgements": "judges.judgement",
     "is_right": "answers",
     "Reward": "rewards",
     "RewardError": "rewards",

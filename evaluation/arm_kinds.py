@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from agent.endpoint import Endpoint
-from agent.episode import Episode, Limits, OnRulesError, ToolMode
+from agent.episode import Limits, OnRulesError, ToolMode
 from agent.errors import RulesError
 from agent.loop import Agent
 from agent.rules_client import RulesClient
+from agent.stratify import ModeShare
 
 ArmKind = Literal["none", "in-prompt", "always", "adaptive"]
 ARM_KINDS: tuple[ArmKind, ...] = get_args(ArmKind)
@@ -24,14 +25,7 @@ _RULES = (
     "otherwise answer as usual."
 )
 MOST_CATEGORIES = 200
-
-
-class ForcedAgent(Agent):
-    """An agent that opens each episode with a consultation; its episodes carry `mode_forced`."""
-
-    async def run(self, prompt: str, **options: Any) -> Episode:
-        """As `Agent.run`, with the first call written by the agent instead of the model."""
-        return await super().run(prompt, **{**options, "force": "consult"})
+ALWAYS = ModeShare(consult=1.0)  # every sample's first consultation is opened by the agent
 
 
 async def make_agent(
@@ -45,7 +39,7 @@ async def make_agent(
     on_rules_error: OnRulesError,
     policy_version: str,
 ) -> Agent:
-    """The agent of one arm.
+    """The agent of one arm; that of `always` forces nothing by itself, but is run with the shares `ALWAYS`.
 
     Args:
         arm: which.
@@ -65,8 +59,7 @@ async def make_agent(
     elif arm == "in-prompt":
         assert rules is not None
         system = in_prompt_system(await categories(rules))
-    kind = ForcedAgent if arm == "always" else Agent
-    return kind(
+    return Agent(
         endpoint,
         None if arm in ("none", "in-prompt") else rules,
         sampling=sampling,

@@ -116,7 +116,9 @@ def run(
         rewards = own.with_name(f"{own.stem}-rewards.jsonl")
         _score(own, rewards, prompts, 0.2)
         made.append(f"{name or (kind if arm else 'model')}={own}:{rewards}")
-    _report(made, out or log.with_suffix(""), as_json, ReportOptions(prompts=prompts))
+    # Only our own prompts are sure to carry categories of a rulebook; a public set has labels of its own.
+    ours = prompts if prompts.startswith("builtin:") else None
+    _report(made, out or log.with_suffix(""), as_json, ReportOptions(prompts=ours))
 
 
 @app.command(epilog="Example: ascl-eval score runs/train.jsonl --out runs/train-rewards.jsonl")

@@ -8,6 +8,7 @@ read it behind another rule is told apart as *touched*: two rules spoke there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from evaluation.rewards import final_text
 from evaluation.rule_edit import RuleEdit, Stance
 
 PHASES = ("before", "edited", "back")
+MOST_READ = 8  # rules that are named as read first
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def edit_proof(
         "stance_edited": edit.stance_edited,
         "digests": digests,
         "prompts": len(kinds),
+        "read_first": dict(
+            Counter(
+                answer.rules[0] for _, answer in sorted(answers["before"].items()) if answer.rules
+            ).most_common(MOST_READ)
+        ),
         "failed": len(kinds) - len(whole),
         "affected": asdict(wilson(sum(row["follows"] for row in affected), len(affected))),
         "turned": asdict(wilson(sum(row["follows"] for row in turned), len(turned))),
@@ -135,4 +142,10 @@ def as_text(proof: dict[str, Any], folder: Path) -> str:
         f"answers under another digest than their phase's: {proof['foreign_digests']}",
         f"every row -> {folder / 'edit-rule.json'}",
     ]
+    if not proof["affected"]["n"]:
+        read = ", ".join(f"{rule} ({count})" for rule, count in proof["read_first"].items())
+        lines.append(
+            f"No answer read {proof['rule']} first, so this proves nothing: take other --prompts, or a rule "
+            f"that is read first here: {read or 'none, since the model never consulted'}"
+        )
     return "\n".join(lines)

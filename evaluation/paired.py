@@ -131,7 +131,7 @@ def prompt_notes(
         if not pairs:
             raise PromptError(f"no prompt has a text in the column '{pair_by}', by which to pair them")
     if label_map is None:
-        own = {p.id: frozenset({p.category}) for p in prompts if p.category and p.kind == "harmful"}
+        own = {p.id: frozenset({p.category}) for p in prompts if p.category}
         return PromptNotes(pairs, own)
     table = _read_map(label_map)
     categories = {}

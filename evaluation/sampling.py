@@ -46,7 +46,7 @@ async def sample(
     from agent.rules_client import RulesClient
     from agent.run import run_prompts
     from agent.show import ProgressView
-    from evaluation.arm_kinds import make_agent
+    from evaluation.arm_kinds import ALWAYS, make_agent
 
     wanted = read_prompts(prompts)
     _check_same_arm(log, policy.arm)
@@ -59,14 +59,19 @@ async def sample(
             rules,
             sampling=policy.sampling,
             tool_mode=policy.tool_mode,
-            # The turn that we open ourselves is none of the model's.
-            limits=Limits(turns=policy.max_turns + (policy.arm == "always")),
+            limits=Limits(turns=policy.max_turns),
             on_rules_error=policy.on_rules_error,
             policy_version=policy.policy_version,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(
-                agent, wanted, log, samples=samples, concurrency=concurrency, on_progress=view.update
+                agent,
+                wanted,
+                log,
+                samples=samples,
+                concurrency=concurrency,
+                shares=ALWAYS if policy.arm == "always" else None,
+                on_progress=view.update,
             )
 
     async with endpoint:

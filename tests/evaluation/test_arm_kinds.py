@@ -103,6 +103,7 @@ def test_the_forced_consultation_asks_with_the_prompt_and_is_recorded_as_forced(
     for episode in episodes(log).values():
         assert episode.mode_forced
         assert episode.mode == "consult"
+        assert len(episode.turns) == 1
         assert len(episode.consultations) == 1
         assert [message["role"] for message in episode.messages][1:] == [
             "user",

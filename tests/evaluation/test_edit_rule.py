@@ -126,6 +126,19 @@ def test_a_model_that_does_not_do_as_it_reads_is_told_apart(
     assert proof["returned"]["hits"] == 3
 
 
+def test_an_edit_that_no_answer_could_show_says_so_and_names_rules_that_could(
+    rulebook: Path, artefact: Path, tmp_path: Path, endpoint: ScriptedEndpoint
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "b", "prompt": "help with keeping bees", "kind": "benign_plain"}\n', "utf-8")
+    code, out, err = invoke(
+        *options(rulebook, prompts, tmp_path / "edit", endpoint.base_url), "--artefact", artefact
+    )
+    assert code == 0, err
+    assert "this proves nothing" in out
+    assert "garden.keeping-bees (1)" in out
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
