@@ -9,14 +9,14 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from agent.log_cli import register
 from agent.options import (
     AsJson,
     BaseUrl,
-    LogArgument,
     MaxConsultations,
     MaxSeconds,
     MaxTokens,
@@ -38,7 +38,6 @@ from agent.options import (
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
     from agent.episode import Episode, Limits, Message
-    from agent.export.command import Exported
     from agent.quirks import Quirks
     from agent.rules_client import RulesClient
 
@@ -190,59 +189,6 @@ def run(
     typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
 
 
-@app.command(epilog="Example: ascl-agent show runs/train.jsonl 3f2a")
-def show(
-    log: LogArgument,
-    episode: Annotated[
-        str | None, typer.Argument(help="An episode's id or its beginning, or PROMPT_ID#SAMPLE.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the episodes of a log, or show one of them in full."""
-    from agent.log import read_log
-    from agent.show import print_episode, print_table, row, select
-
-    reading = or_exit(lambda: read_log(log))
-    if reading.skipped:
-        first = reading.skipped[0]
-        typer.echo(
-            f"ascl-agent: {len(reading.skipped)} lines of {log} hold no episode (line {first.line}: "
-            f"{first.reason})",
-            err=True,
-        )
-    if episode is not None:
-        chosen = or_exit(lambda: select(reading.episodes, episode, log))
-        typer.echo(chosen.model_dump_json(indent=2)) if as_json else print_episode(chosen)
-    elif as_json:
-        typer.echo(json.dumps([row(each) for each in reading.episodes], ensure_ascii=False))
-    else:
-        print_table(reading.episodes)
-
-
-@app.command(epilog="Example: ascl-agent validate runs/train.jsonl --json")
-def validate(log: LogArgument, as_json: AsJson = False) -> None:
-    """Check that every line of a log is an episode and fits together; exit code 1 when something is wrong."""
-    from agent.validate import validate_log
-
-    episodes, problems = or_exit(lambda: validate_log(log))
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "log": str(log),
-                    "episodes": episodes,
-                    "problems": [{"episode_id": p.episode_id, "what": p.what} for p in problems],
-                },
-                ensure_ascii=False,
-            )
-        )
-    else:
-        for problem in problems:
-            typer.echo(f"{problem.episode_id or log}: {problem.what}")
-        typer.echo(f"{episodes} episodes, {len(problems)} problems")
-    raise typer.Exit(1 if problems else 0)
-
-
 @app.command(epilog="Example: ascl-agent probe http://127.0.0.1:8000/v1 --json")
 def probe(
     url: Annotated[str, typer.Argument(help="Base URL of the endpoint, with /v1.", show_default=False)],
@@ -278,40 +224,6 @@ def quirks(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([row_of(row) for row in PROFILES]))
     else:
         print_quirks(PROFILES)
-
-
-@app.command(epilog="Example: ascl-agent export runs/train.jsonl --to trl --out train.parquet")
-def export(
-    log: LogArgument,
-    to: Annotated[
-        Literal["trl", "otel", "consultations"],
-        typer.Option(
-            help="`trl`: Parquet for SFTTrainer; `otel`: OTLP JSON spans; `consultations`: what `ascl-rules "
-            "stats` reads."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="File to write.")],
-    content: Annotated[bool, typer.Option("--content", help="Spans: include what was written.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a log in the form that another tool reads."""
-    from agent.export.command import export_log
-
-    _say_exported(or_exit(lambda: export_log(log, to, out, content=content, overwrite=overwrite)), as_json)
-
-
-@app.command(epilog="Example: ascl-agent redact runs/train.jsonl --out shareable.jsonl")
-def redact(
-    log: LogArgument,
-    out: Annotated[Path, typer.Option(help="Log to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a log without what people and models wrote; counts, times, rules and settings stay."""
-    from agent.export.command import redact_log
-
-    _say_exported(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
 
 
 @app.command(
@@ -375,15 +287,6 @@ def row_of(row: Quirks) -> dict[str, str]:
     from agent.quirks import columns
 
     return {column: getattr(row, column) for column in columns()}
-
-
-def _say_exported(done: Exported, as_json: bool) -> None:
-    skipped = f"; {len(done.skipped)} lines of the log hold no episode" if done.skipped else ""
-    typer.echo(
-        json.dumps(done.as_dict())
-        if as_json
-        else f"{done.out}: {done.rows} rows from {done.episodes} episodes{skipped}"
-    )
 
 
 def _with_services(
@@ -461,6 +364,9 @@ def _continued(episode: Episode) -> list[Message]:
         return episode.messages[start:]
     users = [i for i, m in enumerate(episode.messages) if m.get("content") == episode.prompt]
     return episode.messages[start : users[-1]]
+
+
+register(app)
 
 
 def main() -> None:
