@@ -281,7 +281,14 @@ def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, 
             *("--log", str(tmp_path / "log.jsonl"), "--base-url", endpoint.base_url, "--model", "m"),
             *("--rules", rules.url),
         ]
-        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        # A suite that a shell started in the background ignores interrupts, and what it starts inherits that.
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             deadline = time.monotonic() + 30
             while not endpoint.requests and time.monotonic() < deadline:
                 time.sleep(0.02)
