@@ -10,7 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from rule_server.errors import ConsultError, NotReadyError
-from rule_server.schemas import CategoryView, ConsultRequest, ConsultResponse, RulebookRef, RuleView, explain
+from rule_server.schemas import (
+    CategoryView,
+    ConsultRequest,
+    ConsultResponse,
+    NearestResponse,
+    RulebookRef,
+    RuleView,
+    explain,
+)
 from rule_server.service import RuleService
 
 ETag = Annotated[str | None, Header(alias="if-none-match")]
@@ -32,6 +40,10 @@ def create_router(service: RuleService) -> APIRouter:
     @router.post("/consult", summary="The rules that apply to a situation")
     async def consult(request: ConsultRequest) -> ConsultResponse:
         return await service.consult(request)
+
+    @router.post("/nearest", summary="The nearest rules and their scores, those below the threshold too")
+    async def nearest(request: ConsultRequest) -> NearestResponse:
+        return await service.nearest(request)
 
     @router.get("/rules", summary="Every active rule", response_model=list[RuleView])
     async def rules(response: Response, if_none_match: ETag = None) -> Response | list[RuleView]:

@@ -16,7 +16,15 @@ from rule_server.index import Hit, RuleIndex
 from rule_server.prepare import Prepared, keep
 from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
-from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
+from rule_server.schemas import (
+    NEAREST,
+    ConsultRequest,
+    ConsultResponse,
+    FoundRule,
+    NearestResponse,
+    NearRule,
+    RulebookRef,
+)
 from rule_server.settings import Settings
 from rule_server.windows import windows
 
@@ -73,13 +81,7 @@ class RuleService:
         if not self.ready:
             raise NotReadyError("the service is starting: ask again in a moment")
         index = self._index  # the snapshot that this request sees throughout, whatever is swapped meanwhile
-        unknown = sorted(set(request.categories or ()) - set(index.categories))
-        if unknown:
-            raise ConsultError(
-                f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
-                f"valid: {', '.join(index.categories)}"
-            )
-        wanted = None if request.categories is None else frozenset(request.categories)
+        wanted = _wanted(request, index)
         top_k = request.top_k or self.settings.default_top_k
         key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
         if key in self._cache:
@@ -98,6 +100,25 @@ class RuleService:
         if len(self._cache) > self.settings.cache_size:
             self._cache.popitem(last=False)
         return response
+
+    async def nearest(self, request: ConsultRequest) -> NearestResponse:
+        """The rules nearest to a situation, best first, whether or not they reach the threshold: for people.
+
+        Raises:
+            ConsultError: for a category that the rulebook does not have.
+            NotReadyError: before the encoder is warm.
+        """
+        if not self.ready:
+            raise NotReadyError("the service is starting: ask again in a moment")
+        index = self._index
+        wanted = _wanted(request, index)
+        vectors = await self._batcher.encode(windows(request.situation))
+        hits = index.ranked(vectors, NEAREST, wanted)
+        return NearestResponse(
+            rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            threshold=threshold_of(index, self.settings.threshold).value,
+            rulebook=RulebookRef.of(index.rulebook),
+        )
 
     async def reload(self) -> bool:
         """Serve the rules folder as it is now; whether that changed anything.
@@ -161,6 +182,23 @@ def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
             if (rule.id, name) in rulebook.translations:
                 return rulebook.translations[rule.id, name]
     return rule
+
+
+def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
+    """The categories asked for, None for all. Raises ConsultError when the rulebook lacks one."""
+    unknown = sorted(set(request.categories or ()) - set(index.categories))
+    if unknown:
+        raise ConsultError(
+            f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
+            f"valid: {', '.join(index.categories)}"
+        )
+    return None if request.categories is None else frozenset(request.categories)
+
+
+def _near(hit: Hit, rule: Rule) -> NearRule:
+    return NearRule(
+        id=rule.id, title=rule.title, category=rule.category, stance=rule.stance, score=hit.score
+    )
 
 
 def _found(hit: Hit, rule: Rule) -> FoundRule:
