@@ -14,7 +14,6 @@ from evaluation.prompts import KINDS
 from trainer.groups import read_table
 
 MANY_ONE_MODE_GROUPS = 0.5
-_NULL = "\0"  # no kind and no id is called that
 LIGHT = (
     "group_id",
     "prompt_id",
@@ -118,10 +117,13 @@ def _codes(table: Any, column: str) -> tuple[npt.NDArray[np.intp], list[Any]]:
     """A column as integers from 0 and the values that they stand for; a null is a value too."""
     import pyarrow.compute
 
-    encoded = pyarrow.compute.fill_null(table.column(column).cast("string"), _NULL)
-    encoded = encoded.dictionary_encode().unify_dictionaries().combine_chunks()
-    values = [None if value == _NULL else value for value in encoded.dictionary.to_pylist()]
-    return encoded.indices.to_numpy().astype(np.intp), values
+    chunks = table.column(column).unify_dictionaries().chunks
+    values = chunks[0].dictionary.to_pylist()
+    codes = [chunk.indices for chunk in chunks]
+    if any(chunk.null_count for chunk in codes):
+        codes = [pyarrow.compute.fill_null(chunk, len(values)) for chunk in codes]
+        values.append(None)
+    return np.concatenate([chunk.to_numpy() for chunk in codes]).astype(np.intp), values
 
 
 def _kind(

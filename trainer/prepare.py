@@ -286,7 +286,7 @@ def _write(
     repeated = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
     read = written = 0
     with (
-        pyarrow.memory_map(str(spill)) as source,
+        pyarrow.OSFile(str(spill)) as source,
         pyarrow.ipc.open_stream(source) as batches,
         pyarrow.parquet.ParquetWriter(
             target, form, compression="zstd", compression_level=1, use_dictionary=repeated
