@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from mcp.server.transport_security import TransportSecuritySettings
 
 from rule_server.errors import StartError
+from rule_server.header_space import HeaderSpace
 from rule_server.mcp_app import create_mcp
 from rule_server.middleware import HostCheck, RequestBodyLimitMiddleware
 from rule_server.page import create_page
@@ -77,6 +78,7 @@ def create_app(service: RuleService) -> FastAPI:
     app.mount("/", transport)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body)
     app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(HeaderSpace)
     return app
 
 

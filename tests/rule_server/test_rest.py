@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client as http_client
 from typing import Any
 
 import httpx2
@@ -114,3 +115,13 @@ def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: A
 def test_the_openapi_document_names_the_routes(http: Any) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert sorted(paths) == ["/v1/categories", "/v1/consult", "/v1/rulebook", "/v1/rules", "/v1/rules/{id}"]
+
+
+def test_white_space_after_a_header_is_no_part_of_its_value(served: Served) -> None:
+    host = served.origin.removeprefix("http://")
+    connection = http_client.HTTPConnection(host, timeout=10)
+    connection.putrequest("GET", "/v1/rulebook", skip_host=True)
+    connection.putheader("Host", f"{host} \t")
+    connection.endheaders()
+    assert connection.getresponse().status == 200
+    connection.close()
