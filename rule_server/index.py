@@ -163,7 +163,7 @@ class RuleIndex:
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
     def ranked(self, question: Vectors, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
-        """The `count` rules with the highest scores, whatever these are; `question` is (windows, dimension)."""
+        """The `count` rules with the highest scores, however low; `question` is (windows, dimension)."""
         scores = self._wanted_scores(question, categories)
         order = [int(at) for at in np.argsort(-scores, kind="stable")[:count] if np.isfinite(scores[at])]
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in order]

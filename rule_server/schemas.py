@@ -16,6 +16,9 @@ NEAREST = 10
 """Rules that are compared with the threshold for a person who asks why."""
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("it is blank")
@@ -35,6 +38,13 @@ class ConsultRequest(BaseModel):
     """How many rules."""
     lang: Annotated[str, Field(max_length=35)] | None = None
     """Language of the texts (de), where there is a translation."""
+
+
+class RestConsultRequest(ConsultRequest):
+    """One question by REST, which may be put to an earlier rulebook."""
+
+    digest: Digest | None = None
+    """Ask the rulebook of this digest, as an earlier answer names it."""
 
 
 class _Answer(BaseModel):
@@ -144,9 +154,9 @@ def parse_request(arguments: Any) -> ConsultRequest:
         raise ConsultError(explain(error.errors())) from None
 
 
-def explain(errors: Any) -> str:
-    """Validation errors as one sentence, without the caller's text."""
-    known = ", ".join(ConsultRequest.model_fields)
+def explain(errors: Any, model: type[BaseModel] = ConsultRequest) -> str:
+    """Validation errors of a model as one sentence, without the caller's text."""
+    known = ", ".join(model.model_fields)
     reasons = []
     for item in errors:
         loc = [str(part) for part in item["loc"] if part != "body"]

@@ -41,7 +41,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cache-Control": "no-cache",
 }
-"""Rule texts are untrusted: a script that got into one must find nothing to run it, and nowhere to send to."""
+"""Rule texts are untrusted: a script in one must find nothing that runs it, and nowhere to send to."""
 
 
 def create_page() -> APIRouter:
