@@ -94,14 +94,22 @@ class ResponsesExchange(Exchange):
 
     api = "responses"
     halves: HalfReplies
+    items: list[Any]
+
+    @property
+    def conversation(self) -> list[Any]:
+        """What the next request to the model holds."""
+        return self.items
+
+    @conversation.setter
+    def conversation(self, given: list[Any]) -> None:
+        self.items = given
 
     def begin(self, halves: HalfReplies) -> None:
         """Take in the caller's items."""
         self.halves = halves
         given = self.asked.body.get("input")
-        self.items: list[Any] = (
-            [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
-        )
+        self.items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
         named = self.asked.body.get("previous_response_id")
         previous = halves.real(self.asked.caller, named)
         self._renamed = previous != named
@@ -143,6 +151,12 @@ class ResponsesExchange(Exchange):
         Raises:
             RulesError: when the rules cannot be consulted and the model is not to answer without them.
         """
+        output = response.get("output") or []
+        if self.offering and any(self.is_ours(item) for item in output):
+            return await self.carried_out(self._take_reply(response))
+        return await self._take_reply(response)
+
+    async def _take_reply(self, response: dict[str, Any]) -> list[Item] | None:
         index = len(self.turns)
         usage = response.get("usage")
         self.note_turn(response.get("status"), as_chat_usage(usage), response.get("model"))
@@ -171,6 +185,7 @@ class ResponsesExchange(Exchange):
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.items += [*output, *answers]
         self.stop_offering_if_enough()
+        self.keep_progress()
         return None
 
     def logged(self) -> list[Message]:
