@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.look_cli import register
+from trainer import look_cli, run_cli
 from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def _difference(gain: Difference | None) -> str:
     return f"{gain.value:+.2f}{interval}"
 
 
-register(app)
+look_cli.register(app)
+run_cli.register(app)
 
 
 def main() -> None:
