@@ -205,6 +205,8 @@ class Endpoint:
             raise RuntimeError("Endpoint is used outside its `async with` block")
         if streamed is None:
             return await self._client.chat.completions.create(**request)
+        if self.quirks.stream_usage == "yes":
+            request = {**request, "stream_options": {"include_usage": True}}
         chunks = await self._client.chat.completions.create(**request, stream=True)
         if isinstance(chunks, str):
             return chunks

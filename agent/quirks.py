@@ -71,7 +71,9 @@ PROFILES = (
     Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "no"),
 )
 # fmt: on
-UNKNOWN = Quirks("unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?")
+UNKNOWN = Quirks(
+    "unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?", stream_usage="?"
+)
 """Nothing beyond the fields that every server takes is sent."""
 
 

@@ -38,7 +38,7 @@ class StreamedReply:
                 continue
             self.answered = True
             self.finished |= choice.get("finish_reason") is not None
-            self._choice.update({k: v for k, v in choice.items() if k != "delta" and v is not None})
+            self._add_choice({key: value for key, value in choice.items() if key != "delta"})
             if isinstance(delta := choice.get("delta"), dict):
                 self._add_delta(delta)
 
@@ -50,6 +50,12 @@ class StreamedReply:
         if self.calls:
             message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         return {**self._data, "choices": [{**self._choice, "message": message}]}
+
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        """Token ids and log-probabilities come piece by piece; of anything else the last word holds."""
+        pieces: dict[str, Any] = {key: choice[key] for key in ("token_ids", "logprobs") if key in choice}
+        _merge(self._choice, pieces)
+        self._choice.update({k: v for k, v in choice.items() if k not in pieces and v is not None})
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         calls = delta.get("tool_calls")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -90,13 +91,18 @@ def prepare(
     scale_rewards: Annotated[
         Literal["group", "batch", "none"], typer.Option(help="Which standard deviation divides.")
     ] = "group",
+    keep_forced: Annotated[
+        bool,
+        typer.Option(
+            "--keep-forced", help="Groups of a run with --mode-share: keep episodes brought into a mode."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make groups of logged episodes with their advantages; count by cause what cannot be used."""
-    from evaluation.rewards import read_rewards
     from trainer.groups import AdvantageSettings
-    from trainer.groups import prepare as make_groups
     from trainer.metrics import group_statistics
+    from trainer.prepare import prepare as make_groups
 
     if w_max <= 0:
         _fail(f"--w-max is {w_max}, but it must be above 0", 2)
@@ -104,14 +110,16 @@ def prepare(
         _fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
     with _clear_errors():
-        made = make_groups(log, read_rewards(rewards), out, settings)
+        made = make_groups(log, rewards, out, settings, keep_forced=keep_forced)
         statistics = group_statistics(out)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "left_out": made.left_out, **statistics.as_json()}))
+        typer.echo(json.dumps({"out": str(out), **asdict(made), **statistics.as_json()}))
         return
     typer.echo(f"{made.episodes} episodes in {made.groups} groups -> {out}")
     for cause, count in made.left_out.items():
         typer.echo(f"  left out, {cause}: {count}")
+    if made.corrected:
+        typer.echo(f"  corrected by people: {made.corrected}")
     _show(statistics)
 
 
@@ -201,7 +209,8 @@ def _show(statistics: GroupStatistics) -> None:
     console.print(table)
     console.print(
         f"{statistics.groups} groups: {statistics.one_mode_groups} of one mode only, "
-        f"{statistics.equal_reward_groups} with equal rewards (they teach nothing); "
+        f"{statistics.equal_reward_groups} with equal rewards (they teach nothing), "
+        f"{statistics.teaching_groups} that compare the modes; "
         f"largest weight {statistics.largest_weight:.2f}, effective share {statistics.effective_share:.2f}",
         soft_wrap=True,
     )
