@@ -43,13 +43,13 @@ def credit(columns: dict[str, list[Any]], settings: dict[str, Any], arguments: L
     """
     reward = np.array(columns["reward"], dtype=float)
     rated = np.isfinite(reward)
-    mode, group = (np.array(columns[name])[rated] for name in ("mode", "group_id"))
+    mode, group, times = (np.array(columns[name])[rated] for name in ("mode", "group_id", "consultations"))
     earned = reward[rated]
     options = {**settings, "frequency": arguments.frequency}
     if arguments.method != "ifpo":
         options["alpha"] = 0.0
     if arguments.method == "grpo+cost":
-        earned = with_consultation_cost(earned, mode == "consult", arguments.cost)
+        earned = with_consultation_cost(earned, times, arguments.cost)
     decision, rest = np.full(len(reward), np.nan), np.full(len(reward), np.nan)
     if arguments.credit == "split":
         decision[rated], rest[rated] = split_advantages(earned, mode, group, **options)

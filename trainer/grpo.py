@@ -241,8 +241,19 @@ class LoggedIFPOTrainer(IFPOTrainer):
         self._scored = wrote
         loss = super()._compute_loss(model, inputs)
         self._scored = None
-        self._watch_drift((self._logps - inputs["old_per_token_logps"])[wrote])
+        moved = self._logps - inputs["old_per_token_logps"]  # (B, C) log-ratios
+        self._watch_drift(moved[wrote])
+        if self.off_policy_mask_threshold is not None:
+            self._count_dropped(moved, wrote, inputs["advantages"])
         return loss
+
+    def _count_dropped(self, moved: torch.Tensor, wrote: torch.Tensor, advantages: torch.Tensor) -> None:
+        """Record the share of episodes that the off-policy mask leaves out, as TRL decides it."""
+        away = -(moved * wrote).sum(1) / wrote.sum(1).clamp(min=1)
+        lowered = (advantages.reshape(len(moved), -1) < 0).any(1)
+        dropped = (lowered & (away > self.off_policy_mask_threshold)).float().mean()
+        share = self.accelerator.reduce(dropped, reduction="mean").item()
+        self._metrics["train"]["logged/dropped"].append(share)
 
     def _watch_drift(self, moved: torch.Tensor) -> None:
         """Record how far the policy has gone from the one that sampled, by its (S,) log-ratios.

@@ -33,14 +33,14 @@ class DriftGuard(TrainerCallback):  # type: ignore[misc]
         numbers = [value for value in (drift, (logs or {}).get("loss")) if value is not None]
         if not all(math.isfinite(value) for value in numbers):
             raise TrainingError(
-                f"at step {state.global_step} the loss was no longer a number, so the weights are not either: "
-                "lower learning_rate or set max_grad_norm, then resume from the last checkpoint or start again"
+                f"at step {state.global_step} the loss was no longer a number, so the weights are not "
+                "either: lower learning_rate or set max_grad_norm, then start again in another folder"
             )
         if self.limit is not None and drift is not None and drift > self.limit and not self.stopped:
             self.stopped = (
-                f"stopped at step {state.global_step}: the policy has drifted {drift:.3f} nats a token from the "
-                f"one that sampled, and the limit is {self.limit:g}; sample fresh episodes with the model as it "
-                "is now, or raise max_drift"
+                f"stopped at step {state.global_step}: the policy has drifted {drift:.3f} nats a token from "
+                f"the one that sampled, and the limit is {self.limit:g}; sample fresh episodes with the "
+                "model as it is now, or raise max_drift"
             )
             self.say(self.stopped)
             control.should_training_stop = True
@@ -111,19 +111,22 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
         consult, safe = reading["consult"]["harmful"], reading.get("safe_replies")
         if floor.consult is not None and consult < floor.consult:
             return (
-                f"on harmful prompts that are not trained on, the model consults with probability {consult:.2f}, "
-                f"below the floor of {floor.consult:g}"
+                "on harmful prompts that are not trained on, the model consults with probability "
+                f"{consult:.2f}, below the floor of {floor.consult:g}"
             )
         if floor.safe is not None and safe is not None and safe < floor.safe:
             return (
                 f"of the replies to harmful prompts that are not trained on, {safe:.0%} consult or refuse, "
                 f"below the floor of {floor.safe:.0%}"
             )
-        self._good = step, {
-            name: value.detach().clone()
-            for name, value in trainer.model.named_parameters()
-            if value.requires_grad
-        }
+        self._good = (
+            step,
+            {
+                name: value.detach().clone()
+                for name, value in trainer.model.named_parameters()
+                if value.requires_grad
+            },
+        )
         return None
 
     def _restore(self) -> None:
@@ -139,7 +142,9 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
         floor, trainer = self.floor, self.trainer
         tokenizer, size = trainer.processing_class, trainer.args.per_device_train_batch_size
         prompts = [
-            row["prompt_ids"] for row, kind in zip(floor.openings, floor.kinds, strict=True) if kind == "harmful"
+            row["prompt_ids"]
+            for row, kind in zip(floor.openings, floor.kinds, strict=True)
+            if kind == "harmful"
         ]
         model, training = trainer.accelerator.unwrap_model(trainer.model), trainer.model.training
         model.eval()

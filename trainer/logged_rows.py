@@ -1,6 +1,7 @@
 """The rows that a replay learns from: logged episodes as tokens, each with what it carries.
 
-What cannot be learnt from is left out and counted by its cause. `logprobs` is null where they must be computed.
+What cannot be learnt from is left out and counted by its cause. `logprobs` is None where they must be
+computed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from trainer.tokens import TokenError, episode_tokens
 if TYPE_CHECKING:
     from trainer.config import LoggedArguments
 
-_READ = ("messages", "tools", "turns", "reward", "mode", "forced", "group_id", "temperature", "policy_version")
-COLUMNS = (*_READ, "kind")
+_READ = ("messages", "tools", "turns", "reward", "forced")
+COLUMNS = (*_READ, "mode", "group_id", "consultations", "temperature", "policy_version")
 
 
 def learnable_rows(
@@ -32,8 +33,8 @@ def learnable_rows(
     """One row for each episode that can be learnt from, in the file's order."""
     rows = []
     nothing = earned.nothing
-    for index, (messages, tools, turns, reward, mode, forced, group) in enumerate(
-        zip(*(columns[name] for name in _READ[:7]), strict=True)
+    for index, (messages, tools, turns, reward, forced) in enumerate(
+        zip(*(columns[name] for name in _READ), strict=True)
     ):
         if not np.isfinite(reward):
             left_out["its reward is no number"] += 1
@@ -85,8 +86,8 @@ def decision_weights(
     """How likely the starting checkpoint consults in each group, and (N,) `rho` of every episode's decision.
 
     Args:
-        how: `decision`, the exact probability of opening a call; `rate`, the smoothed rate of the group's free
-            episodes.
+        how: `decision`, the exact probability of opening a call; `rate`, the smoothed rate of the group's
+            free episodes.
     """
     modes, forced, groups = columns["mode"], [bool(made) for made in columns["forced"]], columns["group_id"]
     if how == "rate":
@@ -105,7 +106,10 @@ def decision_weights(
 def with_token_advantages(rows: list[dict[str, Any]], weights: Any | None) -> list[dict[str, Any]]:
     """The rows with an advantage for each token; `weights` are those of `decision_weights`."""
     return [
-        {**row, "token_advantages": token_advantages(row, 1.0 if weights is None else weights[row["episode"]])}
+        {
+            **row,
+            "token_advantages": token_advantages(row, 1.0 if weights is None else weights[row["episode"]]),
+        }
         for row in rows
     ]
 
