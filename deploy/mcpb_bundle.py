@@ -1,7 +1,7 @@
 """Make the bundle that desktop hosts install with a click: `make mcpb`, which needs npm.
 
-It holds our wheel, the built index and a pyproject.toml, from which the host's uv installs what else is needed,
-at the pinned versions. No torch: the index brings the encoder along.
+It holds our wheel, the built index and a pyproject.toml, from which the host's uv installs the rest at the
+pinned versions. No torch: the index brings the encoder along.
 """
 
 from __future__ import annotations
