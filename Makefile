@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow clients conformance container-check fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow clients conformance page-check container-check fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -52,6 +52,10 @@ conformance: install  ## the official MCP conformance suite (from npm) against t
 
 container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
 	nice -n 10 $(PYTHON) deploy/container_check.py
+
+page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
+	$(BIN)/python -m pytest -m browser --timeout 120
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
