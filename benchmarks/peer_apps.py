@@ -1,0 +1,113 @@
+"""What the rule service is measured against: a bare route, and a server as one would write it in an afternoon.
+
+python -m benchmarks.peer_apps bare|naive|stub --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from rule_server.rule_files import load_rulebook
+from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
+from rule_server.settings import packaged_rules
+
+
+def answer() -> ConsultResponse:
+    """One that no search was needed for: the first three rules."""
+    book = load_rulebook((packaged_rules(),), {})
+    rules = [
+        FoundRule(id=r.id, title=r.title, category=r.category, stance=r.stance, score=0.2, text=r.text)
+        for r in list(book.served.values())[:3]
+    ]
+    return ConsultResponse(
+        verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book)
+    )
+
+
+def bare() -> Starlette:
+    """Reads JSON, answers JSON of the size of a consultation."""
+    response = answer()
+
+    async def consult(request: Request) -> JSONResponse:
+        json.loads(await request.body())
+        return JSONResponse(response.model_dump(mode="json"))
+
+    async def ready(_: Request) -> JSONResponse:
+        return JSONResponse({})
+
+    return Starlette(routes=[Route("/v1/consult", consult, methods=["POST"]), Route("/readyz", ready)])
+
+
+def naive() -> Any:
+    """FastAPI and sentence-transformers, `model.encode` for every request, one vector a rule."""
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+    from sentence_transformers import SentenceTransformer
+
+    from rule_server.export import resolve_model
+
+    model = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
+    rules = list(load_rulebook((packaged_rules(),), {}).served.values())
+    known = model.encode([f"{rule.title}. {rule.applies_when}" for rule in rules], normalize_embeddings=True)
+    app = FastAPI()
+
+    class Question(BaseModel):
+        situation: str
+        top_k: int = 3
+
+    @app.post("/v1/consult")
+    def consult(question: Question) -> Any:
+        vector = model.encode(question.situation, normalize_embeddings=True)
+        scores = known @ vector
+        best = scores.argsort()[::-1][: question.top_k]
+        return [{"id": rules[at].id, "text": rules[at].text, "score": float(scores[at])} for at in best]
+
+    @app.get("/readyz")
+    def ready() -> Any:
+        return {}
+
+    return app
+
+
+def stub() -> Any:
+    """Our own app with everything on it, over a service whose search is the same constant as the bare route's."""
+    import os
+
+    from rule_server.app import create_app
+    from rule_server.prepare import prepare
+    from rule_server.schemas import ConsultRequest
+    from rule_server.service import RuleService
+    from rule_server.settings import load_settings
+
+    response = answer()
+
+    class Stub(RuleService):
+        async def consult(self, request: ConsultRequest, *, digest: str | None = None) -> ConsultResponse:
+            return response
+
+    settings = load_settings(watch=False, threads=1, artefact=os.environ["BENCH_ARTEFACT"])
+    return create_app(Stub(prepare(settings, lambda _: None), settings))
+
+
+def main() -> None:
+    """Serve one of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=["bare", "naive", "stub"])
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    app = {"bare": bare, "naive": naive, "stub": stub}[options.which]()
+    uvicorn.run(
+        app, port=options.port, log_level="warning", access_log=False, loop="uvloop", http="httptools", ws="none"
+    )
+
+
+if __name__ == "__main__":
+    main()
