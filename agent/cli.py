@@ -15,6 +15,7 @@ import typer
 
 from agent.log_cli import register
 from agent.options import (
+    ApiChoice,
     AsJson,
     BaseUrl,
     MaxConsultations,
@@ -37,7 +38,7 @@ from agent.options import (
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
-    from agent.episode import Episode, Limits, Message
+    from agent.episode import Api, Episode, Limits, Message
     from agent.quirks import Quirks
     from agent.rules_client import RulesClient
 
@@ -65,6 +66,7 @@ def chat(
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
     provider: Provider = "auto",
+    api: ApiChoice = "chat",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "answer",
     policy_version: PolicyVersion = "base",
@@ -106,7 +108,7 @@ def chat(
             history = _continued(episode)
         return code
 
-    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider))
+    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider, api))
 
 
 @app.command(
@@ -131,6 +133,7 @@ def run(
     timeout: Timeout = 300,
     seed: Annotated[int | None, typer.Option(help="Sample k is sent seed + k; left out: none is.")] = None,
     provider: Provider = "auto",
+    api: ApiChoice = "chat",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
@@ -183,7 +186,7 @@ def run(
                 on_progress=view.update,
             )
 
-    done = _with_services(sample, base_url, model, rules, timeout, provider)
+    done = _with_services(sample, base_url, model, rules, timeout, provider, api)
     if done.skipped_lines:
         typer.echo(f"ascl-agent: {done.skipped_lines} lines of {log} hold no episode; passed over", err=True)
     typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
@@ -296,6 +299,7 @@ def _with_services(
     rules: str,
     timeout: float,
     provider: str,
+    api: Api,
 ) -> T:
     """Run `use` with the endpoint and the rule service open."""
     from agent.endpoint import Endpoint
@@ -314,7 +318,7 @@ def _with_services(
 
     async def session() -> T:
         key = os.environ.get("OPENAI_API_KEY")
-        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks)
+        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks, api=api)
         async with endpoint:
             if rules == "none":
                 return await use(endpoint, None)

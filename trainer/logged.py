@@ -51,7 +51,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     columns, about = read_groups(Path(arguments.groups))
     config.temperature = _one_temperature(columns["temperature"])
     left_out: Counter[str] = Counter()
-    tokenizer = _tokenizer(arguments.model)
+    tokenizer = load_tokenizer(arguments.model)
     rows = _rows(tokenizer, columns, arguments, left_out)
     if not rows:
         causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
@@ -107,7 +107,7 @@ def _one_temperature(given: list[float | None]) -> float:
     return temperatures[0]
 
 
-def _tokenizer(model: str) -> Any:
+def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():

@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from agent.desk import RuleDesk
 from agent.echo import echoed
-from agent.episode import ErrorRecord, Message, Turn, digest_of
+from agent.episode import Api, ErrorRecord, Message, Turn, digest_of
 from agent.errors import EndpointError, RulesError
 from agent.gateway.asked import Asked, with_tool
 from agent.gateway.counters import Counters
@@ -26,6 +26,7 @@ from agent.usage import added
 class Exchange:
     """Asks, consults, asks again: what both forms of a reply, whole and streamed, have in common."""
 
+    api: ClassVar[Api] = "chat"
     asked: Asked
     offer: Offer | None
     """The rule tool; None when it is not offered."""

@@ -23,7 +23,7 @@ from agent.gateway.exchange import Exchange, extra_headers
 from agent.gateway.sse import event
 from agent.gateway.upstream import Upstream, returned
 from agent.toolcall import ToolCall, parse_arguments
-from agent.usage import added
+from agent.usage import added, as_chat_usage
 
 PATH = "/responses"
 Item = dict[str, Any]
@@ -92,6 +92,7 @@ class HalfReplies:
 class ResponsesExchange(Exchange):
     """An exchange whose conversation is a list of items."""
 
+    api = "responses"
     halves: HalfReplies
 
     def begin(self, halves: HalfReplies) -> None:
@@ -144,7 +145,7 @@ class ResponsesExchange(Exchange):
         """
         index = len(self.turns)
         usage = response.get("usage")
-        self.note_turn(response.get("status"), _as_chat_usage(usage), response.get("model"))
+        self.note_turn(response.get("status"), as_chat_usage(usage), response.get("model"))
         output = [item for item in response.get("output") or [] if isinstance(item, dict)]
         self.last = output
         ours = [item for item in output if self.is_ours(item)]
@@ -283,17 +284,6 @@ def _response(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and isinstance(value.get("output"), list) else None
-
-
-def _as_chat_usage(usage: Any) -> dict[str, Any] | None:
-    """The counts under the names that a turn's usage has."""
-    if not isinstance(usage, dict):
-        return None
-    return {
-        **usage,
-        "prompt_tokens": usage.get("input_tokens"),
-        "completion_tokens": usage.get("output_tokens"),
-    }
 
 
 def _message(item: Item) -> Message:

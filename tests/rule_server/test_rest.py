@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client as http_client
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,13 @@ def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> 
             assert {"400", "401", "403", "405", "408", "413", "421", "429", "503"} <= set(route["responses"])
     body = paths["/v1/consult"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["situation"]
+
+
+def test_white_space_after_a_header_is_no_part_of_its_value(served: Served) -> None:
+    host = served.origin.removeprefix("http://")
+    connection = http_client.HTTPConnection(host, timeout=10)
+    connection.putrequest("GET", "/v1/rulebook", skip_host=True)
+    connection.putheader("Host", f"{host} \t")
+    connection.endheaders()
+    assert connection.getresponse().status == 200
+    connection.close()
