@@ -1,4 +1,4 @@
-"""One ASGI app: REST, MCP at /mcp, and the probes."""
+"""One ASGI app: REST, MCP at /mcp, the page and the probes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rule_server.errors import StartError
 from rule_server.mcp_app import create_mcp
 from rule_server.metrics import CONTENT_TYPE
 from rule_server.middleware import Gate
+from rule_server.page import create_page
 from rule_server.rest import add_error_answers, create_router
 from rule_server.service import RuleService
 from rule_server.settings import Settings
@@ -49,9 +50,11 @@ def create_app(service: RuleService) -> FastAPI:
         async with service.running(), mcp.session_manager.run():
             yield
 
+    # FastAPI's own pages of documentation load their scripts from elsewhere.
     app = FastAPI(title="ASCL rules", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_answers(app)
     app.include_router(create_router(service))
+    app.include_router(create_page())
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -101,7 +101,7 @@ def anonymous(client: str) -> Principal:
 
 def needed_scope(path: str) -> Scope:
     """What a caller must be allowed to use a route; unknown ones too, so that nothing is told for free."""
-    if path in ("/v1/consult", "/mcp"):
+    if path in ("/v1/consult", "/v1/nearest", "/mcp"):
         return "consult"
     return "admin" if path.startswith("/v1/admin/") else "read"
 

@@ -17,6 +17,7 @@ from rule_server.schemas import (
     CategoryView,
     ConsultResponse,
     Digest,
+    NearestResponse,
     RestConsultRequest,
     RulebookRef,
     RuleView,
@@ -57,17 +58,25 @@ def create_router(service: RuleService) -> APIRouter:
         openapi_extra=BODY,
     )
     async def consult(request: Request) -> Response:
-        # Read and written by hand: what FastAPI does around a body costs more than the search.
-        if not is_json(request.headers.get("content-type")):
-            return problem(415, "the body must be JSON: send `Content-Type: application/json`")
-        try:
-            asked = RestConsultRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            found = error.errors(include_url=False)
-            if found[0]["type"] == "json_invalid":
-                return problem(400, "the body is not JSON")
-            return problem(422, explain(found, RestConsultRequest))
+        asked = await _asked(request)
+        if isinstance(asked, Response):
+            return asked
         answer = await service.consult(asked, digest=asked.digest)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @router.post(
+        "/nearest",
+        summary="The nearest rules and their scores, those below the threshold too",
+        description="For people who ask why a rule came or did not; `top_k` is how many are told (10).",
+        response_model=NearestResponse,
+        responses=listed(404, 415, 422),
+        openapi_extra=BODY,
+    )
+    async def nearest(request: Request) -> Response:
+        asked = await _asked(request)
+        if isinstance(asked, Response):
+            return asked
+        answer = await service.nearest(asked, digest=asked.digest)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @router.get(
@@ -132,6 +141,22 @@ def create_router(service: RuleService) -> APIRouter:
         return service.changes if rejected is None else problem(409, rejected.problem)
 
     return router
+
+
+async def _asked(request: Request) -> RestConsultRequest | Response:
+    """The question in a body, or the refusal of it.
+
+    Read by hand: what FastAPI does around a body costs more than the search.
+    """
+    if not is_json(request.headers.get("content-type")):
+        return problem(415, "the body must be JSON: send `Content-Type: application/json`")
+    try:
+        return RestConsultRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        if found[0]["type"] == "json_invalid":
+            return problem(400, "the body is not JSON")
+        return problem(422, explain(found, RestConsultRequest))
 
 
 def is_json(content_type: str | None) -> bool:

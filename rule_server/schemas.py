@@ -12,6 +12,8 @@ from rule_server.rulebook import Category, Rule, Rulebook, Stance
 Verdict = Literal["rules_found", "no_applicable_rule"]
 LONGEST = 4000
 """Characters of a situation."""
+NEAREST = 10
+"""Rules that are compared with the threshold for a person who asks why."""
 
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -50,8 +52,8 @@ class _Answer(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class FoundRule(_Answer):
-    """A rule that applies."""
+class NearRule(_Answer):
+    """A rule and how near it is."""
 
     id: str
     title: str
@@ -59,6 +61,11 @@ class FoundRule(_Answer):
     stance: Stance
     score: float
     """How much nearer the situation is to the rule and its category than to everyday requests."""
+
+
+class FoundRule(NearRule):
+    """A rule that applies."""
+
     text: str
 
 
@@ -91,6 +98,14 @@ class ConsultResponse(_Answer):
             parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
         book = self.rulebook
         return "\n\n".join([*parts, f"rulebook {book.name} {book.version} {book.digest[:12]}"])
+
+
+class NearestResponse(_Answer):
+    """The rules nearest to a situation, best first, with those that do not reach the threshold."""
+
+    rules: list[NearRule]
+    threshold: float
+    rulebook: RulebookRef
 
 
 class CategoryView(_Answer):

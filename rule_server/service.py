@@ -20,7 +20,15 @@ from rule_server.metrics import Metrics
 from rule_server.prepare import Prepared, keep
 from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
-from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
+from rule_server.schemas import (
+    NEAREST,
+    ConsultRequest,
+    ConsultResponse,
+    FoundRule,
+    NearestResponse,
+    NearRule,
+    RulebookRef,
+)
 from rule_server.settings import Settings
 from rule_server.snapshots import Snapshots
 from rule_server.telemetry import describe_answer, open_telemetry
@@ -113,13 +121,7 @@ class RuleService:
         return response
 
     async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
-        unknown = sorted(set(request.categories or ()) - set(index.categories))
-        if unknown:
-            raise ConsultError(
-                f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
-                f"valid: {', '.join(index.categories)}"
-            )
-        wanted = None if request.categories is None else frozenset(request.categories)
+        wanted = _wanted(request, index)
         top_k = request.top_k or self.settings.default_top_k
         key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
         known = self._cache.get(key)
@@ -142,6 +144,26 @@ class RuleService:
         if len(self._cache) > self.settings.cache_size:
             self._cache.popitem(last=False)
         return response
+
+    async def nearest(self, request: ConsultRequest, *, digest: str | None = None) -> NearestResponse:
+        """The rules nearest to a situation, best first, whether or not they reach the threshold: for people.
+
+        Raises:
+            UnknownDigestError: for a rulebook that is not held any more.
+            ConsultError: for a category that the rulebook does not have.
+            NotReadyError: before the encoder is warm.
+        """
+        if not self.ready:
+            raise NotReadyError("the service is starting: ask again in a moment")
+        index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
+        wanted = _wanted(request, index)
+        vectors = await self._batcher.encode(windows(request.situation))
+        hits = index.ranked(vectors, request.top_k or NEAREST, wanted)
+        return NearestResponse(
+            rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            threshold=threshold_of(index, self.settings.threshold).value,
+            rulebook=RulebookRef.of(index.rulebook),
+        )
 
     async def reload(self) -> bool:
         """Serve the rules folder as it is now; whether that changed anything.
@@ -220,6 +242,21 @@ def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
             if (rule.id, name) in rulebook.translations:
                 return rulebook.translations[rule.id, name]
     return rule
+
+
+def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
+    """The categories asked for, None for all. Raises ConsultError when the rulebook lacks one."""
+    unknown = sorted(set(request.categories or ()) - set(index.categories))
+    if unknown:
+        raise ConsultError(
+            f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
+            f"valid: {', '.join(index.categories)}"
+        )
+    return None if request.categories is None else frozenset(request.categories)
+
+
+def _near(hit: Hit, rule: Rule) -> NearRule:
+    return NearRule(id=rule.id, title=rule.title, category=rule.category, stance=rule.stance, score=hit.score)
 
 
 def _found(hit: Hit, rule: Rule) -> FoundRule:

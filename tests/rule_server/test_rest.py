@@ -213,6 +213,7 @@ def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> 
         "/v1/categories",
         "/v1/changes",
         "/v1/consult",
+        "/v1/nearest",
         "/v1/rulebook",
         "/v1/rules",
         "/v1/rules/{id}",
