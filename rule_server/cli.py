@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,6 +125,7 @@ def query(
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
     settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    from rule_server.replay import QUIET
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -133,7 +133,7 @@ def query(
         request = parse_request(arguments)
     except ConsultError as error:
         raise StartError(str(error)) from None
-    service = _service(settings, drafts=draft)
+    service = _service(settings.model_copy(update=QUIET), drafts=draft)
 
     async def ask() -> ConsultResponse:
         async with service.running():
@@ -193,11 +193,11 @@ def calibrate(
 
 
 def _service(settings: Settings, *, drafts: bool = False) -> RuleService:
+    from rule_server.logs import set_up_logs
     from rule_server.prepare import prepare
     from rule_server.service import RuleService
 
-    logging.basicConfig(level=logging.WARNING, format="ascl-rules: %(message)s")
-    logging.getLogger("rule_server").setLevel(logging.INFO)
+    set_up_logs(settings)
     prepared = prepare(settings, say)
     if drafts:
         from rule_server.drafts import with_drafts

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from rule_server.errors import ConsultError, NotReadyError, UnknownDigestError
+from rule_server.errors import AuditError, ConsultError, NotReadyError, UnknownDigestError
 from rule_server.history import Changes, UsageView
 from rule_server.problems import listed, problem
 from rule_server.schemas import (
@@ -185,4 +185,5 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(UnknownDigestError, answer(404))
     app.add_exception_handler(ConsultError, answer(422))
+    app.add_exception_handler(AuditError, answer(503, {"Retry-After": "10"}))
     app.add_exception_handler(NotReadyError, answer(503, {"Retry-After": "1"}))

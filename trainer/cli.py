@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.look_cli import register
+from trainer import look_cli, run_cli
 from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ def logged(
     model: Annotated[str | None, typer.Option(help="The checkpoint that sampled the episodes.")] = None,
     groups: Annotated[str | None, typer.Option(help="File by `ascl-train prepare`.")] = None,
     method: Annotated[
-        Literal["ifpo", "grpo"] | None, typer.Option(help="Whose advantages; left out: ifpo.")
+        Literal["ifpo", "grpo", "grpo+cost"] | None,
+        typer.Option(help="How advantages are made; left out: ifpo."),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on logged episodes. Any setting of the YAML can be overridden by `--setting value`."""
@@ -166,6 +168,7 @@ def logged(
 
         named = {"model": model, "groups": groups, "method": method, "output_dir": str(out)}
         options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
+        options += ["--resume", "true"] if resume else []
         arguments, settings = parse_logged(config, [*options, *context.args])
         from trainer.logged import run_logged
 
@@ -224,7 +227,8 @@ def _difference(gain: Difference | None) -> str:
     return f"{gain.value:+.2f}{interval}"
 
 
-register(app)
+look_cli.register(app)
+run_cli.register(app)
 
 
 def main() -> None:
