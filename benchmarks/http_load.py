@@ -1,4 +1,4 @@
-"""Many callers of one HTTP address, each with a connection of its own: light, so that the other side is measured."""
+"""Many callers of one HTTP address: light, so that the other side is measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ async def load(
     """POST each body once, `at_once` of them under way. Raises RuntimeError at an answer that is not 200."""
     parts = urlsplit(url)
     lines = {"Host": parts.netloc, "Content-Type": "application/json", **(headers or {})}
-    head = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    head = f"POST {parts.path} HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in lines.items()
+    )
     left = iter(bodies)
     times: list[float] = []
 

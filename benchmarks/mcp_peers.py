@@ -1,4 +1,4 @@
-"""Chroma's and Qdrant's own MCP servers over the same rules, by stdio, with the packaged model in their caches.
+"""Chroma's and Qdrant's own MCP servers over the same rules, by stdio, the packaged model in their caches.
 
 Each lives in an environment of its own under build/, since their requirements contradict ours.
 """
@@ -28,7 +28,13 @@ from rule_server.rulebook import Rulebook
 
 PINS = {"chroma": "chroma-mcp==0.2.6", "qdrant": "mcp-server-qdrant==0.8.1"}
 COMMANDS = {"chroma": ["chroma-mcp", "--client-type", "ephemeral"], "qdrant": ["mcp-server-qdrant"]}
-VOCABULARY = ("config.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt")
+VOCABULARY = (
+    "config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+)
 
 
 def prepare(name: str, encoder: Path) -> Path:

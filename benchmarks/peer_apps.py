@@ -1,4 +1,4 @@
-"""What the rule service is measured against: a bare route, and a server as one would write it in an afternoon.
+"""What the rule service is measured against: a bare route, and a server written in an afternoon.
 
 python -m benchmarks.peer_apps bare|naive|stub --port 8000
 """
@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import uvicorn
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -20,6 +21,13 @@ from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
 
 
+class Question(BaseModel):
+    """What the naive server is asked."""
+
+    situation: str
+    top_k: int = 3
+
+
 def answer() -> ConsultResponse:
     """One that no search was needed for: the first three rules."""
     book = load_rulebook((packaged_rules(),), {})
@@ -27,9 +35,7 @@ def answer() -> ConsultResponse:
         FoundRule(id=r.id, title=r.title, category=r.category, stance=r.stance, score=0.2, text=r.text)
         for r in list(book.served.values())[:3]
     ]
-    return ConsultResponse(
-        verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book)
-    )
+    return ConsultResponse(verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book))
 
 
 def bare() -> Starlette:
@@ -49,7 +55,6 @@ def bare() -> Starlette:
 def naive() -> Any:
     """FastAPI and sentence-transformers, `model.encode` for every request, one vector a rule."""
     from fastapi import FastAPI
-    from pydantic import BaseModel
     from sentence_transformers import SentenceTransformer
 
     from rule_server.export import resolve_model
@@ -58,10 +63,6 @@ def naive() -> Any:
     rules = list(load_rulebook((packaged_rules(),), {}).served.values())
     known = model.encode([f"{rule.title}. {rule.applies_when}" for rule in rules], normalize_embeddings=True)
     app = FastAPI()
-
-    class Question(BaseModel):
-        situation: str
-        top_k: int = 3
 
     @app.post("/v1/consult")
     def consult(question: Question) -> Any:
@@ -78,10 +79,9 @@ def naive() -> Any:
 
 
 def stub() -> Any:
-    """Our own app with everything on it, over a service whose search is the same constant as the bare route's."""
-    import os
-
-    from rule_server.app import create_app
+    """How our own service is run, everything on, but with the bare route's constant for a search."""
+    from rule_server.app import server_config
+    from rule_server.index import RuleIndex
     from rule_server.prepare import prepare
     from rule_server.schemas import ConsultRequest
     from rule_server.service import RuleService
@@ -90,11 +90,11 @@ def stub() -> Any:
     response = answer()
 
     class Stub(RuleService):
-        async def consult(self, request: ConsultRequest, *, digest: str | None = None) -> ConsultResponse:
+        async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
             return response
 
-    settings = load_settings(watch=False, threads=1, artefact=os.environ["BENCH_ARTEFACT"])
-    return create_app(Stub(prepare(settings, lambda _: None), settings))
+    settings = load_settings()
+    return server_config(Stub(prepare(settings, lambda _: None), settings))
 
 
 def main() -> None:
@@ -103,10 +103,13 @@ def main() -> None:
     parser.add_argument("which", choices=["bare", "naive", "stub"])
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
-    app = {"bare": bare, "naive": naive, "stub": stub}[options.which]()
-    uvicorn.run(
-        app, port=options.port, log_level="warning", access_log=False, loop="uvloop", http="httptools", ws="none"
-    )
+    made = {"bare": bare, "naive": naive, "stub": stub}[options.which]()
+    if not isinstance(made, uvicorn.Config):
+        made = uvicorn.Config(
+            made, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False
+        )
+    made.host, made.port = "127.0.0.1", options.port
+    uvicorn.Server(made).run()
 
 
 if __name__ == "__main__":

@@ -55,13 +55,13 @@ def keep_to(core: int) -> None:
 def environment(**more: str) -> dict[str, str]:
     """One thread for every library of linear algebra, and no settings of ours but those given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {**kept, **one, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **more}
 
 
 @contextmanager
 def server(
-    module: str, arguments: Sequence[str], path: str, headers: dict[str, str] | None = None, **more: str
+    module: str, arguments: Sequence[str], path: str, more: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """`python -m module arguments --port N` on the server's core, once `path` answers 200."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -69,13 +69,13 @@ def server(
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments, "--port", str(port)],
         cwd=ROOT,
-        env=environment(**more),
+        env=environment(**(more or {})),
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: keep_to(SERVER_CORE),
     )
     try:
         until = time.monotonic() + 300
-        while not _answers(f"http://127.0.0.1:{port}{path}", headers):
+        while not _answers(f"http://127.0.0.1:{port}{path}"):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{module} did not start")
             time.sleep(0.02)
@@ -85,8 +85,8 @@ def server(
         process.wait(30)
 
 
-def _answers(url: str, headers: dict[str, str] | None) -> bool:
+def _answers(url: str) -> bool:
     try:
-        return httpx2.get(url, timeout=2, headers=headers).status_code == 200
+        return httpx2.get(url, timeout=2).status_code == 200
     except httpx2.TransportError:
         return False

@@ -22,6 +22,6 @@ def questions(rulebook: Rulebook, count: int, length: Callable[[str], int], seed
         words = text.split()
         while length(" ".join(words)) > TOKENS + 3:
             words.pop()
-        if TOKENS - 3 <= length(" ".join(words)):
+        if length(" ".join(words)) >= TOKENS - 3:
             found[" ".join(words)] = None
     return list(found)
