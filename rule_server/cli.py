@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rule_server import policy_cli, token_cli
-from rule_server.cli_options import ArtefactDir, AsJson, Rules, say, settings_of
+from rule_server.cli_options import ArtefactDir, AsJson, Rules, print_json, print_table, say, settings_of
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
@@ -146,6 +146,28 @@ def query(
         scores = ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules) or "none"
         threshold = service.threshold
         typer.echo(f"scores: {scores}; threshold {threshold.value:.3f} ({threshold.note})", err=True)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the table in docs/operators.md.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting with its default and its meaning.
+
+    Example: ascl-rules settings --json
+    """
+    from dataclasses import asdict
+
+    from rule_server.settings_table import markdown_table, setting_rows
+
+    if markdown:
+        typer.echo(markdown_table(), nl=False)
+    elif as_json:
+        print_json([asdict(row) for row in setting_rows()])
+    else:
+        rows = [(row.variable, row.default, row.meaning) for row in setting_rows()]
+        print_table([("variable", "default", "meaning"), *rows])
 
 
 policy_cli.register(app)

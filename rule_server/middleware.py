@@ -6,8 +6,10 @@ One class rather than a stack of them: each layer of its own would cost every co
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from rule_server.metrics import Metrics
     from rule_server.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
+DIRECT = {"/mcp", "/v1/consult"}
+"""Paths that the app behind the gate does not route."""
 PROBES = {"/healthz", "/readyz"}
 NO_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
@@ -61,15 +67,15 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
+        direct: Mapping[str, ASGIApp],
         settings: Settings,
         auth: Authenticator,
-        mcp: ASGIApp,
         metrics: Metrics,
         telemetry: Telemetry | None,
     ) -> None:
-        """`mcp` answers POST at /mcp."""
+        """`direct` answers POST at its paths; everything else is for `app`."""
         self._app = app
-        self._mcp = mcp
+        self._direct = direct
         self._settings = settings
         self._names = NameCheck(settings)
         self._auth = auth
@@ -106,6 +112,9 @@ class Gate:
             answer = refusal.answer
         except TimeoutError:
             answer = problem(503, "the answer took too long: try again", {"Retry-After": "1", **CLOSE})
+        except Exception:
+            log.exception("a request failed")
+            answer = problem(500, "the service failed: its log says why", CLOSE)
         finally:
             self._under_way -= 1
         if answer is not None and not started:
@@ -146,7 +155,8 @@ class Gate:
         try:
             if method not in NO_BODY or b"content-length" in headers or b"transfer-encoding" in headers:
                 receive = await self._whole_body(headers.get(b"content-length"), receive)
-            await (self._mcp if path == "/mcp" else self._app)(scope, receive, send)
+            app = self._direct.get(path, self._app) if method == "POST" else self._app
+            await app(scope, receive, send)
         finally:
             CALLER.reset(token)
 
@@ -217,8 +227,8 @@ class Gate:
 
 def route_of(scope: Scope) -> str:
     """The path as the code declares it; what a caller made up is `other`."""
-    if scope["path"] == "/mcp":
-        return "/mcp"
+    if scope["path"] in DIRECT:
+        return str(scope["path"])
     return getattr(scope.get("route"), "path", None) or "other"
 
 

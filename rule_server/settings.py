@@ -35,7 +35,9 @@ def packaged_rules() -> Path:
 class Settings(BaseSettings):
     """What the service is started with. An unknown or malformed value is an error, never a guess."""
 
-    model_config = SettingsConfigDict(env_prefix="ASCL_RULES_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ASCL_RULES_", extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     dir: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of the rulebook, the lowest layer first (in the environment joined by `:`, as in PATH); none:
@@ -49,7 +51,9 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More than the cores at hand makes every request slower."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(8808, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     allow_anonymous: bool = False
     """Serve addresses other than loopback without asking callers who they are; they may consult and read."""
     tokens_file: Path | None = None

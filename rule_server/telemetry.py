@@ -42,13 +42,15 @@ class Telemetry:
             if (value := headers.get(name.encode())) is not None
         }
         context = self._propagator.extract(carrier)
-        with self._tracer.start_as_current_span(method, context, SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(
+            method, context, SpanKind.SERVER, record_exception=False
+        ) as span:
             span.set_attribute("http.request.method", method)
             yield span
 
     @contextmanager
     def consultation(self) -> Iterator[Span]:
-        with self._tracer.start_as_current_span("consult") as span:
+        with self._tracer.start_as_current_span("consult", record_exception=False) as span:
             yield span
 
     def close(self) -> None:

@@ -58,9 +58,9 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     headers = {"traceparent": f"00-{trace}-{parent}-01"}
     with Quick(None, config=server_config(service)) as served:
         served.client.post("/v1/consult", json=QUESTION, headers=headers)
-        served.client.post("/v1/consult", headers={**headers, "Host": "evil.example"})
+        served.client.put("/v1/consult", headers={**headers, "Host": "evil.example"})
     spans = {span.name: span for span in exporter.get_finished_spans()}
-    request, consult, refused = spans["POST /v1/consult"], spans["consult"], spans["POST other"]
+    request, consult, refused = spans["POST /v1/consult"], spans["consult"], spans["PUT /v1/consult"]
     assert f"{request.context.trace_id:032x}" == f"{consult.context.trace_id:032x}" == trace
     assert f"{request.parent.span_id:016x}" == parent
     assert consult.parent.span_id == request.context.span_id

@@ -30,7 +30,7 @@ ROUTES = [
     ("GET", "/v1/usage", "read"),
     ("GET", "/metrics", "read"),
     ("GET", "/openapi.json", "read"),
-    ("POST", "/v1/nearest", "read"),
+    ("POST", "/v1/nearest", "consult"),
     ("POST", "/v1/admin/reload", "admin"),
     ("GET", "/nothing", "read"),
 ]
