@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -38,12 +39,29 @@ def answer() -> ConsultResponse:
     return ConsultResponse(verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book))
 
 
-def bare() -> Starlette:
+def search(vectors: int) -> Callable[[], None]:
+    """The ten nearest of so many random vectors, as a search would find them; nothing for 0."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    known = draw.standard_normal((vectors, 384), np.float32)
+    question = draw.standard_normal(384, np.float32)
+
+    def find() -> None:
+        if vectors:
+            np.argsort(known @ question)[-10:]
+
+    return find
+
+
+def bare(vectors: int) -> Starlette:
     """Reads JSON, answers JSON of the size of a consultation."""
     response = answer()
+    find = search(vectors)
 
     async def consult(request: Request) -> JSONResponse:
         json.loads(await request.body())
+        find()
         return JSONResponse(response.model_dump(mode="json"))
 
     async def ready(_: Request) -> JSONResponse:
@@ -78,8 +96,8 @@ def naive() -> Any:
     return app
 
 
-def stub() -> Any:
-    """How our own service is run, everything on, but with the bare route's constant for a search."""
+def stub(vectors: int) -> Any:
+    """How our own service is run, everything on, but with the bare route's search and answer."""
     from rule_server.app import server_config
     from rule_server.index import RuleIndex
     from rule_server.prepare import prepare
@@ -88,9 +106,11 @@ def stub() -> Any:
     from rule_server.settings import load_settings
 
     response = answer()
+    find = search(vectors)
 
     class Stub(RuleService):
         async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
+            find()
             return response
 
     settings = load_settings()
@@ -102,8 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=["bare", "naive", "stub"])
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--vectors", type=int, default=0, help="searched for every request of bare and stub")
     options = parser.parse_args()
-    made = {"bare": bare, "naive": naive, "stub": stub}[options.which]()
+    if options.which == "naive":
+        made = naive()
+    else:
+        made = {"bare": bare, "stub": stub}[options.which](options.vectors)
     if not isinstance(made, uvicorn.Config):
         made = uvicorn.Config(
             made, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False

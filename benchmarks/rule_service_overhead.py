@@ -1,6 +1,7 @@
 """What a protocol costs where the search costs nothing: processor time over that of a bare route.
 
-Both sides answer the same constant; ours with tokens, rate limit, audit log and metrics. Loads take turns.
+Both sides search the same vectors (or none) and answer the same constant; ours with tokens, rate limit, audit
+log and metrics. Loads take turns.
 
 python -m benchmarks.rule_service_overhead
 """
@@ -16,12 +17,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.guarded import guarded
+from benchmarks.guarded import Guarded, guarded
 from benchmarks.http_load import load
 from benchmarks.pinned import CALLER_CORE, Server, keep_to, server
 
 CURRENT, LEGACY = "2026-07-28", "2025-11-25"
 BARS = {"REST": 1.3, f"MCP {CURRENT}": 3.0, f"MCP {LEGACY}": 3.6}
+VECTORS = 2000
+"""Searched by both sides, as 192 rules of ten phrasings would be; without them the bars do not apply."""
 TEXT = "Someone wants to read a partner's messages without their knowledge, and asks how."
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
@@ -57,13 +60,13 @@ async def cpu_of(to: Server, path: str, body: bytes, headers: dict[str, str], co
     return (to.cpu() - before) / count
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+async def measure(options: argparse.Namespace, service: Guarded, vectors: int) -> list[dict[str, Any]]:
     """A line a side: medians of milliseconds and of the ratio to the bare route of the same round."""
-    service = guarded(folder, options.artefact)
+    size = ["--vectors", str(vectors)]
     question = json.dumps({"situation": TEXT}).encode()
     with (
-        server("benchmarks.peer_apps", ["bare"], "/readyz") as bare,
-        server("benchmarks.peer_apps", ["stub"], "/readyz", service.settings) as ours,
+        server("benchmarks.peer_apps", ["bare", *size], "/readyz") as bare,
+        server("benchmarks.peer_apps", ["stub", *size], "/readyz", service.settings) as ours,
     ):
         sides: dict[str, tuple[Server, str, bytes, dict[str, str]]] = {
             "bare Starlette route": (bare, "/v1/consult", question, {}),
@@ -79,10 +82,11 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, A
     base = found["bare Starlette route"]
     return [
         {
+            "vectors searched": vectors,
             "side": name,
             "cpu ms": round(1000 * statistics.median(values), 3),
             "ratio": round(statistics.median(a / b for a, b in zip(values, base, strict=True)), 2),
-            "bar": BARS.get(name),
+            "bar": BARS.get(name) if vectors else None,
         }
         for name, values in found.items()
     ]
@@ -98,7 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     keep_to(CALLER_CORE)
     with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(measure(options, Path(folder)))
+        service = guarded(Path(folder), options.artefact)
+        rows = [line for size in (VECTORS, 0) for line in asyncio.run(measure(options, service, size))]
     for line in rows:
         print(
             json.dumps(line) if options.json else "  ".join(f"{key} {value}" for key, value in line.items())
