@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from rule_server.page import create_page
 from rule_server.rest import add_error_answers, consult_by_rest, create_router
 from rule_server.service import RuleService
 from rule_server.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -109,6 +112,7 @@ def server_config(service: RuleService) -> uvicorn.Config:
         loop="uvloop",
         http=bounded_protocol(settings.body_timeout + 1),
         ws="none",
+        log_config=None,  # its loggers are set up with ours
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -124,6 +128,9 @@ def run(service: RuleService) -> None:
     check_exposure(service.settings)
     config = server_config(service)
     with _listen(service.settings) as listening:
+        host, port = listening.getsockname()[:2]
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("serving MCP at %s/mcp, REST at %s/v1, a page at %s/", where, where, where)
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -46,7 +46,7 @@ def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tm
         assert [rule["id"] for rule in line["rules"]] == [rule["id"] for rule in answer["rules"]]
         assert line["rules"][0]["score"] == pytest.approx(answer["rules"][0]["score"], abs=1e-4)
         assert line["length"] == len(QUESTION["situation"])
-        call = {
+        call: dict[str, Any] = {
             "jsonrpc": "2.0",
             "id": 1,
             "method": "tools/call",
@@ -55,7 +55,16 @@ def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tm
         for revision in ("2025-06-18", "2025-11-25"):
             mcp = {"mcp-protocol-version": revision, "Accept": "application/json, text/event-stream"}
             assert served.client.post("/mcp", json=call, headers=headers | mcp).status_code == 200
-        assert [(each["caller"], each["hmac"]) for each in lines(audit)] == [("ci-agent", line["hmac"])] * 3
+        current = {"mcp-protocol-version": "2026-07-28", "Mcp-Method": "tools/call"}
+        current |= {"Mcp-Name": "consult_safety_rules", "Accept": "application/json, text/event-stream"}
+        key = "io.modelcontextprotocol"
+        call["params"]["_meta"] = {
+            f"{key}/protocolVersion": "2026-07-28",
+            f"{key}/clientInfo": {"name": "x", "version": "1"},
+            f"{key}/clientCapabilities": {},
+        }
+        assert served.client.post("/mcp", json=call, headers=headers | current).status_code == 200
+        assert [(each["caller"], each["hmac"]) for each in lines(audit)] == [("ci-agent", line["hmac"])] * 4
     assert "virus" not in audit.read_text()
     assert token not in audit.read_text()
     assert audit.stat().st_mode & 0o777 == 0o600
