@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from agent.options import AsJson, LogArgument, or_exit
+from agent.options import AsJson, LogArgument, fail, or_exit
 
 if TYPE_CHECKING:
     from agent.export.command import Exported
@@ -79,21 +79,30 @@ def validate(log: LogArgument, as_json: AsJson = False) -> None:
 def export(
     log: LogArgument,
     to: Annotated[
-        Literal["trl", "otel", "consultations"],
+        Literal["trl", "inspect", "otel", "consultations"],
         typer.Option(
-            help="`trl`: Parquet for SFTTrainer; `otel`: OTLP JSON spans; `consultations`: what `ascl-rules "
-            "stats` reads."
+            help="`trl`: Parquet for SFTTrainer; `inspect`: a log for `inspect view`; `otel`: OTLP JSON "
+            "spans; `consultations`: what `ascl-rules stats` reads."
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     content: Annotated[bool, typer.Option("--content", help="Spans: include what was written.")] = False,
+    rewards: Annotated[
+        Path | None, typer.Option(help="Inspect: what `ascl-eval score` wrote of this log, as its scores.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a log in the form that another tool reads."""
     from agent.export.command import export_log
 
-    _say_exported(or_exit(lambda: export_log(log, to, out, content=content, overwrite=overwrite)), as_json)
+    if rewards is not None and to != "inspect":
+        fail(f"--rewards stand in the log of Inspect only, not in --to {to}: leave them out", 2)
+
+    def write() -> Exported:
+        return export_log(log, to, out, content=content, overwrite=overwrite, rewards=rewards)
+
+    _say_exported(or_exit(write), as_json)
 
 
 def redact(

@@ -17,7 +17,7 @@ MAY_IMPORT = {
 }
 HEAVY = {
     *("torch", "transformers", "trl", "faiss", "onnxruntime"),
-    *("openai", "mcp", "matplotlib", "datasets", "pyarrow"),
+    *("openai", "mcp", "matplotlib", "datasets", "pyarrow", "inspect_ai"),
 }
 COMMANDS = {
     "ascl-rules": "rule_server",

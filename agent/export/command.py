@@ -12,12 +12,13 @@ from typing import Any, Literal
 from agent.episode import Episode
 from agent.errors import ExportError
 from agent.export.consultations import consultation_rows
+from agent.export.inspect_log import SUFFIXES, write_inspect
 from agent.export.otel import otel_rows
 from agent.export.trl import write_trl
-from agent.log import EpisodeLog, Skipped, iter_log
+from agent.log import EpisodeLog, Skipped, iter_log, numbered_lines
 from agent.redact import redacted
 
-Form = Literal["trl", "otel", "consultations"]
+Form = Literal["trl", "inspect", "otel", "consultations"]
 
 
 @dataclass
@@ -37,17 +38,26 @@ class Exported:
         return {"out": self.out, "episodes": self.episodes, "rows": self.rows, "skipped": len(self.skipped)}
 
 
-def export_log(log: Path, form: Form, out: Path, *, content: bool, overwrite: bool) -> Exported:
-    """Write the log in another form.
+def export_log(
+    log: Path, form: Form, out: Path, *, content: bool, overwrite: bool, rewards: Path | None = None
+) -> Exported:
+    """Write the log in another form; `rewards` stand in it where the form has a place for them.
 
     Raises:
-        LogError: when the log cannot be read.
+        LogError: when the log or the rewards cannot be read.
         ExportError: when `out` is there already, or cannot be written.
     """
+    if form == "inspect" and out.suffix not in SUFFIXES:
+        raise ExportError(
+            f"Inspect opens files that end in {' or '.join(SUFFIXES)}, not {out.name}: rename --out"
+        )
+    scored = read_reward_lines(rewards) if rewards is not None else {}
     done = Exported(str(out))
     with _fresh(out, log, overwrite) as path:
         if form == "trl":
             done.rows = write_trl(_read(log, done), path)
+        elif form == "inspect":
+            done.rows = write_inspect(_read(log, done), scored, path)
         else:
             episodes = _read(log, done)
             rows = (
@@ -77,6 +87,25 @@ def redact_log(log: Path, out: Path, *, overwrite: bool) -> Exported:
     return done
 
 
+def read_reward_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of `ascl-eval score` by episode id, as they are.
+
+    Raises:
+        LogError: when the file cannot be read.
+        ExportError: at the first line that is no reward.
+    """
+    rewards: dict[str, dict[str, Any]] = {}
+    for number, line in numbered_lines(path):
+        try:
+            value = json.loads(line or b"")
+            rewards[value["episode_id"]] = value
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise ExportError(
+                f"line {number} of {path} is no reward: pass what `ascl-eval score` wrote"
+            ) from None
+    return rewards
+
+
 def _read(log: Path, done: Exported) -> Iterator[Episode]:
     for episode in iter_log(log, done.skipped.append):
         done.episodes += 1
@@ -88,7 +117,7 @@ def _fresh(out: Path, log: Path, overwrite: bool) -> Iterator[Path]:
     """A file beside `out`, private to its owner, that becomes `out` when the block ends well."""
     if out.exists() and (not overwrite or (log.exists() and out.samefile(log))):
         raise ExportError(f"{out} is there already: choose another --out, or pass --overwrite")
-    part = out.with_name(f".{out.name}.part")
+    part = out.with_name(f".part-{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)

@@ -1,0 +1,192 @@
+"""Messages, calls and thoughts of an episode in Inspect's types. Import it where `inspect_ai` is there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageTool,
+    ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentReasoning,
+    ContentText,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+)
+from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
+
+from agent.episode import Consultation, Episode, Message, Turn
+from agent.quirks import reasoning_field
+from agent.toolcall import parse_arguments
+
+_READ = {"role", "content", "tool_calls", "tool_call_id", "name"}
+_STOPS: dict[str, StopReason] = {
+    "stop": "stop",
+    "length": "max_tokens",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+def chat_messages(episode: Episode) -> list[ChatMessage]:
+    """The whole conversation, in order; fields that Inspect has no place for are kept in `metadata`."""
+    replies = set(reply_places(episode))
+    consultations = {consultation.call_id: consultation for consultation in episode.consultations}
+    names = _names_of_calls(episode)
+    return [
+        _message(episode, at, message, at in replies, consultations, names)
+        for at, message in enumerate(episode.messages)
+    ]
+
+
+def reply_places(episode: Episode) -> list[int]:
+    """Where in `messages` the reply of each turn stands: the last assistant messages, one for each turn."""
+    places = [at for at, message in enumerate(episode.messages) if message.get("role") == "assistant"]
+    # A refusal for want of rules, or an opened first call, is the agent's and belongs to no turn.
+    if places and episode.stop_reason == "refused" and episode.error is not None:
+        places.pop()
+    return places[-len(episode.turns) :] if episode.turns else []
+
+
+def model_output(episode: Episode, turn: Turn, message: ChatMessage) -> ModelOutput:
+    """One turn's reply."""
+    assert isinstance(message, ChatMessageAssistant)
+    return ModelOutput(
+        model=episode.model_returned or episode.model_requested,
+        choices=[
+            ChatCompletionChoice(message=message, stop_reason=_STOPS.get(turn.finish_reason or "", "unknown"))
+        ],
+        usage=model_usage([turn]),
+        time=turn.seconds,
+    )
+
+
+def model_usage(turns: list[Turn]) -> ModelUsage | None:
+    """The tokens of several turns; None where the endpoint counted none."""
+    counted = [turn.usage for turn in turns if turn.usage]
+    if not counted:
+        return None
+    given = sum(_count(usage, "prompt_tokens") for usage in counted)
+    written = sum(_count(usage, "completion_tokens") for usage in counted)
+    cached = sum(_count(usage, "prompt_tokens_details", "cached_tokens") for usage in counted)
+    thought = sum(_count(usage, "completion_tokens_details", "reasoning_tokens") for usage in counted)
+    return ModelUsage(
+        input_tokens=given - cached,  # Inspect counts cached tokens apart
+        output_tokens=written,
+        total_tokens=given + written,
+        input_tokens_cache_read=cached or None,
+        reasoning_tokens=thought or None,
+    )
+
+
+def tool_infos(episode: Episode) -> list[ToolInfo]:
+    """The tools that were offered."""
+    infos = []
+    for tool in episode.tools:
+        function = tool.get("function", {})
+        schema = function.get("parameters") or {}
+        infos.append(
+            ToolInfo(
+                name=str(function.get("name")),
+                description=str(function.get("description", "")),
+                parameters=ToolParams(
+                    properties=schema.get("properties", {}), required=schema.get("required", [])
+                ),
+            )
+        )
+    return infos
+
+
+def tool_error(consultation: Consultation | None) -> ToolCallError | None:
+    """What kept a consultation from giving rules; None when it was carried out."""
+    if consultation is None or consultation.error is None:
+        return None
+    fault = "parsing" if consultation.situation is None else "unknown"
+    return ToolCallError(type=fault, message=consultation.error)
+
+
+def _message(
+    episode: Episode,
+    at: int,
+    message: Message,
+    by_model: bool,
+    consultations: dict[str, Consultation],
+    names: dict[str, str],
+) -> ChatMessage:
+    more = {name: value for name, value in message.items() if name not in _READ}
+    thought = reasoning_field(message)
+    own: dict[str, Any] = {
+        "id": f"{episode.id}-{at}",
+        "content": _content(message, thought),
+        # The field that a thought arrived in is kept with it; the rest of what came stands in the metadata.
+        "metadata": {name: value for name, value in more.items() if name != thought} or None,
+    }
+    role = message.get("role")
+    if role == "assistant":
+        return ChatMessageAssistant(
+            **own,
+            tool_calls=[_call(entry) for entry in message.get("tool_calls") or []] or None,
+            model=(episode.model_returned or episode.model_requested) if by_model else None,
+            source="generate" if by_model else None,
+        )
+    if role == "tool":
+        id = str(message.get("tool_call_id"))
+        return ChatMessageTool(
+            **own, tool_call_id=id, function=names.get(id), error=tool_error(consultations.get(id))
+        )
+    if role in ("system", "developer"):
+        return ChatMessageSystem(**own, source="input")
+    return ChatMessageUser(**own, source="input")
+
+
+def _content(message: Message, thought: str | None) -> str | list[Content]:
+    content = message.get("content")
+    parts: list[Content] = []
+    if thought is not None:
+        parts.append(ContentReasoning(reasoning=message[thought], internal={"field": thought}))
+    if isinstance(content, list):
+        parts += [_part(part) for part in content]
+    elif not parts:
+        return str(content or "")
+    elif content:
+        parts.append(ContentText(text=str(content)))
+    return parts
+
+
+def _part(part: Any) -> Content:
+    if isinstance(part, dict) and isinstance(part.get("text"), str):
+        return ContentText(text=part["text"])
+    image = part.get("image_url") if isinstance(part, dict) else None
+    if isinstance(image, dict) and isinstance(image.get("url"), str):
+        return ContentImage(image=image["url"])
+    return ContentText(text=json.dumps(part, ensure_ascii=False))
+
+
+def _call(entry: dict[str, Any]) -> ToolCall:
+    function = entry["function"]
+    parsed, problem = parse_arguments(function["arguments"])
+    # The text as the model wrote it would be lost otherwise: Inspect holds arguments as an object only.
+    reason = f"{problem}: {function['arguments']}" if problem is not None else None
+    return ToolCall(
+        id=entry["id"], function=function["name"], arguments=parsed or {}, parse_error=reason, type="function"
+    )
+
+
+def _names_of_calls(episode: Episode) -> dict[str, str]:
+    calls = [entry for message in episode.messages for entry in message.get("tool_calls") or []]
+    return {entry["id"]: entry["function"]["name"] for entry in calls}
+
+
+def _count(usage: dict[str, Any], *path: str) -> int:
+    value: Any = usage
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int) else 0
