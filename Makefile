@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow clients fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills clients conformance container-check fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,8 +44,17 @@ unit: install
 test-slow: install  ## the tests that need the local language model (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
+kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
+	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
+
+clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
+
+conformance: install  ## the official MCP conformance suite (from npm) against the rule service
+	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
+
+container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
+	nice -n 10 $(PYTHON) deploy/container_check.py
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)

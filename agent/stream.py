@@ -10,6 +10,18 @@ from agent.quirks import reasoning_text
 DeltaListener = Callable[[Literal["reasoning", "content"], str], None]
 
 
+class BrokenStream(Exception):
+    """A stream ended before its reply did."""
+
+
+class FailedReply(Exception):
+    """The endpoint says in the reply itself that it failed: a short word, and a sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class StreamedReply:
     """Collects chunks; tells the listener of every piece of text as it comes."""
 
@@ -27,8 +39,9 @@ class StreamedReply:
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
 
-    def add(self, chunk: dict[str, Any]) -> None:
-        """Take in one chunk of the stream."""
+    def add(self, chunk: Any) -> None:
+        """Take in one chunk of the stream, a dict or one of the SDK's."""
+        chunk = chunk if isinstance(chunk, dict) else chunk.to_dict(warnings=False)
         self._data.update(
             {key: value for key, value in chunk.items() if key != "choices" and value is not None}
         )

@@ -95,6 +95,18 @@ def _conversation(completion: Any) -> list[dict[str, Any]]:
     return completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
 
 
+class EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """TRL's sampler, whose order in an epoch depends on the seed and the epoch alone.
+
+    TRL's draws one order after the other from one generator, so that a run resumed in its second epoch would
+    see the first one's order again.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + epoch)
+
+
 class LoggedIFPOTrainer(IFPOTrainer):
     """Replays logged episodes: their tokens, loss masks, behaviour log-probabilities and advantages.
 
@@ -113,7 +125,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         # Every row stands for itself: its group took part when the advantages were computed.
-        return RepeatSampler(
+        return EpochSampler(
             data_source=dataset if dataset is not None else self.train_dataset,
             mini_repeat_count=1,
             batch_size=self.args.generation_batch_size,

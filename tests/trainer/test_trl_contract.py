@@ -17,7 +17,7 @@ from trl.trainer.utils import RepeatSampler
 from tests.fakes import logged_rows
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.config import IFPOConfig
-from trainer.grpo import IFPOTrainer
+from trainer.grpo import EpochSampler, IFPOTrainer
 from trainer.ifpo import ifpo_advantages
 
 CALL = '<tool_call>\n{"name": "consult_safety_rules", "arguments": {}}\n</tool_call>'
@@ -141,6 +141,21 @@ def test_every_loss_type_of_trl_takes_a_step_on_a_log(
 def test_the_sampler_repeats_as_we_use_it() -> None:
     rows = RepeatSampler(list("abcd"), mini_repeat_count=1, batch_size=2, repeat_count=2, shuffle=False)
     assert list(rows) == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def test_the_order_of_an_epoch_does_not_depend_on_those_before() -> None:
+    def sampler() -> EpochSampler:
+        return EpochSampler(list(range(32)), mini_repeat_count=1, batch_size=4, repeat_count=1, seed=5)
+
+    orders = []
+    walked = sampler()
+    for epoch in range(3):
+        walked.set_epoch(epoch)
+        orders.append(list(walked))
+    resumed = sampler()
+    resumed.set_epoch(2)
+    assert list(resumed) == orders[2]
+    assert len({tuple(order) for order in orders}) == 3
 
 
 @pytest.fixture(scope="module")
