@@ -174,7 +174,7 @@ def _trainer(
         train_dataset=_dataset(batches),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[_reporter(say), drift],
+        callbacks=[drift, _reporter(say)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     text_only = sum(row["logprobs"] is None for row in rows)
