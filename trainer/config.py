@@ -128,9 +128,20 @@ def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArg
     Raises:
         ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
     """
+    arguments, settings = parse_run(config, options, LoggedArguments, LoggedConfig)
+    _check(arguments, settings)
+    return arguments, settings
+
+
+def parse_run(config: Path | None, options: Sequence[str], *kinds: type) -> tuple[Any, Any]:
+    """One value of each kind, from a YAML file that is overridden by `--key value` options.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
+    """
     import yaml
 
-    parser = _Parser((LoggedArguments, LoggedConfig))
+    parser = _Parser(kinds)
     known = {action.dest for action in parser._actions}
     try:
         given = ["--config", str(config)] if config else []
@@ -144,7 +155,6 @@ def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArg
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(_said(str(error), config, known)) from None
-    _check(arguments, settings)
     return arguments, settings
 
 

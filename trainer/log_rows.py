@@ -23,7 +23,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1)]
 Mode = Literal["consult", "direct"]
 
 
-class Turn(msgspec.Struct):
+class Turn(msgspec.Struct, gc=False):
     """What training needs of a turn."""
 
     finish_reason: str | None = None
@@ -32,13 +32,13 @@ class Turn(msgspec.Struct):
     logprobs: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Consulted(msgspec.Struct):
+class Consulted(msgspec.Struct, gc=False):
     """What training needs of a consultation."""
 
     error: str | None = None
 
 
-class LoggedEpisode(msgspec.Struct):
+class LoggedEpisode(msgspec.Struct, gc=False):
     """The fields of `agent.Episode` that groups are made of; a line without one of them is no episode."""
 
     id: Name
@@ -81,7 +81,7 @@ class LoggedEpisode(msgspec.Struct):
         )
 
 
-class LoggedReward(msgspec.Struct):
+class LoggedReward(msgspec.Struct, gc=False):
     """The fields of `evaluation.rewards.Reward` that groups are made of."""
 
     episode_id: Name

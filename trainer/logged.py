@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KEPT_FIGURES = (
     *("loss", "reward", "entropy", "logged/kl", "logged/mean_ratio", "logged/largest_ratio"),
     *("logged/dropped", "clip_ratio/region_mean", "kl"),
+    "completions/mean_length",
 )
 
 Progress = Callable[[str], None]
@@ -69,6 +70,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         "policy_versions": sorted(set(columns["policy_version"])),
         "episodes": len(rows),
         "left_out": dict(sorted(left_out.items())),
+        "sources": about["sources"],
     }
     plan = {"groups_sha256": data["groups_sha256"], **asdict(arguments), **_training(config)}
     checkpoint = _checkpoint(out, plan, arguments.resume, first, config)
@@ -92,7 +94,6 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         **known,
         "stopped": drift.stopped or (floor.stopped if floor else None),
         "floor": floor.readings if floor else [],
-        "versions": adapter.versions(),
         "steps": [
             {"step": entry["step"], **{name: entry[name] for name in KEPT_FIGURES if name in entry}}
             for entry in trainer.state.log_history

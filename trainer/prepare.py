@@ -9,6 +9,7 @@ its episodes lie. What cannot be used is left out and counted by its cause.
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -182,57 +183,55 @@ def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: 
         return "not scored"
     if reward.total is None:
         return f"no reward ({reward.excluded or 'null'})"
-    if not np.isfinite(reward.total):
+    if not math.isfinite(reward.total):
         return "a reward that is no finite number"
     return None
 
 
 class _Batch:
-    """Rows gathered by column, until they are enough to write."""
+    """Rows gathered until they are enough to write."""
 
     def __init__(self, form: pyarrow.Schema) -> None:
         self._form = form
-        self._clear()
-
-    def _clear(self) -> None:
-        self._columns: list[list[Any]] = [[] for _ in self._form]
+        self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
 
     def add(self, episode: LoggedEpisode, reward: float) -> None:
         temperature = episode.sampling_sent.get("temperature")
-        messages = str(episode.messages, "utf-8")
-        values = (
-            episode.id,
-            episode.group_id,
-            episode.prompt_id,
-            episode.kind,
-            episode.mode,
-            episode.mode_forced,
-            reward,
-            episode.policy_version,
-            temperature if isinstance(temperature, int | float) else None,
-            len(episode.consultations),
-            sum(each.error is not None for each in episode.consultations),
-            messages,
-            str(episode.tools, "utf-8"),
-            msgspec.json.encode(episode.turns),
+        messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
+        asked = episode.consultations
+        self._rows.append(
+            (
+                episode.id,
+                episode.group_id,
+                episode.prompt_id,
+                episode.kind,
+                episode.mode,
+                episode.mode_forced,
+                reward,
+                episode.policy_version,
+                temperature if isinstance(temperature, int | float) else None,
+                len(asked),
+                sum([each.error is not None for each in asked]) if asked else 0,
+                messages,
+                str(episode.tools, "utf-8"),
+                turns,
+            )
         )
-        for column, value in zip(self._columns, values, strict=True):
-            column.append(value)
-        self._bytes += len(messages) + len(values[-1])
+        self._bytes += len(messages) + len(turns)
 
     @property
     def full(self) -> bool:
-        return len(self._columns[0]) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
+        return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
 
     def take(self) -> pyarrow.RecordBatch:
         import pyarrow
 
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._form)
         arrays = [
-            pyarrow.array(column, type=each.type)
-            for column, each in zip(self._columns, self._form, strict=True)
+            pyarrow.array(column, type=each.type) for column, each in zip(columns, self._form, strict=True)
         ]
-        self._clear()
+        self._rows, self._bytes = [], 0
         return pyarrow.record_batch(arrays, schema=self._form)
 
 

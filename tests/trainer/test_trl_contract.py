@@ -37,6 +37,10 @@ SCRIPT = [
         ("_get_train_sampler", ["self", "dataset"]),
         ("_compute_loss", ["self", "model", "inputs"]),
         (
+            "_generate_single_turn",
+            ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+        ),
+        (
             "_get_per_token_logps_and_entropies",
             [
                 *("self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
