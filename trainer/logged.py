@@ -61,7 +61,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     config.temperature = _one_temperature(columns["temperature"])
     left_out: Counter[str] = Counter()
     tokenizer = load_tokenizer(arguments.model)
-    earned = credit(columns, about["settings"], arguments)
+    earned = credit(columns, about["settings"], arguments, config)
     rows = learnable_rows(tokenizer, columns, earned, arguments, left_out)
     if not rows:
         raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")

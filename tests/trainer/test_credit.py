@@ -18,7 +18,7 @@ from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
-from trainer.credit import credit, ratios, smoothed_rates, token_advantages
+from trainer.credit import Credit, credit, ratios, smoothed_rates, token_advantages
 from trainer.decision import consult_probabilities, opening
 from trainer.ifpo import ifpo_advantages
 
@@ -37,6 +37,11 @@ def asked(**settings: Any) -> Any:
     return SimpleNamespace(**(standard | settings))
 
 
+def credited(columns: dict[str, list[Any]], **settings: Any) -> Credit:
+    given = asked(**settings)
+    return credit(columns, PREPARED, given, given)
+
+
 def test_each_method_is_a_reward_and_a_weighting() -> None:
     rewards, modes, groups = (np.array(COLUMNS[name]) for name in ("reward", "mode", "group_id"))
     expected = {
@@ -47,14 +52,14 @@ def test_each_method_is_a_reward_and_a_weighting() -> None:
         ),
     }
     for method, advantages in expected.items():
-        made = credit(COLUMNS, PREPARED, asked(method=method, cost=0.25))
+        made = credited(COLUMNS, method=method, cost=0.25)
         np.testing.assert_array_equal(made.decision, advantages)
         np.testing.assert_array_equal(made.rest, advantages)
 
 
 def test_frequencies_can_be_counted_over_the_whole_file() -> None:
-    made = credit(COLUMNS, PREPARED, asked(frequency="batch"))
-    plain = credit(COLUMNS, PREPARED, asked())
+    made = credited(COLUMNS, frequency="batch")
+    plain = credited(COLUMNS)
     assert not np.allclose(made.decision, plain.decision)
 
 
@@ -62,14 +67,14 @@ def test_an_episode_whose_reward_is_no_number_has_no_advantage_and_changes_no_ot
     more = {name: [*values, values[0]] for name, values in COLUMNS.items()} | {
         "reward": [*COLUMNS["reward"], math.nan]
     }
-    made = credit(more, PREPARED, asked())
-    np.testing.assert_array_equal(made.decision[:-1], credit(COLUMNS, PREPARED, asked()).decision)
+    made = credited(more)
+    np.testing.assert_array_equal(made.decision[:-1], credited(COLUMNS).decision)
     assert math.isnan(made.decision[-1])
     assert made.nothing[-1]
 
 
 def test_split_credit_gives_the_decision_its_modes_worth_and_the_rest_what_was_made_of_it() -> None:
-    made = credit(COLUMNS, PREPARED, asked(credit="split"))
+    made = credited(COLUMNS, credit="split")
     consulting, direct = made.decision[:3], made.decision[3]
     assert consulting.tolist() == [consulting[0]] * 3  # one worth for a mode
     assert consulting[0] < 0 < direct
