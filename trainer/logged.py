@@ -62,7 +62,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     config.temperature = _one_temperature(columns["temperature"])
     left_out: Counter[str] = Counter()
     tokenizer = load_tokenizer(arguments.model)
-    earned = credit(columns, about["settings"], arguments)
+    earned = credit(columns, about["settings"], arguments, config)
     rows = learnable_rows(tokenizer, columns, earned, arguments, left_out)
     if not rows:
         raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")
@@ -176,7 +176,7 @@ def _trainer(
         train_dataset=_dataset(batches),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[_reporter(say), drift],
+        callbacks=[drift, _reporter(say)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     text_only = sum(row["logprobs"] is None for row in rows)
