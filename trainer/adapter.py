@@ -44,6 +44,7 @@ def save(out: Path, model: Any, tokenizer: Any) -> None:
     """
     with whole(out / "adapter") as folder:
         model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)  # so that the adapter can be served as it is
     with whole(out / "merged") as folder:
         model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

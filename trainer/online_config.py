@@ -34,7 +34,7 @@ class OnlineArguments:
     rules_concurrency: int = field(default=64, metadata={"help": "Most consultations in flight."})
     method: Literal["ifpo", "grpo", "grpo+cost"] = field(
         default="ifpo",
-        metadata={"help": "`grpo` is `alpha: 0`; `grpo+cost` puts the price `cost` on consulting."},
+        metadata={"help": "`grpo` is `alpha: 0`; `grpo+cost` prices consulting at `cost`."},
     )
     outcome_weight: float = field(default=1.0, metadata={"help": "What the outcome counts in the reward."})
     format_penalty: float = field(

@@ -33,6 +33,7 @@ def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)
     with adapter.whole(out / "adapter") as folder:
         unwrapped.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="cpu")
     with adapter.whole(out / "merged") as folder:
         PeftModel.from_pretrained(base, out / "adapter").merge_and_unload().save_pretrained(folder)

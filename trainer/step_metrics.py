@@ -25,7 +25,8 @@ def batch_metrics(
     Returns:
         `ifpo/consult_rate` and `ifpo/consult_rate/KIND`, `ifpo/reward/KIND`, `ifpo/reward/MODE`,
         `ifpo/one_mode_groups` and `ifpo/equal_reward_groups` (shares), `ifpo/largest_weight`,
-        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`) and `ifpo/unscored` (share without a reward).
+        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`), and
+        `ifpo/unscored` (share without a reward).
     """
     kind = np.array([str(each) for each in kinds])
     mode, reward = np.asarray(consulted, dtype=bool), np.asarray(rewards, dtype=float)

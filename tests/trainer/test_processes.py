@@ -13,14 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.tiny_qwen3 import save_tiny_qwen3
+from trainer.served import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSAL = "I can't help with that."
@@ -91,15 +94,15 @@ def test_fresh_episodes_are_sampled_by_two_processes(rules: ScriptedRules, tmp_p
 def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
-    """`transformers serve` on a tiny model; `kill -9` on all of it at five random moments."""
+    """Real sampling and training with scripted words; `kill -9` on all of it at five random moments."""
     model = save_tiny_llama(tmp_path / "model")
     settings: dict[str, Any] = {
         "model": str(model),
         "rounds": 2,
         "rules": rules.url,
-        "serve": "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu --dtype float32",
+        "serve": f"{sys.executable} -m tests.fakes.serve_scripted {{model}} {{port}}",
         "sampling": {
-            "prompts": "builtin:held_out", "samples": 2, "max_tokens": 4, "concurrency": 4, "seed": None
+            "prompts": "builtin:held_out", "samples": 2, "concurrency": 4, "seed": 0
         },
         "floor": None,
         "train": {"learning_rate": 0.001, "max_length": 4000, "save_strategy": "steps", "save_steps": 2},
@@ -113,7 +116,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
         started = subprocess.Popen(
             command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        time.sleep(chance.uniform(5, 40))
+        time.sleep(chance.uniform(4, 25))
         os.killpg(started.pid, signal.SIGKILL)
         started.wait(30)
     train("loop", "--config", config, "--out", out)
@@ -124,3 +127,25 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
         assert len(samples) == len(set(samples)) == 2 * len(prompts.splitlines())
         assert (out / "rounds" / number / "trained" / "run.json").is_file()
     assert json.loads((out / "loop.json").read_text(encoding="utf-8"))["ended"] == "rounds"
+
+
+def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Path) -> None:
+    model = save_tiny_llama(tmp_path / "model")
+    episodes = [build("a", answer=REFUSAL, sample=0, consult=True), build("a", sample=1)]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
+    train("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    train("logged", "--model", model, "--groups", tmp_path / "groups.parquet", "--out", tmp_path / "out")
+    folder = tmp_path / "out" / "merged"
+    assert AutoTokenizer.from_pretrained(folder).response_template
+    command = "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu --dtype float32"
+    with serving(command, str(folder), tmp_path / "server.log") as url:
+        asked = {
+            "model": str(folder),
+            "messages": [{"role": "user", "content": "Hello"}],
+            "tools": [{"type": "function", "function": {"name": "consult_safety_rules", "parameters": {}}}],
+            "max_tokens": 4,
+        }
+        answer = httpx2.post(f"{url}/chat/completions", json=asked, timeout=120)
+    assert answer.status_code == 200, answer.text
+    assert "choices" in answer.text
