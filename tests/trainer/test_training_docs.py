@@ -87,7 +87,7 @@ def test_every_command_flag_and_recipe_of_the_guide_exists() -> None:
             assert verb in group.commands, f"{name} {verb}"  # type: ignore[attr-defined]
             helps += CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
     flags = set(re.findall(r"(--[a-z][a-z-]+)", helps))
-    foreign = {"--port", "--device", "--continuous-batching", "--judgements", "--temperature", "--enable-lora"}
+    foreign = {"--port", "--device", "--continuous-batching", "--judgements", "--enable-lora"}
     assert set(re.findall(r"(--[a-z][a-z-]+)(?![a-z_-])", GUIDE)) - foreign <= flags
     for recipe in re.findall(r"trainer/recipes/[a-z0-9-]+\.yaml", GUIDE):
         assert (ROOT / recipe).is_file(), recipe
