@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,9 @@ test-slow: install  ## the tests that need the local language model (several min
 
 kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
 	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
+
+train-kills: install  ## ten kill -9 at random steps of training: the weights must be those of an unbroken run (minutes)
+	$(BIN)/python -m pytest tests/trainer/test_interrupted.py -m slow --timeout 1800
 
 clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
