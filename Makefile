@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills train-kills clients fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills train-kills clients conformance container-check fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -50,8 +50,14 @@ kills: install  ## a hundred kill -9 during a run, and what the log and the jour
 train-kills: install  ## ten kill -9 at random steps of training: the weights must be those of an unbroken run (minutes)
 	$(BIN)/python -m pytest tests/trainer/test_interrupted.py -m slow --timeout 1800
 
-clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
+clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
+
+conformance: install  ## the official MCP conformance suite (from npm) against the rule service
+	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
+
+container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
+	nice -n 10 $(PYTHON) deploy/container_check.py
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)

@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -250,6 +250,16 @@ def gateway(
     keepalive: Annotated[
         float, typer.Option(min=0.1, help="Longest silence towards a streaming caller, seconds.")
     ] = 10,
+    coalesce: Annotated[
+        Literal["marked", "equal", "off"],
+        typer.Option(
+            help="Which requests go on from an earlier try that failed: those that say they are sent again, "
+            "any equal one, none."
+        ),
+    ] = "marked",
+    coalesce_window: Annotated[
+        float, typer.Option(min=0, help="How long what a failed try found out is kept, seconds.")
+    ] = 120,
     body_limit: Annotated[int, typer.Option(min=1024, help="Largest request, bytes.")] = 32 * 1024 * 1024,
     log: Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")] = None,
 ) -> None:
@@ -271,6 +281,8 @@ def gateway(
             body_limit=body_limit,
             timeout=timeout,
             keepalive=keepalive,
+            coalesce=coalesce,
+            coalesce_window=coalesce_window,
             allow_remote=allow_remote,
         )
         client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))

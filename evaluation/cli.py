@@ -21,7 +21,12 @@ app.command(
 )(edit_cli.edit_rule)
 
 PromptSpec = Annotated[
-    str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.", show_default=True)
+    str,
+    typer.Option(
+        help="JSON Lines of prompts, builtin:held_out, builtin:train, or a data set: "
+        "hub:OWNER/NAME?kind=harmful.",
+        show_default=True,
+    ),
 ]
 
 

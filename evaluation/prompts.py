@@ -1,4 +1,4 @@
-"""Prompts to evaluate on: JSON Lines by path, or the two small sets that come with the package.
+"""Prompts to evaluate on: JSON Lines by path, a data set of the hub, or the sets that come with the package.
 
 `builtin:train` is for sampling and learning, `builtin:held_out` for figures; no prompt is in both.
 """
@@ -37,12 +37,16 @@ def builtin_names() -> list[str]:
 
 
 def prompt_file(spec: str | Path) -> Path:
-    """The file that a path or `builtin:NAME` stands for.
+    """The file that a path, `builtin:NAME` or `hub:...` (see `evaluation.hub_prompts`) stands for.
 
     Raises:
-        PromptError: for an unknown built-in name, or a path that is not a file.
+        PromptError: for an unknown built-in name, a data set that cannot be used, or a path that is no file.
     """
     text = str(spec)
+    if text.startswith("hub:"):
+        from evaluation.hub_prompts import hub_file
+
+        return hub_file(text)
     if text.startswith("builtin:"):
         name = text.removeprefix("builtin:")
         if name not in builtin_names():
@@ -52,7 +56,8 @@ def prompt_file(spec: str | Path) -> Path:
     path = Path(text)
     if not path.is_file():
         raise PromptError(
-            f"there is no file of prompts at '{text}': give a JSON Lines file or builtin:held_out"
+            f"there is no file of prompts at '{text}': give a JSON Lines file, builtin:held_out or "
+            "hub:OWNER/NAME?..."
         )
     return path
 

@@ -173,6 +173,8 @@ def logged(
         from trainer.logged import run_logged
 
         run = run_logged(arguments, settings)
+    if settings.process_index:
+        return  # of several processes, the first tells
     if as_json:
         typer.echo(json.dumps(run))
         return

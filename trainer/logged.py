@@ -101,8 +101,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
+    adapter.save_trained(out, trainer, tokenizer)
     if first:
-        adapter.save(out, trainer.model, tokenizer)
         adapter.save_record(out, run)
     trainer.accelerator.wait_for_everyone()
     return run

@@ -90,8 +90,8 @@ def _run(
         "steps": _steps(trainer.state.log_history),
         "seconds": round(time.perf_counter() - started, 1),
     }
+    adapter.save_trained(out, trainer, tokenizer)
     if first:
-        adapter.save(out, trainer.model, tokenizer)
         adapter.save_record(out, run)
     trainer.accelerator.wait_for_everyone()
     return run

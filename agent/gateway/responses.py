@@ -49,6 +49,7 @@ class HalfReplies:
     """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
 
     _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _after: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
     _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     def keep(self, caller: str, response_id: Any, theirs: list[Item], ours: list[Item]) -> None:
@@ -58,6 +59,13 @@ class HalfReplies:
                 self._kept[f"{caller} {id}"] = ours
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
+
+    def keep_after(self, caller: str, item_id: Any, ours: list[Item]) -> None:
+        """Keep our items of a hidden turn under the id of the last of its items that the caller was shown."""
+        if isinstance(item_id, str):
+            self._after[f"{caller} {item_id}"] = ours
+        while len(self._after) > _MOST:
+            self._after.popitem(last=False)
 
     def rename(self, caller: str, shown: Any, real: Any) -> None:
         """Note that the caller knows a reply under another id than the upstream."""
@@ -86,6 +94,9 @@ class HalfReplies:
                     whole += ours
                     done.append(id(ours))
             whole.append(item)
+            if isinstance(item, dict) and (ours := self._after.get(f"{caller} {item.get('id')}")) is not None:
+                whole += ours
+                done.append(id(ours))
         return whole, len(done)
 
 
@@ -94,14 +105,22 @@ class ResponsesExchange(Exchange):
 
     api = "responses"
     halves: HalfReplies
+    items: list[Any]
+
+    @property
+    def conversation(self) -> list[Any]:
+        """What the next request to the model holds."""
+        return self.items
+
+    @conversation.setter
+    def conversation(self, given: list[Any]) -> None:
+        self.items = given
 
     def begin(self, halves: HalfReplies) -> None:
         """Take in the caller's items."""
         self.halves = halves
         given = self.asked.body.get("input")
-        self.items: list[Any] = (
-            [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
-        )
+        self.items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
         named = self.asked.body.get("previous_response_id")
         previous = halves.real(self.asked.caller, named)
         self._renamed = previous != named
@@ -112,6 +131,8 @@ class ResponsesExchange(Exchange):
             self.counters.restored += restored
         self.last: list[Item] = []
         """The output of the reply that was shown, our calls and their answers included."""
+        self.hidden: list[Item] = []
+        """Our calls and their answers in the last hidden turn."""
 
     def next_body(self) -> bytes:
         """The body of the next request to the upstream; begins a turn."""
@@ -143,6 +164,12 @@ class ResponsesExchange(Exchange):
         Raises:
             RulesError: when the rules cannot be consulted and the model is not to answer without them.
         """
+        output = response.get("output") or []
+        if self.offering and any(self.is_ours(item) for item in output):
+            return await self.carried_out(self._take_reply(response))
+        return await self._take_reply(response)
+
+    async def _take_reply(self, response: dict[str, Any]) -> list[Item] | None:
         index = len(self.turns)
         usage = response.get("usage")
         self.note_turn(response.get("status"), as_chat_usage(usage), response.get("model"))
@@ -167,10 +194,14 @@ class ResponsesExchange(Exchange):
             self.counters.mixed += 1
             self.halves.keep(self.asked.caller, response.get("id"), theirs, [*ours, *answers])
             self.last = [*output, *answers]
+            if self.settings.hold:  # written before a consultation, so without what it found
+                return [item for item in shown if item.get("type") != "message"]
             return shown
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.items += [*output, *answers]
+        self.hidden = [*ours, *answers]
         self.stop_offering_if_enough()
+        self.keep_progress()
         return None
 
     def logged(self) -> list[Message]:

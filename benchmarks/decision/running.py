@@ -19,7 +19,7 @@ from benchmarks.decision.prompts import training_prompts, unseen_prompts, watche
 from benchmarks.decision.settings import Experiment, Method
 from benchmarks.decision.training import Learnt, Watched, by_kind, train
 from evaluation.prompts import Prompt
-from trainer import adapter
+from trainer import record
 
 Tell = Callable[[str], None]
 
@@ -125,7 +125,7 @@ def run_experiment(
             "experiment": name,
             "start": start,
             "settings_sha256": settings_digest(experiment),
-            "versions": adapter.versions(),
+            "versions": record.versions(),
             "unseen_left_out": bench.left_out,
         }
         if not (folder / "start.json").is_file():

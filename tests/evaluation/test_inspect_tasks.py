@@ -1,0 +1,160 @@
+"""The arms as a task of Inspect, over real HTTP; the episode log and Inspect's log say the same."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from inspect_ai import eval as inspect_eval
+from inspect_ai.log import EvalLog, read_eval_log
+
+from agent.episode import Episode
+from agent.log import read_log
+from agent.validate import validate_log
+from evaluation.arm_kinds import ARM_KINDS
+from evaluation.prompts import PromptError
+from evaluation.rewards import score_episode
+from evaluation.tasks import safety
+from tests.evaluation.test_arm_kinds import NO, PROMPTS, policy
+from tests.fakes.endpoint import Raw, ScriptedEndpoint
+from tests.fakes.rules import ScriptedRules
+
+# Inspect leaves streams of its own to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in PROMPTS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # Inspect notes there what runs
+    yield
+    gc.collect()
+
+
+def run(
+    tmp_path: Path, prompts: Path, endpoint: ScriptedEndpoint, rules: str, arm: str, **more: int
+) -> EvalLog:
+    one = safety(
+        base_url=endpoint.base_url,
+        model="scripted",
+        arm=arm,
+        prompts=str(prompts),
+        rules=rules,
+        log=str(tmp_path / f"{arm}.jsonl"),
+        **more,  # type: ignore[arg-type]
+    )
+    (log,) = inspect_eval(one, log_dir=str(tmp_path / "logs"), display="none", log_level="error")
+    return read_eval_log(log.location)
+
+
+def agrees(log: EvalLog, episodes: list[Episode]) -> None:
+    """Every sample is its episode: texts, ids, mode, answer and reward."""
+    by_id = {episode.id: episode for episode in episodes}
+    assert log.samples is not None
+    assert {sample.metadata["episode_id"] for sample in log.samples} == set(by_id)
+    for sample in log.samples:
+        episode = by_id[sample.metadata["episode_id"]]
+        assert Episode.model_validate(sample.store["ascl_episode"]) == episode
+        assert [m.text for m in sample.messages] == [m.get("content") or "" for m in episode.messages]
+        assert (sample.id, sample.epoch - 1) == (episode.prompt_id, episode.sample_index)
+        assert (sample.metadata["mode"], sample.output.completion) == (episode.mode, episode.answer)
+        assert sample.scores is not None
+        assert sample.scores["reward"].value == score_episode(episode).total
+        assert sample.scores["consulted"].value == float(episode.mode == "consult")
+
+
+def test_every_arm_runs_in_inspect_and_both_logs_agree(tmp_path: Path, prompts: Path) -> None:
+    consulted = {}
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        for arm in ARM_KINDS:
+            log = run(tmp_path, prompts, endpoint, rules.url, arm)
+            assert (log.status, log.eval.model) == ("success", "ascl/scripted")
+            agrees(log, read_log(tmp_path / f"{arm}.jsonl").episodes)
+            assert validate_log(tmp_path / f"{arm}.jsonl") == (2, [])
+            consulted[arm] = {s.id: s.scores["consulted"].value for s in log.samples or [] if s.scores}
+        systems = {request["messages"][0]["content"][:40] for request in endpoint.requests}
+    assert consulted == {
+        "none": {"h": 0.0, "b": 0.0},
+        "in-prompt": {"h": 0.0, "b": 0.0},
+        "always": {"h": 1.0, "b": 1.0},
+        "adaptive": {"h": 1.0, "b": 0.0},
+    }
+    assert len(systems) == 3, (
+        "a plain one, one with summaries of the rules, and ours for the arms with a tool"
+    )
+
+
+def test_epochs_are_the_samples_of_a_prompt(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive", samples=3)
+    agrees(log, read_log(tmp_path / "adaptive.jsonl").episodes)
+    assert sorted((s.id, s.epoch) for s in log.samples or []) == [(p, n) for p in "bh" for n in (1, 2, 3)]
+    assert log.results is not None
+    assert {score.name: score.metrics["mean"].value for score in log.results.scores} == {
+        "reward": 1.0,
+        "consulted": 0.5,
+    }
+
+
+def test_a_dead_endpoint_ends_the_task_and_what_failed_is_in_the_log(tmp_path: Path, prompts: Path) -> None:
+    dead = Raw(401, '{"error": {"message": "no such key"}}')
+    with ScriptedEndpoint(otherwise=dead) as endpoint, ScriptedRules() as rules:
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+    assert log.status == "error"
+    episodes = read_log(tmp_path / "adaptive.jsonl").episodes
+    assert episodes
+    assert all(episode.stop_reason == "error" for episode in episodes)
+    assert len(endpoint.requests) <= len(PROMPTS), "Inspect tries nothing again"
+
+
+def test_the_command_of_inspect_runs_the_task(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        options = {
+            "arm": "adaptive",
+            "base_url": endpoint.base_url,
+            "model": "scripted",
+            "rules": rules.url,
+            "prompts": prompts,
+            "log": tmp_path / "e.jsonl",
+        }
+        given = [part for name, value in options.items() for part in ("-T", f"{name}={value}")]
+        command = [sys.executable, "-m", "inspect_ai", "eval", "evaluation/tasks.py", *given]
+        done = subprocess.run(
+            [*command, "--log-dir", str(tmp_path / "logs"), "--display", "none"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "logs").glob("*.eval")
+    log = read_eval_log(str(file))
+    assert log.status == "success", log.error
+    agrees(log, read_log(tmp_path / "e.jsonl").episodes)
+    assert {sample.output.completion for sample in log.samples or []} == {NO, "Here you are."}
+
+
+def test_a_wrong_option_is_one_sentence(tmp_path: Path) -> None:
+    for option in ("arm", "tool_mode", "on_rules_error"):
+        with pytest.raises(ValueError, match=f"{option}=odd does not exist: use one of"):
+            safety(base_url="http://127.0.0.1:9/v1", model="m", **{option: "odd"})  # type: ignore[arg-type]
+    with pytest.raises(PromptError):
+        safety(base_url="http://127.0.0.1:9/v1", model="m", prompts="builtin:none")
