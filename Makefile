@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills train-kills clients conformance container-check fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills train-kills clients conformance mcpb container-check fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,9 @@ clients: install  ## outside clients and frameworks (from PyPI and npm) against 
 
 conformance: install  ## the official MCP conformance suite (from npm) against the rule service
 	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
+
+mcpb: install  ## dist/ascl-rules-VERSION.mcpb: rules, index and server for desktop hosts, in one file (needs npx)
+	$(BIN)/python deploy/mcpb_bundle.py
 
 container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
 	nice -n 10 $(PYTHON) deploy/container_check.py
