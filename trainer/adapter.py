@@ -42,46 +42,16 @@ def save(out: Path, model: Any, tokenizer: Any) -> None:
     Raises:
         TrainingError: one cannot be written; what was written of it is removed.
     """
-    with _whole(out / "adapter") as folder:
+    with whole(out / "adapter") as folder:
         model.save_pretrained(folder)
-    with _whole(out / "merged") as folder:
+        tokenizer.save_pretrained(folder)  # so that the adapter can be served as it is
+    with whole(out / "merged") as folder:
         model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def save_trained(out: Path, trainer: Any, tokenizer: Any) -> None:
-    """`save` for a trainer of any number of processes; all of them call it.
-
-    Raises:
-        TrainingError: see `save`.
-    """
-    first = trainer.args.process_index == 0
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        if first:
-            save(out, trainer.model, tokenizer)
-    else:
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # collected on the first process
-        if first:
-            save_weights(out, trainer.model, weights, tokenizer)
-    trainer.accelerator.wait_for_everyone()
-
-
-def save_weights(out: Path, model: Any, weights: dict[str, Any], tokenizer: Any) -> None:
-    """`save` for a model that is spread over processes, from its collected weights, by its start on disk."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    with _whole(out / "adapter") as folder:
-        model.save_pretrained(folder, state_dict=weights)
-    start = model.peft_config["default"].base_model_name_or_path
-    with _whole(out / "merged") as folder:
-        base = AutoModelForCausalLM.from_pretrained(start, dtype=model.config.dtype)
-        PeftModel.from_pretrained(base, out / "adapter").merge_and_unload().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `folder` when the block ends well."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -59,12 +59,16 @@ class OnlineIFPOTrainer(IFPOTrainer):
         rated = ~np.isnan(rewards)
         weights = np.zeros(len(rewards))
         weights[rated] = inverse_frequency_weights(
-            consulted[rated], groups[rated], alpha=self.args.alpha, w_max=self.args.w_max
+            consulted[rated],
+            groups[rated],
+            alpha=self.args.alpha,
+            w_max=self.args.w_max,
+            frequency=self.args.frequency,
         )
         metrics = self._metrics[mode]
         made = batch_metrics([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
         for name, value in made.items():
-            if name not in ("ifpo/consult_rate", "ifpo/largest_weight"):  # logged already
+            if name not in ("ifpo/consult_rate", "ifpo/largest_weight", "ifpo/unscored"):  # logged already
                 metrics[name].append(value)
         metrics["ifpo/rules_unavailable"].append(float(self.desk.failures))
         return advantages

@@ -52,6 +52,7 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progr
 def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -> dict[str, Any]:
     from trainer.credit import credit
     from trainer.logged_rows import COLUMNS, learnable_rows
+    from trainer.sharded import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
@@ -101,7 +102,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
-    adapter.save_trained(out, trainer, tokenizer)
+    save_stage(out, trainer, tokenizer, arguments.model)
     if first:
         adapter.save_record(out, run)
     trainer.accelerator.wait_for_everyone()

@@ -55,6 +55,7 @@ def _run(
 
     from trainer.logged import load_tokenizer
     from trainer.online_floor import OnlineFloor
+    from trainer.sharded import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
@@ -90,7 +91,7 @@ def _run(
         "steps": _steps(trainer.state.log_history),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    adapter.save_trained(out, trainer, tokenizer)
+    save_stage(out, trainer, tokenizer, arguments.model)
     if first:
         adapter.save_record(out, run)
     trainer.accelerator.wait_for_everyone()

@@ -32,7 +32,10 @@ class OnlineArguments:
         default="http://127.0.0.1:8808/mcp", metadata={"help": "MCP address of the rule service."}
     )
     rules_concurrency: int = field(default=64, metadata={"help": "Most consultations in flight."})
-    method: Literal["ifpo", "grpo"] = field(default="ifpo", metadata={"help": "`grpo` is `alpha: 0`."})
+    method: Literal["ifpo", "grpo", "grpo+cost"] = field(
+        default="ifpo",
+        metadata={"help": "`grpo` is `alpha: 0`; `grpo+cost` prices consulting at `cost`."},
+    )
     outcome_weight: float = field(default=1.0, metadata={"help": "What the outcome counts in the reward."})
     format_penalty: float = field(
         default=0.2, metadata={"help": "Cost of a malformed call, an unfinished answer or stray thoughts."}
@@ -75,6 +78,8 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         raise ConfigError(
             "floor_prompts are sampled as often as eval_strategy says: set eval_strategy: steps"
         )
-    if arguments.method == "grpo":
+    if (arguments.method == "grpo+cost") != (settings.cost > 0):
+        raise ConfigError("a price belongs to grpo+cost alone: set method: grpo+cost and cost, or neither")
+    if arguments.method != "ifpo":
         settings.alpha = 0.0
     return arguments, settings

@@ -120,7 +120,7 @@ def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
     assert code == 0, stderr
     record = json.loads(stdout)
     assert record["data"]["unrewarded"] == 8
-    assert record["steps"][0]["ifpo/unrewarded"] == 0.5
+    assert record["steps"][0]["ifpo/unscored"] == 0.5
     assert "ifpo/reward/consult" not in record["steps"][0]
 
 
