@@ -109,6 +109,7 @@ def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
     assert launched.stderr.count("learning from") == 1  # one process tells
+    assert launched.stdout.count("ifpo on") == 1
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     for mine, theirs in zip(records[0]["steps"], records[1]["steps"], strict=True):
         assert theirs["logged/kl"] == pytest.approx(mine["logged/kl"], rel=1e-3, abs=1e-6)
