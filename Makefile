@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow clients fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow clients servers fuzz serve clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,12 @@ test-slow: install  ## the tests that need the local language model (several min
 
 clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
+
+servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
+	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
+	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
+	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
