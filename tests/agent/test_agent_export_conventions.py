@@ -48,12 +48,12 @@ def attribute_names() -> set[str]:
     """Every published name, without those that were given up; the GenAI ones are marked as moved elsewhere."""
     names = set()
     for module in pkgutil.iter_modules(published.__path__):
-        file = Path(str(published.__path__[0])) / f"{module.name}.py"
+        text = (Path(str(published.__path__[0])) / f"{module.name}.py").read_text("utf-8")
         found = re.findall(
             r'^[A-Z_0-9]+: Final = "([^"]+)"\n"""\n(.*?)"""', file.read_text("utf-8"), re.M | re.S
         )
         gone = r"^Deprecated: (?!Moved to)"
-        names |= {name for name, text in found if not re.match(gone, text.strip())}
+        names |= {name for name, said in found if not re.match(gone, said.strip())}
     return names
 
 

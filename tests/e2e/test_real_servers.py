@@ -25,6 +25,7 @@ import pytest
 from agent.log import read_log
 from agent.quirks import quirks_named
 from agent.validate import validate_log
+from demo import dtype
 from tests.fakes.rule_service import serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +82,7 @@ def free_port() -> int:
 def transformers_serve(tmp_path: Path, more: list[str]) -> Iterator[Server]:
     port = free_port()
     command = [str(Path(sys.executable).parent / "transformers"), "serve", str(TUNED), "--device", "cpu"]
-    command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port), *more]
+    command += ["--dtype", dtype(), "--host", "127.0.0.1", "--port", str(port), *more]
     with process(command, port, tmp_path / "model.log") as base_url:
         yield base_url, str(TUNED)
 
