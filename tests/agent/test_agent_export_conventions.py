@@ -49,9 +49,8 @@ def attribute_names() -> set[str]:
     names = set()
     for module in pkgutil.iter_modules(published.__path__):
         text = (Path(str(published.__path__[0])) / f"{module.name}.py").read_text("utf-8")
-        found = re.findall(
-            r'^[A-Z_0-9]+: Final = "([^"]+)"\n"""\n(.*?)"""', file.read_text("utf-8"), re.M | re.S
-        )
+        pattern = r'^[A-Z_0-9]+: Final = "([^"]+)"\n"""\n(.*?)"""'
+        found = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
         gone = r"^Deprecated: (?!Moved to)"
         names |= {name for name, said in found if not re.match(gone, said.strip())}
     return names
