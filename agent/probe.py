@@ -209,8 +209,8 @@ class _Probe:
         return "?", message
 
     async def _requires(self) -> Support:
-        """Whether a required call is made; some endpoints take the field and pay no heed to it."""
-        message = _message(_json(await self._ask(_CLOCK, tools=[_TOOL], tool_choice="required")))
+        """Whether a required call is made where nothing asks for one; some pay the field no heed."""
+        message = _message(_json(await self._ask(tools=[_TOOL], tool_choice="required")))
         if message is not None and not message.get("tool_calls"):
             self._notes.append("it takes tool_choice, but the model need not call")
         return "yes" if message is not None and message.get("tool_calls") else "no"

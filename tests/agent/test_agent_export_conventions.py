@@ -45,7 +45,7 @@ PARTS = {
 
 
 def attribute_names() -> set[str]:
-    """Every published name, without those that were given up; the GenAI ones are marked as moved elsewhere."""
+    """Every published name, without those given up; the GenAI ones are marked as moved elsewhere."""
     names = set()
     for module in pkgutil.iter_modules(published.__path__):
         text = (Path(str(published.__path__[0])) / f"{module.name}.py").read_text("utf-8")
