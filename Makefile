@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills servers
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,11 @@ container-check:  ## build the image in a chroot (root, buildah, debootstrap), s
 page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
 	$(BIN)/python -m pytest -m browser --timeout 120
+servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
+	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
+	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
+	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
