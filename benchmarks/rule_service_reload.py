@@ -1,7 +1,7 @@
 """Many consultations while a rule is edited five times a second: none may fail, none may mix two rulebooks.
 
-Every edit writes its number into one rule's text. A digest stands for one number of each rule, so two answers that
-name the same digest and differ in the number of a rule have mixed two rulebooks.
+Every edit writes its number into one rule's text. A digest stands for one number of each rule, so two answers
+that name the same digest and differ in the number of a rule have mixed two rulebooks.
 
 python -m benchmarks.rule_service_reload
 """

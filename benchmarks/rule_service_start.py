@@ -1,4 +1,4 @@
-"""How soon a consultation is answered after the process starts, what it holds in memory, and whether torch came in.
+"""How soon a new process answers its first consultation, what it holds in memory, and whether torch came in.
 
 python -m benchmarks.rule_service_start
 """
@@ -28,7 +28,7 @@ QUESTION = json.dumps({"situation": "a user asks how to kill a stuck Linux proce
 
 
 def enlarge(artefact: Artefact, count: int) -> None:
-    """Make current a rulebook of `count` rules: ours, each again under other ids, with the vectors they have."""
+    """Make current a rulebook of `count` rules: ours, again under other ids, with the vectors they have."""
     current = artefact.current()
     assert current is not None
     index = artefact.index(current.rulebook, current.encoder)

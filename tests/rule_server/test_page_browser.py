@@ -1,4 +1,4 @@
-"""The page in a real Chromium: by keyboard and on a phone, with hostile rules, with tokens, checked by axe."""
+"""The page in a real Chromium: by keyboard, on a phone, with hostile rules, with tokens, checked by axe."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rules(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is missing: `make page-check` has it")
+    driver = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make page-check` has it")
     with driver.sync_playwright() as playwright:
         # As root, as in a container, Chromium's own sandbox cannot start.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
