@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shlex
 import signal
@@ -66,11 +67,23 @@ class Answer:
         return False
 
 
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _end_with_parent() -> None:
+    """In the new process: be sent SIGTERM by the kernel when the parent ends, however it does."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def running(
     words: list[str], log: Path, ready: Answer, *, environment: dict[str, str] | None = None
 ) -> Iterator[None]:
     """Run a server, in a process group of its own, while the block runs.
+
+    On Linux it ends with us even where we are killed outright, so that no forgotten server keeps the memory
+    that the next try needs.
 
     Raises:
         ServeError: the command is unknown, ends early or does not answer in time.
@@ -83,6 +96,7 @@ def running(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 env=environment,
             )
         except OSError as error:
