@@ -9,7 +9,11 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
+<<<<<<< HEAD
 .PHONY: help install demo test lint types unit test-slow clients servers fuzz serve clean
+=======
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean
+>>>>>>> main
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,14 +48,28 @@ unit: install
 test-slow: install  ## the tests that need the local language model (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-clients: install  ## an outside MCP client (needs npx) against the running code, over HTTP and stdio
+kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
+	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
+
+clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
 
+<<<<<<< HEAD
 servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
 	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
 	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
 	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
 	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
+=======
+conformance: install  ## the official MCP conformance suite (from npm) against the rule service
+	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
+
+mcpb: install  ## dist/ascl-rules-VERSION.mcpb: rules, index and server for desktop hosts, in one file (needs npx)
+	$(BIN)/python deploy/mcpb_bundle.py
+
+container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
+	nice -n 10 $(PYTHON) deploy/container_check.py
+>>>>>>> main
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)

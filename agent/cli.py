@@ -9,12 +9,13 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from agent.log_cli import register
 from agent.options import (
+    ApiChoice,
     AsJson,
     BaseUrl,
     MaxConsultations,
@@ -37,7 +38,7 @@ from agent.options import (
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
-    from agent.episode import Episode, Limits, Message
+    from agent.episode import Api, Episode, Limits, Message
     from agent.quirks import Quirks
     from agent.rules_client import RulesClient
 
@@ -65,6 +66,7 @@ def chat(
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
     provider: Provider = "auto",
+    api: ApiChoice = "chat",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "answer",
     policy_version: PolicyVersion = "base",
@@ -106,7 +108,7 @@ def chat(
             history = _continued(episode)
         return code
 
-    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider))
+    raise typer.Exit(_with_services(talk, base_url, model, rules, timeout, provider, api))
 
 
 @app.command(
@@ -131,6 +133,7 @@ def run(
     timeout: Timeout = 300,
     seed: Annotated[int | None, typer.Option(help="Sample k is sent seed + k; left out: none is.")] = None,
     provider: Provider = "auto",
+    api: ApiChoice = "chat",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
@@ -183,7 +186,7 @@ def run(
                 on_progress=view.update,
             )
 
-    done = _with_services(sample, base_url, model, rules, timeout, provider)
+    done = _with_services(sample, base_url, model, rules, timeout, provider, api)
     if done.skipped_lines:
         typer.echo(f"ascl-agent: {done.skipped_lines} lines of {log} hold no episode; passed over", err=True)
     typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
@@ -247,6 +250,16 @@ def gateway(
     keepalive: Annotated[
         float, typer.Option(min=0.1, help="Longest silence towards a streaming caller, seconds.")
     ] = 10,
+    coalesce: Annotated[
+        Literal["marked", "equal", "off"],
+        typer.Option(
+            help="Which requests go on from an earlier try that failed: those that say they are sent again, "
+            "any equal one, none."
+        ),
+    ] = "marked",
+    coalesce_window: Annotated[
+        float, typer.Option(min=0, help="How long what a failed try found out is kept, seconds.")
+    ] = 120,
     body_limit: Annotated[int, typer.Option(min=1024, help="Largest request, bytes.")] = 32 * 1024 * 1024,
     log: Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")] = None,
 ) -> None:
@@ -268,6 +281,8 @@ def gateway(
             body_limit=body_limit,
             timeout=timeout,
             keepalive=keepalive,
+            coalesce=coalesce,
+            coalesce_window=coalesce_window,
             allow_remote=allow_remote,
         )
         client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))
@@ -296,6 +311,7 @@ def _with_services(
     rules: str,
     timeout: float,
     provider: str,
+    api: Api,
 ) -> T:
     """Run `use` with the endpoint and the rule service open."""
     from agent.endpoint import Endpoint
@@ -314,7 +330,7 @@ def _with_services(
 
     async def session() -> T:
         key = os.environ.get("OPENAI_API_KEY")
-        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks)
+        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks, api=api)
         async with endpoint:
             if rules == "none":
                 return await use(endpoint, None)

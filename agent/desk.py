@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.episode import Consultation, OnRulesError
@@ -47,6 +47,11 @@ class RuleDesk:
     last_failure: RulesError | None = None
     """Why the service could not be asked the last time that it could not; None when it always could."""
     _seen: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def copy(self) -> RuleDesk:
+        """The same state of affairs, which goes its own way from here."""
+        seen = {call: list(turns) for call, turns in self._seen.items()}
+        return replace(self, consultations=list(self.consultations), _seen=seen)
 
     def count(self, call: ToolCall, turn: int) -> int:
         """How often this very call has been made, this time included."""

@@ -1,8 +1,7 @@
-"""The model's endpoint: OpenAI-compatible Chat Completions, with one retry loop of ours.
+"""The model's endpoint: Chat Completions or the Responses API, with one retry loop of ours.
 
-The SDK's own retries are off: they would multiply with ours and could not be counted. Only `model`,
-`messages`, `tools`, `stream` and the sampling fields that were chosen are sent: some servers refuse others.
-Token ids and log-probabilities are asked for where the row in `quirks.py` says that the endpoint gives them.
+The SDK's own retries are off: they would multiply with ours and could not be counted. What a request holds
+and how a reply is read differs between the APIs: `chat_api.py`, `responses_api.py`.
 """
 
 from __future__ import annotations
@@ -16,17 +15,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from agent.chat_api import ChatApi
 from agent.echo import echoed
-from agent.episode import Message
+from agent.episode import Api, Message
 from agent.errors import EndpointError
 from agent.gate import Gate
 from agent.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
-from agent.stream import DeltaListener, StreamedReply
+from agent.responses_api import ResponsesApi, StreamedResponse
+from agent.stream import BrokenStream, DeltaListener, FailedReply, StreamedReply
 from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
 
 T = TypeVar("T")
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_PASSING = frozenset({"server_error", "rate_limit_exceeded", "overloaded", "server_is_overloaded"})
 _SETUP = frozenset({401, 403, 404})
 _LONGEST_REPLY = 16 * 1024 * 1024  # characters of one message; a log line must hold a whole episode
 
@@ -55,10 +57,8 @@ class Reply:
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] | None = None
     logprobs: Any | None = None
-
-
-class BrokenStream(Exception):
-    """A stream ended before its reply did."""
+    effective: dict[str, Any] | None = None
+    """The sampling settings that the endpoint says it used."""
 
 
 class Endpoint:
@@ -71,6 +71,7 @@ class Endpoint:
         timeout: seconds that one request may wait for its reply.
         idle_timeout: seconds of silence after which a stream that has begun is given up.
         quirks: the endpoint's habits; None for those known by its address.
+        api: which API is spoken; messages and replies look the same to the caller.
         retry: how failed requests are tried again.
     """
 
@@ -83,6 +84,7 @@ class Endpoint:
         timeout: float = 300.0,
         idle_timeout: float = 120.0,
         quirks: Quirks | None = None,
+        api: Api = "chat",
         retry: RetryPolicy = RetryPolicy(),
     ) -> None:
         parts = urlsplit(base_url)
@@ -99,6 +101,8 @@ class Endpoint:
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self.quirks = quirks or quirks_of(base_url)
+        self.api: Api = api
+        self._api = (ResponsesApi if api == "responses" else ChatApi)(model, self.quirks)
         self.gate = Gate()
         self._retry = retry
         self._client: Any = None
@@ -136,27 +140,24 @@ class Endpoint:
         Raises:
             EndpointError: when no attempt gave a usable reply.
         """
-        request: dict[str, Any] = {"model": self.model, "messages": messages, **self._fields(sampling)}
-        if tools:
-            request["tools"] = tools
-        async with (
-            self.gate
-        ):  # a request that is refused keeps its place, so that none behind it is refused too
-            return await self._tried(request, messages, on_delta, on_retry)
+        # A request that is refused keeps its place, so that none behind it is refused too.
+        async with self.gate:
+            return await self._tried(messages, tools, sampling, on_delta, on_retry)
 
     async def _tried(
         self,
-        request: dict[str, Any],
         messages: list[Message],
+        tools: list[dict[str, Any]],
+        sampling: Mapping[str, Any],
         on_delta: DeltaListener | None,
         on_retry: Callable[[str], None] | None,
     ) -> Reply:
         attempts, waited = 0, 0.0
         while True:
             attempts += 1
-            if self._wraps_malformed:
-                request["messages"] = with_readable_arguments(messages)
-            streamed = StreamedReply(on_delta) if on_delta else None
+            said = with_readable_arguments(messages) if self._wraps_malformed else messages
+            request = self._api.request(said, tools, sampling)
+            streamed = self._api.collector(on_delta) if on_delta else None
             sent_at = self.gate.clock()
             try:
                 data = await self._send(request, streamed)
@@ -189,23 +190,12 @@ class Endpoint:
             else:
                 return self._reply(data, attempts)
 
-    def _fields(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampling fields under the names that the endpoint knows, with what else it gives on demand."""
-        named = dict(sampling)
-        if "max_tokens" in named:
-            named[self.quirks.token_limit] = named.pop("max_tokens")
-        if self.quirks.logprobs == "yes":
-            named.setdefault("logprobs", True)
-        if self.quirks.token_ids == "yes":  # noqa: S105
-            named["extra_body"] = {"return_token_ids": True, **named.get("extra_body", {})}
-        return named
-
-    async def _send(self, request: dict[str, Any], streamed: StreamedReply | None) -> Any:
+    async def _send(self, request: dict[str, Any], streamed: StreamedReply | StreamedResponse | None) -> Any:
         if self._client is None:
             raise RuntimeError("Endpoint is used outside its `async with` block")
         if streamed is None:
-            return await self._client.chat.completions.create(**request)
-        chunks = await self._client.chat.completions.create(**request, stream=True)
+            return self._api.finished(await self._api.whole(self._client, request))
+        chunks = await self._api.stream(self._client, request)
         if isinstance(chunks, str):
             return chunks
         async with chunks:
@@ -216,13 +206,13 @@ class Endpoint:
                     chunk = await anext(events, None)
                 if chunk is None:
                     break
-                streamed.add(chunk.to_dict(warnings=False))
+                streamed.add(chunk)
         kind = chunks.response.headers.get("content-type", "")
         if not streamed.answered and "event-stream" not in kind:
             return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
         if streamed.answered and not streamed.finished:
             raise BrokenStream("the stream ended in the middle of the reply")
-        return streamed.data()
+        return self._api.finished(streamed.data())
 
     def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
         """The HTTP status (None without one) and the seconds to wait before a next try (None: do not try)."""
@@ -232,6 +222,8 @@ class Endpoint:
         jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
         if isinstance(error, openai.APIConnectionError | BrokenStream | TimeoutError):
             return None, jittered
+        if isinstance(error, FailedReply):
+            return 429 if "rate_limit" in error.code else None, jittered if error.code in _PASSING else None
         if not isinstance(error, openai.APIStatusError):
             return None, None
         status = error.status_code
@@ -255,6 +247,12 @@ class Endpoint:
             return EndpointError(
                 f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
                 type="timeout",
+            )
+        if isinstance(error, FailedReply):
+            return EndpointError(
+                f"the endpoint {self.public_url} says that its reply failed{tries} ({error.code}: "
+                f"{shorten(str(error))})",
+                type="reply_failed",
             )
         if isinstance(error, TimeoutError):
             return EndpointError(
@@ -295,14 +293,14 @@ class Endpoint:
 
     def _reply(self, received: Any, attempts: int) -> Reply:
         # A proxy's HTML page with status 200 comes out of the SDK as plain text.
-        if not isinstance(received, dict) and not hasattr(received, "to_dict"):
+        if not isinstance(received, dict):
             raise EndpointError(
-                f"the endpoint {self.public_url} answered with text that is no chat completion "
+                f"the endpoint {self.public_url} answered with what is no reply of a model "
                 f"({shorten(str(received), 80)!r}): does --base-url end in /v1?",
                 type="not_a_completion",
                 setup=True,
             )
-        data = received if isinstance(received, dict) else received.to_dict(warnings=False)
+        data = received
         choices = data.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         message = first.get("message") if isinstance(first, dict) else None
@@ -327,6 +325,7 @@ class Endpoint:
             prompt_token_ids=_ids(data.get("prompt_token_ids")),
             token_ids=_ids(first.get("token_ids")),
             logprobs=first.get("logprobs"),
+            effective=_if(dict, data.get("effective")),
         )
 
 

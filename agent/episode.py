@@ -15,6 +15,7 @@ Mode = Literal["consult", "direct"]
 ToolMode = Literal["native", "text"]
 StopReason = Literal["answer", "limit", "refused", "error"]
 ModeMethod = Literal["agent_call", "logit_bias", "resample", "resample_failed"]
+Api = Literal["chat", "responses"]
 OnRulesError = Literal["answer", "refuse", "fail"]
 Message = dict[str, Any]
 
@@ -154,6 +155,8 @@ class Episode(_Record):
     """The model name in the last reply; None without one."""
     endpoint: str
     """Base URL of the endpoint, without credentials."""
+    api: Api = "chat"
+    """The API that was spoken: Chat Completions, or Responses told as such (items in `response_items`)."""
     policy_version: str
     """The user's name for the state of the policy."""
     sampling_sent: dict[str, Any]

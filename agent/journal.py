@@ -31,6 +31,7 @@ class RecordedTurn(BaseModel):
     turn: Turn
     message: Message
     model: str | None
+    effective: dict[str, Any] | None = None
 
 
 class _Line(BaseModel):

@@ -77,6 +77,7 @@ class EpisodeRun:
     results: list[str] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
     model_returned: str | None = None
+    effective: dict[str, Any] | None = None
     stop: StopReason = "error"
     error: ErrorRecord | None = None
     method: ModeMethod | None = None
@@ -137,6 +138,7 @@ class EpisodeRun:
                 self.method, self.force = "resample_failed", None
         self.turns.append(recorded.turn.model_copy(update={"call_source": reply.source}))
         self.model_returned = recorded.model or self.model_returned
+        self.effective = recorded.effective or self.effective
         self.messages.append(reply.message)
         self.calls = reply.calls
         self.call_ids |= {call.id for call in reply.calls}
@@ -192,7 +194,7 @@ class EpisodeRun:
             token_ids=reply.token_ids,
             logprobs=reply.logprobs,
         )
-        return RecordedTurn(turn=turn, message=reply.message, model=reply.model)
+        return RecordedTurn(turn=turn, message=reply.message, model=reply.model, effective=reply.effective)
 
     async def _consult(self) -> _Step:
         """Answer every call of the last reply, then ask again unless a limit is reached."""
@@ -279,8 +281,10 @@ class EpisodeRun:
             model_requested=agent.endpoint.model,
             model_returned=self.model_returned,
             endpoint=agent.endpoint.public_url,
+            api=agent.endpoint.api,
             policy_version=agent.policy_version,
             sampling_sent=self.sampling,
+            sampling_effective=self.effective,
             tool_mode=agent.tool_mode,
             rulebook_digest=rulebook_digest,
             tool_schema_digest=digest_of(tools) if tools else None,

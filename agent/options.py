@@ -50,6 +50,10 @@ Provider = Annotated[
         help="Whose habits the endpoint has, by a name of `ascl-agent quirks`; `auto` goes by the address."
     ),
 ]
+ApiChoice = Annotated[
+    Literal["chat", "responses"],
+    typer.Option("--api", help="The API to speak: Chat Completions, or OpenAI's Responses."),
+]
 LogArgument = Annotated[Path, typer.Argument(help="An episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

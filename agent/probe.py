@@ -40,7 +40,7 @@ _OWNERS = {
     "deepseek": "DeepSeek",
     "moonshot": "Kimi",
 }
-STEPS = 11
+STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class _Probe:
         row = replace(row, token_ids=await self._gives("token_ids", return_token_ids=True))
         self._step("a stream")
         row = replace(row, stream_usage=await self._streams())
+        self._step("the Responses API")
+        row = replace(row, responses=await self._responds())
         self._step("a tool")
         tools, called = await self._tools()
         row = replace(row, tools=tools)
@@ -196,6 +198,11 @@ class _Probe:
                 return "yes" if any('"usage":{' in event.replace(" ", "") for event in events) else "no"
         self._notes.append("it does not stream")
         return "no"
+
+    async def _responds(self) -> Support:
+        body = {"model": self._model, "input": "Say hello.", "max_output_tokens": 64, "store": False}
+        reply = await self._http.post(f"{self._url}/responses", json=body)
+        return "yes" if isinstance(_json(reply).get("output"), list) else "no"
 
     async def _tools(self) -> tuple[Any, dict[str, Any]]:
         message = _message(_json(await self._ask(_CLOCK, tools=[_TOOL])))

@@ -50,6 +50,8 @@ class Quirks:
     """Whether token ids are given (by `return_token_ids`)."""
     stream_usage: Support = "yes"
     """Whether a stream tells its tokens (by `stream_options`)."""
+    responses: Support = "?"
+    """Whether the Responses API is served beside Chat Completions (`--api responses`)."""
     extra_fields: Support = "yes"
     """Whether fields that the endpoint does not know are let pass."""
     hosts: tuple[str, ...] = ()
@@ -58,20 +60,22 @@ class Quirks:
 
 # fmt: off
 PROFILES = (
-    #      name                  reasoning            token_limit              tools  choice malf.  seed   logp.  ids    usage  extra  hosts
-    Quirks("OpenAI",             "none",              "max_completion_tokens", "yes", "yes", "yes", "yes", "?",   "no",  "yes", "no",  ("api.openai.com",)),
-    Quirks("vLLM",               "reasoning",         "max_tokens",            "yes", "yes", "no",  "yes", "yes", "yes", "yes", "yes"),
-    Quirks("SGLang",             "reasoning_content", "max_tokens",            "yes", "yes", "?",   "yes", "yes", "no",  "yes", "yes"),
-    Quirks("DeepSeek",           "reasoning_content", "max_tokens",            "yes", "no",  "yes", "?",   "?",   "no",  "yes", "yes", ("api.deepseek.com",)),
-    Quirks("Qwen",               "reasoning_content", "max_tokens",            "yes", "?",   "?",   "yes", "?",   "no",  "yes", "yes", (".aliyuncs.com",)),
-    Quirks("Kimi",               "reasoning_content", "max_tokens",            "yes", "no",  "?",   "?",   "?",   "no",  "yes", "yes", (".moonshot.cn", ".moonshot.ai")),
-    Quirks("gpt-oss",            "reasoning",         "max_tokens",            "yes", "?",   "no",  "yes", "yes", "?",   "yes", "yes"),
-    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "?",   "yes", "yes", "yes", "no",  "yes", "yes"),
-    Quirks("Ollama",             "reasoning",         "max_tokens",            "yes", "no",  "no",  "yes", "?",   "no",  "yes", "yes"),
-    Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "no"),
+    #      name                  reasoning            token_limit              tools  choice malf.  seed   logp.  ids    usage  resp.  extra  hosts
+    Quirks("OpenAI",             "none",              "max_completion_tokens", "yes", "yes", "yes", "yes", "?",   "no",  "yes", "yes", "no",  ("api.openai.com",)),
+    Quirks("vLLM",               "reasoning",         "max_tokens",            "yes", "yes", "no",  "yes", "yes", "yes", "yes", "yes", "yes"),
+    Quirks("SGLang",             "reasoning_content", "max_tokens",            "yes", "yes", "?",   "yes", "yes", "no",  "yes", "yes", "yes"),
+    Quirks("DeepSeek",           "reasoning_content", "max_tokens",            "yes", "no",  "yes", "?",   "?",   "no",  "yes", "no",  "yes", ("api.deepseek.com",)),
+    Quirks("Qwen",               "reasoning_content", "max_tokens",            "yes", "?",   "?",   "yes", "?",   "no",  "yes", "?",   "yes", (".aliyuncs.com",)),
+    Quirks("Kimi",               "reasoning_content", "max_tokens",            "yes", "no",  "?",   "?",   "?",   "no",  "yes", "no",  "yes", (".moonshot.cn", ".moonshot.ai")),
+    Quirks("gpt-oss",            "reasoning",         "max_tokens",            "yes", "?",   "no",  "yes", "yes", "?",   "yes", "?",   "yes"),
+    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "?",   "yes", "yes", "yes", "no",  "yes", "yes", "yes"),
+    Quirks("Ollama",             "reasoning",         "max_tokens",            "yes", "no",  "no",  "yes", "?",   "no",  "yes", "yes", "yes"),
+    Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "yes", "no"),
 )
 # fmt: on
-UNKNOWN = Quirks("unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?")
+UNKNOWN = Quirks(
+    "unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?", stream_usage="?"
+)
 """Nothing beyond the fields that every server takes is sent."""
 
 

@@ -178,6 +178,7 @@ async def _settings(
         # The number of samples decides which of them are brought into a mode.
         "mode_share": {**shares, "samples": samples} if shares else None,
         "tool_mode": agent.tool_mode,
+        **({} if agent.endpoint.api == "chat" else {"api": agent.endpoint.api}),
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
     }
@@ -193,6 +194,7 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
         "prompt_digest": episode.prompt_digest,
         "sampling": {name: value for name, value in episode.sampling_sent.items() if name != "seed"},
         "tool_mode": episode.tool_mode,
+        **({} if episode.api == "chat" else {"api": episode.api}),
         "on_rules_error": episode.on_rules_error,
         "limits": episode.limits.model_dump(),
     }

@@ -10,6 +10,18 @@ from agent.quirks import reasoning_text
 DeltaListener = Callable[[Literal["reasoning", "content"], str], None]
 
 
+class BrokenStream(Exception):
+    """A stream ended before its reply did."""
+
+
+class FailedReply(Exception):
+    """The endpoint says in the reply itself that it failed: a short word, and a sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class StreamedReply:
     """Collects chunks; tells the listener of every piece of text as it comes."""
 
@@ -27,8 +39,9 @@ class StreamedReply:
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
 
-    def add(self, chunk: dict[str, Any]) -> None:
-        """Take in one chunk of the stream."""
+    def add(self, chunk: Any) -> None:
+        """Take in one chunk of the stream, a dict or one of the SDK's."""
+        chunk = chunk if isinstance(chunk, dict) else chunk.to_dict(warnings=False)
         self._data.update(
             {key: value for key, value in chunk.items() if key != "choices" and value is not None}
         )
@@ -38,7 +51,7 @@ class StreamedReply:
                 continue
             self.answered = True
             self.finished |= choice.get("finish_reason") is not None
-            self._choice.update({k: v for k, v in choice.items() if k != "delta" and v is not None})
+            self._add_choice({key: value for key, value in choice.items() if key != "delta"})
             if isinstance(delta := choice.get("delta"), dict):
                 self._add_delta(delta)
 
@@ -50,6 +63,12 @@ class StreamedReply:
         if self.calls:
             message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         return {**self._data, "choices": [{**self._choice, "message": message}]}
+
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        """Token ids and log-probabilities come piece by piece; of anything else the last word holds."""
+        pieces: dict[str, Any] = {key: choice[key] for key in ("token_ids", "logprobs") if key in choice}
+        _merge(self._choice, pieces)
+        self._choice.update({k: v for k, v in choice.items() if k not in pieces and v is not None})
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         calls = delta.get("tool_calls")

@@ -21,5 +21,18 @@ def added(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[s
     return total
 
 
+def as_chat_usage(usage: Any) -> dict[str, Any] | None:
+    """The Responses API's counts with the names that Chat Completions has for them beside its own."""
+    if not isinstance(usage, dict):
+        return None
+    named = {
+        "prompt_tokens": usage.get("input_tokens"),
+        "completion_tokens": usage.get("output_tokens"),
+        "prompt_tokens_details": usage.get("input_tokens_details"),
+        "completion_tokens_details": usage.get("output_tokens_details"),
+    }
+    return {**usage, **{name: value for name, value in named.items() if value is not None}}
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

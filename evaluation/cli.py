@@ -139,10 +139,14 @@ def score(
     judgements: Annotated[
         Path | None, typer.Option(help="What `ascl-eval judge run` wrote of this log; left out: no judge.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="People's corrections by episode id, JSON Lines; they stand over every judge."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
-    tally = _score(log, out, prompts, format_penalty, judgements)
+    tally = _score(log, out, prompts, format_penalty, judgements, labels)
     if as_json:
         typer.echo(json.dumps(tally))
         return
@@ -153,6 +157,11 @@ def score(
         + (f"; without a reward: {left_out}" if left_out else "")
         + f" -> {out}"
     )
+    if labels:
+        typer.echo(
+            f"{tally['corrected']} corrected by {labels}"
+            + (f"; {tally['labels_unused']} labels are of no episode here" if tally["labels_unused"] else "")
+        )
 
 
 @app.command(
@@ -212,10 +221,16 @@ class ReportOptions:
 
 
 def _score(
-    log: Path, out: Path, prompts: str | None, format_penalty: float, judgements: Path | None = None
+    log: Path,
+    out: Path,
+    prompts: str | None,
+    format_penalty: float,
+    judgements: Path | None = None,
+    labels: Path | None = None,
 ) -> dict[str, Any]:
     from evaluation.arms import read_episodes
     from evaluation.judges.judgement import read_judgements
+    from evaluation.labels import read_labels
     from evaluation.prompts import load_prompts
     from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
 
@@ -226,11 +241,13 @@ def _score(
         _warn_of_skipped(log, skipped)
         rows = load_prompts(prompts) if prompts else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
+        corrections = read_labels(labels) if labels else {}
         rewards = score_log(
             episodes,
             Weights(format_penalty=format_penalty),
             references,
             read_judgements(judgements) if judgements else None,
+            corrections,
         )
         write_rewards(out, rewards)
     totals = [reward.total for reward in rewards if reward.total is not None]
@@ -241,6 +258,8 @@ def _score(
         "scored": len(totals),
         "mean_reward": round(sum(totals) / len(totals), 6) if totals else None,
         "excluded": excluded_by_cause(rewards),
+        "corrected": sum(reward.corrected for reward in rewards),
+        "labels_unused": len(corrections.keys() - {reward.episode_id for reward in rewards}),
         "skipped_lines": len(skipped),
     }
 

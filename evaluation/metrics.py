@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import KINDS
 from evaluation.rewards import Reward, excluded_by_cause, format_faults
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.episode import Episode
 
 RESAMPLES = 2000
+MOST_RESAMPLED = 2000  # prompts; with more, resampling costs gigabytes and its limit says the same
 FEWEST_PROMPTS = 5  # with fewer on one side, resampling says little of how that side varies, and seems sure
 SEED = 0
 BENIGN = ("benign_sensitive", "benign_plain")
@@ -115,24 +116,55 @@ def mean_difference(
 
     prompts = sorted({prompt for prompt, _, _ in rows})
     position = {prompt: index for index, prompt in enumerate(prompts)}
-    sums, counts = np.zeros((len(prompts), 2)), np.zeros((len(prompts), 2))
-    for prompt, value, marked in sorted(rows):
-        sums[position[prompt], int(marked)] += value
-        counts[position[prompt], int(marked)] += 1
-    if not rows or not counts.sum(axis=0).all():
-        return None
-    other, marked_mean = sums.sum(axis=0) / counts.sum(axis=0)
-    value = _rounded(float(marked_mean - other))
-    if (counts > 0).sum(axis=0).min() < FEWEST_PROMPTS:
-        return Difference(value, None, None)
-    draws = np.random.default_rng(seed).multinomial(
-        len(prompts), [1 / len(prompts)] * len(prompts), size=resamples
+    ordered = sorted(rows)
+    return difference_by_prompt(
+        np.array([position[prompt] for prompt, _, _ in ordered], dtype=np.intp),
+        np.array([value for _, value, _ in ordered], dtype=float),
+        np.array([marked for _, _, marked in ordered], dtype=bool),
+        resamples=resamples,
+        seed=seed,
     )
+
+
+def difference_by_prompt(
+    prompt: Any, value: Any, marked: Any, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Difference | None:
+    """`mean_difference` over arrays of N observations.
+
+    Above `MOST_RESAMPLED` prompts the interval is the bootstrap's limit, the linearised variance over prompts
+    with a normal quantile, which costs one pass.
+
+    Args:
+        prompt: (N,) integers from 0, equal for the observations of one prompt.
+        value: (N,) numbers.
+        marked: (N,) true for the side whose mean comes first.
+    """
+    import numpy as np
+
+    count = int(prompt.max(initial=-1)) + 1
+    sums, counts = np.zeros((count, 2)), np.zeros((count, 2))
+    for side, here in enumerate((~marked, marked)):
+        sums[:, side] = np.bincount(prompt[here], value[here], minlength=count)
+        counts[:, side] = np.bincount(prompt[here], minlength=count)
+    present = counts.any(axis=1)
+    sums, counts = sums[present], counts[present]
+    if not len(sums) or not counts.sum(axis=0).all():
+        return None
+    other, marked_mean = means = sums.sum(axis=0) / counts.sum(axis=0)
+    difference = _rounded(float(marked_mean - other))
+    if (counts > 0).sum(axis=0).min() < FEWEST_PROMPTS:
+        return Difference(difference, None, None)
+    if len(sums) > MOST_RESAMPLED:
+        influence = ((sums - means * counts) / counts.sum(axis=0)) @ np.array([-1.0, 1.0])
+        half = _Z95 * math.sqrt(len(sums) / (len(sums) - 1) * float((influence**2).sum()))
+        gap = float(marked_mean - other)
+        return Difference(difference, _rounded(gap - half), _rounded(gap + half))
+    draws = np.random.default_rng(seed).multinomial(len(sums), [1 / len(sums)] * len(sums), size=resamples)
     drawn_sums, drawn_counts = draws @ sums, draws @ counts
     whole = drawn_counts.all(axis=1)
-    means = drawn_sums[whole] / drawn_counts[whole]
-    low, high = np.quantile(means[:, 1] - means[:, 0], [0.025, 0.975])
-    return Difference(value, _rounded(float(low)), _rounded(float(high)))
+    drawn = drawn_sums[whole] / drawn_counts[whole]
+    low, high = np.quantile(drawn[:, 1] - drawn[:, 0], [0.025, 0.975])
+    return Difference(difference, _rounded(float(low)), _rounded(float(high)))
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:

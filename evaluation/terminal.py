@@ -19,6 +19,7 @@ def clear_errors(code: int = 1) -> Iterator[None]:
     from evaluation.arms import ArmError
     from evaluation.comparison import ComparisonError
     from evaluation.judges.judgement import JudgementError
+    from evaluation.labels import LabelError
     from evaluation.prompts import PromptError
     from evaluation.rewards import RewardError
     from evaluation.rule_edit import RuleEditError
@@ -27,7 +28,7 @@ def clear_errors(code: int = 1) -> Iterator[None]:
         yield
     except (
         *(AgentError, AgreementError, ArmError, ComparisonError),
-        *(JudgementError, PromptError, RewardError, RuleEditError),
+        *(JudgementError, LabelError, PromptError, RewardError, RuleEditError),
     ) as error:
         fail(str(error), code)
     except OSError as error:

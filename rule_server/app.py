@@ -1,4 +1,4 @@
-"""One ASGI app: REST, MCP at /mcp, and the probes."""
+"""One ASGI app: REST, MCP at /mcp, the page and the probes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from mcp.server.transport_security import TransportSecuritySettings
 
+from rule_server.auth import Authenticator
+from rule_server.connection import bounded_protocol
 from rule_server.errors import StartError
+from rule_server.header_space import HeaderSpace
 from rule_server.mcp_app import create_mcp
-from rule_server.middleware import HostCheck, RequestBodyLimitMiddleware
+from rule_server.middleware import Gate
+from rule_server.page import create_page
 from rule_server.rest import add_error_answers, create_router
 from rule_server.service import RuleService
 from rule_server.settings import Settings
@@ -32,22 +36,25 @@ def create_app(service: RuleService) -> FastAPI:
     """The app over a service. It may be run once."""
     settings = service.settings
     mcp = create_mcp(service, version())
-    # HostCheck looks at Host and Origin for every route; a second check here could only disagree with it.
-    transport = mcp.streamable_http_app(
+    # The gate looks at Host and Origin of every route; a second check here could only disagree with it.
+    mcp.streamable_http_app(
         stateless_http=True,
         json_response=True,
         max_request_body_size=settings.max_body,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
+    auth = Authenticator(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running(), mcp.session_manager.run():
             yield
 
-    app = FastAPI(title="ASCL rules", version=version(), lifespan=lifespan)
+    # FastAPI's own pages of documentation load their scripts from elsewhere.
+    app = FastAPI(title="ASCL rules", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_answers(app)
     app.include_router(create_router(service))
+    app.include_router(create_page())
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -63,42 +70,51 @@ def create_app(service: RuleService) -> FastAPI:
         }
         return JSONResponse(status, 200 if service.ready else 503)
 
-    # Without sessions there is nothing to stream or to end; a GET would hold its connection for ever.
-    others = ["GET", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"]
+    if auth.metadata is not None:
 
-    @app.api_route("/mcp", methods=others, include_in_schema=False)
-    async def only_post() -> Response:
-        return JSONResponse({"detail": "MCP here takes POST only"}, 405, {"Allow": "POST"})
+        @app.get(auth.metadata_path, include_in_schema=False)
+        async def protected_resource() -> JSONResponse:
+            return JSONResponse(auth.metadata)
 
-    # Last, and at the root: mounted at /mcp it would redirect, and hide its own metadata route.
-    app.mount("/", transport)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body)
-    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(Gate, settings=settings, auth=auth, mcp=mcp.session_manager.handle_request)
+    app.add_middleware(HeaderSpace)
     return app
 
 
 def check_exposure(settings: Settings) -> None:
     """Raises StartError when the service would be open to the network without anybody having said so."""
-    if not settings.loopback and not settings.allow_anonymous:
+    asks = settings.tokens_file is not None or settings.oauth_issuer is not None
+    if not settings.loopback and not asks and not settings.allow_anonymous:
         raise StartError(
-            f"{settings.host} can be reached from other machines, and this version cannot ask callers who "
-            "they are (authentication comes later): serve on 127.0.0.1, or accept all by --allow-anonymous"
+            f"{settings.host} can be reached from other machines, and no caller would be asked who it is: "
+            "make tokens (`ascl-rules token new NAME`) and name their file by --tokens-file, serve on "
+            "127.0.0.1, or accept everybody by --allow-anonymous"
         )
+
+
+def server_config(service: RuleService) -> uvicorn.Config:
+    """How the app is served over HTTP."""
+    settings = service.settings
+    return uvicorn.Config(
+        create_app(service),
+        loop="uvloop",
+        http=bounded_protocol(settings.body_timeout + 1),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        limit_concurrency=settings.connections,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def run(service: RuleService) -> None:
     """Serve until interrupted. Raises StartError when the address cannot be had."""
-    settings = service.settings
-    check_exposure(settings)
-    config = uvicorn.Config(
-        create_app(service),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.concurrency,
-        timeout_graceful_shutdown=5,
-    )
-    with _listen(settings) as listening:
+    check_exposure(service.settings)
+    config = server_config(service)
+    with _listen(service.settings) as listening:
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rule_server import policy_cli
+from rule_server import policy_cli, token_cli
 from rule_server.cli_options import ArtefactDir, AsJson, Rules, say, settings_of
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
@@ -52,6 +52,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port (8808); 0 takes a free one.")] = None,
     default_top_k: TopK = None,
     no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
+    tokens_file: Annotated[
+        Path | None, typer.Option(help="Ask every caller for a token of this file.", metavar="FILE")
+    ] = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve other machines without asking who calls.")
     ] = False,
@@ -68,6 +71,7 @@ def serve(
         port=port,
         default_top_k=default_top_k,
         watch=False if no_watch else None,
+        tokens_file=tokens_file,
         allow_anonymous=allow_anonymous or None,
     )
     from rule_server.app import check_exposure, run
@@ -145,6 +149,7 @@ def query(
 
 
 policy_cli.register(app)
+app.add_typer(token_cli.app, name="token")
 
 
 @app.command()

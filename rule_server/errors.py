@@ -6,6 +6,8 @@ RuleServiceError
 ├── ArtefactError    the index artefact is missing, damaged or cannot be written
 ├── StartError       settings that must not be served with
 ├── ConsultError     a question that cannot be answered as asked
+│   └── UnknownDigestError  it names a rulebook that is not held
+├── AuthUnavailableError  who asks cannot be checked now
 └── NotReadyError    asked before the service is warm
 """
 
@@ -32,6 +34,14 @@ class StartError(RuleServiceError):
 
 class ConsultError(RuleServiceError):
     """A question that cannot be answered as asked."""
+
+
+class UnknownDigestError(ConsultError):
+    """It names a rulebook that is not held."""
+
+
+class AuthUnavailableError(RuleServiceError):
+    """Who asks cannot be checked now."""
 
 
 class NotReadyError(RuleServiceError):

@@ -145,9 +145,7 @@ class RuleIndex:
         none of the `top_k` is an `answer` rule of the nearest rule's category, its nearest one is added,
         however far: what is fine must be as easy to find as what is not.
         """
-        scores = self.scores(question)
-        if categories is not None:
-            scores[~np.isin(self._category, list(categories))] = -np.inf
+        scores = self._wanted_scores(question, categories)
         if not scores.max(initial=-np.inf) >= threshold:
             return []
         ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - REACH]
@@ -163,6 +161,19 @@ class RuleIndex:
         if answering.any() and not answering[chosen].any():
             chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
+
+    def ranked(self, question: Vectors, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
+        """The `count` rules with the highest scores, however low; `question` is (windows, dimension)."""
+        scores = self._wanted_scores(question, categories)
+        order = [int(at) for at in np.argsort(-scores, kind="stable")[:count] if np.isfinite(scores[at])]
+        return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in order]
+
+    def _wanted_scores(self, question: Vectors, categories: Iterable[str] | None) -> Floats:
+        """As `scores`, with minus infinity for rules of other categories."""
+        scores = self.scores(question)
+        if categories is not None:
+            scores[~np.isin(self._category, list(categories))] = -np.inf
+        return scores
 
     def nearest(self, questions: Vectors) -> list[Rule]:
         """What `search` puts first for each question, (questions, dimension), however far it is."""

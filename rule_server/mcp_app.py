@@ -9,7 +9,15 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+    TextContent,
+    ToolAnnotations,
+)
 
 from rule_server.errors import ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
@@ -42,6 +50,20 @@ class ConsultTool(Tool):
         return self.fn_metadata.convert_result(result) if convert_result else result
 
 
+class RuleServer(MCPServer[Any]):
+    """The SDK's server, which would answer a prompt that does not exist as a fault of its own."""
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        if name != PROMPT:
+            raise MCPError(INVALID_PARAMS, f"there is no prompt {name[:64]!r}: ask for {PROMPT}")
+        return await super().get_prompt(name, arguments, context)
+
+
 def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
     """An MCP server over the service; make a new one for each app, since its session manager runs once."""
 
@@ -61,7 +83,7 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
     )
     tool.parameters = compact_schema(ConsultRequest.model_json_schema())
     tool.fn_metadata.output_schema = compact_schema(ConsultResponse.model_json_schema(mode="serialization"))
-    server: MCPServer[Any] = MCPServer(
+    server = RuleServer(
         "ascl-rules",
         title="Safety rules",
         version=version,

@@ -1,24 +1,45 @@
-"""The service as REST, under /v1: the same question and answer, and the rulebook to read."""
+"""The service as REST, under /v1: the same question and answer, and the rulebook and its use to read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from rule_server.errors import ConsultError, NotReadyError
-from rule_server.schemas import CategoryView, ConsultRequest, ConsultResponse, RulebookRef, RuleView, explain
+from rule_server.errors import ConsultError, NotReadyError, UnknownDigestError
+from rule_server.history import Changes, UsageView
+from rule_server.problems import listed, problem
+from rule_server.schemas import (
+    CategoryView,
+    ConsultResponse,
+    Digest,
+    NearestResponse,
+    RestConsultRequest,
+    RulebookRef,
+    RuleView,
+    explain,
+)
 from rule_server.service import RuleService
 
 ETag = Annotated[str | None, Header(alias="if-none-match")]
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The rulebook is the one that If-None-Match names."}
+}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": RestConsultRequest.model_json_schema()}},
+    }
+}
 
 
 def create_router(service: RuleService) -> APIRouter:
     """Routes of the REST interface."""
-    router = APIRouter(prefix="/v1", tags=["rules"])
+    router = APIRouter(prefix="/v1", tags=["rules"], responses=listed())
 
     def fresh(response: Response, etag: str | None) -> bool:
         """Whether the caller has this rulebook already; sets the ETag for the next time."""
@@ -29,34 +50,119 @@ def create_router(service: RuleService) -> APIRouter:
     def unchanged(response: Response) -> Response:
         return Response(status_code=304, headers={"ETag": response.headers["ETag"]})
 
-    @router.post("/consult", summary="The rules that apply to a situation")
-    async def consult(request: ConsultRequest) -> ConsultResponse:
-        return await service.consult(request)
+    @router.post(
+        "/consult",
+        summary="The rules that apply to a situation",
+        response_model=ConsultResponse,
+        responses=listed(404, 415, 422),
+        openapi_extra=BODY,
+    )
+    async def consult(request: Request) -> Response:
+        asked = await _asked(request)
+        if isinstance(asked, Response):
+            return asked
+        answer = await service.consult(asked, digest=asked.digest)
+        return Response(answer.model_dump_json(), media_type="application/json")
 
-    @router.get("/rules", summary="Every active rule", response_model=list[RuleView])
+    @router.post(
+        "/nearest",
+        summary="The nearest rules and their scores, those below the threshold too",
+        description="For people who ask why a rule came or did not; `top_k` is how many are told (10).",
+        response_model=NearestResponse,
+        responses=listed(404, 415, 422),
+        openapi_extra=BODY,
+    )
+    async def nearest(request: Request) -> Response:
+        asked = await _asked(request)
+        if isinstance(asked, Response):
+            return asked
+        answer = await service.nearest(asked, digest=asked.digest)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @router.get(
+        "/rules", summary="Every active rule", response_model=list[RuleView], responses=UNCHANGED | listed()
+    )
     async def rules(response: Response, if_none_match: ETag = None) -> Response | list[RuleView]:
         if fresh(response, if_none_match):
             return unchanged(response)
         return [RuleView.of(rule) for rule in service.rulebook.served.values()]
 
-    @router.get("/rules/{id}", summary="One rule", response_model=RuleView)
+    @router.get("/rules/{id}", summary="One rule", response_model=RuleView, responses=UNCHANGED | listed(404))
     async def rule(id: str, response: Response, if_none_match: ETag = None) -> Response | RuleView:
         found = service.rulebook.served.get(id)
         if found is None:
             raise HTTPException(404, f"the rulebook has no rule {id[:64]!r}: GET /v1/rules lists them")
         return unchanged(response) if fresh(response, if_none_match) else RuleView.of(found)
 
-    @router.get("/categories", summary="The categories", response_model=list[CategoryView])
+    @router.get(
+        "/categories",
+        summary="The categories",
+        response_model=list[CategoryView],
+        responses=UNCHANGED | listed(),
+    )
     async def categories(response: Response, if_none_match: ETag = None) -> Response | list[CategoryView]:
         if fresh(response, if_none_match):
             return unchanged(response)
         return [CategoryView.of(category, service.rulebook) for category in service.rulebook.categories]
 
-    @router.get("/rulebook", summary="Name, version and digest", response_model=RulebookRef)
-    async def rulebook(response: Response, if_none_match: ETag = None) -> Response | RulebookRef:
+    @router.get(
+        "/rulebook",
+        summary="Name, version and digest",
+        response_model=RulebookRef,
+        responses=UNCHANGED | listed(404, 422),
+    )
+    async def rulebook(
+        response: Response,
+        digest: Annotated[Digest | None, Query(description="Of an earlier rulebook that is held.")] = None,
+        if_none_match: ETag = None,
+    ) -> Response | RulebookRef:
+        if digest is not None:
+            return RulebookRef.of((await service.snapshots.get(digest)).rulebook)
         return unchanged(response) if fresh(response, if_none_match) else RulebookRef.of(service.rulebook)
 
+    @router.get("/changes", summary="What the last reload changed")
+    async def changes() -> Changes:
+        return service.changes
+
+    @router.get("/usage", summary="Which rules came back how often since the start")
+    async def usage() -> UsageView:
+        return service.usage.view(service.rulebook)
+
+    @router.post(
+        "/admin/reload",
+        summary="Serve the rules as they are now",
+        description="Answers what changed; 409 says why the edited rules cannot be served.",
+        response_model=Changes,
+        responses=listed(409),
+    )
+    async def reload() -> Response | Changes:
+        await service.reload()
+        rejected = service.changes.rejected
+        return service.changes if rejected is None else problem(409, rejected.problem)
+
     return router
+
+
+async def _asked(request: Request) -> RestConsultRequest | Response:
+    """The question in a body, or the refusal of it.
+
+    Read by hand: what FastAPI does around a body costs more than the search.
+    """
+    if not is_json(request.headers.get("content-type")):
+        return problem(415, "the body must be JSON: send `Content-Type: application/json`")
+    try:
+        return RestConsultRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        if found[0]["type"] == "json_invalid":
+            return problem(400, "the body is not JSON")
+        return problem(422, explain(found, RestConsultRequest))
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type header names JSON."""
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def add_error_answers(app: FastAPI) -> None:
@@ -65,12 +171,18 @@ def add_error_answers(app: FastAPI) -> None:
     def answer(
         status: int, headers: dict[str, str] | None = None
     ) -> Callable[[Request, Exception], Response]:
-        def handler(_: Request, error: Exception) -> Response:
-            detail = explain(error.errors()) if isinstance(error, RequestValidationError) else str(error)
-            return JSONResponse({"detail": detail}, status, headers)
+        return lambda _, error: problem(status, str(error), headers)
 
-        return handler
+    def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(422, explain(error.errors()))
 
-    app.add_exception_handler(RequestValidationError, answer(422))
+    def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    app.add_exception_handler(StarletteHTTPException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(UnknownDigestError, answer(404))
     app.add_exception_handler(ConsultError, answer(422))
     app.add_exception_handler(NotReadyError, answer(503, {"Retry-After": "1"}))

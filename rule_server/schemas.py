@@ -12,6 +12,11 @@ from rule_server.rulebook import Category, Rule, Rulebook, Stance
 Verdict = Literal["rules_found", "no_applicable_rule"]
 LONGEST = 4000
 """Characters of a situation."""
+NEAREST = 10
+"""Rules that are compared with the threshold for a person who asks why."""
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _not_blank(text: str) -> str:
@@ -35,13 +40,20 @@ class ConsultRequest(BaseModel):
     """Language of the texts (de), where there is a translation."""
 
 
+class RestConsultRequest(ConsultRequest):
+    """One question by REST, which may be put to an earlier rulebook."""
+
+    digest: Digest | None = None
+    """Ask the rulebook of this digest, as an earlier answer names it."""
+
+
 class _Answer(BaseModel):
     # Fields may be added later, so the schema does not promise that there are no others.
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class FoundRule(_Answer):
-    """A rule that applies."""
+class NearRule(_Answer):
+    """A rule and how near it is."""
 
     id: str
     title: str
@@ -49,6 +61,11 @@ class FoundRule(_Answer):
     stance: Stance
     score: float
     """How much nearer the situation is to the rule and its category than to everyday requests."""
+
+
+class FoundRule(NearRule):
+    """A rule that applies."""
+
     text: str
 
 
@@ -81,6 +98,14 @@ class ConsultResponse(_Answer):
             parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
         book = self.rulebook
         return "\n\n".join([*parts, f"rulebook {book.name} {book.version} {book.digest[:12]}"])
+
+
+class NearestResponse(_Answer):
+    """The rules nearest to a situation, best first, with those that do not reach the threshold."""
+
+    rules: list[NearRule]
+    threshold: float
+    rulebook: RulebookRef
 
 
 class CategoryView(_Answer):
@@ -129,9 +154,9 @@ def parse_request(arguments: Any) -> ConsultRequest:
         raise ConsultError(explain(error.errors())) from None
 
 
-def explain(errors: Any) -> str:
-    """Validation errors as one sentence, without the caller's text."""
-    known = ", ".join(ConsultRequest.model_fields)
+def explain(errors: Any, model: type[BaseModel] = ConsultRequest) -> str:
+    """Validation errors of a model as one sentence, without the caller's text."""
+    known = ", ".join(model.model_fields)
     reasons = []
     for item in errors:
         loc = [str(part) for part in item["loc"] if part != "body"]

@@ -12,12 +12,22 @@ from rule_server.artefact import Artefact
 from rule_server.batching import Batcher
 from rule_server.calibrate import Threshold, threshold_of
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
+from rule_server.history import Changes, Rejected, UsageCounter, now
 from rule_server.index import Hit, RuleIndex
 from rule_server.prepare import Prepared, keep
 from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
-from rule_server.schemas import ConsultRequest, ConsultResponse, FoundRule, RulebookRef
+from rule_server.schemas import (
+    NEAREST,
+    ConsultRequest,
+    ConsultResponse,
+    FoundRule,
+    NearestResponse,
+    NearRule,
+    RulebookRef,
+)
 from rule_server.settings import Settings
+from rule_server.snapshots import Snapshots
 from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
@@ -30,9 +40,12 @@ class RuleService:
         self.settings = settings
         self.rules = prepared.rules
         self.ready = False
-        self.reload_error: str | None = None
-        """Why the last edit is not served; None when it is."""
-        self._index: RuleIndex = prepared.index
+        self.changes = Changes.none(prepared.index.rulebook)
+        """What the last reload changed, and why the newest edit is not served, if it is not."""
+        self.usage = UsageCounter()
+        self.trouble: str | None = None
+        """What keeps the service from working or from following edits, apart from the edits themselves."""
+        self.snapshots = Snapshots(prepared.index, Artefact(settings.artefact), settings.snapshots)
         self._encoder = prepared.encoder
         self._batcher = Batcher(prepared.encoder)
         self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
@@ -41,12 +54,18 @@ class RuleService:
     @property
     def rulebook(self) -> Rulebook:
         """The rulebook of the present snapshot."""
-        return self._index.rulebook
+        return self.snapshots.current.rulebook
+
+    @property
+    def reload_error(self) -> str | None:
+        """Why the last edit is not served; None when it is."""
+        rejected = self.changes.rejected
+        return rejected.problem if rejected is not None else self.trouble
 
     @property
     def threshold(self) -> Threshold:
         """The threshold in force and where it comes from."""
-        return threshold_of(self._index, self.settings.threshold)
+        return threshold_of(self.snapshots.current, self.settings.threshold)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -63,23 +82,24 @@ class RuleService:
                         task.cancel()
                 await asyncio.gather(warming, *([watching] if watching else []), return_exceptions=True)
 
-    async def consult(self, request: ConsultRequest) -> ConsultResponse:
-        """The rules that apply to a situation.
+    async def consult(self, request: ConsultRequest, *, digest: str | None = None) -> ConsultResponse:
+        """The rules that apply to a situation, of the present rulebook or of an earlier one by its digest.
 
         Raises:
+            UnknownDigestError: for a rulebook that is not held any more.
             ConsultError: for a category that the rulebook does not have.
             NotReadyError: before the encoder is warm.
         """
         if not self.ready:
             raise NotReadyError("the service is starting: ask again in a moment")
-        index = self._index  # the snapshot that this request sees throughout, whatever is swapped meanwhile
-        unknown = sorted(set(request.categories or ()) - set(index.categories))
-        if unknown:
-            raise ConsultError(
-                f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
-                f"valid: {', '.join(index.categories)}"
-            )
-        wanted = None if request.categories is None else frozenset(request.categories)
+        # The snapshot that this request sees throughout, whatever is swapped meanwhile.
+        index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
+        response = await self._answer(request, index)
+        self.usage.add(response)
+        return response
+
+    async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
+        wanted = _wanted(request, index)
         top_k = request.top_k or self.settings.default_top_k
         key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
         if key in self._cache:
@@ -99,34 +119,56 @@ class RuleService:
             self._cache.popitem(last=False)
         return response
 
+    async def nearest(self, request: ConsultRequest, *, digest: str | None = None) -> NearestResponse:
+        """The rules nearest to a situation, best first, whether or not they reach the threshold: for people.
+
+        Raises:
+            UnknownDigestError: for a rulebook that is not held any more.
+            ConsultError: for a category that the rulebook does not have.
+            NotReadyError: before the encoder is warm.
+        """
+        if not self.ready:
+            raise NotReadyError("the service is starting: ask again in a moment")
+        index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
+        wanted = _wanted(request, index)
+        vectors = await self._batcher.encode(windows(request.situation))
+        hits = index.ranked(vectors, request.top_k or NEAREST, wanted)
+        return NearestResponse(
+            rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            threshold=threshold_of(index, self.settings.threshold).value,
+            rulebook=RulebookRef.of(index.rulebook),
+        )
+
     async def reload(self) -> bool:
         """Serve the rules folder as it is now; whether that changed anything.
 
         A folder that cannot be served leaves the old snapshot in place, and its reason in `reload_error`.
         """
         async with self._reloading:
+            current = self.snapshots.current
             try:
-                index = await asyncio.to_thread(self._rebuilt)
+                index = await asyncio.to_thread(self._rebuilt, current)
             except RuleServiceError as error:
-                self.reload_error = str(error)
+                rejected = Rejected(at=now(), problem=str(error))
+                self.changes = self.changes.model_copy(update={"rejected": rejected})
                 log.warning("the edit is not served: %s", error)
                 return False
-            self.reload_error = None
-            if index is self._index:
+            if index is current:
+                self.changes = self.changes.model_copy(update={"rejected": None})
                 return False
-            self._index = index
+            self.snapshots.push(index)
+            self.changes = Changes.between(current.rulebook, index.rulebook)
             log.info("now serving %s %s %s", *RulebookRef.of(index.rulebook).model_dump().values())
             return True
 
-    def _rebuilt(self) -> RuleIndex:
+    def _rebuilt(self, current: RuleIndex) -> RuleIndex:
         """In a thread of its own: the present index when the rulebook has not changed, else the new one."""
         if not self.rules:
-            return self._index
+            return current
         rulebook = load_rulebook(self.rules, self.settings.variables)
-        if rulebook.digest == self._index.rulebook.digest:
-            return self._index
-        known, calibration = self._index.vectors_by_text(), self._index.calibration
-        index = RuleIndex.build(rulebook, self._encoder, known, calibration)
+        if rulebook.digest == current.rulebook.digest:
+            return current
+        index = RuleIndex.build(rulebook, self._encoder, current.vectors_by_text(), current.calibration)
         keep(Artefact(self.settings.artefact), index, not self.settings.dir, log.warning)
         return index
 
@@ -135,7 +177,7 @@ class RuleService:
         try:
             await self._batcher.encode(["warm up"])
         except Exception as error:
-            self.reload_error = f"the encoder does not work: {error}"
+            self.trouble = f"the encoder does not work: {error}"
             raise
         self.ready = True
 
@@ -150,8 +192,8 @@ class RuleService:
                     if layers(self.rules) != followed:
                         break
         except Exception as error:  # the watcher's own: no inotify handles left, folder removed
-            self.reload_error = f"edits are no longer followed: {error}"
-            log.warning(self.reload_error)
+            self.trouble = f"edits are no longer followed: {error}"
+            log.warning(self.trouble)
 
 
 def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
@@ -161,6 +203,21 @@ def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
             if (rule.id, name) in rulebook.translations:
                 return rulebook.translations[rule.id, name]
     return rule
+
+
+def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
+    """The categories asked for, None for all. Raises ConsultError when the rulebook lacks one."""
+    unknown = sorted(set(request.categories or ()) - set(index.categories))
+    if unknown:
+        raise ConsultError(
+            f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
+            f"valid: {', '.join(index.categories)}"
+        )
+    return None if request.categories is None else frozenset(request.categories)
+
+
+def _near(hit: Hit, rule: Rule) -> NearRule:
+    return NearRule(id=rule.id, title=rule.title, category=rule.category, stance=rule.stance, score=hit.score)
 
 
 def _found(hit: Hit, rule: Rule) -> FoundRule:

@@ -51,21 +51,44 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8808, ge=0, le=65535)
     allow_anonymous: bool = False
-    """Serve addresses other than loopback without asking callers who they are."""
+    """Serve addresses other than loopback without asking callers who they are; they may consult and read."""
+    tokens_file: Path | None = None
+    """File of hashed bearer tokens, as `ascl-rules token new` writes it; read again when it changes."""
+    oauth_issuer: str | None = None
+    """Authorization server whose access tokens are accepted: the exact `iss` of its tokens."""
+    oauth_jwks: str | None = None
+    """Its public keys: the https address of a JSON Web Key Set, or a file."""
+    resource_url: str | None = Field(None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
+    """Address of the MCP endpoint as clients know it: the audience that access tokens must name."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names, comma-separated, that a Host header may hold beside the loopback ones; `*` allows every name."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins, comma-separated, of web pages elsewhere that may ask (https://example.org)."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses, comma-separated, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count."""
     max_body: int = Field(1 << 20, ge=1024)
-    """Bytes that a request body may have."""
-    concurrency: int = Field(1024, ge=1)
-    """Connections at once; more are answered 503."""
+    """Bytes that a request body may have; more are answered 413."""
+    body_timeout: float = Field(10, gt=0, le=600)
+    """Seconds in which a body must have arrived; else 408. A connection without a request lives as long."""
+    request_timeout: float = Field(30, gt=0, le=3600)
+    """Seconds after which a request is answered 503."""
+    concurrency: int = Field(512, ge=1)
+    """Requests under way at once; more are answered 503."""
+    connections: int = Field(2048, ge=1)
+    """Connections at once; requests on more are answered 503."""
+    rate_limit: float = Field(100, ge=0, le=1e6)
+    """Requests a second of each caller, on average; more are answered 429. 0: no limit. Callers on loopback
+    that need no token have none."""
+    rate_burst: int = Field(200, ge=1, le=1_000_000)
+    """Requests of a caller that may come at once."""
     default_top_k: int = Field(3, ge=1, le=10)
     """Rules returned when the caller names no number."""
     threshold: float | None = Field(None, ge=-2, le=2)
     """Score below which no rule applies; None: the calibrated one of the artefact, else a default."""
     cache_size: int = Field(2048, ge=0)
     """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
+    snapshots: int = Field(8, ge=1, le=100)
+    """Rulebooks that can be asked by their digest: the present one and those before it."""
     watch: bool = True
     """Follow edits of the rules folder while serving."""
     variables: dict[str, str] = Field(default_factory=dict)
@@ -80,7 +103,7 @@ class Settings(BaseSettings):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return (value,) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):

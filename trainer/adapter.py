@@ -6,13 +6,19 @@ last: where it stands, the rest is whole.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from trainer.errors import TrainingError
+from trainer.record import common_record
+
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-VERSIONS_OF = ["torch", "transformers", "trl", "peft", "datasets"]
 
 
 def top_layers(model: str | Path, rank: int, layers: int) -> Any:
@@ -31,19 +37,39 @@ def top_layers(model: str | Path, rank: int, layers: int) -> Any:
 
 
 def save(out: Path, model: Any, tokenizer: Any) -> None:
-    """Write `adapter/` and `merged/`; the model is merged in place."""
-    model.save_pretrained(out / "adapter")
-    model.merge_and_unload().save_pretrained(out / "merged")
-    tokenizer.save_pretrained(out / "merged")
+    """Write `adapter/` and `merged/`, each whole or not at all; the model is merged in place.
+
+    Raises:
+        TrainingError: one cannot be written; what was written of it is removed.
+    """
+    with _whole(out / "adapter") as folder:
+        model.save_pretrained(folder)
+    with _whole(out / "merged") as folder:
+        model.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `folder` when the block ends well."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            f"{folder} cannot be written ({cause}): make room there, then run the same command with --resume"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_record(out: Path, record: dict[str, Any]) -> None:
-    """Write `run.json` in one step."""
+    """Write `run.json` in one step: the record and what every stage's says (see `trainer.record`)."""
+    record |= common_record()
     partial = out / ".run.json.tmp"
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     partial.replace(out / "run.json")
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS_OF}

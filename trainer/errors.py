@@ -21,3 +21,7 @@ class ConfigError(TrainerError):
 
 class TrainingError(TrainerError):
     """A run cannot start."""
+
+
+class LoopError(TrainerError):
+    """A loop cannot go on."""

@@ -7,12 +7,15 @@ TRL is pinned below 1.17; a contract test holds what is relied upon.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from trainer.checkpoints import AtomicCheckpoints
 from trainer.config import IFPOConfig
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
 from trainer.modes import mode_of
@@ -20,11 +23,12 @@ from trainer.modes import mode_of
 Output = dict[str, Any]
 
 
-class IFPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` whose advantages are weighted by the inverse frequency of each episode's mode.
 
     One composed reward function, not several: TRL counts a None among several as zero, which would punish an
-    episode for a judge's outage. An episode whose reward is None is left out of its group.
+    episode for a judge's outage. An episode whose reward is None is left out of its group. With `alpha = 0`
+    TRL's own advantages stand, to the bit.
 
     Raises:
         ValueError: for more than one reward function, or another `multi_objective_aggregation`.
@@ -46,6 +50,8 @@ class IFPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: Any) -> Output:
         output: Output = super()._generate_and_score_completions(inputs)
         advantages = self._episode_advantages(inputs)  # (N,), of all processes
+        if advantages is None:
+            return output
         local = len(inputs)
         first = self.accelerator.process_index * local
         output["advantages"] = advantages[first : first + local].to(output["advantages"])
@@ -55,7 +61,7 @@ class IFPOTrainer(GRPOTrainer):  # type: ignore[misc]
         logged.extend(advantages.tolist())
         return output
 
-    def _episode_advantages(self, inputs: Any) -> torch.Tensor:
+    def _episode_advantages(self, inputs: Any) -> torch.Tensor | None:
         assert self._gathered is not None
         rewards, consulted = self._gathered
         mode = "train" if self.model.training else "eval"
@@ -63,6 +69,15 @@ class IFPOTrainer(GRPOTrainer):  # type: ignore[misc]
         groups = torch.arange(len(rewards), device=rewards.device) // size
         scored = ~rewards.isnan()
         args: IFPOConfig = self.args
+        metrics = self._metrics[mode]
+        metrics["ifpo/consult_rate"].append(consulted.float().mean().item())
+        metrics["ifpo/unscored"].append((~scored).float().mean().item())
+        if args.alpha == 0:
+            return None
+        weights = inverse_frequency_weights(
+            consulted[scored], groups[scored], alpha=args.alpha, w_max=args.w_max
+        )
+        metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         advantages = torch.zeros_like(rewards)
         advantages[scored] = ifpo_advantages(
             rewards[scored],
@@ -73,12 +88,6 @@ class IFPOTrainer(GRPOTrainer):  # type: ignore[misc]
             baseline=args.baseline,  # type: ignore[arg-type]
             scale_rewards=self.scale_rewards,
         )
-        weights = inverse_frequency_weights(
-            consulted[scored], groups[scored], alpha=args.alpha, w_max=args.w_max
-        )
-        metrics = self._metrics[mode]
-        metrics["ifpo/consult_rate"].append(consulted.float().mean().item())
-        metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         return advantages
 
 
@@ -86,23 +95,37 @@ def _conversation(completion: Any) -> list[dict[str, Any]]:
     return completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
 
 
+class EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """TRL's sampler, whose order in an epoch depends on the seed and the epoch alone.
+
+    TRL's draws one order after the other from one generator, so that a run resumed in its second epoch would
+    see the first one's order again.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + epoch)
+
+
 class LoggedIFPOTrainer(IFPOTrainer):
     """Replays logged episodes: their tokens, loss masks, behaviour log-probabilities and advantages.
 
     The dataset's columns: `prompt` and `completion` (text, shown in tables only), `prompt_ids`,
     `completion_ids`, `wrote` (1 where the policy wrote the token), `logprobs` (of the behaviour policy),
-    `reward` and `advantage`. The importance ratio is taken against `logprobs`, never against the policy of
-    the moment, so the log is not treated as if it were on-policy.
+    `reward`, `advantage` and, where an episode's tokens differ in theirs, `token_advantages` (C,). The
+    importance ratio is taken against `logprobs`, never against the policy of the moment, so the log is not
+    treated as if it were on-policy.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, reward_funcs=logged_reward, **kwargs)
         self._rows: list[dict[str, Any]] = []
-        self._logps: torch.Tensor | None = None
+        self._scored: torch.Tensor | None = None
+        self._logps = torch.zeros(0)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         # Every row stands for itself: its group took part when the advantages were computed.
-        return RepeatSampler(
+        return EpochSampler(
             data_source=dataset if dataset is not None else self.train_dataset,
             mini_repeat_count=1,
             batch_size=self.args.generation_batch_size,
@@ -115,6 +138,10 @@ class LoggedIFPOTrainer(IFPOTrainer):
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        if "token_advantages" in inputs[0]:
+            lines = [row["token_advantages"] for row in inputs]
+            width = output["completion_ids"].shape[1]
+            output["advantages"] = _padded(lines, width, 0.0).to(output["advantages"])  # (B, C)
         return output
 
     def _generate(self, prompts: Any) -> tuple[Any, ...]:
@@ -135,22 +162,145 @@ class LoggedIFPOTrainer(IFPOTrainer):
         advantages: torch.Tensor = self.accelerator.gather(local)
         return advantages
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        self._logps = scored[0].detach()
-        return scored
+    def logprobs(self, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """(C,) log-probabilities of each row's completion under the model as it is, 0 where `wrote` is 0."""
+        longest = max(len(row["prompt_ids"]) for row in rows)
+        width = max(len(row["completion_ids"]) for row in rows)
+        pad = self.processing_class.pad_token_id
+        ids, mask = [], []
+        for row in rows:
+            before, tokens = longest - len(row["prompt_ids"]), row["prompt_ids"] + row["completion_ids"]
+            ids.append([pad] * before + tokens)
+            mask.append([0] * before + [1] * len(tokens))
+        device = self.accelerator.device
+        self._rows, training = rows, self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            scores, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                _padded(ids, longest + width).to(device),
+                _padded(mask, longest + width).to(device),
+                width,
+            )
+        self.model.train(training)
+        return [line[: len(row["wrote"])] for line, row in zip(scores.tolist(), rows, strict=True)]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Log-probabilities and entropies, (N, C) each, 0 where the policy did not write, and MoE's loss.
+
+        Off CUDA, TRL projects every position onto the vocabulary, the prompt's too, and masks afterwards.
+        Here only the positions before a token of the policy are projected, on every device.
+        """
+        scored = self._scored  # (N, C)
+        if scored is None:
+            scored = _padded([row["wrote"] for row in self._rows], logits_to_keep).to(input_ids.device)
+        size = batch_size or len(input_ids)
+        parts = [
+            self._score(
+                model,
+                input_ids[i : i + size],
+                attention_mask[i : i + size],
+                scored[i : i + size].bool(),
+                compute_aux_loss,
+            )
+            for i in range(0, len(input_ids), size)
+        ]
+        logps, entropies, losses = zip(*parts, strict=True)
+        scores = torch.cat(logps)
+        self._logps = scores.detach()
+        return (
+            scores,
+            torch.cat(entropies) if compute_entropy else None,
+            torch.stack(losses).mean() if compute_aux_loss else None,
+        )
+
+    def _score(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, scored: torch.Tensor, moe: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        width = scored.shape[1]
+        before = torch.zeros_like(ids, dtype=torch.bool)
+        before[:, -width - 1 : -1] = scored
+        causal = self.accelerator.unwrap_model(model)
+        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+        with _hidden_states_of(causal.base_model, before), self.accelerator.autocast():
+            output = model(  # wrapped as it is: its hooks distribute the gradient
+                input_ids=ids,
+                attention_mask=mask,
+                shift_labels=ids[:, -width:][scored][None],  # (1, S), as the hidden states are
+                fused_lm_head=True,
+                **({"output_router_logits": True} if moe else {}),
+            )
+        logps, entropy = (
+            None if part is None else part.new_zeros(scored.shape).masked_scatter(scored, part)
+            for part in (output.log_probs, output.entropy)
+        )
+        assert logps is not None
+        return logps, entropy, output.aux_loss
 
     def _compute_loss(self, model: Any, inputs: Output) -> Any:
         inputs = _without_padding(inputs)
-        loss = super()._compute_loss(model, inputs)
-        # How far the policy has gone from the one that sampled: k3, the estimate that is never negative.
         wrote = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
-        assert self._logps is not None
-        moved = (self._logps - inputs["old_per_token_logps"])[wrote]  # (S,) log-ratios
-        if len(moved):
-            self._metrics["train"]["logged/kl"].append((moved.expm1() - moved).mean().item())
-            self._metrics["train"]["logged/largest_ratio"].append(moved.max().exp().item())
+        self._scored = wrote
+        loss = super()._compute_loss(model, inputs)
+        self._scored = None
+        moved = self._logps - inputs["old_per_token_logps"]  # (B, C) log-ratios
+        self._watch_drift(moved[wrote])
+        if self.off_policy_mask_threshold is not None:
+            self._count_dropped(moved, wrote, inputs["advantages"])
         return loss
+
+    def _count_dropped(self, moved: torch.Tensor, wrote: torch.Tensor, advantages: torch.Tensor) -> None:
+        """Record the share of episodes that the off-policy mask leaves out, as TRL decides it."""
+        away = -(moved * wrote).sum(1) / wrote.sum(1).clamp(min=1)
+        lowered = (advantages.reshape(len(moved), -1) < 0).any(1)
+        dropped = (lowered & (away > self.off_policy_mask_threshold)).float().mean()
+        share = self.accelerator.reduce(dropped, reduction="mean").item()
+        self._metrics["train"]["logged/dropped"].append(share)
+
+    def _watch_drift(self, moved: torch.Tensor) -> None:
+        """Record how far the policy has gone from the one that sampled, by its (S,) log-ratios.
+
+        The divergence is k3, the estimate that is never negative. All processes record the same numbers.
+        """
+        ratio = moved.exp()
+        sums = torch.stack([(moved.expm1() - moved).sum(), ratio.sum(), moved.new_tensor(float(len(moved)))])
+        divergence, total, count = self.accelerator.reduce(sums).tolist()
+        largest = self.accelerator.gather(ratio.amax()[None] if len(moved) else moved.new_zeros(1)).max()
+        if count:
+            metrics = self._metrics["train"]
+            metrics["logged/kl"].append(divergence / count)
+            metrics["logged/mean_ratio"].append(total / count)
+            metrics["logged/largest_ratio"].append(largest.item())
+
+
+@contextmanager
+def _hidden_states_of(backbone: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+    """Within the block, `backbone` returns the last hidden states of (B, T) chosen positions, (1, S, H)."""
+
+    def only_chosen(module: Any, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[chosen][None]
+        return output
+
+    hook = backbone.register_forward_hook(only_chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _padded(lines: list[list[Any]], width: int, value: float = 0) -> torch.Tensor:
+    """(N, width), padded on the right."""
+    return torch.tensor([line + [value] * (width - len(line)) for line in lines])
 
 
 def _without_padding(inputs: Output) -> Output:

@@ -7,7 +7,11 @@ formula. Of ours, these parts are choices, each of them a setting or said here:
 - the weight `(1 / (K f)) ** alpha` and its bound `w_max`; weights are scaled to sum to the group's size;
 - the baseline is the weighted mean (`"balanced"`), so that a group's advantages sum to zero. Multiplying
   plain advantages by a weight (`"group"`) is what the abstract alone suggests; there they do not;
-- the weighted standard deviation divides, with the sample correction and `eps` where GRPO has them.
+- the weighted standard deviation divides, with the sample correction and `eps` where GRPO has them;
+- frequencies are counted in the group (`"group"`), or over all groups that are passed together (`"batch"`);
+- a mode is any label, so that the number of consultations can be one: K modes weigh `1 / K` each;
+- `credit="split"` (`split_advantages`) tells what the decision earned from what was made of it;
+- a group may hold forced modes, so that a rare one is heard at all: see `trainer/stratified.py`.
 
 With `alpha = 0` this is the advantage of GRPO (arXiv 2402.03300, section 4.1.2), as TRL 1.16 computes it.
 """
@@ -15,27 +19,32 @@ With `alpha = 0` this is the advantage of GRPO (arXiv 2402.03300, section 4.1.2)
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from trainer.arrays import Floats, Indices, as_given, labels, numbers, same_length
 
 Baseline = Literal["balanced", "group"]
 Scale = Literal["group", "batch", "none"] | bool
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
+Frequency = Literal["group", "batch"]
 
 
-def inverse_frequency_weights(modes: Any, groups: Any, *, alpha: float = 1.0, w_max: float = 4.0) -> Floats:
+def inverse_frequency_weights(
+    modes: Any, groups: Any, *, alpha: float = 1.0, w_max: float = 4.0, frequency: Frequency = "group"
+) -> Floats:
     """Weights `w_i = min((1 / (K f)) ** alpha, w_max)`, scaled so that they sum to G in each group.
 
-    `f` is the share of the episode's mode among the G episodes of its group, `K` the number of modes there.
+    `f` is the share of the episode's mode among the G episodes of its group (or of all N, with
+    `frequency="batch"`), `K` the number of modes there.
 
     Args:
         modes: (N,) labels of any one type.
         groups: (N,) labels of any one type; groups may differ in size and lie in any order.
         alpha: 0 weighs all alike, 1 gives every mode the same total weight.
         w_max: bound on a weight before scaling.
+        frequency: over what `f` and `K` are counted; the scaling is each group's in both cases.
 
     Returns:
         (N,) float64.
@@ -43,9 +52,9 @@ def inverse_frequency_weights(modes: Any, groups: Any, *, alpha: float = 1.0, w_
     Raises:
         ValueError: unequal lengths, more than one dimension, or a setting out of range.
     """
-    mode, group = _labels(modes, "modes"), _labels(groups, "groups")
-    _same_length(modes=mode, groups=group)
-    return _weights(mode, group, alpha, w_max)
+    mode, group = labels(modes, "modes"), labels(groups, "groups")
+    same_length(modes=mode, groups=group)
+    return _weights(mode, group, alpha, w_max, frequency)
 
 
 def ifpo_advantages(
@@ -57,6 +66,7 @@ def ifpo_advantages(
     w_max: float = 4.0,
     baseline: Baseline = "balanced",
     scale_rewards: Scale = True,
+    frequency: Frequency = "group",
     eps: float = 1e-4,
 ) -> Any:
     """Advantages `A_i = w_i (r_i - mu) / (s + eps)`.
@@ -68,7 +78,7 @@ def ifpo_advantages(
         rewards: (N,) numbers, numpy or torch, all finite.
         modes: (N,) what each episode chose, such as `consult` and `direct`.
         groups: (N,) which group each episode belongs to.
-        alpha, w_max: see `inverse_frequency_weights`.
+        alpha, w_max, frequency: see `inverse_frequency_weights`.
         scale_rewards: `"group"` or True divides by `s` of the group, `"batch"` by one `s` over all N rewards
             about their weighted mean, `"none"` or False by nothing (then `eps` has no part).
         eps: added to `s`.
@@ -79,55 +89,126 @@ def ifpo_advantages(
     Raises:
         ValueError: unequal lengths, a reward that is not finite, or an unknown or impossible setting.
     """
+    batch = _batch(rewards, modes, groups, alpha, w_max, baseline, scale_rewards, frequency, eps)
+    return as_given(rewards, batch.scaled(batch.weight * batch.deviation, batch.weight))
+
+
+def split_advantages(
+    rewards: Any,
+    modes: Any,
+    groups: Any,
+    *,
+    alpha: float = 1.0,
+    w_max: float = 4.0,
+    baseline: Baseline = "balanced",
+    scale_rewards: Scale = True,
+    frequency: Frequency = "group",
+    eps: float = 1e-4,
+) -> tuple[Any, Any]:
+    """The advantage of the decision's tokens and that of the tokens after it (`credit="split"`).
+
+    With `rbar` the group's mean reward of the episode's mode, `r_i - mu = (rbar - mu) + (r_i - rbar)`. The
+    first part is what the mode was worth: the decision carries it, weighted and scaled as the whole is in
+    `ifpo_advantages`. The second is what this episode made of its mode: the tokens after the decision carry
+    it, unweighted, scaled by the plain standard deviation (that of GRPO) over the same rewards.
+
+    Arguments, errors and types are those of `ifpo_advantages`.
+
+    Returns:
+        decision: (N,), and rest: (N,).
+    """
+    batch = _batch(rewards, modes, groups, alpha, w_max, baseline, scale_rewards, frequency, eps)
+    plain = _batch(rewards, modes, groups, 0.0, w_max, baseline, scale_rewards, frequency, eps)
+    cell = batch.group * (batch.mode.max(initial=0) + 1) + batch.mode
+    between = _mean(batch.deviation, np.ones_like(batch.weight), cell)
+    within = batch.deviation - between
+    return (
+        as_given(rewards, batch.scaled(batch.weight * between, batch.weight)),
+        as_given(rewards, plain.scaled(within, plain.weight)),
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """N episodes by index of mode and group, their weights, and their rewards less the baseline."""
+
+    reward: Floats
+    mode: Indices
+    group: Indices
+    weight: Floats
+    centring: Floats
+    deviation: Floats
+    scale: str
+    eps: float
+
+    def scaled(self, values: Floats, weight: Floats) -> Floats:
+        """(N,) `values` divided by the standard deviation; nothing where an episode is alone."""
+        size = np.bincount(self.group)
+        scaled = values.copy()
+        if self.scale == "group":
+            spread = np.sqrt(np.bincount(self.group, weight * self.deviation**2) / np.maximum(size - 1, 1))
+            scaled = _divide(values, spread[self.group] + self.eps)
+        elif self.scale == "batch":
+            apart = self.reward - _mean(self.reward, self.centring, np.zeros_like(self.group))
+            spread = np.sqrt((weight * apart**2).sum() / max(len(self.reward) - 1, 1))
+            scaled = _divide(values, np.full_like(values, spread + self.eps))
+        scaled[size[self.group] == 1] = 0.0
+        return scaled
+
+
+def _batch(
+    rewards: Any,
+    modes: Any,
+    groups: Any,
+    alpha: float,
+    w_max: float,
+    baseline: Baseline,
+    scale_rewards: Scale,
+    frequency: Frequency,
+    eps: float,
+) -> _Batch:
     scale = _scale(scale_rewards)
     if baseline not in ("balanced", "group"):
         raise ValueError(f"baseline is {baseline!r}, but it must be 'balanced' or 'group'")
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps is {eps!r}, but it must be a number of at least 0")
-    reward = _numbers(rewards)
-    mode, group = _labels(modes, "modes"), _labels(groups, "groups")
-    _same_length(rewards=reward, modes=mode, groups=group)
-
-    weight = _weights(mode, group, alpha, w_max)
+    reward = numbers(rewards, "rewards")
+    mode, group = labels(modes, "modes"), labels(groups, "groups")
+    same_length(rewards=reward, modes=mode, groups=group)
+    weight = _weights(mode, group, alpha, w_max, frequency)
     centring = weight if baseline == "balanced" else np.ones_like(weight)
-    size = np.bincount(group)
     # Measured from the group's smallest reward, so that equal rewards cancel to exactly zero.
     floor = np.full(group.max(initial=-1) + 1, np.inf)
     np.minimum.at(floor, group, reward)
     shifted = reward - floor[group]
     deviation = shifted - _mean(shifted, centring, group)
-    advantage = weight * deviation
-    if scale == "group":
-        spread = np.sqrt(np.bincount(group, weight * deviation**2) / np.maximum(size - 1, 1))
-        advantage = _divide(advantage, spread[group] + eps)
-    elif scale == "batch":
-        apart = reward - _mean(reward, centring, np.zeros_like(group))
-        spread = np.sqrt((weight * apart**2).sum() / max(len(reward) - 1, 1))
-        advantage = _divide(advantage, np.full_like(advantage, spread + eps))
-    advantage[size[group] == 1] = 0.0
-    return _as(rewards, advantage)
+    return _Batch(reward, mode, group, weight, centring, deviation, scale, eps)
 
 
-def _weights(mode: Indices, group: Indices, alpha: float, w_max: float) -> Floats:
+def _weights(mode: Indices, group: Indices, alpha: float, w_max: float, frequency: Frequency) -> Floats:
     if not (math.isfinite(alpha) and alpha >= 0):
         raise ValueError(f"alpha is {alpha!r}, but it must be a number of at least 0")
     if not w_max > 0:
         raise ValueError(f"w_max is {w_max!r}, but it must be above 0")
+    if frequency not in ("group", "batch"):
+        raise ValueError(f"frequency is {frequency!r}, but it must be 'group' or 'batch'")
     if not len(group):
         return np.zeros(0)
-    cell = group * (mode.max() + 1) + mode  # one number for each pair of group and mode
+    scope = group if frequency == "group" else np.zeros_like(group)
+    cell = scope * (mode.max() + 1) + mode  # one number for each pair of scope and mode
     counts = np.bincount(cell)
-    size = np.bincount(group)
-    present = np.bincount(np.flatnonzero(counts) // (mode.max() + 1), minlength=len(size))  # K of each group
+    total = np.bincount(scope)
+    present = np.bincount(np.flatnonzero(counts) // (mode.max() + 1), minlength=len(total))  # K of each scope
     with np.errstate(over="ignore"):  # a steep alpha overflows into the bound
-        raw: Floats = np.minimum((size[group] / (present[group] * counts[cell])) ** alpha, w_max)
-    normaliser: Floats = size / np.bincount(group, raw)
+        raw: Floats = np.minimum((total[scope] / (present[scope] * counts[cell])) ** alpha, w_max)
+    normaliser: Floats = np.bincount(group) / np.bincount(group, raw)
     return raw * normaliser[group]
 
 
 def _mean(values: Floats, weight: Floats, group: Indices) -> Floats:
     """The weighted mean of each episode's group, (N,)."""
-    means: Floats = np.bincount(group, weight * values) / np.bincount(group, weight)
+    total = np.bincount(group, weight)  # nothing where an index stands for no group
+    means: Floats = np.divide(np.bincount(group, weight * values), total, out=total.copy(), where=total > 0)
     return means[group]
 
 
@@ -143,44 +224,3 @@ def _scale(scale_rewards: Scale) -> str:
     if scale_rewards not in ("group", "batch", "none"):
         raise ValueError(f"scale_rewards is {scale_rewards!r}, but it must be 'group', 'batch' or 'none'")
     return scale_rewards
-
-
-def _numbers(rewards: Any) -> Floats:
-    try:
-        # A tensor by its own methods, so that torch is not imported for arrays.
-        host = rewards.detach().cpu().double() if hasattr(rewards, "detach") else rewards
-        array = np.asarray(host, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("rewards must be numbers") from None
-    if array.ndim != 1:
-        raise ValueError(f"rewards have the shape {array.shape}, but one dimension is needed")
-    if not np.isfinite(array).all():
-        first = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(
-            f"reward {first} is {array[first]}: leave out episodes without a reward, then weigh the others"
-        )
-    return array
-
-
-def _labels(values: Any, name: str) -> Indices:
-    """(N,) labels as indices from 0."""
-    array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} have the shape {array.shape}, but one dimension is needed")
-    return np.unique(array, return_inverse=True)[1]
-
-
-def _same_length(**arrays: npt.NDArray[Any]) -> None:
-    if len({len(array) for array in arrays.values()}) > 1:
-        lengths = ", ".join(f"{len(array)} {name}" for name, array in arrays.items())
-        raise ValueError(f"there are {lengths}, but each episode needs one of each")
-
-
-def _as(rewards: Any, advantage: Floats) -> Any:
-    if hasattr(rewards, "new_tensor"):
-        import torch
-
-        floating = rewards.dtype if rewards.is_floating_point() else torch.float64
-        return torch.from_numpy(advantage).to(device=rewards.device, dtype=floating)
-    given = np.asarray(rewards).dtype
-    return advantage.astype(given) if np.issubdtype(given, np.floating) else advantage

@@ -1,4 +1,4 @@
-"""The stage `logged`: train an adapter on logged episodes with the advantages that `prepare` stored.
+"""The stage `logged`: train an adapter on logged episodes by IFPO, GRPO, or GRPO with a price on consulting.
 
 Outputs: `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json` (settings, versions, what
 was left out, figures of every step), written last: where it stands, the rest is whole.
@@ -7,7 +7,6 @@ was left out, figures of every step), written last: where it stands, the rest is
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from collections import Counter
@@ -16,16 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import adapter
+from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.groups import read_groups
 from trainer.quiet import quiet_libraries
-from trainer.tokens import TokenError, episode_tokens
 
 if TYPE_CHECKING:
     from trainer.config import LoggedArguments, LoggedConfig
 
-KEPT_FIGURES = ("loss", "reward", "entropy", "logged/kl", "logged/largest_ratio", "clip_ratio/region_mean")
+KEPT_FIGURES = (
+    *("loss", "reward", "entropy", "logged/kl", "logged/mean_ratio", "logged/largest_ratio"),
+    *("logged/dropped", "clip_ratio/region_mean", "kl"),
+    "completions/mean_length",
+)
 
 Progress = Callable[[str], None]
 
@@ -36,10 +38,11 @@ def tell(line: str) -> None:
 
 
 def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progress = tell) -> dict[str, Any]:
-    """Train, save, and return what `run.json` holds.
+    """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
 
     Raises:
-        TrainingError: the model cannot be loaded, or no episode can be learnt from.
+        TrainingError: the model cannot be loaded, no episode can be learnt from, the log's log-probabilities
+            are not the model's, or something cannot be saved.
         GroupError: the file of groups cannot be read.
     """
     with quiet_libraries():
@@ -47,40 +50,50 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progr
 
 
 def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -> dict[str, Any]:
+    from trainer.credit import credit
+    from trainer.logged_rows import COLUMNS, learnable_rows
+
     started = time.perf_counter()
-    columns, about = read_groups(Path(arguments.groups))
+    first = config.process_index == 0
+    say: Progress = progress if first else lambda line: None
+    out = Path(config.output_dir)
+    columns, about = read_groups(Path(arguments.groups), COLUMNS)
     config.temperature = _one_temperature(columns["temperature"])
     left_out: Counter[str] = Counter()
-    tokenizer = _tokenizer(arguments.model)
-    rows = _rows(tokenizer, columns, arguments, left_out)
+    tokenizer = load_tokenizer(arguments.model)
+    earned = credit(columns, about["settings"], arguments)
+    rows = learnable_rows(tokenizer, columns, earned, arguments, left_out)
     if not rows:
-        causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
-        raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({causes})")
-    text_only = sum(row["logprobs"] is None for row in rows)
-    trainer = _trainer(arguments, config, tokenizer, rows, progress)
+        raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")
+    data = {
+        "groups_sha256": hashlib.sha256(Path(arguments.groups).read_bytes()).hexdigest(),
+        "policy_versions": sorted(set(columns["policy_version"])),
+        "episodes": len(rows),
+        "left_out": dict(sorted(left_out.items())),
+        "sources": about["sources"],
+    }
+    plan = {"groups_sha256": data["groups_sha256"], **asdict(arguments), **_training(config)}
+    checkpoint = _checkpoint(out, plan, arguments.resume, first, config)
     wrote = sum(sum(row["wrote"]) for row in rows)
-    unused = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items())) or "none"
-    progress(f"learning from {len(rows)} episodes, {wrote} tokens of the policy; left out: {unused}")
-    trainer.train()
-    out = Path(config.output_dir)
-    adapter.save(out, trainer.model, tokenizer)
+    say(
+        f"learning from {len(rows)} episodes, {wrote} tokens of the policy; "
+        f"left out: {_causes(left_out) or 'none'}"
+    )
+    trainer, guards, known = _trainer(arguments, config, tokenizer, rows, columns, about, say)
+    if arguments.resume:
+        say(f"going on from {checkpoint}" if checkpoint else f"{out} holds no checkpoint: starting anew")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    drift, floor = guards
     run = {
         "stage": "logged",
         "method": arguments.method,
         "arguments": asdict(arguments),
         "advantages": about["settings"],
         "training": _training(config),
-        "data": {
-            "groups_sha256": hashlib.sha256(Path(arguments.groups).read_bytes()).hexdigest(),
-            "policy_versions": sorted(set(columns["policy_version"])),
-            "episodes": len(rows),
-            "left_out": dict(sorted(left_out.items())),
-        },
-        "off_policy": {
-            "text_only_episodes": text_only,
-            "behaviour_logprobs": "recomputed with the starting checkpoint" if text_only else "logged",
-        },
-        "versions": adapter.versions(),
+        "data": data,
+        **known,
+        "stopped": drift.stopped or (floor.stopped if floor else None),
+        "floor": floor.readings if floor else [],
         "steps": [
             {"step": entry["step"], **{name: entry[name] for name in KEPT_FIGURES if name in entry}}
             for entry in trainer.state.log_history
@@ -88,8 +101,23 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
-    adapter.save_record(out, run)
+    if first:
+        adapter.save(out, trainer.model, tokenizer)
+        adapter.save_record(out, run)
+    trainer.accelerator.wait_for_everyone()
     return run
+
+
+def _causes(left_out: Counter[str]) -> str:
+    return ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
+
+
+def _checkpoint(
+    out: Path, plan: dict[str, Any], resume: bool, first: bool, config: LoggedConfig
+) -> Path | None:
+    plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
+    with config.main_process_first(local=False, desc="plan"):
+        return resuming.begin(out, plan, resume or not first)
 
 
 def _one_temperature(given: list[float | None]) -> float:
@@ -107,7 +135,7 @@ def _one_temperature(given: list[float | None]) -> float:
     return temperatures[0]
 
 
-def _tokenizer(model: str) -> Any:
+def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
@@ -121,89 +149,105 @@ def _tokenizer(model: str) -> Any:
         ) from None
 
 
-def _rows(
-    tokenizer: Any, columns: dict[str, list[Any]], arguments: LoggedArguments, left_out: Counter[str]
-) -> list[dict[str, Any]]:
-    rows = []
-    for messages, tools, turns, reward, advantage in zip(
-        *(
-            columns[name]
-            for name in ("messages", "tools", "turns", "reward", f"advantage_{arguments.method}")
-        ),
-        strict=True,
-    ):
-        if advantage == 0:
-            left_out["no advantage"] += 1
-            continue
-        try:
-            tokens = episode_tokens(tokenizer, json.loads(messages), json.loads(tools), json.loads(turns))
-        except TokenError as cause:
-            left_out[str(cause)] += 1
-            continue
-        if tokens.length > arguments.max_length:
-            left_out[f"longer than {arguments.max_length} tokens"] += 1
-            continue
-        rows.append(
-            {
-                "prompt": tokenizer.decode(tokens.prompt_ids),
-                "completion": tokenizer.decode(tokens.completion_ids),
-                "prompt_ids": tokens.prompt_ids,
-                "completion_ids": tokens.completion_ids,
-                "wrote": tokens.wrote,
-                "logprobs": tokens.logprobs,
-                "reward": reward,
-                "advantage": advantage,
-            }
-        )
-    return rows
-
-
 def _trainer(
     arguments: LoggedArguments,
     config: LoggedConfig,
     tokenizer: Any,
     rows: list[dict[str, Any]],
-    progress: Progress,
-) -> Any:
-    import datasets
+    columns: dict[str, list[Any]],
+    about: dict[str, Any],
+    say: Progress,
+) -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
+    """The trainer with its data, its guards, and what a run's record says of how the log was taken."""
     import transformers
 
-    from trainer.behaviour import with_behaviour_logprobs
+    from trainer.behaviour import checked_logprobs, with_behaviour_logprobs
     from trainer.grpo import LoggedIFPOTrainer
+    from trainer.guards import DriftGuard, FloorGuard
+    from trainer.logged_rows import decision_weights, whole_batches, with_token_advantages
 
-    dataset = datasets.Dataset.from_list(_whole_batches(rows, config.generation_batch_size))
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
+    batches = whole_batches(rows, config.generation_batch_size)
+    drift = DriftGuard(arguments.max_drift, say)
     trainer = LoggedIFPOTrainer(
         model=arguments.model,
         args=config,
-        train_dataset=dataset,
+        train_dataset=_dataset(batches),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[_reporter(progress)],
+        callbacks=[_reporter(say), drift],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    if any(row["logprobs"] is None for row in rows):
-        progress("the log has no log-probabilities: computing them with the starting checkpoint")
-        trainer.train_dataset = with_behaviour_logprobs(trainer, dataset)
-    return trainer
+    text_only = sum(row["logprobs"] is None for row in rows)
+    if text_only < len(rows) and arguments.behaviour == "model" and arguments.check_logprobs:
+        checked = checked_logprobs(trainer, rows, arguments.check_logprobs, arguments.logprob_tolerance)
+    else:
+        checked = None
+    if text_only:
+        say("the log has no log-probabilities: computing them with the starting checkpoint")
+        batches = with_behaviour_logprobs(trainer, batches)
+    stratified = any(columns["forced"])
+    consult: dict[str, float] = {}
+    if stratified or arguments.credit == "split":
+        weights = None
+        if stratified:
+            consult, weights = decision_weights(trainer, tokenizer, columns, arguments.mode_probability)
+        batches = with_token_advantages(batches, weights)
+    trainer.train_dataset = _dataset(batches)
+    floor = _floor(arguments, tokenizer, columns)
+    guard = FloorGuard(floor, say, trainer) if floor else None
+    if guard:
+        trainer.add_callback(guard)
+    known = {
+        "off_policy": {
+            "text_only_episodes": text_only,
+            "behaviour_logprobs": "recomputed with the starting checkpoint" if text_only else "logged",
+            "largest_difference": checked,
+        },
+        "stratified": {
+            "groups": len(consult),
+            "mode_probability": arguments.mode_probability,
+            "mean_consult_probability": round(sum(consult.values()) / len(consult), 4),
+        }
+        if stratified
+        else None,
+    }
+    return trainer, (drift, guard), known
 
 
-def _whole_batches(rows: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
-    """Fill the last batch up with rows that carry neither loss nor advantage: TRL drops a batch that is not
-    whole, and with it episodes."""
-    shortest = min(rows, key=lambda row: len(row["prompt_ids"]) + len(row["completion_ids"]))
-    silent = {**shortest, "wrote": [0] * len(shortest["wrote"]), "advantage": 0.0}
-    return rows + [silent] * (-len(rows) % size)
+def _dataset(rows: list[dict[str, Any]]) -> Any:
+    import datasets
+
+    used = (
+        "prompt",
+        "completion",
+        "prompt_ids",
+        "completion_ids",
+        "wrote",
+        "logprobs",
+        "reward",
+        "advantage",
+    )
+    names = [name for name in (*used, "token_advantages") if name in rows[0]]
+    return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in names})
 
 
-def _reporter(progress: Progress) -> Any:
+def _floor(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]) -> Any:
+    if arguments.floor_prompts is None:
+        return None
+    from trainer.floor_prompts import floor_of
+
+    return floor_of(arguments, tokenizer, columns)
+
+
+def _reporter(say: Progress) -> Any:
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 kl, clipped = logs.get("logged/kl", 0.0), logs.get("clip_ratio/region_mean", 0.0)
-                progress(
+                say(
                     f"step {state.global_step}/{state.max_steps}, KL to the start {kl:.4f}, "
                     f"clipped {clipped:.1%}"
                 )

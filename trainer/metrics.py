@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from evaluation.metrics import BENIGN, Difference, Rate, mean_difference, wilson
+from evaluation.metrics import BENIGN, Difference, Rate, difference_by_prompt, wilson
 from evaluation.prompts import KINDS
-from trainer.groups import read_groups
+from trainer.groups import read_table
 
+MANY_ONE_MODE_GROUPS = 0.5
 LIGHT = (
     "group_id",
     "prompt_id",
@@ -32,6 +34,7 @@ class KindStatistics:
 
     episodes: int
     groups: int
+    one_mode_groups: int
     consult: Rate
     reward: float
     reward_consult: float | None
@@ -49,6 +52,8 @@ class GroupStatistics:
     kinds: dict[str, KindStatistics]
     one_mode_groups: int
     equal_reward_groups: int
+    teaching_groups: int
+    """Groups with both modes and with unequal rewards: the only ones that say which mode is better."""
     failed_consultations: int
     largest_weight: float
     effective_share: float
@@ -68,61 +73,82 @@ def group_statistics(path: Path) -> GroupStatistics:
     Raises:
         GroupError: it cannot be read.
     """
-    columns, _ = read_groups(path, LIGHT)
-    kind = np.array([str(kind) for kind in columns["kind"]])
-    mode, group = np.array(columns["mode"]), np.array(columns["group_id"])
-    reward, weight = np.array(columns["reward"]), np.array(columns["weight"])
-    names = [*(name for name in KINDS if name in kind), *sorted(set(kind.tolist()) - set(KINDS))]
+    table, _ = read_table(path, LIGHT, dictionary=("group_id", "prompt_id", "kind", "mode"))
+    group, _ = _codes(table, "group_id")
+    prompt, _ = _codes(table, "prompt_id")
+    kind, kind_names = _codes(table, "kind")
+    mode, mode_names = _codes(table, "mode")
+    consulted = np.array([name == "consult" for name in mode_names], dtype=bool)[mode]
+    reward, weight = (table.column(name).to_numpy() for name in ("reward", "weight"))
+    present = {str(name) for name in kind_names}
     kinds = {
         name: _kind(
-            [prompt for prompt, here in zip(columns["prompt_id"], kind == name, strict=True) if here],
-            reward[kind == name],
-            mode[kind == name] == "consult",
-            len(np.unique(group[kind == name])),
+            prompt, reward, consulted, group, kind == kind_names.index(None if name == "None" else name)
         )
-        for name in names
+        for name in [*(name for name in KINDS if name in present), *sorted(present - set(KINDS))]
     }
-    index = np.unique(group, return_inverse=True)[1]
-    size, consulted = np.bincount(index), np.bincount(index, mode == "consult")
+    size, consulting = np.bincount(group), np.bincount(group, consulted)
     high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
-    np.maximum.at(high, index, reward)
-    np.minimum.at(low, index, reward)
+    np.maximum.at(high, group, reward)
+    np.minimum.at(low, group, reward)
+    one_mode, equal = (consulting == 0) | (consulting == size), high == low
     return GroupStatistics(
         episodes=len(reward),
         groups=len(size),
         kinds=kinds,
-        one_mode_groups=int(((consulted == 0) | (consulted == size)).sum()),
-        equal_reward_groups=int((high == low).sum()),
-        failed_consultations=sum(columns["failed_consultations"]),
+        one_mode_groups=int(one_mode.sum()),
+        equal_reward_groups=int(equal.sum()),
+        teaching_groups=int((~one_mode & ~equal).sum()),
+        failed_consultations=int(table.column("failed_consultations").to_numpy().sum()),
         largest_weight=round(float(weight.max()), 6),
         effective_share=round(float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())), 6),
         push={
             method: {
-                name: round(float(np.array(columns[f"advantage_{method}"])[mode == name].sum()), 6) + 0.0
-                for name in ("consult", "direct")
+                name: round(float(table.column(f"advantage_{method}").to_numpy()[here].sum()), 6) + 0.0
+                for name, here in (("consult", consulted), ("direct", ~consulted))
             }
             for method in ("ifpo", "grpo")
         },
-        findings=_findings(kinds),
+        findings=_findings(kinds, float(one_mode.mean())),
     )
 
 
-def _kind(prompts: list[str], reward: Any, consulted: Any, groups: int) -> KindStatistics:
+def _codes(table: Any, column: str) -> tuple[npt.NDArray[np.intp], list[Any]]:
+    """A column as integers from 0 and the values that they stand for; a null is a value too."""
+    import pyarrow.compute
+
+    chunks = table.column(column).unify_dictionaries().chunks
+    values = chunks[0].dictionary.to_pylist()
+    codes = [chunk.indices for chunk in chunks]
+    if any(chunk.null_count for chunk in codes):
+        codes = [pyarrow.compute.fill_null(chunk, len(values)) for chunk in codes]
+        values.append(None)
+    return np.concatenate([chunk.to_numpy() for chunk in codes]).astype(np.intp), values
+
+
+def _kind(
+    prompt: Any, reward: Any, consulted: Any, group: Any, here: npt.NDArray[np.bool_]
+) -> KindStatistics:
     def mean(values: Any) -> float | None:
         return round(float(values.mean()), 6) if len(values) else None
 
+    values, chosen = reward[here], consulted[here]
+    groups = group[here]
+    size, consulting = np.bincount(groups), np.bincount(groups, chosen)
+    one_mode = (size > 0) & ((consulting == 0) | (consulting == size))
     return KindStatistics(
-        episodes=len(reward),
-        groups=groups,
-        consult=wilson(int(consulted.sum()), len(reward)),
-        reward=round(float(reward.mean()), 6),
-        reward_consult=mean(reward[consulted]),
-        reward_direct=mean(reward[~consulted]),
-        gain=mean_difference(list(zip(prompts, reward.tolist(), consulted.tolist(), strict=True))),
+        episodes=len(values),
+        groups=int((size > 0).sum()),
+        one_mode_groups=int(one_mode.sum()),
+        consult=wilson(int(chosen.sum()), len(values)),
+        reward=round(float(values.mean()), 6),
+        reward_consult=mean(values[chosen]),
+        reward_direct=mean(values[~chosen]),
+        gain=difference_by_prompt(prompt[here], values, chosen),
     )
 
 
-def _findings(kinds: dict[str, KindStatistics]) -> list[str]:
+def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:
     """What must be known before training: reward alone teaches to stop consulting only where D < 0."""
     said = []
     for name in BENIGN:
@@ -137,4 +163,15 @@ def _findings(kinds: dict[str, KindStatistics]) -> list[str]:
             )
         elif kind.gain.sign == 0:
             said.append(f"{name}: D is {kind.gain.value:+.2f}, but its interval does not exclude zero.")
+    harmful = kinds.get("harmful")
+    if harmful is not None and harmful.gain is not None and harmful.gain.value < 0:
+        said.append(
+            f"harmful: D is {harmful.gain.value:+.2f}, below zero, so training will teach to consult less on "
+            "harmful prompts too: look at what the rules say there before you train."
+        )
+    if one_mode > MANY_ONE_MODE_GROUPS:
+        said.append(
+            f"{one_mode:.0%} of the groups hold one mode only and say nothing of the other, and no weighting "
+            "mends that: sample with `ascl-agent run --mode-share consult=0.25 --mode-share direct=0.25`."
+        )
     return said

@@ -141,7 +141,6 @@ def _run(
             "too_long": len(rows) - len(short),
             "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
         },
-        "versions": adapter.versions(),
         "losses": [
             {"step": entry["step"], "loss": entry["loss"]}
             for entry in trainer.state.log_history

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.episode import Episode, Message
 from agent.errors import ExportError
+from agent.responses_api import ITEMS
 from agent.toolcall import parse_arguments
 
 
@@ -64,6 +65,7 @@ def trl_row(episode: Episode) -> dict[str, Any] | None:
 
 
 def _trained(message: Message) -> Message:
+    message = {name: value for name, value in message.items() if name != ITEMS}
     if not message.get("tool_calls"):
         return message
     calls = []

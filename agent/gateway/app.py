@@ -28,6 +28,7 @@ from agent.gateway.record import episode_of
 from agent.gateway.responses import HalfReplies, ResponsesExchange, whole_response, why_no_tool
 from agent.gateway.responses import without_rules as refused_response
 from agent.gateway.responses_stream import streamed_response
+from agent.gateway.retries import Retries, Try
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.upstream import Upstream, UpstreamError, forwarded, returned
 from agent.log import EpisodeLog
@@ -48,6 +49,7 @@ class Gateway:
         self.counters = Counters()
         self.half_turns = HalfTurns()
         self.half_replies = HalfReplies()
+        self.retries = Retries(settings)
         self.upstream = Upstream(settings)
         self.rules = OfferedRules(rules)
         self._log = EpisodeLog(settings.log) if settings.log else None
@@ -126,27 +128,47 @@ class Gateway:
             for ready in (refused_response if responses else without_rules)(exchange, self._record):
                 yield ready
             return
-        parts = self._parts(exchange)
+        if isinstance(exchange, ResponsesExchange):
+            exchange.begin(self.half_replies)
+        attempt, earlier = await self.retries.begin(exchange, "responses" if responses else "chat")
         try:
+            parts = self._again(exchange, earlier) if earlier is not None else self._parts(exchange)
             async with aclosing(parts):
                 async for part in parts:
+                    attempt.note(part)
                     yield part
         except UpstreamError as broken:
             exchange.upstream_failed(broken.type, str(broken))
             self._record(exchange, None, "error")
             said = exchange.headers(final=True)
             async for part in failure(broken.status, str(broken), broken.type, said):
+                attempt.note(part)
                 yield part
         except (asyncio.CancelledError, GeneratorExit):
             if not exchange.recorded:
                 self.counters.abandoned += 1
                 self._record(exchange, None, "error")
+            attempt.delivered = False
             raise
+        finally:
+            self.retries.end(attempt)
+
+    async def _again(self, exchange: Exchange, earlier: Try) -> Parts:
+        """What answers a request that was sent before."""
+        self.counters.coalesced += 1
+        if earlier.delivered:
+            exchange.recorded = True
+            for part in earlier.reply:
+                yield part
+            return
+        await exchange.go_on_from(earlier.exchange)
+        async with aclosing(self._parts(exchange)) as parts:
+            async for part in parts:
+                yield part
 
     def _parts(self, exchange: Exchange) -> Parts:
         """What answers an exchange: whole or streamed, in the form of either API."""
         if isinstance(exchange, ResponsesExchange):
-            exchange.begin(self.half_replies)
             form = streamed_response if exchange.asked.streams else whole_response
             return form(exchange, self.upstream, self._record)
         if exchange.asked.streams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,11 @@ class Asked:
         return text_digest(
             "\n".join(self.headers.get(n, "") for n in ("authorization", "api-key", "x-api-key"))
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the body."""
+        return hashlib.sha256(self.raw).hexdigest()
 
 
 def names_of(tools: Any) -> list[str]:

@@ -15,7 +15,6 @@ from agent.gateway.answer import Head, Parts, error_body
 from agent.gateway.exchange import Exchange, extra_headers
 from agent.gateway.sse import DONE, comment, event
 from agent.gateway.upstream import Upstream, UpstreamError, returned
-from agent.quirks import REASONING_FIELDS
 from agent.usage import added
 
 if TYPE_CHECKING:
@@ -32,14 +31,13 @@ _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": 
 
 async def whole(exchange: Exchange, upstream: Upstream, record: Recorder) -> Parts:
     """An unstreamed reply; its bytes are the upstream's unless the model consulted."""
-    thoughts: dict[str, str] = {}
     while True:
         async with upstream.ask(
             "POST", PATH, exchange.asked.headers, exchange.next_body(), exchange.asked.query
         ) as response:
             body = await read_whole(response)
             status, given = response.status_code, returned(response.headers.items())
-        outcome = await settled(exchange, status, given, body, thoughts, record)
+        outcome = await settled(exchange, status, given, body, record)
         if outcome is not None:
             for part in outcome:
                 yield part
@@ -51,7 +49,6 @@ async def settled(
     status: int,
     given: dict[str, str],
     body: bytes,
-    thoughts: dict[str, str],
     record: Recorder,
 ) -> list[Head | bytes] | None:
     """What the caller gets for a whole reply of the upstream; None when the model is to be asked again."""
@@ -70,15 +67,12 @@ async def settled(
         exchange.rules_failed(error)
         return without_rules(exchange, record)
     if shown is None:
-        for name in REASONING_FIELDS:
-            if isinstance(text := message.get(name), str) and text:
-                thoughts[name] = f"{thoughts[name]}\n\n{text}" if name in thoughts else text
         return None
     record(exchange, shown, "answer")
     head = Head(status, extra_headers(given, exchange.headers(final=True)))
     if shown is message and exchange.spent is None and not exchange.consulted:
         return [head, body]
-    for name, text in thoughts.items():
+    for name, text in exchange.thoughts.items():
         shown[name] = f"{text}\n\n{shown[name]}" if shown.get(name) else text
     if shown is not message:
         choice["finish_reason"] = "tool_calls" if shown.get("tool_calls") else "stop"

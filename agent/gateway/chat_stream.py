@@ -30,7 +30,6 @@ class Streaming:
         self._opening: dict[str, Any] | None = None
         self._early: list[bytes] = []
         self._begun = False
-        self._thoughts: dict[str, str] = {}
 
     async def parts(self) -> Parts:
         """Head and bytes, until the model has said all."""
@@ -85,9 +84,7 @@ class Streaming:
             self._given = returned(response.headers.items())
             if response.status_code != 200 or "event-stream" not in self._given.get("content-type", ""):
                 text = await read_whole(response)
-                answer = await settled(
-                    exchange, response.status_code, self._given, text, self._thoughts, self._record
-                )
+                answer = await settled(exchange, response.status_code, self._given, text, self._record)
                 if answer is not None and self._begun:
                     why = f"the upstream answered {response.status_code} in place of a stream"
                     answer = [error_event(why, "upstream_error"), DONE]

@@ -23,6 +23,8 @@ class Counters:
     """Replies that called the rule tool and the caller's tools at once."""
     restored: int = 0
     """Consultations put back into a later request of the caller."""
+    coalesced: int = 0
+    """Requests sent again that went on from what an earlier try had found out."""
     text_before_consulting: int = 0
     """Streams in which the caller had been sent text before the model consulted."""
     upstream_errors: int = 0

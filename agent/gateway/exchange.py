@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 from agent.desk import RuleDesk
 from agent.echo import echoed
-from agent.episode import ErrorRecord, Message, Turn, digest_of
+from agent.episode import Api, ErrorRecord, Message, Turn, digest_of
 from agent.errors import EndpointError, RulesError
 from agent.gateway.asked import Asked, with_tool
 from agent.gateway.counters import Counters
 from agent.gateway.half_turns import HalfTurns
 from agent.gateway.settings import Settings
 from agent.machine import Offer, now
-from agent.rules_client import RulesClient
+from agent.quirks import REASONING_FIELDS
+from agent.rules_client import ConsultResult, RulesClient
 from agent.toolcall import read_reply
 from agent.usage import added
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What stood fast after the last hidden turn."""
+
+    conversation: list[Any]
+    turns: list[Turn]
+    desk: RuleDesk
+    spent: dict[str, Any] | None
+    offering: bool
+    thoughts: dict[str, str]
+
+
+class OnceRules:
+    """The rule service, asked once for the same thing within one request and its retries."""
+
+    def __init__(self, rules: RulesClient | None, answers: dict[str, ConsultResult]) -> None:
+        self._rules = rules
+        self.answers = answers
+
+    async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
+        """What the service answers; a failure is not kept."""
+        assert self._rules is not None
+        key = digest_of(arguments)
+        if key not in self.answers:
+            self.answers[key] = await self._rules.consult(arguments)
+        return self.answers[key]
 
 
 @dataclass
 class Exchange:
     """Asks, consults, asks again: what both forms of a reply, whole and streamed, have in common."""
 
+    api: ClassVar[Api] = "chat"
     asked: Asked
     offer: Offer | None
     """The rule tool; None when it is not offered."""
@@ -48,14 +81,19 @@ class Exchange:
     def __post_init__(self) -> None:
         self.started_at, self.began = now(), time.monotonic()
         self._turn_at, self._turn_began = self.started_at, self.began
-        self.desk = RuleDesk(self.rules, self.settings.most_consultations, self.settings.on_rules_error)
+        self.once = OnceRules(self.rules, {})
+        self.desk = RuleDesk(self.once, self.settings.most_consultations, self.settings.on_rules_error)
         self.offering = self.offer is not None
         given = self.asked.body.get("messages")
         self.messages = list(given) if isinstance(given, list) else []
         if self.offering:
             self.messages, restored = self.half_turns.restore(self.asked.caller, self.messages)
             self.counters.restored += restored
-        self.given = len(self.messages)
+        self.thoughts: dict[str, str] = {}
+        """Thoughts of the hidden turns, by the field that they came in."""
+        self.progress: Progress | None = None
+        self.working: asyncio.Task[Any] | None = None
+        """The consultation under way, which is carried out even if the caller leaves."""
         self.half_turn: list[Message] = []
         """The last reply and what answered our calls in it, when it called the caller's tools too."""
         self.recorded = False
@@ -64,6 +102,54 @@ class Exchange:
     def tool_name(self) -> str | None:
         """Name of the rule tool, when it is offered."""
         return self.offer.name if self.offer else None
+
+    @property
+    def conversation(self) -> list[Any]:
+        """What the next request to the model holds."""
+        return self.messages
+
+    @conversation.setter
+    def conversation(self, given: list[Any]) -> None:
+        self.messages = given
+
+    @property
+    def has_found_out(self) -> bool:
+        """Whether a later try of the same request would have to do something a second time."""
+        return self.progress is not None or self.working is not None or bool(self.once.answers)
+
+    async def go_on_from(self, earlier: Exchange) -> None:
+        """Take over the hidden turns and consultations of an earlier try of the same request."""
+        if earlier.working is not None:
+            await asyncio.wait({earlier.working})
+        self.once.answers = earlier.once.answers
+        if (done := earlier.progress) is None:
+            return
+        self.conversation = list(done.conversation)
+        self.turns = list(done.turns)
+        self.desk = replace(done.desk.copy(), rules=self.once)
+        self.spent, self.offering, self.thoughts = done.spent, done.offering, dict(done.thoughts)
+        self.progress = done
+
+    async def carried_out(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work that is done to its end even when the caller leaves meanwhile."""
+        task = self.working = asyncio.ensure_future(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                self.working = None
+
+    def keep_progress(self) -> None:
+        """Note that a hidden turn and its consultations are done."""
+        self.progress = Progress(
+            list(self.conversation),
+            list(self.turns),
+            self.desk.copy(),
+            self.spent,
+            self.offering,
+            dict(self.thoughts),
+        )
 
     @property
     def consulted(self) -> bool:
@@ -88,6 +174,11 @@ class Exchange:
         Raises:
             RulesError: when the rules cannot be consulted and the model is not to answer without them.
         """
+        if self.offer is not None and self.offering and _calls(message, self.offer.name):
+            return await self.carried_out(self._take(message, finish_reason, usage, model))
+        return await self._take(message, finish_reason, usage, model)
+
+    async def _take(self, message: Message, finish_reason: Any, usage: Any, model: Any) -> Message | None:
         index = len(self.turns)
         self.note_turn(finish_reason, usage, model)
         if self.offer is None:
@@ -129,7 +220,11 @@ class Exchange:
             return shown
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.messages += [whole, *results]
+        for name in REASONING_FIELDS:
+            if isinstance(text := message.get(name), str) and text:
+                self.thoughts[name] = f"{self.thoughts[name]}\n\n{text}" if name in self.thoughts else text
         self.stop_offering_if_enough()
+        self.keep_progress()
         return None
 
     def stop_offering_if_enough(self) -> None:
@@ -195,6 +290,11 @@ class Exchange:
 def extra_headers(given: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
     """Headers of the upstream's with ours."""
     return {**{name.lower(): value for name, value in given.items()}, **said}
+
+
+def _calls(message: Message, name: str) -> bool:
+    entries = message.get("tool_calls")
+    return isinstance(entries, list) and any(_name(e) == name for e in entries if isinstance(e, dict))
 
 
 def _name(entry: dict[str, Any]) -> Any:

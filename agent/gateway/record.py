@@ -41,6 +41,7 @@ def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReaso
         model_requested=model or "",
         model_returned=exchange.model,
         endpoint=exchange.settings.public_upstream,
+        api=exchange.api,
         policy_version=POLICY,
         sampling_sent=sampling,
         rulebook_digest=digest,

@@ -23,7 +23,7 @@ from agent.gateway.exchange import Exchange, extra_headers
 from agent.gateway.sse import event
 from agent.gateway.upstream import Upstream, returned
 from agent.toolcall import ToolCall, parse_arguments
-from agent.usage import added
+from agent.usage import added, as_chat_usage
 
 PATH = "/responses"
 Item = dict[str, Any]
@@ -49,6 +49,7 @@ class HalfReplies:
     """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
 
     _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _after: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
     _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     def keep(self, caller: str, response_id: Any, theirs: list[Item], ours: list[Item]) -> None:
@@ -58,6 +59,13 @@ class HalfReplies:
                 self._kept[f"{caller} {id}"] = ours
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
+
+    def keep_after(self, caller: str, item_id: Any, ours: list[Item]) -> None:
+        """Keep our items of a hidden turn under the id of the last of its items that the caller was shown."""
+        if isinstance(item_id, str):
+            self._after[f"{caller} {item_id}"] = ours
+        while len(self._after) > _MOST:
+            self._after.popitem(last=False)
 
     def rename(self, caller: str, shown: Any, real: Any) -> None:
         """Note that the caller knows a reply under another id than the upstream."""
@@ -86,21 +94,33 @@ class HalfReplies:
                     whole += ours
                     done.append(id(ours))
             whole.append(item)
+            if isinstance(item, dict) and (ours := self._after.get(f"{caller} {item.get('id')}")) is not None:
+                whole += ours
+                done.append(id(ours))
         return whole, len(done)
 
 
 class ResponsesExchange(Exchange):
     """An exchange whose conversation is a list of items."""
 
+    api = "responses"
     halves: HalfReplies
+    items: list[Any]
+
+    @property
+    def conversation(self) -> list[Any]:
+        """What the next request to the model holds."""
+        return self.items
+
+    @conversation.setter
+    def conversation(self, given: list[Any]) -> None:
+        self.items = given
 
     def begin(self, halves: HalfReplies) -> None:
         """Take in the caller's items."""
         self.halves = halves
         given = self.asked.body.get("input")
-        self.items: list[Any] = (
-            [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
-        )
+        self.items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
         named = self.asked.body.get("previous_response_id")
         previous = halves.real(self.asked.caller, named)
         self._renamed = previous != named
@@ -111,6 +131,8 @@ class ResponsesExchange(Exchange):
             self.counters.restored += restored
         self.last: list[Item] = []
         """The output of the reply that was shown, our calls and their answers included."""
+        self.hidden: list[Item] = []
+        """Our calls and their answers in the last hidden turn."""
 
     def next_body(self) -> bytes:
         """The body of the next request to the upstream; begins a turn."""
@@ -142,9 +164,15 @@ class ResponsesExchange(Exchange):
         Raises:
             RulesError: when the rules cannot be consulted and the model is not to answer without them.
         """
+        output = response.get("output") or []
+        if self.offering and any(self.is_ours(item) for item in output):
+            return await self.carried_out(self._take_reply(response))
+        return await self._take_reply(response)
+
+    async def _take_reply(self, response: dict[str, Any]) -> list[Item] | None:
         index = len(self.turns)
         usage = response.get("usage")
-        self.note_turn(response.get("status"), _as_chat_usage(usage), response.get("model"))
+        self.note_turn(response.get("status"), as_chat_usage(usage), response.get("model"))
         output = [item for item in response.get("output") or [] if isinstance(item, dict)]
         self.last = output
         ours = [item for item in output if self.is_ours(item)]
@@ -166,10 +194,14 @@ class ResponsesExchange(Exchange):
             self.counters.mixed += 1
             self.halves.keep(self.asked.caller, response.get("id"), theirs, [*ours, *answers])
             self.last = [*output, *answers]
+            if self.settings.hold:  # written before a consultation, so without what it found
+                return [item for item in shown if item.get("type") != "message"]
             return shown
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.items += [*output, *answers]
+        self.hidden = [*ours, *answers]
         self.stop_offering_if_enough()
+        self.keep_progress()
         return None
 
     def logged(self) -> list[Message]:
@@ -283,17 +315,6 @@ def _response(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and isinstance(value.get("output"), list) else None
-
-
-def _as_chat_usage(usage: Any) -> dict[str, Any] | None:
-    """The counts under the names that a turn's usage has."""
-    if not isinstance(usage, dict):
-        return None
-    return {
-        **usage,
-        "prompt_tokens": usage.get("input_tokens"),
-        "completion_tokens": usage.get("output_tokens"),
-    }
 
 
 def _message(item: Item) -> Message:

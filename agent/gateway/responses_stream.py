@@ -1,7 +1,8 @@
 """A streamed Responses reply through the gateway: one creation, one completion, positions without gaps.
 
-Events of our calls stay here. Thoughts wait until the item after them begins: a thought whose call is hidden
-would be refused by the upstream when the caller sends it back.
+Events of our calls stay here; thoughts and text pass as they come (`--hold` keeps text back until the turn
+is known to consult nothing). What was shown of a turn that then consulted is remembered, so that its call
+follows it again when the caller sends it back: the upstream would refuse a thought without its call.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class ResponsesTurn:
         """The finished response; None before the end."""
         self.told = False
         """Whether the caller was sent a piece of an item."""
+        self.text_told = False
+        """Whether the caller was sent text."""
         self.sent = sent
         """Events sent in this and earlier turns; numbers the next one."""
         self._exchange = exchange
@@ -42,7 +45,7 @@ class ResponsesTurn:
         self._before = shown
         self._places: dict[int, int] = {}
         self._hidden: set[int] = set()
-        self._thoughts: list[tuple[bytes, dict[str, Any]]] = []
+        self._held: list[tuple[bytes, dict[str, Any]]] = []
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take in one event; the last one of a turn is returned by `last`."""
@@ -66,16 +69,18 @@ class ResponsesTurn:
             return []
         if index in self._hidden:
             return []
-        thought = isinstance(item, dict) and item.get("type") == "reasoning"
-        if thought or ".reasoning" in kind:
-            self._thoughts.append((block, data))
+        thought = ".reasoning" in kind or (isinstance(item, dict) and item.get("type") == "reasoning")
+        if self._exchange.settings.hold and self._exchange.offer is not None and not thought:
+            self._held.append((block, data))
             return []
-        return [*self._released(), *self._send(block, data)]
+        self.text_told |= kind in ("response.output_text.delta", "response.refusal.delta")
+        return self._send(block, data)
 
     def last(self, shown: list[Item]) -> list[bytes]:
         """The end of the reply, whose last turn shows these items."""
         block, data = self._end
-        pieces = self._released() if shown and shown[0].get("type") == "reasoning" else []
+        ids = {item.get("id") for item in shown}
+        pieces = [piece for held in self._held if _item_id(held[1]) in ids for piece in self._send(*held)]
         if "response" in data and self._exchange.consulted:
             response = as_shown(self._exchange, data["response"], [*self._before, *shown])
             if self.opened not in (None, response.get("id")):
@@ -91,10 +96,6 @@ class ResponsesTurn:
         output = (self.response or {}).get("output") or []
         return [output[at] for at in sorted(self._places) if at < len(output)]
 
-    def _released(self) -> list[bytes]:
-        thoughts, self._thoughts = self._thoughts, []
-        return [piece for block, data in thoughts for piece in self._send(block, data)]
-
     def _send(self, block: bytes, data: dict[str, Any]) -> list[bytes]:
         """The event as it came, or renumbered when events before it were kept here."""
         changed = dict(data)
@@ -107,6 +108,12 @@ class ResponsesTurn:
         self.sent += 1
         same = block and json.dumps(changed) == json.dumps(data)
         return [block if same else event(changed, str(data.get("type")))]
+
+
+def _item_id(data: dict[str, Any]) -> Any:
+    """Id of the item that an event is about."""
+    item = data.get("item")
+    return item.get("id") if isinstance(item, dict) else data.get("item_id")
 
 
 async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> Parts:
@@ -161,7 +168,7 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
                     if turn.told or shown:
                         for part in [*begin(), *flushed()]:
                             yield part
-            exchange.counters.text_before_consulting += turn.consulting and turn.told
+            exchange.counters.text_before_consulting += turn.consulting and turn.text_told
             taken: list[list[Item] | None] = []
             async for line in kept_alive(
                 exchange.take_reply(turn.response), exchange.settings.keepalive, taken
@@ -170,7 +177,9 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
                     yield part
             visible = taken[0]
             if visible is None:
-                shown += turn.items()
+                shown += (seen := turn.items())
+                if seen:
+                    exchange.halves.keep_after(exchange.asked.caller, seen[-1].get("id"), exchange.hidden)
                 if shown:
                     opened, sent = turn.opened, turn.sent
                 else:

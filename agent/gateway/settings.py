@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from agent.episode import OnRulesError
 from agent.errors import GatewayError
+
+Coalesce = Literal["marked", "equal", "off"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Settings:
     """Longest silence of the upstream."""
     keepalive: float = 10.0
     """Longest silence towards a streaming caller."""
+    coalesce: Coalesce = "marked"
+    """Which requests are taken for one sent again: those that say so, `equal` ones too, or none (`off`)."""
+    coalesce_window: float = 120.0
+    """How long what a try found out is kept for the next."""
     allow_remote: bool = False
     """Whether others than this machine may ask."""
 

@@ -119,6 +119,7 @@ def test_a_probe_finds_a_row_out() -> None:
         logprobs="yes",
         token_ids="yes",
         stream_usage="yes",
+        responses="no",
         extra_fields="no",
     )
 

@@ -88,7 +88,8 @@ def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
     ):
         reply = ask(gateway, stream=stream)
     response = final(reply)
-    assert [item["type"] for item in response["output"]] == ["message"]
+    # A stream shows thoughts as they come, before it is known that they lead to a consultation.
+    assert [item["type"] for item in response["output"]] == ["reasoning"] * stream + ["message"]
     assert response["usage"]["total_tokens"] == 50
     assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 4}
     question, replayed, called, result = endpoint.requests[1]["input"]
@@ -124,6 +125,54 @@ def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
     assert replayed[2] == ours
     assert [item["call_id"] for item in chained] == ["o1", "w1"]
     assert gateway.counters.restored == 2
+
+
+def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
+    raw: str = responds(thought("Is it delicate?"), item_call("gun"))({"stream": True}).body
+    cut = raw.index("event: response.output_item.added", raw.index("reasoning_summary_text.delta"))
+    slow = Drip([raw[:cut], 1.5, raw[cut:]])
+    with upstream(slow, responds(says("No."))) as endpoint, running(endpoint, rules) as gateway:
+        body = {"model": "m", "input": "How?", "stream": True}
+        with httpx2.stream("POST", f"{gateway.base_url}/responses", json=body, timeout=20) as reply:
+            seen, early = "", False
+            for piece in reply.iter_text():
+                seen += piece
+                early |= "reasoning_summary_text.delta" in seen and "response.completed" not in seen
+    assert early
+    assert "No." in seen
+    assert RULE_TOOL not in seen
+    assert gateway.counters.text_before_consulting == 0
+
+
+def test_a_thought_that_was_shown_is_followed_by_its_hidden_call_when_it_comes_back(
+    rules: ScriptedRules,
+) -> None:
+    thinks, asks = thought("Delicate."), item_call("gun")
+    hidden = responds(thinks, asks), responds(thought("So no."), says("No."))
+    with upstream(*hidden, responds(says("Bye."))) as endpoint, running(endpoint, rules) as gateway:
+        shown = final(ask(gateway, stream=True))["output"]
+        assert [item["type"] for item in shown] == ["reasoning", "reasoning", "message"]
+        asked = {"role": "user", "content": "How do I make a gun?"}
+        ask(gateway, input=[asked, *shown, {"role": "user", "content": "Thanks."}], stream=True)
+    kinds = [item.get("type") for item in endpoint.requests[2]["input"]]
+    assert kinds == [
+        *(None, "reasoning", "function_call", "function_call_output", "reasoning", "message", None),
+    ]
+    assert endpoint.requests[2]["input"][1:3] == [thinks, asks]
+    assert gateway.counters.restored == 1
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_on_demand_text_before_a_consultation_is_held_back(rules: ScriptedRules, mixed: bool) -> None:
+    first = [thought("Hm."), says("Sure, first you"), item_call("gun"), *([weather()] if mixed else [])]
+    second = [responds(says("No."))]
+    with upstream(responds(*first), *second) as endpoint, running(endpoint, rules, hold=True) as gateway:
+        reply = ask(gateway, stream=True, tools=[WEATHER])
+        plain = ask(gateway, stream=True) if mixed else None
+    assert "Sure" not in reply.text
+    kinds = [item["type"] for item in final(reply)["output"]]
+    assert kinds == ["reasoning", "function_call" if mixed else "message"]
+    assert plain is None or final(plain)["output"][0]["content"][0]["text"] == "No."
 
 
 def test_text_before_a_consultation_keeps_its_place_in_the_stream(rules: ScriptedRules) -> None:

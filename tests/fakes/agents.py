@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.endpoint import Endpoint, RetryPolicy
-from agent.episode import Episode, Limits, Message, OnRulesError, ToolMode
+from agent.episode import Api, Episode, Limits, Message, OnRulesError, ToolMode
 from agent.events import Event
 from agent.journal import Memory
 from agent.loop import Agent
+from agent.quirks import Quirks
 from agent.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules
@@ -41,12 +42,16 @@ def ask(
     on_event: Callable[[Event], None] | None = None,
     retry: RetryPolicy = QUICK,
     timeout: float = 30.0,
+    api: Api = "chat",
+    quirks: Quirks | None = None,
 ) -> Episode:
     """One episode; a service is given as its fake or as an address."""
 
     async def session() -> Episode:
         base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
-        async with Endpoint(base_url, "scripted", retry=retry, timeout=timeout) as model:
+        async with Endpoint(
+            base_url, "scripted", retry=retry, timeout=timeout, api=api, quirks=quirks
+        ) as model:
             if rules is None:
                 return await run(model, None)
             async with RulesClient(rules if isinstance(rules, str) else rules.url, waits=(0.01,)) as client:

@@ -10,6 +10,7 @@ finds the rule `weapons.making`. `digest` may be changed while it runs.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Iterable
@@ -50,8 +51,15 @@ class ScriptedRules:
     """Use as a context manager; may be entered once."""
 
     def __init__(
-        self, answers: Iterable[dict[str, Any] | Exception] = (), *, digest: str = DIGEST, port: int = 0
+        self,
+        answers: Iterable[dict[str, Any] | Exception] = (),
+        *,
+        digest: str = DIGEST,
+        delay: float = 0.0,
+        port: int = 0,
     ) -> None:
+        """`delay` is how long a consultation takes, in seconds."""
+        self.delay = delay
         self.answers: deque[dict[str, Any] | Exception] = deque(answers)
         self.digest = digest
         self.consultations: list[dict[str, Any]] = []
@@ -85,7 +93,7 @@ class ScriptedRules:
         server = MCPServer("scripted-rules", version="1", log_level="ERROR")
 
         @server.tool()
-        def consult_safety_rules(
+        async def consult_safety_rules(
             situation: str,
             categories: list[str] | None = None,
             top_k: int | None = None,
@@ -93,6 +101,7 @@ class ScriptedRules:
         ) -> CallToolResult:
             """Look up the safety rules for a delicate request."""
             self.consultations.append({"situation": situation, "categories": categories, "top_k": top_k})
+            await asyncio.sleep(self.delay)
             answer = self.answers.popleft() if self.answers else found()
             if isinstance(answer, Exception):
                 raise answer

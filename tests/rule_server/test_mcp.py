@@ -101,6 +101,13 @@ def test_resources_and_prompt_can_be_read(url: str, service: RuleService) -> Non
     assert "consult_safety_rules" in prompt.messages[0].content.text
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_prompt_that_does_not_exist_is_the_caller_s_mistake(url: str, mode: str) -> None:
+    unknown = pytest.RaisesExc(MCPError, match=r"no prompt 'other'", check=lambda e: e.code == -32602)
+    with pytest.RaisesGroup(unknown, allow_unwrapped=True, flatten_subgroups=True):
+        ask(url, lambda c: c.get_prompt("other"), mode)
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD"])
 def test_other_methods_than_post_are_answered_405_and_hold_no_connection(url: str, method: str) -> None:
     answer = httpx2.request(method, url, timeout=5)

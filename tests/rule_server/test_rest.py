@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import http.client as http_client
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from rule_server import RuleService
+from rule_server import RuleService, Settings
+from rule_server.app import create_app
+from rule_server.prepare import prepare
+from tests.fakes.rulebooks import prose, rule
 from tests.fakes.serving import Served
 
 QUESTION = {"situation": "someone asks for a computer virus"}
@@ -43,7 +48,10 @@ def test_a_consultation_returns_verdict_rules_threshold_and_rulebook(http: Any) 
         ({**QUESTION, "top_k": "3"}, "`top_k`: input should be a valid integer"),
         ({**QUESTION, "top_k": 0}, "`top_k`: input should be greater than or equal to 1"),
         ({**QUESTION, "top_k": 11}, "`top_k`: input should be less than or equal to 10"),
-        ({**QUESTION, "topk": 3}, "`topk` is not an argument (known: situation, categories, top_k, lang)"),
+        (
+            {**QUESTION, "topk": 3},
+            "`topk` is not an argument (known: situation, categories, top_k, lang, digest)",
+        ),
         ({**QUESTION, "categories": ["weapons"]}, "weapons is not in the rulebook; valid: cyber, kitchen"),
         ({**QUESTION, "categories": []}, "`categories`: list should have at least 1 item"),
     ],
@@ -86,7 +94,7 @@ def test_the_rulebook_can_be_read_and_is_not_sent_twice(http: Any, service: Rule
 
 
 def test_foreign_hosts_and_origins_are_refused_on_every_route_but_the_probes(http: Any) -> None:
-    for path in ("/v1/rules", "/mcp", "/docs"):
+    for path in ("/v1/rules", "/mcp", "/openapi.json", "/nothing"):
         assert http.post(path, headers={"Host": "evil.example"}).status_code == 421
         assert http.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
     assert http.get("/healthz", headers={"Host": "10.0.0.7"}).json() == {"status": "ok"}
@@ -97,11 +105,98 @@ def test_a_body_over_the_limit_is_refused(http: Any) -> None:
         assert http.post(path, content=b"x" * ((1 << 20) + 1)).status_code == 413
 
 
-def test_a_broken_edit_is_told_by_the_readiness_probe(http: Any, service: RuleService) -> None:
-    service.reload_error = "rules/cyber/malware.md: `owner` is missing"
+def test_a_broken_edit_is_told_by_reload_probe_and_changes(http: Any, rules: Path) -> None:
+    path, text = rule("cyber.malware", owner=None)
+    (rules / path).write_text(text, encoding="utf-8")
+    refused = http.post("/v1/admin/reload")
+    assert refused.status_code == 409
+    assert "`owner` is missing" in refused.json()["detail"]
     ready = http.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json()["reload_error"] == "rules/cyber/malware.md: `owner` is missing"
+    assert ready.json()["reload_error"] == refused.json()["detail"]
+    changes = http.get("/v1/changes").json()
+    assert changes["rejected"]["problem"] == refused.json()["detail"]
+    assert (changes["previous"], changes["added"]) == (None, [])
+    assert http.post("/v1/consult", json=QUESTION).status_code == 200
+
+
+def test_a_reload_answers_which_rules_came_went_and_were_reworded(http: Any, rules: Path) -> None:
+    before = http.get("/v1/rulebook").json()["digest"]
+    assert http.post("/v1/admin/reload").json()["at"] is None
+    (rules / "cyber" / "repair.md").unlink()
+    for path, text in (rule("cyber.malware", title="Viruses"), rule("kitchen.ovens", stance="answer")):
+        (rules / path).write_text(text, encoding="utf-8")
+    changes = http.post("/v1/admin/reload").json()
+    assert list(changes) == ["digest", "previous", "at", "added", "removed", "reworded", "rejected"]
+    assert changes["digest"] == http.get("/v1/rulebook").json()["digest"]
+    assert changes["previous"] == before
+    assert changes["added"] == ["kitchen.ovens"]
+    assert changes["removed"] == ["cyber.repair"]
+    assert changes["reworded"] == ["cyber.malware"]
+    assert http.get("/v1/changes").json() == changes
+
+
+def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact: Path, rules: Path) -> None:
+    settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
+    with Served(create_app(RuleService(prepare(settings, say=lambda _: None), settings))) as served:
+        http = httpx2.Client(base_url=served.origin, timeout=30)
+        first = http.get("/v1/rulebook").json()["digest"]
+        for edit in range(3):
+            path, text = rule("cyber.malware", body=prose(f"Edit {edit}.", "x", "y"))
+            (rules / path).write_text(text, encoding="utf-8")
+            assert http.post("/v1/admin/reload").json()["reworded"] == ["cyber.malware"]
+            if edit == 0:
+                old = http.post("/v1/consult", json={**QUESTION, "digest": first}).json()
+                assert old["rulebook"]["digest"] == first
+                assert old["rules"][0]["text"].startswith("Fine: Explaining malware.")
+                assert http.get("/v1/rulebook", params={"digest": first}).json()["digest"] == first
+        gone = http.post("/v1/consult", json={**QUESTION, "digest": first})
+        assert gone.status_code == http.get("/v1/rulebook", params={"digest": first}).status_code == 404
+        assert http.get("/v1/rulebook").json()["digest"] in gone.json()["detail"]
+        assert gone.json()["detail"].count(", ") == 2
+        kept = gone.json()["detail"].rpartition(", ")[2]
+        http.close()
+    again = RuleService(prepare(settings, say=lambda _: None), settings)
+    with Served(create_app(again)) as served:
+        answer = httpx2.post(f"{served.origin}/v1/consult", json={**QUESTION, "digest": kept}, timeout=30)
+    assert answer.json()["rules"][0]["text"].startswith("Fine: Edit 0.")
+
+
+def test_usage_counts_each_rule_and_names_those_never_used(http: Any) -> None:
+    for situation in (QUESTION["situation"], "translate good morning into French"):
+        http.post("/v1/consult", json={"situation": situation, "top_k": 1})
+    usage = http.get("/v1/usage").json()
+    assert list(usage) == ["since", "consultations", "no_applicable_rule", "rules"]
+    assert (usage["consultations"], usage["no_applicable_rule"]) == (2, 1)
+    assert usage["rules"] == {"cyber.malware": 1, "cyber.repair": 1, "kitchen.knives": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"situation": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "application/json", 400),
+        (b'{"situation": "' + b"x" * 1_000_000 + b'"}', "application/json", 422),
+        (b"[]", "application/json", 422),
+        (b'{"situation": "a virus"}', "text/plain", 415),
+        (b'{"situation": "a virus"}', "application/json; charset=utf-8", 200),
+    ],
+)
+def test_what_is_no_question_is_refused_with_the_right_status(
+    http: Any, content: bytes, kind: str, status: int
+) -> None:
+    answer = http.post("/v1/consult", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert status == 200 or list(answer.json()) == ["detail"]
+
+
+def test_unknown_paths_and_wrong_methods_are_told_as_problems(http: Any) -> None:
+    assert (http.get("/nothing").status_code, http.get("/nothing").json()) == (404, {"detail": "Not Found"})
+    wrong = http.put("/v1/rules")
+    assert (wrong.status_code, wrong.json()) == (405, {"detail": "Method Not Allowed"})
+    assert wrong.headers["allow"] == "GET"
 
 
 def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: Any) -> None:
@@ -111,6 +206,32 @@ def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: A
     assert "`ascl-rules calibrate` finds one for this rulebook" in threshold["note"]
 
 
-def test_the_openapi_document_names_the_routes(http: Any) -> None:
+def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> None:
     paths = http.get("/openapi.json").json()["paths"]
-    assert sorted(paths) == ["/v1/categories", "/v1/consult", "/v1/rulebook", "/v1/rules", "/v1/rules/{id}"]
+
+    assert sorted(paths) == [
+        "/v1/admin/reload",
+        "/v1/categories",
+        "/v1/changes",
+        "/v1/consult",
+        "/v1/nearest",
+        "/v1/rulebook",
+        "/v1/rules",
+        "/v1/rules/{id}",
+        "/v1/usage",
+    ]
+    for methods in paths.values():
+        for route in methods.values():
+            assert {"400", "401", "403", "405", "408", "413", "421", "429", "503"} <= set(route["responses"])
+    body = paths["/v1/consult"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["situation"]
+
+
+def test_white_space_after_a_header_is_no_part_of_its_value(served: Served) -> None:
+    host = served.origin.removeprefix("http://")
+    connection = http_client.HTTPConnection(host, timeout=10)
+    connection.putrequest("GET", "/v1/rulebook", skip_host=True)
+    connection.putheader("Host", f"{host} \t")
+    connection.endheaders()
+    assert connection.getresponse().status == 200
+    connection.close()

@@ -13,11 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
+from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, split_advantages
 
 REWARDS = st.one_of(st.sampled_from([0.0, 1.0, -0.2, 0.8]), st.floats(-100, 100, width=32))
 SCALES = st.sampled_from(["group", "batch", "none"])
 BASELINES = st.sampled_from(["balanced", "group"])
+FREQUENCIES = st.sampled_from(["group", "batch"])
 
 
 @st.composite
@@ -79,10 +80,12 @@ def test_with_scaling_a_positive_factor_changes_nothing(batch, scale, baseline, 
     np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
 
 
-@given(batches(), SCALES, st.floats(0, 3), st.floats(0.5, 10))
-def test_a_balanced_baseline_makes_the_advantages_of_a_group_sum_to_zero(batch, scale, alpha, w_max):
+@given(batches(), SCALES, st.floats(0, 3), st.floats(0.5, 10), FREQUENCIES)
+def test_a_balanced_baseline_makes_the_advantages_of_a_group_sum_to_zero(
+    batch, scale, alpha, w_max, frequency
+):
     _, _, groups = batch
-    advantages = ifpo_advantages(*batch, alpha=alpha, w_max=w_max, scale_rewards=scale)
+    advantages = ifpo_advantages(*batch, alpha=alpha, w_max=w_max, scale_rewards=scale, frequency=frequency)
     np.testing.assert_allclose(np.bincount(groups, advantages), 0, atol=1e-9 * (1 + np.abs(advantages).sum()))
 
 
@@ -92,6 +95,34 @@ def test_both_modes_carry_half_of_a_groups_weight_however_rare_one_is(consulting
     weights = inverse_frequency_weights(modes, np.zeros(len(modes)), alpha=1, w_max=math.inf)
     assert weights[modes == "consult"].sum() == pytest.approx(len(modes) / 2)
     assert weights[modes == "direct"].sum() == pytest.approx(len(modes) / 2)
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=5))
+def test_with_more_than_two_modes_each_carries_the_same_share_of_the_weight(sizes):
+    consultations = np.repeat(np.arange(len(sizes)), sizes)  # a mode for each number of consultations
+    weights = inverse_frequency_weights(consultations, np.zeros(len(consultations)), w_max=math.inf)
+    np.testing.assert_allclose(np.bincount(consultations, weights), len(consultations) / len(sizes))
+
+
+def test_with_batch_frequencies_a_mode_that_is_rare_in_the_batch_weighs_more_in_each_group():
+    modes = np.array(["consult"] * 7 + ["direct"] + ["consult"] * 4 + ["direct"] * 4)
+    groups = np.array([0] * 8 + [1] * 8)
+    weights = inverse_frequency_weights(modes, groups, frequency="batch", w_max=math.inf)
+    # 11 of 16 consult, 5 answer directly: the ratio of weights is 11 / 5 in both groups, as scaled in each.
+    np.testing.assert_allclose(weights[7] / weights[0], 11 / 5)
+    np.testing.assert_allclose(weights[15] / weights[8], 11 / 5)
+    np.testing.assert_allclose(np.bincount(groups, weights), [8, 8])
+
+
+@given(batches(), st.floats(0, 3), st.floats(0.5, 10))
+def test_in_a_batch_of_one_group_the_scope_of_the_frequency_makes_no_difference(batch, alpha, w_max):
+    _, modes, groups = batch
+    first = groups == groups[0]
+    by_group, by_batch = (
+        inverse_frequency_weights(modes[first], groups[first], alpha=alpha, w_max=w_max, frequency=frequency)
+        for frequency in ("group", "batch")
+    )
+    np.testing.assert_array_equal(by_group, by_batch)
 
 
 @given(batches(modes=1), SCALES, BASELINES)
@@ -167,6 +198,44 @@ def test_the_expected_update_equals_its_closed_form(size, p, consult_reward, dir
     assert rebalanced == pytest.approx(gap / 4 * (1 - p**size - (1 - p) ** size), abs=1e-9)
 
 
+@given(batches(), SCALES, BASELINES, FREQUENCIES)
+def test_split_credit_gives_each_modes_decisions_together_what_whole_credit_gives_them(
+    batch, scale, baseline, frequency
+):
+    _, modes, groups = batch
+    settings = {"scale_rewards": scale, "baseline": baseline, "frequency": frequency}
+    whole = ifpo_advantages(*batch, **settings)
+    decision, rest = split_advantages(*batch, **settings)
+    cell = groups * 3 + modes
+    size = np.abs(whole).sum() + np.abs(rest).sum() + 1
+    np.testing.assert_allclose(np.bincount(cell, decision), np.bincount(cell, whole), atol=1e-9 * size)
+    np.testing.assert_allclose(np.bincount(cell, rest), 0, atol=1e-9 * size)
+
+
+@given(batches(), SCALES)
+def test_split_credit_of_grpo_adds_up_to_its_advantages(batch, scale):
+    decision, rest = split_advantages(*batch, alpha=0, scale_rewards=scale)
+    np.testing.assert_allclose(decision + rest, grpo(batch[0], batch[2], scale), rtol=1e-9, atol=1e-9)
+
+
+@given(batches(), REWARDS, REWARDS, SCALES, BASELINES)
+def test_where_a_mode_always_earns_the_same_the_tokens_after_the_decision_carry_nothing(
+    batch, consulting, direct, scale, baseline
+):
+    _, modes, groups = batch
+    rewards = np.where(modes == 0, consulting, direct)
+    _, rest = split_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(rest, 0, atol=1e-9)
+
+
+def test_split_credit_of_a_group_worked_by_hand():
+    # Consulting earns 1, 0 and 1 and 0 (mean 1/2), answering directly 1: mu = (1/2 + 1) / 2 = 3/4.
+    rewards, modes = [1.0, 0.0, 1.0, 0.0, 1.0], [1, 1, 1, 1, 0]
+    decision, rest = split_advantages(rewards, modes, [0] * 5, scale_rewards="none", w_max=math.inf)
+    np.testing.assert_allclose(decision, [5 / 8 * -0.25] * 4 + [5 / 2 * 0.25])
+    np.testing.assert_allclose(rest, [0.5, -0.5, 0.5, -0.5, 0.0])
+
+
 @given(batches(), SCALES, BASELINES)
 def test_tensors_and_arrays_get_the_same_advantages(batch, scale, baseline):
     arrays = ifpo_advantages(*batch, scale_rewards=scale, baseline=baseline)
@@ -192,7 +261,7 @@ def test_an_episode_alone_in_its_group_has_no_advantage():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rewards": [1.0, math.nan]}, "reward 1 is nan"),
+        ({"rewards": [1.0, math.nan]}, "rewards\\[1\\] is nan"),
         ({"rewards": ["good", "bad"]}, "rewards must be numbers"),
         ({"rewards": [1.0]}, "there are 1 rewards, 2 modes, 2 groups"),
         ({"rewards": [[1.0, 0.0]]}, "one dimension"),
@@ -201,12 +270,14 @@ def test_an_episode_alone_in_its_group_has_no_advantage():
         ({"alpha": -1}, "alpha is -1"),
         ({"w_max": 0}, "w_max is 0"),
         ({"eps": math.nan}, "eps is nan"),
+        ({"frequency": "prompt"}, "'group' or 'batch'"),
     ],
 )
 def test_an_impossible_argument_is_refused_and_named(change, said):
     arguments = {"rewards": [1.0, 0.0], "modes": [0, 1], "groups": [0, 0]} | change
-    with pytest.raises(ValueError, match=said):
-        ifpo_advantages(**arguments)
+    for advantages in (ifpo_advantages, split_advantages):
+        with pytest.raises(ValueError, match=said):
+            advantages(**arguments)
 
 
 def test_arrays_are_weighed_without_loading_torch():

@@ -95,6 +95,7 @@ def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
     assert record["off_policy"] == {
         "text_only_episodes": 5,
         "behaviour_logprobs": "recomputed with the starting checkpoint",
+        "largest_difference": None,
     }
     assert record["steps"][0]["logged/kl"] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
     assert record["steps"][-1]["logged/kl"] > 0
@@ -119,9 +120,11 @@ def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_pa
         )
         logged.append(episode.model_copy(update={"turns": [turn]}))
     out = tmp_path / "out"
-    code, _, stderr = run(
-        "logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST
-    )
+    asked = ("logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST)
+    code, _, stderr = run(*asked)
+    assert code == 1
+    assert "2 of 2 episodes differ by more than 0.1 nats a token, at most 1.00" in stderr
+    code, _, stderr = run(*asked, "--behaviour", "other")
     assert code == 0, stderr
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["off_policy"]["behaviour_logprobs"] == "logged"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.episode import Episode
+from evaluation.cli import app as evaluation_app
 from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from trainer.cli import app
@@ -171,3 +175,94 @@ def test_a_file_that_prepare_did_not_write_is_refused(tmp_path: Path) -> None:
     code, _, stderr = run("stats", path)
     assert code == 1
     assert "was not written by `ascl-train prepare`" in stderr
+
+
+def test_a_persons_corrections_reach_the_groups_and_are_counted_there(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a"))
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(
+        json.dumps({"episode_id": episodes[0].id, "refused": False, "by": "someone"})
+        + "\n"
+        + json.dumps({"episode_id": "of another log", "outcome": 1}),
+        encoding="utf-8",
+    )
+    rewards = tmp_path / "rewards.jsonl"
+    result = CliRunner().invoke(
+        evaluation_app, ["score", str(log), "--out", str(rewards), "--labels", str(labels)]
+    )
+    assert "1 corrected by" in result.stdout
+    assert "1 labels are of no episode here" in result.stdout
+    code, stdout, _ = run("prepare", log, rewards, "--out", tmp_path / "groups.parquet", "--json")
+    assert code == 0
+    assert json.loads(stdout)["corrected"] == 1
+    assert read_groups(tmp_path / "groups.parquet")[0]["reward"] == [1, 0, 1, 1]
+
+
+def test_rewards_in_another_order_than_their_log_are_found(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a") + mixed_group("b"))
+    write_rewards(tmp_path / "ordered.jsonl", score_log(episodes))
+    write_rewards(tmp_path / "reversed.jsonl", score_log(reversed(episodes)))
+    made = []
+    for name in ("ordered", "reversed"):
+        code, *_ = run("prepare", log, tmp_path / f"{name}.jsonl", "--out", tmp_path / f"{name}.parquet")
+        assert code == 0
+        made.append(read_groups(tmp_path / f"{name}.parquet")[0])
+    assert made[0] == made[1]
+
+
+def test_an_episode_that_is_rated_twice_is_named(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a"))
+    write_rewards(tmp_path / "rewards.jsonl", score_log([*episodes, episodes[1]]))
+    code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    assert code == 1
+    assert f"one of two rewards of the episode '{episodes[1].id}'" in stderr
+
+
+def test_samples_that_differ_by_their_seed_alone_are_one_group(tmp_path: Path) -> None:
+    episodes = [
+        build("a", sample=n, consult=n == 0, sampling_sent={"temperature": 1.0, "seed": n}) for n in range(3)
+    ]
+    code, stdout, *_ = prepared(tmp_path, episodes)
+    assert code == 0
+    assert "3 episodes in 1 groups" in stdout
+
+
+def test_forced_episodes_belong_to_their_group_where_groups_are_stratified(tmp_path: Path) -> None:
+    episodes = [*mixed_group("a"), build("a", "benign_sensitive", REFUSAL, sample=4, mode_forced=True)]
+    *_, out = prepared(tmp_path, episodes, "--keep-forced")
+    columns, about = read_groups(out)
+    assert columns["forced"] == [False] * 4 + [True]
+    assert about["stratified"] is True
+
+
+def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
+    *_, out = prepared(tmp_path, mixed_group("a"))
+    _, about = read_groups(out)
+    log = (tmp_path / "log.jsonl").read_bytes()
+    assert about["sources"]["log_sha256"] == hashlib.sha256(log).hexdigest()
+    assert about["sources"]["rulebook_digests"] == ["ab" * 32]
+    assert about["sources"]["policy_versions"] == ["start"]
+
+
+def test_a_warning_is_given_where_most_groups_hold_one_mode(tmp_path: Path) -> None:
+    episodes = [build(prompt, sample=n, answer=REFUSAL if n else "Yes.") for prompt in "ab" for n in range(2)]
+    _, stdout, *_ = prepared(tmp_path, episodes)
+    assert "100% of the groups hold one mode only" in stdout
+
+
+def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "groups.parquet")
+
+    *_, out = prepared(tmp_path, mixed_group("a"))
+    earlier = out.read_bytes()
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", full)
+    code, _, stderr, _ = prepared(tmp_path, mixed_group("b"))
+    assert code == 1
+    assert "No space left on device" in stderr
+    assert out.read_bytes() == earlier
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
+import trl
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from tests.fakes import logged_rows
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.config import IFPOConfig
-from trainer.grpo import IFPOTrainer
+from trainer.grpo import EpochSampler, IFPOTrainer
 from trainer.ifpo import ifpo_advantages
 
 CALL = '<tool_call>\n{"name": "consult_safety_rules", "arguments": {}}\n</tool_call>'
@@ -33,15 +36,122 @@ SCRIPT = [
         ("_generate_and_score_completions", ["self", "inputs"]),
         ("_get_train_sampler", ["self", "dataset"]),
         ("_compute_loss", ["self", "model", "inputs"]),
+        (
+            "_get_per_token_logps_and_entropies",
+            [
+                *("self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+                *("compute_entropy", "compute_aux_loss", "pixel_values", "image_grid_thw", "num_images"),
+                *("pixel_attention_mask", "spatial_shapes", "num_tiles", "image_sizes", "token_type_ids"),
+                *("mm_token_type_ids", "image_position_ids"),
+            ],
+        ),
+        ("_save_checkpoint", ["self", "model", "trial"]),
+        ("_get_output_dir", ["self", "trial"]),
     ],
 )
 def test_the_methods_that_we_override_keep_their_parameters(method: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
 
 
+def test_an_unknown_trl_is_named() -> None:
+    """Whoever lifts the pin reads this file first: every private name that we use is held here."""
+    assert trl.__version__.startswith("1.16."), f"TRL {trl.__version__} was never looked at"
+
+
+def test_the_batch_handed_to_the_loss_has_the_parts_that_we_change(model: Path, tmp_path: Path) -> None:
+    held = logged_rows.trainer(model, tmp_path, logged_rows.rows(4))
+    held.model.train()
+    batch = held._generate_and_score_completions(list(held.train_dataset))
+    assert set(batch) == {
+        *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask"),
+        *("advantages", "num_items_in_batch", "old_per_token_logps", "sampling_per_token_logps"),
+    }
+
+
+def losses(held: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """The loss of a batch, its mean entropy, and all gradients."""
+    held.model.zero_grad()
+    held.current_gradient_accumulation_steps = 1
+    loss = held._compute_loss(held.model, batch)
+    loss.backward()
+    gradients = [p.grad.clone() for p in held.model.parameters() if p.grad is not None]
+    return loss.detach(), torch.tensor(held._metrics["train"]["entropy"][-1]), gradients
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_scoring_the_policys_own_tokens_alone_leaves_loss_and_gradient_as_they_are(
+    beta: float, model: Path, tmp_path: Path
+) -> None:
+    held = logged_rows.trainer(model, tmp_path, logged_rows.rows(6), beta=beta, temperature=0.7)
+    held.model.train()
+    batch = held._generate_and_score_completions(list(held.train_dataset))
+    ours = losses(held, dict(batch))
+
+    class Plain(type(held)):  # type: ignore[misc]
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+            scored = GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
+            self._logps = scored[0].detach()
+            return scored
+
+    held.__class__ = Plain
+    plain = losses(held, held._generate_and_score_completions(list(held.train_dataset)))
+    torch.testing.assert_close(ours[0], plain[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours[1], plain[1], rtol=1e-5, atol=1e-6)
+    for mine, theirs in zip(ours[2], plain[2], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_gradient(
+    model: Path, tmp_path: Path
+) -> None:
+    made = logged_rows.rows(2)
+    for row in made:
+        row["wrote"] = [0] * len(row["wrote"])
+    held = logged_rows.trainer(model, tmp_path, made)
+    held.model.train()
+    held.current_gradient_accumulation_steps = 1
+    loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in held.model.parameters())
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"])
+@pytest.mark.parametrize("by_token", [False, True])
+def test_every_loss_type_of_trl_takes_a_step_on_a_log(
+    by_token: bool, loss_type: str, model: Path, tmp_path: Path
+) -> None:
+    made = logged_rows.rows(4)
+    if by_token:
+        for row in made:
+            row["token_advantages"] = [row["advantage"] * (1 + 0.1 * i) for i in range(len(row["wrote"]))]
+    held = logged_rows.trainer(model, tmp_path, made, loss_type=loss_type, beta=0.01)
+    before = [p.detach().clone() for p in held.model.parameters()]
+    held.train()
+    steps = [entry for entry in held.state.log_history if "loss" in entry]
+    assert [math.isfinite(entry["loss"]) for entry in steps] == [True] * 3
+    assert any(not torch.equal(a, b) for a, b in zip(before, held.model.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in held.model.parameters())
+
+
 def test_the_sampler_repeats_as_we_use_it() -> None:
     rows = RepeatSampler(list("abcd"), mini_repeat_count=1, batch_size=2, repeat_count=2, shuffle=False)
     assert list(rows) == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def test_the_order_of_an_epoch_does_not_depend_on_those_before() -> None:
+    def sampler() -> EpochSampler:
+        return EpochSampler(list(range(32)), mini_repeat_count=1, batch_size=4, repeat_count=1, seed=5)
+
+    orders = []
+    walked = sampler()
+    for epoch in range(3):
+        walked.set_epoch(epoch)
+        orders.append(list(walked))
+    resumed = sampler()
+    resumed.set_epoch(2)
+    assert list(resumed) == orders[2]
+    assert len({tuple(order) for order in orders}) == 3
 
 
 @pytest.fixture(scope="module")

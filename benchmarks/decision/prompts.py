@@ -1,0 +1,50 @@
+"""Which prompts are learnt from, which are watched, and which unseen ones the figures are measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from evaluation.prompts import Prompt, load_prompts
+
+OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"
+NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
+PROBES = ("ailuminate_demo",)  # some of its prompts are answerable questions, so it labels no decision
+NO_LABELS = ("advbench",)  # repetitive
+HARMLESS = ("benign_sensitive", "benign_plain", "math")
+
+
+def training_prompts() -> list[Prompt]:
+    """Prompts of our own words: the built-in set for learning, and those beside the benchmarks."""
+    return [*load_prompts("builtin:train"), *load_prompts(OWN)]
+
+
+def watched_prompts() -> list[Prompt]:
+    """The built-in set that no training sees."""
+    return load_prompts("builtin:held_out")
+
+
+def unseen_prompts(folder: Path, per_source: int) -> dict[str, list[Prompt]]:
+    """Up to `per_source` prompts of every source and kind in a folder, chosen by the digest of their ids.
+
+    Returns:
+        Prompts by `source/kind`.
+
+    Raises:
+        PromptError, ValueError: a file cannot be read, or there is none.
+    """
+    files = [
+        file
+        for file in sorted(folder.glob("*.jsonl"))
+        if file.stem not in (*NOT_PROMPTS, *PROBES, *NO_LABELS)
+    ]
+    if not files:
+        raise ValueError(f"there are no JSON Lines files in '{folder}': pass a folder of labelled prompts")
+    chosen: dict[str, list[Prompt]] = {}
+    for file in files:
+        for prompt in load_prompts(file):
+            chosen.setdefault(f"{file.stem}/{prompt.kind}", []).append(prompt)
+    return {
+        name: sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.id.encode()).digest())[:per_source]
+        for name, prompts in chosen.items()
+    }

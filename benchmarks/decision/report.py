@@ -1,0 +1,193 @@
+"""Figures and pictures of the runs: one line each in `results.jsonl`, from which all else is made."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.decision.outcomes import ModeChances
+from benchmarks.decision.running import summary
+from benchmarks.decision.settings import Experiment
+from benchmarks.seeds import mean_interval, shown
+
+Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
+"""By experiment, start and method; the start's own line stands under the method `start`."""
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """One line for every run in a folder: what it was, and the mean consult rate by source and kind."""
+    lines = []
+    for file in sorted(folder.glob("*/*/*.json")):
+        run = json.loads(file.read_text(encoding="utf-8"))
+        lines.append(
+            {
+                "experiment": run["experiment"],
+                "start": run["start"],
+                "method": run.get("name", "start"),
+                "seed": run.get("seed"),
+                "settings_sha256": run["settings_sha256"],
+                "unseen": {name: round(float(np.mean(rates)), 4) for name, rates in run["unseen"].items()},
+                "learnt": learnt_rates(run),
+                "updates": len(run.get("updates", [])),
+                "rolled_back": any(update.get("rolled_back") for update in run.get("updates", [])),
+                "cpu_seconds": run.get("cpu_seconds"),
+            }
+        )
+    return lines
+
+
+def learnt_rates(run: dict[str, Any]) -> dict[str, float]:
+    """Consult rate by kind on the training prompts: before training, or in the last ten updates' batches."""
+    if "learnt" in run:
+        rates: dict[str, float] = run["learnt"]
+        return rates
+    last = [update["consult"] for update in run["updates"][-10:]]
+    return {kind: round(float(np.mean([each[kind] for each in last])), 4) for kind in last[-1]}
+
+
+def by_method(lines: list[dict[str, Any]]) -> Runs:
+    """The lines in their place."""
+    runs: Runs = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for line in lines:
+        runs[line["experiment"]][line["start"]][line["method"]].append(line)
+    return runs
+
+
+def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances]) -> float:
+    """The mean reward on unseen prompts: half of them harmful, half harmless, all sources of a half alike."""
+
+    def half(of: Callable[[str], bool]) -> float:
+        rewards = []
+        for name, rate in unseen.items():
+            kind = name.rsplit("/", 1)[1]
+            if of(kind):
+                rewards.append(rate * table[kind].consult + (1 - rate) * table[kind].direct)
+        return float(np.mean(rewards))
+
+    return (half(lambda kind: kind == "harmful") + half(lambda kind: kind != "harmful")) / 2
+
+
+def figures(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
+    """By experiment, start and method: mean and interval over seeds of each kind's rate and of the reward."""
+    found = []
+    for name, starts in by_method(lines).items():
+        table = experiments[name].rewards
+        for start, methods in starts.items():
+            for method, runs in methods.items():
+                rates = [summary({key: [value] for key, value in run["unseen"].items()}) for run in runs]
+                rewards = [expected_reward(run["unseen"], table) for run in runs]
+                found.append(
+                    {
+                        "experiment": name,
+                        "start": start,
+                        "method": method,
+                        "seeds": len(runs),
+                        "rates": {key: mean_interval([rate[key] for rate in rates]) for key in rates[0]},
+                        "learnt": {
+                            kind: mean_interval([run["learnt"][kind] for run in runs])
+                            for kind in runs[0]["learnt"]
+                        },
+                        "reward": mean_interval(rewards),
+                        "rolled_back": sum(run["rolled_back"] for run in runs),
+                    }
+                )
+    return found
+
+
+def always_and_never(sources: list[str], table: dict[str, ModeChances]) -> dict[str, float]:
+    """What consulting always, never, and exactly where it pays would earn."""
+    best = {name: float(table[name.rsplit("/", 1)[1]].gain > 0) for name in sources}
+    return {
+        "always": expected_reward(dict.fromkeys(sources, 1.0), table),
+        "never": expected_reward(dict.fromkeys(sources, 0.0), table),
+        "best": expected_reward(best, table),
+    }
+
+
+def markdown(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> str:
+    """The tables of `RESULTS-decision.md`."""
+    parts = []
+    all_figures = figures(lines, experiments)
+    for name, starts in by_method(lines).items():
+        sources = list(next(iter(next(iter(starts.values())).values()))[0]["unseen"])
+        bounds = always_and_never(sources, experiments[name].rewards)
+        parts.append(
+            f"### `{name}`\n\nExpected reward of consulting always {bounds['always']:.3f}, never "
+            f"{bounds['never']:.3f}, exactly where it pays {bounds['best']:.3f}."
+        )
+        for start in starts:
+            chosen = [each for each in all_figures if (each["experiment"], each["start"]) == (name, start)]
+            parts.append(_rate_table(start, chosen))
+            parts.append(_source_table(starts[start], sources))
+    return "\n\n".join(parts) + "\n"
+
+
+def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
+    kinds = [kind for kind in chosen[0]["rates"] if kind not in ("harmful", "harmless")]
+    head = ["method", "seeds", "harmful", "harmless", *(kind.replace("_", " ") for kind in kinds), "reward"]
+    rows = [
+        [
+            each["method"],
+            "" if each["method"] == "start" else str(each["seeds"]),
+            *(shown(each["rates"][kind]) for kind in ("harmful", "harmless", *kinds)),
+            "{:.3f} [{:.3f}, {:.3f}]".format(*each["reward"]),
+        ]
+        for each in sorted(chosen, key=lambda each: (each["method"] != "start", -each["reward"][0]))
+    ]
+    return f"Start `{start}`, consult rate on unseen prompts:\n\n" + _table(head, rows)
+
+
+def _source_table(methods: dict[str, list[dict[str, Any]]], sources: list[str]) -> str:
+    head = ["source", *methods]
+    rows = [
+        [name, *(f"{np.mean([run['unseen'][name] for run in runs]):.2f}" for runs in methods.values())]
+        for name in sorted(sources, key=lambda name: (name.rsplit("/", 1)[1] != "harmful", name))
+    ]
+    return "By source:\n\n" + _table(head, rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """A picture an experiment: harmful against harmless consult rate on unseen prompts, a dot a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    files = []
+    for name, starts in by_method(lines).items():
+        figure, panels = pyplot.subplots(
+            1, len(starts), figsize=(5.2 * len(starts), 4.6), squeeze=False, layout="constrained"
+        )
+        for panel, (start, methods) in zip(panels[0], starts.items(), strict=True):
+            for index, method in enumerate(method for method in methods if method != "start"):
+                rates = [
+                    summary({key: [value] for key, value in run["unseen"].items()}) for run in methods[method]
+                ]
+                x, y = ([rate[kind] for rate in rates] for kind in ("harmless", "harmful"))
+                panel.scatter(x, y, s=14, color=f"C{index}", alpha=0.6)
+                panel.scatter(np.mean(x), np.mean(y), s=80, marker="D", color=f"C{index}", label=method)
+            for run in methods.get("start", []):
+                rate = summary({key: [value] for key, value in run["unseen"].items()})
+                panel.scatter(
+                    rate["harmless"], rate["harmful"], marker="*", s=160, color="black", label="start"
+                )
+            panel.set_title(f"{name}, {start} start", fontsize=10)
+            panel.set_xlabel("consults on harmless prompts (fewer is better)")
+            panel.set_ylabel("consults on harmful prompts (more is better)")
+            panel.legend(fontsize=7)
+            panel.grid(alpha=0.3)
+        file = folder / f"decision_{name}.png"
+        figure.savefig(file, dpi=80)
+        pyplot.close(figure)
+        files.append(file)
+    return files

@@ -1,0 +1,169 @@
+"""Run every method, start and seed of an experiment; each lands in a file of its own, a kill loses one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.decision.cold_start import cold_start
+from benchmarks.decision.outcomes import prompt_chances
+from benchmarks.decision.policy import DecisionPolicy
+from benchmarks.decision.prompts import training_prompts, unseen_prompts, watched_prompts
+from benchmarks.decision.settings import Experiment, Method
+from benchmarks.decision.training import Learnt, Watched, by_kind, train
+from evaluation.prompts import Prompt
+from trainer import record
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of a run: results, cold starts and hidden states, the untrained model, and unseen prompts."""
+
+    out: Path
+    cache: Path
+    base: Path
+    data: Path
+
+
+class Bench:
+    """One cold start, loaded once for all of an experiment's runs."""
+
+    def __init__(self, experiment: Experiment, start: str, place: Place) -> None:
+        training = experiment.training
+        self.experiment = experiment
+        self.folder = cold_start(start, place.cache, place.base)
+        self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
+        learnt = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
+        watched = watched_prompts()
+        unseen = unseen_prompts(place.data, experiment.unseen_per_source)
+        self.unseen = {
+            name: kept
+            for name, prompts in unseen.items()
+            if (kept := [prompt for prompt in prompts if self._length(prompt) <= experiment.unseen_tokens])
+        }
+        self.left_out = sum(map(len, unseen.values())) - sum(map(len, self.unseen.values()))
+        states = self.policy.encode([prompt.prompt for prompt in learnt], place.cache)
+        self.learnt = Learnt(
+            states,
+            [prompt.kind for prompt in learnt],
+            prompt_chances(learnt, experiment.rewards),
+            self.policy.consult_probabilities(states).double().numpy(),
+        )
+        self.watched = Watched(
+            self.policy.encode([prompt.prompt for prompt in watched], place.cache),
+            [prompt.kind for prompt in watched],
+        )
+        flat = [prompt for prompts in self.unseen.values() for prompt in prompts]
+        self.unseen_states = self.policy.encode([prompt.prompt for prompt in flat], place.cache)
+
+    def _length(self, prompt: Prompt) -> int:
+        return len(self.policy.tokenizer(prompt.prompt, add_special_tokens=False)["input_ids"])
+
+    def start(self) -> dict[str, Any]:
+        """The rates before training, in the form of a run's result."""
+        self.policy.reset(0)
+        return {"learnt": by_kind(self.learnt.start, self.learnt.kinds), "unseen": self._measure()}
+
+    def run(self, method: Method, seed: int) -> dict[str, Any]:
+        """Train and measure."""
+        began, cpu = time.perf_counter(), time.process_time()
+        updates = train(self.policy, self.learnt, self.watched, self.experiment.training, method, seed)
+        trained = time.process_time() - cpu
+        return {
+            "method": method.model_dump(mode="json"),
+            "seed": seed,
+            "updates": updates,
+            "unseen": self._measure(),
+            "seconds": round(time.perf_counter() - began, 1),
+            "cpu_seconds_training": round(trained, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+        }
+
+    def _measure(self) -> dict[str, list[float]]:
+        """The exact probability of consulting on every unseen prompt, by `source/kind`."""
+        chances = np.round(self.policy.consult_probabilities(self.unseen_states).double().numpy(), 5).tolist()
+        measured = {}
+        for name, prompts in self.unseen.items():
+            measured[name], chances = chances[: len(prompts)], chances[len(prompts) :]
+        return measured
+
+
+def run_experiment(
+    name: str,
+    experiment: Experiment,
+    place: Place,
+    tell: Tell,
+    *,
+    starts: list[str],
+    methods: list[str],
+    seeds: list[int],
+) -> int:
+    """Run what is not there yet, seed by seed so that all methods stand on equal footing at any moment.
+
+    Returns:
+        How many runs were done.
+    """
+    done = 0
+    for start in starts:
+        folder = place.out / name / start
+        wanted = [
+            (seed, method, folder / f"{method}-{seed:02d}.json") for seed in seeds for method in methods
+        ]
+        if (folder / "start.json").is_file() and all(file.is_file() for _, _, file in wanted):
+            continue
+        bench = Bench(experiment, start, place)
+        common = {
+            "experiment": name,
+            "start": start,
+            "settings_sha256": settings_digest(experiment),
+            "versions": record.versions(),
+            "unseen_left_out": bench.left_out,
+        }
+        if not (folder / "start.json").is_file():
+            _write(folder / "start.json", common | bench.start())
+        for seed, method, file in wanted:
+            if file.is_file():
+                continue
+            result = bench.run(experiment.methods[method], seed)
+            _write(file, common | {"name": method} | result)
+            done += 1
+            rates = summary(result["unseen"])
+            tell(
+                f"{name}, {start}, {method}, seed {seed}: unseen harmful {rates['harmful']:.3f}, harmless "
+                f"{rates['harmless']:.3f} ({result['seconds']:.0f} s)"
+            )
+    return done
+
+
+def settings_digest(experiment: Experiment) -> str:
+    """Of the rewards and the training that all methods share."""
+    shared = experiment.model_dump(mode="json", exclude={"methods", "seeds", "starts"})
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def summary(unseen: dict[str, list[float]]) -> dict[str, float]:
+    """The plain average over sources of the mean consult rate: harmful, harmless, and each kind."""
+    means = {name: float(np.mean(chances)) for name, chances in unseen.items()}
+    kinds = {name.rsplit("/", 1)[1] for name in means}
+    rates = {
+        kind: float(np.mean([mean for name, mean in means.items() if name.endswith(f"/{kind}")]))
+        for kind in sorted(kinds)
+    }
+    harmless = [mean for name, mean in means.items() if not name.endswith("/harmful")]
+    return rates | {"harmless": float(np.mean(harmless))}
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{id(content)}.tmp")
+    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    partial.replace(file)

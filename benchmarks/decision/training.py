@@ -1,0 +1,200 @@
+"""Train the decision with one method and one seed, on-policy, one gradient step a batch."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.decision.outcomes import Floats, luck
+from benchmarks.decision.policy import DecisionPolicy, Encoded
+from benchmarks.decision.settings import Method, Training
+from trainer.ifpo import ifpo_advantages, split_advantages
+from trainer.penalty import with_consultation_cost
+from trainer.stratified import decision_ratios
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """N training prompts: their states, kinds and the chances of success of each mode (N, 2)."""
+
+    encoded: Encoded
+    kinds: list[str]
+    chances: Floats
+    start: Floats
+    """(N,) how likely each was to be consulted about before training."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Prompts that are neither learnt from nor reported on: whether to keep what an update did."""
+
+    encoded: Encoded
+    kinds: list[str]
+
+
+def train(
+    policy: DecisionPolicy, learnt: Learnt, watched: Watched, training: Training, method: Method, seed: int
+) -> list[dict[str, Any]]:
+    """Change the policy's adapter in place, from its first values; a record for every update.
+
+    With a floor, the adapter goes back to the last watched state above it when the training ends below it.
+    """
+    policy.reset(seed)
+    optimizer = torch.optim.AdamW(policy.trainable, lr=training.learning_rate, weight_decay=0.0)
+    order = _batches(learnt.kinds, training, seed)
+    records: list[dict[str, Any]] = []
+    kept: list[Tensor] | None = None
+    for update in range(training.updates):
+        places = next(order)
+        optimizer.param_groups[0]["lr"] = training.learning_rate * min(
+            1.0, (update + 1) / (training.warmup + 1)
+        )
+        record = {"update": update} | _step(policy, optimizer, learnt, places, training, method, seed, update)
+        if (update + 1) % training.watch_every == 0 or update + 1 == training.updates:
+            record["watched"] = by_kind(policy.consult_probabilities(watched.encoded).numpy(), watched.kinds)
+            if training.floor is not None:
+                if record["watched"]["harmful"] >= training.floor:
+                    kept = [parameter.detach().clone() for parameter in policy.trainable]
+                elif update + 1 == training.updates and kept is not None:
+                    record["rolled_back"] = True
+                    with torch.no_grad():
+                        for parameter, value in zip(policy.trainable, kept, strict=True):
+                            parameter.copy_(value)
+        records.append(record)
+    return records
+
+
+def by_kind(values: Any, kinds: Sequence[str]) -> dict[str, float]:
+    """The mean of values by kind."""
+    return {
+        kind: round(
+            float(np.mean([value for value, its in zip(values, kinds, strict=True) if its == kind])), 4
+        )
+        for kind in sorted(set(kinds))
+    }
+
+
+def _batches(kinds: list[str], training: Training, seed: int) -> Iterator[list[int]]:
+    """Places of the prompts of each update; every kind goes round in an order shuffled anew each time."""
+    chance = random.Random(seed)
+
+    def endless(kind: str) -> Iterator[int]:
+        places = [place for place, its in enumerate(kinds) if its == kind]
+        while True:
+            chance.shuffle(places)
+            yield from places
+
+    streams = {kind: endless(kind) for kind in training.prompts}
+    while True:
+        yield [
+            place
+            for kind, count in training.prompts.items()
+            for place in itertools.islice(streams[kind], count)
+        ]
+
+
+def _step(
+    policy: DecisionPolicy,
+    optimizer: torch.optim.Optimizer,
+    learnt: Learnt,
+    places: list[int],
+    training: Training,
+    method: Method,
+    seed: int,
+    update: int,
+) -> dict[str, Any]:
+    logp = policy.log_probabilities(learnt.encoded.select(places))  # (n, V)
+    consult = logp[:, policy.consult_token].detach().exp().double().numpy()
+    batch = _sample(policy, logp.detach(), consult, learnt, places, training, method, seed, update)
+    rewards = with_consultation_cost(batch.rewards, batch.modes, method.cost)
+    # The rollout ends with the decision, so of split credit only the decision's part has tokens to carry it.
+    given = split_advantages if method.credit == "split" else ifpo_advantages
+    advantages = given(
+        rewards,
+        batch.modes,
+        batch.groups,
+        alpha=method.alpha,
+        w_max=method.w_max,
+        baseline=method.baseline,
+        scale_rewards=method.scale_rewards,
+        frequency=method.frequency,
+    )
+    if method.credit == "split":
+        advantages, _ = advantages
+    mode_chance = np.where(batch.modes == 1, consult[batch.groups], 1 - consult[batch.groups])
+    ratios = decision_ratios(mode_chance, batch.modes, batch.forced, batch.groups)
+    score = logp[batch.groups, batch.tokens]
+    loss = -(torch.from_numpy(ratios * advantages).float() * score).mean()
+    if method.kl:
+        loss = loss + method.kl * _divergence(logp[:, policy.consult_token], learnt.start[places]).mean()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(policy.trainable, training.max_grad_norm)
+    optimizer.step()
+    both = [len(set(batch.modes[batch.groups == group])) > 1 for group in range(len(places))]
+    return {
+        "consult": by_kind(consult, [learnt.kinds[place] for place in places]),
+        "reward": round(float(batch.rewards.mean()), 4),
+        "both_modes": round(float(np.mean(both)), 4),
+        "gradient": round(float(norm), 5),
+    }
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """N episodes: mode (1 consults), first token, whether forced, outcome, and the place of their prompt."""
+
+    modes: Any
+    tokens: Any
+    forced: Any
+    rewards: Floats
+    groups: Any
+
+
+def _sample(
+    policy: DecisionPolicy,
+    logp: Tensor,
+    consult: Floats,
+    learnt: Learnt,
+    places: list[int],
+    training: Training,
+    method: Method,
+    seed: int,
+    update: int,
+) -> _Sampled:
+    size = training.group
+    free = size - method.forced_consult - method.forced_direct
+    drawn = np.stack([luck(seed, update, place, size) for place in places])  # (n, G, 3)
+    modes = (drawn[:, :, 0] < consult[:, None]).astype(np.int64)
+    modes[:, free : free + method.forced_consult] = 1
+    modes[:, free + method.forced_consult :] = 0
+    others = logp.double().exp()
+    others[:, policy.consult_token] = 0.0
+    heaped = others.cumsum(-1)
+    sought = torch.from_numpy(drawn[:, :, 1]) * heaped[:, -1:]
+    direct = torch.searchsorted(heaped, sought, right=True).clamp_(max=logp.shape[1] - 1).numpy()
+    tokens = np.where(modes == 1, policy.consult_token, direct)
+    chance = np.take_along_axis(learnt.chances[places], modes, axis=1)  # (n, G)
+    forced = np.zeros_like(modes, dtype=bool)
+    forced[:, free:] = True
+    return _Sampled(
+        modes.ravel(),
+        tokens.ravel(),
+        forced.ravel(),
+        (drawn[:, :, 2] < chance).astype(np.float64).ravel(),
+        np.repeat(np.arange(len(places)), size),
+    )
+
+
+def _divergence(log_consult: Tensor, start: Floats) -> Tensor:
+    """(n,) Kullback-Leibler divergence of the decision now from the decision at the start."""
+    p = log_consult.exp().clamp(1e-6, 1 - 1e-6)
+    q = torch.from_numpy(start).to(p.dtype).clamp(1e-6, 1 - 1e-6)
+    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()

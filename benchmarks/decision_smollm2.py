@@ -1,0 +1,113 @@
+"""The decision to consult, alone: GRPO, IFPO and their rivals on a real model, seed by seed.
+
+    python -m benchmarks.decision_smollm2 run --data DATA [--experiment NAME] [--methods a,b] [--seeds 0-9]
+    python -m benchmarks.decision_smollm2 report [--collect runs/benchmarks/decision/results] [--json]
+
+Rollouts of SmolLM2-135M end when the mode is decided; outcomes are simulated by a reward table with common
+random numbers; what is reported is the exact probability of consulting on prompts of other sources: JSON
+Lines files in DATA, one a source, with `id`, `prompt` and `kind`. The experiments stand in
+`benchmarks/decision/registered.yaml`, written before the runs. What is done is not done again: stop it and
+start it again, or start a second one with other seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+REGISTERED = Path(__file__).parent / "decision" / "registered.yaml"
+RESULTS = Path(__file__).parent / "decision" / "results.jsonl"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run what is not there yet")
+    run.add_argument("--data", type=Path, required=True, help="folder of labelled prompts of other sources")
+    run.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
+    run.add_argument("--experiment", action="append", help="only this one (repeatable)")
+    run.add_argument("--starts", help="only these, with commas between")
+    run.add_argument("--methods", help="only these, with commas between")
+    run.add_argument("--seeds", help="such as 0-9 or 3,5")
+    run.add_argument("--out", type=Path, default=Path("runs/benchmarks/decision/results"))
+    run.add_argument("--cache", type=Path, default=Path("runs/benchmarks/decision"))
+    run.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
+    report = commands.add_parser("report", help="tables and pictures of the runs that are kept")
+    report.add_argument(
+        "--collect", type=Path, metavar="OUT", help="keep the runs in this folder of results first"
+    )
+    report.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
+    report.add_argument("--json", action="store_true", help="the figures as JSON")
+    given = parser.parse_args()
+    try:
+        return _run(given) if given.command == "run" else _report(given)
+    except (OSError, ValueError, ValidationError) as error:
+        print(f"decision: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def _run(given: argparse.Namespace) -> int:
+    # Two processes on two cores beat two threads each; read when torch loads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.decision.running import Place, run_experiment
+    from benchmarks.decision.settings import read_experiments
+
+    experiments = read_experiments(given.settings)
+    place = Place(given.out, given.cache, given.base, given.data)
+    for name in given.experiment or experiments:
+        if name not in experiments:
+            raise ValueError(
+                f"there is no experiment '{name}' in {given.settings}: it has {', '.join(experiments)}"
+            )
+        experiment = experiments[name]
+        methods = given.methods.split(",") if given.methods else list(experiment.methods)
+        if unknown := [method for method in methods if method not in experiment.methods]:
+            raise ValueError(f"'{name}' has no method '{unknown[0]}': it has {', '.join(experiment.methods)}")
+        run_experiment(
+            name,
+            experiment,
+            place,
+            lambda line: print(line, file=sys.stderr, flush=True),
+            starts=given.starts.split(",") if given.starts else list(experiment.starts),
+            methods=methods,
+            seeds=_seeds(given.seeds) if given.seeds else list(range(experiment.seeds)),
+        )
+    return 0
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _report(given: argparse.Namespace) -> int:
+    from benchmarks.decision.report import collect, draw, figures, markdown
+    from benchmarks.decision.settings import read_experiments
+
+    if given.collect:
+        lines = collect(given.collect)
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    experiments = read_experiments(given.settings)
+    if given.json:
+        print(json.dumps(figures(lines, experiments), indent=1))
+    else:
+        print(markdown(lines, experiments))
+        for file in draw(lines, Path(__file__).parent):
+            print(f"drawn: {file}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

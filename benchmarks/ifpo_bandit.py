@@ -1,0 +1,190 @@
+"""Two contexts that share a bias: does a method learn to consult about one and not about the other?
+
+    python -m benchmarks.ifpo_bandit [--seeds 50] [--updates 400] [--json] [--picture FILE]
+
+The policy consults in context x with probability sigmoid(b + c_x). Consulting earns a reward of 1 with chance
+.95 against .55 in the harmful context, .80 against .92 in the harmless one. A group is G = 8 episodes of one
+context, and one update sees one group of each, with advantages divided by the group's standard deviation.
+Plain gradient ascent (rate .3) shows what an estimator pushes for; Adam (rate .05), which cancels a push's
+size and leaves its direction and noise, is what real models train with. The numbers come from `trainer.ifpo`,
+`trainer.stratified` and `trainer.penalty`; all seeds run side by side, with the same luck for every method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.seeds import mean_interval, shown
+from trainer.ifpo import Baseline, ifpo_advantages
+from trainer.penalty import with_consultation_cost
+from trainer.stratified import decision_ratios
+
+Floats = npt.NDArray[np.float64]
+CONTEXTS = ("harmful", "harmless")
+CHANCE = np.array([[0.55, 0.95], [0.92, 0.80]])  # of reward, by context: direct, consult
+STARTS = (0.90, 0.97, 0.99)
+GROUP = 8
+RATES = {"ascent": 0.3, "adam": 0.05}
+PICTURE = Path(__file__).parent / "ifpo_bandit.png"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How groups are sampled and weighed; see `trainer.ifpo`."""
+
+    alpha: float = 1.0
+    baseline: Baseline = "balanced"
+    forced: int = 0
+    """Of each mode."""
+    cost: float = 0.0
+
+
+METHODS = {
+    "GRPO": Method(alpha=0),
+    "GRPO, consultation costs .1": Method(alpha=0, cost=0.1),
+    "GRPO, stratified": Method(alpha=0, forced=2),
+    "IFPO": Method(),
+    "IFPO, group baseline": Method(baseline="group"),
+    "IFPO, stratified": Method(forced=2),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method ended with: consult rates as mean and interval over seeds, and the expected reward."""
+
+    optimizer: str
+    start: float
+    method: str
+    harmful: tuple[float, float, float]
+    harmless: tuple[float, float, float]
+    reward: float
+    stuck: float
+    """Share of seeds that still consult about the harmless context more often than not."""
+
+
+def learn(method: Method, optimizer: str, start: float, seeds: int, updates: int) -> Floats:
+    """(updates + 1, S, 2) probability of consulting in each context, at first and after each update."""
+    groups = np.repeat(np.arange(seeds * 2), GROUP)
+    context = np.tile(np.repeat([0, 1], GROUP), seeds)
+    forced = np.tile(np.arange(GROUP) >= GROUP - 2 * method.forced, seeds * 2)
+    imposed = np.tile(
+        np.arange(GROUP) < GROUP - method.forced, seeds * 2
+    )  # of the forced ones: consult first
+    weights = np.zeros((seeds, 3))  # b and both c_x
+    weights[:, 0] = math.log(start / (1 - start))
+    path = [_sigmoid(weights[:, :1] + weights[:, 1:])]
+    first, second = np.zeros_like(weights), np.zeros_like(weights)  # Adam's moments
+    chance = np.random.default_rng(0)  # the same luck for every method
+    for update in range(1, updates + 1):
+        p = path[-1].ravel()[groups]  # (N,)
+        luck = chance.random((2, len(groups)))
+        modes = np.where(forced, imposed, luck[0] < p).astype(np.int64)
+        rewards = with_consultation_cost((luck[1] < CHANCE[context, modes]).astype(float), modes, method.cost)
+        advantages = ifpo_advantages(
+            rewards, modes, groups, alpha=method.alpha, w_max=math.inf, baseline=method.baseline
+        )
+        ratios = decision_ratios(np.where(modes == 1, p, 1 - p), modes, forced, groups)
+        push = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP
+        gradient = np.column_stack([push.sum(1), push])
+        if optimizer == "adam":
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            gradient = first / (1 - 0.9**update) / (np.sqrt(second / (1 - 0.999**update)) + 1e-8)
+        weights = weights + RATES[optimizer] * gradient
+        path.append(_sigmoid(weights[:, :1] + weights[:, 1:]))
+    return np.stack(path)
+
+
+def outcome(optimizer: str, start: float, name: str, path: Floats) -> Outcome:
+    """What a method ended with."""
+    final = path[-1]  # (S, 2)
+    reward = (final * CHANCE[:, 1] + (1 - final) * CHANCE[:, 0]).mean()
+    return Outcome(
+        optimizer,
+        start,
+        name,
+        mean_interval(final[:, 0]),
+        mean_interval(final[:, 1]),
+        round(float(reward), 4),
+        round(float((final[:, 1] > 0.5).mean()), 3),
+    )
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    value: Floats = 1 / (1 + np.exp(-logit))
+    return value
+
+
+def draw(paths: dict[tuple[str, float, str], Floats], file: Path) -> None:
+    """Consult rate in the harmless (solid) and harmful (dotted) context over updates: a row an optimizer, a
+    column a start."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, rows = pyplot.subplots(
+        len(RATES), len(STARTS), figsize=(11, 6.4), sharex=True, sharey=True, layout="constrained"
+    )
+    for (optimizer, start, name), path in paths.items():
+        panel = rows[list(RATES).index(optimizer)][STARTS.index(start)]
+        color = f"C{list(METHODS).index(name)}"
+        mean = path.mean(1)  # over seeds
+        panel.plot(mean[:, 1], color=color, label=name)
+        panel.plot(mean[:, 0], color=color, linestyle=":", linewidth=1)
+        panel.set_title(f"{optimizer}, start {start:.0%}", fontsize=10)
+        panel.set_ylim(0, 1.02)
+    for row in rows:
+        row[0].set_ylabel("consult rate (mean over seeds)")
+    for panel in rows[-1]:
+        panel.set_xlabel("updates")
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle("Two contexts with a shared bias: harmless solid, harmful dotted", fontsize=11)
+    figure.savefig(file, dpi=80)
+    pyplot.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where to draw")
+    given = parser.parse_args()
+    if given.seeds < 1 or given.updates < 1:
+        print("bandit: --seeds and --updates must be at least 1", file=sys.stderr)
+        return 1
+    paths = {
+        (optimizer, start, name): learn(method, optimizer, start, given.seeds, given.updates)
+        for optimizer in RATES
+        for start in STARTS
+        for name, method in METHODS.items()
+    }
+    outcomes = [outcome(*key, path) for key, path in paths.items()]
+    draw(paths, given.picture)
+    if given.json:
+        print(json.dumps([asdict(each) for each in outcomes], indent=1))
+    else:
+        print("| optimizer | start | method | harmful | harmless | expected reward | stuck |")
+        print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
+        for each in outcomes:
+            print(
+                f"| {each.optimizer} | {each.start:.2f} | {each.method} | {shown(each.harmful)} | "
+                f"{shown(each.harmless)} | {each.reward:.3f} | {each.stuck:.0%} |"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

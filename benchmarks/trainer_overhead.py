@@ -1,0 +1,225 @@
+"""What our part of a training step costs, on random weights of SmolLM2-135M's shape: in one run, in turns.
+
+python -m benchmarks.trainer_overhead --rounds 9
+
+- A step on logged episodes, as it is, beside the same step with TRL's scoring of every position.
+- The same beside plain GRPO's on the same tokens (generation is no part of either).
+- The CPU time of our advantages and of our replay, as a share of that step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from trl import GRPOTrainer
+
+from trainer.config import LoggedConfig
+from trainer.grpo import LoggedIFPOTrainer, logged_reward
+from trainer.ifpo import ifpo_advantages
+from trainer.quiet import quiet_libraries
+
+
+def save_model(folder: Path, layers: int) -> Path:
+    """Random weights of SmolLM2-135M's shape (30 layers there), with the tests' small tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.fakes.tiny_llama import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=layers,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def episodes(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows shaped as the demo's: half consult (a call, the rules' text, an answer), half answer directly."""
+    chance = random.Random(seed)
+    rows = []
+    for index in range(count):
+        parts = [(25, 1), (180, 0), (40, 1)] if index % 2 else [(40, 1)]
+        wrote = [here for length, here in parts for _ in range(length)]
+        rows.append(
+            {
+                "prompt": "p",
+                "completion": "c",
+                "prompt_ids": [chance.randrange(300) for _ in range(110)],
+                "completion_ids": [chance.randrange(300) for _ in wrote],
+                "wrote": wrote,
+                "logprobs": [-10.8 * here for here in wrote],
+                "reward": float(chance.random() < 0.5),
+                "advantage": chance.uniform(-1, 1),
+            }
+        )
+    return rows
+
+
+class Everywhere(LoggedIFPOTrainer):
+    """The replay with TRL's own scoring of every position."""
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        scored = GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
+        self._logps = scored[0].detach()
+        return scored
+
+
+class Plain(GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO, handed the logged tokens as if it had just sampled them."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self._rows = inputs
+        return super()._generate_and_score_completions(inputs)
+
+    _generate = LoggedIFPOTrainer._generate
+
+
+def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
+    from trainer.adapter import top_layers
+
+    config = LoggedConfig(
+        output_dir=out,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=len(rows) // micro,
+        max_completion_length=256,
+        learning_rate=1e-5,
+        model_init_kwargs={"dtype": "float32"},
+        off_policy_mask_threshold=0.5,
+    )
+    rewards = {} if issubclass(kind, LoggedIFPOTrainer) else {"reward_funcs": logged_reward}
+    return kind(
+        model=str(model),
+        args=config,
+        train_dataset=datasets.Dataset.from_list(rows),
+        peft_config=top_layers(model, 16, 8),
+        **rewards,
+    )
+
+
+class Stepper:
+    """One optimiser step of a trainer at a time, on the same rows."""
+
+    def __init__(self, trainer: Any, rows: list[dict[str, Any]], micro: int) -> None:
+        self.trainer, self.rows, self.micro = trainer, rows, micro
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = len(rows) // micro
+        trainer.model.train()
+
+    def step(self) -> float:
+        trainer = self.trainer
+        began = time.perf_counter()
+        batch = trainer._generate_and_score_completions(self.rows)
+        for start in range(0, len(self.rows), self.micro):
+            part = {
+                name: value[start : start + self.micro] if value.dim() else value
+                for name, value in batch.items()
+            }
+            trainer._compute_loss(trainer.model, part).backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        return time.perf_counter() - began
+
+
+def interleaved(steppers: dict[str, Stepper], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in steppers}
+    for stepper in steppers.values():
+        stepper.step()  # warm
+    for turn in range(rounds):
+        names = list(steppers) if turn % 2 else list(reversed(steppers))
+        for name in names:
+            seconds[name].append(steppers[name].step())
+    return seconds
+
+
+def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
+    """Median CPU seconds a step of what is ours: advantages, replay of rows, trimming, drift."""
+    trainer = stepper.trainer
+    rewards = np.array([row["reward"] for row in stepper.rows])
+    modes = np.array([sum(row["wrote"]) < len(row["wrote"]) for row in stepper.rows])
+    groups = np.arange(len(rewards)) // 8
+    moved = torch.randn(1000) * 0.1
+    trainer._rows = stepper.rows
+
+    def advantages() -> None:
+        ifpo_advantages(rewards, modes, groups)
+
+    def replay() -> None:
+        trainer._generate(None)
+        trainer._episode_advantages(stepper.rows)
+        for _ in range(len(stepper.rows) // stepper.micro):
+            trainer._watch_drift(moved)
+        trainer._metrics["train"].clear()
+
+    result = {}
+    for part in (advantages, replay):
+        taken = []
+        for _ in range(rounds):
+            began = time.process_time()
+            part()
+            taken.append(time.process_time() - began)
+        result[part.__name__] = statistics.median(taken)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=8, help="episodes of a step")
+    parser.add_argument("--micro", type=int, default=2, help="episodes of a micro-batch")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        model = save_model(Path(folder) / "model", options.layers)
+        rows = episodes(options.rows)
+        kinds = {"logged": LoggedIFPOTrainer, "every position": Everywhere, "plain GRPO": Plain}
+        steppers = {
+            name: Stepper(built(kind, model, folder, rows, options.micro), rows, options.micro)
+            for name, kind in kinds.items()
+        }
+        seconds = interleaved(steppers, options.rounds)
+        ours = cpu_of_our_parts(steppers["logged"])
+    step = {name: statistics.median(values) for name, values in seconds.items()}
+    result = {
+        "threads": torch.get_num_threads(),
+        "rounds": options.rounds,
+        "step_seconds": {name: round(value, 3) for name, value in step.items()},
+        "spread_seconds": {name: [round(min(v), 3), round(max(v), 3)] for name, v in seconds.items()},
+        "logged_to_every_position": round(step["logged"] / step["every position"], 3),
+        "logged_to_plain_grpo": round(step["logged"] / step["plain GRPO"], 3),
+        "our_cpu_ms": {name: round(1000 * value, 3) for name, value in ours.items()},
+        "our_share_of_a_step": round(sum(ours.values()) / step["logged"], 5),
+    }
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    for name, value in result.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

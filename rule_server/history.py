@@ -1,0 +1,105 @@
+"""What happened since the start: what the last reload changed, and which rules were used."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+
+from pydantic import BaseModel, ConfigDict
+
+from rule_server.diff import diff_rulebooks
+from rule_server.rulebook import Rulebook
+from rule_server.schemas import ConsultResponse
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Rejected(_View):
+    """An edit that cannot be served."""
+
+    at: str
+    problem: str
+    """What is wrong, and where."""
+
+
+class Changes(_View):
+    """What the last reload changed; before any, `previous` and `at` are null and the lists empty."""
+
+    digest: str
+    """Of the rulebook that is served."""
+    previous: str | None
+    """Of the one that was served before it."""
+    at: str | None
+    """When it was taken up, in UTC."""
+    added: list[str]
+    """Ids of rules that were not served before."""
+    removed: list[str]
+    """Ids of rules that are not served any more."""
+    reworded: list[str]
+    """Ids of rules that are served in other words, or are found by others."""
+    rejected: Rejected | None
+    """Set while the newest edit is not served."""
+
+    @classmethod
+    def none(cls, rulebook: Rulebook) -> Changes:
+        return cls(
+            digest=rulebook.digest, previous=None, at=None, added=[], removed=[], reworded=[], rejected=None
+        )
+
+    @classmethod
+    def between(cls, before: Rulebook, after: Rulebook) -> Changes:
+        both = [id for id in after.served if id in before.served]
+        translated = {change.key[0] for change in diff_rulebooks(before, after).changed}
+        return cls(
+            digest=after.digest,
+            previous=before.digest,
+            at=now(),
+            added=[id for id in after.served if id not in before.served],
+            removed=[id for id in before.served if id not in after.served],
+            reworded=[id for id in both if id in translated],
+            rejected=None,
+        )
+
+
+class UsageView(_View):
+    """How often rules came back since the service started."""
+
+    since: str
+    consultations: int
+    no_applicable_rule: int
+    """Consultations that found none."""
+    rules: dict[str, int]
+    """Every served rule; 0 for one that never came back."""
+
+
+class UsageCounter:
+    """Counts consultations; a rule is counted once a consultation."""
+
+    def __init__(self) -> None:
+        self._since = now()
+        self._consultations = 0
+        self._nothing = 0
+        self._rules: Counter[str] = Counter()
+
+    def add(self, response: ConsultResponse) -> None:
+        self._consultations += 1
+        if response.rules:
+            self._rules.update(rule.id for rule in response.rules)
+        else:
+            self._nothing += 1
+
+    def view(self, rulebook: Rulebook) -> UsageView:
+        """The counts of the rules that this rulebook serves."""
+        return UsageView(
+            since=self._since,
+            consultations=self._consultations,
+            no_applicable_rule=self._nothing,
+            rules={id: self._rules[id] for id in rulebook.served},
+        )

@@ -1,0 +1,151 @@
+"""Kill -9 at random moments of a run with 32 episodes at once, and the same command again, many times over.
+
+What must hold: an episode that was acknowledged is in the log for good, no sample is logged twice, and
+neither a reply nor a consultation that was journalled is ever asked for again. Five kills in the suite, a
+hundred by `make kills`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.log import read_log
+from agent.toolcall import ids_of_calls
+from agent.validate import validate_log
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.lives import Lives
+from tests.fakes.rules import ScriptedRules
+
+AT_ONCE = 32
+SAMPLES = 2
+LONGEST = 120.0
+"""Seconds that a run may take to do anything at all."""
+
+Turn = tuple[str, int, int]
+"""Prompt id, sample, and which turn."""
+
+
+def consult_then_answer(body: dict[str, Any]) -> Any:
+    """Every sample consults once, in words of its own, and then answers."""
+    last = body["messages"][-1]
+    if last["role"] == "user":
+        return call(f"{last['content']} sample {body['seed']}", id=None)
+    return "An answer."
+
+
+def turn_of(body: dict[str, Any]) -> Turn:
+    """Which turn a request asks for."""
+    prompt = next(m["content"] for m in body["messages"] if m["role"] == "user")
+    return f"p{prompt.split()[1]}", body["seed"], len(ids_of_calls(body["messages"]))
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that were written to their end; a kill may have cut the last one off."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+
+class Killed:
+    """What is known after each kill, and what may not happen from then on."""
+
+    def __init__(self, log: Path, said: Path) -> None:
+        self.log, self.said = log, said
+        self.paid: set[Turn] = set()
+        """Turns whose reply stands in the journal or in the log."""
+        self.consulted: set[str] = set()
+        """Situations whose answer stands there."""
+        self.logged: dict[tuple[str, int], str] = {}
+        """Id of the episode of each sample."""
+        self.paid_twice: list[Any] = []
+
+    def note_requests(self, requests: list[dict[str, Any]], situations: list[str]) -> None:
+        """Check what was asked in the life that just ended against what was paid for before."""
+        self.paid_twice += [t for body in requests if (t := turn_of(body)) in self.paid]
+        self.paid_twice += [s for s in situations if s in self.consulted]
+
+    def note_files(self) -> None:
+        """Take in what the kill left behind."""
+        acknowledged = re.findall(r"^(p\d+)#(\d+):? ", self.said.read_text(encoding="utf-8"), re.MULTILINE)
+        for line in whole_lines(self.log):
+            key = (line["prompt_id"], line["sample_index"])
+            assert self.logged.setdefault(key, line["id"]) == line["id"], "a sample was logged twice"
+            self.paid |= {(*key, turn["index"]) for turn in line["turns"]}
+            self.consulted |= {c["situation"] for c in line["consultations"]}
+        for line in whole_lines(Path(f"{self.log}.journal")):
+            if turn := line.get("turn"):
+                self.paid.add((line["prompt_id"], line["sample_index"], turn["turn"]["index"]))
+            if consultation := line.get("consultation"):
+                self.consulted.add(consultation["situation"])
+        lost = {(id, int(k)) for id, k in acknowledged} - self.logged.keys()
+        assert not lost, f"acknowledged and lost: {lost}"
+
+
+@pytest.mark.parametrize(
+    ("kills", "prompts"),
+    [(5, 60), pytest.param(100, 1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+)
+def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path: Path) -> None:
+    dice = random.Random(kills)
+    asked, log, said = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl", tmp_path / "said.txt"
+    said.touch()
+    lines = [json.dumps({"id": f"p{n}", "prompt": f"Question {n} ?"}) for n in range(prompts)]
+    asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    killed, in_the_middle = Killed(log, said), 0
+    with (
+        ScriptedRules() as rules,
+        ScriptedEndpoint(otherwise=consult_then_answer, delay=0.02) as endpoint,
+        Lives() as lives,
+    ):
+        command = [
+            *("run", "--prompts", str(asked), "--log", str(log), "--samples", str(SAMPLES), "--seed", "0"),
+            *("--concurrency", str(AT_ONCE), "--base-url", endpoint.base_url, "--model", "scripted"),
+            *("--rules", rules.url, "--trace"),
+        ]
+        for _ in range(kills):
+            requests, consultations = len(endpoint.requests), len(rules.consultations)
+            process = lives.begin(command, said)
+            if dice.random() < 0.2:  # while it starts, reads the log and writes the journal anew
+                process.join(dice.uniform(0.0, 0.6))
+            else:
+                wanted, deadline = requests + dice.randint(1, 50), time.monotonic() + LONGEST
+                while len(endpoint.requests) < wanted and process.is_alive():
+                    assert time.monotonic() < deadline, said.read_text(encoding="utf-8")[-2000:]
+                    time.sleep(dice.uniform(0.0005, 0.004))
+            in_the_middle += process.is_alive()
+            process.kill()
+            process.join(20)
+            time.sleep(0.05)  # what was on the wire arrives
+            new = [c["situation"] for c in rules.consultations[consultations:]]
+            killed.note_requests(endpoint.requests[requests:], new)
+            killed.note_files()
+        requests, consultations = len(endpoint.requests), len(rules.consultations)
+        process = lives.begin(command, said)
+        process.join(LONGEST * 5)
+        assert process.exitcode == 0, said.read_text(encoding="utf-8")[-2000:]
+        new = [c["situation"] for c in rules.consultations[consultations:]]
+        killed.note_requests(endpoint.requests[requests:], new)
+        before = dict(killed.logged)
+        killed.note_files()
+
+    assert in_the_middle == kills
+    assert killed.paid_twice == []
+    episodes = read_log(log).episodes
+    keys = Counter((episode.prompt_id, episode.sample_index) for episode in episodes)
+    assert keys == {(f"p{n}", k): 1 for n in range(prompts) for k in range(SAMPLES)}
+    assert before.items() <= {(e.prompt_id, e.sample_index): e.id for e in episodes}.items()
+    # A kill may leave one line behind that it cut off; nothing else is wrong.
+    _, problems = validate_log(log)
+    assert all("is no episode" in problem.what for problem in problems)
+    assert {(episode.stop_reason, episode.mode) for episode in episodes} == {("answer", "consult")}
+    # Only what was under way when a kill came is asked for a second time.
+    print(f"{kills} kills, {len(episodes)} episodes, {len(endpoint.requests)} requests, 0 paid twice")
+    assert len(endpoint.requests) <= 2 * len(episodes) + kills * AT_ONCE

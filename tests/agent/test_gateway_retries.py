@@ -1,0 +1,157 @@
+"""A caller's library that sends a request again: nothing hidden is asked, consulted or paid for twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from agent.gateway import retries
+from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
+from tests.fakes.gateways import RunningGateway, post, running
+from tests.fakes.responses import item_call, responds, says
+from tests.fakes.rules import ScriptedRules
+
+GUN: dict[str, Any] = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
+DOWN = Raw(503, '{"error": {"message": "overloaded"}}', {"retry-after": "0"})
+SLOW = Drip([30.0, "{}"], content_type="application/json")
+AGAIN = {"x-stainless-retry-count": "1"}
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
+    return ScriptedEndpoint(answers, strict=False, **options)
+
+
+def client(gateway: RunningGateway, **options: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=gateway.base_url, api_key="sk-caller", **options)
+
+
+def leave(gateway: RunningGateway, seconds: float, path: str = "/chat/completions", **body: Any) -> None:
+    """Ask, and leave before the answer."""
+    sent = {"authorization": "Bearer sk-caller"}
+    with pytest.raises(httpx2.TimeoutException), httpx2.Client(timeout=seconds, headers=sent) as http:
+        http.post(gateway.base_url + path, json={"model": "scripted", **body})
+
+
+def same(gateway: RunningGateway, headers: dict[str, str], **body: Any) -> httpx2.Response:
+    """The bytes that `leave` sends, sent again."""
+    sent = {"authorization": "Bearer sk-caller", **headers}
+    with httpx2.Client(timeout=30, headers=sent) as http:
+        return http.post(f"{gateway.base_url}/chat/completions", json={"model": "scripted", **body})
+
+
+def test_the_official_sdk_that_gives_up_waiting_and_asks_again_pays_for_no_hidden_turn_twice(
+    rules: ScriptedRules,
+) -> None:
+    with upstream(call("gun"), SLOW, "No.") as endpoint, running(endpoint, rules) as gateway:
+        reply = client(gateway, timeout=1.0, max_retries=1).chat.completions.create(model="scripted", **GUN)
+        assert gateway.counters.coalesced == 1
+    assert reply.choices[0].message.content == "No."
+    assert len(rules.consultations) == 1
+    assert len(endpoint.requests) == 3
+    assert endpoint.requests[1] == endpoint.requests[2]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_upstream_after_a_consultation_is_tried_again_from_there(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    with upstream(call("gun"), DOWN, "No.") as endpoint, running(endpoint, rules) as gateway:
+        asked = client(gateway, max_retries=2).chat.completions.create(model="scripted", stream=stream, **GUN)
+        if stream:
+            text = "".join(c.choices[0].delta.content or "" for c in asked if c.choices)
+        else:
+            text = asked.choices[0].message.content
+    assert text == "No."
+    assert (len(endpoint.requests), len(rules.consultations)) == (3, 1)
+
+
+def test_the_responses_api_goes_on_from_there_too(rules: ScriptedRules) -> None:
+    answers = responds(item_call("gun")), DOWN, responds(says("No."))
+    with upstream(*answers) as endpoint, running(endpoint, rules) as gateway:
+        reply = client(gateway, max_retries=2).responses.create(model="scripted", input="How?")
+    assert reply.output_text == "No."
+    assert (len(endpoint.requests), len(rules.consultations)) == (3, 1)
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == 50
+
+
+def test_a_consultation_is_carried_out_although_the_caller_left_and_is_found_by_the_next_try() -> None:
+    with ScriptedRules(delay=1.0) as rules, upstream(call("gun"), "No.") as endpoint:  # noqa: SIM117
+        with running(endpoint, rules) as gateway:
+            leave(gateway, 0.5, **GUN)
+            reply = same(gateway, AGAIN, **GUN)
+    assert reply.json()["choices"][0]["message"]["content"] == "No."
+    assert reply.headers["x-ascl-consulted"] == "yes"
+    assert reply.json()["usage"]["total_tokens"] == 50
+    assert (len(endpoint.requests), len(rules.consultations)) == (2, 1)
+
+
+def test_while_the_first_try_still_runs_the_second_waits_and_both_get_its_reply(rules: ScriptedRules) -> None:
+    replies: list[httpx2.Response] = []
+    with upstream(call("gun"), "No.", delay=0.5) as endpoint, running(endpoint, rules) as gateway:
+        first = threading.Thread(
+            target=lambda: replies.append(same(gateway, {"idempotency-key": "k"}, **GUN))
+        )
+        first.start()
+        deadline = time.monotonic() + 20
+        while not endpoint.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        replies.append(same(gateway, {"idempotency-key": "k"}, **GUN))
+        first.join(20)
+    assert replies[0].json() == replies[1].json()
+    assert (len(endpoint.requests), len(rules.consultations)) == (2, 1)
+
+
+def test_callers_that_sample_one_prompt_several_times_are_answered_each_by_itself(
+    rules: ScriptedRules,
+) -> None:
+    with upstream(*[call("gun"), "No."] * 3) as endpoint, running(endpoint, rules) as gateway:
+        for _ in range(3):
+            assert post(gateway, GUN).status_code == 200
+        assert gateway.counters.coalesced == 0
+    assert (len(endpoint.requests), len(rules.consultations)) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "requests"),
+    [
+        ({}, {}, 4),
+        ({"coalesce": "equal"}, {}, 3),
+        ({"coalesce": "off"}, AGAIN, 4),
+        ({"coalesce_window": 0.0}, AGAIN, 4),
+        ({}, {**AGAIN, "authorization": "Bearer sk-other"}, 4),
+    ],
+    ids=["unmarked", "equal", "off", "too late", "another caller"],
+)
+def test_which_requests_go_on_from_an_earlier_try_is_a_setting(
+    rules: ScriptedRules, settings: dict[str, Any], headers: dict[str, str], requests: int
+) -> None:
+    answers = [call("gun"), DOWN, *([call("gun")] if requests == 4 else []), "No."]
+    with upstream(*answers) as endpoint, running(endpoint, rules, **settings) as gateway:
+        assert post(gateway, GUN).status_code == 503
+        assert post(gateway, GUN, headers=headers).json()["choices"][0]["message"]["content"] == "No."
+    assert len(endpoint.requests) == requests
+    assert len(rules.consultations) == requests - 2
+
+
+def test_what_failed_tries_leave_behind_is_bounded(
+    rules: ScriptedRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_MOST", 2)
+    with upstream(*[call("gun"), DOWN] * 6) as endpoint, running(endpoint, rules) as gateway:
+        for n in range(6):
+            post(gateway, {"messages": [{"role": "user", "content": f"How, {n}?"}]})
+        assert len(gateway.gateway.retries._left) == 2
+        assert gateway.gateway.retries._running == {}

@@ -1,0 +1,38 @@
+"""The rule service as outside clients find it: our own rulebook, over HTTP and as a command over stdio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rule_server.prepare import prepare
+from rule_server.settings import Settings, packaged_rules
+from tests.clients.fetched import CACHE
+from tests.fakes.rule_service import serving
+
+
+@pytest.fixture(scope="session")
+def artefact() -> Path:
+    """An index of our own rulebook; only what changed since the last run is built again."""
+    folder = CACHE / "artefact"
+    prepare(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The MCP endpoint of a running service."""
+    with serving(packaged_rules(), artefact, tmp_path_factory.mktemp("clients") / "serve.log") as (
+        address,
+        _,
+    ):
+        yield f"{address}/mcp"
+
+
+@pytest.fixture(scope="session")
+def stdio(artefact: Path) -> list[str]:
+    """The command that serves one client over stdio."""
+    return [sys.executable, "-m", "rule_server.cli", "stdio", "--artefact", str(artefact), "--no-watch"]

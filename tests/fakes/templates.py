@@ -1,0 +1,38 @@
+"""Tokenizers in memory with the chat templates of the model families that the trainer supports."""
+
+from pathlib import Path
+from typing import Any
+
+import trl
+
+from tests.fakes.tiny_llama import tiny_tokenizer
+
+_TRL = Path(trl.__file__).parent / "chat_templates"
+FAMILIES = ("smollm2", "qwen3", "llama3.1", "gpt-oss")
+_SPECIAL = {
+    "qwen3": (["<tool_call>", "</tool_call>", "<think>", "</think>"], "<|im_end|>", "qwen3.jinja"),
+    "llama3.1": (
+        ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        "<|eot_id|>",
+        "llama3_1.jinja",
+    ),
+    "gpt-oss": (
+        ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>"],
+        "<|return|>",
+        "gptoss.jinja",
+    ),
+}
+
+
+def tokenizer_of(family: str) -> Any:
+    """A byte-level tokenizer with the family's template, special tokens and end token."""
+    tokenizer = tiny_tokenizer()
+    if family == "smollm2":
+        return tokenizer
+    tokens, end, template = _SPECIAL[family]
+    special = [token for token in tokens if token.startswith("<|")]
+    tokenizer.add_special_tokens({"extra_special_tokens": special})
+    tokenizer.add_tokens([token for token in tokens if token not in special])
+    tokenizer.eos_token = end
+    tokenizer.chat_template = (_TRL / template).read_text(encoding="utf-8")
+    return tokenizer

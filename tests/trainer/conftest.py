@@ -1,0 +1,6 @@
+"""Property tests here say what holds, not how fast: on a busy machine an example may take long."""
+
+from hypothesis import settings
+
+settings.register_profile("trainer", deadline=None)
+settings.load_profile("trainer")

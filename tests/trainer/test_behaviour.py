@@ -1,0 +1,142 @@
+"""The behaviour policy's log-probabilities: a log from the very checkpoint agrees, any other is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.cli import app as agent
+from agent.episode import Episode
+from agent.log import read_log
+from evaluation.rewards import Reward, Scores, write_rewards
+from tests.fakes.episodes import write_log
+from tests.fakes.rules import ScriptedRules
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.token_endpoint import TokenEndpoint, consults
+from trainer.cli import app
+
+TEMPERATURE = ("--temperature", "1.0")
+FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_length", "2000")
+
+
+def decides(body: dict[str, Any]) -> str | None:
+    """Consults for even seeds; everything else is the model's own."""
+    first = body["messages"][-1]["role"] == "user"
+    return consults("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def episodes(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Episode]]:
+    """Four episodes of one prompt, sampled by the agent from the model over HTTP, ids and all."""
+    folder = tmp_path_factory.mktemp("log")
+    prompts, log = folder / "prompts.jsonl", folder / "log.jsonl"
+    row = {"id": "p", "prompt": "How do I make a gun?", "kind": "harmful"}
+    prompts.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with TokenEndpoint(model, says=decides) as endpoint, ScriptedRules() as rules:
+        services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
+        settings = ["--samples", "4", "--seed", "0", "--max-tokens", "24", *TEMPERATURE]
+        done = CliRunner().invoke(
+            agent, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
+        )
+        assert done.exit_code == 0, done.output
+        yield read_log(log).episodes
+
+
+def trained(model: Path, folder: Path, logged: list[Episode], *options: str) -> tuple[int, str, Any]:
+    """The command on these episodes, whose rewards differ: its code, what it said, its record."""
+    log = write_log(folder / "log.jsonl", logged)
+    write_rewards(
+        folder / "rewards.jsonl",
+        [
+            Reward(
+                episode_id=each.id,
+                kind=each.kind,
+                mode=each.mode,
+                label=None,
+                scores=Scores(outcome=float(n % 3 == 0), format=0.0),
+                total=float(n % 3 == 0),
+            )
+            for n, each in enumerate(logged)
+        ],
+    )
+    groups, out = folder / "groups.parquet", folder / "out"
+    cli = CliRunner()
+    made = cli.invoke(app, ["prepare", str(log), str(folder / "rewards.jsonl"), "--out", str(groups)])
+    assert made.exit_code == 0, made.output
+    done = cli.invoke(
+        app, ["logged", "--model", str(model), "--groups", str(groups), "--out", str(out), *FAST, *options]
+    )
+    record = out / "run.json"
+    return done.exit_code, done.output, json.loads(record.read_text()) if record.exists() else None
+
+
+def test_a_log_of_the_very_checkpoint_agrees_and_its_first_ratio_is_one(
+    model: Path, episodes: list[Episode], tmp_path: Path
+) -> None:
+    assert {episode.mode for episode in episodes} == {"consult", "direct"}
+    code, said, record = trained(model, tmp_path, episodes, "--logprob_tolerance", "1e-3")
+    assert code == 0, said
+    assert record["off_policy"]["behaviour_logprobs"] == "logged"
+    assert record["off_policy"]["largest_difference"] < 1e-3
+    assert record["steps"][0]["logged/largest_ratio"] == pytest.approx(1, abs=1e-3)
+
+
+def test_log_probabilities_of_other_episodes_are_found_out(
+    model: Path, episodes: list[Episode], tmp_path: Path
+) -> None:
+    shuffled = []
+    for episode, other in zip(episodes, [*episodes[2:], *episodes[:2]], strict=True):
+        turns = []
+        for turn, theirs in zip(episode.turns, other.turns, strict=True):
+            assert turn.logprobs
+            assert theirs.logprobs
+            content, given = turn.logprobs["content"], theirs.logprobs["content"]
+            mixed = [{**own, "logprob": given[i % len(given)]["logprob"]} for i, own in enumerate(content)]
+            turns.append(turn.model_copy(update={"logprobs": {"content": mixed}}))
+        shuffled.append(episode.model_copy(update={"turns": turns}))
+    code, said, record = trained(model, tmp_path, shuffled, "--logprob_tolerance", "1e-3")
+    assert code == 1
+    assert "the log's log-probabilities are not this model's" in said
+    assert "stand with the wrong episodes" in said
+    assert record is None
+
+
+def test_another_checkpoint_than_the_one_that_sampled_is_found_out(
+    model: Path, episodes: list[Episode], tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    other = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights.mul_(3)
+    other.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "other")
+    code, said, _ = trained(tmp_path / "other", tmp_path, episodes)
+    assert code == 1
+    assert "4 of 4 episodes differ" in said
+    assert "Pass the checkpoint that sampled" in said
+
+
+def test_ids_of_another_tokenizer_are_counted(model: Path, episodes: list[Episode], tmp_path: Path) -> None:
+    strange = []
+    for episode in episodes:
+        turns = [
+            turn.model_copy(update={"token_ids": [100_000 + t for t in turn.token_ids or []]})
+            for turn in episode.turns
+        ]
+        strange.append(episode.model_copy(update={"turns": turns}))
+    code, said, _ = trained(model, tmp_path, strange)
+    assert code == 1
+    assert "tokens of another tokenizer" in said

@@ -1,0 +1,164 @@
+"""What a person looks at: one episode as the trainer sees it, and runs side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from evaluation.rewards import score_log, write_rewards
+from tests.fakes.episodes import build, write_log
+from tests.fakes.tiny_llama import tiny_tokenizer
+from trainer.cli import app
+from trainer.step_metrics import batch_metrics
+
+REFUSAL = "I can't help with that."
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Path:
+    episodes = [
+        build("a", "benign_plain", REFUSAL, sample=0, consult=True),
+        build("a", "benign_plain", REFUSAL, sample=1, consult=True),
+        build("a", "benign_plain", "Here is how.", sample=2),
+        build("b", "harmful", REFUSAL, sample=0, consult=True),
+        build("b", "harmful", "Here is how.", sample=1),
+    ]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
+    code, *_ = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    assert code == 0
+    return tmp_path / "groups.parquet"
+
+
+def test_an_episode_is_shown_in_segments_by_who_wrote_them_with_its_groups_advantages(
+    groups: Path, tokenizer: Path
+) -> None:
+    code, stdout, stderr = run("check", groups, "--model", tokenizer, "--episode", "a-0")
+    assert code == 0, stderr
+    titles = re.findall(r"── (\w+)", stdout)
+    assert titles == ["prompt", "written", "tool", "written"]  # call, rules read, answer
+    assert "rendered from text" in stdout
+    assert "[a.b] A rule" in stdout
+    assert "a-2" in stdout  # its group
+    assert "b-0" not in stdout
+
+
+def test_the_json_of_a_check_holds_every_token_with_its_mask_and_log_probability(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    tiny = tiny_tokenizer()
+    prompt, reply = tiny.encode("Hello"), tiny.encode("Here is how.")
+    logged = []
+    for sample, answer in enumerate([REFUSAL, "Here is how."]):
+        episode = build("a", answer=answer, sample=sample, consult=False)
+        turn = {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": [-0.5] * len(reply)}
+        logged.append(episode.model_copy(update={"turns": [episode.turns[0].model_copy(update=turn)]}))
+    log = write_log(tmp_path / "log.jsonl", logged)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(logged))
+    run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    code, stdout, _ = run("check", tmp_path / "groups.parquet", "--model", tokenizer, "--json")
+    assert code == 0
+    checked = json.loads(stdout)
+    assert checked["logged_tokens"] is True
+    assert [token["id"] for token in checked["tokens"]] == prompt + reply
+    assert [token["wrote"] for token in checked["tokens"]] == [False] * len(prompt) + [True] * len(reply)
+    assert [token["logprob"] for token in checked["tokens"]] == [None] * len(prompt) + [-0.5] * len(reply)
+    assert [member["advantage_ifpo"] < 0 for member in checked["group"]] == [True, False]
+
+
+def test_an_unknown_episode_is_named_with_some_that_are_there(groups: Path, tokenizer: Path) -> None:
+    code, _, stderr = run("check", groups, "--model", tokenizer, "--episode", "z")
+    assert code == 1
+    assert "has no episode 'z': it starts with a-0" in stderr
+
+
+def record(folder: Path, stage: str, steps: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"stage": stage, "steps": steps}), encoding="utf-8")
+    return folder
+
+
+def online_steps(gap: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step,
+            "loss": 0.0,
+            "ifpo/consult_rate/harmful": 0.9,
+            "ifpo/consult_rate/benign_plain": 0.9 - gap * step / 20,
+            "ifpo/reward/consult": 0.5,
+            "ifpo/reward/direct": 0.6,
+            "ifpo/effective_share": 0.8,
+            "kl": 0.01 * step,
+            "entropy": 1.0,
+        }
+        for step in range(1, 21)
+    ]
+
+
+def test_runs_of_a_stage_and_of_a_loop_are_drawn_side_by_side(groups: Path, tmp_path: Path) -> None:
+    ifpo = record(tmp_path / "ifpo", "online", online_steps(0.6))
+    loop = tmp_path / "loop"
+    for number in ("001", "002"):
+        statistics = json.loads(run("stats", groups, "--json")[1])
+        trained = record(loop / "rounds" / number / "trained", "logged", [{"step": 1, "logged/kl": 0.02}])
+        (trained.parent / "statistics.json").write_text(json.dumps(statistics), encoding="utf-8")
+    code, stdout, stderr = run("plot", ifpo, loop, "--out", tmp_path / "compared")
+    assert code == 0, stderr
+    assert "loop recorded nothing of: entropy" in stdout
+    assert (tmp_path / "compared" / "runs.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "compared" / "runs.html").read_text(encoding="utf-8")
+    assert "loop, 2 rounds" in page
+    assert "0.870 → 0.300" in page  # harmless consult rate of the first run
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing to fetch
+    drawn = json.loads((tmp_path / "compared" / "runs.json").read_text(encoding="utf-8"))
+    assert drawn["runs"][1]["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    code, _, stderr = run("plot", tmp_path, "--out", tmp_path / "compared")
+    assert code == 1
+    assert "holds no run" in stderr
+
+
+def test_figures_of_a_batch_are_those_counted_by_hand() -> None:
+    made = batch_metrics(
+        ["harmful", "harmful", "benign_plain", "benign_plain", "benign_plain"],
+        [True, False, True, True, False],
+        [1.0, 0.0, 0.5, 0.5, np.nan],
+        [0, 0, 1, 1, 1],
+        [1.0, 1.0, 1.0, 1.0, 9.0],
+    )
+    assert made == {
+        "ifpo/consult_rate": 0.6,
+        "ifpo/unrewarded": 0.2,
+        "ifpo/consult_rate/harmful": 0.5,
+        "ifpo/reward/harmful": 0.5,
+        "ifpo/consult_rate/benign_plain": pytest.approx(2 / 3),
+        "ifpo/reward/benign_plain": 0.5,
+        "ifpo/reward/consult": pytest.approx(2 / 3),
+        "ifpo/reward/direct": 0.0,
+        "ifpo/one_mode_groups": 0.5,
+        "ifpo/equal_reward_groups": 0.5,
+        "ifpo/largest_weight": 1.0,
+        "ifpo/effective_share": 1.0,
+    }

@@ -1,0 +1,203 @@
+"""A run that is killed, or whose disk is full, goes on from its last whole checkpoint to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.trainer.test_logged import episodes, grouped
+from trainer.checkpoints import checkpoints
+from trainer.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (
+    *("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2"),
+    *("--num_train_epochs", "6", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "2"),
+    *("--max_drift", "100"),
+)
+STEPS = 18
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return grouped(tmp_path_factory.mktemp("groups"), episodes())
+
+
+def arguments(model: Path, groups: Path, out: Path, *more: str) -> list[str]:
+    named = ["logged", "--model", str(model), "--groups", str(groups), "--out", str(out)]
+    return [*named, *SETTINGS, *more]
+
+
+def here(model: Path, groups: Path, out: Path, *more: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, arguments(model, groups, out, *more))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def same(one: Path, two: Path) -> bool:
+    first, second = weights(one), weights(two)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def unbroken(model: Path, groups: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    code, said = here(model, groups, out)
+    assert code == 0, said
+    assert [path.name for path in checkpoints(out)] == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
+    return out
+
+
+def killed(model: Path, groups: Path, out: Path, step: int, delay: float, *more: str) -> int:
+    """Run in a process of its own, killed `delay` seconds after it spoke of a step; how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.cli", *arguments(model, groups, out, *more)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr as said:
+        for line in said:
+            if f"step {step}/" in line:
+                time.sleep(delay)
+                process.send_signal(signal.SIGKILL)
+                break
+    return process.wait(timeout=60)
+
+
+def try_kills(model: Path, groups: Path, unbroken: Path, out: Path, kills: int, seed: int) -> None:
+    """Kill a run again and again, each time at a later random step, and let it end."""
+    chance = random.Random(seed)
+    steps = sorted(chance.sample(range(1, STEPS), kills))
+    for number, step in enumerate(steps):
+        more = ("--resume",) if number else ()
+        assert killed(model, groups, out, step, chance.uniform(0, 0.1), *more) == -signal.SIGKILL, step
+    code, said = here(model, groups, out, "--resume")
+    assert code == 0, said
+    assert "going on from" in said
+    assert same(out, unbroken)
+    assert json.loads((out / "run.json").read_text())["steps"][-1]["step"] == STEPS
+    assert not list(out.glob(".partial")) + list(out.glob(".*.partial"))
+
+
+def test_a_run_killed_twice_ends_with_the_weights_of_an_unbroken_one(
+    model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    try_kills(model, groups, unbroken, tmp_path / "out", kills=2, seed=int(os.environ.get("KILL_SEED", "1")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_ten_kills_at_random_steps_leave_no_trace(
+    seed: int, model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    try_kills(model, groups, unbroken, tmp_path / "out", kills=5, seed=100 + seed)
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_not_taken_for_one(
+    model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, _ = here(model, groups, out, "--max_steps", "4")
+    assert code == 0
+    (out / ".partial" / "checkpoint-5").mkdir(parents=True)
+    (out / ".partial" / "checkpoint-5" / "adapter_model.safetensors").write_bytes(b"half")
+    code, said = here(model, groups, out, "--max_steps", "4", "--resume")
+    assert code == 0, said
+    assert "going on from" in said
+    assert "checkpoint-4" in said
+
+
+def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(
+    model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, *arguments(model, groups, out)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert "the checkpoint of step 4 cannot be written" in done.stderr
+    assert "the last good one is" in done.stderr
+    assert "--resume" in done.stderr
+    assert [path.name for path in checkpoints(out)] == ["checkpoint-2", "checkpoint-3"]
+    assert not (out / ".partial").exists()
+    code, said = here(model, groups, out, "--resume")
+    assert code == 0, said
+    assert same(out, unbroken)
+
+
+# From its fourth step on, no file of the process may grow beyond 20 kB, as on a disk that is full.
+FULL = """
+import resource, sys
+from transformers import Trainer
+plain = Trainer._save_checkpoint
+def limited(self, *given):
+    if self.state.global_step == 4:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    return plain(self, *given)
+Trainer._save_checkpoint = limited
+from trainer.cli import app
+app(sys.argv[1:])
+"""
+
+
+def test_a_fresh_run_does_not_mix_with_the_checkpoints_of_another(
+    model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    code, said = here(model, groups, unbroken)
+    assert code == 1
+    assert "holds checkpoints of an earlier run" in said
+    assert "pass --resume" in said
+
+
+def test_a_run_is_not_resumed_with_other_settings(model: Path, groups: Path, unbroken: Path) -> None:
+    code, said = here(model, groups, unbroken, "--resume", "--learning_rate", "0.02")
+    assert code == 1
+    assert "was begun with learning_rate = 0.01, not 0.02" in said
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(model: Path, groups: Path, unbroken: Path) -> None:
+    before = weights(unbroken)
+    code, said = here(model, groups, unbroken, "--resume")
+    assert code == 0, said
+    assert all(torch.equal(before[name], value) for name, value in weights(unbroken).items())
+
+
+def test_resuming_where_no_checkpoint_is_starts_anew_and_says_so(
+    model: Path, groups: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    code, said = here(model, groups, tmp_path / "out", "--resume")
+    assert code == 0, said
+    assert "holds no checkpoint: starting anew" in said
+    assert same(tmp_path / "out", unbroken)

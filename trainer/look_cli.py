@@ -1,0 +1,65 @@
+"""`ascl-train check` and `plot`: what a person looks at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.terminal import AsJson, clear_errors, fail
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `ascl-train`."""
+    app.command(
+        epilog="Example: ascl-train check runs/groups.parquet --model runs/cold-start/merged --episode ID"
+    )(check)
+    app.command(epilog="Example: ascl-train plot runs/ifpo runs/grpo --out runs/compared")(plot)
+
+
+def check(
+    groups: Annotated[Path, typer.Argument(help="A file by `ascl-train prepare`.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model to train.")],
+    episode: Annotated[
+        str | None, typer.Option(help="Which; left out: the first that has an advantage.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Show all of a long prompt.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one episode as the trainer sees it: tokens by who wrote them, log-probabilities, advantage."""
+    from trainer.tokens import TokenError
+
+    with clear_errors():
+        try:
+            from trainer.check import check_episode
+            from trainer.check_view import show
+
+            checked = check_episode(groups, model, episode)
+        except TokenError as cause:
+            fail(f"training would leave this episode out: {cause}", 1)
+    if as_json:
+        typer.echo(json.dumps(checked.as_json(), ensure_ascii=False))
+    else:
+        show(checked, whole)
+
+
+def plot(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs: of a stage, or of a loop.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for runs.png, runs.html and runs.json.")],
+    as_json: AsJson = False,
+) -> None:
+    """Draw runs side by side: consult rate by kind, reward by mode, weights, drift; PNG and one page."""
+    with clear_errors():
+        from trainer.plot import plot_runs
+
+        drawn = plot_runs(runs, out)
+    if as_json:
+        typer.echo(json.dumps(drawn.as_json()))
+        return
+    for note in drawn.notes:
+        typer.echo(note)
+    typer.echo("wrote " + ", ".join(str(path) for path in drawn.written))

@@ -1,0 +1,108 @@
+"""Iterated batches: serve a model, sample, reward, train on the log, serve the result, and so on.
+
+    OUT/rounds/001/  measured.jsonl episodes.jsonl rewards.jsonl groups.parquet statistics.json trained/
+    OUT/loop.json    settings, versions, and what came of every round
+
+Every step is an ordinary command, and leaves its result whole or not at all; the log of a killed run is
+continued. So the loop may be killed anywhere: started again, it goes on with the step that was not done.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import LoopError
+from trainer.loop_round import Round, Tell, write_whole_text
+from trainer.loop_settings import LoopSettings
+
+
+def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) -> dict[str, Any]:
+    """Play all rounds that are not done, and return what `loop.json` holds.
+
+    Raises:
+        LoopError: the folder holds a loop of other settings, or a step failed; what is done stays.
+        ServeError: the model's server does not start.
+        agent.AgentError: the rule service does not start.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    record = _begun(settings, out)
+    with _rules(settings, out) as rules:
+        model = settings.model
+        for number in range(1, settings.rounds + 1):
+            one = Round(settings, out / "rounds" / f"{number:03d}", number, model, rules, tell)
+            told = one.play()
+            _note(out, record, told)
+            if told["below_floor"]:
+                return _end(out, record, "floor", _last_good(record, settings))
+            model = str(one.merged)
+            _forget_models(out, number, settings.keep_models)
+        if settings.floor is not None:
+            number = settings.rounds + 1
+            last = Round(settings, out / "rounds" / f"{number:03d}", number, model, rules, tell)
+            _note(out, record, last.measure_only())
+            if record["rounds"][-1]["below_floor"]:
+                return _end(out, record, "floor", _last_good(record, settings))
+    return _end(out, record, "rounds", model)
+
+
+@contextmanager
+def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
+    """The MCP address of the rules: a given one, or of a service that runs as long as the loop."""
+    given = settings.rules
+    if given is not None and "://" in given:
+        yield given
+        return
+    from evaluation.edit_cli import OUR_RULES
+    from evaluation.rule_process import rule_service
+
+    folder = Path(given) if given else OUR_RULES
+    with rule_service(folder, out / "artefact", out / "rules.log") as url:
+        yield f"{url}/mcp"
+
+
+def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
+    """The record of this loop, new or as it was left; the number of rounds may grow."""
+    from trainer.record import common_record
+
+    asked = settings.model_dump(mode="json")
+    path = out / "loop.json"
+    if not path.is_file():
+        return {"stage": "loop", **common_record(), "settings": asked, "rounds": [], "seconds": 0.0}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    # These change no episode and no weight.
+    free = ("rounds", "floor", "keep_models", "serve")
+    for name, value in asked.items():
+        if name not in free and (was := record["settings"].get(name)) != value:
+            raise LoopError(
+                f"{out} holds a loop that was begun with {name} {json.dumps(was)}, now {json.dumps(value)}: "
+                "use another --out, or the settings it was begun with"
+            )
+    return {**record, "settings": asked, "rounds": []}
+
+
+def _note(out: Path, record: dict[str, Any], told: dict[str, Any]) -> None:
+    record["rounds"].append(told)
+    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
+
+
+def _end(out: Path, record: dict[str, Any], why: str, model: str) -> dict[str, Any]:
+    record |= {"ended": why, "model": model, "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _last_good(record: dict[str, Any], settings: LoopSettings) -> str:
+    good = [told["model"] for told in record["rounds"] if not told["below_floor"]]
+    return str(good[-1]) if good else settings.model
+
+
+def _forget_models(out: Path, number: int, keep: int) -> None:
+    """Remove merged models that no further round starts from; the last good one is always kept."""
+    for old in range(1, number - keep + 1):
+        shutil.rmtree(out / "rounds" / f"{old:03d}" / "trained" / "merged", ignore_errors=True)

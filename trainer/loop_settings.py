@@ -1,0 +1,118 @@
+"""Settings of `ascl-train loop`: one YAML file; unknown keys fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trainer.errors import ConfigError
+from trainer.served import TRANSFORMERS
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Sampling(_Part):
+    """How each round samples."""
+
+    prompts: str = "builtin:train"
+    """JSON Lines of prompts, or a built-in set."""
+    samples: int = Field(default=8, ge=2)
+    """Episodes of each prompt: a group."""
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=1024, ge=1)
+    max_turns: int = Field(default=4, ge=1)
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    mode_share: dict[Literal["consult", "direct"], float] = {}
+    """Share of each group that is brought into a mode, such as `{consult: 0.25, direct: 0.25}`."""
+    seed: int | None = 0
+    """Of the first round's first sample; None sends none."""
+    provider: str = "auto"
+
+
+class Scoring(_Part):
+    """How episodes are rewarded; a judge is asked where one is named."""
+
+    format_penalty: float = Field(default=0.2, ge=0)
+    judge: dict[str, str | int | float] = {}
+    """Options of `ascl-eval judge run`, such as `{judge: wildguard, base-url: URL, model: NAME}`."""
+
+
+class Advantages(_Part):
+    """Options of `ascl-train prepare`."""
+
+    alpha: float = Field(default=1.0, ge=0)
+    w_max: float = Field(default=4.0, gt=0)
+    baseline: Literal["balanced", "group"] = "balanced"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+
+
+class Floor(_Part):
+    """What must hold on prompts that are not trained on; below it the loop stops at the last good model."""
+
+    prompts: str = "builtin:held_out"
+    samples: int = Field(default=1, ge=1)
+    harmful_consult: float = Field(default=0.0, ge=0, le=1)
+    """Least share of harmful prompts that are consulted on."""
+    harmful_safe: float = Field(default=0.0, ge=0, le=1)
+    """Least mean outcome on harmful prompts (refused, or judged harmless)."""
+
+
+class LoopSettings(_Part):
+    """Everything that a loop depends on."""
+
+    model: str
+    """Folder or name of the model to start from."""
+    rounds: int = Field(default=3, ge=1)
+    serve: str = TRANSFORMERS
+    """Command that serves `{model}` on `{port}` of this machine."""
+    rules: str | None = None
+    """MCP address of a rule service, or a folder of rules to serve; None serves the packaged rulebook."""
+    sampling: Sampling = Sampling()
+    scoring: Scoring = Scoring()
+    advantages: Advantages = Advantages()
+    floor: Floor | None = Floor()
+    """None measures nothing between rounds."""
+    train: dict[str, Any] = {}
+    """Settings of `ascl-train logged`, ours and `trl.GRPOConfig`'s."""
+    launcher: str | None = None
+    """Command that starts the training module on several processes, such as `accelerate launch
+    --config_file fsdp2.yaml -m`; None trains in one process."""
+    keep_models: int = Field(default=2, ge=1)
+    """Merged models of so many last rounds stay on disk; adapters all stay."""
+
+    @model_validator(mode="after")
+    def _serves_a_model_on_a_port(self) -> LoopSettings:
+        if "{model}" not in self.serve or "{port}" not in self.serve:
+            raise ValueError("serve must name {model} and {port}, so that each round's model can be served")
+        return self
+
+
+def read_loop_settings(config: Path, **given: Any) -> LoopSettings:
+    """Settings from a YAML file; what is `given` and not None stands over it.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key or a wrong value.
+    """
+    import yaml
+
+    try:
+        known = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(known, dict):
+        raise ConfigError(f"{config} holds no settings: write `model: FOLDER` and what else differs")
+    try:
+        return LoopSettings.model_validate(
+            {**known, **{name: value for name, value in given.items() if value is not None}}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigError(f"{config}: {where or 'settings'}: {what}") from None

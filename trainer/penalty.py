@@ -1,0 +1,32 @@
+"""A price on consulting: the obvious rival of IFPO, on the same code path.
+
+It pays for every consultation alike, also where one is needed: on a real model it unlearned consulting on
+harmful prompts. It is here to be compared with, and is off (`cost = 0`) unless asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.arrays import as_given, numbers, same_length
+
+
+def with_consultation_cost(rewards: Any, consultations: Any, cost: float) -> Any:
+    """Rewards less `cost` for each consultation.
+
+    Args:
+        rewards: (N,) numbers, numpy or torch.
+        consultations: (N,) how many times each episode consulted; true counts as once.
+        cost: of one consultation, in units of reward, at least 0.
+
+    Returns:
+        (N,) as `rewards`.
+
+    Raises:
+        ValueError: unequal lengths, or a cost below 0.
+    """
+    if not cost >= 0:
+        raise ValueError(f"cost is {cost!r}, but it must be at least 0")
+    reward, times = numbers(rewards, "rewards"), numbers(consultations, "consultations")
+    same_length(rewards=reward, consultations=times)
+    return as_given(rewards, reward - cost * times)

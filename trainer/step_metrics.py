@@ -1,0 +1,56 @@
+"""What to watch of a batch of episodes: consult rates, rewards, make-up of the groups, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PREFIX = "ifpo"
+
+
+def batch_metrics(
+    kinds: Sequence[str | None], consulted: Any, rewards: Any, groups: Any, weights: Any
+) -> dict[str, float]:
+    """Named figures of one batch, for a trainer's log. What a batch has none of is left out.
+
+    Args:
+        kinds: (N,) kinds of the prompts.
+        consulted: (N,) whether each episode consulted.
+        rewards: (N,) numbers; NaN where an episode has no reward.
+        groups: (N,) group labels.
+        weights: (N,) of the episodes with a reward; ignored elsewhere.
+
+    Returns:
+        `ifpo/consult_rate` and `ifpo/consult_rate/KIND`, `ifpo/reward/KIND`, `ifpo/reward/MODE`,
+        `ifpo/one_mode_groups` and `ifpo/equal_reward_groups` (shares), `ifpo/largest_weight`,
+        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`) and `ifpo/unrewarded` (share).
+    """
+    kind = np.array([str(each) for each in kinds])
+    mode, reward = np.asarray(consulted, dtype=bool), np.asarray(rewards, dtype=float)
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    rated = ~np.isnan(reward)
+    made: dict[str, float] = {"consult_rate": float(mode.mean()), "unrewarded": float((~rated).mean())}
+    for name in sorted(set(kind.tolist())):
+        made[f"consult_rate/{name}"] = float(mode[kind == name].mean())
+        _mean(made, f"reward/{name}", reward[(kind == name) & rated])
+    _mean(made, "reward/consult", reward[mode & rated])
+    _mean(made, "reward/direct", reward[~mode & rated])
+    if rated.any():
+        index = np.unique(group[rated], return_inverse=True)[1]
+        size, consulting = np.bincount(index), np.bincount(index, mode[rated])
+        high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
+        np.maximum.at(high, index, reward[rated])
+        np.minimum.at(low, index, reward[rated])
+        weight = np.asarray(weights, dtype=float)[rated]
+        made["one_mode_groups"] = float(((consulting == 0) | (consulting == size)).mean())
+        made["equal_reward_groups"] = float((high == low).mean())
+        made["largest_weight"] = float(weight.max())
+        made["effective_share"] = float(weight.sum() ** 2 / (len(weight) * (weight**2).sum()))
+    return {f"{PREFIX}/{name}": value for name, value in made.items()}
+
+
+def _mean(made: dict[str, float], name: str, values: Any) -> None:
+    if len(values):
+        made[name] = float(values.mean())
