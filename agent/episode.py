@@ -9,7 +9,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agent.migrations import CURRENT, brought_up
 
 Mode = Literal["consult", "direct"]
 ToolMode = Literal["native", "text"]
@@ -135,8 +137,8 @@ class Limits(_Record):
 class Episode(_Record):
     """Everything that happened for one prompt."""
 
-    schema_version: Literal[1] = 1
-    """Version of this format."""
+    schema_version: int = CURRENT
+    """Version of this format; what is read is brought up to the one that is written."""
     id: str
     """Unique id of the episode."""
     group_id: str
@@ -200,6 +202,11 @@ class Episode(_Record):
     """UTC time of the start, ISO 8601."""
     seconds: Seconds
     """Wall-clock time from start to end; of the resumed part only, when the run was interrupted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, given: Any) -> Any:
+        return brought_up(given) if isinstance(given, dict) else given
 
     @property
     def answer(self) -> str | None:

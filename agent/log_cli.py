@@ -27,6 +27,9 @@ def show(
     episode: Annotated[
         str | None, typer.Argument(help="An episode's id or its beginning, or PROMPT_ID#SAMPLE.")
     ] = None,
+    stable: Annotated[
+        bool, typer.Option("--stable", help="Leave out id, address and times, so that two can be compared.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the episodes of a log, or show one of them in full."""
@@ -43,7 +46,7 @@ def show(
         )
     if episode is not None:
         chosen = or_exit(lambda: select(reading.episodes, episode, log))
-        typer.echo(chosen.model_dump_json(indent=2)) if as_json else print_episode(chosen)
+        typer.echo(chosen.model_dump_json(indent=2)) if as_json else print_episode(chosen, stable=stable)
     elif as_json:
         typer.echo(json.dumps([row(each) for each in reading.episodes], ensure_ascii=False))
     else:

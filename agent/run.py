@@ -15,6 +15,7 @@ from agent.errors import AgentError, EndpointError, LogError, RulesError
 from agent.journal import Journal, Sample, changes, refusal
 from agent.log import EpisodeLog, Skipped, iter_log
 from agent.loop import Agent
+from agent.migrations import LATER
 from agent.prompt_file import Prompt
 from agent.stratify import ModeShare
 
@@ -79,6 +80,8 @@ async def run_prompts(
     skipped: list[Skipped] = []
     logged = iter_log(log_path, skipped.append) if log_path.exists() else ()
     finished = _finished(logged, log_path, settings, prompts)
+    if late := next((each for each in skipped if LATER in each.reason), None):
+        raise LogError(f"{log_path} cannot be continued: line {late.line} was {late.reason}")
     wanted = [(prompt, index) for prompt in prompts for index in range(samples)]
     todo = deque((prompt, index) for prompt, index in wanted if (prompt.id, index) not in finished)
     held = {(prompt.id, index): finished.get((prompt.id, index)) for prompt, index in wanted}

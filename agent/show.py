@@ -15,7 +15,7 @@ from rich.table import Table
 
 from agent.episode import Episode
 from agent.errors import LogError
-from agent.quirks import Quirks, columns
+from agent.quirks import Quirks, columns, reasoning_text
 from agent.run import RunSummary
 from agent.trace import consultation_line, episode_lines, one_line, without_controls
 
@@ -158,29 +158,32 @@ def print_table(episodes: list[Episode]) -> None:
     Console(highlight=False).print(table)
 
 
-def print_episode(episode: Episode) -> None:
-    """The whole conversation, and what stands around it."""
+def print_episode(episode: Episode, *, stable: bool = False) -> None:
+    """The whole conversation, and what stands around it; `stable` leaves out what differs from run to run."""
     console = Console(highlight=False)
 
     def say(text: str, style: str = "") -> None:
         console.print(without_controls(text), style=style, markup=False, soft_wrap=True)
 
-    say(f"{episode.id}  {episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}", "bold")
-    say(f"model {episode.model_requested} at {episode.endpoint}, policy {episode.policy_version}", "dim")
+    head = f"{episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}".rstrip()
+    place = "" if stable else f" at {episode.endpoint}"
+    say(head if stable else f"{episode.id}  {head}", "bold")
+    say(f"model {episode.model_requested}{place}, policy {episode.policy_version}", "dim")
     say(
         f"sampling {json.dumps(episode.sampling_sent)}, rulebook {(episode.rulebook_digest or 'none')[:12]}",
         "dim",
     )
     for message in episode.messages:
         say(f"\n[{message.get('role')}]", "bold")
+        if thought := reasoning_text(message):
+            say(f"thinks: {thought}", "dim")
         if message.get("content"):
             say(str(message["content"]))
         for call in message.get("tool_calls") or []:
             say(f"calls {call['function']['name']}({call['function']['arguments']})")
     for consultation in episode.consultations:
-        say(f"\nturn {consultation.turn}: {consultation_line(consultation)}", "dim")
+        say(f"\nturn {consultation.turn}: {consultation_line(consultation, timed=not stable)}", "dim")
     if episode.error is not None:
         say(f"\nerror ({episode.error.boundary}, {episode.error.type}): {episode.error.message}", "red")
-    say(
-        f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns, {episode.seconds:.1f} s", "dim"
-    )
+    took = "" if stable else f", {episode.seconds:.1f} s"
+    say(f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns{took}", "dim")

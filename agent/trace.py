@@ -96,12 +96,13 @@ class LiveTrace:
         self._err.flush()
 
 
-def consultation_line(consultation: Consultation) -> str:
+def consultation_line(consultation: Consultation, *, timed: bool = True) -> str:
     """One line: the rules that came back, or why none did."""
     if consultation.error is not None:
         return f"rules: {one_line(consultation.error, 160)}"
     rules = ", ".join(f"{rule.id} ({rule.stance})" for rule in consultation.rules)
-    return f"rules: {rules or 'none applies'} [{consultation.seconds * 1000:.0f} ms]"
+    took = f" [{consultation.seconds * 1000:.0f} ms]" if timed else ""
+    return f"rules: {rules or 'none applies'}{took}"
 
 
 def episode_lines(episode: Episode, width: int = 160) -> list[str]:

@@ -22,6 +22,7 @@ from benchmarks.slow_endpoint import slow_endpoint, wait_for
 from tests.fakes.rules import ScriptedRules
 
 BARS = {"p50 at 1": 1.03, "p50 at 64": 1.10, "first token": 1.05, "one hidden consultation": 2.10}
+"""The case `64 in one instant` has no bar: it measures how long a burst queues for one core."""
 
 
 @contextmanager
@@ -84,7 +85,12 @@ class Caller:
 
 
 async def many(
-    base_url: str, count: int, at_once: int, content: str = "hello", stream: bool = False
+    base_url: str,
+    count: int,
+    at_once: int,
+    content: str = "hello",
+    stream: bool = False,
+    spread: float = 0.2,
 ) -> list[float]:
     """The times of `count` requests, `at_once` of them under way."""
     times: list[float] = []
@@ -94,7 +100,7 @@ async def many(
         nonlocal left
         async with Caller(base_url) as caller:
             # Callers come one after the other, not in one instant: spread over the time of one answer.
-            await asyncio.sleep(0.2 * number / at_once)
+            await asyncio.sleep(spread * number / at_once)
             while left > 0:
                 left -= 1
                 times.append(await caller.ask(content, stream))
@@ -108,6 +114,7 @@ async def measure(direct: str, through: str, rounds: int) -> dict[str, Any]:
     cases: dict[str, dict[str, Any]] = {
         "p50 at 1": {"count": 10, "at_once": 1},
         "p50 at 64": {"count": 640, "at_once": 64},
+        "64 in one instant": {"count": 640, "at_once": 64, "spread": 0.0},
         "first token": {"count": 10, "at_once": 1, "stream": True},
         "one hidden consultation": {"count": 10, "at_once": 1, "content": "consult"},
     }
@@ -126,7 +133,7 @@ async def measure(direct: str, through: str, rounds: int) -> dict[str, Any]:
             "gateway_ms": round(after * 1000, 2),
             "ratio": round(after / before, 4),
             "p95_ratio": round(tails[1] / tails[0], 4),
-            "bar": BARS[name],
+            "bar": BARS.get(name),
             "requests": len(times[direct]),
         }
     return result
@@ -147,7 +154,7 @@ def main() -> None:
     else:
         for name, row in found.items():
             print(f"{name:24} " + "  ".join(f"{key} {value}" for key, value in row.items()))
-    sys.exit(any(row["ratio"] > row["bar"] for row in found.values()))
+    sys.exit(any(row["bar"] is not None and row["ratio"] > row["bar"] for row in found.values()))
 
 
 if __name__ == "__main__":

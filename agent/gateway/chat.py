@@ -56,7 +56,7 @@ async def settled(
     if completion is None:
         exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a completion")
         record(exchange, None, "error")
-        return [Head(status, extra_headers(given, exchange.headers(final=True))), body]
+        return [Head(status, extra_headers(given, exchange.headers(final=True))).before(body), body]
     choice = completion["choices"][0]
     message = choice["message"]
     try:
@@ -71,7 +71,7 @@ async def settled(
     record(exchange, shown, "answer")
     head = Head(status, extra_headers(given, exchange.headers(final=True)))
     if shown is message and exchange.spent is None and not exchange.consulted:
-        return [head, body]
+        return [head.before(body), body]
     for name, text in exchange.thoughts.items():
         shown[name] = f"{text}\n\n{shown[name]}" if shown.get(name) else text
     if shown is not message:
@@ -79,7 +79,8 @@ async def settled(
     choice["message"] = shown
     if usage := added(exchange.spent, completion.get("usage")):
         completion["usage"] = usage
-    return [head, json.dumps(completion).encode()]
+    body = json.dumps(completion).encode()
+    return [head.before(body), body]
 
 
 def said(exchange: Exchange) -> bytes:

@@ -236,9 +236,9 @@ async def whole_response(exchange: ResponsesExchange, upstream: Upstream, record
         if shown is None:
             continue
         record(exchange, None, "answer")
-        yield Head(status, extra_headers(given, exchange.headers(final=True)))
         if exchange.consulted or len(shown) != len(response.get("output") or []):
             body = json.dumps(as_shown(exchange, response, shown)).encode()
+        yield Head(status, extra_headers(given, exchange.headers(final=True))).before(body)
         yield body
         return
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ _HOP_BY_HOP = frozenset(
 # Set anew for the bytes that are really sent; compression would hide the events of a stream.
 _NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "accept-encoding", "expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {"content-length", "content-encoding", "date", "server"}
-_POOL_SIZE = 8
 
 
 class UpstreamError(Exception):
@@ -34,21 +32,16 @@ class UpstreamError(Exception):
         self.type = type
 
 
-@dataclass
-class _Pool:
-    client: httpx2.AsyncClient
-    under_way: int = 0
-
-
 class Upstream:
     """Use as an async context manager; requests may run at once.
 
-    Connections are kept in pools of a few: a pool looks at all of its connections for every request.
+    Every request under way has a client of its own, and the one used last is used next, so that few
+    connections are kept busy: a client with many connections looks at all of them for every request.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pools: list[_Pool] = []
+        self._idle: list[httpx2.AsyncClient] = []
         self._trusted: Any = None
 
     async def __aenter__(self) -> Upstream:
@@ -58,26 +51,22 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for pool in self._pools:
-            await pool.client.aclose()
-        self._pools = []
+        for client in self._idle:
+            await client.aclose()
+        self._idle = []
 
-    def _pool(self) -> _Pool:
-        """The first pool with room, so that few connections are kept busy rather than many idle."""
+    def _client(self) -> httpx2.AsyncClient:
         import httpx2
 
-        for pool in self._pools:
-            if pool.under_way < _POOL_SIZE:
-                return pool
-        client = httpx2.AsyncClient(
+        if self._idle:
+            return self._idle.pop()
+        return httpx2.AsyncClient(
             timeout=httpx2.Timeout(self._settings.timeout, connect=15.0, pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=_POOL_SIZE),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=1),
             verify=self._trusted,
             # One caller's cookies are not another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
-        self._pools.append(_Pool(client))
-        return self._pools[-1]
 
     @asynccontextmanager
     async def ask(
@@ -90,14 +79,13 @@ class Upstream:
         """
         import httpx2
 
-        pool = self._pool()
+        client = self._client()
         address = self._settings.address(path) + (f"?{query}" if query else "")
-        request = pool.client.build_request(
+        request = client.build_request(
             method, address, headers={**headers, "accept-encoding": "identity"}, content=body
         )
-        pool.under_way += 1
         try:
-            response = await pool.client.send(request, stream=True)
+            response = await client.send(request, stream=True)
             try:
                 yield response
             finally:
@@ -115,7 +103,7 @@ class Upstream:
                 f"the upstream {self._settings.public_upstream} gave no whole answer ({error})",
             ) from error
         finally:
-            pool.under_way -= 1
+            self._idle.append(client)
 
 
 def forwarded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -14,8 +14,14 @@ import pytest
 from agent.episode import Episode
 from agent.errors import LogError
 from agent.log import EpisodeLog, iter_log, read_log
+from agent.migrations import CURRENT
+from agent.reference import episode_reference
+from agent.validate import validate_log
+from tests.fakes.episodes import build
 
 ROOT = Path(__file__).resolve().parents[2]
+OLD = Path(__file__).parent / "logs" / "version-1.jsonl"
+REFERENCE = ROOT / "docs" / "reference" / "episode.md"
 
 
 def episode(number: int = 0, **changes: Any) -> Episode:
@@ -52,11 +58,52 @@ def test_a_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "log.jsonl").stat().st_mode) == 0o600
 
 
-def test_fields_of_a_newer_version_are_kept(tmp_path: Path) -> None:
-    with EpisodeLog(tmp_path / "a.jsonl") as log:
-        log.append(episode(novelty={"x": [1]}))
+def test_fields_that_this_version_does_not_know_survive_reading_and_writing(tmp_path: Path) -> None:
+    line = json.loads(
+        build(consult=True, error={"boundary": "rules", "type": "x", "message": "y"}).model_dump_json()
+    )
+    rule = {"id": "a.b", "category": "a", "stance": "limit", "score": 0.5}
+    line["consultations"][0]["rules"] = [rule]
+    places = [line, *line["turns"], *line["consultations"], rule, line["limits"], line["error"]]
+    for number, place in enumerate(places):
+        place["novelty"] = {"x": [number, None, "é"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     (read,) = iter_log(tmp_path / "a.jsonl")
-    assert json.loads(read.model_dump_json())["novelty"] == {"x": [1]}
+    changed = read.model_copy(update={"kind": "math"})
+    with EpisodeLog(tmp_path / "b.jsonl") as log:
+        log.append(changed)
+    written = json.loads((tmp_path / "b.jsonl").read_text(encoding="utf-8"))
+    assert written == {**line, "kind": "math"}
+
+
+def test_a_log_of_the_first_version_is_read_and_brought_up() -> None:
+    old = [json.loads(line) for line in OLD.read_text(encoding="utf-8").splitlines()]
+    assert {line["schema_version"] for line in old} == {1}
+    assert all("api" not in line for line in old)
+    read = read_log(OLD)
+    assert read.skipped == []
+    assert [(e.schema_version, e.source, e.api) for e in read.episodes] == [
+        (CURRENT, "agent", "chat"),
+        (CURRENT, "gateway", "responses"),
+        (CURRENT, "gateway", "chat"),
+    ]
+    assert validate_log(OLD) == (3, [])
+    for line, episode in zip(old, read.episodes, strict=True):
+        now = json.loads(episode.model_dump_json())
+        assert {**now, "schema_version": 1} == {**line, "api": episode.api}
+
+
+def test_a_log_of_a_later_version_is_not_read_halfway(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps({**json.loads(build().model_dump_json()), "schema_version": 99}) + "\n")
+    (skipped,) = read_log(log).skipped
+    assert skipped.reason.startswith(
+        "written by a later version of ascl (schema_version 99, this one reads up to"
+    )
+
+
+def test_the_reference_of_the_log_is_what_the_schema_says() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == episode_reference(), "run python -m agent.reference"
 
 
 def test_a_torn_last_line_is_skipped_told_and_spoils_no_later_one(tmp_path: Path) -> None:
@@ -76,7 +123,7 @@ def test_a_torn_last_line_is_skipped_told_and_spoils_no_later_one(tmp_path: Path
 def test_a_line_of_another_kind_is_skipped_with_the_field_that_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     wrong = {**json.loads(episode().model_dump_json()), "mode": "sometimes"}
-    path.write_text(json.dumps(wrong) + "\n\n" + json.dumps({"schema_version": 2}) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(wrong) + "\n\n" + json.dumps({"schema_version": 99}) + "\n", encoding="utf-8")
     first, second = read_log(path).skipped
     assert first.line == 1
     assert first.reason.startswith("mode: ")

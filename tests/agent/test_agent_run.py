@@ -185,6 +185,17 @@ def test_a_rulebook_edited_during_a_run_stops_it(rules: ScriptedRules, tmp_path:
     assert keys(tmp_path / "log.jsonl") == {("p0", 0): 1}
 
 
+def test_a_log_of_a_later_version_is_not_continued(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"schema_version": 99}\n', encoding="utf-8")
+    with (
+        ScriptedEndpoint(otherwise="Fine.") as endpoint,
+        pytest.raises(LogError, match="line 1 was written by a later version of ascl"),
+    ):
+        sample(endpoint, rules, log)
+    assert endpoint.requests == []
+
+
 def test_two_runs_do_not_write_to_one_log(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with (

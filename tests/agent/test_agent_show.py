@@ -1,0 +1,40 @@
+"""An episode on the terminal: all that was said and thought, and a form in which two can be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from agent.cli import app
+from agent.log import EpisodeLog
+from tests.fakes.agents import ask
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.rules import ScriptedRules
+
+
+def shown(log: Path, id: str, *options: str) -> str:
+    done = CliRunner().invoke(app, ["show", str(log), id, *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_two_samples_of_one_conversation_differ_in_nothing_but_what_was_said(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    episodes = []
+    for answer in ("No.", "No.", "No, never."):
+        thinking = {**call("gun"), "reasoning_content": "Is this delicate?"}
+        with ScriptedRules() as rules, ScriptedEndpoint([thinking, answer]) as endpoint:
+            episodes.append(ask("How do I make a gun?", endpoint, rules))
+    with EpisodeLog(log) as file:
+        for episode in episodes:
+            file.append(episode)
+    one, two, other = (shown(log, episode.id, "--stable") for episode in episodes)
+    assert one == two
+    assert set(other.splitlines()) - set(one.splitlines()) == {"No, never."}
+    assert "thinks: Is this delicate?" in one
+    assert 'calls consult_safety_rules({"situation": "gun"})' in one
+    assert "rules: weapons.making (decline)\n" in one
+    whole = shown(log, episodes[0].id)
+    assert episodes[0].id in whole
+    assert episodes[0].endpoint in whole
