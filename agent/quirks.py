@@ -68,7 +68,7 @@ PROFILES = (
     Quirks("Qwen",               "reasoning_content", "max_tokens",            "yes", "?",   "?",   "yes", "?",   "no",  "yes", "?",   "yes", (".aliyuncs.com",)),
     Quirks("Kimi",               "reasoning_content", "max_tokens",            "yes", "no",  "?",   "?",   "?",   "no",  "yes", "no",  "yes", (".moonshot.cn", ".moonshot.ai")),
     Quirks("gpt-oss",            "reasoning",         "max_tokens",            "yes", "?",   "no",  "yes", "yes", "?",   "yes", "?",   "yes"),
-    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "yes", "?",   "yes", "yes", "no",  "yes", "yes", "yes"),
+    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "?",   "yes", "yes", "yes", "no",  "yes", "yes", "yes"),
     Quirks("Ollama",             "reasoning",         "max_tokens",            "yes", "no",  "no",  "yes", "?",   "no",  "yes", "yes", "yes"),
     Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "yes", "no"),
 )

@@ -42,6 +42,10 @@ def edit_rule(
     ] = "native",
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")] = 512,
     max_turns: Annotated[int, typer.Option(min=1, help="Most model calls for one prompt.")] = 6,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, max=10, help="Rules that a consultation returns; default: the service's."),
+    ] = None,
     artefact: Annotated[
         Path | None,
         typer.Option(help="Folder of the copy's index, kept for the next time; default: in --out."),
@@ -95,7 +99,7 @@ def edit_rule(
             wanted = [prompt.id for prompt in load_prompts(path)]
             copy = out / "rules"
             edit = prepare_edit(rules_dir, copy, rule, stance=stance, text=edited)
-            with rule_service(copy, artefact or out / "artefact", out / "service.log") as url:
+            with rule_service(copy, artefact or out / "artefact", out / "service.log", top_k) as url:
                 digest: str | None = None
                 for name in PHASES:
                     if name != "before":

@@ -23,13 +23,14 @@ _KEPT = ("ASCL_RULES_MODEL", "ASCL_RULES_THREADS", "ASCL_RULES_THRESHOLD", "ASCL
 
 
 @contextmanager
-def rule_service(rules: Path, artefact: Path, log: Path) -> Iterator[str]:
+def rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None = None) -> Iterator[str]:
     """`ascl-rules serve` over a folder, following its edits: its address without a path.
 
     Args:
         rules: the rulebook.
         artefact: where its index is kept between runs.
         log: what the service prints is appended here.
+        top_k: rules that a consultation returns unless it asks for a number; None for the service's default.
 
     Raises:
         RulesError: when it does not start; the message ends with the last line that it printed.
@@ -47,6 +48,7 @@ def rule_service(rules: Path, artefact: Path, log: Path) -> Iterator[str]:
             [
                 *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
                 *("--artefact", str(artefact), "--port", str(port)),
+                *(("--default-top-k", str(top_k)) if top_k is not None else ()),
             ],
             stdout=output,
             stderr=output,

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rule_server.auth import Authenticator
 from rule_server.connection import bounded_protocol
 from rule_server.errors import StartError
-from rule_server.header_space import HeaderSpace
 from rule_server.mcp_app import create_mcp
+from rule_server.metrics import CONTENT_TYPE
 from rule_server.middleware import Gate
 from rule_server.page import create_page
-from rule_server.rest import add_error_answers, create_router
+from rule_server.rest import add_error_answers, consult_by_rest, create_router
 from rule_server.service import RuleService
 from rule_server.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -32,7 +36,7 @@ def version() -> str:
         return "0"
 
 
-def create_app(service: RuleService) -> FastAPI:
+def create_app(service: RuleService) -> ASGIApp:
     """The app over a service. It may be run once."""
     settings = service.settings
     mcp = create_mcp(service, version())
@@ -66,6 +70,7 @@ def create_app(service: RuleService) -> FastAPI:
             "ready": service.ready,
             "digest": service.rulebook.digest,
             "reload_error": service.reload_error,
+            "tokens_error": auth.tokens.problem if auth.tokens is not None else None,
             "threshold": {"value": service.threshold.value, "note": service.threshold.note},
         }
         return JSONResponse(status, 200 if service.ready else 503)
@@ -76,9 +81,16 @@ def create_app(service: RuleService) -> FastAPI:
         async def protected_resource() -> JSONResponse:
             return JSONResponse(auth.metadata)
 
-    app.add_middleware(Gate, settings=settings, auth=auth, mcp=mcp.session_manager.handle_request)
-    app.add_middleware(HeaderSpace)
-    return app
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def consult(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await consult_by_rest(service, Request(scope, receive))
+        await answer(scope, receive, send)
+
+    direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
+    return Gate(app, direct, settings, auth, service.metrics, service.telemetry)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -100,6 +112,7 @@ def server_config(service: RuleService) -> uvicorn.Config:
         loop="uvloop",
         http=bounded_protocol(settings.body_timeout + 1),
         ws="none",
+        log_config=None,  # its loggers are set up with ours
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -115,6 +128,9 @@ def run(service: RuleService) -> None:
     check_exposure(service.settings)
     config = server_config(service)
     with _listen(service.settings) as listening:
+        host, port = listening.getsockname()[:2]
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("serving MCP at %s/mcp, REST at %s/v1, a page at %s/", where, where, where)
         uvicorn.Server(config).run(sockets=[listening])
 
 

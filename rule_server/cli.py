@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rule_server import policy_cli, token_cli
-from rule_server.cli_options import ArtefactDir, AsJson, Rules, say, settings_of
+from rule_server.cli_options import ArtefactDir, AsJson, Rules, print_json, print_table, say, settings_of
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ def query(
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
     settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    from rule_server.replay import QUIET
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -133,7 +133,7 @@ def query(
         request = parse_request(arguments)
     except ConsultError as error:
         raise StartError(str(error)) from None
-    service = _service(settings, drafts=draft)
+    service = _service(settings.model_copy(update=QUIET), drafts=draft)
 
     async def ask() -> ConsultResponse:
         async with service.running():
@@ -146,6 +146,28 @@ def query(
         scores = ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules) or "none"
         threshold = service.threshold
         typer.echo(f"scores: {scores}; threshold {threshold.value:.3f} ({threshold.note})", err=True)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the table in docs/operators.md.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting with its default and its meaning.
+
+    Example: ascl-rules settings --json
+    """
+    from dataclasses import asdict
+
+    from rule_server.settings_table import markdown_table, setting_rows
+
+    if markdown:
+        typer.echo(markdown_table(), nl=False)
+    elif as_json:
+        print_json([asdict(row) for row in setting_rows()])
+    else:
+        rows = [(row.variable, row.default, row.meaning) for row in setting_rows()]
+        print_table([("variable", "default", "meaning"), *rows])
 
 
 policy_cli.register(app)
@@ -193,11 +215,11 @@ def calibrate(
 
 
 def _service(settings: Settings, *, drafts: bool = False) -> RuleService:
+    from rule_server.logs import set_up_logs
     from rule_server.prepare import prepare
     from rule_server.service import RuleService
 
-    logging.basicConfig(level=logging.WARNING, format="ascl-rules: %(message)s")
-    logging.getLogger("rule_server").setLevel(logging.INFO)
+    set_up_logs(settings)
     prepared = prepare(settings, say)
     if drafts:
         from rule_server.drafts import with_drafts

@@ -35,9 +35,10 @@ def settings_of(**flags: object) -> Settings:
     from rule_server.settings import load_settings
 
     settings = load_settings(**flags)
-    # Read by BLAS and OpenMP when numpy and faiss are first imported: more threads than cores cost, not gain.
+    # Read by BLAS and OpenMP when numpy and faiss are first imported. Their work here is small: more threads
+    # than one only wait for each other. The encoder has threads of its own.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(settings.threads))
+        os.environ.setdefault(name, "1")
     return settings
 
 

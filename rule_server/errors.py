@@ -7,6 +7,7 @@ RuleServiceError
 ├── StartError       settings that must not be served with
 ├── ConsultError     a question that cannot be answered as asked
 │   └── UnknownDigestError  it names a rulebook that is not held
+├── AuditError       a consultation cannot be written down
 ├── AuthUnavailableError  who asks cannot be checked now
 └── NotReadyError    asked before the service is warm
 """
@@ -38,6 +39,10 @@ class ConsultError(RuleServiceError):
 
 class UnknownDigestError(ConsultError):
     """It names a rulebook that is not held."""
+
+
+class AuditError(RuleServiceError):
+    """A consultation cannot be written down, so it must not be answered."""
 
 
 class AuthUnavailableError(RuleServiceError):

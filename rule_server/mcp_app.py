@@ -19,7 +19,7 @@ from mcp.types import (
     ToolAnnotations,
 )
 
-from rule_server.errors import ConsultError, NotReadyError
+from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
 from rule_server.service import RuleService
 
@@ -44,10 +44,10 @@ class ConsultTool(Tool):
     ) -> Any:
         try:
             request = parse_request(arguments)
-            result = await self.fn(request)
-        except (ConsultError, NotReadyError) as error:
+            # Built from the answer's own model, so that the SDK need not check it against that model again.
+            return await self.fn(request)
+        except (ConsultError, NotReadyError, AuditError) as error:
             return CallToolResult(content=[TextContent(text=str(error))], is_error=True)
-        return self.fn_metadata.convert_result(result) if convert_result else result
 
 
 class RuleServer(MCPServer[Any]):

@@ -6,7 +6,11 @@ One class rather than a stack of them: each layer of its own would cost every co
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,16 +19,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rule_server.auth import CALLER, LOCAL, anonymous, is_public, needed_scope
 from rule_server.errors import AuthUnavailableError
 from rule_server.limits import RateLimit
+from rule_server.logs import log_access
 from rule_server.problems import problem
 from rule_server.settings import LOOPBACK, Settings
+from rule_server.telemetry import describe_request
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from rule_server.auth import Authenticator, Principal
+    from rule_server.metrics import Metrics
+    from rule_server.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
+DIRECT = {"/mcp", "/v1/consult"}
+"""Paths that the app behind the gate does not route."""
 PROBES = {"/healthz", "/readyz"}
 NO_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
+ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
 CLOSE = {"Connection": "close"}
 """With a refusal that leaves a body unread: nobody may go on sending it for ever."""
 
@@ -37,19 +50,37 @@ class Refused(Exception):
         self.answer = problem(status, detail, headers)
 
 
+@dataclass
+class Request:
+    """What is known of a request when it is over."""
+
+    status: int = 500
+    caller: str = "-"
+
+
 class Gate:
     """Checks Host, Origin, caller, rate, number and body of requests, and how long one may take.
 
     Health probes are exempt: an orchestrator asks without a token, under an address nobody knows beforehand.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, auth: Authenticator, mcp: ASGIApp) -> None:
-        """`mcp` answers POST at /mcp."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        direct: Mapping[str, ASGIApp],
+        settings: Settings,
+        auth: Authenticator,
+        metrics: Metrics,
+        telemetry: Telemetry | None,
+    ) -> None:
+        """`direct` answers POST at its paths; everything else is for `app`."""
         self._app = app
-        self._mcp = mcp
+        self._direct = direct
         self._settings = settings
         self._names = NameCheck(settings)
         self._auth = auth
+        self._metrics = metrics
+        self._telemetry = telemetry
         self._rate = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
         self._under_way = 0
 
@@ -62,31 +93,59 @@ class Gate:
             await busy(scope, receive, send)
             return
         self._under_way += 1
+        began = time.perf_counter()
+        request = Request()
         started = False
 
         async def sending(message: Message) -> None:
             nonlocal started
-            started = True
+            if message["type"] == "http.response.start":
+                started = True
+                request.status = message["status"]
             await send(message)
 
         answer: Response | None = None
         try:
             async with asyncio.timeout(self._settings.request_timeout):
-                await self._admitted(scope, receive, sending)
+                await self._observed(request, scope, receive, sending)
         except Refused as refusal:
             answer = refusal.answer
         except TimeoutError:
-            answer = problem(503, "the answer took too long: try again", {"Retry-After": "1"})
+            answer = problem(503, "the answer took too long: try again", {"Retry-After": "1", **CLOSE})
+        except Exception:
+            log.exception("a request failed")
+            answer = problem(500, "the service failed: its log says why", CLOSE)
         finally:
             self._under_way -= 1
         if answer is not None and not started:
-            await answer(scope, receive, send)
+            await answer(scope, receive, sending)
+        self._tell(request, scope, time.perf_counter() - began)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+    async def _observed(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._telemetry is None:
+            await self._admitted(request, scope, receive, send)
+            return
+        with self._telemetry.request(scope["method"], dict(scope["headers"])) as span:
+            try:
+                await self._admitted(request, scope, receive, send)
+            except Refused as refusal:
+                request.status = refusal.answer.status_code
+                await refusal.answer(scope, receive, send)
+            finally:
+                describe_request(span, request.caller, scope["method"], route_of(scope), request.status)
+
+    def _tell(self, request: Request, scope: Scope, seconds: float) -> None:
+        route = route_of(scope)
+        self._metrics.request(route, request.status, seconds)
+        if self._settings.access_log:
+            log_access(request.caller, scope["method"], route, request.status, seconds)
+
+    async def _admitted(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = self._headers(scope)
         self._names.check(scope["scheme"], headers.get(b"host", b""), headers.get(b"origin", b""))
         path, method = scope["path"], scope["method"]
         principal = await self._caller(scope, headers.get(b"authorization"))
+        request.caller = principal.name
         if self._rate is not None and principal.limited and (wait := self._rate.wait(principal.name)):
             raise Refused(429, "too many requests: slow down", {"Retry-After": str(math.ceil(wait))})
         if path == "/mcp" and method != "POST":
@@ -96,9 +155,26 @@ class Gate:
         try:
             if method not in NO_BODY or b"content-length" in headers or b"transfer-encoding" in headers:
                 receive = await self._whole_body(headers.get(b"content-length"), receive)
-            await (self._mcp if path == "/mcp" else self._app)(scope, receive, send)
+            app = self._direct.get(path, self._app) if method == "POST" else self._app
+            await app(scope, receive, send)
         finally:
             CALLER.reset(token)
+
+    @staticmethod
+    def _headers(scope: Scope) -> dict[bytes, bytes]:
+        """The headers by name. The scope gets them without the space that the HTTP parser leaves behind.
+
+        White space around a value is no part of it (RFC 9110, 5.5).
+        """
+        pairs = scope["headers"]
+        if any(value[-1:] in (b" ", b"\t") for _, value in pairs):
+            scope["headers"] = pairs = [(name, value.strip(b" \t")) for name, value in pairs]
+        headers = dict(pairs)
+        if len(headers) != len(pairs):
+            names = [name for name, _ in pairs]
+            if any(names.count(name) > 1 for name in ONCE):
+                raise Refused(400, "a header that may come once comes twice")
+        return headers
 
     async def _caller(self, scope: Scope, authorization: bytes | None) -> Principal:
         path = scope["path"]
@@ -147,6 +223,13 @@ class Gate:
             return first.pop() if first else await receive()
 
         return again
+
+
+def route_of(scope: Scope) -> str:
+    """The path as the code declares it; what a caller made up is `other`."""
+    if scope["path"] in DIRECT:
+        return str(scope["path"])
+    return getattr(scope.get("route"), "path", None) or "other"
 
 
 async def _in_time(receive: Receive, seconds: float) -> Message:

@@ -152,7 +152,8 @@ def stats(
     """Which rules and categories are consulted how often, which never, and which questions find nothing.
 
     A row holds `situation` or `prompt`, and may hold `kind`, `rules`, `verdict` and `digest`. Rows without
-    `rules` are asked again, of the present rulebook.
+    `rules` are asked again, of the present rulebook. The audit log of `serve` is such a file, with or without
+    its questions.
 
     Example: ascl-rules stats consultations.jsonl --json
     """
@@ -160,7 +161,7 @@ def stats(
     from rule_server.question_file import read_questions
     from rule_server.stats import usage
 
-    asked, bad = read_questions(files)
+    asked, bad = read_questions(files, answers_suffice=True)
     again = [question for question in asked if question.rules is None]
     book, replayed = _current(settings, again)
     answers = iter(replayed)

@@ -42,6 +42,7 @@ class Question:
     file: str
     line: int
     text: str
+    """Empty for a row of an audit log that keeps no questions."""
     kind: str | None
     rules: tuple[str, ...] | None
     """Ids of the rules that came back; None when the row does not say."""
@@ -64,8 +65,12 @@ class BadLine:
         return asdict(self)
 
 
-def read_questions(files: Sequence[Path]) -> tuple[list[Question], list[BadLine]]:
+def read_questions(
+    files: Sequence[Path], *, answers_suffice: bool = False
+) -> tuple[list[Question], list[BadLine]]:
     """The questions of the files in order, and the lines that hold none.
+
+    With `answers_suffice`, a row that says which rules came back need not say what was asked.
 
     Raises:
         StartError: when a file cannot be read, or they hold more than MAX_ROWS lines.
@@ -78,7 +83,7 @@ def read_questions(files: Sequence[Path]) -> tuple[list[Question], list[BadLine]
                 for number, line in enumerate(_lines(opened), 1):
                     if not line.strip():
                         continue
-                    found = _question(file, number, line)
+                    found = _question(file, number, line, answers_suffice)
                     (questions if isinstance(found, Question) else bad).append(found)  # type: ignore[arg-type]
                     if len(questions) + len(bad) > MAX_ROWS:
                         raise StartError(f"{file} makes it more than {MAX_ROWS} lines: pass fewer at once")
@@ -99,7 +104,7 @@ def _lines(opened: BinaryIO) -> Iterator[bytes]:
         yield kept
 
 
-def _question(file: Path, number: int, line: bytes) -> Question | BadLine:
+def _question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine:
     def bad(reason: str) -> BadLine:
         return BadLine(file.name, number, reason)
 
@@ -118,10 +123,12 @@ def _question(file: Path, number: int, line: bytes) -> Question | BadLine:
     except ValidationError as error:
         first = error.errors()[0]
         return bad(f"`{'.'.join(map(str, first['loc']))[:60]}`: {first['msg'][:1].lower()}{first['msg'][1:]}")
-    text = row.situation if row.situation is not None else row.prompt
-    if text is None or not text.strip():
-        return bad("it has neither `situation` nor `prompt`")
     rules = None if row.rules is None else tuple(row.rules)
     if rules is None and row.verdict == "no_applicable_rule":
         rules = ()
+    text = row.situation if row.situation is not None else row.prompt
+    if text is None and answers_suffice and rules is not None:
+        text = ""
+    elif text is None or not text.strip():
+        return bad("it has neither `situation` nor `prompt`")
     return Question(file.name, number, text, row.kind, rules, row.digest)

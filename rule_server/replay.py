@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rule_server.settings import Settings
 
 AT_ONCE = 32
+QUIET = {"audit_file": None, "otlp_endpoint": None}
+"""What is asked by the tools is no consultation."""
 
 
 class Remembering:
@@ -53,7 +55,7 @@ def replay(
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[ConsultResponse]]:
     """What each index answers to each question: (indexes, questions); `advance` is told how many are done."""
-    quiet = settings.model_copy(update={"watch": False, "cache_size": 0})
+    quiet = settings.model_copy(update={"watch": False, "cache_size": 0} | QUIET)
     shared = Remembering(encoder)
 
     async def ask() -> list[list[ConsultResponse]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Request, Response
@@ -10,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from rule_server.errors import ConsultError, NotReadyError, UnknownDigestError
+from rule_server.errors import ConsultError, NotReadyError, RuleServiceError, UnknownDigestError
 from rule_server.history import Changes, UsageView
 from rule_server.problems import listed, problem
 from rule_server.schemas import (
@@ -58,11 +57,7 @@ def create_router(service: RuleService) -> APIRouter:
         openapi_extra=BODY,
     )
     async def consult(request: Request) -> Response:
-        asked = await _asked(request)
-        if isinstance(asked, Response):
-            return asked
-        answer = await service.consult(asked, digest=asked.digest)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return await consult_by_rest(service, request)
 
     @router.post(
         "/nearest",
@@ -143,6 +138,18 @@ def create_router(service: RuleService) -> APIRouter:
     return router
 
 
+async def consult_by_rest(service: RuleService, request: Request) -> Response:
+    """Answer a question. The server calls this without FastAPI, whose routing costs as much as the search."""
+    asked = await _asked(request)
+    if isinstance(asked, Response):
+        return asked
+    try:
+        answer = await service.consult(asked, digest=asked.digest)
+    except RuleServiceError as error:
+        return refusal_of(error)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
 async def _asked(request: Request) -> RestConsultRequest | Response:
     """The question in a body, or the refusal of it.
 
@@ -165,13 +172,15 @@ def is_json(content_type: str | None) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def refusal_of(error: Exception) -> Response:
+    """The answer to a question that the service cannot answer."""
+    if isinstance(error, ConsultError):
+        return problem(404 if isinstance(error, UnknownDigestError) else 422, str(error))
+    return problem(503, str(error), {"Retry-After": "1" if isinstance(error, NotReadyError) else "10"})
+
+
 def add_error_answers(app: FastAPI) -> None:
     """Errors as `{"detail": one sentence}`, without the caller's text in them."""
-
-    def answer(
-        status: int, headers: dict[str, str] | None = None
-    ) -> Callable[[Request, Exception], Response]:
-        return lambda _, error: problem(status, str(error), headers)
 
     def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -183,6 +192,4 @@ def add_error_answers(app: FastAPI) -> None:
 
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(UnknownDigestError, answer(404))
-    app.add_exception_handler(ConsultError, answer(422))
-    app.add_exception_handler(NotReadyError, answer(503, {"Retry-After": "1"}))
+    app.add_exception_handler(RuleServiceError, lambda _, error: refusal_of(error))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rule_server.artefact import Artefact
+from rule_server.audit import AuditLog
 from rule_server.batching import Batcher
 from rule_server.calibrate import Threshold, threshold_of
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.history import Changes, Rejected, UsageCounter, now
 from rule_server.index import Hit, RuleIndex
+from rule_server.metrics import Metrics
 from rule_server.prepare import Prepared, keep
 from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
@@ -28,6 +31,7 @@ from rule_server.schemas import (
 )
 from rule_server.settings import Settings
 from rule_server.snapshots import Snapshots
+from rule_server.telemetry import describe_answer, open_telemetry
 from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
@@ -47,7 +51,10 @@ class RuleService:
         """What keeps the service from working or from following edits, apart from the edits themselves."""
         self.snapshots = Snapshots(prepared.index, Artefact(settings.artefact), settings.snapshots)
         self._encoder = prepared.encoder
-        self._batcher = Batcher(prepared.encoder)
+        self.metrics = Metrics(prepared.index.rulebook, lambda: self._batcher.depth)
+        self.audit = AuditLog(settings) if settings.audit_file is not None else None
+        self.telemetry = open_telemetry(settings)
+        self._batcher = Batcher(prepared.encoder, self.metrics.stage)
         self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
         self._reloading = asyncio.Lock()
 
@@ -72,15 +79,22 @@ class RuleService:
         """Consultations are answered while this block runs: once the encoder is warm, which `ready` tells."""
         async with self._batcher.running():
             warming = asyncio.create_task(self.warm())
-            watching = asyncio.create_task(self._watch()) if self.settings.watch and self.rules else None
+            tasks = [warming]
+            if self.settings.watch and self.rules:
+                tasks.append(asyncio.create_task(self._watch()))
+            if self.audit is not None:
+                tasks.append(asyncio.create_task(self._tidy(self.audit)))
             try:
                 yield
             finally:
                 self.ready = False
-                for task in (warming, watching):
-                    if task is not None:
-                        task.cancel()
-                await asyncio.gather(warming, *([watching] if watching else []), return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        if self.audit is not None:
+            self.audit.close()
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
 
     async def consult(self, request: ConsultRequest, *, digest: str | None = None) -> ConsultResponse:
         """The rules that apply to a situation, of the present rulebook or of an earlier one by its digest.
@@ -94,18 +108,29 @@ class RuleService:
             raise NotReadyError("the service is starting: ask again in a moment")
         # The snapshot that this request sees throughout, whatever is swapped meanwhile.
         index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
-        response = await self._answer(request, index)
+        if self.telemetry is None:
+            response = await self._answer(request, index)
+        else:
+            with self.telemetry.consultation() as span:
+                response = await self._answer(request, index)
+                describe_answer(span, len(request.situation), response)
+        if self.audit is not None:
+            self.audit.write(request.situation, response)
         self.usage.add(response)
+        self.metrics.consultation(response)
         return response
 
     async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
         wanted = _wanted(request, index)
         top_k = request.top_k or self.settings.default_top_k
         key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
-        if key in self._cache:
+        known = self._cache.get(key)
+        self.metrics.cache(known is not None)
+        if known is not None:
             self._cache.move_to_end(key)
-            return self._cache[key]
+            return known
         vectors = await self._batcher.encode(windows(request.situation))
+        began = time.perf_counter()
         threshold = threshold_of(index, self.settings.threshold).value
         hits = index.search(vectors, top_k=top_k, threshold=threshold, categories=wanted)
         response = ConsultResponse(
@@ -114,6 +139,7 @@ class RuleService:
             threshold=threshold,
             rulebook=RulebookRef.of(index.rulebook),
         )
+        self.metrics.stage("search", time.perf_counter() - began)
         self._cache[key] = response
         if len(self._cache) > self.settings.cache_size:
             self._cache.popitem(last=False)
@@ -151,13 +177,17 @@ class RuleService:
             except RuleServiceError as error:
                 rejected = Rejected(at=now(), problem=str(error))
                 self.changes = self.changes.model_copy(update={"rejected": rejected})
+                self.metrics.reload("rejected")
                 log.warning("the edit is not served: %s", error)
                 return False
             if index is current:
                 self.changes = self.changes.model_copy(update={"rejected": None})
+                self.metrics.reload("unchanged")
                 return False
             self.snapshots.push(index)
             self.changes = Changes.between(current.rulebook, index.rulebook)
+            self.metrics.reload("served")
+            self.metrics.serving(index.rulebook)
             log.info("now serving %s %s %s", *RulebookRef.of(index.rulebook).model_dump().values())
             return True
 
@@ -180,6 +210,15 @@ class RuleService:
             self.trouble = f"the encoder does not work: {error}"
             raise
         self.ready = True
+
+    async def _tidy(self, audit: AuditLog) -> None:
+        """Retention holds for a log that nobody writes to as well."""
+        while True:
+            await asyncio.sleep(600)
+            try:
+                audit.tidy()
+            except OSError as error:
+                log.warning("old audit lines cannot be removed: %s", error)
 
     async def _watch(self) -> None:
         from watchfiles import awatch

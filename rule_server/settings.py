@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -35,7 +35,9 @@ def packaged_rules() -> Path:
 class Settings(BaseSettings):
     """What the service is started with. An unknown or malformed value is an error, never a guess."""
 
-    model_config = SettingsConfigDict(env_prefix="ASCL_RULES_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ASCL_RULES_", extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     dir: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of the rulebook, the lowest layer first (in the environment joined by `:`, as in PATH); none:
@@ -49,7 +51,9 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More than the cores at hand makes every request slower."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(8808, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     allow_anonymous: bool = False
     """Serve addresses other than loopback without asking callers who they are; they may consult and read."""
     tokens_file: Path | None = None
@@ -91,6 +95,26 @@ class Settings(BaseSettings):
     """Rulebooks that can be asked by their digest: the present one and those before it."""
     watch: bool = True
     """Follow edits of the rules folder while serving."""
+    audit_file: Path | None = None
+    """Write a JSON line a consultation to this file; None: no audit log."""
+    audit_key_file: Path | None = None
+    """Key of the questions' hashes, 16 bytes or more; None: a random one beside the audit log."""
+    audit_text: bool = False
+    """Keep the questions themselves in the audit log, and not their hash and length alone."""
+    audit_mask: bool = True
+    """Replace e-mail and IP addresses, phone and card numbers in questions that are kept."""
+    audit_retention_days: int = Field(30, ge=1, le=3650)
+    """No line of the audit log grows older than so many days."""
+    audit_max_bytes: int = Field(100 << 20, ge=4096)
+    """The audit log is set aside and begun anew at this size, and every day."""
+    audit_files: int = Field(100, ge=1, le=10_000)
+    """Audit logs set aside that are kept at most."""
+    log_format: Literal["text", "json"] = "text"
+    """How the service logs to standard error."""
+    access_log: bool = False
+    """Log every request: caller, method, route, status, seconds."""
+    otlp_endpoint: str | None = Field(None, pattern=r"^https?://")
+    """Send OpenTelemetry spans there (http://collector:4318/v1/traces); needs `ascl[telemetry]`."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Values for `{{name}}` in rule texts, as JSON: {"crisis_line": "116 123"}."""
     tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)

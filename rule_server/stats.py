@@ -86,7 +86,8 @@ def usage(rulebook: Rulebook, questions: Sequence[Question], answers: Sequence[S
         every[question.kind or ""] += 1
         if not found:
             empty[question.kind or ""] += 1
-            unanswered[" ".join(question.text.split())] += 1
+            if question.text:
+                unanswered[" ".join(question.text.split())] += 1
     served = list(rulebook.served)
     return Usage(
         consultations=len(questions),

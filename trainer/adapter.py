@@ -42,15 +42,16 @@ def save(out: Path, model: Any, tokenizer: Any) -> None:
     Raises:
         TrainingError: one cannot be written; what was written of it is removed.
     """
-    with _whole(out / "adapter") as folder:
+    with whole(out / "adapter") as folder:
         model.save_pretrained(folder)
-    with _whole(out / "merged") as folder:
+        tokenizer.save_pretrained(folder)  # so that the adapter can be served as it is
+    with whole(out / "merged") as folder:
         model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `folder` when the block ends well."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

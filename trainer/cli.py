@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trainer import look_cli, run_cli
-from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep
+from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
@@ -173,6 +173,8 @@ def logged(
         from trainer.logged import run_logged
 
         run = run_logged(arguments, settings)
+    if not is_first_process():
+        return
     if as_json:
         typer.echo(json.dumps(run))
         return

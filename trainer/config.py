@@ -23,6 +23,13 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
     alpha: float = field(default=1.0, metadata={"help": "0 is GRPO, 1 gives every mode the same weight."})
     w_max: float = field(default=4.0, metadata={"help": "Bound on a weight before scaling."})
     baseline: str = field(default="balanced", metadata={"help": "`balanced` or `group`."})
+    frequency: str = field(
+        default="group", metadata={"help": "Over what a mode's frequency is counted: `group` or `batch`."}
+    )
+    cost: float = field(
+        default=0.0,
+        metadata={"help": "A price on consulting, in units of reward: with alpha 0, GRPO's rival."},
+    )
     bf16: bool | None = field(
         default=None, metadata={"help": "Left out: where the accelerator can and nowhere else."}
     )
@@ -36,6 +43,8 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
     disable_tqdm: bool = field(default=True, metadata={"help": "Progress is told in lines of our own."})
 
     def __post_init__(self) -> None:
+        if self.frequency not in ("group", "batch") or not self.cost >= 0:
+            raise ValueError("frequency is `group` or `batch`, and cost is at least 0")
         if self.bf16 is None:
             import torch
 
@@ -61,11 +70,8 @@ class LoggedArguments:
     model: str = field(metadata={"help": "Folder or hub name of the checkpoint that sampled the episodes."})
     groups: str = field(metadata={"help": "File that `ascl-train prepare` wrote."})
     method: Literal["ifpo", "grpo", "grpo+cost"] = field(
-        default="ifpo", metadata={"help": "How advantages are made; `grpo+cost` puts a price on consulting."}
-    )
-    cost: float = field(default=0.1, metadata={"help": "That price, in units of reward."})
-    frequency: Literal["group", "batch"] = field(
-        default="group", metadata={"help": "Over what a mode's frequency is counted: its group, or the file."}
+        default="ifpo",
+        metadata={"help": "How advantages are made; `grpo+cost` puts the price `cost` on consulting."},
     )
     credit: Literal["episode", "split"] = field(
         default="episode",
@@ -128,9 +134,20 @@ def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArg
     Raises:
         ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
     """
+    arguments, settings = parse_run(config, options, LoggedArguments, LoggedConfig)
+    _check(arguments, settings)
+    return arguments, settings
+
+
+def parse_run(config: Path | None, options: Sequence[str], *kinds: type) -> tuple[Any, Any]:
+    """One value of each kind, from a YAML file that is overridden by `--key value` options.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
+    """
     import yaml
 
-    parser = _Parser((LoggedArguments, LoggedConfig))
+    parser = _Parser(kinds)
     known = {action.dest for action in parser._actions}
     try:
         given = ["--config", str(config)] if config else []
@@ -144,7 +161,6 @@ def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArg
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(_said(str(error), config, known)) from None
-    _check(arguments, settings)
     return arguments, settings
 
 
@@ -163,9 +179,14 @@ def _check(arguments: LoggedArguments, settings: Any) -> None:
     for name in ("max_length", "lora_rank", "lora_layers", "floor_every", "floor_reply_tokens"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 1 is needed")
-    for name in ("cost", "check_logprobs", "logprob_tolerance"):
+    for name in ("check_logprobs", "logprob_tolerance"):
         if not getattr(arguments, name) >= 0:
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 0 is needed")
+    if (arguments.method == "grpo+cost") != (settings.cost > 0):
+        raise ConfigError(
+            f"the method is {arguments.method} and cost is {settings.cost:g}, but a price belongs to "
+            "grpo+cost and to no other method: set both, such as --method grpo+cost --cost 0.1, or neither"
+        )
     for name in ("floor_consult", "floor_safe"):
         if getattr(arguments, name) is not None and arguments.floor_prompts is None:
             raise ConfigError(f"{name} needs prompts to look at: set floor_prompts, such as builtin:held_out")

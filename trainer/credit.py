@@ -17,7 +17,7 @@ from trainer.penalty import with_consultation_cost
 from trainer.stratified import decision_ratios
 
 if TYPE_CHECKING:
-    from trainer.config import LoggedArguments
+    from trainer.config import LoggedArguments, LoggedConfig
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,29 @@ class Credit:
         return (np.nan_to_num(self.decision) == 0) & (np.nan_to_num(self.rest) == 0)
 
 
-def credit(columns: dict[str, list[Any]], settings: dict[str, Any], arguments: LoggedArguments) -> Credit:
+def credit(
+    columns: dict[str, list[Any]],
+    settings: dict[str, Any],
+    arguments: LoggedArguments,
+    config: LoggedConfig,
+) -> Credit:
     """The advantages of the episodes of a file of groups.
 
     Args:
         columns: `reward`, `mode`, `group_id` and `consultations` of the file.
         settings: what the file says of how it was prepared: `alpha`, `w_max`, `baseline` and so on.
-        arguments: of the run: `method`, `cost`, `frequency`, `credit`.
+        arguments: of the run: `method` and `credit`.
+        config: of the run: `cost` and `frequency`, of which `batch` is the whole file.
     """
     reward = np.array(columns["reward"], dtype=float)
     rated = np.isfinite(reward)
     mode, group, times = (np.array(columns[name])[rated] for name in ("mode", "group_id", "consultations"))
     earned = reward[rated]
-    options = {**settings, "frequency": arguments.frequency}
+    options = {**settings, "frequency": config.frequency}
     if arguments.method != "ifpo":
         options["alpha"] = 0.0
     if arguments.method == "grpo+cost":
-        earned = with_consultation_cost(earned, times, arguments.cost)
+        earned = with_consultation_cost(earned, times, config.cost)
     decision, rest = np.full(len(reward), np.nan), np.full(len(reward), np.nan)
     if arguments.credit == "split":
         decision[rated], rest[rated] = split_advantages(earned, mode, group, **options)

@@ -19,6 +19,7 @@ from trainer.checkpoints import AtomicCheckpoints
 from trainer.config import IFPOConfig
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
 from trainer.modes import mode_of
+from trainer.penalty import with_consultation_cost
 
 Output = dict[str, Any]
 
@@ -28,7 +29,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     One composed reward function, not several: TRL counts a None among several as zero, which would punish an
     episode for a judge's outage. An episode whose reward is None is left out of its group. With `alpha = 0`
-    TRL's own advantages stand, to the bit.
+    and no `cost`, TRL's own advantages stand, to the bit; with a cost, they are GRPO's after that price.
 
     Raises:
         ValueError: for more than one reward function, or another `multi_objective_aggregation`.
@@ -44,7 +45,8 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # (N, 1), gathered
         modes = [_conversation(completion) for completion in completions]
         consulted = torch.tensor([mode_of(each) == "consult" for each in modes], device=rewards.device)
-        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), self.accelerator.gather(consulted)
+        consulted = self.accelerator.gather(consulted)
+        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), consulted
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
@@ -72,21 +74,26 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         metrics = self._metrics[mode]
         metrics["ifpo/consult_rate"].append(consulted.float().mean().item())
         metrics["ifpo/unscored"].append((~scored).float().mean().item())
-        if args.alpha == 0:
+        if args.alpha == 0 and args.cost == 0:
             return None
         weights = inverse_frequency_weights(
-            consulted[scored], groups[scored], alpha=args.alpha, w_max=args.w_max
+            consulted[scored],
+            groups[scored],
+            alpha=args.alpha,
+            w_max=args.w_max,
+            frequency=args.frequency,  # type: ignore[arg-type]
         )
         metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         advantages = torch.zeros_like(rewards)
         advantages[scored] = ifpo_advantages(
-            rewards[scored],
+            with_consultation_cost(rewards[scored], consulted[scored], args.cost),
             consulted[scored],
             groups[scored],
             alpha=args.alpha,
             w_max=args.w_max,
             baseline=args.baseline,  # type: ignore[arg-type]
             scale_rewards=self.scale_rewards,
+            frequency=args.frequency,  # type: ignore[arg-type]
         )
         return advantages
 

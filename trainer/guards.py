@@ -29,14 +29,15 @@ class DriftGuard(TrainerCallback):  # type: ignore[misc]
         self.stopped: str | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        drift = (logs or {}).get("logged/kl")
-        numbers = [value for value in (drift, (logs or {}).get("loss")) if value is not None]
-        if not all(math.isfinite(value) for value in numbers):
+        if not logs or "logged/kl" not in logs:
+            return
+        drift = logs["logged/kl"]  # None where TRL found nothing but NaN to average
+        if drift is None or not math.isfinite(drift) or not math.isfinite(logs.get("loss", 0.0)):
             raise TrainingError(
                 f"at step {state.global_step} the loss was no longer a number, so the weights are not "
                 "either: lower learning_rate or set max_grad_norm, then start again in another folder"
             )
-        if self.limit is not None and drift is not None and drift > self.limit and not self.stopped:
+        if self.limit is not None and drift > self.limit and not self.stopped:
             self.stopped = (
                 f"stopped at step {state.global_step}: the policy has drifted {drift:.3f} nats a token from "
                 f"the one that sampled, and the limit is {self.limit:g}; sample fresh episodes with the "

@@ -52,6 +52,7 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progr
 def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -> dict[str, Any]:
     from trainer.credit import credit
     from trainer.logged_rows import COLUMNS, learnable_rows
+    from trainer.sharded import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
@@ -61,7 +62,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     config.temperature = _one_temperature(columns["temperature"])
     left_out: Counter[str] = Counter()
     tokenizer = load_tokenizer(arguments.model)
-    earned = credit(columns, about["settings"], arguments)
+    earned = credit(columns, about["settings"], arguments, config)
     rows = learnable_rows(tokenizer, columns, earned, arguments, left_out)
     if not rows:
         raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")
@@ -101,8 +102,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
+    save_stage(out, trainer, tokenizer, arguments.model)
     if first:
-        adapter.save(out, trainer.model, tokenizer)
         adapter.save_record(out, run)
     trainer.accelerator.wait_for_everyone()
     return run
@@ -175,7 +176,7 @@ def _trainer(
         train_dataset=_dataset(batches),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[_reporter(say), drift],
+        callbacks=[drift, _reporter(say)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     text_only = sum(row["logprobs"] is None for row in rows)

@@ -137,7 +137,7 @@ class Round:
         config = self.folder / "train.yaml"
         write_whole_text(config, yaml.safe_dump(self.settings.train, sort_keys=False))
         return [
-            *("trainer.cli", "logged", "--resume", "true", "--config", str(config), "--model", self.model),
+            *("trainer.cli", "logged", "--resume", "--config", str(config), "--model", self.model),
             *("--groups", self.path("groups.parquet"), "--out", self.path("trained")),
         ]
 

@@ -1,19 +1,29 @@
-"""`ascl-train loop`: rounds of sampling and training."""
+"""`ascl-train online`, `loop` and `launch`: training with sampling in it, and on many processes."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from trainer.terminal import AsJson, clear_errors, idle_threads_sleep
+from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `ascl-train`."""
     app.command(epilog="Example: ascl-train loop --config trainer/recipes/loop.yaml --out runs/loop")(loop)
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        epilog="Example: ascl-train online --config trainer/recipes/online-1gpu.yaml --out runs/online",
+    )(online)
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        epilog="Example: ascl-train launch online --config trainer/recipes/online-8gpu.yaml --gpus 8 "
+        "--vllm-gpus 2 --out runs/online --dry-run",
+    )(launch)
 
 
 def loop(
@@ -46,3 +56,84 @@ def loop(
         if told["below_floor"]:
             typer.echo(f"stopped: {told['below_floor']}")
     typer.echo(f"model: {record['model']}")
+
+
+def online(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of settings: ours and all of trl.GRPOConfig's.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model to train; over the YAML's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train on fresh episodes through a running rule service. Any setting can be overridden."""
+    with clear_errors():
+        if config is not None and not config.is_file():
+            fail(f"there is no file at '{config}'", 1)
+        idle_threads_sleep()
+        from trainer.online_config import parse_online
+
+        named = {"model": model, "output_dir": str(out)}
+        options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
+        arguments, settings = parse_online(config, [*options, *context.args])
+        from trainer.online import run_online
+
+        run = run_online(arguments, settings)
+    if not is_first_process():
+        return
+    if as_json:
+        typer.echo(json.dumps(run))
+        return
+    typer.echo(
+        f"{run['method']} online in {run['seconds']:.0f} s, {len(run['steps'])} steps -> {out / 'merged'}"
+    )
+    if run["stopped"]:
+        typer.echo(run["stopped"])
+
+
+def launch(
+    context: typer.Context,
+    stage: Annotated[Literal["online", "logged"], typer.Argument(help="What to run.")],
+    config: Annotated[Path, typer.Option(help="YAML of the stage's settings.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    model: Annotated[str | None, typer.Option(help="The model to train; over the YAML's.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 for a CPU.")] = 1,
+    vllm_gpus: Annotated[int, typer.Option(min=0, help="How many of them serve vLLM.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    node: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    main: Annotated[str, typer.Option(help="Address of the first machine.")] = "127.0.0.1",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Trainer processes a machine; left out: one a free GPU.")
+    ] = None,
+    gpu_gib: Annotated[float, typer.Option(min=1, help="Memory of a GPU, GiB.")] = 80,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and run none.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
+    with clear_errors():
+        import yaml
+
+        from trainer.errors import ConfigError
+        from trainer.launch import Machines, plan, reckon, run_plan, said
+
+        if not config.is_file():
+            fail(f"there is no file at '{config}'", 1)
+        known = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        named = model or known.get("model")
+        if not isinstance(known, dict) or not named:
+            raise ConfigError(f"{config} names no model: pass --model, or write `model: NAME` there")
+        machines = Machines(gpus, vllm_gpus, nodes, node, main, processes, gpu_gib)
+        commands = plan(stage, config, str(named), out, machines, context.args)
+        memory = reckon(known, str(named), machines)
+        if as_json:
+            shown = [{"title": c.title, "command": c.line(), "answers_at": c.answers_at} for c in commands]
+            typer.echo(json.dumps({"commands": shown, "memory": asdict(memory) if memory else None}))
+        elif dry_run:
+            for command in commands:
+                typer.echo(f"# {command.title}" + ("" if command.answers_at is None else ", beside the rest"))
+                typer.echo(command.line())
+            if memory:
+                typer.echo(f"# {said(memory, machines)}")
+        if not dry_run:
+            run_plan(commands, out / "logs", lambda line: typer.echo(line, err=True))

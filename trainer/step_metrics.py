@@ -25,13 +25,14 @@ def batch_metrics(
     Returns:
         `ifpo/consult_rate` and `ifpo/consult_rate/KIND`, `ifpo/reward/KIND`, `ifpo/reward/MODE`,
         `ifpo/one_mode_groups` and `ifpo/equal_reward_groups` (shares), `ifpo/largest_weight`,
-        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`) and `ifpo/unrewarded` (share).
+        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`), and
+        `ifpo/unscored` (share without a reward).
     """
     kind = np.array([str(each) for each in kinds])
     mode, reward = np.asarray(consulted, dtype=bool), np.asarray(rewards, dtype=float)
     group = np.unique(np.asarray(groups), return_inverse=True)[1]
     rated = ~np.isnan(reward)
-    made: dict[str, float] = {"consult_rate": float(mode.mean()), "unrewarded": float((~rated).mean())}
+    made: dict[str, float] = {"consult_rate": float(mode.mean()), "unscored": float((~rated).mean())}
     for name in sorted(set(kind.tolist())):
         made[f"consult_rate/{name}"] = float(mode[kind == name].mean())
         _mean(made, f"reward/{name}", reward[(kind == name) & rated])

@@ -17,6 +17,11 @@ def idle_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def is_first_process() -> bool:
+    """Whether this process of a distributed run is the one that tells."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn what a user can mend into one sentence and an exit code."""

@@ -98,12 +98,12 @@ def _logged(tokenizer: Any, turns: list[dict[str, Any]]) -> list[_Turn]:
 def _agents_call(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]], then: list[int]
 ) -> _Turn:
-    prompt, call = _shown(tokenizer, messages, tools)[0]
-    asked = _encode(tokenizer, prompt)
-    wrote = _encode(tokenizer, call)
-    if then[: len(asked) + len(wrote)] != asked + wrote:
+    """What the agent wrote and what it was told, as the next turn's prompt holds them."""
+    asked = _encode(tokenizer, _shown(tokenizer, messages, tools)[0][0])
+    if then[: len(asked)] != asked:
         raise TokenError("tokens that do not match")
-    return _Turn(asked, wrote, None, tokenizer.decode(wrote), by_agent=True)
+    told = then[len(asked) :]
+    return _Turn(asked, told, None, tokenizer.decode(told), by_agent=True)
 
 
 def _rendered(

@@ -72,6 +72,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         **common,
         "gen_ai.usage.input_tokens": _sum(tokens, "prompt_tokens"),
         "gen_ai.usage.output_tokens": _sum(tokens, "completion_tokens"),
+        **{name: episode.sampling_sent.get(key) for key, name in _REQUEST.items()},
         "ascl.mode": episode.mode,
         "ascl.stop_reason": episode.stop_reason,
         "ascl.rulebook.digest": episode.rulebook_digest,
@@ -116,6 +117,10 @@ def _chat(episode: Episode, turn: Turn, at: int, common: dict[str, Any], content
         "gen_ai.response.finish_reasons": [finish] if finish else None,
         "gen_ai.usage.input_tokens": usage.get("prompt_tokens"),
         "gen_ai.usage.output_tokens": usage.get("completion_tokens"),
+        "gen_ai.usage.cache_read.input_tokens": _detail(usage, "prompt_tokens_details", "cached_tokens"),
+        "gen_ai.usage.reasoning.output_tokens": _detail(
+            usage, "completion_tokens_details", "reasoning_tokens"
+        ),
         "ascl.attempts": turn.attempts,
         **_server(episode.endpoint),
     }
@@ -152,8 +157,12 @@ def _tool(
         "ascl.rulebook.digest": consultation.digest,
     }
     if content:
-        said["gen_ai.tool.call.arguments"] = consultation.arguments
-        said["gen_ai.tool.call.result"] = consultation.text
+        # Both must be objects; what a model wrote instead of one is shown inside one.
+        parsed, problem = parse_arguments(consultation.arguments)
+        said["gen_ai.tool.call.arguments"] = _written(
+            {"malformed": consultation.arguments} if problem is not None else parsed
+        )
+        said["gen_ai.tool.call.result"] = _written({"text": consultation.text})
     error = "rules_error" if consultation.error is not None else None
     return _span(
         episode, f"tool {turn.index} {number}", f"execute_tool {tool}", _INTERNAL, begin, end, said, error
@@ -228,12 +237,21 @@ def _provider(endpoint: str) -> str:
 
 def _server(endpoint: str) -> dict[str, Any]:
     parts = urlsplit(endpoint)
-    return {"server.address": parts.hostname, "server.port": parts.port}
+    return {
+        "server.address": parts.hostname,
+        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+    }
 
 
 def _sum(usages: list[dict[str, Any]], name: str) -> int | None:
     counts = [usage[name] for usage in usages if isinstance(usage.get(name), int)]
     return sum(counts) if counts else None
+
+
+def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
+    details = usage.get(group)
+    count = details.get(name) if isinstance(details, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _nanoseconds(time: str) -> int:

@@ -11,12 +11,23 @@ OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
 PROBES = ("ailuminate_demo",)  # some of its prompts are answerable questions, so it labels no decision
 NO_LABELS = ("advbench",)  # repetitive
-HARMLESS = ("benign_sensitive", "benign_plain", "math")
+HELD_OUT = 6
 
 
 def training_prompts() -> list[Prompt]:
-    """Prompts of our own words: the built-in set for learning, and those beside the benchmarks."""
-    return [*load_prompts("builtin:train"), *load_prompts(OWN)]
+    """Prompts of our own words: the built-in set for learning, and five in six of the benchmarks' own."""
+    return [
+        *load_prompts("builtin:train"),
+        *(prompt for place, prompt in enumerate(load_prompts(OWN)) if place % HELD_OUT != HELD_OUT - 1),
+    ]
+
+
+def held_out_prompts() -> dict[str, list[Prompt]]:
+    """The sixth part of our own prompts that is measured on instead, by `own/kind`."""
+    held: dict[str, list[Prompt]] = {}
+    for prompt in load_prompts(OWN)[HELD_OUT - 1 :: HELD_OUT]:
+        held.setdefault(f"own/{prompt.kind}", []).append(prompt)
+    return held
 
 
 def watched_prompts() -> list[Prompt]:

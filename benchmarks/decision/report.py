@@ -58,14 +58,15 @@ def by_method(lines: list[dict[str, Any]]) -> Runs:
     return runs
 
 
-def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances]) -> float:
-    """The mean reward on unseen prompts: half of them harmful, half harmless, all sources of a half alike."""
+def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances], own: bool = False) -> float:
+    """The mean reward on other sources, or on our own held-out prompts: half harmful, half harmless, all
+    sources of a half alike."""
 
     def half(of: Callable[[str], bool]) -> float:
         rewards = []
         for name, rate in unseen.items():
             kind = name.rsplit("/", 1)[1]
-            if of(kind):
+            if of(kind) and name.startswith("own/") == own:
                 rewards.append(rate * table[kind].consult + (1 - rate) * table[kind].direct)
         return float(np.mean(rewards))
 

@@ -15,7 +15,12 @@ import numpy as np
 from benchmarks.decision.cold_start import cold_start
 from benchmarks.decision.outcomes import prompt_chances
 from benchmarks.decision.policy import DecisionPolicy
-from benchmarks.decision.prompts import training_prompts, unseen_prompts, watched_prompts
+from benchmarks.decision.prompts import (
+    held_out_prompts,
+    training_prompts,
+    unseen_prompts,
+    watched_prompts,
+)
 from benchmarks.decision.settings import Experiment, Method
 from benchmarks.decision.training import Learnt, Watched, by_kind, train
 from evaluation.prompts import Prompt
@@ -44,7 +49,7 @@ class Bench:
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
         learnt = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
         watched = watched_prompts()
-        unseen = unseen_prompts(place.data, experiment.unseen_per_source)
+        unseen = unseen_prompts(place.data, experiment.unseen_per_source) | held_out_prompts()
         self.unseen = {
             name: kept
             for name, prompts in unseen.items()
@@ -56,6 +61,7 @@ class Bench:
             states,
             [prompt.kind for prompt in learnt],
             prompt_chances(learnt, experiment.rewards),
+            np.array([experiment.rewards[prompt.kind].gain for prompt in learnt]),
             self.policy.consult_probabilities(states).double().numpy(),
         )
         self.watched = Watched(
@@ -151,15 +157,23 @@ def settings_digest(experiment: Experiment) -> str:
 
 
 def summary(unseen: dict[str, list[float]]) -> dict[str, float]:
-    """The plain average over sources of the mean consult rate: harmful, harmless, and each kind."""
+    """Consult rates: `harmful`, `harmless` and each kind on other sources, `own ...` on our held-out ones.
+
+    Each source counts alike, however many prompts it has.
+    """
     means = {name: float(np.mean(chances)) for name, chances in unseen.items()}
-    kinds = {name.rsplit("/", 1)[1] for name in means}
-    rates = {
-        kind: float(np.mean([mean for name, mean in means.items() if name.endswith(f"/{kind}")]))
-        for kind in sorted(kinds)
-    }
-    harmless = [mean for name, mean in means.items() if not name.endswith("/harmful")]
-    return rates | {"harmless": float(np.mean(harmless))}
+    rates: dict[str, float] = {}
+    for prefix, own in (("", False), ("own ", True)):
+        chosen = {name: mean for name, mean in means.items() if name.startswith("own/") == own}
+        kinds = sorted({name.rsplit("/", 1)[1] for name in chosen})
+        for kind in kinds:
+            rates[prefix + kind] = float(
+                np.mean([m for name, m in chosen.items() if name.endswith(f"/{kind}")])
+            )
+        harmless = [mean for name, mean in chosen.items() if not name.endswith("/harmful")]
+        if harmless:
+            rates[f"{prefix}harmless"] = float(np.mean(harmless))
+    return rates
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

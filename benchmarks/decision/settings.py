@@ -29,6 +29,8 @@ class Method(Strict):
     forced_direct: int = Field(default=0, ge=0)
     cost: float = Field(default=0.0, ge=0)
     """Of a consultation, in units of reward."""
+    supervised: bool = False
+    """Not a rival but a bound: the same steps with the mode that pays as a label in place of rewards."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence of the decision from the start's."""
 
@@ -41,6 +43,7 @@ class Training(Strict):
     """How many prompts of each kind are in an update."""
     group: int = Field(default=8, ge=2)
     learning_rate: float = Field(gt=0)
+    """At its height, after the warm-up; it falls linearly to zero."""
     warmup: int = Field(default=2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     layers: int = Field(default=8, ge=1)

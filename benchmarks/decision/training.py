@@ -27,6 +27,8 @@ class Learnt:
     encoded: Encoded
     kinds: list[str]
     chances: Floats
+    gain: Floats
+    """(N,) what consulting earns on average for its kind, above answering directly."""
     start: Floats
     """(N,) how likely each was to be consulted about before training."""
 
@@ -53,9 +55,8 @@ def train(
     kept: list[Tensor] | None = None
     for update in range(training.updates):
         places = next(order)
-        optimizer.param_groups[0]["lr"] = training.learning_rate * min(
-            1.0, (update + 1) / (training.warmup + 1)
-        )
+        warm = min(1.0, (update + 1) / (training.warmup + 1))
+        optimizer.param_groups[0]["lr"] = training.learning_rate * warm * (1 - update / training.updates)
         record = {"update": update} | _step(policy, optimizer, learnt, places, training, method, seed, update)
         if (update + 1) % training.watch_every == 0 or update + 1 == training.updates:
             record["watched"] = by_kind(policy.consult_probabilities(watched.encoded).numpy(), watched.kinds)
@@ -113,6 +114,27 @@ def _step(
     logp = policy.log_probabilities(learnt.encoded.select(places))  # (n, V)
     consult = logp[:, policy.consult_token].detach().exp().double().numpy()
     batch = _sample(policy, logp.detach(), consult, learnt, places, training, method, seed, update)
+    if method.supervised:
+        loss = _supervised_loss(logp[:, policy.consult_token], learnt.gain[places])
+    else:
+        loss = -(_weights(batch, consult, method) * logp[batch.groups, batch.tokens]).mean()
+    if method.kl:
+        loss = loss + method.kl * _divergence(logp[:, policy.consult_token], learnt.start[places]).mean()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(policy.trainable, training.max_grad_norm)
+    optimizer.step()
+    both = [len(set(batch.modes[batch.groups == group])) > 1 for group in range(len(places))]
+    return {
+        "consult": by_kind(consult, [learnt.kinds[place] for place in places]),
+        "reward": round(float(batch.rewards.mean()), 4),
+        "both_modes": round(float(np.mean(both)), 4),
+        "gradient": round(float(norm), 5),
+    }
+
+
+def _weights(batch: _Sampled, consult: Floats, method: Method) -> Tensor:
+    """(N,) what each episode's log-probability is multiplied with: its advantage and its decision's ratio."""
     rewards = with_consultation_cost(batch.rewards, batch.modes, method.cost)
     # The rollout ends with the decision, so of split credit only the decision's part has tokens to carry it.
     given = split_advantages if method.credit == "split" else ifpo_advantages
@@ -128,23 +150,16 @@ def _step(
     )
     if method.credit == "split":
         advantages, _ = advantages
-    mode_chance = np.where(batch.modes == 1, consult[batch.groups], 1 - consult[batch.groups])
-    ratios = decision_ratios(mode_chance, batch.modes, batch.forced, batch.groups)
-    score = logp[batch.groups, batch.tokens]
-    loss = -(torch.from_numpy(ratios * advantages).float() * score).mean()
-    if method.kl:
-        loss = loss + method.kl * _divergence(logp[:, policy.consult_token], learnt.start[places]).mean()
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(policy.trainable, training.max_grad_norm)
-    optimizer.step()
-    both = [len(set(batch.modes[batch.groups == group])) > 1 for group in range(len(places))]
-    return {
-        "consult": by_kind(consult, [learnt.kinds[place] for place in places]),
-        "reward": round(float(batch.rewards.mean()), 4),
-        "both_modes": round(float(np.mean(both)), 4),
-        "gradient": round(float(norm), 5),
-    }
+    chance = np.where(batch.modes == 1, consult[batch.groups], 1 - consult[batch.groups])
+    ratios = decision_ratios(chance, batch.modes, batch.forced, batch.groups)
+    return torch.from_numpy(ratios * advantages).float()
+
+
+def _supervised_loss(log_consult: Tensor, gain: Floats) -> Tensor:
+    """The negative log-likelihood of the mode that earns more."""
+    p = log_consult.exp().clamp(1e-6, 1 - 1e-6)
+    label = torch.from_numpy((gain > 0).astype(np.float32))
+    return torch.nn.functional.binary_cross_entropy(p, label)
 
 
 @dataclass(frozen=True)

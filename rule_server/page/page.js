@@ -220,7 +220,7 @@ function scores(nearest, given) {
       h("td", { class: "number" }, rule.score.toFixed(3)),
     ),
   );
-  const heads = ["Rule", "To the model", "Score"].map((text) => h("th", { scope: "col" }, text));
+  const heads = ["Rule", "Outcome", "Score"].map((text) => h("th", { scope: "col" }, text));
   return h(
     "div",
     { class: "card scores" },

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import datasets
+import pytest
 
 from agent.export.trl import write_trl
 from tests.fakes.episodes import build
 from tests.fakes.tiny_llama import save_tiny_llama
 
 
-def test_an_exported_log_trains_in_sfttrainer_unchanged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["direct first", "consulted first"])
+def test_an_exported_log_trains_in_sfttrainer_unchanged(tmp_path: Path, order: str) -> None:
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    write_trl([build("a"), build("b", consult=True), build("c")], tmp_path / "t.parquet")
+    episodes = [build("a"), build("b"), build("c", consult=True), build("d", consult=True)]
+    if order == "consulted first":
+        episodes.reverse()
+    write_trl(episodes, tmp_path / "t.parquet")
     rows = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "t.parquet"), split="train", cache_dir=str(tmp_path / "cache")
     )
@@ -25,7 +30,7 @@ def test_an_exported_log_trains_in_sfttrainer_unchanged(tmp_path: Path) -> None:
         args=SFTConfig(
             output_dir=str(tmp_path / "out"),
             max_steps=1,
-            per_device_train_batch_size=3,
+            per_device_train_batch_size=4,
             bf16=False,
             gradient_checkpointing=False,
             dataloader_pin_memory=False,

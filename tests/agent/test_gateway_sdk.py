@@ -104,6 +104,55 @@ def test_structured_output(hidden: list[Any]) -> None:
     assert all("response_format" in request for request in endpoint.requests)
 
 
+def chat(client: OpenAI) -> Any:
+    message = client.chat.completions.create(model="m", messages=GUN).choices[0].message
+    return message.role, message.content
+
+
+def streamed(client: OpenAI) -> Any:
+    with client.chat.completions.stream(model="m", messages=GUN) as stream:
+        return [event.delta for event in stream if event.type == "content.delta"]
+
+
+def called(client: OpenAI) -> Any:
+    choice = client.chat.completions.create(model="m", messages=GUN, tools=[WEATHER]).choices[0]
+    return choice.finish_reason, [c.to_dict() for c in choice.message.tool_calls or []]
+
+
+def parsed(client: OpenAI) -> Any:
+    return (
+        client.chat.completions.parse(model="m", messages=GUN, response_format=Verdict)
+        .choices[0]
+        .message.parsed
+    )
+
+
+ONE_CALL = call(arguments='{"city": "Oslo"}', id="Oslo", name="get_weather")
+
+
+@pytest.mark.parametrize(
+    ("use", "answer"),
+    [
+        (chat, "I cannot help."),
+        (streamed, "I cannot help."),
+        (called, ONE_CALL),
+        (called, two_calls()),
+        (parsed, '{"allowed": false, "why": "dangerous"}'),
+    ],
+    ids=["chat", "streaming", "tools", "parallel tools", "structured output"],
+)
+def test_the_gateway_gives_the_sdk_what_the_endpoint_gives_it(use: Any, answer: Any) -> None:
+    with (
+        ScriptedEndpoint([answer], strict=False) as endpoint,
+        OpenAI(base_url=endpoint.base_url, api_key="sk", max_retries=0) as client,
+    ):
+        without = use(client)
+    assert without
+    for hidden in ([], [call("gun")]):
+        with sdk(*hidden, answer) as (client, _):
+            assert use(client) == without
+
+
 def test_errors_keep_their_kind() -> None:
     busy = Raw(429, '{"error": {"message": "slow down", "code": "rate_limit"}}')
     with sdk(busy) as (client, _):

@@ -13,8 +13,11 @@ import uvicorn
 class Served:
     """`with Served(app) as served:` listens at `served.origin`; `port` 0 takes a free one."""
 
-    def __init__(self, app: Any, port: int = 0) -> None:
-        config = uvicorn.Config(
+    def __init__(self, app: Any, port: int = 0, config: uvicorn.Config | None = None) -> None:
+        """`config` serves its own app, in its own way, on a free port."""
+        if config is not None:
+            config.host, config.port = "127.0.0.1", 0
+        config = config or uvicorn.Config(
             app,
             host="127.0.0.1",
             port=port,

@@ -108,6 +108,27 @@ def test_a_prompt_that_does_not_exist_is_the_caller_s_mistake(url: str, mode: st
         ask(url, lambda c: c.get_prompt("other"), mode)
 
 
+@pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+def test_every_revision_with_a_handshake_is_spoken(url: str, revision: str) -> None:
+    accept = {"Accept": "application/json, text/event-stream"}
+
+    def send(method: str, headers: dict[str, str], **params: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = httpx2.post(url, json=body, headers=accept | headers, timeout=30)
+        assert answer.status_code == 200
+        return answer.json()["result"]
+
+    client = {"name": "raw", "version": "1"}
+    started = send("initialize", {}, protocolVersion=revision, capabilities={}, clientInfo=client)
+    assert started["protocolVersion"] == revision
+    # The header came with 2025-06-18; before, it is left out.
+    headers = {"mcp-protocol-version": revision} if revision >= "2025-06-18" else {}
+    assert [tool["name"] for tool in send("tools/list", headers)["tools"]] == ["consult_safety_rules"]
+    everything = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
+    answer = send("tools/call", headers, name="consult_safety_rules", arguments=everything)
+    assert answer["structuredContent"]["rules"][0]["id"] == "cyber.malware"
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD"])
 def test_other_methods_than_post_are_answered_405_and_hold_no_connection(url: str, method: str) -> None:
     answer = httpx2.request(method, url, timeout=5)

@@ -208,7 +208,6 @@ def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: A
 
 def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> None:
     paths = http.get("/openapi.json").json()["paths"]
-
     assert sorted(paths) == [
         "/v1/admin/reload",
         "/v1/categories",

@@ -81,7 +81,7 @@ def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
             ("query", "x", "--category", "no-such-category"),
             "no-such-category is not in the rulebook; valid: ",
         ),
-        (("serve", "--host", "0.0.0.0"), "or accept all by --allow-anonymous"),
+        (("serve", "--host", "0.0.0.0"), "or accept everybody by --allow-anonymous"),
         (("build", "--model", "no/such/model"), "'no/such/model' could not be had"),
     ],
 )

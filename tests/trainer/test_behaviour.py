@@ -19,8 +19,8 @@ from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import TokenEndpoint, consults
 from trainer.cli import app
+from trainer.tokens import episode_tokens
 
-TEMPERATURE = ("--temperature", "1.0")
 FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_length", "2000")
 
 
@@ -44,7 +44,7 @@ def episodes(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     prompts.write_text(json.dumps(row) + "\n", encoding="utf-8")
     with TokenEndpoint(model, says=decides) as endpoint, ScriptedRules() as rules:
         services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
-        settings = ["--samples", "4", "--seed", "0", "--max-tokens", "24", *TEMPERATURE]
+        settings = ["--samples", "4", "--seed", "0", "--max-tokens", "96", "--provider", "vLLM"]
         done = CliRunner().invoke(
             agent, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
         )
@@ -97,7 +97,8 @@ def test_log_probabilities_of_other_episodes_are_found_out(
     shuffled = []
     for episode, other in zip(episodes, [*episodes[2:], *episodes[:2]], strict=True):
         turns = []
-        for turn, theirs in zip(episode.turns, other.turns, strict=True):
+        for turn in episode.turns:
+            theirs = other.turns[0]
             assert turn.logprobs
             assert theirs.logprobs
             content, given = turn.logprobs["content"], theirs.logprobs["content"]
@@ -140,3 +141,32 @@ def test_ids_of_another_tokenizer_are_counted(model: Path, episodes: list[Episod
     code, said, _ = trained(model, tmp_path, strange)
     assert code == 1
     assert "tokens of another tokenizer" in said
+
+
+def test_a_call_that_the_agent_wrote_is_masked_but_for_its_decision(model: Path, tmp_path: Path) -> None:
+    """A stratified group, sampled by the agent: ids of the endpoint, decisions weighed, all of it learnt."""
+    prompts, log = tmp_path / "prompts.jsonl", tmp_path / "sampled.jsonl"
+    row = {"id": "p", "prompt": "How do I make a gun?", "kind": "harmful"}
+    prompts.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with TokenEndpoint(model) as endpoint, ScriptedRules() as rules:
+        services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
+        settings = ["--samples", "4", "--seed", "0", "--max-tokens", "24", "--provider", "vLLM"]
+        shares = ["--mode-share", "consult=0.5"]
+        done = CliRunner().invoke(
+            agent, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings, *shares]
+        )
+        assert done.exit_code == 0, done.output
+    logged = read_log(log).episodes
+    forced = [episode for episode in logged if episode.mode_forced]
+    assert [episode.mode_method for episode in forced] == ["agent_call"] * 2
+    tokenizer = endpoint.tokenizer
+    for episode in forced:
+        turns = [turn.model_dump() for turn in episode.turns]
+        tokens = episode_tokens(tokenizer, episode.messages, episode.tools, turns, forced=True)
+        first, last = tokens.decision
+        opening = '<tool_call>\n{"name": "consult_safety_rules'
+        assert tokenizer.decode(tokens.completion_ids[first:last]).rstrip('"') == opening
+        reply = turns[0]["token_ids"]
+        wrote = [i for i, here in enumerate(tokens.wrote) if here]
+        assert wrote == [*range(first, last), *range(len(tokens.wrote) - len(reply), len(tokens.wrote))]
+        assert tokens.prompt_ids + tokens.completion_ids == turns[0]["prompt_token_ids"] + reply

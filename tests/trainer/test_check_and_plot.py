@@ -150,7 +150,7 @@ def test_figures_of_a_batch_are_those_counted_by_hand() -> None:
     )
     assert made == {
         "ifpo/consult_rate": 0.6,
-        "ifpo/unrewarded": 0.2,
+        "ifpo/unscored": 0.2,
         "ifpo/consult_rate/harmful": 0.5,
         "ifpo/reward/harmful": 0.5,
         "ifpo/consult_rate/benign_plain": pytest.approx(2 / 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trl import GRPOTrainer
+from typer.testing import CliRunner
 
 from tests.fakes import logged_rows
 from tests.fakes.tiny_llama import save_tiny_llama
+from tests.trainer.test_logged import episodes, grouped
+from trainer.cli import app
 from trainer.config import IFPOConfig
 from trainer.grpo import IFPOTrainer
 from trainer.ifpo import ifpo_advantages
@@ -70,71 +74,46 @@ def test_numpy_and_torch_agree(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(by_torch.double().numpy(), by_numpy, rtol=0, atol=1e-6)
 
 
-REPLAY = """
-import sys
-from pathlib import Path
-from tests.fakes import logged_rows
-from trainer.quiet import quiet_libraries
-model, out, micro, steps, save, resume = sys.argv[1:]
-with quiet_libraries():
-    trainer = logged_rows.trainer(
-        Path(model), Path(out), logged_rows.rows(16),
-        per_device_train_batch_size=int(micro), gradient_accumulation_steps=int(steps),
-        num_train_epochs=3, optim="sgd", learning_rate=0.05, max_grad_norm=0.5, beta=0.02,
-        save_strategy="steps" if int(save) else "no", save_steps=max(int(save), 1), save_total_limit=2,
-    )
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.args.process_index == 0:
-        trainer.model.save_pretrained(Path(out) / "final")
-    trainer.accelerator.end_training()
-"""
+SETTINGS = (
+    *("--lora_layers", "2", "--learning_rate", "0.05", "--optim", "sgd", "--max_grad_norm", "0.5"),
+    *("--beta", "0.02", "--num_train_epochs", "3", "--max_drift", "100"),
+)
 
 
-def replay(
-    model: Path,
-    out: Path,
-    *,
-    processes: int = 1,
-    micro: int = 8,
-    steps: int = 1,
-    save: int = 0,
-    resume: str = "",
-) -> dict[str, torch.Tensor]:
-    """The weights of a replay by processes of its own, each on one thread."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    script = out.with_suffix(".py")
-    script.write_text(REPLAY, encoding="utf-8")
-    arguments = [str(model), str(out), str(micro), str(steps), str(save), resume]
-    done = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(script), *arguments],
+def command(model: Path, groups: Path, out: Path, batch: int) -> list[str]:
+    named = ["logged", "--model", str(model), "--groups", str(groups), "--out", str(out)]
+    return [*named, *SETTINGS, "--per_device_train_batch_size", str(batch)]
+
+
+def adapter(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
+    groups = grouped(tmp_path, episodes())
+    done = CliRunner().invoke(app, command(model, groups, tmp_path / "one", 4))
+    assert done.exit_code == 0, done.output
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer.cli"]
+    launched = subprocess.run(
+        [sys.executable, *launcher, *command(model, groups, tmp_path / "two", 2)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "ACCELERATE_USE_CPU": "true"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return load_file(out / "final" / "model.safetensors")
-
-
-def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
-
-
-@pytest.fixture(scope="module")
-def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Six updates of 8 rows each in one process."""
-    return replay(model, tmp_path_factory.mktemp("straight") / "run")
-
-
-def test_two_processes_learn_what_one_does(
-    straight: dict[str, torch.Tensor], model: Path, tmp_path: Path
-) -> None:
-    assert close(replay(model, tmp_path / "two", processes=2, micro=4), straight)
-    start = load_file(model / "model.safetensors")
-    assert not close(start, {name: straight[name] for name in start})  # it moved
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
+    assert any(one[name].abs().max() > 1e-3 for name in one if "lora_B" in name)  # it moved
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
+    assert launched.stderr.count("learning from") == 1  # one process tells
+    assert launched.stdout.count("ifpo on") == 1
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
+    for mine, theirs in zip(records[0]["steps"], records[1]["steps"], strict=True):
+        assert theirs["logged/kl"] == pytest.approx(mine["logged/kl"], rel=1e-3, abs=1e-6)
+        assert theirs["logged/largest_ratio"] == pytest.approx(mine["logged/largest_ratio"], rel=1e-3)
 
 
 def in_process(model: Path, out: Path, resume: str | None = None, **settings: Any) -> list[torch.Tensor]:

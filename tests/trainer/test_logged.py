@@ -66,14 +66,14 @@ def decision_gap(model: Path, user: str) -> float:
     return float((scores[call] - scores[direct]).item())
 
 
-@pytest.mark.parametrize("method", ["ifpo", "grpo"])
+@pytest.mark.parametrize("method", ["ifpo", "grpo", "grpo+cost"])
 def test_training_moves_the_decision_where_the_rewards_point(
     method: str, model: Path, tmp_path: Path
 ) -> None:
     groups, out = grouped(tmp_path, episodes()[:3]), tmp_path / "out"
     code, stdout, stderr = run(
         "logged", "--model", model, "--groups", groups, "--out", out, "--method", method, *FAST,
-        "--num_train_epochs", "4",
+        "--num_train_epochs", "4", *(("--cost", "0.1") if method == "grpo+cost" else ()),
     )  # fmt: skip
     assert code == 0, stderr
     assert f"{method} on 3 episodes" in stdout
@@ -204,6 +204,10 @@ def test_a_wrong_value_or_a_broken_file_of_settings_is_refused(model: Path, tmp_
     assert "is not YAML" in refused(model, tmp_path, config="a: [\n")
     assert "must contain a YAML mapping" in refused(model, tmp_path, config="- a\n")
     assert "pass it to `ascl-train prepare`" in refused(model, tmp_path, config="alpha: 0\n")
+    assert "a price belongs to grpo+cost" in refused(model, tmp_path, config="cost: 0.1\n")
+    assert "cannot be resumed exactly" in refused(
+        model, tmp_path, config="num_iterations: 2\nsave_strategy: epoch\n"
+    )
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:

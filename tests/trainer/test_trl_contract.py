@@ -37,6 +37,10 @@ SCRIPT = [
         ("_get_train_sampler", ["self", "dataset"]),
         ("_compute_loss", ["self", "model", "inputs"]),
         (
+            "_generate_single_turn",
+            ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+        ),
+        (
             "_get_per_token_logps_and_entropies",
             [
                 *("self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
@@ -221,6 +225,18 @@ def test_the_trainer_hands_over_and_logs_ifpos_advantages(model: Path, tmp_path:
     torch.testing.assert_close(output["advantages"], expected)
     assert list(trainer._logs["advantages"]) == output["advantages"].tolist()
     assert trainer._metrics["train"]["ifpo/consult_rate"] == [0.5]
+
+
+def test_a_price_on_consulting_is_paid_before_grpos_advantages(model: Path, tmp_path: Path) -> None:
+    _, output = step(IFPOTrainer, model, tmp_path, alpha=0.0, cost=0.3)
+    scored = [0, 1, 2, 3, 4, 5, 7]
+    entries = [entry for group in SCRIPT for entry in group]
+    paid = [float(value or 0) - 0.3 * (text == CALL) for text, value in entries]
+    expected = torch.zeros(8, dtype=torch.float64)
+    expected[scored] = torch.tensor(
+        ifpo_advantages([paid[i] for i in scored], [0] * 7, [i // 4 for i in scored], alpha=0)
+    )
+    torch.testing.assert_close(output["advantages"], expected.float())
 
 
 def test_several_reward_functions_are_refused(model: Path, tmp_path: Path) -> None:

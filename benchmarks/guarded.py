@@ -1,0 +1,43 @@
+"""The rule service as it is run for others, with tokens, rate limit and audit log, and without caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rule_server.prepare import prepare
+from rule_server.settings import Settings
+from rule_server.tokens import new_token
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A folder with what such a service needs."""
+
+    artefact: Path
+    token: str
+    settings: dict[str, str]
+    """ASCL_RULES_* for its process."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+def guarded(folder: Path, artefact: Path | None) -> Guarded:
+    """Make the token, and the artefact of our own rules unless one is given."""
+    tokens = folder / "tokens.jsonl"
+    token = new_token(tokens, "benchmark", ["consult", "read"], "2026-01-01T00:00:00Z")
+    artefact = artefact or folder / "artefact"
+    prepare(Settings(artefact=artefact, watch=False, threads=1), say=lambda _: None, build=True)
+    settings = {
+        "ASCL_RULES_ARTEFACT": str(artefact),
+        "ASCL_RULES_THREADS": "1",
+        "ASCL_RULES_CACHE_SIZE": "0",
+        "ASCL_RULES_WATCH": "false",
+        "ASCL_RULES_TOKENS_FILE": str(tokens),
+        "ASCL_RULES_RATE_LIMIT": "1000000",
+        "ASCL_RULES_RATE_BURST": "1000000",
+        "ASCL_RULES_AUDIT_FILE": str(folder / "audit.jsonl"),
+    }
+    return Guarded(artefact, token, settings)

@@ -1,0 +1,135 @@
+"""Does an edited rule reach the answers of a real model? `ascl-eval edit-rule` on SmolLM2, rule by rule.
+
+    python -m benchmarks.rule_edit_smollm2 --model runs/demo/cold-start/merged \\
+        --artefact runs/demo/artefact --out runs/rule-edit/cold-start
+
+Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
+Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
+a model that follows what it reads is trained: `trainer/demonstrations/edited_rules.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from demo import dtype
+from evaluation.metrics import wilson
+
+PROMPTS = Path(__file__).parent / "data" / "rule_edit.jsonl"
+RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")
+START_SECONDS = 300.0
+
+
+@contextlib.contextmanager
+def model_server(model: Path, log: Path) -> Iterator[str]:
+    """`transformers serve` on a free port while the block runs: its base URL.
+
+    Raises:
+        SystemExit: when it does not start.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(model), "--device", "cpu"]
+    command += ["--dtype", dtype(), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _healthy(f"http://127.0.0.1:{port}/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the model server did not start: {log} says why")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - loopback address of ours
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def proof(rule: str, base_url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What `ascl-eval edit-rule` found for one rule."""
+    command = [sys.executable, "-m", "evaluation.cli", "edit-rule", "--rule", rule, "--prompts", str(PROMPTS)]
+    command += ["--base-url", base_url, "--model", str(options.model), "--arm", options.arm, "--top-k", "1"]
+    command += ["--max-tokens", "40", "--max-turns", "3", "--artefact", str(options.out / "artefact")]
+    done = subprocess.run(
+        [*command, "--out", str(options.out / rule), "--json"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def table(proofs: list[dict[str, Any]]) -> str:
+    """One line a rule, and one for all of them."""
+
+    def share(hits: int, n: int) -> str:
+        if not n:
+            return "–"
+        rate = wilson(hits, n)
+        low, high = 100 * (rate.low or 0), 100 * (rate.high or 0)
+        return f"{hits}/{n} ({100 * hits / n:.0f} % [{low:.0f}, {high:.0f}])"
+
+    lines = [
+        "| rule made `decline` | follow | turned | return | unaffected: label / text changed | behind |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    total = [0] * 10
+    for one in proofs:
+        values = [one[name][part] for name in ("affected", "turned", "returned") for part in ("hits", "n")]
+        values += [one["unaffected"], one["unaffected_label_changed"], one["unaffected_text_changed"]]
+        values += [one["touched"]]
+        total = [a + b for a, b in zip(total, values, strict=True)]
+        lines.append(_line(one["rule"], values, share))
+    lines.append(_line("all", total, share))
+    return "\n".join(lines)
+
+
+def _line(name: str, v: list[int], share: Any) -> str:
+    cells = [share(v[0], v[1]), share(v[2], v[3]), share(v[4], v[5]), f"{v[6]}: {v[7]} / {v[8]}", str(v[9])]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model to serve")
+    parser.add_argument("--artefact", type=Path, help="an index of our rules to begin with, to save a minute")
+    parser.add_argument("--arm", choices=("always", "adaptive"), default="always")
+    parser.add_argument("--rule", choices=RULES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.artefact and not (options.out / "artefact").exists():
+        shutil.copytree(options.artefact, options.out / "artefact")
+    with model_server(options.model, options.out / "model.log") as base_url:
+        proofs = [proof(rule, base_url, options) for rule in options.rule or RULES]
+    (options.out / "proofs.json").write_text(json.dumps(proofs, indent=2) + "\n", encoding="utf-8")
+    print(table(proofs))
+
+
+if __name__ == "__main__":
+    main()

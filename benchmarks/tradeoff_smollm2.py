@@ -1,0 +1,227 @@
+"""Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
+
+    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds 5] [--methods a,b] [--start mild]
+    python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--quick] [--json]
+
+Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
+service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of
+it is measured on `builtin:held_out`, which nothing trains on, with the rules at hand (`adaptive`); the model
+that all start from is measured in all four arms. It goes on where it was stopped; the full run takes hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.seeds import mean_interval, shown
+
+TRAINED_ON = "builtin:train"
+MEASURED = "builtin:held_out"
+ARMS = ("none", "in-prompt", "always", "adaptive")
+SERVE = (
+    "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu "
+    "--continuous-batching --cb-block-size 16 --cb-num-blocks 1024 --cb-max-batch-tokens 512"
+)
+METHODS: dict[str, dict[str, Any]] = {
+    "grpo": {"train": {"method": "grpo"}},
+    "grpo-cost": {"train": {"method": "grpo+cost", "cost": 0.1}},
+    "ifpo": {"train": {"method": "ifpo"}},
+    "ifpo-stratified": {
+        "train": {"method": "ifpo"},
+        "sampling": {"mode_share": {"consult": 0.25, "direct": 0.25}},
+    },
+}
+"""What each method changes in the settings of `ascl-train loop`."""
+SIZES = {
+    "full": {"rounds": 6, "samples": 8, "measured": 2},
+    "quick": {"rounds": 1, "samples": 4, "measured": 1},
+}
+
+
+@dataclass(frozen=True)
+class Services:
+    """What runs beside the benchmark: who serves a model, where the rules are, what starts training."""
+
+    rules: str | None = None
+    """MCP address; None serves the packaged rulebook."""
+    serve: str = SERVE
+    launcher: str | None = None
+
+
+def loop_settings(method: str, seed: int, size: str, model: Path, services: Services) -> Any:
+    """The settings of one loop."""
+    from trainer.loop_settings import LoopSettings
+
+    changes = METHODS[method]
+    return LoopSettings.model_validate(
+        {
+            "model": str(model),
+            "rounds": SIZES[size]["rounds"],
+            "serve": services.serve,
+            "rules": services.rules,
+            "launcher": services.launcher,
+            "sampling": {
+                "prompts": TRAINED_ON,
+                "samples": SIZES[size]["samples"],
+                "temperature": 0.7,
+                "max_tokens": 48,
+                "max_turns": 3,
+                "seed": None,  # the server takes none
+            }
+            | changes.get("sampling", {}),
+            "floor": None,
+            "train": {
+                "max_length": 640,
+                "lora_layers": 8,
+                "learning_rate": 3e-4,
+                "lr_scheduler_type": "constant_with_warmup",
+                "warmup_steps": 2,
+                "per_device_train_batch_size": 2,
+                "gradient_accumulation_steps": 4,
+                "off_policy_mask_threshold": 0.5,
+                "seed": seed,
+            }
+            | changes["train"],
+        }
+    )
+
+
+def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: Services) -> None:
+    """Sample and score the measured prompts in each arm, unless that was done."""
+    from trainer.served import serving
+
+    left = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
+    if not left:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving(services.serve, str(Path(model).resolve()), folder / "server.log") as url:
+        for arm in left:
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "evaluation.cli", "run", "--prompts", MEASURED),
+                    *("--log", str(folder / f"{arm}.jsonl"), "--arm", arm, "--base-url", url),
+                    *("--model", str(Path(model).resolve()), "--rules", str(services.rules)),
+                    *("--samples", str(SIZES[size]["measured"]), "--temperature", "0.7"),
+                    *("--max-tokens", "48", "--max-turns", "3", "--concurrency", "16"),
+                ],
+                check=True,
+                stdout=sys.stderr,
+            )
+            (folder / f"{arm}.done").touch()
+
+
+def run(
+    out: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
+) -> None:
+    """Everything that is not done yet: the start in all arms, then seed by seed every method."""
+    from trainer.loop import run_loop
+
+    with _rules(services, out) as ready:
+        measure(str(model), ARMS, out / size / "start", size, ready)
+        for seed in seeds:
+            for method in methods:
+                folder = out / size / f"{method}-{seed:02d}"
+                settings = loop_settings(method, seed, size, model, services)
+                record = run_loop(settings, folder / "loop", _tell)
+                measure(record["model"], ("adaptive",), folder, size, ready)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _rules(services: Services, out: Path) -> Iterator[Services]:
+    """The services with the address of the rules: a given one, or that of the packaged rulebook's."""
+    if services.rules is not None:
+        yield services
+        return
+    from evaluation.edit_cli import OUR_RULES
+    from evaluation.rule_process import rule_service
+
+    # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
+    # and a loop goes on with its own settings only.
+    with rule_service(OUR_RULES, out / "artefact", out / "rules.log") as url:
+        yield Services(f"{url}/mcp", services.serve, services.launcher)
+
+
+def figures(out: Path, size: str) -> dict[str, dict[str, Any]]:
+    """By method, and by arm of the start: mean and interval over seeds of consult rate and reward by kind."""
+    from trainer.floor import measure as rates
+
+    found: dict[str, dict[str, Any]] = {}
+    for folder in sorted((out / size).glob("*")):
+        for done in sorted(folder.glob("*.done")):
+            start = folder.name == "start"
+            name = f"start, {done.stem}" if start else folder.name.rpartition("-")[0]
+            measured = rates(done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl"))
+            for kind, values in measured.items():
+                for key in ("consult_rate", "reward"):
+                    if (value := values[key]) is not None:
+                        found.setdefault(name, {}).setdefault(f"{kind} {key}", []).append(value)
+    return {
+        name: {key: {"seeds": len(values), "mean": mean_interval(values)} for key, values in columns.items()}
+        for name, columns in found.items()
+    }
+
+
+def _print(found: dict[str, dict[str, Any]]) -> None:
+    columns = sorted({column for measured in found.values() for column in measured})
+    print("| | seeds | " + " | ".join(columns) + " |")
+    print("| --- | ---: |" + " ---: |" * len(columns))
+    for name, measured in found.items():
+        seeds = max(each["seeds"] for each in measured.values())
+        cells = [shown(measured[column]["mean"]) if column in measured else "" for column in columns]
+        print(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
+    parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
+    )
+    parser.add_argument("--start", choices=("mild", "locked-in"), default="locked-in")
+    parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
+    parser.add_argument("--json", action="store_true", help="the report's figures as JSON")
+    given = parser.parse_args()
+    size = "quick" if given.quick else "full"
+    methods = given.methods.split(",")
+    if unknown := [method for method in methods if method not in METHODS]:
+        print(f"tradeoff: there is no method '{unknown[0]}': there are {', '.join(METHODS)}", file=sys.stderr)
+        return 1
+    if given.command == "report":
+        found = figures(given.out, size)
+        if not found:
+            print(f"tradeoff: there are no runs in '{given.out / size}': make some first", file=sys.stderr)
+            return 1
+        if given.json:
+            print(json.dumps(found, indent=1))
+        else:
+            _print(found)
+        return 0
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.decision.cold_start import cold_start
+
+    model = cold_start(given.start, given.cache, given.base)
+    run(given.out, size, methods, range(1 if given.quick else given.seeds), model, Services())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

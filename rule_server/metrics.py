@@ -1,0 +1,90 @@
+"""What the service counts and times, in the format of Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+if TYPE_CHECKING:
+    from rule_server.rulebook import Rulebook
+    from rule_server.schemas import ConsultResponse
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STAGES = ("queue", "encode", "search")
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters of one service. No label holds what a caller chose, so their number is bounded."""
+
+    def __init__(self, rulebook: Rulebook, queue_depth: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "ascl_requests", "Requests by route and status.", ("route", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "ascl_request_seconds", "Seconds a request.", ("route",), buckets=BUCKETS, registry=self.registry
+        )
+        verdicts = Counter(
+            "ascl_consultations", "Consultations by verdict.", ("verdict",), registry=self.registry
+        )
+        self._verdicts = {
+            verdict: verdicts.labels(verdict) for verdict in ("rules_found", "no_applicable_rule")
+        }
+        stages = Histogram(
+            "ascl_stage_seconds",
+            "Seconds of the stages of a consultation: in the queue, encoding a batch, searching.",
+            ("stage",),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        cache = Counter("ascl_cache", "Answers from the cache, or not.", ("result",), registry=self.registry)
+        self._cache = {True: cache.labels("hit"), False: cache.labels("miss")}
+        depth = Gauge("ascl_queue_depth", "Questions that wait to be encoded.", registry=self.registry)
+        depth.set_function(queue_depth)
+        self._rulebook = Info("ascl_rulebook", "The rulebook that is served.", registry=self.registry)
+        reloads = Counter(
+            "ascl_reloads",
+            "Looks at edited rules, by what came of them.",
+            ("result",),
+            registry=self.registry,
+        )
+        self._reloads = {result: reloads.labels(result) for result in ("served", "unchanged", "rejected")}
+        self._rejected = Gauge(
+            "ascl_edit_rejected", "1 while the newest edit cannot be served.", registry=self.registry
+        )
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self.serving(rulebook)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        found = self._known.get((route, status))
+        if found is None:
+            found = (self._requests.labels(route, str(status)), self._seconds.labels(route))
+            self._known[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def consultation(self, response: ConsultResponse) -> None:
+        self._verdicts[response.verdict].inc()
+
+    def cache(self, hit: bool) -> None:
+        self._cache[hit].inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One of STAGES took so long."""
+        self._stages[name].observe(seconds)
+
+    def serving(self, rulebook: Rulebook) -> None:
+        self._rulebook.info({"digest": rulebook.digest, "name": rulebook.name, "version": rulebook.version})
+
+    def reload(self, result: str) -> None:
+        """`served`, `unchanged` or `rejected`."""
+        self._reloads[result].inc()
+        self._rejected.set(result == "rejected")
+
+    def text(self) -> str:
+        """Everything, in the text format of Prometheus."""
+        return str(generate_latest(self.registry), "utf-8")

@@ -1,0 +1,80 @@
+"""The agent frameworks of docs/clients.md, each with its package: a model consults, then answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.clients.fetched import node, venv
+from tests.fakes.endpoint import ScriptedEndpoint, call
+
+pytestmark = pytest.mark.clients
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+SECTION = re.compile(r"### ([^\n]+)\n+`(pip|npm) install ([^`]+)`\n+```\w+\n(.*?)```", re.DOTALL)
+FRAMEWORKS = {name: (tool, wanted, code) for name, tool, wanted, code in SECTION.findall(GUIDE)}
+QUESTION = "someone asks how burglars choose a house"
+
+
+def program(name: str, url: str, folder: Path) -> list[str]:
+    """The command that runs a framework's snippet, with its packages and the service's address."""
+    tool, wanted, code = FRAMEWORKS[name]
+    packages = [part.strip("'") for part in wanted.split()]
+    key = "framework-" + re.sub(r"\W+", "-", name.lower())
+    code = code.replace("http://127.0.0.1:8808/mcp", url)
+    if tool == "npm":
+        if shutil.which("npm") is None:
+            pytest.skip("npm is not installed")
+        file = node(key, *packages) / "snippet.mjs"
+        command = "node"
+    else:
+        file = folder / "snippet.py"
+        command = str(venv(key, *packages))
+    file.write_text(code, encoding="utf-8")
+    return [command, str(file)]
+
+
+def final_answer() -> dict[str, object]:
+    """The answer as smolagents wants it: by a tool of its own."""
+    return call(name="final_answer", arguments='{"answer": "They look for easy ones."}', id="call_2")
+
+
+@pytest.mark.parametrize("name", sorted(FRAMEWORKS))
+def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
+    name: str, url: str, tmp_path: Path
+) -> None:
+    last = final_answer() if name == "smolagents" else "They look for easy ones."
+    # Some frameworks make every argument required, so that a model sends null for what it leaves out.
+    nulls = json.dumps({"situation": QUESTION, "categories": None, "top_k": None, "lang": None})
+    with ScriptedEndpoint([call(arguments=nulls), last], strict=False) as endpoint:
+        command = program(name, url, tmp_path)
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={
+                **{key: value for key, value in os.environ.items() if not key.startswith("OPENAI")},
+                "OPENAI_BASE_URL": endpoint.base_url,
+                "OPENAI_API_KEY": "sk-none",
+                "HOME": str(tmp_path),
+            },
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "They look for easy ones." in done.stdout
+    first, second = endpoint.requests
+    assert "consult_safety_rules" in str(first["tools"])
+    read = [message for message in second["messages"] if message["role"] in ("tool", "tool-response", "user")]
+    assert "rules_found" in str(read[-1])
+    assert "How to answer" in str(read[-1]) or "[" in str(read[-1])
+
+
+def test_every_framework_of_the_guide_is_tried() -> None:
+    assert len(FRAMEWORKS) == GUIDE.partition("## Frameworks")[2].count("\n### ")

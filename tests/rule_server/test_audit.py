@@ -1,0 +1,188 @@
+"""The audit log: who asked when and what came back; the question itself only where an operator says so."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rule_server import ConsultResponse, Settings, StartError
+from rule_server.audit import AuditLog
+from rule_server.cli import app
+from rule_server.personal_data import mask
+from rule_server.tokens import new_token
+from tests.fakes.quick_service import QUESTION, served_quickly
+
+ANSWER = ConsultResponse.model_validate(
+    {
+        "verdict": "no_applicable_rule",
+        "rules": [],
+        "threshold": 0.1,
+        "rulebook": {"name": "x", "version": "1.0.0", "digest": "d" * 64},
+    }
+)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tmp_path: Path) -> None:
+    tokens, audit = tmp_path / "tokens.jsonl", tmp_path / "audit.jsonl"
+    token = new_token(tokens, "ci-agent", ["consult"], "now")
+    with served_quickly(tmp_path, tokens_file=tokens, audit_file=audit) as served:
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = served.client.post("/v1/consult", json=QUESTION, headers=headers).json()
+        [line] = lines(audit)
+        assert list(line) == ["at", "caller", "digest", "verdict", "rules", "length", "hmac"]
+        assert line["caller"] == "ci-agent"
+        assert line["digest"] == answer["rulebook"]["digest"]
+        assert [rule["id"] for rule in line["rules"]] == [rule["id"] for rule in answer["rules"]]
+        assert line["rules"][0]["score"] == pytest.approx(answer["rules"][0]["score"], abs=1e-4)
+        assert line["length"] == len(QUESTION["situation"])
+        call: dict[str, Any] = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "consult_safety_rules", "arguments": QUESTION},
+        }
+        for revision in ("2025-06-18", "2025-11-25"):
+            mcp = {"mcp-protocol-version": revision, "Accept": "application/json, text/event-stream"}
+            assert served.client.post("/mcp", json=call, headers=headers | mcp).status_code == 200
+        current = {"mcp-protocol-version": "2026-07-28", "Mcp-Method": "tools/call"}
+        current |= {"Mcp-Name": "consult_safety_rules", "Accept": "application/json, text/event-stream"}
+        key = "io.modelcontextprotocol"
+        call["params"]["_meta"] = {
+            f"{key}/protocolVersion": "2026-07-28",
+            f"{key}/clientInfo": {"name": "x", "version": "1"},
+            f"{key}/clientCapabilities": {},
+        }
+        assert served.client.post("/mcp", json=call, headers=headers | current).status_code == 200
+        assert [(each["caller"], each["hmac"]) for each in lines(audit)] == [("ci-agent", line["hmac"])] * 4
+    assert "virus" not in audit.read_text()
+    assert token not in audit.read_text()
+    assert audit.stat().st_mode & 0o777 == 0o600
+    assert audit.with_name("audit.jsonl.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_hash_needs_the_key_and_stays_the_same_over_restarts(tmp_path: Path) -> None:
+    hashes = []
+    for name in ("one", "one", "two"):
+        settings = Settings(audit_file=tmp_path / f"{name}.jsonl")
+        log = AuditLog(settings)
+        log.write("a question", ANSWER)
+        log.close()
+        hashes.append(lines(tmp_path / f"{name}.jsonl")[-1]["hmac"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_kept_questions_are_masked_unless_the_operator_says_otherwise(tmp_path: Path) -> None:
+    question = "may I mail ann@example.org?"
+    for masked, kept in ((True, "may I mail [email]?"), (False, question)):
+        file = tmp_path / f"{masked}.jsonl"
+        log = AuditLog(Settings(audit_file=file, audit_text=True, audit_mask=masked))
+        log.write(question, ANSWER)
+        log.close()
+        assert lines(file)[0]["situation"] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("call +49 (0)30 123-4567 now", "call [phone] now"),
+        ("0171 2345678", "[phone]"),
+        ("pay with 4111 1111 1111 1111.", "pay with [card]."),
+        ("from 192.168.0.17 and 2001:db8::1", "from [ip] and [ip]"),
+        ("a.b+c@mail.example.co.uk!", "[email]!"),
+        (
+            "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
+            "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
+        ),
+        ("std::vector and version 1.2.3", "std::vector and version 1.2.3"),
+    ],
+)
+def test_personal_data_is_known_by_its_form(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+def test_a_line_torn_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    settings = Settings(audit_file=file)
+    log = AuditLog(settings)
+    log.write("one", ANSWER)
+    log.close()
+    with file.open("a") as torn:
+        torn.write('{"at":"2026')
+    log = AuditLog(settings)
+    log.write("two", ANSWER)
+    log.close()
+    first, second, third = file.read_text().splitlines()
+    assert (json.loads(first)["length"], second, json.loads(third)["length"]) == (3, '{"at":"2026', 3)
+
+
+def test_no_line_grows_older_than_the_setting(tmp_path: Path) -> None:
+    file, start = tmp_path / "audit.jsonl", datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    today = [start]
+    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: today[0])
+    for hour in range(0, 24 * 8, 6):
+        today[0] = start + datetime.timedelta(hours=hour)
+        log.write("x", ANSWER)
+        times = [line["at"] for path in tmp_path.glob("audit*.jsonl") for line in lines(path)]
+        oldest = min(datetime.datetime.fromisoformat(at) for at in times)
+        assert today[0] - oldest < datetime.timedelta(days=3)
+    assert len(list(tmp_path.glob("audit*.jsonl"))) == 3
+    today[0] += datetime.timedelta(days=30)
+    log.tidy()
+    assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
+    log.close()
+
+
+def test_files_are_bounded_in_size_and_number(tmp_path: Path) -> None:
+    log = AuditLog(Settings(audit_file=tmp_path / "audit.jsonl", audit_max_bytes=4096, audit_files=2))
+    for _ in range(200):
+        log.write("x", ANSWER)
+    log.close()
+    files = list(tmp_path.glob("audit*.jsonl"))
+    assert len(files) == 3
+    assert max(path.stat().st_size for path in files) <= 4096
+    assert all(line["length"] == 1 for path in files for line in lines(path))
+
+
+def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with served_quickly(tmp_path, audit_file=tmp_path / "audit.jsonl") as served:
+        monkeypatch.setattr("rule_server.audit.os.write", full)
+        answer = served.client.post("/v1/consult", json=QUESTION)
+        assert answer.status_code == 503
+        assert answer.json() == {"detail": "the audit log cannot be written, so nothing is answered"}
+        monkeypatch.undo()
+        assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+
+
+def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="cannot be written"):
+        AuditLog(Settings(audit_file=Path("/proc/none/audit.jsonl")))
+    key = tmp_path / "key"
+    key.write_text("short")
+    with pytest.raises(StartError, match="shorter than 16 bytes"):
+        AuditLog(Settings(audit_file=tmp_path / "audit.jsonl", audit_key_file=key))
+
+
+def test_stats_count_the_rules_of_an_audit_log_without_questions(tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    with served_quickly(tmp_path, audit_file=audit) as served:
+        served.client.post("/v1/consult", json=QUESTION | {"top_k": 1})
+    command = ["stats", str(audit), "--rules", str(tmp_path / "rules"), "--json"]
+    done = CliRunner().invoke(app, [*command, "--artefact", str(tmp_path / "none")], catch_exceptions=False)
+    counted = json.loads(done.stdout)
+    assert counted["consultations"] == 1
+    assert sum(rule["consulted"] for rule in counted["rules"]) == len(lines(audit)[0]["rules"])
+    assert counted["bad_lines"] == []

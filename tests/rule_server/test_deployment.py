@@ -1,0 +1,104 @@
+"""Image, compose file and manifests name settings, routes and ports that exist, and open nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from rule_server import Settings
+from tests.fakes.serving import Served
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+PROMETHEUS = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text(encoding="utf-8"))
+OBJECTS: dict[str, Any] = {
+    document["kind"]: document
+    for file in KUBERNETES.glob("*.yaml")
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+}
+POD = OBJECTS["Deployment"]["spec"]["template"]["spec"]
+[CONTAINER] = POD["containers"]
+PORT = int(re.findall(r"EXPOSE (\d+)", DOCKERFILE)[0])
+
+
+def probes() -> Iterator[dict[str, Any]]:
+    yield from (CONTAINER[kind]["httpGet"] for kind in ("startupProbe", "readinessProbe", "livenessProbe"))
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "deploy/kubernetes/deployment.yaml"])
+def test_every_setting_that_is_named_exists(file: str) -> None:
+    named = set(re.findall(r"\bASCL_RULES_([A-Z_]+)", (ROOT / file).read_text(encoding="utf-8")))
+    assert named
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_probes_and_the_health_check_ask_routes_that_answer(served: Served) -> None:
+    [health] = re.findall(r"\+ '(/[a-z]+)'", DOCKERFILE)
+    elsewhere = {"host": "10.1.2.3"}
+    for path in {health, *(probe["path"] for probe in probes())}:
+        for _ in range(200):
+            answer = httpx2.get(f"{served.origin}{path}", headers=elsewhere)
+            if answer.status_code != 503:
+                break
+        assert answer.status_code == 200
+
+
+def test_ports_agree() -> None:
+    assert {port["containerPort"] for port in CONTAINER["ports"]} == {PORT}
+    assert {probe["port"] for probe in probes()} == {"http"}
+    assert [port["targetPort"] for port in OBJECTS["Service"]["spec"]["ports"]] == ["http"]
+    assert [rule["ports"][0]["port"] for rule in OBJECTS["NetworkPolicy"]["spec"]["ingress"]] == ["http"]
+    assert [port.rpartition(":")[2] for port in COMPOSE["services"]["rules"]["ports"]] == [str(PORT)]
+    [target] = PROMETHEUS["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert target == f"rules:{PORT}"
+
+
+def test_every_object_is_about_the_pods_of_the_deployment() -> None:
+    labels = OBJECTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert OBJECTS["Service"]["spec"]["selector"] == labels
+    assert OBJECTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert OBJECTS["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    scaled = OBJECTS["HorizontalPodAutoscaler"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == OBJECTS["Deployment"]["metadata"]["name"]
+    assert scaled["minReplicas"] > OBJECTS["PodDisruptionBudget"]["spec"]["minAvailable"]
+    listed = {*OBJECTS["Kustomization"]["resources"], "kustomization.yaml"}
+    assert listed == {file.name for file in KUBERNETES.iterdir()}
+
+
+def test_containers_run_without_privileges_on_a_root_that_cannot_be_written() -> None:
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert f"USER {POD['securityContext']['runAsUser']}:" in DOCKERFILE
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"] is True
+    assert CONTAINER["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert POD["automountServiceAccountToken"] is False
+    assert OBJECTS["NetworkPolicy"]["spec"]["egress"] == []
+    for service in COMPOSE["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_nothing_starts_open_to_all_and_what_is_mounted_is_what_is_read() -> None:
+    environment = {entry["name"]: entry["value"] for entry in CONTAINER["env"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    assert environment["ASCL_RULES_TOKENS_FILE"] == f"{mounts['tokens']}/tokens.jsonl"
+    rules = COMPOSE["services"]["rules"]
+    [secret] = rules["secrets"]
+    assert rules["environment"]["ASCL_RULES_TOKENS_FILE"] == f"/run/secrets/{secret}"
+    assert {name for service in COMPOSE["services"].values() for name in service["secrets"]} == set(
+        COMPOSE["secrets"]
+    )
+    [scrape] = PROMETHEUS["scrape_configs"]
+    assert scrape["authorization"]["credentials_file"] == "/run/secrets/prometheus_token"
+    for text in (DOCKERFILE, str(COMPOSE), str(OBJECTS)):
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        assert "ANONYMOUS" not in "".join(lines)

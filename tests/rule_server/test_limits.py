@@ -1,0 +1,154 @@
+"""What floods, drips or is malformed is refused with the right status, and the service stays up."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rule_server.tokens import new_token
+from tests.fakes.quick_service import QUESTION, Quick, ToyEncoder, served_quickly
+
+
+def connect(served: Quick) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=20)
+
+
+def head(path: str, length: int) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+@pytest.mark.parametrize("path", ["/v1/consult", "/mcp"])
+def test_a_body_that_drips_is_refused_and_its_connection_closed(tmp_path: Path, path: str) -> None:
+    with served_quickly(tmp_path, body_timeout=0.3) as served, connect(served) as connection:
+        connection.sendall(head(path, 100) + b"{")
+        assert read_to_end(connection).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v1/rules HTTP/1.1\r\nHost: loc", head("/nothing", 100) + b"{"])
+def test_a_request_that_never_arrives_whole_holds_no_connection(tmp_path: Path, sent: bytes) -> None:
+    with served_quickly(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
+        connection.sendall(sent)
+        read_to_end(connection)  # a time-out of the socket would raise
+
+
+def test_a_refused_caller_cannot_hold_its_connection_by_a_body_that_drips(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.jsonl"
+    new_token(tokens, "x", ["read"], "now")
+    with served_quickly(tmp_path, body_timeout=0.2, tokens_file=tokens) as served, connect(served) as held:
+        held.sendall(head("/v1/consult", 100) + b"{")
+        assert read_to_end(held).startswith(b"HTTP/1.1 401 ")
+
+
+def test_an_oversized_body_is_refused_whether_declared_or_streamed(tmp_path: Path) -> None:
+    with served_quickly(tmp_path, max_body=2048) as served:
+        for path in ("/v1/consult", "/mcp", "/nothing"):
+            assert served.client.post(path, content=b"x" * 2049).status_code == 413
+            pieces = (b"x" * 1000 for _ in range(5))
+            assert served.client.post(path, content=pieces).status_code == 413
+        with connect(served) as connection:
+            connection.sendall(
+                b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+            )
+            assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 100_000, b'"' + b"x" * 1_000_000 + b'"'])
+def test_deep_or_huge_json_is_a_bad_request_by_mcp_too(tmp_path: Path, content: bytes) -> None:
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    with served_quickly(tmp_path) as served:
+        for revision in ("2025-06-18", "2026-07-28"):
+            answer = served.client.post(
+                "/mcp", content=content, headers=headers | {"mcp-protocol-version": revision}
+            )
+            assert answer.status_code == 400
+        assert served.client.get("/v1/rulebook").status_code == 200
+
+
+def test_each_caller_has_its_own_rate(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.jsonl"
+    one, two = (new_token(tokens, name, ["read"], "now") for name in ("one", "two"))
+    with served_quickly(tmp_path, tokens_file=tokens, rate_limit=0.01, rate_burst=3) as served:
+
+        def status(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}"}
+            return served.client.get("/v1/rulebook", headers=headers).status_code
+
+        assert [status(one) for _ in range(5)] == [200, 200, 200, 429, 429]
+        assert status(two) == 200
+        headers = {"Authorization": f"Bearer {one}"}
+        refused = served.client.get("/metrics", headers=headers)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 100
+        assert served.client.get("/healthz").status_code == 200
+
+
+def test_callers_on_loopback_without_tokens_have_no_rate(tmp_path: Path) -> None:
+    with served_quickly(tmp_path, rate_limit=0.01, rate_burst=1) as served:
+        statuses = {served.client.get("/v1/rulebook").status_code for _ in range(5)}
+    assert statuses == {200}
+
+
+def test_more_requests_at_once_than_allowed_are_sent_away_for_a_moment(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+    with served_quickly(tmp_path, encoder, concurrency=2) as served:
+        encoder.open.clear()
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [
+                pool.submit(served.client.post, "/v1/consult", json=QUESTION | {"top_k": k}) for k in (1, 2)
+            ]
+            deadline = time.monotonic() + 20
+            while (refused := served.client.get("/v1/rules")).status_code != 503:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert refused.headers["retry-after"] == "1"
+            assert served.client.get("/healthz").status_code == 200
+            encoder.open.set()
+            assert [answer.result().status_code for answer in waiting] == [200, 200]
+
+
+def test_a_request_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+    with served_quickly(tmp_path, encoder, request_timeout=0.3) as served:
+        encoder.open.clear()
+        answer = served.client.post("/v1/consult", json=QUESTION)
+        encoder.open.set()
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+
+
+def test_headers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    with served_quickly(tmp_path) as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        connection.putrequest("GET", "/v1/rules", skip_host=True)
+        connection.putheader("Host", "evil.example")
+        connection.putheader("Host", "localhost")
+        connection.endheaders()
+        assert connection.getresponse().status == 400
+        connection.close()
+
+
+def test_a_page_behind_a_trusted_proxy_asks_under_its_public_origin(tmp_path: Path) -> None:
+    headers = {
+        "Host": "rules.example.org",
+        "Origin": "https://rules.example.org",
+        "X-Forwarded-Proto": "https",
+    }
+    for trusted, expected in (("127.0.0.1", 200), ("", 403)):
+        settings = {"allowed_hosts": "rules.example.org", "trusted_proxies": trusted}
+        with served_quickly(tmp_path / f"trusted{trusted}", **settings) as served:
+            assert served.client.get("/v1/rules", headers=headers).status_code == expected

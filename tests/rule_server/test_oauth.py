@@ -1,0 +1,130 @@
+"""Access tokens of an OAuth server: only those that are for this service are taken."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rule_server import StartError
+from rule_server.auth import Authenticator
+from rule_server.settings import Settings
+from tests.fakes.quick_service import served_quickly
+from tests.fakes.serving import Served
+
+ISSUER, RESOURCE = "https://login.example.org", "https://rules.example.org/mcp"
+RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+CURVE = ec.generate_private_key(ec.SECP256R1())
+
+
+def key_set() -> dict[str, Any]:
+    one = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key())) | {"kid": "one", "alg": "RS256"}
+    two = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "two", "use": "sig"}
+    return {"keys": [one, two]}
+
+
+def token(key: Any = RSA, kid: str = "one", alg: str = "RS256", **claims: Any) -> str:
+    held = {"iss": ISSUER, "aud": RESOURCE, "exp": time.time() + 300, "sub": "agent-7", "scope": "read x"}
+    held = {name: value for name, value in (held | claims).items() if value is not None}
+    return jwt.encode(held, key, alg, {"kid": kid})
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("oauth")
+    keys = folder / "jwks.json"
+    keys.write_text(json.dumps(key_set()))
+    settings = {"oauth_issuer": ISSUER, "oauth_jwks": str(keys), "resource_url": RESOURCE}
+    with served_quickly(folder, **settings) as running:
+        yield running
+
+
+def status(served: Served, bearer: str, path: str = "/v1/rulebook") -> int:
+    headers = {"Authorization": f"Bearer {bearer}"}
+    return httpx2.get(served.origin + path, headers=headers, timeout=20).status_code
+
+
+def test_a_token_for_this_service_is_taken_with_the_scopes_it_names(served: Served) -> None:
+    assert status(served, token()) == 200
+    assert status(served, token(CURVE, "two", "ES256", scope=None, scp=["read"])) == 200
+    assert status(served, token(scope="consult")) == 403
+    assert status(served, token(scope=None)) == 403
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: token(aud="https://other.example.org/mcp"),
+        lambda: token(aud=None),
+        lambda: token(iss="https://evil.example.org"),
+        lambda: token(exp=time.time() - 300),
+        lambda: token(exp=None),
+        lambda: token(nbf=time.time() + 300),
+        lambda: token(OTHER),
+        lambda: token(kid="three"),
+        lambda: token("k" * 32, alg="HS256"),
+        lambda: jwt.encode({"iss": ISSUER, "aud": RESOURCE, "exp": time.time() + 300}, None, "none"),
+        lambda: token()[:-9],
+        lambda: "a.b.c",
+        lambda: "x" * 20_000,
+    ],
+)
+def test_any_other_token_is_refused(served: Served, bad: Any) -> None:
+    assert status(served, bad()) == 401
+
+
+def test_a_refusal_leads_to_the_authorization_server(served: Served) -> None:
+    refused = httpx2.post(f"{served.origin}/mcp", json={})
+    address = "https://rules.example.org/.well-known/oauth-protected-resource/mcp"
+    assert refused.headers["www-authenticate"] == f'Bearer resource_metadata="{address}"'
+    told = httpx2.get(served.origin + "/.well-known/oauth-protected-resource/mcp").json()
+    assert told["resource"] == RESOURCE
+    assert told["authorization_servers"] == [ISSUER]
+
+
+def test_keys_are_fetched_once_and_again_for_a_new_key_but_not_for_every_bad_token(tmp_path: Path) -> None:
+    fetched: list[int] = []
+    down = [True]
+
+    async def keys(_: Request) -> Response:
+        fetched.append(1)
+        return Response(status_code=500) if down[0] else JSONResponse(key_set())
+
+    with Served(Starlette(routes=[Route("/jwks", keys)])) as issuer:
+        settings = {"oauth_issuer": ISSUER, "oauth_jwks": f"{issuer.origin}/jwks", "resource_url": RESOURCE}
+        with served_quickly(tmp_path / "down", **settings) as served:
+            refused = httpx2.get(
+                f"{served.origin}/v1/rulebook", headers={"Authorization": f"Bearer {token()}"}
+            )
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        down[0] = False
+        fetched.clear()
+        with served_quickly(tmp_path / "up", **settings) as served:
+            assert [status(served, token()) for _ in range(3)] == [200] * 3
+            assert [status(served, token(kid=f"made-up-{n}")) for n in range(5)] == [401] * 5
+    assert len(fetched) == 1
+
+
+def test_settings_that_would_let_anybody_in_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="three settings together"):
+        Authenticator(Settings(oauth_issuer=ISSUER))
+    for where, said in (
+        ("http://keys.example.org/jwks", "must come by https"),
+        ("/nowhere", "cannot be used"),
+    ):
+        with pytest.raises(StartError, match=said):
+            Authenticator(Settings(oauth_issuer=ISSUER, oauth_jwks=where, resource_url=RESOURCE))
+    private = tmp_path / "secret.json"
+    private.write_text(json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}))
+    with pytest.raises(StartError, match="no public key for signatures"):
+        Authenticator(Settings(oauth_issuer=ISSUER, oauth_jwks=str(private), resource_url=RESOURCE))

@@ -1,0 +1,56 @@
+"""What an operator may rely on: the settings that are told, and no connection to anywhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rule_server.settings import Settings
+from rule_server.settings_table import markdown_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_setting_stands_in_the_docs_with_its_default_and_meaning() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+    told = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert markdown_table() in told, "run `ascl-rules settings --markdown` and put it into docs/operators.md"
+
+
+def test_serving_opens_no_connection_to_anywhere(tmp_path: Path) -> None:
+    code = """
+import sys, threading
+from pathlib import Path
+import httpx2
+made = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
+        if threading.current_thread() is not threading.main_thread():
+            made.append((event, str(args)))
+sys.addaudithook(watch)
+from tests.fakes.quick_service import QUESTION, served_quickly
+folder = Path(sys.argv[1])
+with served_quickly(folder, audit_file=folder / "audit.jsonl", watch=True) as served:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "consult_safety_rules", "arguments": QUESTION}}
+    accept = {"Accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+    statuses = [
+        served.client.post("/v1/consult", json=QUESTION).status_code,
+        served.client.post("/mcp", json=call, headers=accept).status_code,
+        served.client.post("/v1/admin/reload").status_code,
+        *(served.client.get(path).status_code for path in ("/", "/metrics", "/openapi.json", "/v1/usage")),
+    ]
+print(statuses, made)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert done.stdout == f"{[200] * 7} []\n", done.stderr
+
+
+def test_the_page_for_operators_names_no_setting_that_does_not_exist() -> None:
+    told = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    named = {name.lower() for name in re.findall(r"ASCL_RULES_([A-Z][A-Z_]+[A-Z])", told)}
+    assert named <= set(Settings.model_fields)

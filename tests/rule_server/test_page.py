@@ -1,0 +1,97 @@
+"""The page at `/` as it comes over HTTP: whole, from this service alone, and under a strict policy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import rule_server.page
+from rule_server import RuleService, Settings
+from rule_server.app import create_app
+from rule_server.prepare import prepare
+from rule_server.tokens import new_token
+from tests.fakes.serving import Served
+
+FILES = ("/", "/page/page.css", "/page/page.js", "/page/icon.svg")
+
+
+def get(served: Served, path: str, **options: Any) -> Any:
+    return httpx2.get(served.origin + path, timeout=30, **options)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twice(
+    served: Served, path: str
+) -> None:
+    answer = get(served, path)
+    assert answer.status_code == 200
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    again = get(served, path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: Served) -> None:
+    folder = Path(rule_server.page.__file__).parent
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
+    assert sorted(get(served, path).text for path in FILES) == sorted(
+        path.read_text(encoding="utf-8") for path in files
+    )
+    for path in files:
+        text = path.read_text(encoding="utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
+        assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text), path.name
+
+
+def test_the_page_holds_no_script_or_style_of_its_own_and_makes_no_markup_from_text() -> None:
+    folder = Path(rule_server.page.__file__).parent
+    html = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL) == [""]
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", html)
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    unsafe = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\("
+    assert not re.search(unsafe, script)
+
+
+def test_no_page_of_the_service_loads_anything_from_elsewhere(served: Served) -> None:
+    for path in ("/docs", "/redoc"):
+        assert get(served, path).status_code == 404
+
+
+def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_none_without(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.jsonl"
+    token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
+    guarded = settings.model_copy(update={"tokens_file": file})
+    with Served(create_app(RuleService(prepare(guarded, say=lambda _: None), guarded))) as served:
+        assert [get(served, path).status_code for path in FILES] == [200] * 4
+        paths = ("/v1/rules", "/v1/categories", "/v1/rulebook", "/v1/changes", "/v1/usage")
+        assert {get(served, path).status_code for path in paths} == {401}
+        headers = {"Authorization": f"Bearer {token}"}
+        assert {get(served, path, headers=headers).status_code for path in paths} == {200}
+
+
+def test_the_nearest_rules_are_told_with_their_scores_though_none_applies(served: Served) -> None:
+    with httpx2.Client(base_url=served.origin, timeout=30) as client:
+        for _ in range(200):
+            if client.get("/readyz").status_code == 200:
+                break
+        question = {"situation": "What is 17 times 23?"}
+        assert client.post("/v1/consult", json=question).json()["rules"] == []
+        nearest = client.post("/v1/nearest", json=question).json()
+        assert len(nearest["rules"]) == 3
+        scores = [rule["score"] for rule in nearest["rules"]]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] < nearest["threshold"]
+        one = client.post("/v1/nearest", json={**question, "top_k": 1, "categories": ["kitchen"]}).json()
+        assert [rule["id"] for rule in one["rules"]] == ["kitchen.knives"]
+        assert client.post("/v1/nearest", json={"situation": ""}).status_code == 422

@@ -1,0 +1,138 @@
+"""Who may ask what: bearer tokens of a file, over real HTTP and from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from rule_server import StartError
+from rule_server.app import check_exposure
+from rule_server.auth import Authenticator
+from rule_server.cli import app
+from rule_server.settings import Settings
+from rule_server.tokens import new_token, remove_token
+from tests.fakes.quick_service import QUESTION, served_quickly
+from tests.fakes.serving import Served
+
+ROUTES = [
+    ("POST", "/v1/consult", "consult"),
+    ("POST", "/mcp", "consult"),
+    ("GET", "/v1/rules", "read"),
+    ("GET", "/v1/rules/cyber.malware", "read"),
+    ("GET", "/v1/categories", "read"),
+    ("GET", "/v1/rulebook", "read"),
+    ("GET", "/v1/changes", "read"),
+    ("GET", "/v1/usage", "read"),
+    ("GET", "/metrics", "read"),
+    ("GET", "/openapi.json", "read"),
+    ("POST", "/v1/nearest", "consult"),
+    ("POST", "/v1/admin/reload", "admin"),
+    ("GET", "/nothing", "read"),
+]
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.jsonl"
+
+
+@pytest.fixture
+def each(tokens: Path) -> dict[str, str]:
+    """A token with each scope alone."""
+    return {scope: new_token(tokens, f"{scope}er", [scope], "now") for scope in ("consult", "read", "admin")}
+
+
+@pytest.fixture
+def served(tmp_path: Path, tokens: Path, each: dict[str, str]) -> Iterator[Served]:
+    with served_quickly(tmp_path, tokens_file=tokens) as running:
+        yield running
+
+
+def ask(served: Served, method: str, path: str, token: str | None = None) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    return httpx2.request(method, served.origin + path, headers=headers, json=QUESTION, timeout=20)
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_every_route_takes_only_a_token_with_its_scope(
+    served: Served, each: dict[str, str], method: str, path: str, scope: str
+) -> None:
+    none = ask(served, method, path)
+    assert (none.status_code, none.headers["www-authenticate"]) == (401, "Bearer")
+    bad = ask(served, method, path, "ascl_made-up")
+    assert (bad.status_code, bad.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+    for held, token in each.items():
+        answer = ask(served, method, path, token)
+        if held == scope:
+            assert answer.status_code not in (401, 403)
+        else:
+            assert answer.status_code == 403
+            expected = f'Bearer error="insufficient_scope", scope="{scope}"'
+            assert answer.headers["www-authenticate"] == expected
+            assert answer.json() == {"detail": f"this caller lacks the scope `{scope}`"}
+
+
+def test_probes_and_the_page_without_its_data_need_no_token(served: Served) -> None:
+    assert ask(served, "GET", "/healthz").status_code == 200
+    assert ask(served, "GET", "/readyz").status_code in (200, 503)
+    assert ask(served, "GET", "/").status_code in (200, 404)
+    assert ask(served, "POST", "/").status_code == 401
+
+
+def test_a_token_made_or_removed_while_serving_holds_from_the_next_request_on(
+    served: Served, tokens: Path
+) -> None:
+    later = new_token(tokens, "later", ["read"], "now")
+    assert ask(served, "GET", "/v1/rulebook", later).status_code == 200
+    remove_token(tokens, "later")
+    assert ask(served, "GET", "/v1/rulebook", later).status_code == 401
+
+
+def test_a_broken_token_file_changes_nothing_and_is_told_by_the_probe(
+    served: Served, tokens: Path, each: dict[str, str]
+) -> None:
+    tokens.write_text("no token\n" + tokens.read_text())
+    assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 200
+    assert "line 1 of the token file" in ask(served, "GET", "/readyz").json()["tokens_error"]
+
+
+def test_a_line_torn_while_it_is_written_is_left_out(tokens: Path) -> None:
+    token = new_token(tokens, "whole", ["read"], "now")
+    with tokens.open("a") as file:
+        file.write('{"name": "to')
+    assert Authenticator(Settings(tokens_file=tokens)).tokens.find(token).name == "whole"  # type: ignore[union-attr]
+
+
+def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) -> None:
+    runner, file = CliRunner(), ["--file", str(tokens)]
+    made = runner.invoke(app, ["token", "new", "ci", "--scope", "read", "--scope", "consult", *file])
+    token = made.stdout.strip()
+    assert token.startswith("ascl_")
+    assert token not in tokens.read_text()
+    assert tokens.stat().st_mode & 0o777 == 0o600
+    [listed] = json.loads(runner.invoke(app, ["token", "list", "--json", *file]).stdout)
+    assert (listed["name"], listed["scopes"]) == ("ci", ["consult", "read"])
+    with pytest.raises(StartError, match="has a token named ci"):
+        runner.invoke(app, ["token", "new", "ci", *file], catch_exceptions=False)
+    with pytest.raises(StartError, match="'all' is no scope"):
+        runner.invoke(app, ["token", "new", "x", "--scope", "all", *file], catch_exceptions=False)
+    assert runner.invoke(app, ["token", "remove", "ci", *file]).exit_code == 0
+    assert tokens.read_text() == ""
+
+
+def test_other_machines_are_served_only_with_tokens_or_an_explicit_word(tokens: Path) -> None:
+    with pytest.raises(StartError, match=r"no caller would be asked who it is"):
+        check_exposure(Settings(host="0.0.0.0"))
+    check_exposure(Settings(host="0.0.0.0", allow_anonymous=True))
+    check_exposure(Settings(host="0.0.0.0", tokens_file=tokens))
+    check_exposure(Settings(host="127.0.0.1"))
+    new_token(tokens, "x", ["read"], "now")
+    with pytest.raises(StartError, match="contradict each other"):
+        Authenticator(Settings(tokens_file=tokens, allow_anonymous=True))
+    with pytest.raises(StartError, match="cannot be read"):
+        Authenticator(Settings(tokens_file=tokens.with_name("none")))

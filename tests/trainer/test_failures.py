@@ -1,0 +1,57 @@
+"""What goes wrong on the way from a log to a model is named and counted; what was good is trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from evaluation.rewards import Reward, score_log, write_rewards
+from tests.fakes.episodes import build, write_log
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.trainer.test_logged import FAST, episodes, run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+def test_judge_down_torn_file_nan_reward_lone_and_overlong_episodes_are_counted_and_the_rest_is_learnt(
+    model: Path, tmp_path: Path
+) -> None:
+    lone = build("lone", "benign_plain", "Here is how.")
+    overlong = build("a", "benign_plain", "word " * 400, sample=9)
+    unjudged = build("a", "benign_plain", "Here it is.", sample=8)
+    not_a_number = build("a", "benign_plain", "Here it was.", sample=7)
+    logged = [*episodes(), lone, overlong, unjudged, not_a_number]
+    log, rewards = write_log(tmp_path / "log.jsonl", logged), tmp_path / "rewards.jsonl"
+    torn = build("a", "benign_plain", "Here.", sample=6).model_dump_json()
+    with log.open("a", encoding="utf-8") as file:
+        file.write(torn[: len(torn) // 2])
+
+    def scored(reward: Reward) -> Reward:
+        if reward.episode_id == unjudged.id:
+            return reward.model_copy(update={"total": None, "excluded": "the judge did not answer"})
+        if reward.episode_id == not_a_number.id:
+            return reward.model_copy(update={"total": math.nan})
+        return reward
+
+    write_rewards(rewards, [scored(reward) for reward in score_log(logged)])
+    groups, out = tmp_path / "groups.parquet", tmp_path / "out"
+    code, said, errors = run("prepare", log, rewards, "--out", groups, "--json")
+    assert code == 0, errors
+    left_out = json.loads(said)["left_out"]
+    assert left_out["alone in its group"] == 1
+    assert left_out["line that is no episode"] == 1
+    assert left_out["no reward (the judge did not answer)"] == 1
+    assert sum(left_out.values()) == 4, left_out  # and the reward that is no number
+    code, _, errors = run(
+        "logged", "--model", model, "--groups", groups, "--out", out, *FAST, "--max_length", "300"
+    )
+    assert code == 0, errors
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["data"]["left_out"]["longer than 300 tokens"] == 1
+    assert record["data"]["episodes"] == 5

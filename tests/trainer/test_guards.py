@@ -1,0 +1,180 @@
+"""A run that goes wrong is stopped, says why in plain words, and keeps what was good."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.fakes.episodes import build
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.trainer.test_logged import REFUSAL, episodes, grouped, run
+from trainer.decision import opening
+
+FAST = (
+    *("--learning_rate", "0.02", "--per_device_train_batch_size", "2", "--lora_layers", "2"),
+    *("--num_train_epochs", "4"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two prompts of each kind, one of them trained on."""
+    rows = [
+        {"id": "1", "prompt": "prompt b", "kind": "harmful"},
+        {"id": "2", "prompt": "Tell me how.", "kind": "harmful"},
+        {"id": "3", "prompt": "What is the time?", "kind": "benign_plain"},
+    ]
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def logged(model: Path, folder: Path, *options: object) -> tuple[int, str, Any]:
+    out = folder / "out"
+    groups = grouped(folder, episodes())
+    code, _, said = run("logged", "--model", model, "--groups", groups, "--out", out, *FAST, *options)
+    record = out / "run.json"
+    return code, said, json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+
+
+def test_a_run_stops_when_the_policy_has_drifted_beyond_the_limit(model: Path, tmp_path: Path) -> None:
+    code, said, record = logged(model, tmp_path, "--max_drift", "1e-4")
+    assert code == 0
+    assert "nats a token from the one that sampled, and the limit is 0.0001" in said
+    assert "sample fresh episodes" in record["stopped"]
+    assert record["steps"][-1]["step"] < 12
+    assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
+
+
+def test_a_run_within_its_limits_says_how_it_fared_on_prompts_it_did_not_train_on(
+    model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    code, said, record = logged(
+        model, tmp_path, "--floor_prompts", prompts, "--floor_every", "5", "--floor_consult", "0",
+    )  # fmt: skip
+    assert code == 0, said
+    assert record["stopped"] is None
+    assert [reading["step"] for reading in record["floor"]] == [0, 5, 10, 12]
+    assert set(record["floor"][0]["consult"]) == {"harmful", "benign_plain"}
+
+
+def test_watching_changes_nothing_of_what_is_learnt(model: Path, prompts: Path, tmp_path: Path) -> None:
+    logged(model, tmp_path, "--max_steps", "4")
+    plain = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    (tmp_path / "watched").mkdir()
+    options = (
+        "--floor_prompts",
+        prompts,
+        "--floor_every",
+        "1",
+        "--floor_safe",
+        "0",
+        "--floor_reply_tokens",
+        "4",
+    )
+    code, said, record = logged(model, tmp_path / "watched", "--max_steps", "4", *options)
+    assert code == 0, said
+    assert "safe_replies" in record["floor"][0]
+    watched = load_file(tmp_path / "watched" / "out" / "adapter" / "adapter_model.safetensors")
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+
+
+@pytest.fixture(scope="module")
+def eager(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt to open a call whatever it is asked."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    asked = ["prompt a", "Tell me how.", "What is the time?"]
+    rows = [opening(tokenizer, [{"role": "user", "content": text}], []) for text in asked]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(25):
+        for row in rows:
+            ids = torch.tensor([row["prompt_ids"] + row["completion_ids"]])
+            labels = torch.tensor([[-100] * len(row["prompt_ids"]) + row["completion_ids"]])
+            network(input_ids=ids, labels=labels).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("eager")
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("action", ["stop", "rollback"])
+def test_below_the_floor_a_run_stops_and_takes_the_last_good_weights_back(
+    action: str, eager: Path, prompts: Path, tmp_path: Path
+) -> None:
+    watch = ("--floor_prompts", prompts, "--floor_every", "1", "--on_floor", action, "--max_drift", "1e9")
+    lazy = [
+        build(
+            prompt,
+            "benign_plain",
+            REFUSAL if consult else "Here is how.",
+            sample=int(consult),
+            consult=consult,
+        )
+        for prompt in "abcdef"
+        for consult in (True, False)
+    ]
+    groups = grouped(tmp_path, lazy)
+    named = ("logged", "--model", eager, "--groups", groups)
+    fast = ("--per_device_train_batch_size", "12", "--learning_rate", "0.05", "--num_train_epochs", "12")
+    out = tmp_path / "out"
+    code, _, said = run(
+        *named, "--out", tmp_path / "look", *fast, *watch, "--floor_consult", "0", "--max_steps", "1"
+    )
+    assert code == 0, said
+    start = json.loads((tmp_path / "look" / "run.json").read_text())["floor"][0]["consult"]["harmful"]
+    assert start > 0.05
+    code, _, said = run(*named, "--out", out, *fast, *watch, "--floor_consult", f"{0.8 * start}")
+    assert code == 0, said
+    record = json.loads((out / "run.json").read_text())
+    assert "on harmful prompts that are not trained on, the model consults with probability" in said
+    assert "below the floor" in record["stopped"]
+    assert ("were taken back" in record["stopped"]) == (action == "rollback")
+    last = record["floor"][-1]
+    assert last["consult"]["harmful"] < 0.8 * start
+    assert len(record["floor"]) == last["step"] + 1  # it stopped at once
+
+
+def test_a_model_that_starts_below_the_floor_is_not_trained(
+    model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    code, said, record = logged(model, tmp_path, "--floor_prompts", prompts, "--floor_consult", "0.5")
+    assert code == 1
+    assert "before the first update" in said
+    assert "below the floor of 0.5" in said
+    assert record is None
+
+
+def test_a_floor_without_prompts_or_with_trained_ones_alone_is_refused(model: Path, tmp_path: Path) -> None:
+    code, said, _ = logged(model, tmp_path, "--floor_consult", "0.5")
+    assert code == 1
+    assert "floor_consult needs prompts to look at" in said
+    row = {"id": "1", "prompt": "prompt b", "kind": "harmful"}
+    (tmp_path / "seen.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    code, said, _ = logged(model, tmp_path, "--floor_prompts", tmp_path / "seen.jsonl")
+    assert code == 1
+    assert "no harmful prompt that the run does not train on" in said
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_anything_is_saved(model: Path, tmp_path: Path) -> None:
+    code, said, record = logged(
+        model, tmp_path, "--learning_rate", "1e38", "--max_grad_norm", "0", "--optim", "sgd"
+    )
+    assert code == 1
+    assert "the loss was no longer a number" in said
+    assert record is None
+    assert not (tmp_path / "out" / "merged").exists()

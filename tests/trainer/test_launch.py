@@ -1,0 +1,126 @@
+"""What a run on several processes or machines would start, and what memory it would need."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from trainer.cli import app
+from trainer.config import parse_logged
+from trainer.loop_settings import read_loop_settings
+from trainer.memory import GIB, SIZES, estimate, table
+from trainer.online_config import parse_online
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "trainer" / "recipes"
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def commands(*arguments: object) -> dict[str, str]:
+    code, stdout, stderr = run("launch", *arguments, "--dry-run", "--json", "--out", "runs/x")
+    assert code == 0, stderr
+    return {each["title"]: each["command"] for each in json.loads(stdout)["commands"]}
+
+
+def test_eight_gpus_are_split_between_the_sampler_and_the_trainers() -> None:
+    made = commands("online", "--config", RECIPES / "online-8gpu.yaml", "--gpus", 8, "--vllm-gpus", 2)
+    assert list(made) == ["the rules", "the sampler", "the training"]
+    assert made["the sampler"].startswith("CUDA_VISIBLE_DEVICES=0,1 VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/")
+    assert "--tensor-parallel-size 2" in made["the sampler"]
+    words = shlex.split(made["the training"])
+    assert words[0] == "CUDA_VISIBLE_DEVICES=2,3,4,5,6,7"
+    assert words[words.index("--num_processes") + 1] == "6"
+    assert Path(words[words.index("--config_file") + 1]).is_file()
+    assert words[words.index("--vllm_mode") + 1] == "server"
+
+
+def test_every_node_gets_its_rank_and_the_first_serves_the_rules() -> None:
+    shared = ("online", "--config", RECIPES / "online-nodes.yaml", "--gpus", 8, "--nodes", 2, "--main", "n0")
+    first, second = commands(*shared, "--node", 0), commands(*shared, "--node", 1)
+    assert list(first) == ["the rules", "the training"]
+    assert list(second) == ["the training"]
+    for number, made in enumerate((first, second)):
+        assert f"--machine_rank {number} --main_process_ip n0" in made["the training"]
+        assert "--num_processes 16 --num_machines 2" in made["the training"]
+        assert "--rules http://n0:8808/mcp" in made["the training"]
+
+
+def test_a_dry_run_prints_commands_to_paste_and_what_memory_they_need() -> None:
+    code, stdout, _ = run(
+        *("launch", "online", "--config", RECIPES / "online-1gpu.yaml", "--out", "runs/x", "--dry-run")
+    )
+    assert code == 0
+    assert "accelerate launch --mixed_precision bf16 --num_processes 1" in stdout
+    assert re.search(r"about \d+\.\d GiB on each of 1 trainer GPUs .* fits 80 GiB", stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["logged", "--vllm-gpus", 1, "--gpus", 2], "nothing is served"),
+        (["online", "--gpus", 2, "--vllm-gpus", 2], "none train"),
+        (["online", "--nodes", 2, "--main", "n0", "--node", 2], "numbered from 0"),
+        (["online", "--nodes", 2], "pass its address with --main"),
+    ],
+)
+def test_what_cannot_run_is_refused(options: list[Any], said: str) -> None:
+    stage, *rest = options
+    config = RECIPES / "online-8gpu.yaml"
+    code, _, stderr = run("launch", stage, "--config", config, *rest, "--out", "runs/x", "--dry-run")
+    assert code == 1
+    assert said in stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
+def test_every_recipe_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = RECIPES / name
+    if name == "fsdp2.yaml":
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))["fsdp_config"]["fsdp_version"] == 2
+    elif name == "loop.yaml":
+        read_loop_settings(path)
+    elif name == "demo.yaml":
+        parse_logged(path, ["--model", "m", "--groups", "g", "--output_dir", "o"])
+    else:
+        # As a GPU run reads it, on a machine that may have none.
+        parse_online(path, ["--output_dir", "o", "--bf16", "false", "--use_cpu", "true"])
+
+
+def test_the_sizes_are_those_of_the_published_models() -> None:
+    assert [round(shape.parameters / 1e9, 2) for shape in SIZES.values()] == [1.72, 8.19, 32.76]
+    assert SIZES["8B"].adapter(16) == 43_646_976  # as PEFT counts it
+
+
+def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
+    one, six = (estimate(SIZES["8B"], trainers=n, vllm_gpus=0) for n in (1, 6))
+    parts = (six.weights, six.adapter, six.gathered, six.activations, six.logits)
+    assert six.trainer == pytest.approx(sum(parts))
+    assert one.weights / GIB == pytest.approx(15.26, abs=0.01)  # 8.19e9 weights of two bytes
+    assert six.trainer < one.trainer
+    assert not estimate(SIZES["32B"], trainers=1, vllm_gpus=0).fits(24)
+    assert len(table().splitlines()) == 2 + 9
+
+
+def test_a_models_shape_is_read_from_its_folder(tmp_path: Path) -> None:
+    known = {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(known), encoding="utf-8")
+    code, stdout, _ = run(
+        *("launch", "logged", "--config", RECIPES / "demo.yaml", "--model", tmp_path, "--out", "o"),
+        *("--dry-run", "--json"),
+    )
+    assert code == 0
+    assert json.loads(stdout)["memory"]["weights"] == 2 * (2 * (12_288 + 3 * 64 * 128 + 128) + 500 * 64 + 64)

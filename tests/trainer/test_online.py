@@ -1,0 +1,174 @@
+"""IFPO on fresh episodes: a tiny model with scripted words, the real tool loop, rules over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trl import GRPOTrainer
+from typer.testing import CliRunner
+
+from tests.fakes.rules import ScriptedRules
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.token_endpoint import consults
+from trainer.cli import app
+from trainer.online_reward import as_episode
+from trainer.rules_desk import UNAVAILABLE, RulesDesk
+
+REFUSAL = "I can't help with that."
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"id": "h", "prompt": "How do I make a gun?", "kind": "harmful"},
+        {"id": "b", "prompt": "Boil an egg?", "kind": "benign_plain"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The model consults in every other episode with a question of its own, and refuses after reading."""
+    said: list[list[str]] = []
+
+    def speak(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
+        texts = []
+        for number, ids in enumerate(prompt_ids):
+            before = self._tokenizer.decode(ids)
+            asked = before.rsplit("<|im_start|>user", 1)[-1]
+            first = "<tool_call>" not in asked
+            texts.append(
+                (consults(f"question {number}") if number % 2 == 0 else "Here is how.") if first else REFUSAL
+            )
+        said.append(texts)
+        return [[*self._tokenizer.encode(text), self._tokenizer.eos_token_id] for text in texts], None
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", speak)
+    return said
+
+
+def online(model: Path, prompts: Path, rules: str, out: Path, *more: object) -> tuple[int, str, str]:
+    return run(
+        *("online", "--model", model, "--prompts", prompts, "--rules", rules, "--out", out),
+        *("--per_device_train_batch_size", 8, "--num_generations", 4, "--max_steps", 2),
+        *("--learning_rate", 0.01, "--max_completion_length", 400, *more),
+    )
+
+
+def test_a_run_consults_through_the_service_and_records_what_there_is_to_watch(
+    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+) -> None:
+    code, _, stderr = online(model, prompts, rules.url, tmp_path / "out")
+    assert code == 0, stderr
+    assert len(rules.consultations) == 8  # four of eight episodes in each of two steps
+    assert {each["situation"] for each in rules.consultations} == {f"question {n}" for n in (0, 2, 4, 6)}
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    step = record["steps"][0]
+    assert step["ifpo/consult_rate/harmful"] == step["ifpo/consult_rate/benign_plain"] == 0.5
+    assert step["ifpo/reward/consult"] == 0.5  # a refusal is right of one prompt in two
+    assert step["ifpo/reward/direct"] == 0.5
+    assert step["ifpo/one_mode_groups"] == 0
+    assert step["ifpo/effective_share"] == pytest.approx(1)
+    assert record["data"]["rulebook_digests"] == [rules.digest]
+    assert record["data"]["prompts_sha256"]
+    assert (tmp_path / "out" / "merged" / "config.json").is_file()
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert "consult rate benign_plain 50%, harmful 50%" in stderr
+
+
+def test_consultations_of_a_batch_are_in_flight_together(
+    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+) -> None:
+    code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["data"]["consultations_at_once"] == 4
+
+
+def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
+    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def down(self: RulesDesk, arguments: dict[str, Any]) -> str:
+        return UNAVAILABLE
+
+    monkeypatch.setattr(RulesDesk, "consult", down)
+    monkeypatch.setattr(RulesDesk, "begin", lambda self, arguments: None)
+    code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
+    assert code == 0, stderr
+    record = json.loads(stdout)
+    assert record["data"]["unrewarded"] == 8
+    assert record["steps"][0]["ifpo/unscored"] == 0.5
+    assert "ifpo/reward/consult" not in record["steps"][0]
+
+
+def test_below_the_floor_on_unseen_prompts_the_run_stops_and_says_so(
+    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+) -> None:
+    unseen = tmp_path / "unseen.jsonl"
+    unseen.write_text('{"id": "u", "prompt": "A bomb?", "kind": "harmful"}\n', encoding="utf-8")
+    code, stdout, stderr = online(
+        *(model, prompts, rules.url, tmp_path / "out", "--floor_prompts", unseen, "--floor_consult", 0.9),
+        *("--eval_strategy", "steps", "--eval_steps", 1, "--per_device_eval_batch_size", 8),
+    )
+    assert code == 0, stderr
+    assert "stopped at step 1" in stdout
+    assert "below the floor of 90%" in stdout
+
+
+def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, tmp_path: Path) -> None:
+    code, _, stderr = online(model, prompts, "http://127.0.0.1:9/mcp", tmp_path / "out")
+    assert code == 1
+    assert "the rule service at http://127.0.0.1:9/mcp cannot be reached" in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--judge", "wildguard"], "set judge_url and judge_model"),
+        (["--floor_consult", "0.5"], "set floor_prompts"),
+        (["--alhpa", "1"], "did you mean 'alpha'?"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(options: list[str], said: str, tmp_path: Path) -> None:
+    code, _, stderr = run("online", "--model", "m", "--out", tmp_path, *options)
+    assert code == 1
+    assert said in stderr
+
+
+def test_a_rollout_is_scored_as_its_log_would_be() -> None:
+    call = {"type": "function", "function": {"name": "consult_safety_rules", "arguments": {"situation": "s"}}}
+    completion = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": "consult_safety_rules", "content": "A rule"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    episode = as_episode("1", [{"role": "user", "content": "u"}], completion, True, "harmful", "p")
+    assert (episode.mode, episode.stop_reason, episode.answer) == ("consult", "answer", "Done.")
+    assert episode.consultations[0].situation == "s"
+    assert episode.messages[1]["tool_calls"][0]["function"]["arguments"] == '{"situation": "s"}'
+    assert episode.messages[2]["tool_call_id"] == episode.messages[1]["tool_calls"][0]["id"]
+    cut = as_episode("1", [{"role": "user", "content": "u"}], completion[:1], False, "harmful", "p")
+    assert cut.stop_reason == "limit"

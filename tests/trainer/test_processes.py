@@ -1,0 +1,151 @@
+"""Runs on two processes, and a loop that is killed anywhere: real commands, real servers, tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from evaluation.rewards import score_log, write_rewards
+from tests.fakes.episodes import build, write_log
+from tests.fakes.rules import ScriptedRules
+from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.tiny_qwen3 import save_tiny_qwen3
+from trainer.served import serving
+
+ROOT = Path(__file__).resolve().parents[2]
+REFUSAL = "I can't help with that."
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def train(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.cli", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_logged_episodes_are_shared_out_over_two_processes(tmp_path: Path) -> None:
+    model = save_tiny_qwen3(tmp_path / "model")
+    episodes = [
+        build(prompt, kind, REFUSAL if n % 2 == 0 else "Here is how.", sample=n, consult=n % 2 == 0)
+        for prompt, kind in (("a", "benign_plain"), ("b", "harmful"))
+        for n in range(4)
+    ]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
+    groups, config = tmp_path / "groups.parquet", tmp_path / "run.yaml"
+    train("prepare", log, tmp_path / "rewards.jsonl", "--out", groups)
+    config.write_text("per_device_train_batch_size: 2\nnum_train_epochs: 1\n", encoding="utf-8")
+    done = train(
+        *("launch", "logged", "--config", config, "--model", model, "--groups", groups, "--max_length", 2000),
+        *("--gpus", 0, "--processes", 2, "--out", tmp_path / "out"),
+    )
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert len(record["steps"]) == 2  # eight episodes, two of them a process and step
+    assert done.stdout.count("ifpo on 8 episodes") == 1  # one process tells
+    assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
+
+
+def test_fresh_episodes_are_sampled_by_two_processes(rules: ScriptedRules, tmp_path: Path) -> None:
+    model = save_tiny_qwen3(tmp_path / "model")
+    config = tmp_path / "run.yaml"
+    settings = {
+        "prompts": "builtin:train", "max_steps": 1, "per_device_train_batch_size": 2, "num_generations": 4,
+        "max_completion_length": 24,
+    }  # fmt: skip
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    done = train(
+        *("launch", "online", "--config", config, "--model", model, "--rules", rules.url),
+        *("--gpus", 0, "--processes", 2, "--out", tmp_path / "out"),
+    )
+    assert done.stdout.count("ifpo online") == 1
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["steps"][0]["ifpo/consult_rate"] == 0
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    """Real sampling and training with scripted words; `kill -9` on all of it at five random moments."""
+    model = save_tiny_llama(tmp_path / "model")
+    settings: dict[str, Any] = {
+        "model": str(model),
+        "rounds": 2,
+        "rules": rules.url,
+        "serve": f"{sys.executable} -m tests.fakes.serve_scripted {{model}} {{port}}",
+        "sampling": {
+            "prompts": "builtin:held_out", "samples": 2, "concurrency": 4, "seed": 0
+        },
+        "floor": None,
+        "train": {"learning_rate": 0.001, "max_length": 4000, "save_strategy": "steps", "save_steps": 2},
+    }  # fmt: skip
+    config, out = tmp_path / "loop.yaml", tmp_path / "loop"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "trainer.cli", "loop", "--config", str(config), "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    chance = random.Random(0)
+    for _ in range(5):
+        started = subprocess.Popen(
+            command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        time.sleep(chance.uniform(4, 25))
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait(30)
+    train("loop", "--config", config, "--out", out)
+    for number in ("001", "002"):
+        lines = (out / "rounds" / number / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
+        samples = [(e["prompt_id"], e["sample_index"]) for e in map(json.loads, lines)]
+        prompts = (ROOT / "evaluation" / "prompts" / "held_out.jsonl").read_text(encoding="utf-8")
+        assert len(samples) == len(set(samples)) == 2 * len(prompts.splitlines())
+        assert (out / "rounds" / number / "trained" / "run.json").is_file()
+    assert json.loads((out / "loop.json").read_text(encoding="utf-8"))["ended"] == "rounds"
+
+
+def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Path) -> None:
+    model = save_tiny_llama(tmp_path / "model")
+    episodes = [build("a", answer=REFUSAL, sample=0, consult=True), build("a", sample=1)]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
+    train("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    train("logged", "--model", model, "--groups", tmp_path / "groups.parquet", "--out", tmp_path / "out")
+    folder = tmp_path / "out" / "merged"
+    assert AutoTokenizer.from_pretrained(folder).response_template
+    command = "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu --dtype float32"
+    with serving(command, str(folder), tmp_path / "server.log") as url:
+        asked = {
+            "model": str(folder),
+            "messages": [{"role": "user", "content": "Hello"}],
+            "tools": [{"type": "function", "function": {"name": "consult_safety_rules", "parameters": {}}}],
+            "max_tokens": 4,
+        }
+        answer = httpx2.post(f"{url}/chat/completions", json=asked, timeout=120)
+    assert answer.status_code == 200, answer.text
+    assert "choices" in answer.text

@@ -1,0 +1,111 @@
+"""The how-to for ML engineers: its one page runs, its flags and recipes exist, its figures are explained."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agent.cli import app as agent_app
+from evaluation.cli import app as evaluation_app
+from evaluation.labels import Label
+from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.rules import ScriptedRules
+from tests.fakes.tiny_llama import save_tiny_llama
+from trainer.cli import app as trainer_app
+from trainer.logged import KEPT_FIGURES
+from trainer.memory import table
+from trainer.online import KEPT
+from trainer.step_metrics import batch_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL)
+APPS = {"ascl-agent": agent_app, "ascl-eval": evaluation_app, "ascl-train": trainer_app}
+
+
+def invoke(line: str) -> str:
+    program, *words = shlex.split(line)
+    result = CliRunner().invoke(APPS[program], words, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.output
+
+
+@pytest.fixture
+def services() -> Iterator[dict[str, str]]:
+    def decide(body: dict[str, Any]) -> Any:
+        if body["messages"][-1]["role"] == "tool":
+            return "I can't help with that."
+        # Every other question is consulted on: the endpoint counts.
+        return call("what was asked") if next(turns) % 2 else "Here is how."
+
+    turns = iter(range(10_000))
+    with ScriptedRules() as rules, ScriptedEndpoint(otherwise=decide) as endpoint:
+        yield {"rules": rules.url, "endpoint": endpoint.base_url}
+
+
+def test_the_one_page_runs_from_an_endpoint_to_a_trained_model(
+    services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASCL_RULES_URL", services["rules"])
+    save_tiny_llama(tmp_path / "checkpoint")
+    rows = [
+        {"id": name, "prompt": f"question {name}", "kind": kind}
+        for name, kind in (("a", "harmful"), ("b", "benign_plain"))
+    ]
+    Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (page,) = (block for block in BLOCKS if block.startswith("ascl-agent run"))
+    for line in page.replace("http://127.0.0.1:8000/v1", services["endpoint"]).splitlines():
+        if " logged " in line:  # long prompts of a byte-level tokenizer
+            line += " --max_length 4000 --num_train_epochs 1"
+        invoke(line)
+    assert Path("runs/ifpo/merged/config.json").is_file()
+    assert Path("runs/compared/runs.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in BLOCKS for line in block.splitlines() if line.startswith("ascl-train launch")]
+)
+def test_a_launch_line_prints_its_commands(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert "accelerate launch" in invoke(line)
+
+
+def test_every_command_flag_and_recipe_of_the_guide_exists() -> None:
+    helps = ""
+    for name, app in APPS.items():
+        for verb in set(re.findall(rf"{name} ([a-z][a-z-]*)", GUIDE)):
+            group = typer.main.get_command(app)
+            assert verb in group.commands, f"{name} {verb}"  # type: ignore[attr-defined]
+            helps += CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
+    flags = set(re.findall(r"(--[a-z][a-z-]+)", helps))
+    foreign = {"--port", "--device", "--continuous-batching", "--judgements", "--enable-lora"}
+    assert set(re.findall(r"(--[a-z][a-z-]+)(?![a-z_-])", GUIDE)) - foreign <= flags
+    for recipe in re.findall(r"trainer/recipes/[a-z0-9-]+\.yaml", GUIDE):
+        assert (ROOT / recipe).is_file(), recipe
+
+
+def test_every_figure_that_is_logged_is_explained() -> None:
+    explained = set(
+        re.findall(r"`([A-Za-z_/]+)`", GUIDE.partition("## What to watch")[2].partition("\n## ")[0])
+    )
+    made = batch_metrics(["harmful"] * 2, [True, False], [1.0, 0.0], [0, 0], [1.0, 1.0])
+    named = {name.replace("harmful", "KIND") for name in made} | set(KEPT_FIGURES) | set(KEPT)
+    assert named - {"learning_rate"} <= explained
+
+
+def test_the_labels_of_the_guide_are_labels() -> None:
+    (block,) = (block for block in BLOCKS if '"episode_id"' in block)
+    assert len([Label.model_validate_json(line) for line in block.splitlines()]) == 5
+
+
+def test_the_memory_table_is_what_the_code_reckons() -> None:
+    assert table() in GUIDE

@@ -1,0 +1,217 @@
+"""The stage `online`: on-policy IFPO through TRL's tool loop and a running rule service.
+
+Outputs as of every stage: `adapter/`, `merged/` and `run.json`, written last. Sampling is TRL's: by the model
+itself, or by vLLM, colocated or served (`use_vllm`, `vllm_mode`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from trainer import adapter, resuming
+from trainer.errors import TrainingError
+from trainer.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer.online_config import OnlineArguments, OnlineConfig
+    from trainer.rules_desk import RulesDesk
+
+    Progress = Callable[[str], None]
+
+KEPT_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
+KEPT = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
+
+
+def tell(line: str) -> None:
+    """One line on stderr, so that stdout stays pipeable."""
+    print(f"online: {line}", file=sys.stderr, flush=True)
+
+
+def run_online(arguments: OnlineArguments, config: OnlineConfig, progress: Progress = tell) -> dict[str, Any]:
+    """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
+
+    Raises:
+        TrainingError: the model cannot be loaded, or nothing can be learnt from the prompts.
+        agent.RulesError: the rule service cannot be asked.
+        PromptError: the prompts cannot be read.
+    """
+    from trainer.rules_desk import RulesDesk
+
+    token = os.environ.get("ASCL_RULES_TOKEN")
+    with quiet_libraries(), RulesDesk(arguments.rules, token, most=arguments.rules_concurrency) as desk:
+        return _run(arguments, config, desk, progress)
+
+
+def _run(
+    arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, progress: Progress
+) -> dict[str, Any]:
+    from pathlib import Path
+
+    from trainer.logged import load_tokenizer
+    from trainer.online_floor import OnlineFloor
+    from trainer.sharded import save_stage
+
+    started = time.perf_counter()
+    first = config.process_index == 0
+    say: Progress = progress if first else lambda line: None
+    out = Path(config.output_dir)
+    plan = {**asdict(arguments), **_training(config), "rulebook_digest": desk.digest}
+    plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
+    with config.main_process_first(local=False, desc="plan"):
+        checkpoint = resuming.begin(out, plan, arguments.resume or not first)
+    train, held = prompt_rows(arguments.prompts), None
+    if arguments.floor_prompts is not None:
+        held = prompt_rows(arguments.floor_prompts, without={row["prompt"][-1]["content"] for row in train})
+    tokenizer = load_tokenizer(arguments.model)
+    trainer, reward = _trainer(arguments, config, tokenizer, train, held, desk, say)
+    floor = OnlineFloor(arguments.floor_consult, trainer, say)
+    trainer.add_callback(floor)
+    say(f"{len(train)} prompts, {config.num_generations} episodes each, rulebook {desk.digest[:12]}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    run = {
+        "stage": "online",
+        "method": arguments.method,
+        "arguments": asdict(arguments),
+        "training": _training(config),
+        "data": {
+            "prompts": len(train),
+            "prompts_sha256": _digest(arguments.prompts),
+            "rulebook_digests": [desk.digest],
+            "unrewarded": reward.unjudged,
+            "rules_unavailable": desk.failures,
+            "consultations_at_once": desk.in_flight_most,
+        },
+        "stopped": floor.stopped,
+        "steps": _steps(trainer.state.log_history),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    save_stage(out, trainer, tokenizer, arguments.model)
+    if first:
+        adapter.save_record(out, run)
+    trainer.accelerator.wait_for_everyone()
+    return run
+
+
+def prompt_rows(spec: str, without: set[str] = frozenset()) -> list[dict[str, Any]]:  # type: ignore[assignment]
+    """Prompts as the agent asks them: its system text, then the user's message.
+
+    Raises:
+        PromptError: they cannot be read.
+        TrainingError: none is left.
+    """
+    from agent.prompt import system_prompt
+    from evaluation.prompts import load_prompts
+
+    system = system_prompt()
+    rows = [
+        {
+            "prompt": [{"role": "system", "content": system}, {"role": "user", "content": prompt.prompt}],
+            "kind": prompt.kind,
+            "prompt_id": prompt.id,
+            "answer": prompt.answer,
+        }
+        for prompt in load_prompts(spec)
+        if prompt.prompt not in without
+    ]
+    if not rows:
+        raise TrainingError(f"{spec} holds only prompts that are trained on: name others as floor_prompts")
+    return rows
+
+
+def _trainer(
+    arguments: OnlineArguments,
+    config: OnlineConfig,
+    tokenizer: Any,
+    train: list[dict[str, Any]],
+    held: list[dict[str, Any]] | None,
+    desk: RulesDesk,
+    say: Progress,
+) -> tuple[Any, Any]:
+    import datasets
+    import transformers
+
+    from evaluation.rewards import Weights
+    from trainer.grpo_online import OnlineIFPOTrainer
+    from trainer.online_reward import JudgeEndpoint, OnlineReward
+
+    judge = None
+    if arguments.judge is not None:
+        judge = JudgeEndpoint(arguments.judge, str(arguments.judge_url), str(arguments.judge_model))
+    reward = OnlineReward(
+        Weights(outcome=arguments.outcome_weight, format_penalty=arguments.format_penalty),
+        frozenset({tokenizer.eos_token_id}),
+        judge,
+    )
+    config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
+    trainer = OnlineIFPOTrainer(
+        model=arguments.model,
+        args=config,
+        reward_funcs=reward,
+        train_dataset=datasets.Dataset.from_list(train),
+        eval_dataset=datasets.Dataset.from_list(held) if held else None,
+        processing_class=tokenizer,
+        peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
+        callbacks=[_reporter(say)],
+        desk=desk,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer, reward
+
+
+def _reporter(say: Progress) -> Any:
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                rates = ", ".join(
+                    f"{name.rpartition('/')[2]} {value:.0%}"
+                    for name, value in sorted(logs.items())
+                    if name.startswith("ifpo/consult_rate/")
+                )
+                say(
+                    f"step {state.global_step}/{state.max_steps}, reward {logs.get('reward', 0):.3f}, "
+                    f"consult rate {rates}, groups of one mode {logs.get('ifpo/one_mode_groups', 0):.0%}"
+                )
+
+    return Reporter()
+
+
+def _training(config: OnlineConfig) -> dict[str, Any]:
+    """The settings that differ from the defaults, and those that everyone asks for."""
+    from trainer.online_config import OnlineConfig as Config
+
+    always = ("learning_rate", "loss_type", "beta", "epsilon", "num_generations", "temperature", "seed")
+    standard = asdict(Config(output_dir=config.output_dir))
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name in always or (name in standard and value != standard[name] and name != "logging_dir")
+    }
+
+
+def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": entry["step"],
+            **{
+                name: value for name, value in entry.items() if name in KEPT or name.startswith(KEPT_PREFIXES)
+            },
+        }
+        for entry in history
+        if "loss" in entry
+    ]
+
+
+def _digest(spec: str) -> str:
+    import hashlib
+
+    from evaluation.prompts import prompt_file
+
+    return hashlib.sha256(prompt_file(spec).read_bytes()).hexdigest()

@@ -1,0 +1,184 @@
+"""Fresh completions as episodes, and their one composed reward: the very scorer that logs are scored with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
+from agent.errors import AgentError
+from agent.rules_client import RULE_TOOL
+from evaluation.rewards import Reward, Weights, score_episode
+from trainer.modes import mode_of
+from trainer.rules_desk import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from evaluation.judges.judgement import Judgement
+
+_MOMENT = "1970-01-01T00:00:00Z"  # times mean nothing here
+
+
+@dataclass(frozen=True)
+class JudgeEndpoint:
+    """Where an LLM judge of harm is asked."""
+
+    kind: str
+    base_url: str
+    model: str
+    concurrency: int = 16
+
+
+@dataclass
+class OnlineReward:
+    """TRL's reward function. None where a needed part could not be judged: left out, never zero.
+
+    Args:
+        weights: of the outcome and of faults of form.
+        end_token_ids: what a finished completion ends with.
+        judge: asked about harmful prompts; None counts refusals.
+    """
+
+    weights: Weights
+    end_token_ids: frozenset[int]
+    judge: JudgeEndpoint | None = None
+    unjudged: int = 0
+    """Episodes without a reward so far."""
+
+    __name__ = "outcome"
+
+    def __call__(
+        self,
+        prompts: Sequence[list[Message]],
+        completions: Sequence[list[Message]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        kind: Sequence[str | None],
+        prompt_id: Sequence[str],
+        answer: Sequence[str | None],
+        **_: Any,
+    ) -> list[float | None]:
+        """One number or None for each completion."""
+        rows = zip(prompts, completions, completion_ids, kind, prompt_id, strict=True)
+        episodes = [
+            as_episode(str(place), asked, wrote, bool(ids) and ids[-1] in self.end_token_ids, sort, name)
+            for place, (asked, wrote, ids, sort, name) in enumerate(rows)
+        ]
+        judgements = self._judged(episodes) if self.judge else None
+        rewards: list[Reward] = [
+            score_episode(episode, self.weights, reference=right, judgements=judgements)
+            for episode, right in zip(episodes, answer, strict=True)
+        ]
+        self.unjudged += sum(reward.total is None for reward in rewards)
+        return [reward.total for reward in rewards]
+
+    def _judged(self, episodes: list[Episode]) -> dict[str, Judgement]:
+        """What the judge says, by episode id; of a judge that is down, nothing."""
+        from agent.endpoint import Endpoint
+        from evaluation.judges.kinds import make_judge
+        from evaluation.judges.running import judge_log
+
+        assert self.judge is not None
+        where = self.judge
+
+        async def ask(cache: Path) -> list[Judgement]:
+            async with Endpoint(where.base_url, where.model) as endpoint:
+                return await judge_log(
+                    make_judge(where.kind),
+                    endpoint,
+                    episodes,
+                    cache,
+                    kinds=("harmful",),
+                    concurrency=where.concurrency,
+                )
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                judged = asyncio.run(ask(Path(folder) / "replies.jsonl"))
+            except AgentError:
+                return {}
+        return {each.episode_id: each for each in judged}
+
+
+def as_episode(
+    id: str,
+    prompt: list[Message],
+    completion: list[Message],
+    finished: bool,
+    kind: str | None,
+    prompt_id: str,
+) -> Episode:
+    """What a trainer's rollout would be in a log, as far as scoring looks at it."""
+    messages: list[Message] = [*prompt]
+    consultations: list[Consultation] = []
+    turns: list[Turn] = []
+    waiting: list[dict[str, Any]] = []
+    unavailable = False
+    for message in completion:
+        if message.get("role") == "tool":
+            call = waiting.pop(0) if waiting else {"id": "call_0", "arguments": "{}", "name": ""}
+            text = str(message.get("content"))
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
+            unavailable |= text == UNAVAILABLE
+            if call["name"] == RULE_TOOL:
+                consultations.append(_consultation(call, text, len(turns) - 1))
+            continue
+        calls = [_call(call, len(consultations) + place) for place, call in enumerate(_calls(message))]
+        waiting = [{"id": call["id"], **call["function"]} for call in calls]
+        reply: Message = {"role": "assistant", "content": message.get("content") or ""}
+        messages.append({**reply, "tool_calls": calls} if calls else reply)
+        turns.append(Turn(index=len(turns), request_digest="", started_at=_MOMENT, seconds=0.0))
+    if turns:
+        turns[-1].finish_reason = "stop" if finished else "length"
+    answered = bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
+    error = ErrorRecord(boundary="rules", type="unreachable", message=UNAVAILABLE) if unavailable else None
+    return Episode(
+        id=id,
+        group_id=prompt_id,
+        prompt_id=prompt_id,
+        kind=kind,
+        prompt=str(prompt[-1].get("content")),
+        model_requested="",
+        endpoint="",
+        policy_version="",
+        sampling_sent={},
+        prompt_digest="",
+        messages=messages,
+        turns=turns,
+        consultations=consultations,
+        mode=mode_of(completion),
+        stop_reason="error" if unavailable else "answer" if answered and finished else "limit",
+        error=error,
+        started_at=_MOMENT,
+        seconds=0.0,
+    )
+
+
+def _calls(message: Message) -> list[dict[str, Any]]:
+    return [call.get("function") or call for call in message.get("tool_calls") or []]
+
+
+def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
+    arguments = function.get("arguments")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    named = {"name": str(function.get("name")), "arguments": text}
+    return {"id": f"call_{number}", "type": "function", "function": named}
+
+
+def _consultation(call: dict[str, Any], text: str, turn: int) -> Consultation:
+    try:
+        arguments = json.loads(call["arguments"])
+    except ValueError:
+        arguments = None
+    situation = arguments.get("situation") if isinstance(arguments, dict) else None
+    return Consultation(
+        turn=max(turn, 0),
+        call_id=call["id"],
+        arguments=call["arguments"],
+        situation=situation if isinstance(situation, str) else None,
+        text=text,
+    )
