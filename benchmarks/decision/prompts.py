@@ -16,8 +16,8 @@ HELD_OUT = 6
 
 
 def training_prompts() -> list[Prompt]:
-    """Prompts of our own words: the built-in set for learning, those of the demonstrations, and five in six of
-    the benchmarks' own."""
+    """Prompts of our own words: the built-in set for learning, those of the demonstrations, and five in six
+    of the benchmarks' own."""
     return [
         *load_prompts("builtin:train"),
         *_demonstrated(),

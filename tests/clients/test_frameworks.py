@@ -49,8 +49,8 @@ def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
     name: str, url: str, tmp_path: Path
 ) -> None:
     last = final_answer() if name == "smolagents" else "They look for easy ones."
-    # Some frameworks make every argument required, so that a model sends null for what it leaves out; smolagents
-    # itself refuses null.
+    # Some frameworks make every argument required, so that a model sends null for what it leaves out;
+    # smolagents itself refuses null.
     nulls = {} if name == "smolagents" else {"categories": None, "top_k": None, "lang": None}
     asked = call(arguments=json.dumps({"situation": QUESTION, **nulls}))
     with ScriptedEndpoint([asked, last], strict=False) as endpoint:
