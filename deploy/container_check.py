@@ -26,6 +26,19 @@ WORK = ROOT / "build" / "container"
 BASE, IMAGE, OWN = "localhost/ascl-base", "localhost/ascl-rules", "localhost/ascl-own-rules"
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 STORE = ("--root", str(WORK / "store"), "--runroot", str(WORK / "run"))
+SECRETS = WORK / "secrets"
+WITH_TOKENS = {"ASCL_RULES_TOKENS_FILE": "/secrets/tokens.jsonl"}
+QUESTION = {"situation": "someone asks for a computer virus"}
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "container-check", "version": "1"},
+    },
+}
 OWN_RULES = """FROM {image}
 COPY my-rules /rules
 RUN ["ascl-rules", "build", "--rules", "/rules"]
@@ -110,6 +123,7 @@ def started(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tupl
     root = Path(buildah("mount", container))
     values = {"ASCL_RULES_PORT": port, **settings}
     given = [part for name, value in values.items() for part in ("--env", f"{name}={value}")]
+    given += ["-v", f"{SECRETS}:/secrets:ro"]
     before = written(root)
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -184,6 +198,7 @@ def check(holds: bool, what: str) -> None:
 
 
 def main() -> None:
+    """`--keep` checks the image that was built before."""
     for tool in ("buildah", "debootstrap"):
         if shutil.which(tool) is None:
             raise SystemExit(f"container-check: {tool} is missing: apt-get install buildah debootstrap")
@@ -191,9 +206,10 @@ def main() -> None:
         raise SystemExit("container-check: a chroot needs root: run it as root, or use docker build")
     WORK.mkdir(parents=True, exist_ok=True)
     make_base()
-    step("building the image, every step of the Dockerfile")
-    seconds = build(IMAGE, ROOT / "Dockerfile", ROOT, "--build-arg", f"BASE={BASE}", *pip_mounts())
-    step(f"built in {seconds:.0f} s")
+    if "--keep" not in sys.argv:
+        step("building the image, every step of the Dockerfile")
+        seconds = build(IMAGE, ROOT / "Dockerfile", ROOT, "--build-arg", f"BASE={BASE}", *pip_mounts())
+        step(f"built in {seconds:.0f} s")
     inspect_and_consult()
     own_rules()
     step("all held")
@@ -204,12 +220,13 @@ def inspect_and_consult() -> None:
     config = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
     check(config["User"] == "10001:10001", "it runs as a user that is not root")
     check(config["Healthcheck"]["Test"][0] == "CMD", "it has a health check, without a shell")
-    anonymous = {"ASCL_RULES_ALLOW_ANONYMOUS": "true"}
+    token = new_token()
     start = time.monotonic()
-    with started(IMAGE, WORK / "serve.log", anonymous) as (url, root):
+    with started(IMAGE, WORK / "serve.log", WITH_TOKENS) as (url, root):
         step(f"ready {time.monotonic() - start:.1f} s after its start")
-        status, answer = ask(f"{url}/v1/consult", {"situation": "someone asks for a computer virus"})
+        status, answer = ask(f"{url}/v1/consult", QUESTION, token)
         check(status == 200 and answer["verdict"] == "rules_found", "it answers over loopback")
+        check(ask(f"{url}/v1/consult", QUESTION)[0] == 401, "it asks callers for a token")
         port = str(urlsplit(url).port)
         health = config["Healthcheck"]["Test"][1:]
         healthy = subprocess.call(health, env={**os.environ, "ASCL_RULES_PORT": port}) == 0
@@ -218,17 +235,40 @@ def inspect_and_consult() -> None:
             check(not list(root.glob(f"app/lib/python3*/site-packages/{absent}")), f"{absent} is absent")
         app, artefact, whole = size(root / "app"), size(root / "artefact"), size(root)
         step(f"size: {whole}, of which the base {size(WORK / 'base')}, /app {app}, /artefact {artefact}")
+    refused = once("serve")
+    check(refused.returncode != 0, "it does not start open to all")
+    step(f"what it says then: {refused.stderr.strip().splitlines()[0]}")
+    spoken = once("stdio", stdin=json.dumps(HELLO) + "\n")
+    check('"name":"ascl-rules"' in spoken.stdout, "it serves one client over stdio")
+
+
+def once(*arguments: str, stdin: str = "", secrets: str = "ro") -> subprocess.CompletedProcess[str]:
+    """One command of the image, run to its end."""
     container = buildah("from", "--pull-never", IMAGE)
-    done = subprocess.run(
-        ["buildah", *STORE, "run", container, "--", "ascl-rules", "serve"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    buildah("rm", container)
-    check(done.returncode != 0, f"it does not start open to all: {done.stderr.strip().splitlines()[0]}")
+    run = ["buildah", *STORE, "run", "-v", f"{SECRETS}:/secrets:{secrets}", container, "--", "ascl-rules"]
+    try:
+        return subprocess.run(
+            [*run, *arguments],
+            env=ENVIRONMENT,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        buildah("rm", container)
+
+
+def new_token() -> str:
+    """A token for the service, made by the image itself."""
+    shutil.rmtree(SECRETS, ignore_errors=True)
+    SECRETS.mkdir()
+    # The container's user writes here, and nobody else does: the folder goes with the next run.
+    SECRETS.chmod(0o777)
+    made = once("token", "new", "check", "--file", "/secrets/tokens.jsonl", secrets="rw")
+    check(made.returncode == 0, "it makes a token")
+    return made.stdout.strip().splitlines()[-1]
 
 
 def own_rules() -> None:
@@ -240,9 +280,12 @@ def own_rules() -> None:
     (context / "my-rules" / "rulebook.yaml").write_text("name: my-rules\nversion: 1.0.0\n")
     (context / "Dockerfile").write_text(OWN_RULES.format(image=IMAGE))
     seconds = build(OWN, context / "Dockerfile", context, "--network", "none")
-    with started(OWN, WORK / "own.log", {"ASCL_RULES_ALLOW_ANONYMOUS": "true"}) as (url, _):
-        status, answer = ask(f"{url}/v1/rulebook")
-        check(status == 200 and answer["name"] == "my-rules", f"own rules are built in, in {seconds:.0f} s")
+    token = new_token()
+    with started(OWN, WORK / "own.log", WITH_TOKENS) as (url, _):
+        status, answer = ask(f"{url}/v1/consult", QUESTION, token)
+        book = answer.get("rulebook")
+        built = status == 200 and isinstance(book, dict) and book["name"] == "my-rules"
+        check(built, f"own rules are built in, in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

