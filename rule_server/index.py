@@ -145,7 +145,13 @@ class RuleIndex:
         none of the `top_k` is an `answer` rule of the nearest rule's category, its nearest one is added,
         however far: what is fine must be as easy to find as what is not.
         """
-        scores = self._wanted_scores(question, categories)
+        return self.choose(self.scores(question), top_k=top_k, threshold=threshold, categories=categories)
+
+    def choose(
+        self, scores: Floats, *, top_k: int, threshold: float, categories: Iterable[str] | None = None
+    ) -> list[Hit]:
+        """What `search` finds, given what `scores` found."""
+        scores = self._wanted(scores, categories)
         if not scores.max(initial=-np.inf) >= threshold:
             return []
         ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - REACH]
@@ -162,18 +168,17 @@ class RuleIndex:
             chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
-    def ranked(self, question: Vectors, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
-        """The `count` rules with the highest scores, however low; `question` is (windows, dimension)."""
-        scores = self._wanted_scores(question, categories)
+    def ranked(self, scores: Floats, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
+        """The `count` rules with the highest of the `scores`, however low."""
+        scores = self._wanted(scores, categories)
         order = [int(at) for at in np.argsort(-scores, kind="stable")[:count] if np.isfinite(scores[at])]
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in order]
 
-    def _wanted_scores(self, question: Vectors, categories: Iterable[str] | None) -> Floats:
-        """As `scores`, with minus infinity for rules of other categories."""
-        scores = self.scores(question)
-        if categories is not None:
-            scores[~np.isin(self._category, list(categories))] = -np.inf
-        return scores
+    def _wanted(self, scores: Floats, categories: Iterable[str] | None) -> Floats:
+        """With minus infinity for rules of other categories."""
+        if categories is None:
+            return scores
+        return np.where(np.isin(self._category, list(categories)), scores, -np.inf)
 
     def nearest(self, questions: Vectors) -> list[Rule]:
         """What `search` puts first for each question, (questions, dimension), however far it is."""
@@ -183,6 +188,12 @@ class RuleIndex:
     def scores(self, question: Vectors) -> Floats:
         """Score of every rule, (rules,), in the order of the rulebook; of several windows the best counts."""
         return np.asarray(self._scores(question).max(axis=0))
+
+    def scores_of(self, vectors: Vectors, questions: Sequence[slice]) -> list[Floats]:
+        """As `scores`, for many questions at once; each is a run of rows of `vectors`."""
+        rows = np.concatenate([vectors[question] for question in questions])
+        starts = np.cumsum([0, *(question.stop - question.start for question in questions)])[:-1]
+        return list(np.maximum.reduceat(self._scores(rows), starts, axis=0))
 
     def _scores(self, questions: Vectors) -> Floats:
         """(questions, rules)."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rule_server.schemas import ConsultResponse
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STAGES = ("queue", "encode", "search")
+STAGES = ("queue", "encode", "score", "search")
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -35,7 +35,7 @@ class Metrics:
         }
         stages = Histogram(
             "ascl_stage_seconds",
-            "Seconds of the stages of a consultation: in the queue, encoding a batch, searching.",
+            "Seconds of a consultation's stages: queue, encoding a batch, scoring it, choosing rules.",
             ("stage",),
             buckets=BUCKETS,
             registry=self.registry,

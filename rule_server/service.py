@@ -129,10 +129,10 @@ class RuleService:
         if known is not None:
             self._cache.move_to_end(key)
             return known
-        vectors = await self._batcher.encode(windows(request.situation))
+        scores = await self._batcher.scores(windows(request.situation), index)
         began = time.perf_counter()
         threshold = threshold_of(index, self.settings.threshold).value
-        hits = index.search(vectors, top_k=top_k, threshold=threshold, categories=wanted)
+        hits = index.choose(scores, top_k=top_k, threshold=threshold, categories=wanted)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
             rules=[_found(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
@@ -157,8 +157,8 @@ class RuleService:
             raise NotReadyError("the service is starting: ask again in a moment")
         index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
         wanted = _wanted(request, index)
-        vectors = await self._batcher.encode(windows(request.situation))
-        hits = index.ranked(vectors, request.top_k or NEAREST, wanted)
+        scores = await self._batcher.scores(windows(request.situation), index)
+        hits = index.ranked(scores, request.top_k or NEAREST, wanted)
         return NearestResponse(
             rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold_of(index, self.settings.threshold).value,
@@ -205,7 +205,7 @@ class RuleService:
     async def warm(self) -> None:
         """Pay for the first encoding now. Raises what the encoder raises."""
         try:
-            await self._batcher.encode(["warm up"])
+            await self._batcher.scores(["warm up"], self.snapshots.current)
         except Exception as error:
             self.trouble = f"the encoder does not work: {error}"
             raise
