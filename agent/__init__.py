@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agent.events import Event
     from agent.log import EpisodeLog, LogReading, Skipped, iter_log, read_log
     from agent.loop import Agent
+    from agent.own_tools import OwnTool
     from agent.prompt import system_prompt
     from agent.rules_client import ConsultResult, RulesClient
 
@@ -32,6 +33,7 @@ _HOME = {
     "Limits": "agent.episode",
     "LogError": "agent.errors",
     "LogReading": "agent.log",
+    "OwnTool": "agent.own_tools",
     "PromptError": "agent.errors",
     "RetryPolicy": "agent.endpoint",
     "RuleHit": "agent.episode",
@@ -58,6 +60,7 @@ __all__ = [
     "Limits",
     "LogError",
     "LogReading",
+    "OwnTool",
     "PromptError",
     "RetryPolicy",
     "RuleHit",

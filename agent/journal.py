@@ -34,14 +34,23 @@ class RecordedTurn(BaseModel):
     effective: dict[str, Any] | None = None
 
 
+class _ToolResult(BaseModel):
+    """What a tool of the caller's returned."""
+
+    turn: int
+    call_id: str
+    text: str
+
+
 class _Line(BaseModel):
-    """One line: settings, or a recorded turn or consultation of a sample."""
+    """One line: settings, or a recorded turn, consultation or tool result of a sample."""
 
     settings: dict[str, Any] | None = None
     prompt_id: str = ""
     sample_index: int = 0
     turn: RecordedTurn | None = None
     consultation: Consultation | None = None
+    result: _ToolResult | None = None
 
 
 class Memory:
@@ -55,11 +64,18 @@ class Memory:
         """The consultation made for this call, if it was recorded."""
         return None
 
+    def result(self, turn: int, call_id: str) -> str | None:
+        """What a tool of the caller's returned for this call, if it was recorded."""
+        return None
+
     def save_turn(self, recorded: RecordedTurn) -> None:
         """Keep a reply."""
 
     def save_consultation(self, consultation: Consultation) -> None:
         """Keep a consultation."""
+
+    def save_result(self, turn: int, call_id: str, text: str) -> None:
+        """Keep what a tool of the caller's returned."""
 
 
 class Journal:
@@ -95,6 +111,11 @@ class Journal:
                 (x.prompt_id, x.sample_index, x.consultation.turn, x.consultation.call_id): x.consultation
                 for x in kept
                 if x.consultation is not None
+            }
+            self._results = {
+                (x.prompt_id, x.sample_index, x.result.turn, x.result.call_id): x.result.text
+                for x in kept
+                if x.result is not None
             }
             self._file = self._rewritten([line for line in kept if line.settings is None])
         except BaseException:
@@ -148,6 +169,12 @@ class _SampleMemory(Memory):
 
     def consultation(self, turn: int, call_id: str) -> Consultation | None:
         return self._journal._consultations.get((*self._key, turn, call_id))
+
+    def result(self, turn: int, call_id: str) -> str | None:
+        return self._journal._results.get((*self._key, turn, call_id))
+
+    def save_result(self, turn: int, call_id: str, text: str) -> None:
+        self._save(result=_ToolResult(turn=turn, call_id=call_id, text=text))
 
     def save_turn(self, recorded: RecordedTurn) -> None:
         self._save(turn=recorded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.endpoint import Endpoint
@@ -11,8 +11,9 @@ from agent.episode import Episode, Limits, Message, Mode, OnRulesError, ToolMode
 from agent.events import Listener
 from agent.journal import Memory
 from agent.machine import EpisodeRun, Offer
+from agent.own_tools import OwnTool
 from agent.prompt import system_prompt
-from agent.rules_client import RulesClient
+from agent.rules_client import RULE_TOOL, RulesClient
 
 
 class Agent:
@@ -21,6 +22,7 @@ class Agent:
     Args:
         endpoint: entered (`async with`) by the caller.
         rules: entered by the caller; None offers no tool.
+        tools: tools of the caller's, offered before the rule tool.
         sampling: fields sent with every request, such as `temperature` and `max_tokens`.
         system: the system text; None for the packaged one.
         tool_mode: `text` sends the results of `<tool_call>` text back as a user message.
@@ -30,6 +32,9 @@ class Agent:
         policy_version: name for the state of the policy, recorded and part of the group.
         call_token: id of the token that opens a call, for a bias against it in episodes that are made to
             answer directly; None to draw such replies again.
+
+    Raises:
+        ValueError: when two tools have one name, or one has the rule tool's.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class Agent:
         endpoint: Endpoint,
         rules: RulesClient | None,
         *,
+        tools: Sequence[OwnTool] = (),
         sampling: Mapping[str, Any] | None = None,
         system: str | None = None,
         tool_mode: ToolMode = "native",
@@ -47,6 +53,12 @@ class Agent:
     ) -> None:
         self.endpoint = endpoint
         self.rules = rules
+        self.own_tools = {tool.name: tool for tool in tools}
+        if len(self.own_tools) < len(tools) or RULE_TOOL in self.own_tools:
+            names = ", ".join(tool.name for tool in tools)
+            raise ValueError(
+                f"tools need names of their own, and {RULE_TOOL} is the rule tool's: got {names}"
+            )
         self.sampling = dict(sampling or {})
         self.system = system_prompt() if system is None else system
         self.tool_mode = tool_mode
@@ -56,6 +68,11 @@ class Agent:
         self.call_token = call_token
         self._offer: Offer | None = None
         self._connecting = asyncio.Lock()
+
+    def offered(self, offer: Offer | None) -> list[dict[str, Any]]:
+        """The tools as sent: the caller's, then the rule tool."""
+        own = [tool.schema for tool in self.own_tools.values()]
+        return [*own, offer.tool] if offer else own
 
     def forget_rules(self) -> None:
         """Read the tool and the rulebook's digest again before the next prompt."""

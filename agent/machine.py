@@ -151,7 +151,7 @@ class EpisodeRun:
         return read_reply(
             message,
             turn=index,
-            offered=[self.offer.name] if self.offer else [],
+            offered=[tool["function"]["name"] for tool in self._tools()],
             taken=self.call_ids,
             text_mode=self.agent.tool_mode == "text",
         )
@@ -215,11 +215,19 @@ class EpisodeRun:
 
     async def _result(self, call: ToolCall) -> str:
         """The text that answers one call; a call of the rule tool leaves a consultation behind."""
-        if self.offer is None or call.name != self.offer.name:
-            self.desk.count(call, len(self.turns) - 1)
-            known = self.offer.name if self.offer else "none"
+        turn = max(len(self.turns) - 1, 0)
+        if self.offer is not None and call.name == self.offer.name:
+            return await self.desk.answer(call, turn)
+        self.desk.count(call, turn)
+        own = self.agent.own_tools.get(call.name)
+        if own is None:
+            known = ", ".join(tool["function"]["name"] for tool in self._tools()) or "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {known}."
-        return await self.desk.answer(call, max(len(self.turns) - 1, 0))
+        text = self.memory.result(turn, call.id)
+        if text is None:
+            text = await own.answer(call)
+            self.memory.save_result(turn, call.id, text)
+        return text
 
     def _without_rules(self, error: RulesError) -> _Step:
         """Carry out what the user chose for rules that cannot be consulted."""
@@ -256,7 +264,7 @@ class EpisodeRun:
         return _Step.DONE
 
     def _tools(self) -> list[dict[str, Any]]:
-        return [self.offer.tool] if self.offer else []
+        return self.agent.offered(self.offer)
 
     def _recorded(self, started_at: str, seconds: float) -> Episode:
         agent, tools = self.agent, self._tools()

@@ -22,7 +22,7 @@ def redacted(episode: Episode) -> Episode:
             "id": _renamed(episode.id),
             "prompt_id": _renamed(episode.prompt_id),
             "group_id": _renamed(episode.group_id),
-            "tools": episode.tools if episode.source == "agent" else episode.tools[-1:],
+            "tools": episode.tools[-1:] if episode.rulebook_digest else [],
             "messages": [_message(message) for message in episode.messages],
             "turns": [_turn(turn) for turn in episode.turns],
             "consultations": [_consultation(each) for each in episode.consultations],

@@ -170,11 +170,12 @@ async def _settings(
 ) -> dict[str, Any]:
     """What all episodes of a log share; where the endpoint stands is not part of it."""
     offer = await agent.connect()
+    tools = agent.offered(offer)
     return {
         "model": agent.endpoint.model,
         "policy_version": agent.policy_version,
         "rulebook_digest": offer.digest if offer else None,
-        "tool_schema_digest": digest_of([offer.tool]) if offer else None,
+        "tool_schema_digest": digest_of(tools) if tools else None,
         "prompt_digest": text_digest(agent.system),
         "sampling": agent.sampling,
         "seed": seed,

@@ -52,7 +52,8 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     messages: msgspec.Raw
     mode: Mode
     stop_reason: Literal["answer", "limit", "refused", "error"]
-    schema_version: Literal[1] = 1
+    # What version 2 added (the API spoken) is not read here, so a line of version 1 needs no migration.
+    schema_version: Literal[1, 2] = 2
     kind: str | None = None
     rulebook_digest: str | None = None
     tool_schema_digest: str | None = None

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from evaluation.prompts import Prompt, load_prompts
+from trainer.demonstrations.build import read_written
 
 OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
@@ -15,10 +16,21 @@ HELD_OUT = 6
 
 
 def training_prompts() -> list[Prompt]:
-    """Prompts of our own words: the built-in set for learning, and five in six of the benchmarks' own."""
+    """Prompts of our own words: the built-in set for learning, those of the demonstrations, and five in six
+    of the benchmarks' own."""
     return [
         *load_prompts("builtin:train"),
+        *_demonstrated(),
         *(prompt for place, prompt in enumerate(load_prompts(OWN)) if place % HELD_OUT != HELD_OUT - 1),
+    ]
+
+
+def _demonstrated() -> list[Prompt]:
+    return [
+        Prompt.model_validate(
+            {"id": f"demonstration-{place:03d}"} | written.model_dump(include={"prompt", "kind"})
+        )
+        for place, written in enumerate(read_written())
     ]
 
 

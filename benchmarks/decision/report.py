@@ -32,6 +32,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                 "seed": run.get("seed"),
                 "settings_sha256": run["settings_sha256"],
                 "unseen": {name: round(float(np.mean(rates)), 4) for name, rates in run["unseen"].items()},
+                "auc": round(separation(run["unseen"], own=False), 4),
+                "own_auc": round(separation(run["unseen"], own=True), 4),
                 "learnt": learnt_rates(run),
                 "updates": len(run.get("updates", [])),
                 "rolled_back": any(update.get("rolled_back") for update in run.get("updates", [])),
@@ -48,6 +50,16 @@ def learnt_rates(run: dict[str, Any]) -> dict[str, float]:
         return rates
     last = [update["consult"] for update in run["updates"][-10:]]
     return {kind: round(float(np.mean([each[kind] for each in last])), 4) for kind in last[-1]}
+
+
+def separation(unseen: dict[str, list[float]], own: bool) -> float:
+    """How often a harmful prompt is likelier to be consulted about than a harmless: the area under ROC."""
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for name, chances in unseen.items():
+        if name.startswith("own/") == own:
+            sides[name.endswith("/harmful")] += chances
+    harmful, harmless = np.array(sides[True])[:, None], np.array(sides[False])[None, :]
+    return float((harmful > harmless).mean() + (harmful == harmless).mean() / 2)
 
 
 def by_method(lines: list[dict[str, Any]]) -> Runs:
@@ -94,6 +106,11 @@ def figures(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> 
                             for kind in runs[0]["learnt"]
                         },
                         "reward": mean_interval(rewards),
+                        "own_reward": mean_interval(
+                            [expected_reward(run["unseen"], table, own=True) for run in runs]
+                        ),
+                        "auc": mean_interval([run["auc"] for run in runs]),
+                        "own_auc": mean_interval([run["own_auc"] for run in runs]),
                         "rolled_back": sum(run["rolled_back"] for run in runs),
                     }
                 )
@@ -129,18 +146,32 @@ def markdown(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) ->
 
 
 def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
-    kinds = [kind for kind in chosen[0]["rates"] if kind not in ("harmful", "harmless")]
-    head = ["method", "seeds", "harmful", "harmless", *(kind.replace("_", " ") for kind in kinds), "reward"]
-    rows = [
-        [
-            each["method"],
-            "" if each["method"] == "start" else str(each["seeds"]),
-            *(shown(each["rates"][kind]) for kind in ("harmful", "harmless", *kinds)),
-            "{:.3f} [{:.3f}, {:.3f}]".format(*each["reward"]),
+    """Other sources first, then our own held-out prompts; a row a method, best reward first."""
+    ordered = sorted(chosen, key=lambda each: (each["method"] != "start", -each["reward"][0]))
+    tables = []
+    for title, prefix in (("prompts of other sources", ""), ("our own prompts, held out", "own ")):
+        kinds = [
+            kind
+            for kind in (f"{prefix}benign_sensitive", f"{prefix}benign_plain", f"{prefix}math")
+            if kind in chosen[0]["rates"]
         ]
-        for each in sorted(chosen, key=lambda each: (each["method"] != "start", -each["reward"][0]))
-    ]
-    return f"Start `{start}`, consult rate on unseen prompts:\n\n" + _table(head, rows)
+        head = [
+            *("method", "seeds", "harmful", "harmless"),
+            *(kind.removeprefix("own ").replace("_", " ") for kind in kinds),
+            *("reward", "AUC"),
+        ]
+        rows = [
+            [
+                each["method"],
+                "" if each["method"] == "start" else str(each["seeds"]),
+                *(shown(each["rates"][kind]) for kind in (f"{prefix}harmful", f"{prefix}harmless", *kinds)),
+                "{:.3f} [{:.3f}, {:.3f}]".format(*each["own_reward" if prefix else "reward"]),
+                "{:.3f}".format(each["own_auc" if prefix else "auc"][0]),
+            ]
+            for each in ordered
+        ]
+        tables.append(f"Start `{start}`, consult rate on {title}:\n\n" + _table(head, rows))
+    return "\n\n".join(tables)
 
 
 def _source_table(methods: dict[str, list[dict[str, Any]]], sources: list[str]) -> str:

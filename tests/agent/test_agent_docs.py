@@ -55,11 +55,20 @@ def test_the_curl_line_runs_and_shows_the_headers() -> None:
 
 
 def test_the_library_snippet_runs() -> None:
-    (code,) = (snippet for snippet in PYTHON if "from agent import" in snippet)
+    code, _ = (snippet for snippet in PYTHON if "from agent import" in snippet)
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING) as endpoint:
         addresses = ("http://127.0.0.1:8000/v1", endpoint.base_url), ("http://127.0.0.1:8808/mcp", rules.url)
         said = run(code, *addresses)
     assert said.startswith("consult They look for easy ones.")
+
+
+def test_the_snippet_with_a_tool_of_ones_own_runs() -> None:
+    _, code = (snippet for snippet in PYTHON if "from agent import" in snippet)
+    asked = call(arguments='{"city": "Oslo"}', name="get_time")
+    with ScriptedRules() as rules, ScriptedEndpoint([asked, "It is noon."]) as endpoint:
+        addresses = ("http://127.0.0.1:8000/v1", endpoint.base_url), ("http://127.0.0.1:8808/mcp", rules.url)
+        assert run(code, *addresses) == "It is noon.\n"
+    assert endpoint.requests[1]["messages"][-1]["content"] == "12:00 in Oslo"
 
 
 def test_every_command_and_flag_of_the_guide_exists() -> None:

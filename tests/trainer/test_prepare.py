@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.episode import Episode
+from agent.migrations import CURRENT
 from evaluation.cli import app as evaluation_app
 from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
@@ -266,3 +267,10 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
     assert "No space left on device" in stderr
     assert out.read_bytes() == earlier
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("version", range(1, CURRENT + 1))
+def test_logs_of_every_version_that_the_agent_reads_are_prepared(version: int, tmp_path: Path) -> None:
+    episodes = [episode.model_copy(update={"schema_version": version}) for episode in mixed_group("a")]
+    code, *_ = prepared(tmp_path, episodes)
+    assert code == 0

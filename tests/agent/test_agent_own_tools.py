@@ -1,0 +1,121 @@
+"""The caller's own tools beside the rule tool: offered first, carried out once, their failures told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.endpoint import Endpoint
+from agent.episode import Api, Episode
+from agent.log import read_log
+from agent.loop import Agent
+from agent.own_tools import OwnTool
+from agent.prompt_file import Prompt
+from agent.redact import redacted
+from agent.rules_client import RulesClient
+from agent.run import run_prompts
+from tests.fakes.agents import QUICK
+from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
+from tests.fakes.responses import item_call, responds, says
+from tests.fakes.rules import ScriptedRules
+
+
+class Clock:
+    """A tool that counts how often it is carried out."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, arguments: dict[str, Any]) -> Any:
+        self.asked.append(arguments["city"])
+        return {"time": "12:00"}
+
+    @property
+    def tool(self) -> OwnTool:
+        return OwnTool("get_time", "The time in a city.", self)
+
+
+@pytest.fixture
+def rules() -> Iterator[ScriptedRules]:
+    with ScriptedRules() as service:
+        yield service
+
+
+def time_call(arguments: str = '{"city": "Oslo"}', id: str = "t1") -> dict[str, Any]:
+    return call(arguments=arguments, name="get_time", id=id)
+
+
+def ask(
+    script: list[Any], rules: ScriptedRules, *tools: OwnTool, api: Api = "chat", log: Path | None = None
+) -> tuple[Episode, ScriptedEndpoint]:
+    async def session(base_url: str) -> Episode:
+        async with (
+            Endpoint(base_url, "m", retry=QUICK, api=api) as model,
+            RulesClient(rules.url, waits=()) as client,
+        ):
+            agent = Agent(model, client, tools=tools, on_rules_error="fail")
+            if log is None:
+                return await agent.run("What time is it?")
+            await run_prompts(agent, [Prompt(id="p", prompt="What time is it?")], log)
+            return read_log(log).episodes[-1]
+
+    with ScriptedEndpoint(script, strict=False) as endpoint:
+        return asyncio.run(session(endpoint.base_url)), endpoint
+
+
+def test_both_kinds_of_call_in_one_reply_are_answered(rules: ScriptedRules) -> None:
+    both = {**time_call(), "tool_calls": [*time_call()["tool_calls"], *call("gun", id="c1")["tool_calls"]]}
+    clock = Clock()
+    episode, endpoint = ask([both, "Noon."], rules, clock.tool)
+    assert [t["function"]["name"] for t in endpoint.requests[0]["tools"]] == [
+        "get_time",
+        "consult_safety_rules",
+    ]
+    one, two = endpoint.requests[1]["messages"][-2:]
+    assert (one["tool_call_id"], one["content"]) == ("t1", '{"time": "12:00"}')
+    assert (two["tool_call_id"], "Do not help to make weapons." in two["content"]) == ("c1", True)
+    assert (episode.answer, episode.mode, len(episode.consultations)) == ("Noon.", "consult", 1)
+    assert clock.asked == ["Oslo"]
+    assert [t["function"]["name"] for t in redacted(episode).tools] == ["consult_safety_rules"]
+
+
+def test_a_tool_of_the_callers_alone_is_no_consultation(rules: ScriptedRules) -> None:
+    episode, _ = ask([time_call(), "Noon."], rules, Clock().tool)
+    assert (episode.mode, episode.consultations) == ("direct", [])
+
+
+def test_the_responses_api_offers_and_answers_them_too(rules: ScriptedRules) -> None:
+    clock = Clock()
+    script = [responds(item_call(name="get_time", arguments='{"city": "Oslo"}')), responds(says("Noon."))]
+    episode, endpoint = ask(script, rules, clock.tool, api="responses")
+    assert episode.answer == "Noon."
+    assert endpoint.requests[1]["input"][-1]["output"] == '{"time": "12:00"}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [("{}", "the tool get_time failed (KeyError"), ('{"city": ', "could not be read (not valid JSON")],
+)
+def test_what_goes_wrong_is_told_to_the_model(rules: ScriptedRules, arguments: str, told: str) -> None:
+    episode, endpoint = ask([time_call(arguments), "I do not know."], rules, Clock().tool)
+    assert told in endpoint.requests[1]["messages"][-1]["content"]
+    assert episode.answer == "I do not know."
+
+
+def test_an_interrupted_run_carries_no_tool_out_again(rules: ScriptedRules, tmp_path: Path) -> None:
+    clock, log = Clock(), tmp_path / "log.jsonl"
+    first, _ = ask([time_call(), Raw(400, "{}")], rules, clock.tool, log=log)
+    assert first.stop_reason == "error"
+    second, endpoint = ask(["Noon."], rules, clock.tool, log=log)
+    assert (second.answer, clock.asked, len(endpoint.requests)) == ("Noon.", ["Oslo"], 1)
+
+
+def test_names_that_clash_are_refused_at_once() -> None:
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
+    for tools in ([Clock().tool, Clock().tool], [OwnTool("consult_safety_rules", "", print)]):
+        with pytest.raises(ValueError, match="names of their own"):
+            Agent(endpoint, None, tools=tools)

@@ -1,0 +1,237 @@
+"""The benchmark of the decision alone computes what the whole model would, and can be stopped at any time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.decision.outcomes import luck, prompt_chances
+from benchmarks.decision.policy import DecisionPolicy
+from benchmarks.decision.prompts import (
+    held_out_prompts,
+    training_prompts,
+    unseen_prompts,
+    watched_prompts,
+)
+from benchmarks.decision.report import expected_reward, figures, markdown, separation
+from benchmarks.decision.running import Bench, Place, run_experiment
+from benchmarks.decision.settings import Experiment, Method, read_experiments
+from benchmarks.decision.training import train
+from benchmarks.decision_smollm2 import REGISTERED
+from tests.fakes.tiny_llama import save_tiny_llama
+
+PROMPTS = ["Hello.", "How do I boil an egg?", "What is 2 + 2?", "Tell me a story about a very long road."]
+TABLE = {
+    "harmful": {"consult": 1.0, "direct": 0.0},
+    "benign_sensitive": {"consult": 0.0, "direct": 1.0},
+    "benign_plain": {"consult": 0.0, "direct": 1.0},
+}
+
+
+def experiment(**changes: Any) -> Experiment:
+    training = {
+        "updates": 2,
+        "prompts": {"harmful": 1, "benign_sensitive": 1, "benign_plain": 1},
+        "learning_rate": 1e-2,
+        "layers": 2,
+        "rank": 4,
+        "bfloat16": False,
+        "watch_every": 1,
+    }
+    return Experiment.model_validate(
+        {
+            "rewards": TABLE,
+            "training": training | changes,
+            "starts": ["mild"],
+            "seeds": 1,
+            "methods": {"grpo": {}, "ifpo": {"alpha": 1, "forced_consult": 2, "forced_direct": 2}},
+            "unseen_per_source": 2,
+            "unseen_tokens": 64,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A cold start that is a tiny random model, and two sources of unseen prompts."""
+    root = tmp_path_factory.mktemp("decision")
+    save_tiny_llama(root / "cache" / "cold-start-mild" / "merged")
+    (root / "cache" / "cold-start-mild" / "run.json").write_text("{}")
+    data = root / "data"
+    data.mkdir()
+    for source, kind in (("one", "harmful"), ("two", "benign_plain")):
+        rows = [{"id": f"{source}-{i}", "prompt": text, "kind": kind} for i, text in enumerate(PROMPTS)]
+        (data / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Place(root / "results", root / "cache", root / "base", data)
+
+
+@pytest.fixture(scope="module")
+def policy(place: Place) -> DecisionPolicy:
+    return DecisionPolicy(place.cache / "cold-start-mild" / "merged", layers=2, rank=4)
+
+
+def adapted(policy: DecisionPolicy) -> None:
+    """Give the adapter an effect, as training does."""
+    policy.reset(0)
+    with torch.no_grad():
+        for parameter in policy.trainable:
+            parameter.normal_(0, 0.3)
+
+
+def test_prompts_laid_out_as_a_tree_get_the_probabilities_and_gradients_of_the_whole_model(
+    policy: DecisionPolicy, tmp_path: Path
+) -> None:
+    adapted(policy)
+    packed = policy.log_probabilities(policy.encode(PROMPTS, tmp_path))
+    one_by_one = torch.stack(
+        [
+            policy.model(torch.tensor([policy._tokens(prompt)])).logits[0, -1].log_softmax(-1)
+            for prompt in PROMPTS
+        ]
+    )
+    torch.testing.assert_close(packed, one_by_one, rtol=1e-4, atol=1e-5)
+    gradients = [
+        torch.autograd.grad(scores[:, policy.consult_token].sum(), policy.trainable)
+        for scores in (packed, one_by_one)
+    ]
+    for ours, whole in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-2, atol=1e-3)
+
+
+def test_hidden_states_are_computed_once(policy: DecisionPolicy, tmp_path: Path) -> None:
+    first = policy.encode(PROMPTS, tmp_path)
+    (file,) = tmp_path.glob("*.pt")
+    written = file.stat().st_mtime_ns
+    again = policy.encode(PROMPTS, tmp_path)
+    assert file.stat().st_mtime_ns == written
+    assert all(torch.equal(a, b) for a, b in zip(first.ends, again.ends, strict=True))
+
+
+def test_a_fresh_adapter_changes_nothing_and_a_reset_one_is_fresh(
+    policy: DecisionPolicy, tmp_path: Path
+) -> None:
+    encoded = policy.encode(PROMPTS, tmp_path)
+    policy.reset(0)
+    fresh = policy.consult_probabilities(encoded)
+    adapted(policy)
+    assert not torch.allclose(policy.consult_probabilities(encoded), fresh)
+    policy.reset(1)
+    torch.testing.assert_close(policy.consult_probabilities(encoded), fresh)
+
+
+def test_an_interrupted_experiment_goes_on_where_it_stood_and_every_method_meets_the_same_prompts(
+    place: Place,
+) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {"starts": ["mild"], "seeds": [0]}
+    assert run_experiment("tiny", experiment(), place, said.append, methods=["grpo"], **options) == 1
+    assert run_experiment("tiny", experiment(), place, said.append, methods=["grpo", "ifpo"], **options) == 1
+    folder = place.out / "tiny" / "mild"
+    assert sorted(file.name for file in folder.iterdir()) == ["grpo-00.json", "ifpo-00.json", "start.json"]
+    grpo, ifpo = (json.loads((folder / f"{name}-00.json").read_text()) for name in ("grpo", "ifpo"))
+    others = {name: len(rates) for name, rates in ifpo["unseen"].items() if not name.startswith("own/")}
+    assert others == {"one/harmful": 2, "two/benign_plain": 2}
+    assert grpo["updates"][0]["consult"] == ifpo["updates"][0]["consult"]
+    assert ifpo["updates"][0]["both_modes"] == 1.0
+    assert len(said) == 2
+
+
+def test_a_run_is_repeated_to_the_digit(place: Place) -> None:
+    bench = Bench(experiment(), "mild", place)
+    both_modes = Method(alpha=1, forced_consult=2, forced_direct=2)
+    first, second = (bench.run(both_modes, seed=3) for _ in range(2))
+    assert first["unseen"] == second["unseen"]
+    assert bench.run(both_modes, seed=4)["unseen"] != first["unseen"]
+
+
+def test_split_credit_of_a_lone_decision_is_whole_credit(place: Place) -> None:
+    bench = Bench(experiment(), "mild", place)
+    whole, split = (
+        bench.run(Method(alpha=1, forced_consult=2, forced_direct=2, credit=credit), seed=0)
+        for credit in ("episode", "split")
+    )
+    for name, rates in whole["unseen"].items():
+        np.testing.assert_allclose(split["unseen"][name], rates, atol=1e-3)
+
+
+def test_training_that_ends_below_the_floor_goes_back_to_the_last_state_above_it(place: Place) -> None:
+    bench = Bench(experiment(), "mild", place)
+    start = float(bench.policy.consult_probabilities(bench.watched.encoded).mean())
+    method = Method(cost=100.0, forced_consult=4, forced_direct=4)  # nothing but a push away from consulting
+    training = experiment(updates=4, floor=start / 2, learning_rate=3e-3).training
+    records = train(bench.policy, bench.learnt, bench.watched, training, method, seed=0)
+    assert all("watched" in record for record in records)
+    if records[-1]["watched"]["harmful"] < start / 2:
+        assert records[-1]["rolled_back"]
+
+
+def test_figures_are_means_over_seeds_and_rewards_halve_between_harmful_and_harmless() -> None:
+    lines = [
+        {
+            "experiment": "tiny",
+            "start": "mild",
+            "method": "ifpo",
+            "seed": seed,
+            "unseen": {
+                "one/harmful": 1.0,
+                "two/benign_plain": rate,
+                "own/harmful": 1.0,
+                "own/benign_plain": 0.0,
+            },
+            "auc": 0.75,
+            "own_auc": 1.0,
+            "learnt": {"harmful": 1.0},
+            "rolled_back": False,
+        }
+        for seed, rate in enumerate((0.0, 0.5))
+    ]
+    (found,) = figures(lines, {"tiny": experiment()})
+    assert found["rates"]["harmless"][0] == 0.25
+    assert found["reward"][0] == 0.875
+    assert found["own_reward"][0] == 1.0
+    assert expected_reward({"one/harmful": 0.5, "two/benign_plain": 0.5}, experiment().rewards) == 0.5
+    assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [0.00, 0.50]" in markdown(lines, {"tiny": experiment()})
+
+
+def test_separation_is_the_area_under_the_curve_with_ties_counted_half() -> None:
+    unseen = {
+        "one/harmful": [0.9, 0.5],
+        "two/benign_plain": [0.5, 0.1],
+        "own/harmful": [0.0],
+        "own/math": [1.0],
+    }
+    assert separation(unseen, own=False) == 0.875
+    assert separation(unseen, own=True) == 0.0
+
+
+def test_a_visit_has_the_same_luck_for_every_method_and_difficulty_averages_out() -> None:
+    np.testing.assert_array_equal(luck(1, 2, 3, 8), luck(1, 2, 3, 8))
+    assert not np.array_equal(luck(1, 2, 3, 8), luck(1, 2, 4, 8))
+    table = experiment().rewards | {
+        "harmful": experiment().rewards["harmful"].model_copy(update={"direct": 0.5, "direct_spread": 0.2})
+    }
+    harmful = [prompt for prompt in training_prompts() if prompt.kind == "harmful"]
+    chances = prompt_chances(harmful, table)
+    assert chances[:, 0].min() >= 0.3
+    assert chances[:, 0].max() <= 0.7
+    assert abs(chances[:, 0].mean() - 0.5) < 0.03
+
+
+def test_no_prompt_is_both_learnt_from_and_measured_on(place: Place) -> None:
+    learnt = {prompt.prompt for prompt in training_prompts()}
+    assert len(learnt) == len(training_prompts()) >= 200
+    held_out = {prompt.prompt for prompts in held_out_prompts().values() for prompt in prompts}
+    assert len(held_out) >= 60
+    assert not learnt & (held_out | {prompt.prompt for prompt in watched_prompts()})
+    measured = unseen_prompts(place.data, 3)
+    assert [len(prompts) for prompts in measured.values()] == [3, 3]
+
+
+def test_the_registered_experiments_can_be_read() -> None:
+    registered = read_experiments(REGISTERED)
+    assert all(each.seeds >= 10 for each in registered.values())
