@@ -29,21 +29,14 @@ WARES = ("locks", "ladders", "knives", "ropes", "torches", "gloves", "maps", "ra
 MARK = re.compile(r"edition (\d+)")
 
 
-def write(folder: Path, edition: int) -> None:
-    """The rulebook, every rule in one edition."""
-    rules = [
-        rule(
-            f"tools.{ware}",
-            stance="answer",
-            body=prose(f"Using {ware}, edition {edition}.", "Theft.", "Plainly."),
-        )
-        for ware in WARES
-    ]
-    write_rulebook(folder, *rules)
+def edition_of(ware: str, edition: int) -> tuple[str, str]:
+    """Path and text of a rule."""
+    body = prose(f"Using {ware}, edition {edition}.", "Theft.", "Plainly.")
+    return rule(f"tools.{ware}", stance="answer", body=body)
 
 
 class Seen:
-    """What answers said: which edition each digest stands for."""
+    """What answers said: which editions a digest has of each rule."""
 
     def __init__(self) -> None:
         self.editions: dict[str, set[int]] = defaultdict(set)
@@ -52,14 +45,11 @@ class Seen:
 
     def check(self, body: bytes) -> None:
         answer = json.loads(body)
-        found = {
-            (rule["id"], int(mark[1])) for rule in answer["rules"] if (mark := MARK.search(rule["text"]))
-        }
         self.answers += 1
-        for id, edition in found:
-            known = self.editions[f"{answer['rulebook']['digest']} {id}"]
-            known.add(edition)
-            self.mixed += len(known) > 1
+        for found in answer["rules"]:
+            known = self.editions[f"{answer['rulebook']['digest']} {found['id']}"]
+            known.update(map(int, MARK.findall(found["text"])))
+            self.mixed += len(known) != 1
 
 
 async def edit(folder: Path, done: asyncio.Event) -> int:
@@ -68,11 +58,7 @@ async def edit(folder: Path, done: asyncio.Event) -> int:
     while not done.is_set():
         edition += 1
         ware = WARES[edition % len(WARES)]
-        path, text = rule(
-            f"tools.{ware}",
-            stance="answer",
-            body=prose(f"Using {ware}, edition {edition}.", "Theft.", "Plainly."),
-        )
+        path, text = edition_of(ware, edition)
         aside = folder / "tools" / ".aside"
         aside.write_text(text, encoding="utf-8")
         aside.replace(folder / path)
@@ -83,7 +69,7 @@ async def edit(folder: Path, done: asyncio.Event) -> int:
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     """What was asked, edited and seen."""
     rules = folder / "rules"
-    write(rules, 0)
+    write_rulebook(rules, *(edition_of(ware, 0) for ware in WARES))
     service = guarded(folder, options.artefact)
     edited = shutil.copytree(service.artefact, folder / "edited")
     settings = {**service.settings, "ASCL_RULES_WATCH": "true", "ASCL_RULES_ARTEFACT": str(edited)}
