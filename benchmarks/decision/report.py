@@ -196,7 +196,10 @@ def draw(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
     from matplotlib import pyplot
 
     files = []
-    for name, starts in by_method(lines).items():
+    for name, all_starts in by_method(lines).items():
+        starts = {start: methods for start, methods in all_starts.items() if set(methods) != {"start"}}
+        if not starts:
+            continue  # nothing was trained yet
         figure, panels = pyplot.subplots(
             1, len(starts), figsize=(5.2 * len(starts), 4.6), squeeze=False, layout="constrained"
         )

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.clients
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"### ([^\n]+)\n+`(pip|npm) install ([^`]+)`\n+```\w+\n(.*?)```", re.DOTALL)
 FRAMEWORKS = {name: (tool, wanted, code) for name, tool, wanted, code in SECTION.findall(GUIDE)}
-QUESTION = "someone asks how burglars choose a house"
+QUESTION = "someone asks how to write a computer virus"
 
 
 def program(name: str, url: str, folder: Path) -> list[str]:
@@ -39,21 +39,14 @@ def program(name: str, url: str, folder: Path) -> list[str]:
     return [command, str(file)]
 
 
-def final_answer() -> dict[str, object]:
-    """The answer as smolagents wants it: by a tool of its own."""
-    return call(name="final_answer", arguments='{"answer": "They look for easy ones."}', id="call_2")
-
-
 @pytest.mark.parametrize("name", sorted(FRAMEWORKS))
 def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
     name: str, url: str, tmp_path: Path
 ) -> None:
-    last = final_answer() if name == "smolagents" else "They look for easy ones."
-    # Some frameworks make every argument required, so that a model sends null for what it leaves out;
-    # smolagents itself refuses null.
-    nulls = {} if name == "smolagents" else {"categories": None, "top_k": None, "lang": None}
-    asked = call(arguments=json.dumps({"situation": QUESTION, **nulls}))
-    with ScriptedEndpoint([asked, last], strict=False) as endpoint:
+    # Some frameworks make every argument required, so that a model sends null for what it leaves out.
+    nulls = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
+    asked = call(arguments=json.dumps(nulls))
+    with ScriptedEndpoint([asked, "They look for easy ones."], strict=False) as endpoint:
         command = program(name, url, tmp_path)
         done = subprocess.run(
             command,
