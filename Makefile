@@ -9,8 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills servers HEAD .PHONY: =======
->>>>>>> agent-real
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills servers
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -54,13 +53,6 @@ train-kills: install  ## ten kill -9 at random steps of training: the weights mu
 clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
 
-<<<<<<< HEAD
-servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
-	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
-	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
-	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
-	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
-=======
 conformance: install  ## the official MCP conformance suite (from npm) against the rule service
 	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
 
@@ -73,12 +65,12 @@ container-check:  ## build the image in a chroot (root, buildah, debootstrap), s
 page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
 	$(BIN)/python -m pytest -m browser --timeout 120
+
 servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
 	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
 	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
 	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
 	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
->>>>>>> agent-real
 
 FUZZ_SECONDS ?= 120
 fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
