@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz serve clean page-check train-kills servers
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -79,6 +79,9 @@ fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (1
 	TMPDIR=$(CURDIR)/build/fuzz/tmp PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_rule_files.py \
 	    -timeout=5 -len_control=0 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	rm -rf build/fuzz/tmp
+
+api-fuzz: install  ## made-up requests on every REST route, ASCL_API_EXAMPLES (500) each, against the OpenAPI document
+	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/test_openapi.py --timeout 1800
 
 serve: install  ## the rule service on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve

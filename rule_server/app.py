@@ -57,7 +57,7 @@ def create_app(service: RuleService) -> ASGIApp:
     # FastAPI's own pages of documentation load their scripts from elsewhere.
     app = FastAPI(title="ASCL rules", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_answers(app)
-    app.include_router(create_router(service))
+    app.include_router(create_router(service, tokens=auth.required))
     app.include_router(create_page())
 
     @app.get("/healthz", include_in_schema=False)

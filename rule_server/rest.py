@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -36,9 +37,11 @@ BODY = {
 }
 
 
-def create_router(service: RuleService) -> APIRouter:
-    """Routes of the REST interface."""
-    router = APIRouter(prefix="/v1", tags=["rules"], responses=listed())
+def create_router(service: RuleService, *, tokens: bool) -> APIRouter:
+    """Routes of the REST interface. `tokens` says in the OpenAPI document that callers are asked for one."""
+    # The gate has checked the token by then: this only tells generated clients to send it.
+    bearer = [Security(HTTPBearer(auto_error=False))] if tokens else []
+    router = APIRouter(prefix="/v1", tags=["rules"], responses=listed(), dependencies=bearer)
 
     def fresh(response: Response, etag: str | None) -> bool:
         """Whether the caller has this rulebook already; sets the ETag for the next time."""

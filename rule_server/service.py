@@ -249,8 +249,8 @@ def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
     unknown = sorted(set(request.categories or ()) - set(index.categories))
     if unknown:
         raise ConsultError(
-            f"`categories`: {', '.join(name[:64] for name in unknown[:3])} is not in the rulebook; "
-            f"valid: {', '.join(index.categories)}"
+            f"`categories`: {', '.join(name[:64] or '(empty)' for name in unknown[:3])} is not in the "
+            f"rulebook; valid: {', '.join(index.categories)}"
         )
     return None if request.categories is None else frozenset(request.categories)
 

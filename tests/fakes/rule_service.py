@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def serving(rules: Path, artefact: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`ascl-rules serve` on a free port, warm: its address and its process."""
+def serving(
+    rules: Path, artefact: Path, log: Path, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`ascl-rules serve` on a free port, warm: its address and its process. `settings` are ASCL_RULES_*."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with log.open("ab") as output:
@@ -35,7 +37,8 @@ def serving(rules: Path, artefact: Path, log: Path) -> Iterator[tuple[str, subpr
             cwd=ROOT,
             stdout=output,
             stderr=output,
-            env={name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
+            | {f"ASCL_RULES_{name.upper()}": value for name, value in settings.items()},
         )
     try:
         url = f"http://127.0.0.1:{port}"
