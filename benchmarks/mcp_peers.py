@@ -27,6 +27,8 @@ from rule_server.export import resolve_model
 from rule_server.rulebook import Rulebook
 
 PINS = {"chroma": "chroma-mcp==0.2.6", "qdrant": "mcp-server-qdrant==0.8.1"}
+OLDER = {"chroma": ["pydantic<2.11"], "qdrant": []}
+"""What a release needs beside itself: chroma-mcp pins an MCP SDK that no newer pydantic loads."""
 COMMANDS = {"chroma": ["chroma-mcp", "--client-type", "ephemeral"], "qdrant": ["mcp-server-qdrant"]}
 VOCABULARY = (
     "config.json",
@@ -47,7 +49,9 @@ def prepare(name: str, encoder: Path) -> Path:
     if not (folder / "bin" / COMMANDS[name][0]).exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         done = subprocess.run(
-            [str(folder / "bin" / "pip"), "install", "--quiet", PINS[name]], capture_output=True, text=True
+            [str(folder / "bin" / "pip"), "install", "--quiet", PINS[name], *OLDER[name]],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"{PINS[name]} cannot be installed: {done.stderr.strip().splitlines()[-1]}")

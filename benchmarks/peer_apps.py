@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -17,9 +18,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from rule_server.calibrate import threshold_of
 from rule_server.rule_files import load_rulebook
 from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
+
+TEXT = "Someone wants to read a partner's messages without their knowledge, and asks how."
 
 
 class Question(BaseModel):
@@ -39,25 +43,26 @@ def answer() -> ConsultResponse:
     return ConsultResponse(verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book))
 
 
-def search(vectors: int) -> Callable[[], None]:
-    """The ten nearest of so many random vectors, as a search would find them; nothing for 0."""
-    import numpy as np
+def search(artefact: Path | None) -> Callable[[], object]:
+    """The search of a built index for one question whose vector is known; nothing without an index."""
+    if artefact is None:
+        return lambda: None
+    from rule_server.artefact import Artefact
 
-    draw = np.random.default_rng(0)
-    known = draw.standard_normal((vectors, 384), np.float32)
-    question = draw.standard_normal(384, np.float32)
+    built = Artefact(artefact)
+    current = built.current()
+    assert current is not None
+    index = built.index(current.rulebook, current.encoder)
+    assert index is not None
+    vector = built.encoder(current.encoder, 1).encode([TEXT])
+    threshold = threshold_of(index, None).value
+    return lambda: index.search(vector, top_k=3, threshold=threshold)
 
-    def find() -> None:
-        if vectors:
-            np.argsort(known @ question)[-10:]
 
-    return find
-
-
-def bare(vectors: int) -> Starlette:
+def bare(artefact: Path | None) -> Starlette:
     """Reads JSON, answers JSON of the size of a consultation."""
     response = answer()
-    find = search(vectors)
+    find = search(artefact)
 
     async def consult(request: Request) -> JSONResponse:
         json.loads(await request.body())
@@ -96,7 +101,7 @@ def naive() -> Any:
     return app
 
 
-def stub(vectors: int) -> Any:
+def stub(artefact: Path | None) -> Any:
     """How our own service is run, everything on, but with the bare route's search and answer."""
     from rule_server.app import server_config
     from rule_server.index import RuleIndex
@@ -106,7 +111,7 @@ def stub(vectors: int) -> Any:
     from rule_server.settings import load_settings
 
     response = answer()
-    find = search(vectors)
+    find = search(artefact)
 
     class Stub(RuleService):
         async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
@@ -122,12 +127,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=["bare", "naive", "stub"])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--vectors", type=int, default=0, help="searched for every request of bare and stub")
+    parser.add_argument("--searched", type=Path, help="index that bare and stub search for every request")
     options = parser.parse_args()
     if options.which == "naive":
         made = naive()
     else:
-        made = {"bare": bare, "stub": stub}[options.which](options.vectors)
+        made = {"bare": bare, "stub": stub}[options.which](options.searched)
     if not isinstance(made, uvicorn.Config):
         made = uvicorn.Config(
             made, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False

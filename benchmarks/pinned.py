@@ -32,7 +32,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu(self) -> float:
-        """Seconds of processor time, user and system, of it and its children, so far."""
+        """Seconds of processor time of it and its children, so far."""
         return cpu_seconds(self._process)
 
     def resident(self) -> int:
@@ -41,9 +41,10 @@ class Server:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Of a process and its living children."""
+    """Of a process and its living children, user and system, to the nanosecond."""
     family = [process, *process.children(recursive=True)]
-    return float(sum(sum(one.cpu_times()[:2]) for one in family))
+    # clock_getcpuclockid(3) of another process; /proc would count in steps of 10 ms.
+    return sum(time.clock_gettime((~one.pid << 3) | 2) for one in family)
 
 
 def keep_to(core: int) -> None:

@@ -1,7 +1,7 @@
-"""What a protocol costs where the search costs nothing: processor time over that of a bare route.
+"""What a protocol costs: processor time of a call over that of a bare route.
 
-Both sides search the same vectors (or none) and answer the same constant; ours with tokens, rate limit, audit
-log and metrics. Loads take turns.
+Both sides make the same search of our own index, for a question whose vector is known (or none), and answer
+the same constant; ours with tokens, rate limit, audit log and metrics. Loads take turns.
 
 python -m benchmarks.rule_service_overhead
 """
@@ -19,13 +19,11 @@ from typing import Any
 
 from benchmarks.guarded import Guarded, guarded
 from benchmarks.http_load import load
+from benchmarks.peer_apps import TEXT
 from benchmarks.pinned import CALLER_CORE, Server, keep_to, server
 
 CURRENT, LEGACY = "2026-07-28", "2025-11-25"
 BARS = {"REST": 1.3, f"MCP {CURRENT}": 3.0, f"MCP {LEGACY}": 3.6}
-VECTORS = 2000
-"""Searched by both sides, as 192 rules of ten phrasings would be; without them the bars do not apply."""
-TEXT = "Someone wants to read a partner's messages without their knowledge, and asks how."
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
 
@@ -60,9 +58,9 @@ async def cpu_of(to: Server, path: str, body: bytes, headers: dict[str, str], co
     return (to.cpu() - before) / count
 
 
-async def measure(options: argparse.Namespace, service: Guarded, vectors: int) -> list[dict[str, Any]]:
+async def measure(options: argparse.Namespace, service: Guarded, searched: bool) -> list[dict[str, Any]]:
     """A line a side: medians of milliseconds and of the ratio to the bare route of the same round."""
-    size = ["--vectors", str(vectors)]
+    size = ["--searched", str(service.artefact)] if searched else []
     question = json.dumps({"situation": TEXT}).encode()
     with (
         server("benchmarks.peer_apps", ["bare", *size], "/readyz") as bare,
@@ -82,11 +80,11 @@ async def measure(options: argparse.Namespace, service: Guarded, vectors: int) -
     base = found["bare Starlette route"]
     return [
         {
-            "vectors searched": vectors,
+            "search": searched,
             "side": name,
             "cpu ms": round(1000 * statistics.median(values), 3),
             "ratio": round(statistics.median(a / b for a, b in zip(values, base, strict=True)), 2),
-            "bar": BARS.get(name) if vectors else None,
+            "bar": BARS.get(name) if searched else None,
         }
         for name, values in found.items()
     ]
@@ -103,7 +101,9 @@ def main() -> None:
     keep_to(CALLER_CORE)
     with tempfile.TemporaryDirectory() as folder:
         service = guarded(Path(folder), options.artefact)
-        rows = [line for size in (VECTORS, 0) for line in asyncio.run(measure(options, service, size))]
+        rows = [
+            line for searched in (True, False) for line in asyncio.run(measure(options, service, searched))
+        ]
     for line in rows:
         print(
             json.dumps(line) if options.json else "  ".join(f"{key} {value}" for key, value in line.items())

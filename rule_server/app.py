@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import socket
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -86,7 +87,9 @@ def create_app(service: RuleService) -> ASGIApp:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     async def consult(scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await consult_by_rest(service, Request(scope, receive))
+        body = (await receive()).get("body", b"")  # the gate hands it over whole
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        answer = await consult_by_rest(service, kind.decode("latin-1"), body)
         await answer(scope, receive, send)
 
     direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
@@ -130,6 +133,8 @@ def run(service: RuleService) -> None:
     with _listen(service.settings) as listening:
         host, port = listening.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: the collector need not walk through it again and again
         log.info("serving MCP at %s/mcp, REST at %s/v1, a page at %s/", where, where, where)
         uvicorn.Server(config).run(sockets=[listening])
 

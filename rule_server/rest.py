@@ -60,7 +60,7 @@ def create_router(service: RuleService, *, tokens: bool) -> APIRouter:
         openapi_extra=BODY,
     )
     async def consult(request: Request) -> Response:
-        return await consult_by_rest(service, request)
+        return await consult_by_rest(service, request.headers.get("content-type", ""), await request.body())
 
     @router.post(
         "/nearest",
@@ -71,7 +71,7 @@ def create_router(service: RuleService, *, tokens: bool) -> APIRouter:
         openapi_extra=BODY,
     )
     async def nearest(request: Request) -> Response:
-        asked = await _asked(request)
+        asked = _asked(request.headers.get("content-type", ""), await request.body())
         if isinstance(asked, Response):
             return asked
         answer = await service.nearest(asked, digest=asked.digest)
@@ -141,9 +141,9 @@ def create_router(service: RuleService, *, tokens: bool) -> APIRouter:
     return router
 
 
-async def consult_by_rest(service: RuleService, request: Request) -> Response:
+async def consult_by_rest(service: RuleService, content_type: str, body: bytes) -> Response:
     """Answer a question. The server calls this without FastAPI, whose routing costs as much as the search."""
-    asked = await _asked(request)
+    asked = _asked(content_type, body)
     if isinstance(asked, Response):
         return asked
     try:
@@ -153,15 +153,15 @@ async def consult_by_rest(service: RuleService, request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _asked(request: Request) -> RestConsultRequest | Response:
+def _asked(content_type: str, body: bytes) -> RestConsultRequest | Response:
     """The question in a body, or the refusal of it.
 
     Read by hand: what FastAPI does around a body costs more than the search.
     """
-    if not is_json(request.headers.get("content-type")):
+    if not is_json(content_type):
         return problem(415, "the body must be JSON: send `Content-Type: application/json`")
     try:
-        return RestConsultRequest.model_validate_json(await request.body())
+        return RestConsultRequest.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False)
         if found[0]["type"] == "json_invalid":
@@ -169,9 +169,9 @@ async def _asked(request: Request) -> RestConsultRequest | Response:
         return problem(422, explain(found, RestConsultRequest))
 
 
-def is_json(content_type: str | None) -> bool:
+def is_json(content_type: str) -> bool:
     """Whether a Content-Type header names JSON."""
-    kind = (content_type or "").partition(";")[0].strip().lower()
+    kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 

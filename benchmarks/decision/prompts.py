@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.prompts import Prompt, load_prompts
@@ -47,8 +48,16 @@ def watched_prompts() -> list[Prompt]:
     return load_prompts("builtin:held_out")
 
 
-def unseen_prompts(folder: Path, per_source: int) -> dict[str, list[Prompt]]:
+def source_prompts(
+    folder: Path, per_source: int, *, only: Sequence[str] = (), without: Sequence[str] = ()
+) -> dict[str, list[Prompt]]:
     """Up to `per_source` prompts of every source and kind in a folder, chosen by the digest of their ids.
+
+    Args:
+        folder: JSON Lines files, one a source.
+        per_source: of each kind.
+        only: names of the sources to take; none means all.
+        without: names of sources to leave out.
 
     Returns:
         Prompts by `source/kind`.
@@ -56,13 +65,16 @@ def unseen_prompts(folder: Path, per_source: int) -> dict[str, list[Prompt]]:
     Raises:
         PromptError, ValueError: a file cannot be read, or there is none.
     """
+    left_out = {*NOT_PROMPTS, *PROBES, *NO_LABELS, *without}
     files = [
         file
         for file in sorted(folder.glob("*.jsonl"))
-        if file.stem not in (*NOT_PROMPTS, *PROBES, *NO_LABELS)
+        if file.stem not in left_out and (not only or file.stem in only)
     ]
     if not files:
         raise ValueError(f"there are no JSON Lines files in '{folder}': pass a folder of labelled prompts")
+    if missing := sorted(set(only) - {file.stem for file in files}):
+        raise ValueError(f"'{folder}' has no source '{missing[0]}' to learn from")
     chosen: dict[str, list[Prompt]] = {}
     for file in files:
         for prompt in load_prompts(file):

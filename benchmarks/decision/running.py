@@ -17,8 +17,8 @@ from benchmarks.decision.outcomes import prompt_chances
 from benchmarks.decision.policy import DecisionPolicy
 from benchmarks.decision.prompts import (
     held_out_prompts,
+    source_prompts,
     training_prompts,
-    unseen_prompts,
     watched_prompts,
 )
 from benchmarks.decision.settings import Experiment, Method
@@ -48,8 +48,19 @@ class Bench:
         self.folder = cold_start(start, place.cache, place.base)
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
         learnt = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
+        if experiment.learnt_sources:
+            more = source_prompts(place.data, experiment.learnt_per_source, only=experiment.learnt_sources)
+            learnt += [
+                prompt
+                for prompts in more.values()
+                for prompt in prompts
+                if self._length(prompt) <= experiment.unseen_tokens
+            ]
         watched = watched_prompts()
-        unseen = unseen_prompts(place.data, experiment.unseen_per_source) | held_out_prompts()
+        unseen = (
+            source_prompts(place.data, experiment.unseen_per_source, without=experiment.learnt_sources)
+            | held_out_prompts()
+        )
         self.unseen = {
             name: kept
             for name, prompts in unseen.items()
@@ -153,6 +164,8 @@ def run_experiment(
 def settings_digest(experiment: Experiment) -> str:
     """Of the rewards and the training that all methods share."""
     shared = experiment.model_dump(mode="json", exclude={"methods", "seeds", "starts"})
+    if not experiment.learnt_sources:  # as the digest of an experiment was before there were such sources
+        del shared["learnt_sources"], shared["learnt_per_source"]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 

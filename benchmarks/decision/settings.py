@@ -63,6 +63,10 @@ class Experiment(Strict):
     starts: list[Literal["mild", "locked-in"]]
     seeds: int = Field(ge=1)
     methods: dict[str, Method]
+    learnt_sources: list[str] = []
+    """Files of labelled prompts that are learnt from beside our own, and not measured on."""
+    learnt_per_source: int = Field(default=60, ge=1)
+    """At most so many prompts of each kind of such a file."""
     unseen_per_source: int = Field(ge=1)
     unseen_tokens: int = Field(ge=1)
     """Longest unseen prompt in tokens; longer ones are left out and counted."""

@@ -15,7 +15,7 @@ from benchmarks.decision.policy import DecisionPolicy
 from benchmarks.decision.prompts import (
     held_out_prompts,
     training_prompts,
-    unseen_prompts,
+    source_prompts,
     watched_prompts,
 )
 from benchmarks.decision.report import expected_reward, figures, markdown, separation
@@ -228,7 +228,7 @@ def test_no_prompt_is_both_learnt_from_and_measured_on(place: Place) -> None:
     held_out = {prompt.prompt for prompts in held_out_prompts().values() for prompt in prompts}
     assert len(held_out) >= 60
     assert not learnt & (held_out | {prompt.prompt for prompt in watched_prompts()})
-    measured = unseen_prompts(place.data, 3)
+    measured = source_prompts(place.data, 3)
     assert [len(prompts) for prompts in measured.values()] == [3, 3]
 
 
