@@ -97,7 +97,7 @@ def create_app(service: RuleService) -> ASGIApp:
     gate = Gate(app, direct, settings, auth, service.metrics, service.telemetry)
     if not settings.allowed_origins:
         return gate
-    # A browser shows a page of another origin the answer only with these headers, and asks for them beforehand.
+    # A browser hides the answer from a page of another origin without these headers; it asks beforehand.
     return CORSMiddleware(
         gate,
         allow_origins=[origin.lower().rstrip("/") for origin in settings.allowed_origins],
