@@ -4,68 +4,26 @@
         --artefact runs/demo/artefact --out runs/rule-edit/cold-start
 
 Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
-Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
-a model that follows what it reads is trained: `trainer/demonstrations/edited_rules.py`.
+it is asked. How a model that follows what it reads is trained: `trainer/demonstrations/edited_rules.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from demo import dtype
 from evaluation.metrics import wilson
+from trainer.served import ServeError, serving
 
 PROMPTS = Path(__file__).parent / "data" / "rule_edit.jsonl"
 RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")
-START_SECONDS = 300.0
-
-
-@contextlib.contextmanager
-def model_server(model: Path, log: Path) -> Iterator[str]:
-    """`transformers serve` on a free port while the block runs: its base URL.
-
-    Raises:
-        SystemExit: when it does not start.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(model), "--device", "cpu"]
-    command += ["--dtype", dtype(), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _healthy(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the model server did not start: {log} says why")
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - loopback address of ours
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+SERVE = "transformers serve {{model}} --device cpu --dtype {dtype} --host 127.0.0.1 --port {{port}}"
 
 
 def proof(rule: str, base_url: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -125,8 +83,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.artefact and not (options.out / "artefact").exists():
         shutil.copytree(options.artefact, options.out / "artefact")
-    with model_server(options.model, options.out / "model.log") as base_url:
-        proofs = [proof(rule, base_url, options) for rule in options.rule or RULES]
+    try:
+        command = SERVE.format(dtype=dtype())
+        with serving(command, str(options.model), options.out / "model.log") as base_url:
+            proofs = [proof(rule, base_url, options) for rule in options.rule or RULES]
+    except ServeError as error:
+        sys.exit(str(error))
     (options.out / "proofs.json").write_text(json.dumps(proofs, indent=2) + "\n", encoding="utf-8")
     print(table(proofs))
 

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rule_server.auth import Authenticator
@@ -93,7 +94,17 @@ def create_app(service: RuleService) -> ASGIApp:
         await answer(scope, receive, send)
 
     direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
-    return Gate(app, direct, settings, auth, service.metrics, service.telemetry)
+    gate = Gate(app, direct, settings, auth, service.metrics, service.telemetry)
+    if not settings.allowed_origins:
+        return gate
+    # A browser hides the answer from a page of another origin without these headers; it asks beforehand.
+    return CORSMiddleware(
+        gate,
+        allow_origins=[origin.lower().rstrip("/") for origin in settings.allowed_origins],
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["ETag", "Retry-After", "WWW-Authenticate"],
+    )
 
 
 def check_exposure(settings: Settings) -> None:

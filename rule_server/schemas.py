@@ -90,14 +90,17 @@ class ConsultResponse(_Answer):
     rulebook: RulebookRef
 
     def as_text(self) -> str:
-        """The same for a model that reads: complete and compact."""
+        """The same for a model that reads, compact: what was found, with ids and stances.
+
+        The digest is not in it: it means nothing to a model, and an edit of one rule would change what
+        every consultation reads, and with it answers that the edit is not about.
+        """
         if self.rules:
             found = [f"[{rule.id}] {rule.title} ({rule.stance})\n{rule.text}" for rule in self.rules]
             parts = [self.verdict, *found]
         else:
             parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
-        book = self.rulebook
-        return "\n\n".join([*parts, f"rulebook {book.name} {book.version} {book.digest[:12]}"])
+        return "\n\n".join(parts)
 
 
 class NearestResponse(_Answer):

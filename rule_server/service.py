@@ -104,10 +104,7 @@ class RuleService:
             ConsultError: for a category that the rulebook does not have.
             NotReadyError: before the encoder is warm.
         """
-        if not self.ready:
-            raise NotReadyError("the service is starting: ask again in a moment")
-        # The snapshot that this request sees throughout, whatever is swapped meanwhile.
-        index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
+        index = await self._snapshot(digest)
         if self.telemetry is None:
             response = await self._answer(request, index)
         else:
@@ -119,6 +116,12 @@ class RuleService:
         self.usage.add(response)
         self.metrics.consultation(response)
         return response
+
+    async def _snapshot(self, digest: str | None) -> RuleIndex:
+        """What one request sees throughout, whatever is swapped meanwhile."""
+        if not self.ready:
+            raise NotReadyError("the service is starting: ask again in a moment")
+        return self.snapshots.current if digest is None else await self.snapshots.get(digest)
 
     async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
         wanted = _wanted(request, index)
@@ -153,9 +156,7 @@ class RuleService:
             ConsultError: for a category that the rulebook does not have.
             NotReadyError: before the encoder is warm.
         """
-        if not self.ready:
-            raise NotReadyError("the service is starting: ask again in a moment")
-        index = self.snapshots.current if digest is None else await self.snapshots.get(digest)
+        index = await self._snapshot(digest)
         wanted = _wanted(request, index)
         scores = await self._batcher.scores(windows(request.situation), index)
         hits = index.ranked(scores, request.top_k or NEAREST, wanted)

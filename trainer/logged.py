@@ -7,10 +7,9 @@ was left out, figures of every step), written last: where it stands, the rest is
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.groups import read_groups
+from trainer.progress import Tell, step_reporter, teller
 from trainer.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -29,15 +29,10 @@ KEPT_FIGURES = (
     "completions/mean_length",
 )
 
-Progress = Callable[[str], None]
+TELL = teller("logged")
 
 
-def tell(line: str) -> None:
-    """One line on stderr, so that stdout stays pipeable."""
-    print(f"logged: {line}", file=sys.stderr, flush=True)
-
-
-def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progress = tell) -> dict[str, Any]:
+def run_logged(arguments: LoggedArguments, config: LoggedConfig, tell: Tell = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
 
     Raises:
@@ -46,17 +41,17 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, progress: Progr
         GroupError: the file of groups cannot be read.
     """
     with quiet_libraries():
-        return _run(arguments, config, progress)
+        return _run(arguments, config, tell)
 
 
-def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -> dict[str, Any]:
+def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[str, Any]:
     from trainer.credit import credit
     from trainer.logged_rows import COLUMNS, learnable_rows
     from trainer.sharded import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
-    say: Progress = progress if first else lambda line: None
+    say: Tell = tell if first else lambda line: None
     out = Path(config.output_dir)
     columns, about = read_groups(Path(arguments.groups), COLUMNS)
     config.temperature = _one_temperature(columns["temperature"])
@@ -83,7 +78,9 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, progress: Progress) -
     trainer, guards, known = _trainer(arguments, config, tokenizer, rows, columns, about, say)
     if arguments.resume:
         say(f"going on from {checkpoint}" if checkpoint else f"{out} holds no checkpoint: starting anew")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with step_reporter(say, _figures, shown=first) as reporter:
+        trainer.add_callback(reporter)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     drift, floor = guards
     run = {
         "stage": "logged",
@@ -157,7 +154,7 @@ def _trainer(
     rows: list[dict[str, Any]],
     columns: dict[str, list[Any]],
     about: dict[str, Any],
-    say: Progress,
+    say: Tell,
 ) -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
     """The trainer with its data, its guards, and what a run's record says of how the log was taken."""
     import transformers
@@ -176,7 +173,7 @@ def _trainer(
         train_dataset=_dataset(batches),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[drift, _reporter(say)],
+        callbacks=[drift],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     text_only = sum(row["logprobs"] is None for row in rows)
@@ -241,19 +238,9 @@ def _floor(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[A
     return floor_of(arguments, tokenizer, columns)
 
 
-def _reporter(say: Progress) -> Any:
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                kl, clipped = logs.get("logged/kl", 0.0), logs.get("clip_ratio/region_mean", 0.0)
-                say(
-                    f"step {state.global_step}/{state.max_steps}, KL to the start {kl:.4f}, "
-                    f"clipped {clipped:.1%}"
-                )
-
-    return Reporter()
+def _figures(logs: Mapping[str, float]) -> str:
+    kl, clipped = logs.get("logged/kl", 0.0), logs.get("clip_ratio/region_mean", 0.0)
+    return f"KL to the start {kl:.4f}, clipped {clipped:.1%}"
 
 
 def _training(config: LoggedConfig) -> dict[str, Any]:

@@ -7,33 +7,29 @@ itself, or by vLLM, colocated or served (`use_vllm`, `vllm_mode`).
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from trainer import adapter, resuming
 from trainer.errors import TrainingError
+from trainer.progress import Tell, step_reporter, teller
 from trainer.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from trainer.online_config import OnlineArguments, OnlineConfig
     from trainer.rules_desk import RulesDesk
-
-    Progress = Callable[[str], None]
 
 KEPT_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
 KEPT = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
 
 
-def tell(line: str) -> None:
-    """One line on stderr, so that stdout stays pipeable."""
-    print(f"online: {line}", file=sys.stderr, flush=True)
+TELL = teller("online")
 
 
-def run_online(arguments: OnlineArguments, config: OnlineConfig, progress: Progress = tell) -> dict[str, Any]:
+def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Tell = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
 
     Raises:
@@ -45,12 +41,10 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, progress: Progr
 
     token = os.environ.get("ASCL_RULES_TOKEN")
     with quiet_libraries(), RulesDesk(arguments.rules, token, most=arguments.rules_concurrency) as desk:
-        return _run(arguments, config, desk, progress)
+        return _run(arguments, config, desk, tell)
 
 
-def _run(
-    arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, progress: Progress
-) -> dict[str, Any]:
+def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell: Tell) -> dict[str, Any]:
     from pathlib import Path
 
     from trainer.logged import load_tokenizer
@@ -59,7 +53,7 @@ def _run(
 
     started = time.perf_counter()
     first = config.process_index == 0
-    say: Progress = progress if first else lambda line: None
+    say: Tell = tell if first else lambda line: None
     out = Path(config.output_dir)
     plan = {**asdict(arguments), **_training(config), "rulebook_digest": desk.digest}
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
@@ -73,7 +67,9 @@ def _run(
     floor = OnlineFloor(arguments.floor_consult, trainer, say)
     trainer.add_callback(floor)
     say(f"{len(train)} prompts, {config.num_generations} episodes each, rulebook {desk.digest[:12]}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with step_reporter(say, _figures, shown=first) as reporter:
+        trainer.add_callback(reporter)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     run = {
         "stage": "online",
         "method": arguments.method,
@@ -131,7 +127,7 @@ def _trainer(
     train: list[dict[str, Any]],
     held: list[dict[str, Any]] | None,
     desk: RulesDesk,
-    say: Progress,
+    say: Tell,
 ) -> tuple[Any, Any]:
     import datasets
     import transformers
@@ -157,30 +153,22 @@ def _trainer(
         eval_dataset=datasets.Dataset.from_list(held) if held else None,
         processing_class=tokenizer,
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[_reporter(say)],
         desk=desk,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer, reward
 
 
-def _reporter(say: Progress) -> Any:
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                rates = ", ".join(
-                    f"{name.rpartition('/')[2]} {value:.0%}"
-                    for name, value in sorted(logs.items())
-                    if name.startswith("ifpo/consult_rate/")
-                )
-                say(
-                    f"step {state.global_step}/{state.max_steps}, reward {logs.get('reward', 0):.3f}, "
-                    f"consult rate {rates}, groups of one mode {logs.get('ifpo/one_mode_groups', 0):.0%}"
-                )
-
-    return Reporter()
+def _figures(logs: Mapping[str, float]) -> str:
+    rates = ", ".join(
+        f"{name.rpartition('/')[2]} {value:.0%}"
+        for name, value in sorted(logs.items())
+        if name.startswith("ifpo/consult_rate/")
+    )
+    return (
+        f"reward {logs.get('reward', 0):.3f}, consult rate {rates}, "
+        f"groups of one mode {logs.get('ifpo/one_mode_groups', 0):.0%}"
+    )
 
 
 def _training(config: OnlineConfig) -> dict[str, Any]:

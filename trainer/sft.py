@@ -12,10 +12,8 @@ import hashlib
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,11 @@ from agent.episode import Episode
 from agent.log import read_log
 from trainer import adapter
 from trainer.errors import TrainingError
+from trainer.progress import Tell, step_reporter, teller
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
-Progress = Callable[[int, int, float], None]
-"""Called after a step with its number, the number of steps in all, and the mean loss since the last call."""
+TELL = teller("sft")
 
 
 class SFTSettings(BaseModel):
@@ -58,12 +56,7 @@ class SFTSettings(BaseModel):
     seed: int = 0
 
 
-def print_progress(step: int, steps: int, loss: float) -> None:
-    """One line per report on stderr, so that stdout stays pipeable."""
-    print(f"sft: step {step}/{steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
-
-
-def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[str, Any]:
+def run_sft(settings: SFTSettings, tell: Tell = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds.
 
     Raises TrainingError when there is nothing to learn from or `model` is no model folder, and agent.LogError
@@ -81,12 +74,10 @@ def run_sft(settings: SFTSettings, progress: Progress = print_progress) -> dict[
     from trainer.quiet import quiet_libraries
 
     with quiet_libraries():
-        return _run(settings, episodes, progress, started)
+        return _run(settings, episodes, tell, started)
 
 
-def _run(
-    settings: SFTSettings, episodes: list[Episode], progress: Progress, started: float
-) -> dict[str, Any]:
+def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: float) -> dict[str, Any]:
     import datasets
     import transformers
     from trl import SFTConfig
@@ -127,10 +118,11 @@ def _run(
         train_dataset=datasets.Dataset.from_list(short),
         processing_class=tokenizer,
         peft_config=adapter.top_layers(settings.model, settings.lora_rank, settings.lora_layers),
-        callbacks=[_reporter(progress)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
+    with step_reporter(tell, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
+        trainer.add_callback(reporter)
+        trainer.train()
     adapter.save(settings.out, trainer.model, tokenizer)
     run = {
         "stage": "sft",
@@ -184,14 +176,3 @@ def _rows(episodes: list[Episode], settings: SFTSettings) -> list[dict[str, Any]
 def _length(tokenizer: Any, row: dict[str, Any]) -> int:
     ids = tokenizer.apply_chat_template(row["messages"], tools=json.loads(row["tools"]), return_dict=False)
     return len(ids)
-
-
-def _reporter(progress: Progress) -> Any:
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs:
-                progress(state.global_step, state.max_steps, float(logs["loss"]))
-
-    return Reporter()

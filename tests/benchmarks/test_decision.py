@@ -14,8 +14,8 @@ from benchmarks.decision.outcomes import luck, prompt_chances
 from benchmarks.decision.policy import DecisionPolicy
 from benchmarks.decision.prompts import (
     held_out_prompts,
-    training_prompts,
     source_prompts,
+    training_prompts,
     watched_prompts,
 )
 from benchmarks.decision.report import expected_reward, figures, markdown, separation

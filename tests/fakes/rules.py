@@ -123,7 +123,6 @@ class ScriptedRules:
     def _result(self, answer: dict[str, Any]) -> CallToolResult:
         lines = [answer["verdict"]]
         lines += [f"[{r['id']}] {r['title']} ({r['stance']})\n{r['text']}" for r in answer["rules"]]
-        lines.append(f"rulebook scripted {self.digest[:12]}")
         return CallToolResult(
             content=[TextContent(type="text", text="\n".join(lines))],
             structured_content={**answer, "rulebook": self._rulebook()},

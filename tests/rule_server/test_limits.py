@@ -152,3 +152,23 @@ def test_a_page_behind_a_trusted_proxy_asks_under_its_public_origin(tmp_path: Pa
         settings = {"allowed_hosts": "rules.example.org", "trusted_proxies": trusted}
         with served_quickly(tmp_path / f"trusted{trusted}", **settings) as served:
             assert served.client.get("/v1/rules", headers=headers).status_code == expected
+
+
+def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_may(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.jsonl"
+    token = new_token(tokens, "page", ["consult"], "now")
+    settings = {"allowed_origins": "https://app.example.org/", "tokens_file": tokens}
+    with served_quickly(tmp_path, **settings) as served:
+        for origin, allowed in (("https://app.example.org", True), ("https://evil.example.org", False)):
+            asked = {"Access-Control-Request-Method": "POST"}
+            asked["Access-Control-Request-Headers"] = "authorization, mcp-protocol-version"
+            before = served.client.options("/mcp", headers={"Origin": origin, **asked})
+            assert (before.status_code == 200) == allowed
+            assert before.headers.get("access-control-allow-origin") == (origin if allowed else None)
+            headers = {"Origin": origin, "Authorization": f"Bearer {token}"}
+            answer = served.client.post("/v1/consult", json=QUESTION, headers=headers)
+            assert answer.status_code == (200 if allowed else 403)
+            assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
+            refused = served.client.post("/v1/consult", json=QUESTION, headers={"Origin": origin})
+            assert refused.status_code == (401 if allowed else 403)
+            assert refused.headers.get("access-control-allow-origin") == (origin if allowed else None)

@@ -31,7 +31,7 @@ def test_a_consultation_answers_with_rules_scores_and_the_digest(service: RuleSe
     assert response.rulebook.digest == service.rulebook.digest
     text = response.as_text()
     assert "[cyber.malware] Malicious software (decline)\nFine: Explaining malware." in text
-    assert response.rulebook.digest[:12] in text
+    assert response.rulebook.digest[:12] not in text
 
 
 def test_what_no_rule_is_about_finds_none(service: RuleService) -> None:
@@ -93,6 +93,26 @@ def test_an_edit_is_served_and_a_broken_one_is_not(service: RuleService, rules: 
     response = consult(service, situation="someone asks about malware", top_k=1)
     assert response.rules[0].text.startswith("Fine: New words.")
     assert response.rulebook.digest == service.rulebook.digest != before
+
+
+def test_an_edit_of_one_rule_leaves_what_a_model_reads_of_another_as_it_was(
+    service: RuleService, rules: Path
+) -> None:
+    def read() -> tuple[str, str]:
+        virus, knife = (
+            consult(service, situation=situation, top_k=1)
+            for situation in (QUESTION, "what are kitchen knives for?")
+        )
+        assert [found.id for found in knife.rules] == ["kitchen.knives"]
+        return virus.as_text(), knife.as_text()
+
+    before = read()
+    path, text = rule("cyber.malware", title="Malicious software", body=prose("New words.", "x", "y"))
+    (rules / path).write_text(text, encoding="utf-8")
+    assert asyncio.run(service.reload()) is True
+    after = read()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -> None:

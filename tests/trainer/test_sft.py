@@ -72,7 +72,7 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
     from transformers import AutoTokenizer
 
     data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i % 2 == 0) for i in range(8)])
-    seen: list[tuple[int, int]] = []
+    seen: list[str] = []
     settings = SFTSettings(
         model=model,
         out=tmp_path / "run",
@@ -83,11 +83,11 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
         lora_layers=1,
         answer_share=1.0,
     )
-    run = run_sft(settings, progress=lambda step, steps, loss: seen.append((step, steps)))
+    run = run_sft(settings, tell=seen.append)
 
     assert run["data"]["episodes"] == 8
     assert run["losses"][-1]["loss"] < run["losses"][0]["loss"]
-    assert seen[-1] == (8, 8)
+    assert seen[-1].startswith("step 8/8, loss ")
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8")) == run
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
     merged = tmp_path / "run" / "merged"
@@ -107,7 +107,7 @@ def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, 
     settings = SFTSettings(
         model=model, out=tmp_path / "run", demonstrations=data, learning_rate=1e-9, answer_share=1.0
     )
-    run_sft(settings.model_copy(update={"epochs": 4.0}), progress=lambda *_: None)
+    run_sft(settings.model_copy(update={"epochs": 4.0}), tell=lambda _: None)
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
 
     tokenizer = AutoTokenizer.from_pretrained(model)

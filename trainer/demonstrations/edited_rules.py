@@ -29,7 +29,7 @@ from trainer.demonstrations.build import FOLDER, play, read_written
 
 HARMLESS = FOLDER / "harmless.jsonl"
 Stance = Literal["answer", "decline"]
-_FIRST = re.compile(r"\[([\w.-]+)\] (.+?) \((decline|limit|answer)\)\n.*?(?=\n\n)", re.DOTALL)
+_FIRST = re.compile(r"\[([\w.-]+)\] (.+?) \((decline|limit|answer)\)\n.*?(?=\n\n|\Z)", re.DOTALL)
 
 # Bodies of an edited rule, in other words than `ascl-eval edit-rule` uses: what is measured there is unseen.
 DECLINE = (
@@ -85,8 +85,7 @@ def _under(episode: Episode, stance: Stance, parts: list[str], answer: str | Non
         head = _FIRST.search(_text(episode))
         assert head is not None
         rules = "\n\n".join([f"[{head[1]}] {head[2]} ({stance})\n{parts[0]}", *parts[1:]])
-        foot = _text(episode).rsplit("\n\n", 1)[1]
-        text = f"rules_found\n\n{rules}\n\n{foot}"
+        text = f"rules_found\n\n{rules}"
         # Only the first rule is named here: the block behind it was drawn, not retrieved.
         consultation.rules = [consultation.rules[0].model_copy(update={"stance": stance})]
     consultation.text = text

@@ -88,7 +88,7 @@ def train_on_pairs(model_folder: Path, pairs: list[Pair], out: Path, settings: P
         optimizer.zero_grad()
         if step % 10 == 0 or step == settings.steps:
             chances = _refusing(model, tokenizer, held)
-            watched.append({"step": step, "loss": round(float(loss), 3), **chances})
+            watched.append({"step": step, "loss": round(float(loss.detach()), 3), **chances})
             seconds = time.perf_counter() - began
             print(f"pairs: step {step}/{settings.steps}, {seconds:.0f} s, {watched[-1]}", file=sys.stderr)
     merged = model.merge_and_unload()

@@ -1,0 +1,77 @@
+"""Demonstrations that the rule's text decides: the same prompt under a rule and under its opposite."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from agent import Episode, read_log
+from tests.fakes.tiny_llama import save_tiny_llama
+from trainer.demonstrations.build import FOLDER
+from trainer.demonstrations.edited_rules import REFUSALS, counterfactuals
+from trainer.demonstrations.pairs import PairSettings, pairs_of, train_on_pairs
+
+
+@pytest.fixture(scope="module")
+def consulted() -> list[Episode]:
+    """Harmless demonstrations that read a rule which says to answer."""
+    episodes = read_log(FOLDER / "demonstrations.jsonl").episodes
+    return [
+        episode
+        for episode in episodes
+        if episode.kind != "harmful"
+        and episode.consultations
+        and [rule.stance for rule in episode.consultations[0].rules] == ["answer"]
+    ]
+
+
+def test_every_prompt_stands_once_under_a_rule_to_answer_and_once_under_one_to_decline(
+    consulted: list[Episode],
+) -> None:
+    made = counterfactuals(consulted)
+    assert len(made) == 2 * len(consulted) > 20
+    for original, (answered, declined) in zip(consulted, pairs_of(made), strict=True):
+        assert answered.prompt == declined.prompt == original.prompt
+        assert answered.messages == original.messages
+        told = next(message["content"] for message in declined.messages if message["role"] == "tool")
+        first, behind = told.removeprefix("rules_found\n\n").split("\n\n")
+        [rule] = original.consultations[0].rules
+        assert first.startswith(f"[{rule.id}] ")
+        assert first.partition("\n")[0].endswith(" (decline)")
+        assert " (answer)\n" in behind
+        assert declined.consultations[0].text == told
+        assert declined.answer in REFUSALS
+        # All else, the call included, is the same: nothing but the rule tells the two apart.
+        assert declined.messages[:-2] == original.messages[:-2]
+
+
+def test_the_same_seed_makes_the_same_pairs(consulted: list[Episode]) -> None:
+    assert counterfactuals(consulted, seed=3) == counterfactuals(consulted, seed=3)
+    assert counterfactuals(consulted, seed=3) != counterfactuals(consulted, seed=4)
+
+
+def test_an_episode_without_its_opposite_is_no_pair(consulted: list[Episode]) -> None:
+    made = counterfactuals(consulted)
+    assert len(pairs_of(made[1:])) == len(consulted) - 1
+    assert pairs_of(consulted) == []
+
+
+def test_training_on_pairs_writes_a_model_and_what_was_watched(
+    consulted: list[Episode], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    model = save_tiny_llama(tmp_path / "tiny")
+    out = tmp_path / "out"
+    settings = PairSettings(steps=2, pairs_a_step=1, lora_layers=1, held_out=2)
+    train_on_pairs(model, pairs_of(counterfactuals(consulted[:5])), out, settings)
+    record = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
+    assert record["pairs"] == 3
+    assert record["watched"][-1]["step"] == 2
+    assert math.isfinite(record["watched"][-1]["loss"])
+    assert [len(record["watched"][-1][f"under {stance}"]) for stance in ("answer", "decline")] == [2, 2]
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, out))
+    assert any(not before[name].equal(after[name]) for name in before)
