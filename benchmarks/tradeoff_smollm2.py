@@ -41,6 +41,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 """What each method changes in the settings of `ascl-train loop`."""
+RULES_READ = 1
+"""Rules a consultation: what the cold starts were shown."""
 SIZES = {
     "full": {"rounds": 6, "samples": 8, "measured": 2},
     "quick": {"rounds": 1, "samples": 4, "measured": 1},
@@ -68,6 +70,7 @@ def loop_settings(method: str, seed: int, size: str, model: Path, services: Serv
             "rounds": SIZES[size]["rounds"],
             "serve": services.serve,
             "rules": services.rules,
+            "rules_top_k": None if services.rules else RULES_READ,
             "launcher": services.launcher,
             "sampling": {
                 "prompts": TRAINED_ON,
@@ -150,7 +153,7 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
 
     # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
     # and a loop goes on with its own settings only.
-    with rule_service(OUR_RULES, out / "artefact", out / "rules.log") as url:
+    with rule_service(OUR_RULES, out / "artefact", out / "rules.log", RULES_READ) as url:
         yield Services(f"{url}/mcp", services.serve, services.launcher)
 
 

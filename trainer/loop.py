@@ -62,7 +62,7 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
     from evaluation.rule_process import rule_service
 
     folder = Path(given) if given else OUR_RULES
-    with rule_service(folder, out / "artefact", out / "rules.log") as url:
+    with rule_service(folder, out / "artefact", out / "rules.log", settings.rules_top_k) as url:
         yield f"{url}/mcp"
 
 

@@ -71,6 +71,9 @@ class LoopSettings(_Part):
     """Command that serves `{model}` on `{port}` of this machine."""
     rules: str | None = None
     """MCP address of a rule service, or a folder of rules to serve; None serves the packaged rulebook."""
+    rules_top_k: int | None = Field(default=None, ge=1, le=10)
+    """Rules that a consultation returns where the loop serves them; None for the service's default. A small
+    model reads one better than three, and faster."""
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
     advantages: Advantages = Advantages()
@@ -88,6 +91,8 @@ class LoopSettings(_Part):
     def _serves_a_model_on_a_port(self) -> LoopSettings:
         if "{model}" not in self.serve or "{port}" not in self.serve:
             raise ValueError("serve must name {model} and {port}, so that each round's model can be served")
+        if self.rules_top_k is not None and "://" in (self.rules or ""):
+            raise ValueError("rules_top_k is for rules that the loop serves: set it where yours are served")
         return self
 
 
