@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,7 +42,10 @@ def main() -> int:
     run.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
     report = commands.add_parser("report", help="tables and pictures of the runs that are kept")
     report.add_argument(
-        "--collect", type=Path, metavar="OUT", help="keep the runs in this folder of results first"
+        "--collect",
+        type=Path,
+        metavar="OUT",
+        help="keep the runs in this folder of results first, in place of earlier ones of their experiments",
     )
     report.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
     report.add_argument("--json", action="store_true", help="the figures as JSON")
@@ -96,9 +100,11 @@ def _report(given: argparse.Namespace) -> int:
     from benchmarks.decision.settings import read_experiments
 
     if given.collect:
-        lines = collect(given.collect)
-        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+        found = collect(given.collect)
+        anew = {line["experiment"] for line in found}
+        kept = [line for line in _kept() if line["experiment"] not in anew]
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
+    lines = _kept()
     experiments = read_experiments(given.settings)
     if given.json:
         print(json.dumps(figures(lines, experiments), indent=1))
@@ -107,6 +113,10 @@ def _report(given: argparse.Namespace) -> int:
         for file in draw(lines, Path(__file__).parent):
             print(f"drawn: {file}", file=sys.stderr)
     return 0
+
+
+def _kept() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":
