@@ -19,9 +19,9 @@ RUN python3 -m venv /build \
     && /build/bin/pip install --quiet ${TORCH_FIND_LINKS:+--find-links "$TORCH_FIND_LINKS"} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch \
     && /build/bin/pip install --quiet '.[build,offline]'
 # The environment that is served from holds no pip: it is filled from outside.
-# Left out: the hub's client, which loads tokenizers by name where ours lies in the artefact, and what conversion tools need.
+# Left out: the hub's client, which loads tokenizers by name where ours lies in the artefact, and conversion tools.
 RUN python3 -m venv --without-pip /app && /build/bin/pip --python /app/bin/python install --quiet '.[server]' \
-    && /build/bin/pip --python /app/bin/python uninstall --quiet --yes huggingface_hub hf-xet sympy mpmath \
+    && /build/bin/pip --python /app/bin/python uninstall --quiet --yes huggingface_hub hf-xet \
     && cd /app/lib/python3*/site-packages/onnxruntime && rm -r quantization tools transformers \
     && find /app -type d -name tests -prune -exec rm -r {} +
 COPY rule_server rule_server
