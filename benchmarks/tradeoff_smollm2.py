@@ -1,6 +1,6 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
-    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds 5] [--methods a,b] [--start locked-in]
+    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds 5] [--methods a,b] [--start mild]
     python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--quick] [--json]
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
