@@ -232,6 +232,18 @@ def test_no_prompt_is_both_learnt_from_and_measured_on(place: Place) -> None:
     assert [len(prompts) for prompts in measured.values()] == [3, 3]
 
 
+def test_a_source_is_either_learnt_from_or_measured_on(place: Place) -> None:
+    every = source_prompts(place.data, 3)
+    learnt = next(iter(every)).partition("/")[0]
+    taken = source_prompts(place.data, 2, only=[learnt])
+    assert {name.partition("/")[0] for name in taken} == {learnt}
+    assert all(len(prompts) == 2 for prompts in taken.values())
+    left = source_prompts(place.data, 3, without=[learnt])
+    assert set(left) == {name for name in every if not name.startswith(f"{learnt}/")} != set()
+    with pytest.raises(ValueError, match="has no source 'nowhere' to learn from"):
+        source_prompts(place.data, 3, only=[learnt, "nowhere"])
+
+
 def test_the_registered_experiments_can_be_read() -> None:
     registered = read_experiments(REGISTERED)
     assert all(each.seeds >= 10 for each in registered.values())
