@@ -1,11 +1,11 @@
-"""What the untrained states of a start can tell apart at best: a linear probe on the labels themselves.
+"""What the untrained states of a start tell apart: a linear probe on the labels themselves.
 
     python -m benchmarks.decision_ceiling --data DATA [--experiment locked]
 
 A logistic regression on the hidden state from which the decision is made, at several depths, fitted to the
 labels of the prompts that an experiment of `decision_smollm2` learns from, measured on its unseen ones. The
-threshold is chosen on the measured prompts themselves, so the figures flatter: no method that learns from
-rewards can be expected to do better.
+threshold is chosen on the measured prompts themselves, so the figures flatter. They are no bound: training
+the top layers changes the states.
 """
 
 from __future__ import annotations

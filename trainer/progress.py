@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,8 +30,8 @@ def step_reporter(
     *,
     shown: bool = True,
     console: Console | None = None,
-) -> Any:
-    """A callback of transformers' Trainer that tells how far training is.
+) -> Iterator[Any]:
+    """A callback of transformers' Trainer that tells how far training is, while the block runs.
 
     Args:
         say: takes a line a report where there is no terminal.
