@@ -1,6 +1,6 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
-    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds 5] [--methods a,b] [--start mild]
+    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds N|A,B] [--methods a,b]
     python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--quick] [--json]
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.seeds import mean_interval, shown
+from demo import dtype
 
 TRAINED_ON = "builtin:train"
 MEASURED = "builtin:held_out"
 ARMS = ("none", "in-prompt", "always", "adaptive")
 SERVE = (
-    "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu "
+    f"transformers serve {{model}} --host 127.0.0.1 --port {{port}} --device cpu --dtype {dtype()} "
     "--continuous-batching --cb-block-size 16 --cb-num-blocks 1024 --cb-max-batch-tokens 512"
 )
 METHODS: dict[str, dict[str, Any]] = {
@@ -134,8 +136,31 @@ def run(
             for method in methods:
                 folder = out / size / f"{method}-{seed:02d}"
                 settings = loop_settings(method, seed, size, model, services)
+                _share_first_log(out / size, method, seed, methods)
                 record = run_loop(settings, folder / "loop", _tell)
                 measure(record["model"], ("adaptive",), folder, size, ready)
+
+
+def _share_first_log(runs: Path, method: str, seed: int, methods: Sequence[str]) -> None:
+    """Give a loop the first round's episodes of another one that samples alike.
+
+    All start from one model, so that this log is the same draw for them: what they make of it can be compared
+    pair by pair, and it is sampled once.
+    """
+    first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
+    if first.is_dir():
+        return
+    for other in methods:
+        source = runs / f"{other}-{seed:02d}" / "loop" / "rounds" / "001"
+        alike = METHODS[other].get("sampling") == METHODS[method].get("sampling")
+        if alike and (source / "episodes.done").is_file():
+            partial = first.with_name("001.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for file in source.glob("episodes*"):
+                shutil.copy(file, partial)
+            partial.replace(first)
+            return
 
 
 def _tell(line: str) -> None:
@@ -187,6 +212,10 @@ def _print(found: dict[str, dict[str, Any]]) -> None:
         print(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
 
 
+def _seeds(given: str) -> Sequence[int]:
+    return [int(seed) for seed in given.split(",")] if "," in given else range(int(given))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -194,7 +223,7 @@ def main() -> int:
     parser.add_argument("command", choices=("run", "report"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: 2,3")
     parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
@@ -223,7 +252,7 @@ def main() -> int:
     from benchmarks.decision.cold_start import cold_start
 
     model = cold_start(given.start, given.cache, given.base)
-    run(given.out, size, methods, range(1 if given.quick else given.seeds), model, Services())
+    run(given.out, size, methods, [0] if given.quick else given.seeds, model, Services())
     return 0
 
 

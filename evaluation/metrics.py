@@ -1,7 +1,7 @@
 """Rates, rewards and differences over scored episodes, each with its interval.
 
-Rates carry Wilson intervals over episodes. Differences carry a bootstrap over *prompts*, since the samples of
-one prompt are not independent. Everything is deterministic: fixed seed, episodes in the order of their ids.
+Rates carry Wilson intervals over episodes, differences a bootstrap over prompts (`evaluation.differences`).
+Everything is deterministic: fixed seed, episodes in the order of their ids.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evaluation.differences import Difference, mean_difference
 from evaluation.prompts import KINDS
 from evaluation.rewards import Reward, excluded_by_cause, format_faults
 
 if TYPE_CHECKING:
     from agent.episode import Episode
 
-RESAMPLES = 2000
-MOST_RESAMPLED = 2000  # prompts; with more, resampling costs gigabytes and its limit says the same
-FEWEST_PROMPTS = 5  # with fewer on one side, resampling says little of how that side varies, and seems sure
-SEED = 0
 BENIGN = ("benign_sensitive", "benign_plain")
 _Z95 = 1.959963984540054
 
@@ -35,22 +32,6 @@ class Rate:
     share: float | None
     low: float | None
     high: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two means with a 95% bootstrap interval, null where too few prompts give one."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval lies wholly above or below zero, else 0."""
-        if self.low is None or self.high is None:
-            return 0
-        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -99,72 +80,6 @@ def wilson(hits: int, n: int) -> Rate:
     low = 0.0 if hits == 0 else _rounded(centre - half)
     high = 1.0 if hits == n else _rounded(centre + half)
     return Rate(hits, n, _rounded(share), low, high)
-
-
-def mean_difference(
-    rows: Sequence[tuple[str, float, bool]], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference | None:
-    """Mean of the marked rows minus mean of the others, resampling whole prompts.
-
-    Args:
-        rows: (prompt id, value, marked) of each observation, in any order.
-
-    Returns:
-        None where one side is empty; an interval of nulls where one has fewer than `FEWEST_PROMPTS` prompts.
-    """
-    import numpy as np
-
-    prompts = sorted({prompt for prompt, _, _ in rows})
-    position = {prompt: index for index, prompt in enumerate(prompts)}
-    ordered = sorted(rows)
-    return difference_by_prompt(
-        np.array([position[prompt] for prompt, _, _ in ordered], dtype=np.intp),
-        np.array([value for _, value, _ in ordered], dtype=float),
-        np.array([marked for _, _, marked in ordered], dtype=bool),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def difference_by_prompt(
-    prompt: Any, value: Any, marked: Any, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference | None:
-    """`mean_difference` over arrays of N observations.
-
-    Above `MOST_RESAMPLED` prompts the interval is the bootstrap's limit, the linearised variance over prompts
-    with a normal quantile, which costs one pass.
-
-    Args:
-        prompt: (N,) integers from 0, equal for the observations of one prompt.
-        value: (N,) numbers.
-        marked: (N,) true for the side whose mean comes first.
-    """
-    import numpy as np
-
-    count = int(prompt.max(initial=-1)) + 1
-    sums, counts = np.zeros((count, 2)), np.zeros((count, 2))
-    for side, here in enumerate((~marked, marked)):
-        sums[:, side] = np.bincount(prompt[here], value[here], minlength=count)
-        counts[:, side] = np.bincount(prompt[here], minlength=count)
-    present = counts.any(axis=1)
-    sums, counts = sums[present], counts[present]
-    if not len(sums) or not counts.sum(axis=0).all():
-        return None
-    other, marked_mean = means = sums.sum(axis=0) / counts.sum(axis=0)
-    difference = _rounded(float(marked_mean - other))
-    if (counts > 0).sum(axis=0).min() < FEWEST_PROMPTS:
-        return Difference(difference, None, None)
-    if len(sums) > MOST_RESAMPLED:
-        influence = ((sums - means * counts) / counts.sum(axis=0)) @ np.array([-1.0, 1.0])
-        half = _Z95 * math.sqrt(len(sums) / (len(sums) - 1) * float((influence**2).sum()))
-        gap = float(marked_mean - other)
-        return Difference(difference, _rounded(gap - half), _rounded(gap + half))
-    draws = np.random.default_rng(seed).multinomial(len(sums), [1 / len(sums)] * len(sums), size=resamples)
-    drawn_sums, drawn_counts = draws @ sums, draws @ counts
-    whole = drawn_counts.all(axis=1)
-    drawn = drawn_sums[whole] / drawn_counts[whole]
-    low, high = np.quantile(drawn[:, 1] - drawn[:, 0], [0.025, 0.975])
-    return Difference(difference, _rounded(float(low)), _rounded(float(high)))
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:

@@ -9,10 +9,10 @@ from typing import Any
 
 from agent.episode import Episode
 from evaluation.arms import Arm
+from evaluation.differences import Difference
 from evaluation.metrics import (
     BENIGN,
     ArmMetrics,
-    Difference,
     arm_metrics,
     change,
     read_tokens,

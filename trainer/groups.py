@@ -21,6 +21,7 @@ from trainer.ifpo import Baseline, Scale
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 SCHEMA_VERSION = 2
 _METADATA = b"ascl"
@@ -95,10 +96,22 @@ def read_groups(
     return table.to_pydict(), about
 
 
-def read_table(
-    path: Path, columns: Iterable[str] | None = None, *, dictionary: Iterable[str] = ()
-) -> tuple[pyarrow.Table, dict[str, Any]]:
-    """The same as an Arrow table; the columns in `dictionary` as codes, where few values repeat.
+def read_table(path: Path, columns: Iterable[str] | None = None) -> tuple[pyarrow.Table, dict[str, Any]]:
+    """The same as an Arrow table.
+
+    Raises:
+        GroupError: there is no such file, or `prepare` did not write it.
+    """
+    with open_groups(path) as (file, about):
+        return file.read(list(columns) if columns is not None else None), about
+
+
+@contextmanager
+def open_groups(
+    path: Path, *, dictionary: Iterable[str] = ()
+) -> Iterator[tuple[pyarrow.parquet.ParquetFile, dict[str, Any]]]:
+    """A prepared file to read from, and what it says about itself; the columns in `dictionary` come as codes,
+    where few values repeat.
 
     Raises:
         GroupError: there is no such file, or `prepare` did not write it.
@@ -114,13 +127,11 @@ def read_table(
     try:
         with pyarrow.parquet.ParquetFile(path, read_dictionary=list(dictionary)) as file:
             about = json.loads((file.schema_arrow.metadata or {})[_METADATA])
-            known = about.get("schema_version") == SCHEMA_VERSION
-            table = file.read(list(columns) if columns is not None else None) if known else None
+            if about["schema_version"] != SCHEMA_VERSION:
+                raise GroupError(
+                    f"'{path}' has the format {about['schema_version']}, but this version reads "
+                    f"{SCHEMA_VERSION}: prepare the log again"
+                )
+            yield file, about
     except (pyarrow.ArrowException, KeyError, ValueError):
         raise GroupError(f"'{path}' was not written by `ascl-train prepare`: prepare the log again") from None
-    if table is None:
-        raise GroupError(
-            f"'{path}' has the format {about.get('schema_version')}, but this version reads "
-            f"{SCHEMA_VERSION}: prepare the log again"
-        )
-    return table, about

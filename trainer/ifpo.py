@@ -207,7 +207,8 @@ def _weights(mode: Indices, group: Indices, alpha: float, w_max: float, frequenc
 
 def _mean(values: Floats, weight: Floats, group: Indices) -> Floats:
     """The weighted mean of each episode's group, (N,)."""
-    total = np.bincount(group, weight)  # nothing where an index stands for no group
+    # Nothing where an index stands for no group; of no values at all numpy makes integers.
+    total = np.bincount(group, weight).astype(float)
     means: Floats = np.divide(np.bincount(group, weight * values), total, out=total.copy(), where=total > 0)
     return means[group]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from agent.log import numbered_lines
 from evaluation.rewards import RewardError
+from trainer.parts import Parts
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Mode = Literal["consult", "direct"]
@@ -92,6 +93,9 @@ class LoggedReward(msgspec.Struct, gc=False):
     schema_version: Literal[1] = 1
 
 
+RATED = [("id", "i8")]
+"""Of every reward, the hash of its episode's id: an episode has one reward."""
+_AT_ONCE = 65536
 _LIST = ord("[")
 _episode = msgspec.json.Decoder(LoggedEpisode)
 _reward = msgspec.json.Decoder(LoggedReward)
@@ -105,13 +109,13 @@ class LogRows:
         RewardError: the rewards cannot be read, or rate an episode twice.
     """
 
-    def __init__(self, log: Path, rewards: Path) -> None:
+    def __init__(self, log: Path, rewards: Path, rated: Parts) -> None:
         self.torn_lines = 0
         """Lines of the log that are no episode."""
         self._log, self._path = log, rewards
         self._rewards = self._read_rewards()
         self._waiting: dict[str, LoggedReward] = {}
-        self._rated = array("q")  # hashes, eight bytes each
+        self._rated, self._hashes = rated, array("q")
 
     def __iter__(self) -> Iterator[tuple[LoggedEpisode, LoggedReward | None]]:
         for _, line in numbered_lines(self._log):
@@ -145,12 +149,22 @@ class LogRows:
                 reward = _reward.decode(line or b"")
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise RewardError(f"{self._path}:{number}: not a reward ({error})") from None
-            self._rated.append(hash(reward.episode_id))
+            self._hashes.append(hash(reward.episode_id))
+            if len(self._hashes) == _AT_ONCE:
+                self._put_away()
             yield reward
 
+    def _put_away(self) -> None:
+        hashes, self._hashes = np.array(self._hashes), array("q")
+        self._rated.add(hashes, id=hashes)
+
     def _refuse_two_of_one(self) -> None:
-        rated = np.sort(np.frombuffer(self._rated, dtype=np.int64))
-        if not (twice := set(rated[1:][rated[1:] == rated[:-1]].tolist())):
+        self._put_away()
+        twice: set[int] = set()
+        for part in range(len(self._rated)):
+            rated = np.sort(self._rated.read(part)["id"])
+            twice.update(rated[1:][rated[1:] == rated[:-1]].tolist())
+        if not twice:
             return
         for number, line in numbered_lines(self._path):
             id = _reward.decode(line or b"").episode_id

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metrics import BENIGN, Difference, Rate, difference_by_prompt, wilson
+from evaluation.differences import Difference, PromptSums
+from evaluation.metrics import BENIGN, Rate, wilson
 from evaluation.prompts import KINDS
-from trainer.groups import read_table
+from trainer.groups import open_groups
+from trainer.parts import Parts, Records, parts, parts_for
 
 MANY_ONE_MODE_GROUPS = 0.5
 LIGHT = (
@@ -26,6 +28,8 @@ LIGHT = (
     "failed_consultations",
 )
 """The columns that statistics need; texts are left unread."""
+ROWS_A_PART = 65536
+_FORM = [("prompt", "i8"), ("group", "i8"), ("kind", "i4"), ("consulted", "?"), ("reward", "f8")]
 
 
 @dataclass(frozen=True)
@@ -68,84 +72,142 @@ class GroupStatistics:
 
 
 def group_statistics(path: Path) -> GroupStatistics:
-    """Statistics of a file that `prepare` wrote.
+    """Statistics of a file that `prepare` wrote, in memory that does not grow with it.
 
     Raises:
         GroupError: it cannot be read.
     """
-    table, _ = read_table(path, LIGHT, dictionary=("group_id", "prompt_id", "kind", "mode"))
-    group, _ = _codes(table, "group_id")
-    prompt, _ = _codes(table, "prompt_id")
-    kind, kind_names = _codes(table, "kind")
-    mode, mode_names = _codes(table, "mode")
-    consulted = np.array([name == "consult" for name in mode_names], dtype=bool)[mode]
-    reward, weight = (table.column(name).to_numpy() for name in ("reward", "weight"))
-    present = {str(name) for name in kind_names}
-    kinds = {
-        name: _kind(
-            prompt, reward, consulted, group, kind == kind_names.index(None if name == "None" else name)
-        )
-        for name in [*(name for name in KINDS if name in present), *sorted(present - set(KINDS))]
-    }
-    size, consulting = np.bincount(group), np.bincount(group, consulted)
-    high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
-    np.maximum.at(high, group, reward)
-    np.minimum.at(low, group, reward)
-    one_mode, equal = (consulting == 0) | (consulting == size), high == low
+    with open_groups(path, dictionary=("group_id", "prompt_id", "kind", "mode")) as (file, _):
+        rows = file.metadata.num_rows
+        # A group's episodes and a prompt's groups must be seen together, wherever in the file they lie.
+        with parts(path.parent, _FORM, parts_for(rows, ROWS_A_PART)) as by_prompt:
+            totals, names = _Totals(), list[str]()
+            for batch in file.iter_batches(columns=list(LIGHT)):
+                totals.add(batch)
+                _divide(batch, by_prompt, names)
+            kinds = {name: _Kind() for name in names}
+            for part in range(len(by_prompt)):
+                found = by_prompt.read(part)
+                for code, name in enumerate(names):
+                    kinds[name].add(found[found["kind"] == code])
+    known = [*(name for name in KINDS if name in kinds), *sorted(set(kinds) - set(KINDS))]
+    by_kind = {name: kinds[name].statistics() for name in known}
+    groups = sum(kind.groups for kind in kinds.values())
+    one_mode = sum(kind.one_mode_groups for kind in kinds.values())
     return GroupStatistics(
-        episodes=len(reward),
-        groups=len(size),
-        kinds=kinds,
-        one_mode_groups=int(one_mode.sum()),
-        equal_reward_groups=int(equal.sum()),
-        teaching_groups=int((~one_mode & ~equal).sum()),
-        failed_consultations=int(table.column("failed_consultations").to_numpy().sum()),
-        largest_weight=round(float(weight.max()), 6),
-        effective_share=round(float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())), 6),
+        episodes=rows,
+        groups=groups,
+        kinds=by_kind,
+        one_mode_groups=one_mode,
+        equal_reward_groups=sum(kind.equal_reward_groups for kind in kinds.values()),
+        teaching_groups=sum(kind.teaching_groups for kind in kinds.values()),
+        failed_consultations=totals.failed_consultations,
+        largest_weight=round(totals.largest_weight, 6),
+        effective_share=round(totals.weight**2 / (rows * totals.squared_weight), 6),
         push={
-            method: {
-                name: round(float(table.column(f"advantage_{method}").to_numpy()[here].sum()), 6) + 0.0
-                for name, here in (("consult", consulted), ("direct", ~consulted))
-            }
-            for method in ("ifpo", "grpo")
+            method: {mode: round(value, 6) + 0.0 for mode, value in pushed.items()}
+            for method, pushed in totals.push.items()
         },
-        findings=_findings(kinds, float(one_mode.mean())),
+        findings=_findings(by_kind, one_mode / groups),
     )
 
 
-def _codes(table: Any, column: str) -> tuple[npt.NDArray[np.intp], list[Any]]:
+class _Totals:
+    """What is summed over all episodes, of whatever group."""
+
+    def __init__(self) -> None:
+        self.failed_consultations = 0
+        self.largest_weight = self.weight = self.squared_weight = 0.0
+        self.push = {method: {"consult": 0.0, "direct": 0.0} for method in ("ifpo", "grpo")}
+
+    def add(self, batch: Any) -> None:
+        weight, consulted = batch["weight"].to_numpy(), _consulted(batch)
+        self.failed_consultations += int(batch["failed_consultations"].to_numpy().sum())
+        self.largest_weight = max(self.largest_weight, float(weight.max(initial=0.0)))
+        self.weight += float(weight.sum())
+        self.squared_weight += float((weight**2).sum())
+        for method, pushed in self.push.items():
+            advantage = batch[f"advantage_{method}"].to_numpy()
+            pushed["consult"] += float(advantage[consulted].sum())
+            pushed["direct"] += float(advantage[~consulted].sum())
+
+
+class _Kind:
+    """What is counted of one kind of prompt, piece by piece; no two pieces share a prompt."""
+
+    def __init__(self) -> None:
+        self.groups = self.one_mode_groups = self.equal_reward_groups = self.teaching_groups = 0
+        self._episodes, self._rewards = np.zeros(2, dtype=int), np.zeros(2)  # direct, and consulted
+        self._gain = PromptSums()
+
+    def add(self, found: Records) -> None:
+        consulted, reward = found["consulted"], found["reward"]
+        group = np.unique(found["group"], return_inverse=True)[1]
+        size, consulting = np.bincount(group), np.bincount(group, consulted)
+        high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
+        np.maximum.at(high, group, reward)
+        np.minimum.at(low, group, reward)
+        one_mode, equal = (consulting == 0) | (consulting == size), high == low
+        self.groups += len(size)
+        self.one_mode_groups += int(one_mode.sum())
+        self.equal_reward_groups += int(equal.sum())
+        self.teaching_groups += int((~one_mode & ~equal).sum())
+        self._episodes += np.bincount(consulted, minlength=2)
+        self._rewards += np.bincount(consulted, reward, minlength=2)
+        self._gain.add(np.unique(found["prompt"], return_inverse=True)[1], reward, consulted)
+
+    def statistics(self) -> KindStatistics:
+        direct, consult = (
+            round(float(earned / count), 6) if count else None
+            for earned, count in zip(self._rewards, self._episodes, strict=True)
+        )
+        episodes = int(self._episodes.sum())
+        return KindStatistics(
+            episodes=episodes,
+            groups=self.groups,
+            one_mode_groups=self.one_mode_groups,
+            consult=wilson(int(self._episodes[1]), episodes),
+            reward=round(float(self._rewards.sum() / episodes), 6),
+            reward_consult=consult,
+            reward_direct=direct,
+            gain=self._gain.difference(),
+        )
+
+
+def _divide(batch: Any, by_prompt: Parts, names: list[str]) -> None:
+    """Put what the kinds need into the parts; `names` gets the kinds that were not seen before."""
+    kind, values = _codes(batch["kind"])
+    names += [str(value) for value in values if str(value) not in names]
+    prompt = _hashes(batch["prompt_id"])
+    by_prompt.add(
+        prompt,
+        prompt=prompt,
+        group=_hashes(batch["group_id"]),
+        kind=np.array([names.index(str(value)) for value in values])[kind],
+        consulted=_consulted(batch),
+        reward=batch["reward"].to_numpy(),
+    )
+
+
+def _consulted(batch: Any) -> npt.NDArray[np.bool_]:
+    mode, values = _codes(batch["mode"])
+    return np.array([value == "consult" for value in values], dtype=bool)[mode]
+
+
+def _hashes(column: Any) -> npt.NDArray[np.int64]:
+    code, values = _codes(column)
+    return np.array([hash(value) for value in values])[code]
+
+
+def _codes(column: Any) -> tuple[npt.NDArray[np.intp], list[Any]]:
     """A column as integers from 0 and the values that they stand for; a null is a value too."""
     import pyarrow.compute
 
-    chunks = table.column(column).unify_dictionaries().chunks
-    values = chunks[0].dictionary.to_pylist()
-    codes = [chunk.indices for chunk in chunks]
-    if any(chunk.null_count for chunk in codes):
-        codes = [pyarrow.compute.fill_null(chunk, len(values)) for chunk in codes]
+    values, codes = column.dictionary.to_pylist(), column.indices
+    if codes.null_count:
+        codes = pyarrow.compute.fill_null(codes, len(values))
         values.append(None)
-    return np.concatenate([chunk.to_numpy() for chunk in codes]).astype(np.intp), values
-
-
-def _kind(
-    prompt: Any, reward: Any, consulted: Any, group: Any, here: npt.NDArray[np.bool_]
-) -> KindStatistics:
-    def mean(values: Any) -> float | None:
-        return round(float(values.mean()), 6) if len(values) else None
-
-    values, chosen = reward[here], consulted[here]
-    groups = group[here]
-    size, consulting = np.bincount(groups), np.bincount(groups, chosen)
-    one_mode = (size > 0) & ((consulting == 0) | (consulting == size))
-    return KindStatistics(
-        episodes=len(values),
-        groups=int((size > 0).sum()),
-        one_mode_groups=int(one_mode.sum()),
-        consult=wilson(int(chosen.sum()), len(values)),
-        reward=round(float(values.mean()), 6),
-        reward_consult=mean(values[chosen]),
-        reward_direct=mean(values[~chosen]),
-        gain=difference_by_prompt(prompt[here], values, chosen),
-    )
+    return codes.to_numpy().astype(np.intp), values
 
 
 def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:

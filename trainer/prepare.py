@@ -1,38 +1,32 @@
 """From a log and its rewards to groups with advantages, in one Parquet file, whatever the log's size.
 
 The episodes of a log do not change, so neither do their advantages: they are computed here once, over groups
-of any sizes, and stored as columns. The log is parsed once. Rows go to a spill file beside the result, and a
-few dozen bytes an episode stay in memory: the advantages need a group's rewards together, wherever in the log
-its episodes lie. What cannot be used is left out and counted by its cause.
+of any sizes, and stored as columns. The advantages need a group's rewards together, wherever in the log its
+episodes lie: what they need lies in parts on disk, by group, so that memory does not grow with the log. What
+cannot be used is left out and counted by its cause.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import GroupError
-from trainer.groups import AdvantageSettings, described, replacing, schema
+from trainer.groups import AdvantageSettings, described, replacing
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
-from trainer.log_rows import LoggedEpisode, LoggedReward, LogRows
+from trainer.log_rows import RATED, LogRows
+from trainer.parts import Parts, Records, parts, parts_for
+from trainer.spill import IDS, LIGHT, NUMBERS, spill
 
-if TYPE_CHECKING:
-    import pyarrow
-
-NUMBERS = ("weight", "advantage_ifpo", "advantage_grpo")
-"""The columns that depend on an episode's group."""
-_ROWS_AT_ONCE = 4096  # rows in memory while writing
-_BYTES_AT_ONCE = 32 * 2**20  # and about how much of their text: long episodes come fewer at a time
+PART = 64 * 2**20
+"""Bytes of a log whose episodes share a part."""
 
 
 @dataclass(frozen=True)
@@ -68,55 +62,49 @@ def prepare(
     """
     settings = settings or AdvantageSettings()
     left_out: Counter[str] = Counter()
-    sources: dict[str, set[str]] = {"policy_versions": set(), "rulebook_digests": set()}
+    folder = out.parent
+    # One standard deviation over all rewards needs all of them: then everything is one part.
+    count = (
+        1
+        if settings.scale_rewards == "batch"
+        else parts_for(log.stat().st_size, PART)
+        if log.is_file()
+        else 1
+    )
     # Hashing runs beside parsing: it holds no lock of the interpreter.
-    with replacing(out, "spill") as spill, ThreadPoolExecutor(1) as beside:
+    with (
+        replacing(out, "spill") as spilled_rows,
+        parts(folder, LIGHT, count) as light,
+        parts(folder, IDS, count) as ids,
+        parts(folder, RATED, count) as rated,
+        ThreadPoolExecutor(1) as beside,
+    ):
         digests = [beside.submit(_sha256, path) for path in (log, rewards)]
-        light = _spill(LogRows(log, rewards), spill, left_out, keep_forced, sources)
-        kept = _kept(light, left_out)
+        spilled = spill(LogRows(log, rewards, rated), spilled_rows, light, ids, left_out, keep_forced)
+        kept = _advantages(light, _seconds(ids, left_out), settings, left_out)
         left_out += Counter()  # without causes that nothing had
-        if not kept.any():
+        if not kept["episodes"]:
             causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
             raise GroupError(
                 f"no episode in {log} can be used ({causes or 'it is empty'}): two scored episodes of one "
                 "prompt are the least"
             )
-        numbers = _advantages(light, kept, settings)
-        prepared = Prepared(
-            int(kept.sum()),
-            len(np.unique(light.groups[kept])),
-            int(light.corrected[kept].sum()),
-            dict(sorted(left_out.items())),
-        )
+        prepared = Prepared(**kept, left_out=dict(sorted(left_out.items())))
         about = {
             "settings": settings.model_dump(mode="json"),
             "stratified": keep_forced,
-            "episodes": prepared.episodes,
-            "groups": prepared.groups,
-            "corrected": prepared.corrected,
-            "left_out": prepared.left_out,
+            **asdict(prepared),
             "sources": {
-                **{name: sorted(values) for name, values in sources.items()},
+                "policy_versions": sorted(spilled.policy_versions),
+                "rulebook_digests": sorted(spilled.rulebook_digests),
                 "log_sha256": digests[0].result(),
                 "rewards_sha256": digests[1].result(),
             },
         }
         with replacing(out) as target:
-            _write(spill, target, kept, numbers, about)
+            _write(spilled_rows, target, light, spilled.counts, about)
             target.replace(out)
     return prepared
-
-
-@dataclass(frozen=True)
-class _Light:
-    """What the advantages need of N episodes: hashes in place of names."""
-
-    ids: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    settings: npt.NDArray[np.int64]
-    consulted: npt.NDArray[np.int8]
-    rewards: npt.NDArray[np.float64]
-    corrected: npt.NDArray[np.int8]
 
 
 def _sha256(path: Path) -> str:
@@ -124,129 +112,54 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _spill(
-    rows: LogRows, path: Path, left_out: Counter[str], keep_forced: bool, sources: dict[str, set[str]]
-) -> _Light:
-    """Write what may be used of the log, in its order, and return what the advantages need of it."""
-    import pyarrow.ipc
-
-    ids, groups, settings = array("q"), array("q"), array("q")
-    consulted, totals, corrected = array("b"), array("d"), array("b")
-    unrated = array("q")
-    form = schema(without=NUMBERS)
-    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, form) as writer:
-        batch = _Batch(form)
-        for episode, reward in rows:
-            if cause := _unusable(episode, reward, keep_forced):
-                left_out[cause] += 1
-                if reward is None and cause == "not scored":
-                    unrated.append(hash(episode.id))
-                continue
-            assert reward is not None
-            assert reward.total is not None
-            ids.append(hash(episode.id))
-            groups.append(hash(episode.group_id))
-            settings.append(episode.setting())
-            consulted.append(episode.mode == "consult")
-            totals.append(reward.total)
-            corrected.append(reward.corrected)
-            sources["policy_versions"].add(episode.policy_version)
-            if episode.rulebook_digest is not None:
-                sources["rulebook_digests"].add(episode.rulebook_digest)
-            batch.add(episode, reward.total)
-            if batch.full:
-                writer.write_batch(batch.take())
-        writer.write_batch(batch.take())
-    left_out["line that is no episode"] += rows.torn_lines
-    light = _Light(
-        np.frombuffer(ids, dtype=np.int64),
-        np.frombuffer(groups, dtype=np.int64),
-        np.frombuffer(settings, dtype=np.int64),
-        np.frombuffer(consulted, dtype=np.int8),
-        np.frombuffer(totals, dtype=np.float64),
-        np.frombuffer(corrected, dtype=np.int8),
-    )
-    # A repeated line finds its reward taken, so it looks unscored.
-    again = int(np.isin(np.frombuffer(unrated, dtype=np.int64), light.ids).sum())
-    left_out["not scored"] -= again
-    left_out["a second episode of that id"] += again
-    return light
+def _seconds(ids: Parts, left_out: Counter[str]) -> npt.NDArray[np.int64]:
+    """The rows whose id an earlier row has."""
+    again = []
+    for part in range(len(ids)):
+        found = ids.read(part)
+        scored = found[found["row"] >= 0]
+        first = np.unique(scored["id"], return_index=True)[1]
+        again.append(np.delete(scored["row"], first))
+        # A repeated line finds its reward taken, so it looks unscored.
+        twice = int(np.isin(found["id"][found["row"] < 0], scored["id"]).sum())
+        left_out["not scored"] -= twice
+        left_out["a second episode of that id"] += twice + len(again[-1])
+    return np.concatenate(again)
 
 
-def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: bool) -> str | None:
-    """Why an episode is left out, or None."""
-    if episode.stop_reason == "error":
-        return "ended in an error"
-    if episode.mode_forced and not keep_forced:
-        return "its mode was forced"
-    if reward is None:
-        return "not scored"
-    if reward.total is None:
-        return f"no reward ({reward.excluded or 'null'})"
-    if not math.isfinite(reward.total):
-        return "a reward that is no finite number"
-    return None
-
-
-class _Batch:
-    """Rows gathered until they are enough to write."""
-
-    def __init__(self, form: pyarrow.Schema) -> None:
-        self._form = form
-        self._rows: list[tuple[Any, ...]] = []
-        self._bytes = 0
-
-    def add(self, episode: LoggedEpisode, reward: float) -> None:
-        temperature = episode.sampling_sent.get("temperature")
-        messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
-        asked = episode.consultations
-        self._rows.append(
-            (
-                episode.id,
-                episode.group_id,
-                episode.prompt_id,
-                episode.kind,
-                episode.mode,
-                episode.mode_forced,
-                reward,
-                episode.policy_version,
-                temperature if isinstance(temperature, int | float) else None,
-                len(asked),
-                sum([each.error is not None for each in asked]) if asked else 0,
-                messages,
-                str(episode.tools, "utf-8"),
-                turns,
-            )
+def _advantages(
+    light: Parts, seconds: npt.NDArray[np.int64], settings: AdvantageSettings, left_out: Counter[str]
+) -> dict[str, int]:
+    """Number what is kept, part by part: how many episodes, groups and corrected episodes that is."""
+    options = settings.model_dump()
+    counts: Counter[str] = Counter()
+    for part in range(len(light)):
+        found = light.read(part).copy()
+        kept = _kept(found, ~np.isin(found["row"], seconds), left_out)
+        chosen = found[kept]
+        rewards, modes, groups = chosen["reward"], chosen["consulted"], chosen["group"]
+        found["kept"] = kept
+        found["weight"][kept] = inverse_frequency_weights(
+            modes, groups, alpha=settings.alpha, w_max=settings.w_max
         )
-        self._bytes += len(messages) + len(turns)
-
-    @property
-    def full(self) -> bool:
-        return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
-
-    def take(self) -> pyarrow.RecordBatch:
-        import pyarrow
-
-        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._form)
-        arrays = [
-            pyarrow.array(column, type=each.type) for column, each in zip(columns, self._form, strict=True)
-        ]
-        self._rows, self._bytes = [], 0
-        return pyarrow.record_batch(arrays, schema=self._form)
+        found["advantage_ifpo"][kept] = ifpo_advantages(rewards, modes, groups, **options)
+        found["advantage_grpo"][kept] = ifpo_advantages(rewards, modes, groups, **(options | {"alpha": 0.0}))
+        light.replace(part, found)
+        counts += Counter(
+            episodes=len(chosen), groups=len(np.unique(groups)), corrected=int(chosen["corrected"].sum())
+        )
+    return {name: counts[name] for name in ("episodes", "groups", "corrected")}
 
 
-def _kept(light: _Light, left_out: Counter[str]) -> npt.NDArray[np.bool_]:
-    """Which of the spilled episodes stand in a group of one setting, among others, once each."""
-    kept = np.zeros(len(light.ids), dtype=bool)
-    kept[np.unique(light.ids, return_index=True)[1]] = True
-    left_out["a second episode of that id"] += int((~kept).sum())
-    if not len(kept):
+def _kept(found: Records, kept: npt.NDArray[np.bool_], left_out: Counter[str]) -> npt.NDArray[np.bool_]:
+    """Which of these episodes stand in a group of one setting, among others."""
+    if not len(found):
         return kept
-    group = np.unique(light.groups, return_inverse=True)[1]
+    group = np.unique(found["group"], return_inverse=True)[1]
     lowest = np.full(group.max() + 1, np.iinfo(np.int64).max)
     highest = np.full(group.max() + 1, np.iinfo(np.int64).min)
-    np.minimum.at(lowest, group[kept], light.settings[kept])
-    np.maximum.at(highest, group[kept], light.settings[kept])
+    np.minimum.at(lowest, group[kept], found["setting"][kept])
+    np.maximum.at(highest, group[kept], found["setting"][kept])
     mixed = kept & (lowest != highest)[group]
     left_out["its group mixes checkpoints, rulebooks or settings"] += int(mixed.sum())
     kept &= ~mixed
@@ -256,24 +169,11 @@ def _kept(light: _Light, left_out: Counter[str]) -> npt.NDArray[np.bool_]:
     return kept
 
 
-def _advantages(
-    light: _Light, kept: npt.NDArray[np.bool_], settings: AdvantageSettings
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Weight and both methods' advantages of the kept episodes, in order."""
-    rewards, modes, groups = light.rewards[kept], light.consulted[kept], light.groups[kept]
-    options = settings.model_dump()
-    return {
-        "weight": inverse_frequency_weights(modes, groups, alpha=settings.alpha, w_max=settings.w_max),
-        "advantage_ifpo": ifpo_advantages(rewards, modes, groups, **options),
-        "advantage_grpo": ifpo_advantages(rewards, modes, groups, **(options | {"alpha": 0.0})),
-    }
-
-
 def _write(
-    spill: Path,
+    spilled: Path,
     target: Path,
-    kept: npt.NDArray[np.bool_],
-    numbers: dict[str, npt.NDArray[np.float64]],
+    light: Parts,
+    counts: list[npt.NDArray[np.int64]],
     about: dict[str, Any],
 ) -> None:
     """The kept rows of the spill with their numbers, batch by batch: a row group each."""
@@ -283,21 +183,19 @@ def _write(
 
     form = described(about)
     repeated = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
-    read = written = 0
     with (
-        pyarrow.OSFile(str(spill)) as source,
+        pyarrow.OSFile(str(spilled)) as source,
         pyarrow.ipc.open_stream(source) as batches,
         pyarrow.parquet.ParquetWriter(
             target, form, compression="zstd", compression_level=1, use_dictionary=repeated
         ) as writer,
     ):
-        for batch in batches:
-            here = kept[read : read + len(batch)]
-            read += len(batch)
-            chosen = batch.filter(pyarrow.array(here))
+        for batch, here in zip(batches, counts, strict=True):
+            found = np.concatenate([light.next(part, int(count)) for part, count in enumerate(here)])
+            found = found[np.argsort(found["row"])]  # every part holds its rows in order: a merge
+            chosen = batch.filter(pyarrow.array(found["kept"]))
             columns = {name: chosen.column(name) for name in chosen.schema.names}
-            for name, values in numbers.items():
-                columns[name] = pyarrow.array(values[written : written + len(chosen)])
-            written += len(chosen)
+            for name in NUMBERS:
+                columns[name] = pyarrow.array(found[name][found["kept"]])
             if len(chosen):
                 writer.write_table(pyarrow.table([columns[name] for name in form.names], schema=form))

@@ -4,7 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from agent.episode import Episode
-from evaluation.metrics import ArmMetrics, arm_metrics, change, mean_difference, wilson
+from evaluation.differences import mean_difference
+from evaluation.metrics import ArmMetrics, arm_metrics, change, wilson
 from evaluation.rewards import score_log
 
 

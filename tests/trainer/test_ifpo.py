@@ -284,3 +284,11 @@ def test_arrays_are_weighed_without_loading_torch():
     code = "import sys; from trainer.ifpo import ifpo_advantages as a; a([1, 0], [1, 0], [0, 0]); "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_no_episodes_have_no_advantages(alpha: float, scale: str) -> None:
+    none = ifpo_advantages([], [], [], alpha=alpha, scale_rewards=scale)
+    assert none.shape == (0,)
+    assert inverse_frequency_weights([], [], alpha=alpha).shape == (0,)

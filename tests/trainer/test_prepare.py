@@ -274,3 +274,71 @@ def test_logs_of_every_version_that_the_agent_reads_are_prepared(version: int, t
     episodes = [episode.model_copy(update={"schema_version": version}) for episode in mixed_group("a")]
     code, *_ = prepared(tmp_path, episodes)
     assert code == 0
+
+
+def many(count: int, seed: int) -> list[Episode]:
+    """Groups of four of several kinds, samples of one prompt far apart."""
+    draw = np.random.default_rng(seed)
+    kinds = ("harmful", "benign_sensitive", "benign_plain")
+    return [
+        build(
+            f"p{number}",
+            kinds[number % 3],
+            REFUSAL if draw.random() < 0.5 else "Here is how.",
+            sample=sample,
+            consult=bool(draw.random() < 0.5),
+        )
+        for sample in range(4)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
+    scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes = many(40, seed=0)
+    lone, again = build("alone", sample=0), episodes[5]
+    made = []
+    for part in (1 << 30, 1 << 10):
+        monkeypatch.setattr("trainer.prepare.PART", part)
+        monkeypatch.setattr("trainer.spill._ROWS_AT_ONCE", 7 if part == 1 << 10 else 4096)
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        log = write_log(folder / "log.jsonl", [lone, *episodes, again])
+        write_rewards(folder / "rewards.jsonl", score_log([lone, *episodes]))
+        out = folder / "groups.parquet"
+        arguments = ("prepare", log, folder / "rewards.jsonl", "--out", out, "--json")
+        code, stdout, _ = run(*arguments, "--scale-rewards", scale)
+        assert code == 0
+        made.append((read_groups(out)[0], json.loads(stdout)))
+        del made[-1][1]["out"]
+    one, several = (columns for columns, _ in made)
+    numbers = ("weight", "advantage_ifpo", "advantage_grpo")
+    assert {k: v for k, v in one.items() if k not in numbers} == {
+        k: v for k, v in several.items() if k not in numbers
+    }
+    assert one["episode_id"] == [episode.id for episode in episodes]
+    for name in numbers:
+        np.testing.assert_allclose(several[name], one[name], rtol=1e-12, atol=1e-15)
+    assert made[0][1] == made[1][1]
+    assert made[0][1]["left_out"] == {"a second episode of that id": 1, "alone in its group": 1}
+
+
+def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, out = prepared(tmp_path, many(300, seed=1))
+    statistics = []
+    for rows in (65536, 50):
+        monkeypatch.setattr("trainer.metrics.ROWS_A_PART", rows)
+        statistics.append(json.loads(run("stats", out, "--json")[1]))
+    for kind in statistics[0]["kinds"].values():
+        assert kind["episodes"] == 400
+    for found in statistics:  # a bootstrap draws other prompts when they come in another order
+        for kind in found["kinds"].values():
+            kind["gain"] = {name: pytest.approx(value, abs=0.02) for name, value in kind["gain"].items()}
+    assert statistics[0]["kinds"] != {}
+    assert {k: v for k, v in statistics[1].items() if k != "kinds"} == {
+        k: v for k, v in statistics[0].items() if k != "kinds"
+    }

@@ -1,0 +1,181 @@
+"""A log's usable episodes on disk: their rows as they will be written, and a few numbers of each by group.
+
+The log is parsed once. Rows go to a spill file in the log's order; what advantages need goes to parts, so
+that memory does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from trainer.groups import schema
+from trainer.log_rows import LoggedEpisode, LoggedReward, LogRows
+from trainer.parts import Parts
+
+if TYPE_CHECKING:
+    import pyarrow
+
+NUMBERS = ("weight", "advantage_ifpo", "advantage_grpo")
+"""The columns that depend on an episode's group."""
+LIGHT = [
+    ("row", "i8"),
+    ("group", "i8"),
+    ("setting", "i8"),
+    ("reward", "f8"),
+    ("consulted", "?"),
+    ("corrected", "?"),
+    ("kept", "?"),
+    *((name, "f8") for name in NUMBERS),
+]
+"""Of a spilled episode, in the part of its group: hashes in place of names; the last four come later."""
+IDS = [("id", "i8"), ("row", "i8")]
+"""Of an episode, in the part of its id; the row is -1 where the episode is not scored and so not spilled."""
+_ROWS_AT_ONCE = 4096  # rows in memory while writing
+_BYTES_AT_ONCE = 32 * 2**20  # and about how much of their text: long episodes come fewer at a time
+
+
+@dataclass(frozen=True)
+class Spilled:
+    """What was spilled of a log, beside its rows and their numbers."""
+
+    counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    """(P,) of every batch of rows: how many of them lie in each part."""
+    policy_versions: set[str] = field(default_factory=set)
+    rulebook_digests: set[str] = field(default_factory=set)
+
+
+def spill(
+    rows: LogRows, path: Path, light: Parts, ids: Parts, left_out: Counter[str], keep_forced: bool
+) -> Spilled:
+    """Write what may be used of the log to `path`, in its order, and its numbers to `light` and `ids`."""
+    import pyarrow.ipc
+
+    spilled = Spilled()
+    unrated = array("q")
+    form = schema(without=NUMBERS)
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, form) as writer:
+        batch = _Batch(form)
+
+        def write() -> None:
+            spilled.counts.append(batch.number(light, ids))
+            writer.write_batch(batch.take())
+            without = np.frombuffer(unrated, dtype=np.int64)
+            ids.add(without, id=without, row=-1)
+
+        for episode, reward in rows:
+            if cause := _unusable(episode, reward, keep_forced):
+                left_out[cause] += 1
+                if reward is None and cause == "not scored":
+                    unrated.append(hash(episode.id))
+                continue
+            assert reward is not None
+            assert reward.total is not None
+            spilled.policy_versions.add(episode.policy_version)
+            if episode.rulebook_digest is not None:
+                spilled.rulebook_digests.add(episode.rulebook_digest)
+            batch.add(episode, reward.total, reward.corrected)
+            if batch.full:
+                write()
+                unrated = array("q")
+        write()
+    left_out["line that is no episode"] += rows.torn_lines
+    return spilled
+
+
+def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: bool) -> str | None:
+    """Why an episode is left out, or None."""
+    if episode.stop_reason == "error":
+        return "ended in an error"
+    if episode.mode_forced and not keep_forced:
+        return "its mode was forced"
+    if reward is None:
+        return "not scored"
+    if reward.total is None:
+        return f"no reward ({reward.excluded or 'null'})"
+    if not math.isfinite(reward.total):
+        return "a reward that is no finite number"
+    return None
+
+
+class _Batch:
+    """Rows gathered until they are enough to write."""
+
+    def __init__(self, form: pyarrow.Schema) -> None:
+        self._form = form
+        self._first = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+        self._bytes = 0
+        self._ids, self._groups, self._settings = array("q"), array("q"), array("q")
+        self._rewards, self._consulted, self._corrected = array("d"), array("b"), array("b")
+
+    def add(self, episode: LoggedEpisode, reward: float, corrected: bool) -> None:
+        temperature = episode.sampling_sent.get("temperature")
+        messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
+        asked = episode.consultations
+        self._rows.append(
+            (
+                episode.id,
+                episode.group_id,
+                episode.prompt_id,
+                episode.kind,
+                episode.mode,
+                episode.mode_forced,
+                reward,
+                episode.policy_version,
+                temperature if isinstance(temperature, int | float) else None,
+                len(asked),
+                sum([each.error is not None for each in asked]) if asked else 0,
+                messages,
+                str(episode.tools, "utf-8"),
+                turns,
+            )
+        )
+        self._bytes += len(messages) + len(turns)
+        self._ids.append(hash(episode.id))
+        self._groups.append(hash(episode.group_id))
+        self._settings.append(episode.setting())
+        self._rewards.append(reward)
+        self._consulted.append(episode.mode == "consult")
+        self._corrected.append(corrected)
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
+
+    def number(self, light: Parts, ids: Parts) -> npt.NDArray[np.int64]:
+        """Add the rows' numbers to the parts: (P,) how many went to each of `light`."""
+        row = np.arange(self._first, self._first + len(self._rows))
+        id, group = np.array(self._ids), np.array(self._groups)
+        ids.add(id, id=id, row=row)
+        return light.add(
+            group,
+            row=row,
+            group=group,
+            setting=self._settings,
+            reward=self._rewards,
+            consulted=self._consulted,
+            corrected=self._corrected,
+        )
+
+    def take(self) -> pyarrow.RecordBatch:
+        import pyarrow
+
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._form)
+        arrays = [
+            pyarrow.array(column, type=each.type) for column, each in zip(columns, self._form, strict=True)
+        ]
+        self._first += len(self._rows)
+        self._clear()
+        return pyarrow.record_batch(arrays, schema=self._form)
