@@ -15,6 +15,7 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from trainer import drift
 from trainer.checkpoints import AtomicCheckpoints
 from trainer.config import IFPOConfig
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
@@ -119,8 +120,9 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
     The dataset's columns: `prompt` and `completion` (text, shown in tables only), `prompt_ids`,
     `completion_ids`, `wrote` (1 where the policy wrote the token), `logprobs` (of the behaviour policy),
-    `reward`, `advantage` and, where an episode's tokens differ in theirs, `token_advantages` (C,). The
-    importance ratio is taken against `logprobs`, never against the policy of the moment, so the log is not
+    `reward`, `advantage` and, where an episode's tokens differ in theirs, `token_advantages` (C,); `kind`,
+    `mode` and `decision` (first position and the one after the last), to watch the decision. The importance
+    ratio is taken against `logprobs`, never against the policy of the moment, so the log is not
     treated as if it were on-policy.
     """
 
@@ -149,6 +151,10 @@ class LoggedIFPOTrainer(IFPOTrainer):
             lines = [row["token_advantages"] for row in inputs]
             width = output["completion_ids"].shape[1]
             output["advantages"] = _padded(lines, width, 0.0).to(output["advantages"])  # (B, C)
+        if "decision" in inputs[0]:
+            ids = output["completion_ids"]
+            output["towards"] = drift.towards_consulting(inputs, ids.shape[1]).to(ids.device)  # (B, C)
+            output["kind"] = torch.tensor([drift.kind_index(row["kind"]) for row in inputs]).to(ids.device)
         return output
 
     def _generate(self, prompts: Any) -> tuple[Any, ...]:
@@ -261,33 +267,16 @@ class LoggedIFPOTrainer(IFPOTrainer):
         loss = super()._compute_loss(model, inputs)
         self._scored = None
         moved = self._logps - inputs["old_per_token_logps"]  # (B, C) log-ratios
-        self._watch_drift(moved[wrote])
+        found = drift.divergence(moved[wrote], self.accelerator)
         if self.off_policy_mask_threshold is not None:
-            self._count_dropped(moved, wrote, inputs["advantages"])
+            limit = self.off_policy_mask_threshold
+            found |= drift.dropped(moved, wrote, inputs["advantages"], limit, self.accelerator)
+        if "towards" in inputs:
+            signs = inputs["towards"] * wrote
+            found |= drift.decisions(moved, signs, inputs["kind"], self.accelerator)
+        for name, value in found.items():
+            self._metrics["train"][name].append(value)
         return loss
-
-    def _count_dropped(self, moved: torch.Tensor, wrote: torch.Tensor, advantages: torch.Tensor) -> None:
-        """Record the share of episodes that the off-policy mask leaves out, as TRL decides it."""
-        away = -(moved * wrote).sum(1) / wrote.sum(1).clamp(min=1)
-        lowered = (advantages.reshape(len(moved), -1) < 0).any(1)
-        dropped = (lowered & (away > self.off_policy_mask_threshold)).float().mean()
-        share = self.accelerator.reduce(dropped, reduction="mean").item()
-        self._metrics["train"]["logged/dropped"].append(share)
-
-    def _watch_drift(self, moved: torch.Tensor) -> None:
-        """Record how far the policy has gone from the one that sampled, by its (S,) log-ratios.
-
-        The divergence is k3, the estimate that is never negative. All processes record the same numbers.
-        """
-        ratio = moved.exp()
-        sums = torch.stack([(moved.expm1() - moved).sum(), ratio.sum(), moved.new_tensor(float(len(moved)))])
-        divergence, total, count = self.accelerator.reduce(sums).tolist()
-        largest = self.accelerator.gather(ratio.amax()[None] if len(moved) else moved.new_zeros(1)).max()
-        if count:
-            metrics = self._metrics["train"]
-            metrics["logged/kl"].append(divergence / count)
-            metrics["logged/mean_ratio"].append(total / count)
-            metrics["logged/largest_ratio"].append(largest.item())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.prompts import KINDS
 from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.groups import read_groups
@@ -27,6 +28,7 @@ KEPT_FIGURES = (
     *("loss", "reward", "entropy", "logged/kl", "logged/mean_ratio", "logged/largest_ratio"),
     *("logged/dropped", "clip_ratio/region_mean", "kl"),
     "completions/mean_length",
+    *(f"logged/towards_consulting/{kind}" for kind in (*KINDS, "other")),
 )
 
 TELL = teller("logged")
@@ -225,6 +227,9 @@ def _dataset(rows: list[dict[str, Any]]) -> Any:
         "logprobs",
         "reward",
         "advantage",
+        "kind",
+        "mode",
+        "decision",
     )
     names = [name for name in (*used, "token_advantages") if name in rows[0]]
     return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in names})

@@ -19,8 +19,8 @@ from trainer.tokens import TokenError, episode_tokens
 if TYPE_CHECKING:
     from trainer.config import LoggedArguments
 
-_READ = ("messages", "tools", "turns", "reward", "forced")
-COLUMNS = (*_READ, "mode", "group_id", "consultations", "temperature", "policy_version")
+_READ = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
+COLUMNS = (*_READ, "group_id", "consultations", "temperature", "policy_version")
 
 
 def learnable_rows(
@@ -33,7 +33,7 @@ def learnable_rows(
     """One row for each episode that can be learnt from, in the file's order."""
     rows = []
     nothing = earned.nothing
-    for index, (messages, tools, turns, reward, forced) in enumerate(
+    for index, (messages, tools, turns, reward, forced, kind, mode) in enumerate(
         zip(*(columns[name] for name in _READ), strict=True)
     ):
         if not np.isfinite(reward):
@@ -61,6 +61,8 @@ def learnable_rows(
                 "completion_ids": tokens.completion_ids,
                 "wrote": tokens.wrote,
                 "logprobs": tokens.logprobs,
+                "kind": kind,
+                "mode": mode,
                 "decision": list(tokens.decision),
                 "reward": reward,
                 "advantage": float(earned.decision[index]),

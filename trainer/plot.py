@@ -63,6 +63,11 @@ PANELS = (
         {"ifpo/largest_weight": "largest weight"},
     ),
     Panel(
+        "movement of the decision, nats",
+        "harmful at or above zero, harmless below",
+        {f"logged/towards_consulting/{kind}": name for kind, name in KIND_NAMES.items()},
+    ),
+    Panel(
         "drift from the policy that sampled",
         "KL grows slowly; little is clipped",
         {

@@ -81,6 +81,26 @@ def test_training_moves_the_decision_where_the_rewards_point(
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    ("kind", "prompt", "chosen", "way"),
+    [("benign_plain", "prompt a", slice(0, 3), -1), ("harmful", "prompt b", slice(3, 5), 1)],
+)
+def test_the_record_says_by_kind_which_way_the_decision_moves(
+    kind: str, prompt: str, chosen: slice, way: int, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, _, stderr = run(
+        "logged", "--model", model, "--groups", grouped(tmp_path, episodes()[chosen]), "--out", out, *FAST,
+        "--num_train_epochs", "4",
+    )  # fmt: skip
+    assert code == 0, stderr
+    steps = json.loads((out / "run.json").read_text(encoding="utf-8"))["steps"]
+    moved = [step[f"logged/towards_consulting/{kind}"] for step in steps]
+    assert moved[0] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
+    assert way * moved[-1] > 0.1
+    assert way * (decision_gap(out / "merged", prompt) - decision_gap(model, prompt)) > 0.1
+
+
 def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
     model: Path, tmp_path: Path
 ) -> None:

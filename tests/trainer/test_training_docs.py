@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from agent.cli import app as agent_app
 from evaluation.cli import app as evaluation_app
 from evaluation.labels import Label
+from evaluation.prompts import KINDS
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
@@ -98,7 +99,8 @@ def test_every_figure_that_is_logged_is_explained() -> None:
         re.findall(r"`([A-Za-z_/]+)`", GUIDE.partition("## What to watch")[2].partition("\n## ")[0])
     )
     made = batch_metrics(["harmful"] * 2, [True, False], [1.0, 0.0], [0, 0], [1.0, 1.0])
-    named = {name.replace("harmful", "KIND") for name in made} | set(KEPT_FIGURES) | set(KEPT)
+    kept = {re.sub(rf"/({'|'.join([*KINDS, 'other'])})$", "/KIND", name) for name in (*KEPT_FIGURES, *KEPT)}
+    named = {name.replace("harmful", "KIND") for name in made} | kept
     assert named - {"learning_rate"} <= explained
 
 
