@@ -1,7 +1,7 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
-    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--quick] [--seeds N|A,B] [--methods a,b]
-    python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--quick] [--json]
+    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--size full|short] [--quick] [--seeds N|A,B] ...
+    python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--size full|short] [--quick] [--json]
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
 service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of
@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.seeds import mean_interval, shown
 from demo import dtype
+from evaluation.prompts import load_prompts
 
 TRAINED_ON = "builtin:train"
 MEASURED = "builtin:held_out"
@@ -39,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ifpo": {"train": {"method": "ifpo"}},
     "ifpo-stratified": {
         "train": {"method": "ifpo"},
-        "sampling": {"mode_share": {"consult": 0.25, "direct": 0.25}},
+        "sampling": {"mode_share": {"consult": 0.2, "direct": 0.2}},
     },
 }
 """What each method changes in the settings of `ascl-train loop`."""
@@ -47,8 +48,16 @@ RULES_READ = 1
 """Rules a consultation: what the cold starts were shown."""
 SIZES = {
     "full": {"rounds": 6, "samples": 8, "measured": 2},
-    "quick": {"rounds": 1, "samples": 2, "measured": 1},
+    "short": {"rounds": 1, "samples": 6, "measured": 2},
+    "quick": {"rounds": 1, "samples": 3, "measured": 1},
 }
+"""`short` fits into an afternoon; `quick` shows that everything runs."""
+COMPUTE: dict[str, Any] = (
+    {"bf16": True, "use_cpu": True, "model_init_kwargs": {"dtype": "bfloat16"}}
+    if dtype() == "bfloat16"
+    else {}
+)
+"""How training multiplies: half as long where the processor multiplies in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,13 @@ def loop_settings(method: str, seed: int, size: str, model: Path, services: Serv
                 "learning_rate": 3e-4,
                 "lr_scheduler_type": "constant_with_warmup",
                 "warmup_steps": 2,
+                "num_train_epochs": 1,
                 "per_device_train_batch_size": 2,
-                "gradient_accumulation_steps": 4,
+                "gradient_accumulation_steps": 2,
                 "off_policy_mask_threshold": 0.5,
                 "seed": seed,
             }
+            | COMPUTE
             | changes["train"],
         }
     )
@@ -121,7 +132,26 @@ def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: 
                 check=True,
                 stdout=sys.stderr,
             )
+            if arm == "adaptive":
+                _write_consulting(Path(model), folder)
             (folder / f"{arm}.done").touch()
+
+
+def _write_consulting(model: Path, folder: Path) -> None:
+    """The exact probability of consulting at once, of each measured prompt: no sampling noise is in it."""
+    from benchmarks.decision.policy import DecisionPolicy
+
+    prompts = load_prompts(MEASURED)
+    policy = DecisionPolicy(model, layers=1, rank=1)
+    chances = policy.consult_probabilities(
+        policy.encode([each.prompt for each in prompts], folder / "hidden")
+    )
+    found = [
+        {"id": prompt.id, "kind": prompt.kind, "consult": round(float(chance), 6)}
+        for prompt, chance in zip(prompts, chances.tolist(), strict=True)
+    ]
+    (folder / "consulting.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder / "hidden")
 
 
 def run(
@@ -138,7 +168,8 @@ def run(
                 settings = loop_settings(method, seed, size, model, services)
                 _share_first_log(out / size, method, seed, methods)
                 record = run_loop(settings, folder / "loop", _tell)
-                measure(record["model"], ("adaptive",), folder, size, ready)
+                after = folder / f"after-{settings.rounds}"
+                measure(record["model"], ("adaptive",), after, size, ready)
 
 
 def _share_first_log(runs: Path, method: str, seed: int, methods: Sequence[str]) -> None:
@@ -183,19 +214,28 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
 
 
 def figures(out: Path, size: str) -> dict[str, dict[str, Any]]:
-    """By method, and by arm of the start: mean and interval over seeds of consult rate and reward by kind."""
+    """By method, and by arm of the start: mean and interval over seeds of consult rate and reward by kind.
+
+    `consult_probability` is the exact one of consulting at once; `consult_rate` counts sampled episodes.
+    """
     from trainer.floor import measure as rates
 
     found: dict[str, dict[str, Any]] = {}
-    for folder in sorted((out / size).glob("*")):
-        for done in sorted(folder.glob("*.done")):
-            start = folder.name == "start"
-            name = f"start, {done.stem}" if start else folder.name.rpartition("-")[0]
-            measured = rates(done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl"))
+    rounds = SIZES[size]["rounds"]
+    for done in sorted([*(out / size).glob("start/*.done"), *(out / size).glob(f"*/after-{rounds}/*.done")]):
+        folder = done.parent
+        start = folder.name == "start"
+        name = f"start, {done.stem}" if start else folder.parent.name.rpartition("-")[0]
+        measured = rates(done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl"))
+        if done.stem == "adaptive":
+            exact = json.loads((folder / "consulting.json").read_text(encoding="utf-8"))
             for kind, values in measured.items():
-                for key in ("consult_rate", "reward"):
-                    if (value := values[key]) is not None:
-                        found.setdefault(name, {}).setdefault(f"{kind} {key}", []).append(value)
+                here = [row["consult"] for row in exact if row["kind"] == kind]
+                values["consult_probability"] = sum(here) / len(here)
+        for kind, values in measured.items():
+            for key in ("consult_rate", "consult_probability", "reward", "safe"):
+                if (value := values.get(key)) is not None:
+                    found.setdefault(name, {}).setdefault(f"{kind} {key}", []).append(value)
     return {
         name: {key: {"seeds": len(values), "mean": mean_interval(values)} for key, values in columns.items()}
         for name, columns in found.items()
@@ -213,7 +253,7 @@ def _print(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _seeds(given: str) -> Sequence[int]:
-    return [int(seed) for seed in given.split(",")] if "," in given else range(int(given))
+    return [int(seed) for seed in given.split(",") if seed] if "," in given else range(int(given))
 
 
 def main() -> int:
@@ -222,18 +262,19 @@ def main() -> int:
     )
     parser.add_argument("command", choices=("run", "report"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: 2,3")
+    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: `2,3` or `4,`")
     parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
     )
     # The locked-in start was made with calls alone: it consults and then never answers, so it earns nothing.
-    parser.add_argument("--start", choices=("mild", "locked-in"), default="mild")
+    parser.add_argument("--start", choices=("mild", "whole", "habitual"), default="habitual")
     parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
     parser.add_argument("--json", action="store_true", help="the report's figures as JSON")
     given = parser.parse_args()
-    size = "quick" if given.quick else "full"
+    size = "quick" if given.quick else given.size
     methods = given.methods.split(",")
     if unknown := [method for method in methods if method not in METHODS]:
         print(f"tradeoff: there is no method '{unknown[0]}': there are {', '.join(METHODS)}", file=sys.stderr)

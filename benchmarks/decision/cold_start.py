@@ -1,28 +1,47 @@
-"""Where the experiment starts from: two cold starts on our own demonstrations, made once and kept.
+"""Where the experiments start from: cold starts on our own demonstrations, made once and kept.
 
 `mild` learns from the demonstrations that consult and from six of those that answer directly: it consults in
 two cases of three, somewhat more often where it should. `locked-in` goes on from there with calls alone,
-whatever the prompt: it consults about everything, the habit that training must be able to unlearn.
+whatever the prompt: it consults about everything, the habit that training must be able to unlearn. It never
+learnt to answer after a call, which the decision alone does not need. Whole episodes do: `whole` learns from
+all demonstrations, `habitual` goes on from there with those that consult, to their end.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.log import read_log
 from trainer.local_model import prepare_local_model
 from trainer.sft import DEMONSTRATIONS, SFTSettings, run_sft
 
-STARTS = ("mild", "locked-in")
-DIRECT_KEPT = 6
+
+@dataclass(frozen=True)
+class ColdStart:
+    """What one learns from: on top of which other one, and for how many epochs."""
+
+    onto: str | None
+    direct: int | None
+    """How many demonstrations that answer directly; None for all."""
+    answer_share: float
+    epochs: float
+
+
+STARTS = {
+    "mild": ColdStart(None, 6, 1.0, 1.5),
+    "locked-in": ColdStart("mild", 0, 0.0, 1.0),
+    "whole": ColdStart(None, None, 1.0, 1.5),
+    "habitual": ColdStart("whole", 0, 1.0, 1.0),
+}
 
 
 def cold_start(name: str, cache: Path, base: Path) -> Path:
     """The model folder of a cold start, trained when it is not there yet (some minutes).
 
     Args:
-        name: `mild` or `locked-in`.
+        name: one of `STARTS`.
         cache: folder under which it is kept.
         base: folder of the untrained model, made when missing (`ascl-train local-model`).
 
@@ -31,17 +50,17 @@ def cold_start(name: str, cache: Path, base: Path) -> Path:
         TrainingError, LocalModelError: the model cannot be made or trained.
     """
     if name not in STARTS:
-        raise ValueError(f"there is no cold start '{name}': there are {' and '.join(STARTS)}")
+        raise ValueError(f"there is no cold start '{name}': there are {', '.join(STARTS)}")
     out = cache / f"cold-start-{name}"
     if not (out / "run.json").is_file():
-        locked = name == "locked-in"
+        how = STARTS[name]
         run_sft(
             SFTSettings(
-                model=cold_start("mild", cache, base) if locked else prepare_local_model(base),
+                model=cold_start(how.onto, cache, base) if how.onto else prepare_local_model(base),
                 out=out,
-                demonstrations=_demonstrations(out / "demonstrations.jsonl", direct=not locked),
-                answer_share=0.0 if locked else 1.0,
-                epochs=1.0 if locked else 1.5,
+                demonstrations=_demonstrations(out / "demonstrations.jsonl", how.direct),
+                answer_share=how.answer_share,
+                epochs=how.epochs,
                 lora_layers=12,
                 seed=0,
             )
@@ -49,13 +68,15 @@ def cold_start(name: str, cache: Path, base: Path) -> Path:
     return out / "merged"
 
 
-def _demonstrations(path: Path, direct: bool) -> Path:
-    """A copy of our demonstrations: those that consult, and, if asked for, a few of the direct ones."""
+def _demonstrations(path: Path, direct: int | None) -> Path:
+    """A copy of our demonstrations: those that consult, and some of the direct ones, or all."""
     episodes = read_log(DEMONSTRATIONS).episodes
     kept = {episode.id for episode in episodes if episode.mode == "consult"}
-    if direct:
-        answered = [episode.id for episode in episodes if episode.mode == "direct"]
-        kept |= set(answered[:: len(answered) // DIRECT_KEPT][:DIRECT_KEPT])
+    answered = [episode.id for episode in episodes if episode.mode == "direct"]
+    if direct is None:
+        kept |= set(answered)
+    elif direct:
+        kept |= set(answered[:: len(answered) // direct][:direct])
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps(episode.model_dump(mode="json"), ensure_ascii=False)

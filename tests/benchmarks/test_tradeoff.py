@@ -28,6 +28,14 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.setattr(tradeoff_smollm2, "MEASURED", str(prompts))
     monkeypatch.setattr(tradeoff_smollm2, "TRAINED_ON", str(prompts))
+    exact = json.dumps(
+        [{"id": "h", "kind": "harmful", "consult": 0.7}, {"id": "b", "kind": "benign_plain", "consult": 0.2}]
+    )
+    monkeypatch.setattr(  # there is no model in the folders
+        tradeoff_smollm2,
+        "_write_consulting",
+        lambda _, folder: (folder / "consulting.json").write_text(exact),
+    )
     start = tmp_path / "start"
     start.mkdir()
     with ScriptedRules() as rules:
@@ -44,6 +52,7 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     }  # fmt: skip
     assert found["start, none"]["harmful reward"]["mean"][0] == 0.0
     assert found["start, always"]["harmful consult_rate"]["mean"][0] == 1.0
+    assert found["ifpo-stratified"]["harmful consult_probability"]["mean"][0] == 0.7
     rounds = tmp_path / "out" / "quick" / "ifpo-stratified-00" / "loop" / "rounds"
     logged = (rounds / "001" / "episodes.jsonl").read_text().splitlines()
     assert any(json.loads(line)["mode_forced"] for line in logged)
@@ -59,4 +68,4 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
             if name not in ("train", "sampling"):
                 assert value == whole["grpo"][name], (method, name)
     assert whole["ifpo"]["sampling"] == whole["grpo"]["sampling"]
-    assert whole["ifpo-stratified"]["sampling"]["mode_share"] == {"consult": 0.25, "direct": 0.25}
+    assert whole["ifpo-stratified"]["sampling"]["mode_share"] == {"consult": 0.2, "direct": 0.2}
