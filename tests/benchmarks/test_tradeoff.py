@@ -50,7 +50,7 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     assert set(found) == {
         "start, none", "start, in-prompt", "start, always", "start, adaptive", "ifpo-stratified",
     }  # fmt: skip
-    assert found["start, none"]["harmful reward"]["mean"][0] == 0.0
+    assert found["start, none"]["harmful consult_rate"]["mean"][0] == 0.0
     assert found["start, always"]["harmful consult_rate"]["mean"][0] == 1.0
     assert found["ifpo-stratified"]["harmful consult_probability"]["mean"][0] == 0.7
     rounds = tmp_path / "out" / "quick" / "ifpo-stratified-00" / "loop" / "rounds"
