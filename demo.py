@@ -10,22 +10,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.rule import Rule
+
+from evaluation.server_process import Answer, StartError, running
 
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -108,14 +106,6 @@ def steps(run: str) -> list[Step]:
     ]
 
 
-def healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback address of ours
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @contextlib.contextmanager
 def service(name: str, command: str, port: int, health: str, log: Path) -> Iterator[None]:
     """Run a server while the block runs.
@@ -131,30 +121,11 @@ def service(name: str, command: str, port: int, health: str, log: Path) -> Itera
     console.print(
         f"[dim]starting the {name} on 127.0.0.1:{port} (its output: {shown(log)})[/]", soft_wrap=True
     )
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            arguments(command),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd=ROOT,
-        )
     try:
-        deadline = time.monotonic() + 180
-        while not healthy(health):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"the {name} did not start; the end of {shown(log)} says why")
-            time.sleep(0.2)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with running(arguments(command), log, Answer((health,), 180), name=f"the {name}", folder=ROOT):
+            yield
+    except StartError as error:
+        raise DemoError(str(error)) from None
 
 
 def serve_rules(run: Path) -> contextlib.AbstractContextManager[None]:

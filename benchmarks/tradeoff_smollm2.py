@@ -264,7 +264,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: `2,3` or `4,`")
+    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: 2,3")
     parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from agent.errors import RulesError
 from agent.rules_client import RulesClient
+from evaluation.server_process import Answer, StartError, running
 
 START_SECONDS = 300.0  # the first start embeds every rule
 SWAP_SECONDS = 60.0
@@ -42,35 +41,18 @@ def rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None = Non
         for name, value in os.environ.items()
         if name in _KEPT or not name.startswith("ASCL_RULES_")
     }
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
-                *("--artefact", str(artefact), "--port", str(port)),
-                *(("--default-top-k", str(top_k)) if top_k is not None else ()),
-            ],
-            stdout=output,
-            stderr=output,
-            env=environment,
-        )
     url = f"http://127.0.0.1:{port}"
+    words = [
+        *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
+        *("--artefact", str(artefact), "--port", str(port)),
+        *(("--default-top-k", str(top_k)) if top_k is not None else ()),
+    ]
+    ready = Answer((f"{url}/readyz",), START_SECONDS)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _ready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RulesError(
-                    f"the rule service over {rules} did not start: {_last_line(log)}", type="no_start"
-                )
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
+        with running(words, log, ready, name=f"the rule service over {rules}", environment=environment):
+            yield url
+    except StartError as error:
+        raise RulesError(str(error), type="no_start") from None
 
 
 async def wait_for_digest(url: str, old: str | None) -> str:
@@ -95,17 +77,3 @@ async def wait_for_digest(url: str, old: str | None) -> str:
                     type="no_swap",
                 )
             await asyncio.sleep(0.1)
-
-
-def _ready(url: str) -> bool:
-    import httpx2
-
-    try:
-        return bool(httpx2.get(f"{url}/readyz", timeout=2).status_code == 200)
-    except httpx2.TransportError:
-        return False
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it printed nothing"

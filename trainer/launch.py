@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluation.server_process import Answer
 from trainer.errors import ConfigError, TrainingError
 from trainer.memory import GIB, Estimate, estimate, shape_of
-from trainer.served import Answer, running
+from trainer.served import running
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parent / "recipes" / "fsdp2.yaml"

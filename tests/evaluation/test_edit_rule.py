@@ -184,7 +184,7 @@ def test_a_rulebook_that_cannot_be_served_says_why(prompts: Path, artefact: Path
         *options(broken, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1"), "--artefact", artefact
     )
     assert (code, out) == (1, "")
-    assert "did not start" in err
+    assert "ended while it started" in err
     assert "owner" in err
 
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
+from tests.fakes.rule_service import serving
+from tests.fakes.rulebooks import rule, write_rulebook
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import consults
@@ -97,6 +100,29 @@ def test_a_run_consults_through_the_service_and_records_what_there_is_to_watch(
     assert (tmp_path / "out" / "merged" / "config.json").is_file()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert "consult rate benign_plain 50%, harmful 50%" in stderr
+
+
+def test_a_run_against_the_real_rule_service_reads_its_rules(
+    model: Path, prompts: Path, words: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    consult = RulesDesk.consult
+
+    def overheard(self: RulesDesk, arguments: dict[str, Any]) -> str:
+        read.append(consult(self, arguments))
+        return read[-1]
+
+    monkeypatch.setattr(RulesDesk, "consult", overheard)
+    rulebook = write_rulebook(tmp_path / "rules", rule("cyber.virus"), rule("cyber.repair", stance="answer"))
+    with serving(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (url, _):
+        code, _, stderr = online(model, prompts, f"{url}/mcp", tmp_path / "out")
+        digest = httpx2.get(f"{url}/v1/rulebook").json()["digest"]
+    assert code == 0, stderr
+    assert len(read) == 8
+    assert all("Not fine: Doing virus." in text for text in read)
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["data"]["rulebook_digests"] == [digest]
+    assert record["data"]["unrewarded"] == 0
 
 
 def test_consultations_of_a_batch_are_in_flight_together(

@@ -1,4 +1,4 @@
-"""The servers that training starts for itself."""
+"""The servers that evaluation and training start for themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 OWNER = """
 import sys, time
 from pathlib import Path
-from trainer.served import Answer, running
+from evaluation.server_process import Answer, running
 
 class Ready(Answer):
     def given(self):
@@ -27,7 +27,7 @@ with running([sys.executable, "-c", server, sys.argv[1]], Path(sys.argv[1]) / "l
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_a_server_ends_when_the_training_that_started_it_is_killed(tmp_path: Path) -> None:
+def test_a_server_ends_when_what_started_it_is_killed(tmp_path: Path) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with owner:
         assert owner.stdout is not None
