@@ -206,7 +206,7 @@ def _mismatches(arms: Sequence[Arm]) -> list[str]:
     said = []
     if len({frozenset(e.prompt_id for e in arm.episodes) for arm in arms}) > 1:
         said.append("The arms did not see the same prompts; changes count those that both saw.")
-    if len({e.rulebook_digest for arm in arms for e in arm.episodes}) > 1:
+    if len({e.rulebook_digest for arm in arms for e in arm.episodes} - {None}) > 1:  # `none` reads no rules
         said.append("The episodes were made under different rulebooks; a difference may come from the rules.")
     return said
 

@@ -249,3 +249,17 @@ def test_run_says_that_the_endpoint_cannot_be_reached(tmp_path: Path) -> None:
     assert (code, out) == (1, "")
     assert "127.0.0.1:9" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("second", "warned"), [("ab" * 32, False), (None, False), ("cd" * 32, True)])
+def test_a_report_warns_of_other_rules_and_not_of_an_arm_that_reads_none(
+    second: str | None, warned: bool, episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
+) -> None:
+    arms = []
+    for name, digest in (("a", "ab" * 32), ("b", second)):
+        log = write_log(f"{name}.jsonl", [episode("p", rulebook_digest=digest)])
+        assert invoke("score", log, "--out", tmp_path / f"{name}-r.jsonl")[0] == 0
+        arms += ["--arm", f"{name}={log}:{tmp_path / f'{name}-r.jsonl'}"]
+    code, out, _ = invoke("report", *arms, "--out", tmp_path / "report")
+    assert code == 0
+    assert ("different rulebooks" in out) is warned
