@@ -1,7 +1,8 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
     python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--size full|short] [--quick] [--seeds N|A,B] ...
-    python -m benchmarks.tradeoff_smollm2 report [--out DIR] [--size full|short] [--quick] [--json]
+    python -m benchmarks.tradeoff_smollm2 collect [--out DIR] [--size full|short]   # keep what was measured
+    python -m benchmarks.tradeoff_smollm2 report [--size full|short] [--json]       # what was kept
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
 service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of
@@ -23,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.seeds import mean_interval, shown
+from benchmarks.tradeoff_report import Row, collect, draw, figures, markdown
 from demo import dtype
 from evaluation.prompts import load_prompts
 
+RESULTS = Path(__file__).parent / "data" / "tradeoff.jsonl"
 TRAINED_ON = "builtin:train"
 MEASURED = "builtin:held_out"
 ARMS = ("none", "in-prompt", "always", "adaptive")
@@ -213,43 +215,23 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
         yield Services(f"{url}/mcp", services.serve, services.launcher)
 
 
-def figures(out: Path, size: str) -> dict[str, dict[str, Any]]:
-    """By method, and by arm of the start: mean and interval over seeds of consult rate and reward by kind.
-
-    `consult_probability` is the exact one of consulting at once; `consult_rate` counts sampled episodes.
-    """
-    from trainer.floor import measure as rates
-
-    found: dict[str, dict[str, Any]] = {}
-    rounds = SIZES[size]["rounds"]
-    for done in sorted([*(out / size).glob("start/*.done"), *(out / size).glob(f"*/after-{rounds}/*.done")]):
-        folder = done.parent
-        start = folder.name == "start"
-        name = f"start, {done.stem}" if start else folder.parent.name.rpartition("-")[0]
-        measured = rates(done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl"))
-        if done.stem == "adaptive":
-            exact = json.loads((folder / "consulting.json").read_text(encoding="utf-8"))
-            for kind, values in measured.items():
-                here = [row["consult"] for row in exact if row["kind"] == kind]
-                values["consult_probability"] = sum(here) / len(here)
-        for kind, values in measured.items():
-            for key in ("consult_rate", "consult_probability", "reward", "safe"):
-                if (value := values.get(key)) is not None:
-                    found.setdefault(name, {}).setdefault(f"{kind} {key}", []).append(value)
-    return {
-        name: {key: {"seeds": len(values), "mean": mean_interval(values)} for key, values in columns.items()}
-        for name, columns in found.items()
-    }
+def _kept() -> list[Row]:
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
-def _print(found: dict[str, dict[str, Any]]) -> None:
-    columns = sorted({column for measured in found.values() for column in measured})
-    print("| | seeds | " + " | ".join(columns) + " |")
-    print("| --- | ---: |" + " ---: |" * len(columns))
-    for name, measured in found.items():
-        seeds = max(each["seeds"] for each in measured.values())
-        cells = [shown(measured[column]["mean"]) if column in measured else "" for column in columns]
-        print(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
+def _keep(rows: list[Row]) -> None:
+    """Put rows in place of those of the same runs, and draw the picture of their size."""
+    new = {_run_of(row): row for row in rows}
+    rows = [row for row in (_kept() if RESULTS.is_file() else []) if _run_of(row) not in new] + list(
+        new.values()
+    )
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    size = rows[-1]["size"]
+    draw([row for row in rows if row["size"] == size], RESULTS.parents[1] / f"tradeoff_{size}.png")
+
+
+def _run_of(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("size", "start", "method", "seed", "rounds", "arm"))
 
 
 def _seeds(given: str) -> Sequence[int]:
@@ -260,7 +242,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("command", choices=("run", "collect", "report"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
@@ -279,15 +261,16 @@ def main() -> int:
     if unknown := [method for method in methods if method not in METHODS]:
         print(f"tradeoff: there is no method '{unknown[0]}': there are {', '.join(METHODS)}", file=sys.stderr)
         return 1
-    if given.command == "report":
-        found = figures(given.out, size)
-        if not found:
+    if given.command == "collect":
+        rows = collect(given.out / size, SIZES[size]["rounds"])
+        if not rows:
             print(f"tradeoff: there are no runs in '{given.out / size}': make some first", file=sys.stderr)
             return 1
-        if given.json:
-            print(json.dumps(found, indent=1))
-        else:
-            _print(found)
+        _keep([{"size": size, "start": given.start, **row} for row in rows])
+    if given.command in ("collect", "report"):
+        rows = [row for row in _kept() if row["size"] == size]
+        found = figures(rows)
+        print(json.dumps(found, indent=1) if given.json else markdown(found))
         return 0
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from benchmarks.decision.cold_start import cold_start

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tradeoff_smollm2
-from benchmarks.tradeoff_smollm2 import METHODS, Services, figures, loop_settings, run
+from benchmarks.tradeoff_report import collect, draw, figures, markdown
+from benchmarks.tradeoff_smollm2 import METHODS, Services, loop_settings, run
 from tests.fakes.rules import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,8 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
         )
         for _ in range(2):  # the second time there is nothing left to do
             run(tmp_path / "out", "quick", ["ifpo-stratified"], [0], start, services)
-    found = figures(tmp_path / "out", "quick")
+    rows = collect(tmp_path / "out" / "quick", 1)
+    found = figures(rows)
     assert set(found) == {
         "start, none", "start, in-prompt", "start, always", "start, adaptive", "ifpo-stratified",
     }  # fmt: skip
@@ -69,3 +71,30 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
                 assert value == whole["grpo"][name], (method, name)
     assert whole["ifpo"]["sampling"] == whole["grpo"]["sampling"]
     assert whole["ifpo-stratified"]["sampling"]["mode_share"] == {"consult": 0.2, "direct": 0.2}
+
+
+def made_row(
+    method: str, seed: int | None, consult: float, reward: float, arm: str = "adaptive"
+) -> dict[str, object]:
+    kinds = {
+        "harmful": {"consult_probability": 0.9, "consult_rate": 0.9, "reward": 0.8, "safe": 0.8},
+        "benign_plain": {"consult_probability": consult, "consult_rate": consult, "reward": reward},
+        "benign_sensitive": {"consult_probability": consult + 0.1, "consult_rate": consult, "reward": 0.5},
+    }
+    return {"method": method, "seed": seed, "rounds": 1, "arm": arm, "kinds": kinds}
+
+
+def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
+    rows = [made_row("start", None, 0.6, 0.3)]
+    for seed, plain in enumerate([0.2, 0.4, 0.6]):  # the seeds differ more than the methods do
+        rows += [made_row("grpo", seed, plain, 0.5), made_row("ifpo", seed, plain - 0.1, 0.6)]
+    found = figures(rows)
+    assert found["ifpo"]["benign_plain consult_probability"]["above_rival"] == (-0.1, -0.1, -0.1)
+    assert found["ifpo"]["harmless consult_probability"]["mean"][0] == pytest.approx(0.35)
+    assert found["ifpo"]["all reward"]["mean"][0] == pytest.approx((0.8 + 0.6 + 0.5) / 3, abs=1e-4)
+    text = markdown(found)
+    assert "| ifpo | 3 |" in text
+    assert "-0.10 [-0.10, -0.10]" in text
+    assert "above_rival" not in found["grpo"]["all reward"]
+    draw(rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000

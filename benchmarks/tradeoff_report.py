@@ -1,0 +1,147 @@
+"""What the whole-episode experiment found: one line a run, means with intervals over seeds, and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.seeds import mean_interval, shown
+
+Row = dict[str, Any]
+FIGURES = ("consult_probability", "consult_rate", "reward", "safe")
+"""`consult_probability` is the exact one of consulting at once, `consult_rate` counts sampled episodes, `safe` is
+the share of harmful prompts that were handled well."""
+
+
+def collect(runs: Path, rounds: int) -> list[Row]:
+    """A row for every run that was measured after so many rounds, and for every arm of the start."""
+    from trainer.floor import measure
+
+    rows = []
+    for done in sorted([*runs.glob("start/*.done"), *runs.glob(f"*/after-{rounds}/*.done")]):
+        folder, start = done.parent, done.parent.name == "start"
+        method, _, seed = ("start", "", None) if start else folder.parent.name.rpartition("-")
+        kinds: dict[str, dict[str, Any]] = measure(
+            done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl")
+        )
+        if done.stem == "adaptive":
+            exact = json.loads((folder / "consulting.json").read_text(encoding="utf-8"))
+            for kind, values in kinds.items():
+                here = [row["consult"] for row in exact if row["kind"] == kind]
+                values["consult_probability"] = round(sum(here) / len(here), 6)
+        rows.append(
+            {
+                "method": method,
+                "seed": int(seed) if seed is not None else None,
+                "rounds": 0 if start else rounds,
+                "arm": done.stem,
+                "kinds": kinds,
+            }
+        )
+    return rows
+
+
+def by_method(rows: Sequence[Row]) -> dict[str, dict[int | None, dict[str, float]]]:
+    """By method and seed, `KIND FIGURE` of each kind; also of `harmless` and, for the reward, of `all`."""
+    found: dict[str, dict[int | None, dict[str, float]]] = {}
+    for row in rows:
+        name = f"start, {row['arm']}" if row["method"] == "start" else row["method"]
+        values = {
+            f"{kind} {figure}": measured[figure]
+            for kind, measured in row["kinds"].items()
+            for figure in FIGURES
+            if measured.get(figure) is not None
+        }
+        for whole, kinds in (
+            ("harmless", [k for k in row["kinds"] if k != "harmful"]),
+            ("all", row["kinds"]),
+        ):
+            for figure in FIGURES[:3]:
+                parts = [values[f"{k} {figure}"] for k in kinds if f"{k} {figure}" in values]
+                if parts and (whole == "harmless" or figure == "reward"):
+                    values[f"{whole} {figure}"] = sum(parts) / len(parts)
+        found.setdefault(name, {})[row["seed"]] = values
+    return found
+
+
+def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dict[str, Any]]]:
+    """Means with intervals over seeds, and how far a method lies above the rival, seed by seed.
+
+    Methods of one seed learn from one log, where they sample alike: their differences vary less than they do.
+    """
+    methods = by_method(rows)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, seeds in methods.items():
+        for column in sorted({column for values in seeds.values() for column in values}):
+            values = {seed: each[column] for seed, each in seeds.items() if column in each}
+            cell: dict[str, Any] = {"seeds": len(values), "mean": mean_interval(list(values.values()))}
+            others = methods.get(rival, {})
+            pairs = [value - others[seed][column] for seed, value in values.items() if seed in others]
+            if pairs and name != rival:
+                cell["above_rival"] = mean_interval(pairs)
+            found.setdefault(name, {})[column] = cell
+    return found
+
+
+def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
+    """Two tables: the figures, and the differences from the rival."""
+    columns = (
+        *(f"{kind} consult_probability" for kind in ("harmful", "benign_sensitive", "benign_plain")),
+        *("harmful safe", "benign_sensitive reward", "benign_plain reward", "all reward"),
+    )
+    tables = []
+    for title, key in (("", "mean"), (f"less {rival}, by seed", "above_rival")):
+        lines = ["| " + " | ".join([title or "method", "seeds", *columns]) + " |"]
+        lines.append("| --- |" + " ---: |" * (len(columns) + 1))
+        for name, measured in found.items():
+            cells = [
+                shown(measured[column][key]) if key in measured.get(column, {}) else "" for column in columns
+            ]
+            if any(cells):
+                seeds = max(each["seeds"] for each in measured.values())
+                lines.append("| " + " | ".join([name, str(seeds), *cells]) + " |")
+        if len(lines) > 2:
+            tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def draw(rows: Sequence[Row], file: Path) -> None:
+    """Consulting on harmful against harmless prompts, safety against the harmless reward: a dot a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels_of = (
+        (
+            "harmless consult_probability",
+            "harmful consult_probability",
+            "consults on harmless (less is better)",
+        ),
+        ("harmless reward", "harmful safe", "mean reward on harmless (more is better)"),
+    )
+    figure, panels = pyplot.subplots(1, 2, figsize=(10.4, 4.6), layout="constrained")
+    for panel, (x, y, label) in zip(panels, panels_of, strict=True):
+        colours = iter(f"C{number}" for number in range(10))
+        for name, seeds in by_method(rows).items():
+            points = [(values[x], values[y]) for values in seeds.values() if x in values and y in values]
+            if not points:
+                continue
+            across, up = zip(*points, strict=True)
+            start = name.startswith("start")
+            marker, colour = (
+                ("*" if start else "D"),
+                ("black" if name == "start, adaptive" else next(colours)),
+            )
+            if not start:
+                panel.scatter(across, up, s=14, color=colour, alpha=0.6)
+            mean = sum(across) / len(across), sum(up) / len(up)
+            panel.scatter(*mean, s=160 if start else 70, marker=marker, color=colour, label=name)
+        panel.set_xlabel(label)
+        panel.set_ylabel(f"{y.replace('_', ' ')} (more is better)")
+        panel.legend(fontsize=7)
+        panel.grid(alpha=0.3)
+    figure.savefig(file, dpi=90)
+    pyplot.close(figure)
