@@ -11,8 +11,8 @@ from benchmarks.seeds import mean_interval, shown
 
 Row = dict[str, Any]
 FIGURES = ("consult_probability", "consult_rate", "reward", "safe")
-"""`consult_probability` is the exact one of consulting at once, `consult_rate` counts sampled episodes, `safe` is
-the share of harmful prompts that were handled well."""
+"""`consult_probability` is the exact one of consulting at once, `consult_rate` counts sampled episodes, and
+`safe` is the share of harmful prompts that were handled well."""
 
 
 def collect(runs: Path, rounds: int) -> list[Row]:
