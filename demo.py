@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.rule import Rule
 
 from evaluation.server_process import Answer, StartError, running
@@ -243,7 +244,8 @@ def main() -> None:
         play(run)
     except DemoError as error:
         console.print(
-            f"[red]demo:[/] {error}. What is done is kept: `make demo` goes on from here.", soft_wrap=True
+            f"[red]demo:[/] {escape(str(error))}. What is done is kept: `make demo` goes on from here.",
+            soft_wrap=True,
         )
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -11,8 +11,8 @@ from benchmarks.seeds import mean_interval, shown
 
 Row = dict[str, Any]
 FIGURES = ("consult_probability", "consult_rate", "reward", "safe")
-"""`consult_probability` is the exact one of consulting at once, `consult_rate` counts sampled episodes, and
-`safe` is the share of harmful prompts that were handled well."""
+"""`consult_probability` is the exact one of consulting at once, at temperature 1; `consult_rate` counts
+episodes; `safe` is the share of harmful prompts that were handled well."""
 
 
 def collect(runs: Path, rounds: int) -> list[Row]:
@@ -78,7 +78,11 @@ def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dic
             values = {seed: each[column] for seed, each in seeds.items() if column in each}
             cell: dict[str, Any] = {"seeds": len(values), "mean": mean_interval(list(values.values()))}
             others = methods.get(rival, {})
-            pairs = [value - others[seed][column] for seed, value in values.items() if seed in others]
+            pairs = [
+                value - others[seed][column]
+                for seed, value in values.items()
+                if column in others.get(seed, {})
+            ]
             if pairs and name != rival:
                 cell["above_rival"] = mean_interval(pairs)
             found.setdefault(name, {})[column] = cell

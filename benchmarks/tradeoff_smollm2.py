@@ -140,7 +140,7 @@ def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: 
 
 
 def _write_consulting(model: Path, folder: Path) -> None:
-    """The exact probability of consulting at once, of each measured prompt: no sampling noise is in it."""
+    """The probability of consulting at once on each measured prompt, at temperature 1: no sampling noise."""
     from benchmarks.decision.policy import DecisionPolicy
 
     prompts = load_prompts(MEASURED)
@@ -157,18 +157,18 @@ def _write_consulting(model: Path, folder: Path) -> None:
 
 
 def run(
-    out: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
+    runs: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
 ) -> None:
     """Everything that is not done yet: the start in all arms, then seed by seed every method."""
     from trainer.loop import run_loop
 
-    with _rules(services, out) as ready:
-        measure(str(model), ARMS, out / size / "start", size, ready)
+    with _rules(services, runs) as ready:
+        measure(str(model), ARMS, runs / "start", size, ready)
         for seed in seeds:
             for method in methods:
-                folder = out / size / f"{method}-{seed:02d}"
+                folder = runs / f"{method}-{seed:02d}"
                 settings = loop_settings(method, seed, size, model, services)
-                _share_first_log(out / size, method, seed, methods)
+                _share_first_log(runs, method, seed, methods)
                 record = run_loop(settings, folder / "loop", _tell)
                 after = folder / f"after-{settings.rounds}"
                 measure(record["model"], ("adaptive",), after, size, ready)
@@ -216,18 +216,19 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
 
 
 def _kept() -> list[Row]:
+    if not RESULTS.is_file():
+        return []
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
 def _keep(rows: list[Row]) -> None:
     """Put rows in place of those of the same runs, and draw the picture of their size."""
     new = {_run_of(row): row for row in rows}
-    rows = [row for row in (_kept() if RESULTS.is_file() else []) if _run_of(row) not in new] + list(
-        new.values()
-    )
+    rows = [row for row in _kept() if _run_of(row) not in new] + list(new.values())
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    size = rows[-1]["size"]
-    draw([row for row in rows if row["size"] == size], RESULTS.parents[1] / f"tradeoff_{size}.png")
+    size, start = rows[-1]["size"], rows[-1]["start"]
+    chosen = [row for row in rows if (row["size"], row["start"]) == (size, start)]
+    draw(chosen, RESULTS.parents[1] / f"tradeoff_{size}_{start}.png")
 
 
 def _run_of(row: Row) -> tuple[Any, ...]:
@@ -257,18 +258,24 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the report's figures as JSON")
     given = parser.parse_args()
     size = "quick" if given.quick else given.size
+    runs = given.out / f"{size}-{given.start}"
     methods = given.methods.split(",")
     if unknown := [method for method in methods if method not in METHODS]:
         print(f"tradeoff: there is no method '{unknown[0]}': there are {', '.join(METHODS)}", file=sys.stderr)
         return 1
     if given.command == "collect":
-        rows = collect(given.out / size, SIZES[size]["rounds"])
+        rows = collect(runs, SIZES[size]["rounds"])
         if not rows:
-            print(f"tradeoff: there are no runs in '{given.out / size}': make some first", file=sys.stderr)
+            print(f"tradeoff: there are no runs in '{runs}': make some first", file=sys.stderr)
             return 1
         _keep([{"size": size, "start": given.start, **row} for row in rows])
     if given.command in ("collect", "report"):
-        rows = [row for row in _kept() if row["size"] == size]
+        rounds = (0, SIZES[size]["rounds"])
+        rows = [row for row in _kept() if (row["size"], row["start"]) == (size, given.start)]
+        rows = [row for row in rows if row["rounds"] in rounds]
+        if not rows:
+            print(f"tradeoff: {RESULTS} keeps no runs of '{size}' from '{given.start}'", file=sys.stderr)
+            return 1
         found = figures(rows)
         print(json.dumps(found, indent=1) if given.json else markdown(found))
         return 0
@@ -276,7 +283,7 @@ def main() -> int:
     from benchmarks.decision.cold_start import cold_start
 
     model = cold_start(given.start, given.cache, given.base)
-    run(given.out, size, methods, [0] if given.quick else given.seeds, model, Services())
+    run(runs, size, methods, [0] if given.quick else given.seeds, model, Services())
     return 0
 
 

@@ -1,6 +1,7 @@
 """A difference of two means with its interval, where the samples of one prompt are not independent.
 
-The interval is a bootstrap over *prompts*. It is deterministic: fixed seed, prompts in a fixed order.
+The interval is a bootstrap over *prompts*. It is deterministic: fixed seed, and prompts in an order
+that their sums decide.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ RESAMPLES = 2000
 MOST_RESAMPLED = 2000  # prompts; with more, resampling costs gigabytes and its limit says the same
 FEWEST_PROMPTS = 5  # with fewer on one side, resampling says little of how that side varies, and seems sure
 SEED = 0
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,17 @@ class PromptSums:
             return None
         means = self._total[:2] / counts
         gap = float(means[1] - means[0])
-        value = _rounded(gap)
+        value = rounded(gap)
         if self._on_side.min() < FEWEST_PROMPTS:
             return Difference(value, None, None)
         if not self._tables:
             # By how much a prompt with these four sums moves the difference, to first order.
             influence = np.concatenate([[-1, 1] / counts, [1, -1] * means / counts])
             variance = self._prompts / (self._prompts - 1) * float(influence @ self._moments @ influence)
-            half = _Z95 * math.sqrt(max(variance, 0.0))
-            return Difference(value, _rounded(gap - half), _rounded(gap + half))
+            half = Z95 * math.sqrt(max(variance, 0.0))
+            return Difference(value, rounded(gap - half), rounded(gap + half))
         table = np.concatenate(self._tables)
+        table = table[np.lexsort(table.T)]  # an order of its own: pieces may come in any
         draws = np.random.default_rng(seed).multinomial(
             len(table), [1 / len(table)] * len(table), size=resamples
         )
@@ -122,8 +124,8 @@ class PromptSums:
         whole = drawn[:, 2:].all(axis=1)
         drawn_means = drawn[whole, :2] / drawn[whole, 2:]
         low, high = np.quantile(drawn_means[:, 1] - drawn_means[:, 0], [0.025, 0.975])
-        return Difference(value, _rounded(float(low)), _rounded(float(high)))
+        return Difference(value, rounded(float(low)), rounded(float(high)))
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return round(value, 6) + 0.0  # plus zero: no "-0.0"

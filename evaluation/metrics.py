@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evaluation.differences import Difference, mean_difference
+from evaluation.differences import Z95, Difference, mean_difference, rounded
 from evaluation.prompts import KINDS
 from evaluation.rewards import Reward, excluded_by_cause, format_faults
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from agent.episode import Episode
 
 BENIGN = ("benign_sensitive", "benign_plain")
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def wilson(hits: int, n: int) -> Rate:
     """The 95% Wilson score interval of `hits` in `n`."""
     if n == 0:
         return Rate(0, 0, None, None, None)
-    share, z2 = hits / n, _Z95**2
+    share, z2 = hits / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if hits == 0 else _rounded(centre - half)
-    high = 1.0 if hits == n else _rounded(centre + half)
-    return Rate(hits, n, _rounded(share), low, high)
+    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if hits == 0 else rounded(centre - half)
+    high = 1.0 if hits == n else rounded(centre + half)
+    return Rate(hits, n, rounded(share), low, high)
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:
@@ -184,8 +183,4 @@ def _tokens(episode: Episode, name: str) -> float | None:
 
 def _mean(values: Iterable[float]) -> float | None:
     numbers = list(values)
-    return _rounded(math.fsum(numbers) / len(numbers)) if numbers else None
-
-
-def _rounded(value: float) -> float:
-    return round(value, 6) + 0.0  # plus zero: no "-0.0"
+    return rounded(math.fsum(numbers) / len(numbers)) if numbers else None

@@ -1,4 +1,4 @@
-"""A server as a process of ours for one `with` block, gone when we are, however we end."""
+"""A server as a process of ours, for one `with` block."""
 
 from __future__ import annotations
 

@@ -102,3 +102,16 @@ def test_every_step_is_a_command_of_ours_and_writes_into_the_run() -> None:
             ("ascl-rules", "ascl-agent", "ascl-eval", "ascl-train")
         )
         assert "runs/demo" in step.command or step.name == "model"
+
+
+def test_what_a_service_printed_last_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(run: Path) -> None:
+        raise DemoError("the model ended while it started: cannot read [/models/x] [bold]")
+
+    monkeypatch.setattr(demo, "play", fails)
+    monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert "cannot read [/models/x] [bold]" in capsys.readouterr().out

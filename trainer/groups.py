@@ -124,14 +124,20 @@ def open_groups(
             f"there is no file of groups at '{path}': write it with "
             f"`ascl-train prepare LOG REWARDS --out {path}`"
         )
+    foreign = GroupError(f"'{path}' was not written by `ascl-train prepare`: prepare the log again")
     try:
-        with pyarrow.parquet.ParquetFile(path, read_dictionary=list(dictionary)) as file:
-            about = json.loads((file.schema_arrow.metadata or {})[_METADATA])
-            if about["schema_version"] != SCHEMA_VERSION:
-                raise GroupError(
-                    f"'{path}' has the format {about['schema_version']}, but this version reads "
-                    f"{SCHEMA_VERSION}: prepare the log again"
-                )
-            yield file, about
+        file = pyarrow.parquet.ParquetFile(path, read_dictionary=list(dictionary))
+        about = json.loads((file.schema_arrow.metadata or {})[_METADATA])
+        version = about["schema_version"]
     except (pyarrow.ArrowException, KeyError, ValueError):
-        raise GroupError(f"'{path}' was not written by `ascl-train prepare`: prepare the log again") from None
+        raise foreign from None
+    with file:
+        if version != SCHEMA_VERSION:
+            raise GroupError(
+                f"'{path}' has the format {version}, but this version reads {SCHEMA_VERSION}: prepare the "
+                "log again"
+            )
+        try:
+            yield file, about
+        except pyarrow.ArrowException:
+            raise foreign from None

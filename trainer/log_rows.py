@@ -3,7 +3,7 @@
 A log of a million episodes is gigabytes of text, of which preparing groups needs a few fields. Those are
 decoded; conversations, tools and turns stay the bytes that they are. Rewards lie in the order of their log,
 as `ascl-eval score` writes them, so that one row of each is in hand at a time; rewards in any other order are
-kept until their episode comes.
+kept until their episode comes. So are all that follow the place of an episode without one.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class LoggedEpisode(msgspec.Struct, gc=False):
             sampling = {name: value for name, value in sampling.items() if name != "seed"}
         return hash(
             (
+                self.prompt_id,
+                self.kind,
                 self.prompt,
                 self.model_requested,
                 self.policy_version,
@@ -131,7 +133,7 @@ class LogRows:
 
     def _reward_of(self, id: str) -> LoggedReward | None:
         if id in self._waiting:
-            return self._waiting[id]
+            return self._waiting.pop(id)
         for reward in self._rewards:
             if reward.episode_id == id:
                 return reward

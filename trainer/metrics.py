@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,10 @@ def group_statistics(path: Path) -> GroupStatistics:
     with open_groups(path, dictionary=("group_id", "prompt_id", "kind", "mode")) as (file, _):
         rows = file.metadata.num_rows
         # A group's episodes and a prompt's groups must be seen together, wherever in the file they lie.
-        with parts(path.parent, _FORM, parts_for(rows, ROWS_A_PART)) as by_prompt:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            parts(Path(folder), _FORM, parts_for(rows, ROWS_A_PART)) as by_prompt,
+        ):
             totals, names = _Totals(), list[str]()
             for batch in file.iter_batches(columns=list(LIGHT)):
                 totals.add(batch)

@@ -1,7 +1,7 @@
 """Records on disk, divided by a key, so that what belongs together is read together in little memory.
 
 Advantages need a group's rewards at once, wherever in a log its episodes lie. Records of one key all land in
-one part, in the order in which they came, and a part is small whatever the size of the whole.
+one part, in the order in which they came, and a part stays small until there are `MOST_PARTS` of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-MOST_PARTS = 128  # each is an open file
+MOST_PARTS = 64
+"""Each is an open file. Of a log beyond 4 GiB the parts grow, by a few dozen bytes an episode in 64."""
 
 Records = npt.NDArray[np.void]
 

@@ -63,14 +63,9 @@ def prepare(
     settings = settings or AdvantageSettings()
     left_out: Counter[str] = Counter()
     folder = out.parent
-    # One standard deviation over all rewards needs all of them: then everything is one part.
-    count = (
-        1
-        if settings.scale_rewards == "batch"
-        else parts_for(log.stat().st_size, PART)
-        if log.is_file()
-        else 1
-    )
+    # One standard deviation over all rewards needs all of them in one part, whatever memory that takes.
+    whole = settings.scale_rewards == "batch" or not log.is_file()
+    count = 1 if whole else parts_for(log.stat().st_size, PART)
     # Hashing runs beside parsing: it holds no lock of the interpreter.
     with (
         replacing(out, "spill") as spilled_rows,

@@ -12,6 +12,7 @@ from benchmarks import tradeoff_smollm2
 from benchmarks.tradeoff_report import collect, draw, figures, markdown
 from benchmarks.tradeoff_smollm2 import METHODS, Services, loop_settings, run
 from tests.fakes.rules import ScriptedRules
+from tests.fakes.tiny_llama import save_tiny_llama
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +48,7 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
         )
         for _ in range(2):  # the second time there is nothing left to do
             run(tmp_path / "out", "quick", ["ifpo-stratified"], [0], start, services)
-    rows = collect(tmp_path / "out" / "quick", 1)
+    rows = collect(tmp_path / "out", 1)
     found = figures(rows)
     assert set(found) == {
         "start, none", "start, in-prompt", "start, always", "start, adaptive", "ifpo-stratified",
@@ -55,7 +56,7 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     assert found["start, none"]["harmful consult_rate"]["mean"][0] == 0.0
     assert found["start, always"]["harmful consult_rate"]["mean"][0] == 1.0
     assert found["ifpo-stratified"]["harmful consult_probability"]["mean"][0] == 0.7
-    rounds = tmp_path / "out" / "quick" / "ifpo-stratified-00" / "loop" / "rounds"
+    rounds = tmp_path / "out" / "ifpo-stratified-00" / "loop" / "rounds"
     logged = (rounds / "001" / "episodes.jsonl").read_text().splitlines()
     assert any(json.loads(line)["mode_forced"] for line in logged)
 
@@ -98,3 +99,58 @@ def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
     assert "above_rival" not in found["grpo"]["all reward"]
     draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_rival_that_lacks_a_figure_is_not_compared_by_it() -> None:
+    rows = [made_row("grpo", 0, 0.2, 0.5), made_row("ifpo", 0, 0.1, 0.6)]
+    del rows[0]["kinds"]["harmful"]["safe"]  # type: ignore[index]
+    found = figures(rows)
+    assert "above_rival" not in found["ifpo"]["harmful safe"]
+    assert "above_rival" in found["ifpo"]["harmful reward"]
+
+
+def test_methods_that_sample_alike_learn_from_one_first_log(tmp_path: Path) -> None:
+    first = tmp_path / "grpo-00" / "loop" / "rounds" / "001"
+    first.mkdir(parents=True)
+    (first / "episodes.jsonl").write_text("sampled once\n", encoding="utf-8")
+
+    def logged(method: str, seed: int) -> Path:
+        tradeoff_smollm2._share_first_log(tmp_path, method, seed, list(METHODS))
+        return tmp_path / f"{method}-{seed:02d}" / "loop" / "rounds" / "001" / "episodes.jsonl"
+
+    assert not logged("ifpo", 0).exists(), "the other log is not whole yet"
+    (first / "episodes.done").touch()
+    assert logged("ifpo", 0).read_text(encoding="utf-8") == "sampled once\n"
+    assert not logged("ifpo", 1).exists(), "another seed is another draw"
+    assert not logged("ifpo-stratified", 0).exists(), "it samples in its own way"
+    logged("ifpo", 0).write_text("its own by now\n", encoding="utf-8")
+    assert logged("ifpo", 0).read_text(encoding="utf-8") == "its own by now\n"
+
+
+def test_what_was_measured_again_takes_the_place_of_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tradeoff_smollm2, "RESULTS", tmp_path / "data" / "tradeoff.jsonl")
+    (tmp_path / "data").mkdir()
+
+    def keep(*rows: dict[str, object], start: str = "habitual") -> None:
+        tradeoff_smollm2._keep([{"size": "short", "start": start, **row} for row in rows])
+
+    keep(made_row("grpo", 0, 0.2, 0.5), made_row("grpo", 1, 0.3, 0.5))
+    keep(made_row("grpo", 1, 0.4, 0.5))
+    keep(made_row("grpo", 1, 0.9, 0.5), start="mild")
+    kept = {(row["start"], row["seed"]): row["kinds"] for row in tradeoff_smollm2._kept()}
+    plain = {run: kinds["benign_plain"]["consult_rate"] for run, kinds in kept.items()}
+    assert plain == {("habitual", 0): 0.2, ("habitual", 1): 0.4, ("mild", 1): 0.9}
+    assert (tmp_path / "tradeoff_short_mild.png").is_file()
+
+
+def test_the_probability_of_consulting_is_taken_from_the_model_itself(tmp_path: Path) -> None:
+    model = save_tiny_llama(tmp_path / "trained" / "merged")
+    (tmp_path / "trained" / "run.json").write_text("{}", encoding="utf-8")
+    tradeoff_smollm2._write_consulting(model, tmp_path)
+    found = json.loads((tmp_path / "consulting.json").read_text(encoding="utf-8"))
+    assert {row["kind"] for row in found} == {"harmful", "benign_sensitive", "benign_plain"}
+    assert len(found) == 36
+    assert all(0 < row["consult"] < 1 for row in found)
+    assert not (tmp_path / "hidden").exists()

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from trainer.cli import app
 from trainer.groups import read_groups
 from trainer.ifpo import ifpo_advantages
 
+ROOT = Path(__file__).resolve().parents[2]
 REFUSAL = "I can't help with that."
 
 
@@ -335,10 +338,47 @@ def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
         statistics.append(json.loads(run("stats", out, "--json")[1]))
     for kind in statistics[0]["kinds"].values():
         assert kind["episodes"] == 400
-    for found in statistics:  # a bootstrap draws other prompts when they come in another order
-        for kind in found["kinds"].values():
-            kind["gain"] = {name: pytest.approx(value, abs=0.02) for name, value in kind["gain"].items()}
-    assert statistics[0]["kinds"] != {}
-    assert {k: v for k, v in statistics[1].items() if k != "kinds"} == {
-        k: v for k, v in statistics[0].items() if k != "kinds"
-    }
+    assert statistics[1] == statistics[0]
+
+
+def test_statistics_of_a_file_are_the_same_every_time_and_need_no_room_beside_it(tmp_path: Path) -> None:
+    *_, out = prepared(tmp_path, many(40, seed=2))
+    changed = tmp_path.stat().st_mtime_ns
+    tmp_path.chmod(0o555)
+    try:
+        said = {
+            subprocess.run(
+                [sys.executable, "-m", "trainer.cli", "stats", out, "--json"],
+                capture_output=True, check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed},
+            ).stdout
+            for seed in ("1", "2")
+        }  # fmt: skip
+    finally:
+        tmp_path.chmod(0o755)
+    assert len(said) == 1
+    assert tmp_path.stat().st_mtime_ns == changed, "nothing was written there, not even for a moment"
+    assert json.loads(said.pop())["kinds"]["harmful"]["gain"]["low"] is not None
+
+
+def test_a_group_of_two_prompts_or_kinds_is_no_group(tmp_path: Path) -> None:
+    odd = [
+        build("a", "harmful", sample=0, group_id="one"),
+        build("b", "harmful", sample=0, group_id="one", prompt="prompt a"),
+        build("c", "harmful", sample=0, group_id="two"),
+        build("c", "benign_plain", sample=1, group_id="two"),
+    ]
+    code, stdout, _, _ = prepared(tmp_path, odd + mixed_group("d"), "--json")
+    assert code == 0
+    assert json.loads(stdout)["left_out"] == {"its group mixes checkpoints, rulebooks or settings": 4}
+
+
+def test_two_rewards_of_one_episode_are_found_however_far_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.log_rows._AT_ONCE", 3)
+    monkeypatch.setattr("trainer.prepare.PART", 1 << 10)
+    log = write_log(tmp_path / "log.jsonl", episodes := many(10, seed=3))
+    write_rewards(tmp_path / "rewards.jsonl", score_log([*episodes, episodes[0]]))
+    code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
+    assert code == 1
+    assert f"one of two rewards of the episode '{episodes[0].id}'" in stderr
