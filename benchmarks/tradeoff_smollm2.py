@@ -168,13 +168,13 @@ def run(
             for method in methods:
                 folder = runs / f"{method}-{seed:02d}"
                 settings = loop_settings(method, seed, size, model, services)
-                _share_first_log(runs, method, seed, methods)
+                _share_first_log(runs, method, seed)
                 record = run_loop(settings, folder / "loop", _tell)
                 after = folder / f"after-{settings.rounds}"
                 measure(record["model"], ("adaptive",), after, size, ready)
 
 
-def _share_first_log(runs: Path, method: str, seed: int, methods: Sequence[str]) -> None:
+def _share_first_log(runs: Path, method: str, seed: int) -> None:
     """Give a loop the first round's episodes of another one that samples alike.
 
     All start from one model, so that this log is the same draw for them: what they make of it can be compared
@@ -183,7 +183,7 @@ def _share_first_log(runs: Path, method: str, seed: int, methods: Sequence[str])
     first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
     if first.is_dir():
         return
-    for other in methods:
+    for other in METHODS:
         source = runs / f"{other}-{seed:02d}" / "loop" / "rounds" / "001"
         alike = METHODS[other].get("sampling") == METHODS[method].get("sampling")
         if alike and (source / "episodes.done").is_file():

@@ -115,7 +115,7 @@ def test_methods_that_sample_alike_learn_from_one_first_log(tmp_path: Path) -> N
     (first / "episodes.jsonl").write_text("sampled once\n", encoding="utf-8")
 
     def logged(method: str, seed: int) -> Path:
-        tradeoff_smollm2._share_first_log(tmp_path, method, seed, list(METHODS))
+        tradeoff_smollm2._share_first_log(tmp_path, method, seed)
         return tmp_path / f"{method}-{seed:02d}" / "loop" / "rounds" / "001" / "episodes.jsonl"
 
     assert not logged("ifpo", 0).exists(), "the other log is not whole yet"
