@@ -122,11 +122,11 @@ def numbered_lines(path: Path | str) -> Iterator[tuple[int, bytes | None]]:
             number = 0
             while line := file.readline(_LONGEST_LINE):
                 number += 1
-                if not line.endswith(b"\n") and len(line) == _LONGEST_LINE:
+                if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
                     while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                         pass
                     yield number, None
-                elif line.strip():
+                elif not line.isspace():
                     yield number, line
     except OSError as error:
         raise LogError(f"cannot read {path}: {error.strerror}") from error

@@ -66,8 +66,9 @@ def spill(
         batch = _Batch(form)
 
         def write() -> None:
-            spilled.counts.append(batch.number(light, ids))
-            writer.write_batch(batch.take())
+            rows_of_batch, counts = batch.drain(light, ids)
+            writer.write_batch(rows_of_batch)
+            spilled.counts.append(counts)
             without = np.frombuffer(unrated, dtype=np.int64)
             ids.add(without, id=without, row=-1)
 
@@ -117,8 +118,7 @@ class _Batch:
     def _clear(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
-        self._ids, self._groups, self._settings = array("q"), array("q"), array("q")
-        self._rewards, self._consulted, self._corrected = array("d"), array("b"), array("b")
+        self._settings, self._corrected = array("q"), array("b")
 
     def add(self, episode: LoggedEpisode, reward: float, corrected: bool) -> None:
         temperature = episode.sampling_sent.get("temperature")
@@ -143,39 +143,37 @@ class _Batch:
             )
         )
         self._bytes += len(messages) + len(turns)
-        self._ids.append(hash(episode.id))
-        self._groups.append(hash(episode.group_id))
         self._settings.append(episode.setting())
-        self._rewards.append(reward)
-        self._consulted.append(episode.mode == "consult")
         self._corrected.append(corrected)
 
     @property
     def full(self) -> bool:
         return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
 
-    def number(self, light: Parts, ids: Parts) -> npt.NDArray[np.int64]:
-        """Add the rows' numbers to the parts: (P,) how many went to each of `light`."""
+    def drain(self, light: Parts, ids: Parts) -> tuple[pyarrow.RecordBatch, npt.NDArray[np.int64]]:
+        """The gathered rows, which go, and (P,) how many of them have their numbers in each of `light`."""
+        import pyarrow
+
+        names = self._form.names
+        columns = dict(
+            zip(names, zip(*self._rows, strict=True) if self._rows else ((),) * len(names), strict=True)
+        )
         row = np.arange(self._first, self._first + len(self._rows))
-        id, group = np.array(self._ids), np.array(self._groups)
+        id, group = (
+            np.array([hash(name) for name in columns[column]], dtype=np.int64)
+            for column in ("episode_id", "group_id")
+        )
         ids.add(id, id=id, row=row)
-        return light.add(
+        counts = light.add(
             group,
             row=row,
             group=group,
             setting=self._settings,
-            reward=self._rewards,
-            consulted=self._consulted,
+            reward=columns["reward"],
+            consulted=[mode == "consult" for mode in columns["mode"]],
             corrected=self._corrected,
         )
-
-    def take(self) -> pyarrow.RecordBatch:
-        import pyarrow
-
-        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._form)
-        arrays = [
-            pyarrow.array(column, type=each.type) for column, each in zip(columns, self._form, strict=True)
-        ]
+        arrays = [pyarrow.array(columns[each.name], type=each.type) for each in self._form]
         self._first += len(self._rows)
         self._clear()
-        return pyarrow.record_batch(arrays, schema=self._form)
+        return pyarrow.record_batch(arrays, schema=self._form), counts
