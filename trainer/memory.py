@@ -155,7 +155,7 @@ def shape_of(model: str) -> Shape | None:
 
 
 def table(gpu_gib: float = 80) -> str:
-    """The three sizes on one GPU, on eight, and on two nodes of eight, as Markdown."""
+    """The three sizes on one GPU, on eight, and on three nodes of eight, as Markdown."""
     lines = [
         f"| model | machine | trainer GPU, GiB | of it weights | fits {gpu_gib:g} GiB | tokens of cache |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -163,7 +163,7 @@ def table(gpu_gib: float = 80) -> str:
     machines = (
         ("1 GPU, vLLM beside it (30 %)", {"trainers": 1, "vllm_gpus": 0, "colocated": 0.3}),
         ("8 GPUs: 6 train, 2 serve", {"trainers": 6, "vllm_gpus": 2}),
-        ("2 nodes of 8: 12 train, 4 serve", {"trainers": 12, "vllm_gpus": 4}),
+        ("2 nodes of 8 train, a third serves", {"trainers": 16, "vllm_gpus": 8}),
     )
     for size, shape in SIZES.items():
         for name, machine in machines:
