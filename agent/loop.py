@@ -32,6 +32,7 @@ class Agent:
         policy_version: name for the state of the policy, recorded and part of the group.
         call_token: id of the token that opens a call, for a bias against it in episodes that are made to
             answer directly; None to draw such replies again.
+        rulebook_digest: of the rules that stand in `system` itself, where no service is asked; recorded.
 
     Raises:
         ValueError: when two tools have one name, or one has the rule tool's.
@@ -50,6 +51,7 @@ class Agent:
         on_rules_error: OnRulesError = "answer",
         policy_version: str = "base",
         call_token: int | None = None,
+        rulebook_digest: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.rules = rules
@@ -66,6 +68,7 @@ class Agent:
         self.on_rules_error = on_rules_error
         self.policy_version = policy_version
         self.call_token = call_token
+        self.rulebook_digest = rulebook_digest
         self._offer: Offer | None = None
         self._connecting = asyncio.Lock()
 

@@ -269,7 +269,7 @@ class EpisodeRun:
     def _recorded(self, started_at: str, seconds: float) -> Episode:
         agent, tools = self.agent, self._tools()
         prompt_digest = text_digest(agent.system)
-        rulebook_digest = self.offer.digest if self.offer else None
+        rulebook_digest = self.offer.digest if self.offer else agent.rulebook_digest
         setting = [
             self.prompt_id,
             agent.endpoint.model,

@@ -174,7 +174,7 @@ async def _settings(
     return {
         "model": agent.endpoint.model,
         "policy_version": agent.policy_version,
-        "rulebook_digest": offer.digest if offer else None,
+        "rulebook_digest": offer.digest if offer else agent.rulebook_digest,
         "tool_schema_digest": digest_of(tools) if tools else None,
         "prompt_digest": text_digest(agent.system),
         "sampling": agent.sampling,
@@ -186,6 +186,25 @@ async def _settings(
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
     }
+
+
+async def check_log(log: Path, agent: Agent) -> None:
+    """Refuse a log that was begun with other settings than this agent's, before anything is added to it.
+
+    Raises:
+        LogError: with what differs.
+    """
+    begun = next(iter_log(log), None) if log.is_file() else None
+    if begun is None:
+        return
+    now = _of_an_episode(await _settings(agent, None, None, 0))
+    if changed := changes(_settings_of(begun), now):
+        raise LogError(refusal(log, changed))
+
+
+def _of_an_episode(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that every single episode tells."""
+    return {name: value for name, value in settings.items() if name not in ("seed", "mode_share")}
 
 
 def _settings_of(episode: Episode) -> dict[str, Any]:
@@ -209,7 +228,7 @@ def _finished(
 ) -> dict[Sample, _Outcome]:
     """The samples that need no asking, from a log that must fit the settings and the prompts."""
     texts = {prompt.id: prompt.prompt for prompt in prompts}
-    now = {name: value for name, value in settings.items() if name not in ("seed", "mode_share")}
+    now = _of_an_episode(settings)
     finished: dict[Sample, _Outcome] = {}
     for episode in episodes:
         if changed := changes(_settings_of(episode), now):

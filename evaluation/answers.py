@@ -7,11 +7,13 @@ from decimal import Decimal, InvalidOperation
 
 from evaluation.latex import equivalent, final_expression, last_box
 
-ANSWERS_VERSION = "exact-2"
+ANSWERS_VERSION = "exact-3"
 
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}")
 _MARKED = re.compile(r"(?:####|\b(?:final )?answer(?: is)?\s*[:=]?|\banswer is\b)\s*(.+)", re.IGNORECASE)
+_SUM = re.compile(r"[^A-Za-z=]*(?:=[^A-Za-z=]*)*=(?=[^A-Za-z=]*\d)")  # 5 * 3 = 15: what stands behind counts
+_NAMED = re.compile(r"\b(?:option|choice|letter|answer)\W*$", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z'])\(?([A-Z])\)?(?![A-Za-z'])")
 
 
@@ -41,22 +43,31 @@ def final_number(answer: str) -> Decimal | None:
     for text in _candidates(answer):
         if text is not answer and re.search(r"[\\^]", text.replace("\\$", "").replace("\\%", "")):
             return None  # a formula: its first number is not its value
-        numbers = _NUMBER.findall(text)
+        chain = _SUM.match(text) if text is not answer else None
+        numbers = _NUMBER.findall(text[chain.end() :] if chain else text)
         if numbers:
             return _value(numbers[-1] if text is answer else numbers[0])
     return None
 
 
 def final_letter(answer: str) -> str | None:
-    """The option letter of the marked answer, else the last lone capital (the words I and A excepted)."""
+    """The option letter of the marked answer, else the last lone capital (the words "I" and "A" excepted)."""
     *marked, whole = _candidates(answer)
     for text in marked:
         found = _LETTER.search(text)
         if found:
             return found.group(1)
-    lone = [letter for letter in _LETTER.findall(whole) if letter not in {"I", "A"}]
-    alone = whole.strip(" .()*")
-    return alone if re.fullmatch(r"[A-Z]", alone) else lone[-1] if lone else None
+    lone = [found[1] for found in _LETTER.finditer(whole) if not _is_word(found, whole)]
+    return lone[-1] if lone else None
+
+
+def _is_word(found: re.Match[str], text: str) -> bool:
+    """Whether a lone A or I is the article or the pronoun, and no option."""
+    if found[0] not in ("A", "I"):
+        return False  # another letter, or in brackets
+    before, after = text[: found.start()], text[found.end() :]
+    listed = after[:1] in (".", ":") and not before.rpartition("\n")[2].strip()
+    return not (_NAMED.search(before) or re.fullmatch(r"[\s.!*]*", after) or listed)
 
 
 def _candidates(answer: str) -> list[str]:

@@ -53,12 +53,12 @@ async def make_agent(
         raise RulesError(
             f"the arm {arm} needs the rule service: pass its address with --rules", type="none", setup=True
         )
-    system: str | None = None
+    system, digest = None, None
     if arm == "none":
         system = PERSONA
     elif arm == "in-prompt":
         assert rules is not None
-        system = in_prompt_system(await categories(rules))
+        system, digest = in_prompt_system(await categories(rules)), (await rules.rulebook())["digest"]
     return Agent(
         endpoint,
         None if arm in ("none", "in-prompt") else rules,
@@ -68,6 +68,7 @@ async def make_agent(
         limits=limits,
         on_rules_error=on_rules_error,
         policy_version=policy_version,
+        rulebook_digest=digest,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode import Episode
-from agent.log import Skipped, read_log
+from agent.log import Skipped, iter_log
 from evaluation.rewards import Reward, read_rewards, score_log
 
 MAX_NAME = 40
@@ -61,19 +62,27 @@ def parse_arm(text: str) -> tuple[str, Path, Path | None]:
     return name, Path(log), Path(rewards)
 
 
-def read_episodes(log: Path) -> tuple[list[Episode], list[Skipped]]:
-    """The episodes of a log, each id once, and the lines that could not be used.
+def iter_episodes(log: Path, skipped: list[Skipped]) -> Iterator[Episode]:
+    """The episodes of a log one by one, each id once; lines that could not be used go to `skipped`.
 
     Raises:
         LogError: when the log cannot be read.
         ArmError: when it holds no episode.
     """
-    reading = read_log(log)
-    episodes = {episode.id: episode for episode in reading.episodes}
-    if not episodes:
-        first = reading.skipped[0] if reading.skipped else None
+    seen: set[str] = set()
+    for episode in iter_log(log, skipped.append):
+        if episode.id not in seen:
+            seen.add(episode.id)
+            yield episode
+    if not seen:
+        first = skipped[0] if skipped else None
         raise ArmError(f"{log} holds no episode" + (f" (line {first.line}: {first.reason})" if first else ""))
-    return list(episodes.values()), reading.skipped
+
+
+def read_episodes(log: Path) -> tuple[list[Episode], list[Skipped]]:
+    """All of them at once, and the lines that could not be used; raises as `iter_episodes`."""
+    skipped: list[Skipped] = []
+    return list(iter_episodes(log, skipped)), skipped
 
 
 def load_arm(name: str, log: Path, rewards: Path | None = None) -> Arm:

@@ -228,38 +228,38 @@ def _score(
     judgements: Path | None = None,
     labels: Path | None = None,
 ) -> dict[str, Any]:
-    from evaluation.arms import read_episodes
+    from evaluation.arms import iter_episodes
     from evaluation.judges.judgement import read_judgements
     from evaluation.labels import read_labels
     from evaluation.prompts import load_prompts
-    from evaluation.rewards import Weights, excluded_by_cause, score_log, write_rewards
+    from evaluation.rewards import Tally, Weights, score_log, write_rewards
 
     if out.resolve() == log.resolve():
         fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
+    skipped: list[Any] = []
     with clear_errors():
-        episodes, skipped = read_episodes(log)
-        _warn_of_skipped(log, skipped)
         rows = load_prompts(prompts) if prompts else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
         corrections = read_labels(labels) if labels else {}
-        rewards = score_log(
-            episodes,
+        tally = Tally(corrections.keys())
+        scored = score_log(
+            iter_episodes(log, skipped),
             Weights(format_penalty=format_penalty),
             references,
             read_judgements(judgements) if judgements else None,
             corrections,
         )
-        write_rewards(out, rewards)
-    totals = [reward.total for reward in rewards if reward.total is not None]
+        write_rewards(out, tally.counting(scored))
+        _warn_of_skipped(log, skipped)
     return {
         "log": str(log),
         "out": str(out),
-        "episodes": len(episodes),
-        "scored": len(totals),
-        "mean_reward": round(sum(totals) / len(totals), 6) if totals else None,
-        "excluded": excluded_by_cause(rewards),
-        "corrected": sum(reward.corrected for reward in rewards),
-        "labels_unused": len(corrections.keys() - {reward.episode_id for reward in rewards}),
+        "episodes": tally.episodes,
+        "scored": tally.scored,
+        "mean_reward": round(tally.total / tally.scored, 6) if tally.scored else None,
+        "excluded": dict(sorted(tally.excluded.items())),
+        "corrected": tally.corrected,
+        "labels_unused": len(tally.unused),
         "skipped_lines": len(skipped),
     }
 

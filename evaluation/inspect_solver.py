@@ -23,6 +23,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
 from agent.export.inspect_log import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output, reply_places
+from agent.run import check_log
 from evaluation.arm_kinds import ALWAYS, ArmKind, make_agent
 from evaluation.rewards import score_episode
 
@@ -133,6 +134,7 @@ class Arms:
         if self.rules is not None:
             rules = await self._stack.enter_async_context(RulesClient(self.rules, token))
         agent = await make_agent(self.arm, endpoint, rules, **self.options)
+        await check_log(self.log, agent)
         return agent, self._stack.enter_context(EpisodeLog(self.log))
 
 

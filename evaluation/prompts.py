@@ -76,12 +76,14 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
         raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: split it")
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
+    with path.open("rb") as file:  # lines end at a line feed and nowhere else, as JSON Lines has it
+        for number, line in enumerate(file, 1):
+            if line.isspace():
                 continue
             try:
-                prompt = Prompt.model_validate_json(line)
+                prompt = Prompt.model_validate_json(line.decode())
+            except UnicodeDecodeError as error:
+                raise PromptError(f"{path}:{number}: not UTF-8 text (byte {error.start})") from None
             except ValidationError as error:
                 raise PromptError(f"{path}:{number}: {_first(error)}") from None
             if prompt.id in seen:
@@ -90,8 +92,6 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
                 )
             seen[prompt.id] = number
             prompts.append(prompt)
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from None
     if not prompts:
         raise PromptError(f"{path} holds no prompts")
     return prompts

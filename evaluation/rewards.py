@@ -7,7 +7,7 @@ zero.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -211,22 +211,44 @@ def score_log(
     references: Mapping[str, str] | None = None,
     judgements: Mapping[str, Judgement] | None = None,
     corrections: Mapping[str, Label] | None = None,
-) -> list[Reward]:
-    """Score episodes in order.
+) -> Iterator[Reward]:
+    """Score episodes one by one, in order.
 
     `references` are right answers by prompt id, `judgements` and `corrections` are by episode id.
     """
     references = references or {}
-    return [
-        score_episode(
+    for episode in episodes:
+        yield score_episode(
             episode,
             weights,
             reference=references.get(episode.prompt_id),
             judgements=judgements,
             correction=(corrections or {}).get(episode.id),
         )
-        for episode in episodes
-    ]
+
+
+class Tally:
+    """What was counted of rewards while they passed."""
+
+    def __init__(self, labelled: Iterable[str] = ()) -> None:
+        self.episodes = self.scored = self.corrected = 0
+        self.total = 0.0
+        self.excluded: Counter[str] = Counter()
+        self.unused = set(labelled)
+        """Labels that no episode had."""
+
+    def counting(self, rewards: Iterable[Reward]) -> Iterator[Reward]:
+        """The same rewards, counted."""
+        for reward in rewards:
+            self.episodes += 1
+            if reward.total is not None:
+                self.scored += 1
+                self.total += reward.total
+            if reward.excluded is not None:
+                self.excluded[reward.excluded] += 1
+            self.corrected += reward.corrected
+            self.unused.discard(reward.episode_id)
+            yield reward
 
 
 def excluded_by_cause(rewards: Iterable[Reward]) -> dict[str, int]:
@@ -253,7 +275,7 @@ def read_rewards(path: Path) -> dict[str, Reward]:
             f"there is no file of rewards at '{path}': write it with `ascl-eval score LOG --out {path}`"
         )
     rewards: dict[str, Reward] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 reward = Reward.model_validate_json(line)

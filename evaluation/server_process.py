@@ -47,6 +47,10 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+ENDING_WITH_US = _end_with_parent if sys.platform == "linux" else None
+"""For `preexec_fn` of a process that nobody would wait for, or stop, when we are killed."""
+
+
 @contextlib.contextmanager
 def running(
     words: list[str],
@@ -81,7 +85,7 @@ def running(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=ENDING_WITH_US,
                 env=environment,
                 cwd=folder,
             )

@@ -31,6 +31,8 @@ def clear_errors(code: int = 1) -> Iterator[None]:
         *(JudgementError, LabelError, PromptError, RewardError, RuleEditError),
     ) as error:
         fail(str(error), code)
+    except ModuleNotFoundError as error:
+        fail(f"the package {error.name} is not installed: run `pip install 'ascl[eval]'`", code)
     except OSError as error:
         fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
 

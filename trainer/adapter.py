@@ -62,7 +62,8 @@ def whole(folder: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, SafetensorError) as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f"{folder} cannot be written ({cause}): make room there, then run the same command with --resume"
+            f"{folder} cannot be written ({cause}): make room there, then run the same command again, with "
+            "--resume where it has that option"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import GroupError
-from trainer.groups import read_table
+from trainer.groups import open_groups
 from trainer.tokens import episode_tokens
 
 LIGHT = ("episode_id", "group_id", "mode", "forced", "reward", "weight", "advantage_ifpo", "advantage_grpo")
@@ -87,7 +87,9 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
     row, group = _row_and_group(groups, episode_id)
     tokenizer = load_tokenizer(model)
     turns = json.loads(row["turns"])
-    made = episode_tokens(tokenizer, json.loads(row["messages"]), json.loads(row["tools"]), turns)
+    made = episode_tokens(
+        tokenizer, json.loads(row["messages"]), json.loads(row["tools"]), turns, forced=bool(row["forced"])
+    )
     before = len(made.prompt_ids)
     ids = made.prompt_ids + made.completion_ids
     wrote = [False] * before + [bool(flag) for flag in made.wrote]
@@ -109,19 +111,31 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
 
 
 def _row_and_group(groups: Path, episode_id: str | None) -> tuple[dict[str, Any], list[Member]]:
+    """The episode's row and the members of its group, a row group of the file in memory at a time."""
     import pyarrow.compute as pc
-    import pyarrow.parquet
 
-    light, _ = read_table(groups, LIGHT)
+    with open_groups(groups) as (file, _):
+        place = _place(file, groups, episode_id)
+        row = file.read_row_group(place[0]).slice(place[1], 1).to_pylist()[0]
+        members: list[Member] = []
+        for number in range(file.num_row_groups):
+            light = file.read_row_group(number, columns=list(LIGHT))
+            same = light.filter(pc.equal(light["group_id"], row["group_id"])).drop(["group_id"])
+            members += [Member(**member) for member in same.to_pylist()]
+    return row, members
+
+
+def _place(file: Any, groups: Path, episode_id: str | None) -> tuple[int, int]:
+    """The row group of an episode, and its row there; of the first whose advantage is not zero for None."""
+    import pyarrow.compute as pc
+
+    column = "advantage_ifpo" if episode_id is None else "episode_id"
+    for number in range(file.num_row_groups):
+        values = file.read_row_group(number, columns=[column])[column]
+        fits = pc.not_equal(values, 0.0) if episode_id is None else pc.equal(values, episode_id)
+        if (row := pc.index(fits, True).as_py()) >= 0:
+            return number, row
     if episode_id is None:
-        chosen = light.filter(pc.not_equal(light["advantage_ifpo"], 0.0))
-        chosen = chosen if len(chosen) else light
-    else:
-        chosen = light.filter(pc.equal(light["episode_id"], episode_id))
-    if not len(chosen):
-        some = ", ".join(light["episode_id"][:3].to_pylist())
-        raise GroupError(f"{groups} has no episode '{episode_id}': it starts with {some}")
-    first = chosen.slice(0, 1).to_pylist()[0]
-    members = light.filter(pc.equal(light["group_id"], first["group_id"])).drop(["group_id"]).to_pylist()
-    row = pyarrow.parquet.read_table(groups, filters=[("episode_id", "==", first["episode_id"])])
-    return row.to_pylist()[0], [Member(**member) for member in members]
+        return 0, 0
+    some = ", ".join(file.read_row_group(0, columns=["episode_id"])["episode_id"][:3].to_pylist())
+    raise GroupError(f"{groups} has no episode '{episode_id}': it starts with {some}")

@@ -43,7 +43,7 @@ def sft(
         Path | None, typer.Option(help="Episode log to learn from; left out: the one that comes with ASCL.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Passes over the demonstrations.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-12, help="Peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes a step.")] = None,
     max_length: Annotated[
         int | None, typer.Option(min=16, help="Longest episode in tokens; a longer one is counted, not cut.")
@@ -68,9 +68,9 @@ def sft(
     if as_json:
         typer.echo(json.dumps(run))
         return
+    loss = f"last loss {run['losses'][-1]['loss']:.3f} " if run["losses"] else ""  # logged every few steps
     typer.echo(
-        f"{run['data']['episodes']} demonstrations in {run['seconds']:.0f} s, last loss "
-        f"{run['losses'][-1]['loss']:.3f} -> {out / 'merged'}"
+        f"{run['data']['episodes']} demonstrations in {run['seconds']:.0f} s, {loss}-> {out / 'merged'}"
     )
 
 
@@ -102,7 +102,7 @@ def prepare(
     from trainer.metrics import group_statistics
     from trainer.prepare import prepare as make_groups
 
-    if w_max <= 0:
+    if not w_max > 0:
         fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
         fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)

@@ -43,8 +43,14 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
     disable_tqdm: bool = field(default=True, metadata={"help": "Progress is told in lines of our own."})
 
     def __post_init__(self) -> None:
-        if self.frequency not in ("group", "batch") or not self.cost >= 0:
-            raise ValueError("frequency is `group` or `batch`, and cost is at least 0")
+        for name, known in (("frequency", ("group", "batch")), ("baseline", ("balanced", "group"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is '{getattr(self, name)}', but it is {' or '.join(known)}")
+        for name in ("alpha", "cost"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}, but it is a number of at least 0")
+        if not self.w_max > 0:
+            raise ValueError(f"w_max is {self.w_max}, but it must be above 0")
         if self.bf16 is None:
             import torch
 

@@ -73,10 +73,10 @@ def described(about: dict[str, Any]) -> pyarrow.Schema:
 
 
 @contextmanager
-def replacing(path: Path, purpose: str = "tmp") -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to; gone after the block, unless the block moved it to its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".{purpose}")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
     try:
         yield Path(name)

@@ -70,5 +70,6 @@ class OnlineIFPOTrainer(IFPOTrainer):
         for name, value in made.items():
             if name not in ("ifpo/consult_rate", "ifpo/largest_weight", "ifpo/unscored"):  # logged already
                 metrics[name].append(value)
-        metrics["ifpo/rules_unavailable"].append(float(self.desk.failures))
+        failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.desk.failures)))
+        metrics["ifpo/rules_unavailable"].append(failures.item())
         return advantages

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
-from evaluation.server_process import Answer
+from evaluation.server_process import ENDING_WITH_US, Answer
 from trainer.errors import ConfigError, TrainingError
 from trainer.memory import GIB, Estimate, estimate, shape_of
 from trainer.served import running
@@ -93,9 +93,19 @@ class Command:
 
 
 def plan(
-    stage: Stage, config: Path, model: str, out: Path, machines: Machines, extra: list[str] | None = None
+    stage: Stage,
+    config: Path,
+    model: str,
+    out: Path,
+    machines: Machines,
+    extra: list[str] | None = None,
+    rules_served: bool = False,
 ) -> list[Command]:
     """The commands of this node, in the order in which they are started.
+
+    Args:
+        extra: options for the stage.
+        rules_served: the configuration names a rule service of the user's own.
 
     Raises:
         ConfigError: what cannot run on these machines.
@@ -103,7 +113,9 @@ def plan(
     machines.check(stage)
     commands: list[Command] = []
     options = list(extra or [])
-    if stage == "online" and machines.node == 0 and "--rules" not in options:
+    serve = stage == "online" and not rules_served
+    serve &= not any(option.partition("=")[0] == "--rules" for option in options)
+    if serve and machines.node == 0:
         host = [] if machines.nodes == 1 else ["--host", "0.0.0.0", "--allow-anonymous"]  # noqa: S104
         commands.append(
             Command(
@@ -112,7 +124,7 @@ def plan(
                 answers_at=f"http://127.0.0.1:{RULES_PORT}/readyz",
             )
         )
-    if stage == "online" and "--rules" not in options:
+    if serve:
         options += ["--rules", f"http://{machines.main}:{RULES_PORT}/mcp"]
     if machines.vllm_gpus:
         commands.append(_vllm(model, machines))
@@ -147,10 +159,11 @@ def _training(
         environment["ACCELERATE_USE_CPU"] = "true"
         # What starts several processes without MPI is called so on CPUs too.
         words += ["--multi_gpu"] if machines.trainers > 1 else ["--cpu"]
-    elif machines.trainers > 1:
+    elif machines.trainers > 1 and stage == "online":
         words += ["--config_file", str(FSDP2)]
     else:
-        words += ["--mixed_precision", "bf16"]
+        # A replay asks the model before it trains, so it needs the model whole on every GPU.
+        words += ["--mixed_precision", "bf16", *(["--multi_gpu"] if machines.trainers > 1 else [])]
     if machines.vllm_gpus:
         devices = ",".join(map(str, range(machines.vllm_gpus, machines.gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = devices
@@ -165,7 +178,7 @@ def _training(
     return Command("the training", words, environment)
 
 
-def reckon(config: dict[str, Any], model: str, machines: Machines) -> Estimate | None:
+def reckon(stage: Stage, config: dict[str, Any], model: str, machines: Machines) -> Estimate | None:
     """The memory that the run would need; None for a model of unknown shape, or without a GPU.
 
     Raises:
@@ -180,7 +193,7 @@ def reckon(config: dict[str, Any], model: str, machines: Machines) -> Estimate |
     length = int(config.get("max_length", 0)) or 1024 + int(config.get("max_completion_length", 512))
     return estimate(
         shape,
-        trainers=machines.trainers,
+        trainers=machines.trainers if stage == "online" else 1,  # logged: whole on every GPU
         vllm_gpus=machines.vllm_gpus,
         gpu_gib=machines.gpu_gib,
         rank=int(config.get("lora_rank", 16)),
@@ -208,8 +221,16 @@ def said(made: Estimate, machines: Machines) -> str:
     )
 
 
-def run_plan(commands: list[Command], logs: Path, say: Callable[[str], None] = lambda line: None) -> None:
+def run_plan(
+    commands: list[Command],
+    logs: Path,
+    say: Callable[[str], None] = lambda line: None,
+    output: TextIO | None = None,
+) -> None:
     """Start what runs beside, wait until it answers, train, and stop it again.
+
+    Args:
+        output: where the training prints, in place of our own standard output.
 
     Raises:
         ServeError: a service does not start.
@@ -226,6 +247,8 @@ def run_plan(commands: list[Command], logs: Path, say: Callable[[str], None] = l
                 continue
             # `accelerate launch` of this very environment, whatever the path says.
             words = [sys.executable, "-m", "accelerate.commands.launch", *command.words[2:]]
-            code = subprocess.run(words, env=environment, check=False).returncode
+            code = subprocess.run(
+                words, env=environment, check=False, stdout=output, preexec_fn=ENDING_WITH_US
+            ).returncode
             if code != 0:
                 raise TrainingError(f"the training ended with code {code}; what it said stands above")

@@ -117,7 +117,7 @@ def _checkpoint(
 ) -> Path | None:
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
     with config.main_process_first(local=False, desc="plan"):
-        return resuming.begin(out, plan, resume or not first)
+        return resuming.begin(out, plan, resume, first)
 
 
 def _one_temperature(given: list[float | None]) -> float:
@@ -177,6 +177,11 @@ def _trainer(
         peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
         callbacks=[drift],
     )
+    if trainer.is_fsdp_enabled:
+        raise TrainingError(
+            "logged episodes cannot be replayed under FSDP, which has no whole model before training begins: "
+            "leave the FSDP configuration out, `ascl-train launch logged` shows how"
+        )
     trainer.remove_callback(transformers.PrinterCallback)
     text_only = sum(row["logprobs"] is None for row in rows)
     if text_only < len(rows) and arguments.behaviour == "model" and arguments.check_logprobs:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evaluation.prompts import load_prompts
 from trainer.errors import LoopError
 from trainer.loop_round import Round, Tell, write_whole_text
 from trainer.loop_settings import LoopSettings
@@ -30,6 +31,7 @@ def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) 
         ServeError: the model's server does not start.
         agent.AgentError: the rule service does not start.
     """
+    _check_floor(settings)
     out.mkdir(parents=True, exist_ok=True)
     record = _begun(settings, out)
     with _rules(settings, out) as rules:
@@ -49,6 +51,22 @@ def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) 
             if record["rounds"][-1]["below_floor"]:
                 return _end(out, record, "floor", _last_good(record, settings))
     return _end(out, record, "rounds", model)
+
+
+def _check_floor(settings: LoopSettings) -> None:
+    """A floor says something only over harmful prompts that are not trained on."""
+    floor = settings.floor
+    if floor is None or not (floor.harmful_consult or floor.harmful_safe):
+        return
+    trained = {prompt.prompt for prompt in load_prompts(settings.sampling.prompts)}
+    harmful = [prompt.prompt for prompt in load_prompts(floor.prompts) if prompt.kind == "harmful"]
+    seen = sum(prompt in trained for prompt in harmful)
+    if not harmful or seen:
+        holds = f"{seen} harmful prompts that are trained on" if seen else "no harmful prompt"
+        raise LoopError(
+            f"floor.prompts: {floor.prompts} holds {holds}, so no floor can be kept: name harmful prompts "
+            "that sampling.prompts does not hold"
+        )
 
 
 @contextmanager
@@ -72,9 +90,13 @@ def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
 
     asked = settings.model_dump(mode="json")
     path = out / "loop.json"
+    record: dict[str, Any]
     if not path.is_file():
-        return {"stage": "loop", **common_record(), "settings": asked, "rounds": [], "seconds": 0.0}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # Before the first round: its files belong to these settings, also where it is not played to its end.
+        record = {"stage": "loop", **common_record(), "settings": asked, "rounds": []}
+        write_whole_text(path, json.dumps(record, indent=2) + "\n")
+        return record
+    record = json.loads(path.read_text(encoding="utf-8"))
     # These change no episode and no weight.
     free = ("rounds", "floor", "keep_models", "serve")
     for name, value in asked.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.prompts import prompt_file
+from evaluation.server_process import ENDING_WITH_US
 from trainer.errors import LoopError
 from trainer.floor import below_floor, measure
 from trainer.loop_settings import LoopSettings
@@ -162,7 +163,14 @@ class Round:
         self.tell(f"{self.name}: $ {shlex.join([name, *command[1:]])}")
         launcher = self.settings.launcher if verb == "logged" else None
         start = shlex.split(launcher) if launcher else [sys.executable, "-m"]
-        done = subprocess.run([*start, *command], stdout=subprocess.PIPE, text=True, check=False)
+        # A step that outlived a killed loop would write beside the one that the next loop starts.
+        done = subprocess.run(
+            [*start, *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            preexec_fn=ENDING_WITH_US,
+        )
         if done.returncode != 0:
             raise LoopError(
                 f"{self.name}: `{name} {verb}` ended with code {done.returncode}; what it said stands above. "

@@ -84,8 +84,9 @@ class LoopSettings(_Part):
     launcher: str | None = None
     """Command that starts the training module on several processes, such as `accelerate launch
     --config_file fsdp2.yaml -m`; None trains in one process."""
-    keep_models: int = Field(default=2, ge=1)
-    """Merged models of so many last rounds stay on disk; adapters all stay."""
+    keep_models: int = Field(default=2, ge=2)
+    """Merged models of so many last rounds stay on disk; adapters all stay. What a round made is measured in
+    the next, and until then the one before it may be the last good one."""
 
     @model_validator(mode="after")
     def _serves_a_model_on_a_port(self) -> LoopSettings:
@@ -102,6 +103,24 @@ def read_loop_settings(config: Path, **given: Any) -> LoopSettings:
     Raises:
         ConfigError: no such file, no YAML, an unknown key or a wrong value.
     """
+    known = read_yaml(config)
+    try:
+        return LoopSettings.model_validate(
+            {**known, **{name: value for name, value in given.items() if value is not None}}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigError(f"{config}: {where or 'settings'}: {what}") from None
+
+
+def read_yaml(config: Path) -> dict[str, Any]:
+    """The settings of a YAML file as they stand there.
+
+    Raises:
+        ConfigError: no such file, no YAML, or something else than settings.
+    """
     import yaml
 
     try:
@@ -112,12 +131,4 @@ def read_loop_settings(config: Path, **given: Any) -> LoopSettings:
         raise ConfigError(f"{config} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(known, dict):
         raise ConfigError(f"{config} holds no settings: write `model: FOLDER` and what else differs")
-    try:
-        return LoopSettings.model_validate(
-            {**known, **{name: value for name, value in given.items() if value is not None}}
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise ConfigError(f"{config}: {where or 'settings'}: {what}") from None
+    return known

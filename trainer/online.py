@@ -47,6 +47,8 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Tell = TE
 def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell: Tell) -> dict[str, Any]:
     from pathlib import Path
 
+    import torch
+
     from trainer.logged import load_tokenizer
     from trainer.online_floor import OnlineFloor
     from trainer.sharded import save_stage
@@ -58,10 +60,15 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
     plan = {**asdict(arguments), **_training(config), "rulebook_digest": desk.digest}
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
     with config.main_process_first(local=False, desc="plan"):
-        checkpoint = resuming.begin(out, plan, arguments.resume or not first)
+        checkpoint = resuming.begin(out, plan, arguments.resume, first)
     train, held = prompt_rows(arguments.prompts), None
     if arguments.floor_prompts is not None:
         held = prompt_rows(arguments.floor_prompts, without={row["prompt"][-1]["content"] for row in train})
+        if arguments.floor_consult is not None and not any(row["kind"] == "harmful" for row in held):
+            raise TrainingError(
+                f"{arguments.floor_prompts} holds no harmful prompt that the run does not train on, so no "
+                "floor can be kept: name other prompts"
+            )
     tokenizer = load_tokenizer(arguments.model)
     trainer, reward = _trainer(arguments, config, tokenizer, train, held, desk, say)
     floor = OnlineFloor(arguments.floor_consult, trainer, say)
@@ -70,6 +77,8 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
     with step_reporter(say, _figures, shown=first) as reporter:
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    counted = torch.tensor([reward.unjudged, desk.failures], device=trainer.accelerator.device)
+    unrewarded, unavailable = trainer.accelerator.reduce(counted).tolist()
     run = {
         "stage": "online",
         "method": arguments.method,
@@ -79,9 +88,9 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
             "prompts": len(train),
             "prompts_sha256": _digest(arguments.prompts),
             "rulebook_digests": [desk.digest],
-            "unrewarded": reward.unjudged,
-            "rules_unavailable": desk.failures,
-            "consultations_at_once": desk.in_flight_most,
+            "unrewarded": unrewarded,
+            "rules_unavailable": unavailable,
+            "consultations_at_once": desk.in_flight_most,  # of one process
         },
         "stopped": floor.stopped,
         "steps": _steps(trainer.state.log_history),
@@ -143,6 +152,7 @@ def _trainer(
         Weights(outcome=arguments.outcome_weight, format_penalty=arguments.format_penalty),
         frozenset({tokenizer.eos_token_id}),
         judge,
+        say,
     )
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
     trainer = OnlineIFPOTrainer(

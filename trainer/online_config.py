@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from evaluation.judges.kinds import make_judge
 from trainer.config import IFPOConfig, parse_run
 from trainer.errors import ConfigError
 
@@ -72,6 +73,13 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         raise ConfigError(f"format_penalty is {arguments.format_penalty}, but at least 0 is needed")
     if arguments.judge and not (arguments.judge_url and arguments.judge_model):
         raise ConfigError("a judge needs an address: set judge_url and judge_model")
+    if arguments.judge:
+        try:
+            make_judge(arguments.judge)
+        except ValueError as error:
+            raise ConfigError(f"judge: {error}") from None
+    if arguments.floor_consult is not None and not 0 <= arguments.floor_consult <= 1:
+        raise ConfigError(f"floor_consult is {arguments.floor_consult:g}, but it is a share from 0 to 1")
     if arguments.floor_consult is not None and arguments.floor_prompts is None:
         raise ConfigError("floor_consult needs prompts to look at: set floor_prompts: builtin:held_out")
     if arguments.floor_prompts is not None and settings.eval_strategy == "no":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
-from agent.errors import AgentError
+from agent.errors import EndpointError
 from agent.rules_client import RULE_TOOL
 from evaluation.rewards import Reward, Weights, score_episode
+from trainer.errors import TrainingError
 from trainer.modes import mode_of
 from trainer.rules_desk import UNAVAILABLE
 
@@ -40,12 +42,14 @@ class OnlineReward:
     Args:
         weights: of the outcome and of faults of form.
         end_token_ids: what a finished completion ends with.
-        judge: asked about harmful prompts; None counts refusals.
+        judge: asked about harmful prompts, with the key in ASCL_JUDGE_API_KEY; None counts refusals.
+        say: is told when the judge does not answer.
     """
 
     weights: Weights
     end_token_ids: frozenset[int]
     judge: JudgeEndpoint | None = None
+    say: Callable[[str], None] = lambda line: None
     unjudged: int = 0
     """Episodes without a reward so far."""
 
@@ -77,16 +81,20 @@ class OnlineReward:
         return [reward.total for reward in rewards]
 
     def _judged(self, episodes: list[Episode]) -> dict[str, Judgement]:
-        """What the judge says, by episode id; of a judge that is down, nothing."""
+        """What the judge says, by episode id; of a judge that is down, nothing.
+
+        Raises:
+            TrainingError: it refuses the key, the model or the request: no waiting mends that.
+        """
         from agent.endpoint import Endpoint
         from evaluation.judges.kinds import make_judge
         from evaluation.judges.running import judge_log
 
         assert self.judge is not None
-        where = self.judge
+        where, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")
 
         async def ask(cache: Path) -> list[Judgement]:
-            async with Endpoint(where.base_url, where.model) as endpoint:
+            async with Endpoint(where.base_url, where.model, api_key=key) as endpoint:
                 return await judge_log(
                     make_judge(where.kind),
                     endpoint,
@@ -99,7 +107,13 @@ class OnlineReward:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 judged = asyncio.run(ask(Path(folder) / "replies.jsonl"))
-            except AgentError:
+            except EndpointError as error:
+                if error.setup:
+                    raise TrainingError(f"the judge at {where.base_url} cannot be used: {error}") from None
+                self.say(
+                    f"the judge at {where.base_url} does not answer ({error}): the harmful episodes of this "
+                    "batch have no reward"
+                )
                 return {}
         return {each.episode_id: each for each in judged}
 

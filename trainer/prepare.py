@@ -9,11 +9,12 @@ cannot be used is left out and counted by its cause.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -63,12 +64,13 @@ def prepare(
     settings = settings or AdvantageSettings()
     left_out: Counter[str] = Counter()
     folder = out.parent
+    folder.mkdir(parents=True, exist_ok=True)
     # One standard deviation over all rewards needs all of them in one part, whatever memory that takes.
     whole = settings.scale_rewards == "batch" or not log.is_file()
     count = 1 if whole else parts_for(log.stat().st_size, PART)
     # Hashing runs beside parsing: it holds no lock of the interpreter.
     with (
-        replacing(out, "spill") as spilled_rows,
+        tempfile.TemporaryFile(dir=folder) as spilled_rows,
         parts(folder, LIGHT, count) as light,
         parts(folder, IDS, count) as ids,
         parts(folder, RATED, count) as rated,
@@ -165,7 +167,7 @@ def _kept(found: Records, kept: npt.NDArray[np.bool_], left_out: Counter[str]) -
 
 
 def _write(
-    spilled: Path,
+    spilled: BinaryIO,
     target: Path,
     light: Parts,
     counts: list[npt.NDArray[np.int64]],
@@ -177,10 +179,10 @@ def _write(
     import pyarrow.parquet
 
     form = described(about)
+    spilled.seek(0)
     repeated = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
     with (
-        pyarrow.OSFile(str(spilled)) as source,
-        pyarrow.ipc.open_stream(source) as batches,
+        pyarrow.ipc.open_stream(spilled) as batches,
         pyarrow.parquet.ParquetWriter(
             target, form, compression="zstd", compression_level=1, use_dictionary=repeated
         ) as writer,

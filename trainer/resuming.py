@@ -12,23 +12,31 @@ from trainer.errors import TrainingError
 _PLAN = "plan.json"
 
 
-def begin(out: Path, plan: dict[str, Any], resume: bool) -> Path | None:
+def begin(out: Path, plan: dict[str, Any], resume: bool, first: bool = True) -> Path | None:
     """The checkpoint to go on from; None to start at the beginning. The plan is kept beside the checkpoints.
+
+    Args:
+        first: of several processes, the first one looks whether this may go on, and writes; the others follow
+            when it has.
 
     Raises:
         TrainingError: the folder holds an earlier run's checkpoints and `resume` is off, or its plan differs.
     """
     plan = json.loads(json.dumps(plan, default=str))
     found = checkpoints(out)
+    if not first:
+        return found[-1] if found else None
     if not resume and found:
         raise TrainingError(
             f"{out} holds checkpoints of an earlier run, the last of them {found[-1].name}: "
             "pass --resume to go on from there, or name another folder"
         )
+    out.mkdir(parents=True, exist_ok=True)
     if found:
         _same(out, plan)
+    (out / "run.json").unlink(missing_ok=True)  # of an earlier run, whose files will not stay whole
+    if found:
         return found[-1]
-    out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{_PLAN}.tmp"
     partial.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     partial.replace(out / _PLAN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,20 +113,17 @@ def launch(
 ) -> None:
     """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
     with clear_errors():
-        import yaml
-
         from trainer.errors import ConfigError
         from trainer.launch import Machines, plan, reckon, run_plan, said
+        from trainer.loop_settings import read_yaml
 
-        if not config.is_file():
-            fail(f"there is no file at '{config}'", 1)
-        known = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        known = read_yaml(config)
         named = model or known.get("model")
-        if not isinstance(known, dict) or not named:
+        if not named:
             raise ConfigError(f"{config} names no model: pass --model, or write `model: NAME` there")
         machines = Machines(gpus, vllm_gpus, nodes, node, main, processes, gpu_gib)
-        commands = plan(stage, config, str(named), out, machines, context.args)
-        memory = reckon(known, str(named), machines)
+        commands = plan(stage, config, str(named), out, machines, context.args, "rules" in known)
+        memory = reckon(stage, known, str(named), machines)
         if as_json:
             shown = [{"title": c.title, "command": c.line(), "answers_at": c.answers_at} for c in commands]
             typer.echo(json.dumps({"commands": shown, "memory": asdict(memory) if memory else None}))
@@ -136,4 +134,5 @@ def launch(
             if memory:
                 typer.echo(f"# {said(memory, machines)}")
         if not dry_run:
-            run_plan(commands, out / "logs", lambda line: typer.echo(line, err=True))
+            output = sys.stderr if as_json else None
+            run_plan(commands, out / "logs", lambda line: typer.echo(line, err=True), output)

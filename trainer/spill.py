@@ -10,8 +10,7 @@ import math
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -54,15 +53,15 @@ class Spilled:
 
 
 def spill(
-    rows: LogRows, path: Path, light: Parts, ids: Parts, left_out: Counter[str], keep_forced: bool
+    rows: LogRows, file: BinaryIO, light: Parts, ids: Parts, left_out: Counter[str], keep_forced: bool
 ) -> Spilled:
-    """Write what may be used of the log to `path`, in its order, and its numbers to `light` and `ids`."""
+    """Write what may be used of the log to `file`, in its order, and its numbers to `light` and `ids`."""
     import pyarrow.ipc
 
     spilled = Spilled()
     unrated = array("q")
     form = schema(without=NUMBERS)
-    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, form) as writer:
+    with pyarrow.ipc.new_stream(file, form) as writer:
         batch = _Batch(form)
 
         def write() -> None:

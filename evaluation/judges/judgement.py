@@ -64,7 +64,7 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
     if path.stat().st_size > MAX_BYTES:
         raise JudgementError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
     judgements: dict[str, Judgement] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 judgement = Judgement.model_validate_json(line)

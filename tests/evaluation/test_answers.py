@@ -26,6 +26,17 @@ needs_math_verify = pytest.mark.skipif(not available(), reason="math-verify is n
         ("C", "D", False),
         ("A", "A", True),
         ("", "A", False),
+        ("The correct choice is (A)", "A", True),
+        ("I would pick option A", "A", True),
+        ("Option A is the one: it floats.", "A", True),
+        ("Therefore, A.", "A", True),
+        ("A) Paris", "A", True),
+        ("A. Paris", "A", True),
+        ("B is right. A cat has four legs, and I know it.", "B", True),
+        ("The answer is 5 * 3 = 15", "15", True),
+        ("The answer is 2 + 3 = 4 + 1 = 5 apples", "5", True),
+        ("The answer is x = 5, since 5 - 1 = 4.", "5", True),
+        ("The answer is 5, as 2 + 1 = 3 are left.", "5", True),
     ],
 )
 def test_the_final_number_or_letter_is_compared_exactly(

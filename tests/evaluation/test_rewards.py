@@ -108,7 +108,7 @@ def test_right_answers_are_compared_where_a_reference_is_given(episode: Callable
         episode("o1", "benign_plain", "The answer is B."),
         episode("m4", "math", "x"),
     ]
-    rewards = score_log(episodes, references={"m1": "12", "m2": "12", "o1": "C", "m4": ""})
+    rewards = list(score_log(episodes, references={"m1": "12", "m2": "12", "o1": "C", "m4": ""}))
     assert [reward.total for reward in rewards] == [1.0, 0.0, None, 0.0, None]
     assert rewards[2].excluded == "no reference answer"
     assert rewards[4].excluded == "reference answer of unknown form"
