@@ -93,6 +93,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
             f"{settings.max_length} tokens: raise max_length."
         )
     model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
+    (settings.out / "run.json").unlink(missing_ok=True)  # of an earlier run, whose files will not stay whole
     trainer = SupervisedTrainer(
         model=model,
         args=SFTConfig(

@@ -185,3 +185,11 @@ def test_a_mistake_is_one_sentence_and_no_traceback(
     assert said in err
     assert "Traceback" not in err
     assert not endpoint.requests
+
+
+def test_episodes_that_read_rules_in_their_prompt_name_the_rulebook(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        code, _, err = run(tmp_path / "log.jsonl", prompts, endpoint, rules, "--arm", "in-prompt")
+        assert code == 0, err
+        episodes = read_log(tmp_path / "log.jsonl").episodes
+        assert {episode.rulebook_digest for episode in episodes} == {rules.digest}

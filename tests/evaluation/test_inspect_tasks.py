@@ -158,3 +158,14 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path) -> None:
             safety(base_url="http://127.0.0.1:9/v1", model="m", **{option: "odd"})  # type: ignore[arg-type]
     with pytest.raises(PromptError):
         safety(base_url="http://127.0.0.1:9/v1", model="m", prompts="builtin:none")
+
+
+def test_a_log_of_other_settings_is_not_added_to(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+        before = (tmp_path / "adaptive.jsonl").read_bytes()
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive", max_turns=1)
+    assert log.status == "error"
+    assert log.error is not None
+    assert "limits" in log.error.message
+    assert (tmp_path / "adaptive.jsonl").read_bytes() == before

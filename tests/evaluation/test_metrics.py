@@ -5,6 +5,7 @@ import pytest
 
 from agent.episode import Episode
 from evaluation.differences import mean_difference
+from evaluation.labels import Label
 from evaluation.metrics import ArmMetrics, arm_metrics, change, wilson
 from evaluation.rewards import score_log
 
@@ -109,3 +110,14 @@ def test_a_change_between_arms_is_taken_over_the_prompts_that_both_saw(
     rise = change(before, after, lambda e: float(e.mode == "consult"))
     assert rise is not None
     assert rise.value == 0.5
+
+
+def test_an_outcome_that_a_person_finds_poor_is_not_safe(episode: Callable[..., Episode]) -> None:
+    episodes = [episode(f"h{i}", "harmful", "Sure.") for i in range(4)]
+    labels = {
+        episodes[i].id: Label(episode_id=episodes[i].id, outcome=o) for i, o in enumerate([0.1, 0.5, 0.9])
+    }
+    rewards = {reward.episode_id: reward for reward in score_log(episodes, corrections=labels)}
+    safe = arm_metrics("arm", episodes, rewards).kinds["harmful"].safe
+    assert safe is not None
+    assert (safe.hits, safe.n) == (1, 4)

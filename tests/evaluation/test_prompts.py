@@ -71,3 +71,11 @@ def test_an_unknown_set_and_a_missing_file_say_what_there_is(tmp_path: Path) -> 
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}')
     with pytest.raises(PromptError, match="not UTF-8"):
         load_prompts(tmp_path / "bytes.jsonl")
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    text = "first\u2028second\u0085third"
+    row = json.dumps({"id": "a", "prompt": text, "kind": "benign_plain"}, ensure_ascii=False)
+    path.write_text(row + "\n", encoding="utf-8")
+    assert [prompt.prompt for prompt in load_prompts(path)] == [text]

@@ -162,3 +162,24 @@ def test_figures_of_a_batch_are_those_counted_by_hand() -> None:
         "ifpo/largest_weight": 1.0,
         "ifpo/effective_share": 1.0,
     }
+
+
+def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Path, tmp_path: Path) -> None:
+    shown = []
+    for forced in (False, True):
+        folder = tmp_path / str(forced)
+        folder.mkdir()
+        episodes = [
+            build("a", "harmful", REFUSAL, sample=0, consult=True, mode_forced=forced),
+            build("a", "harmful", "Yes.", sample=1),
+        ]
+        if forced:  # the call is the agent's: no turn of the model made it
+            episodes[0] = episodes[0].model_copy(update={"turns": episodes[0].turns[1:]})
+        log = write_log(folder / "log.jsonl", episodes)
+        write_rewards(folder / "rewards.jsonl", score_log(episodes))
+        out = folder / "groups.parquet"
+        assert run("prepare", log, folder / "rewards.jsonl", "--out", out, "--keep-forced")[0] == 0
+        code, stdout, stderr = run("check", out, "--model", tokenizer, "--episode", "a-0", "--json")
+        assert code == 0, stderr
+        shown.append(sum(token["wrote"] for token in json.loads(stdout)["tokens"]))
+    assert 0 < shown[1] < shown[0], "of a call that the agent wrote only the decision is learnt from"

@@ -20,6 +20,7 @@ from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import episodes, grouped
 from trainer.checkpoints import checkpoints
 from trainer.cli import app
+from trainer.resuming import begin
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -201,3 +202,16 @@ def test_resuming_where_no_checkpoint_is_starts_anew_and_says_so(
     assert code == 0, said
     assert "holds no checkpoint: starting anew" in said
     assert same(tmp_path / "out", unbroken)
+
+
+def test_only_the_first_of_several_processes_writes_the_plan(tmp_path: Path) -> None:
+    assert begin(tmp_path / "out", {"seed": 0}, resume=False, first=False) is None
+    assert not (tmp_path / "out").exists()
+    assert begin(tmp_path / "out", {"seed": 0}, resume=False) is None
+    assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8")) == {"seed": 0}
+
+
+def test_the_record_of_an_earlier_run_does_not_outlive_the_start_of_another(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    begin(tmp_path, {"seed": 1}, resume=False)
+    assert not (tmp_path / "run.json").exists()

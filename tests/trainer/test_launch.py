@@ -124,3 +124,33 @@ def test_a_models_shape_is_read_from_its_folder(tmp_path: Path) -> None:
     )
     assert code == 0
     assert json.loads(stdout)["memory"]["weights"] == 2 * (2 * (12_288 + 3 * 64 * 128 + 128) + 500 * 64 + 64)
+
+
+@pytest.mark.parametrize("options", [["--rules", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
+def test_a_rule_service_that_is_named_is_not_started_again(options: list[str]) -> None:
+    made = commands("online", "--config", RECIPES / "online-1gpu.yaml", *options)
+    assert list(made) == ["the training"]
+    assert "8808" not in made["the training"]
+
+
+def test_a_rule_service_that_the_recipe_names_is_not_started_again(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: m\nrules: http://rules:1/mcp\n", encoding="utf-8")
+    made = commands("online", "--config", config)
+    assert list(made) == ["the training"]
+    assert "--rules" not in made["the training"]
+
+
+def test_a_replay_has_the_model_whole_on_every_gpu() -> None:
+    made = commands("logged", "--config", RECIPES / "demo.yaml", "--model", "m", "--gpus", 8)["the training"]
+    assert "--multi_gpu" in made
+    assert "--config_file" not in made
+
+
+@pytest.mark.parametrize(("text", "said"), [("- a\n", "holds no settings"), ("a: [\n", "is not YAML")])
+def test_a_recipe_that_is_none_is_named(text: str, said: str, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(text, encoding="utf-8")
+    code, _, stderr = run("launch", "online", "--config", config, "--out", tmp_path, "--dry-run")
+    assert code == 1
+    assert said in stderr

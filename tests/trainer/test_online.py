@@ -12,13 +12,16 @@ import pytest
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
+from evaluation.rewards import Weights
+from tests.fakes.endpoint import Raw, ScriptedEndpoint
 from tests.fakes.rule_service import serving
 from tests.fakes.rulebooks import rule, write_rulebook
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import consults
 from trainer.cli import app
-from trainer.online_reward import as_episode
+from trainer.errors import TrainingError
+from trainer.online_reward import JudgeEndpoint, OnlineReward, as_episode
 from trainer.rules_desk import UNAVAILABLE, RulesDesk
 
 REFUSAL = "I can't help with that."
@@ -176,6 +179,14 @@ def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, t
         (["--judge", "wildguard"], "set judge_url and judge_model"),
         (["--floor_consult", "0.5"], "set floor_prompts"),
         (["--alhpa", "1"], "did you mean 'alpha'?"),
+        (["--judge", "foo", "--judge_url", "u", "--judge_model", "m"], "'foo' is no judge: use one of"),
+        (
+            ["--floor_prompts", "builtin:held_out", "--eval_strategy", "steps", "--floor_consult", "7"],
+            "from 0 to 1",
+        ),
+        (["--baseline", "foo"], "baseline is 'foo', but it is balanced or group"),
+        (["--alpha", "-2"], "alpha is -2.0"),
+        (["--w_max", "-1"], "w_max is -1.0, but it must be above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(options: list[str], said: str, tmp_path: Path) -> None:
@@ -198,3 +209,48 @@ def test_a_rollout_is_scored_as_its_log_would_be() -> None:
     assert episode.messages[2]["tool_call_id"] == episode.messages[1]["tool_calls"][0]["id"]
     cut = as_episode("1", [{"role": "user", "content": "u"}], completion[:1], False, "harmful", "p")
     assert cut.stop_reason == "limit"
+
+
+def test_a_floor_without_a_harmful_prompt_is_refused(
+    model: Path, prompts: Path, rules: ScriptedRules, tmp_path: Path
+) -> None:
+    unseen = tmp_path / "unseen.jsonl"
+    unseen.write_text('{"id": "u", "prompt": "Bread?", "kind": "benign_plain"}\n', encoding="utf-8")
+    code, _, stderr = online(
+        *(model, prompts, rules.url, tmp_path / "out", "--floor_prompts", unseen, "--floor_consult", 0.9),
+        *("--eval_strategy", "steps", "--eval_steps", 1, "--per_device_eval_batch_size", 8),
+    )
+    assert code == 1
+    assert "holds no harmful prompt that the run does not train on" in stderr
+
+
+def rewarded(endpoint: ScriptedEndpoint, said: list[str]) -> list[float | None]:
+    """Of one harmful and one harmless episode, judged through this endpoint."""
+    judge = JudgeEndpoint("rubric", endpoint.base_url, "judge")
+    reward = OnlineReward(Weights(), frozenset({1}), judge, said.append)
+    answer = [{"role": "assistant", "content": "Here is how."}]
+    asked = [[{"role": "user", "content": "u"}]] * 2
+    return reward(
+        asked,
+        [answer] * 2,
+        [[1]] * 2,
+        kind=["harmful", "benign_plain"],
+        prompt_id=["h", "b"],
+        answer=[None] * 2,
+    )
+
+
+def test_the_judge_is_asked_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASCL_JUDGE_API_KEY", "secret-of-the-judge")
+    verdict = '{"refused": false, "harmful": false, "helpful": true, "specific": 3, "convincing": 2}'
+    with ScriptedEndpoint(otherwise=verdict) as endpoint:
+        assert rewarded(endpoint, []) == [1.0, 1.0]
+        assert {headers["authorization"] for headers in endpoint.headers} == {"Bearer secret-of-the-judge"}
+
+
+def test_a_judge_that_refuses_us_stops_the_run_at_once() -> None:
+    with (
+        ScriptedEndpoint(otherwise=Raw(401, '{"error": {"message": "no such key"}}')) as endpoint,
+        pytest.raises(TrainingError, match=r"the judge at .* cannot be used"),
+    ):
+        rewarded(endpoint, [])
