@@ -48,12 +48,14 @@ METHODS: dict[str, dict[str, Any]] = {
 """What each method changes in the settings of `ascl-train loop`."""
 RULES_READ = 1
 """Rules a consultation: what the cold starts were shown."""
-SIZES = {
-    "full": {"rounds": 6, "samples": 8, "measured": 2},
-    "short": {"rounds": 1, "samples": 6, "measured": 2},
-    "quick": {"rounds": 1, "samples": 3, "measured": 1},
+SIZES: dict[str, dict[str, Any]] = {
+    "full": {"rounds": 6, "samples": 8, "measured": 2, "learning_rate": 3e-4},
+    "short": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 3e-4},
+    "steep": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 1e-3, "first_logs_of": "short"},
+    "quick": {"rounds": 1, "samples": 3, "measured": 1, "learning_rate": 3e-4},
 }
-"""`short` fits into an afternoon; `quick` shows that everything runs."""
+"""`short` fits into an afternoon; `steep` learns from the logs of `short` in longer steps, its seeds taking them
+in turn; `quick` shows that everything runs."""
 COMPUTE: dict[str, Any] = (
     {"bf16": True, "use_cpu": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     if dtype() == "bfloat16"
@@ -98,7 +100,7 @@ def loop_settings(method: str, seed: int, size: str, model: Path, services: Serv
             "train": {
                 "max_length": 640,
                 "lora_layers": 8,
-                "learning_rate": 3e-4,
+                "learning_rate": SIZES[size]["learning_rate"],
                 "lr_scheduler_type": "constant_with_warmup",
                 "warmup_steps": 2,
                 "num_train_epochs": 1,
@@ -169,6 +171,8 @@ def run(
                 folder = runs / f"{method}-{seed:02d}"
                 settings = loop_settings(method, seed, size, model, services)
                 _share_first_log(runs, method, seed)
+                if logs := SIZES[size].get("first_logs_of"):
+                    _take_first_log(runs, runs.with_name(runs.name.replace(size, logs, 1)), method, seed)
                 record = run_loop(settings, folder / "loop", _tell)
                 after = folder / f"after-{settings.rounds}"
                 measure(record["model"], ("adaptive",), after, size, ready)
@@ -187,13 +191,26 @@ def _share_first_log(runs: Path, method: str, seed: int) -> None:
         source = runs / f"{other}-{seed:02d}" / "loop" / "rounds" / "001"
         alike = METHODS[other].get("sampling") == METHODS[method].get("sampling")
         if alike and (source / "episodes.done").is_file():
-            partial = first.with_name("001.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for file in source.glob("episodes*"):
-                shutil.copy(file, partial)
-            partial.replace(first)
+            _copy_log(source, first)
             return
+
+
+def _take_first_log(runs: Path, others: Path, method: str, seed: int) -> None:
+    """Give a loop the first round's episodes of another size's run, the seeds taking what there is in turn."""
+    first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
+    alike = [name for name in METHODS if METHODS[name].get("sampling") == METHODS[method].get("sampling")]
+    done = sorted(path.parent for path in others.glob(f"{alike[0]}-[0-9][0-9]/loop/rounds/001/episodes.done"))
+    if done and not first.is_dir():
+        _copy_log(done[seed % len(done)], first)
+
+
+def _copy_log(source: Path, target: Path) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in source.glob("episodes*"):
+        shutil.copy(file, partial)
+    partial.replace(target)
 
 
 def _tell(line: str) -> None:
