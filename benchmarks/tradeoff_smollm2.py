@@ -54,8 +54,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "steep": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 1e-3, "first_logs_of": "short"},
     "quick": {"rounds": 1, "samples": 3, "measured": 1, "learning_rate": 3e-4},
 }
-"""`short` fits into an afternoon; `steep` learns from the logs of `short` in longer steps, its seeds taking them
-in turn; `quick` shows that everything runs."""
+"""`short` fits into an afternoon; `steep` learns from the logs of `short` in longer steps, its seeds taking
+them in turn; `quick` shows that everything runs."""
 COMPUTE: dict[str, Any] = (
     {"bf16": True, "use_cpu": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     if dtype() == "bfloat16"
@@ -196,7 +196,7 @@ def _share_first_log(runs: Path, method: str, seed: int) -> None:
 
 
 def _take_first_log(runs: Path, others: Path, method: str, seed: int) -> None:
-    """Give a loop the first round's episodes of another size's run, the seeds taking what there is in turn."""
+    """Give a loop the first round's episodes of another size's run; the seeds take what there is in turn."""
     first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
     alike = [name for name in METHODS if METHODS[name].get("sampling") == METHODS[method].get("sampling")]
     done = sorted(path.parent for path in others.glob(f"{alike[0]}-[0-9][0-9]/loop/rounds/001/episodes.done"))
