@@ -382,3 +382,11 @@ def test_two_rewards_of_one_episode_are_found_however_far_apart(
     code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
     assert code == 1
     assert f"one of two rewards of the episode '{episodes[0].id}'" in stderr
+
+
+@pytest.mark.parametrize("option", ["--alpha", "--w-max"])
+def test_a_setting_that_is_no_number_is_named(option: str, tmp_path: Path) -> None:
+    code, _, stderr = run("prepare", "log", "rewards", "--out", tmp_path / "out", option, "nan")
+    assert code == 2
+    assert option in stderr
+    assert "Traceback" not in stderr
