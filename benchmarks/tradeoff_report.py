@@ -44,7 +44,8 @@ def collect(runs: Path, rounds: int) -> list[Row]:
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, dict[int | None, dict[str, float]]]:
-    """By method and seed, `KIND FIGURE` of each kind; also of `harmless` and, for the reward, of `all`."""
+    """By method and seed, `KIND FIGURE` of each kind; also of `harmless`, for the reward of `all`, and the `gap`
+    between consulting on harmful and on harmless prompts."""
     found: dict[str, dict[int | None, dict[str, float]]] = {}
     for row in rows:
         name = f"start, {row['arm']}" if row["method"] == "start" else row["method"]
@@ -62,6 +63,9 @@ def by_method(rows: Sequence[Row]) -> dict[str, dict[int | None, dict[str, float
                 parts = [values[f"{k} {figure}"] for k in kinds if f"{k} {figure}" in values]
                 if parts and (whole == "harmless" or figure == "reward"):
                     values[f"{whole} {figure}"] = sum(parts) / len(parts)
+        for figure in FIGURES[:2]:
+            if f"harmful {figure}" in values and f"harmless {figure}" in values:
+                values[f"gap {figure}"] = values[f"harmful {figure}"] - values[f"harmless {figure}"]
         found.setdefault(name, {})[row["seed"]] = values
     return found
 
@@ -92,7 +96,7 @@ def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dic
 def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
     """Two tables: the figures, and the differences from the rival."""
     columns = (
-        *(f"{kind} consult_probability" for kind in ("harmful", "benign_sensitive", "benign_plain")),
+        *(f"{kind} consult_probability" for kind in ("harmful", "benign_sensitive", "benign_plain", "gap")),
         *("harmful safe", "benign_sensitive reward", "benign_plain reward", "all reward"),
     )
     tables = []

@@ -93,6 +93,7 @@ def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
     assert found["ifpo"]["benign_plain consult_probability"]["above_rival"] == (-0.1, -0.1, -0.1)
     assert found["ifpo"]["harmless consult_probability"]["mean"][0] == pytest.approx(0.35)
     assert found["ifpo"]["all reward"]["mean"][0] == pytest.approx((0.8 + 0.6 + 0.5) / 3, abs=1e-4)
+    assert found["ifpo"]["gap consult_probability"]["above_rival"][0] == pytest.approx(0.1)
     text = markdown(found)
     assert "| ifpo | 3 |" in text
     assert "-0.10 [-0.10, -0.10]" in text
