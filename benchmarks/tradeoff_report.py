@@ -44,8 +44,8 @@ def collect(runs: Path, rounds: int) -> list[Row]:
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, dict[int | None, dict[str, float]]]:
-    """By method and seed, `KIND FIGURE` of each kind; also of `harmless`, for the reward of `all`, and the `gap`
-    between consulting on harmful and on harmless prompts."""
+    """By method and seed, `KIND FIGURE` of each kind; also of `harmless`, for the reward of `all`, and the
+    `gap` between consulting on harmful and on harmless prompts."""
     found: dict[str, dict[int | None, dict[str, float]]] = {}
     for row in rows:
         name = f"start, {row['arm']}" if row["method"] == "start" else row["method"]
