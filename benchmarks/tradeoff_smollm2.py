@@ -1,8 +1,8 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
-    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--size full|short] [--quick] [--seeds N|A,B] ...
-    python -m benchmarks.tradeoff_smollm2 collect [--out DIR] [--size full|short]   # keep what was measured
-    python -m benchmarks.tradeoff_smollm2 report [--size full|short] [--json]       # what was kept
+    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--size full|short|steep|quick] [--seeds N|A,B]
+    python -m benchmarks.tradeoff_smollm2 collect [--out DIR] [--size SIZE]   # keep what was measured
+    python -m benchmarks.tradeoff_smollm2 report [--size SIZE] [--json]       # what was kept
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
 service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of

@@ -12,7 +12,8 @@ ANSWERS_VERSION = "exact-3"
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}")
 _MARKED = re.compile(r"(?:####|\b(?:final )?answer(?: is)?\s*[:=]?|\banswer is\b)\s*(.+)", re.IGNORECASE)
-_SUM = re.compile(r"[^A-Za-z=]*(?:=[^A-Za-z=]*)*=(?=[^A-Za-z=]*\d)")  # 5 * 3 = 15: what stands behind counts
+# 5 * 3 = 15: what stands behind counts, where it is one number and no other sum.
+_SUM = re.compile(r"[^A-Za-z=]*(?:=[^A-Za-z=]*)*=(?=\s*[$€£]?[-+−]?[\d.,/]*\d\s*(?:[A-Za-z%.,;:!)]|$))")
 _NAMED = re.compile(r"\b(?:option|choice|letter|answer)\W*$", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z'])\(?([A-Z])\)?(?![A-Za-z'])")
 

@@ -83,7 +83,7 @@ class LoopSettings(_Part):
     """Settings of `ascl-train logged`, ours and `trl.GRPOConfig`'s."""
     launcher: str | None = None
     """Command that starts the training module on several processes, such as `accelerate launch
-    --config_file fsdp2.yaml -m`; None trains in one process."""
+    --multi_gpu -m`; None trains in one process."""
     keep_models: int = Field(default=2, ge=2)
     """Merged models of so many last rounds stay on disk; adapters all stay. What a round made is measured in
     the next, and until then the one before it may be the last good one."""

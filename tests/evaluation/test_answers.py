@@ -35,6 +35,8 @@ needs_math_verify = pytest.mark.skipif(not available(), reason="math-verify is n
         ("B is right. A cat has four legs, and I know it.", "B", True),
         ("The answer is 5 * 3 = 15", "15", True),
         ("The answer is 2 + 3 = 4 + 1 = 5 apples", "5", True),
+        ("The answer is 12 (= 3 * 4)", "12", True),
+        ("The answer is 2 * 600 = $1,200.", "1200", True),
         ("The answer is x = 5, since 5 - 1 = 4.", "5", True),
         ("The answer is 5, as 2 + 1 = 3 are left.", "5", True),
     ],
