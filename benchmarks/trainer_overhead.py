@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from trl import GRPOTrainer
 
+from trainer import drift
 from trainer.config import LoggedConfig
 from trainer.grpo import LoggedIFPOTrainer, logged_reward
 from trainer.ifpo import ifpo_advantages
@@ -72,6 +73,9 @@ def episodes(count: int, seed: int = 0) -> list[dict[str, Any]]:
                 "logprobs": [-10.8 * here for here in wrote],
                 "reward": float(chance.random() < 0.5),
                 "advantage": chance.uniform(-1, 1),
+                "kind": "harmful" if index % 4 < 2 else "benign_plain",
+                "mode": "consult" if index % 2 else "direct",
+                "decision": [0, 1],
             }
         )
     return rows
@@ -159,7 +163,10 @@ def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
     rewards = np.array([row["reward"] for row in stepper.rows])
     modes = np.array([sum(row["wrote"]) < len(row["wrote"]) for row in stepper.rows])
     groups = np.arange(len(rewards)) // 8
-    moved = torch.randn(1000) * 0.1
+    few = stepper.rows[: stepper.micro]
+    width = max(len(row["wrote"]) for row in few)
+    moved = torch.randn(len(few), width) * 0.1
+    kinds = torch.tensor([drift.kind_index(row["kind"]) for row in few])
     trainer._rows = stepper.rows
 
     def advantages() -> None:
@@ -169,7 +176,9 @@ def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
         trainer._generate(None)
         trainer._episode_advantages(stepper.rows)
         for _ in range(len(stepper.rows) // stepper.micro):
-            trainer._watch_drift(moved)
+            drift.divergence(moved.flatten(), trainer.accelerator)
+            signs = drift.towards_consulting(few, width)
+            drift.decisions(moved, signs, kinds, trainer.accelerator)
         trainer._metrics["train"].clear()
 
     result = {}
