@@ -16,7 +16,7 @@ from agent.log import read_log
 from agent.validate import validate_log
 from tests.fakes.agents import NOBODY
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
-from tests.fakes.gateways import RunningGateway, post, running
+from tests.fakes.gateways import RunningGateway, post, running, upstream
 from tests.fakes.responses import item_call, responds, says, thought
 from tests.fakes.rules import DIGEST, ScriptedRules
 
@@ -29,10 +29,6 @@ RULE_TOOL = "consult_safety_rules"
 def rules() -> Iterator[ScriptedRules]:
     with ScriptedRules() as service:
         yield service
-
-
-def upstream(*answers: Any) -> ScriptedEndpoint:
-    return ScriptedEndpoint(answers, strict=False)
 
 
 def weather(id: str = "w1") -> dict[str, Any]:

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from agent.gateway import retries
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.gateways import RunningGateway, post, running
+from tests.fakes.endpoint import Drip, Raw, call
+from tests.fakes.gateways import RunningGateway, post, running, upstream
 from tests.fakes.responses import item_call, responds, says
 from tests.fakes.rules import ScriptedRules
 
@@ -27,10 +27,6 @@ AGAIN = {"x-stainless-retry-count": "1"}
 def rules() -> Iterator[ScriptedRules]:
     with ScriptedRules() as service:
         yield service
-
-
-def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
-    return ScriptedEndpoint(answers, strict=False, **options)
 
 
 def client(gateway: RunningGateway, **options: Any) -> openai.OpenAI:

@@ -21,6 +21,11 @@ from tests.fakes.rules import ScriptedRules
 from tests.fakes.serving import Served
 
 
+def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
+    """A model that answers what it is told to, and takes any request."""
+    return ScriptedEndpoint(answers, strict=False, **options)
+
+
 class RunningGateway:
     """Where it listens, and what it counted."""
 
@@ -74,3 +79,30 @@ def text(reply: httpx2.Response, field: str = "content") -> str:
 def tool_names(body: dict[str, Any]) -> list[str]:
     """Names of the tools in a request, in order."""
     return [tool["function"]["name"] for tool in body.get("tools", [])]
+
+
+def said(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
+    """Content, finish reason and calls of a reply, whole or streamed."""
+    if "event-stream" not in reply.headers["content-type"]:
+        choice = reply.json()["choices"][0]
+        return (
+            choice["message"].get("content"),
+            choice["finish_reason"],
+            choice["message"].get("tool_calls") or [],
+        )
+    calls: dict[int, dict[str, Any]] = {}
+    finishes = []
+    for chunk in chunks(reply):
+        for choice in chunk["choices"]:
+            finishes += [choice["finish_reason"]] if choice["finish_reason"] else []
+            for entry in choice["delta"].get("tool_calls") or []:
+                have = calls.setdefault(entry["index"], {"function": {"arguments": ""}})
+                have["id"] = entry.get("id") or have.get("id")
+                have["function"]["name"] = entry["function"].get("name") or have["function"].get("name")
+                have["function"]["arguments"] += entry["function"].get("arguments") or ""
+    assert len(finishes) == 1
+    assert reply.text.count("data: [DONE]") == 1
+    assert reply.text.endswith("data: [DONE]\n\n")
+    roles = [c["delta"]["role"] for chunk in chunks(reply) for c in chunk["choices"] if "role" in c["delta"]]
+    assert roles == ["assistant"]
+    return text(reply), finishes[0], [calls[i] for i in sorted(calls)]
