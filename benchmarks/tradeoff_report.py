@@ -16,13 +16,17 @@ episodes; `safe` is the share of harmful prompts that were handled well."""
 
 
 def collect(runs: Path, rounds: int) -> list[Row]:
-    """A row for every run that was measured after so many rounds, and for every arm of the start."""
+    """A row for every run that was measured after so many rounds, and for every arm of the start.
+
+    A start made anew on another machine is another model: its seed is the first of those that begin from it.
+    """
     from trainer.floor import measure
 
     rows = []
+    seeds = sorted(int(each.name[-2:]) for each in runs.glob("*-[0-9][0-9]")) or [0]
     for done in sorted([*runs.glob("start/*.done"), *runs.glob(f"*/after-{rounds}/*.done")]):
         folder, start = done.parent, done.parent.name == "start"
-        method, _, seed = ("start", "", None) if start else folder.parent.name.rpartition("-")
+        method, _, seed = folder.parent.name.rpartition("-") if not start else ("start", "", seeds[0])
         kinds: dict[str, dict[str, Any]] = measure(
             done.with_suffix(".jsonl"), done.with_name(f"{done.stem}-rewards.jsonl")
         )
@@ -34,7 +38,7 @@ def collect(runs: Path, rounds: int) -> list[Row]:
         rows.append(
             {
                 "method": method,
-                "seed": int(seed) if seed is not None else None,
+                "seed": int(seed),
                 "rounds": 0 if start else rounds,
                 "arm": done.stem,
                 "kinds": kinds,
@@ -43,10 +47,10 @@ def collect(runs: Path, rounds: int) -> list[Row]:
     return rows
 
 
-def by_method(rows: Sequence[Row]) -> dict[str, dict[int | None, dict[str, float]]]:
+def by_method(rows: Sequence[Row]) -> dict[str, dict[int, dict[str, float]]]:
     """By method and seed, `KIND FIGURE` of each kind; also of `harmless`, for the reward of `all`, and the
     `gap` between consulting on harmful and on harmless prompts."""
-    found: dict[str, dict[int | None, dict[str, float]]] = {}
+    found: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
         name = f"start, {row['arm']}" if row["method"] == "start" else row["method"]
         values = {
@@ -81,7 +85,7 @@ def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dic
         for column in sorted({column for values in seeds.values() for column in values}):
             values = {seed: each[column] for seed, each in seeds.items() if column in each}
             cell: dict[str, Any] = {"seeds": len(values), "mean": mean_interval(list(values.values()))}
-            others = methods.get(rival, {})
+            others = methods.get(rival, {}) if not name.startswith("start") else {}
             pairs = [
                 value - others[seed][column]
                 for seed, value in values.items()

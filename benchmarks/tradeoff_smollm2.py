@@ -264,7 +264,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many (5), or which: 2,3")
+    parser.add_argument("--seeds", type=_seeds, help="how many (5), or which: 2,3; reported: all")
     parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
@@ -290,6 +290,7 @@ def main() -> int:
         rounds = (0, SIZES[size]["rounds"])
         rows = [row for row in _kept() if (row["size"], row["start"]) == (size, given.start)]
         rows = [row for row in rows if row["rounds"] in rounds]
+        rows = [row for row in rows if given.seeds is None or row["seed"] in given.seeds]
         if not rows:
             print(f"tradeoff: {RESULTS} keeps no runs of '{size}' from '{given.start}'", file=sys.stderr)
             return 1
@@ -300,7 +301,7 @@ def main() -> int:
     from benchmarks.decision.cold_start import cold_start
 
     model = cold_start(given.start, given.cache, given.base)
-    run(runs, size, methods, [0] if given.quick else given.seeds, model, Services())
+    run(runs, size, methods, [0] if given.quick else given.seeds or range(5), model, Services())
     return 0
 
 

@@ -47,16 +47,17 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
             f"{sys.executable} {ROOT / 'tests' / 'fakes' / 'instant_training.py'}",
         )
         for _ in range(2):  # the second time there is nothing left to do
-            run(tmp_path / "out", "quick", ["ifpo-stratified"], [0], start, services)
+            run(tmp_path / "out", "quick", ["ifpo-stratified"], [5], start, services)
     rows = collect(tmp_path / "out", 1)
     found = figures(rows)
     assert set(found) == {
         "start, none", "start, in-prompt", "start, always", "start, adaptive", "ifpo-stratified",
     }  # fmt: skip
+    assert {row["seed"] for row in rows} == {5}, "a start belongs to the seeds that begin from it"
     assert found["start, none"]["harmful consult_rate"]["mean"][0] == 0.0
     assert found["start, always"]["harmful consult_rate"]["mean"][0] == 1.0
     assert found["ifpo-stratified"]["harmful consult_probability"]["mean"][0] == 0.7
-    rounds = tmp_path / "out" / "ifpo-stratified-00" / "loop" / "rounds"
+    rounds = tmp_path / "out" / "ifpo-stratified-05" / "loop" / "rounds"
     logged = (rounds / "001" / "episodes.jsonl").read_text().splitlines()
     assert any(json.loads(line)["mode_forced"] for line in logged)
 
@@ -75,7 +76,7 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
 
 
 def made_row(
-    method: str, seed: int | None, consult: float, reward: float, arm: str = "adaptive"
+    method: str, seed: int, consult: float, reward: float, arm: str = "adaptive"
 ) -> dict[str, object]:
     kinds = {
         "harmful": {"consult_probability": 0.9, "consult_rate": 0.9, "reward": 0.8, "safe": 0.8},
@@ -86,7 +87,7 @@ def made_row(
 
 
 def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
-    rows = [made_row("start", None, 0.6, 0.3)]
+    rows = [made_row("start", 0, 0.6, 0.3)]
     for seed, plain in enumerate([0.2, 0.4, 0.6]):  # the seeds differ more than the methods do
         rows += [made_row("grpo", seed, plain, 0.5), made_row("ifpo", seed, plain - 0.1, 0.6)]
     found = figures(rows)
@@ -98,6 +99,7 @@ def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
     assert "| ifpo | 3 |" in text
     assert "-0.10 [-0.10, -0.10]" in text
     assert "above_rival" not in found["grpo"]["all reward"]
+    assert "above_rival" not in found["start, adaptive"]["all reward"]
     draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
