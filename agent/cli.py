@@ -90,6 +90,8 @@ def chat(
             on_rules_error=on_rules_error,
             policy_version=policy_version,
         )
+        # Where streamed replies may come without token counts, a limit on them holds for whole replies only.
+        counted = max_total_tokens is None or endpoint.quirks.stream_usage == "yes"
         trace = LiveTrace()
         history: list[Message] = []
         code = 0
@@ -97,7 +99,7 @@ def chat(
             # The rulebook may be edited while people talk: each prompt sees it as it is.
             agent.forget_rules()
             name = f"chat-{uuid.uuid4().hex[:12]}"
-            episode = await agent.run(text, prompt_id=name, history=history, stream=True, on_event=trace)
+            episode = await agent.run(text, prompt_id=name, history=history, stream=counted, on_event=trace)
             trace.finish(episode)
             if log:
                 with EpisodeLog(log) as record:
@@ -162,6 +164,8 @@ def run(
     shares = or_exit(lambda: read_shares(mode_share or []))
     if shares and rules == "none":
         fail("--mode-share needs a rule service: leave out --rules none", 2)
+    if call_token is not None and not (shares and shares.direct):
+        fail("--call-token is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
 
     async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
@@ -271,6 +275,9 @@ def gateway(
     from agent.gateway.settings import Settings
     from agent.rules_client import RulesClient
 
+    if rules == "none":
+        fail("a gateway without rules would only pass requests on: give the address of a rule service", 2)
+
     def run() -> None:
         settings = Settings(
             upstream,
@@ -289,7 +296,9 @@ def gateway(
 
         def ready(address: str) -> None:
             typer.echo(
-                f"ascl-agent: {address} passes on to {settings.public_upstream}, rules from {rules}", err=True
+                f"ascl-agent: {address} passes on to {settings.public_upstream}, "
+                f"rules from {client.public_url}",
+                err=True,
             )
 
         serve(settings, client, host, port, ready)
@@ -362,7 +371,7 @@ def _said(prompt: str | None) -> Iterator[str]:
             fail("the prompt is empty: pass some text", 2)
         yield text
         return
-    typer.echo("An empty line or Ctrl-D ends the conversation.", err=True)
+    typer.echo("An empty line, Ctrl-D or Ctrl-C ends the conversation.", err=True)
     while True:
         try:
             text = input("> ")

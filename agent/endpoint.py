@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
+from agent.address import bearer, public_address, without_secrets
 from agent.chat_api import ChatApi
 from agent.echo import echoed
 from agent.episode import Api, Message
@@ -61,6 +61,36 @@ class Reply:
     """The sampling settings that the endpoint says it used."""
 
 
+def public_url_of(base_url: str) -> str:
+    """An endpoint's address as it is shown and recorded.
+
+    Raises:
+        EndpointError: when it is none.
+    """
+    try:
+        return public_address(base_url)
+    except ValueError as error:
+        raise EndpointError(
+            f"the base URL {without_secrets(base_url)!r} cannot be asked ({error}): give one such as http://127.0.0.1:8810/v1",
+            type="bad_address",
+            setup=True,
+        ) from None
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header with an endpoint's key.
+
+    Raises:
+        EndpointError: when no header can hold it.
+    """
+    try:
+        return bearer(api_key)
+    except ValueError as error:
+        raise EndpointError(
+            f"the endpoint's key cannot be sent: {error}; set OPENAI_API_KEY anew", type="bad_key", setup=True
+        ) from None
+
+
 class Endpoint:
     """A model behind `base_url` (which usually ends in /v1). Use as an async context manager.
 
@@ -73,6 +103,9 @@ class Endpoint:
         quirks: the endpoint's habits; None for those known by its address.
         api: which API is spoken; messages and replies look the same to the caller.
         retry: how failed requests are tried again.
+
+    Raises:
+        EndpointError: when the address or the key cannot be used.
     """
 
     def __init__(
@@ -87,17 +120,11 @@ class Endpoint:
         api: Api = "chat",
         retry: RetryPolicy = RetryPolicy(),
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EndpointError(
-                f"the base URL {base_url!r} is no http(s) address: give one such as http://127.0.0.1:8810/v1",
-                type="bad_address",
-                setup=True,
-            )
+        self.public_url = public_url_of(base_url)
+        key_header(api_key)
         self.base_url = base_url
         self.model = model
-        self.public_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
-        self._api_key = api_key
+        self._api_key = (api_key or "").strip()
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self.quirks = quirks or quirks_of(base_url)

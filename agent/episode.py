@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.migrations import CURRENT, brought_up
 
@@ -33,6 +33,13 @@ def digest_of(value: Any) -> str:
 def text_digest(text: str) -> str:
     """SHA-256 (64 hex characters) of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_call(entry: Any) -> bool:
+    function = entry.get("function") if isinstance(entry, dict) else None
+    if not isinstance(function, dict):
+        return False
+    return all(isinstance(text, str) for text in (entry.get("id"), *map(function.get, ("name", "arguments"))))
 
 
 class _Record(BaseModel):
@@ -202,6 +209,16 @@ class Episode(_Record):
     """UTC time of the start, ISO 8601."""
     seconds: Seconds
     """Wall-clock time from start to end; of the resumed part only, when the run was interrupted."""
+
+    @field_validator("messages")
+    @classmethod
+    def _readable(cls, messages: list[Message]) -> list[Message]:
+        """Whoever reads a log may count on what is checked here; any other field may be anything."""
+        for message in messages:
+            calls = message.get("tool_calls")
+            if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
+                raise ValueError("a call has no id, or no function with a name and arguments, all text")
+        return messages
 
     @model_validator(mode="before")
     @classmethod

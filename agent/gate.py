@@ -51,7 +51,7 @@ class Gate:
             except BaseException:
                 if place.done() and not place.cancelled():
                     self._leave()
-                else:
+                elif place in self._waiting:  # one who left a moment ago may have passed over it
                     self._waiting.remove(place)
                 raise
         else:

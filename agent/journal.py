@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.episode import Consultation, Message, Turn
 from agent.errors import LogError
-from agent.log import LineFile, numbered_lines
+from agent.log import LineFile, line_of, numbered_lines
 
 Sample = tuple[str, int]
 """A prompt's id and the sample's index."""
@@ -211,4 +211,4 @@ def _brief(value: Any) -> str:
 
 
 def _dump(line: _Line) -> bytes:
-    return line.model_dump_json(exclude_none=True).encode()
+    return line_of(line, exclude_none=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from agent.episode import Episode
 from agent.errors import LogError
@@ -50,16 +52,19 @@ class LineFile:
         except OSError as error:
             raise LogError(f"cannot open {path} for writing: {error.strerror}") from error
         size = os.fstat(self.fd).st_size
+        self._torn = False
+        """Whether the last line was written in part, so that the next one must begin on a line of its own."""
         if size and os.pread(self.fd, 1, size - 1) != b"\n":
             self.write(b"")
 
     def write(self, line: bytes) -> None:
         """Append a line. One write call, so that neither a kill nor another writer can mix into it."""
-        data = line + b"\n"
+        data = (b"\n" if self._torn else b"") + line + b"\n"
         try:
             written = os.write(self.fd, data)
         except OSError as error:
             raise LogError(f"cannot write to {self.path}: {error.strerror}") from error
+        self._torn = written != len(data) and (self._torn or written > 0)
         if written != len(data):
             raise LogError(
                 f"only {written} of {len(data)} bytes could be written to {self.path}: is the disk full?"
@@ -85,7 +90,15 @@ class EpisodeLog(LineFile):
 
     def append(self, episode: Episode) -> None:
         """Write one episode; when this returns, the operating system has it, and a kill cannot lose it."""
-        self.write(episode.model_dump_json().encode())
+        self.write(line_of(episode))
+
+
+def line_of(record: BaseModel, **options: Any) -> bytes:
+    """A record as a line of JSON; halves of surrogate pairs, which no file holds, become question marks."""
+    try:
+        return record.model_dump_json(**options).encode()
+    except PydanticSerializationError:
+        return json.dumps(record.model_dump(**options), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def iter_log(path: Path | str, on_skip: Callable[[Skipped], None] | None = None) -> Iterator[Episode]:

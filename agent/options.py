@@ -66,6 +66,10 @@ def or_exit(do: Callable[[], T]) -> T:
         return do()
     except AgentError as error:
         fail(str(error), 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"cannot use {error.filename}: {error.strerror}", 1)
 
 
 def fail(sentence: str, code: int) -> NoReturn:

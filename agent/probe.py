@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agent.endpoint import key_header, public_url_of
 from agent.errors import EndpointError
 from agent.quirks import PROFILES, UNKNOWN, Quirks, Support, quirks_of, reasoning_field
 from agent.toolcall import shorten
@@ -74,7 +75,7 @@ async def probe(
     """
     import httpx2
 
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    shown, headers = public_url_of(base_url), key_header(api_key)
     # A server that fails at one question may break the connection off: each question has its own.
     limits = httpx2.Limits(max_keepalive_connections=0)
     async with httpx2.AsyncClient(headers=headers, timeout=timeout, limits=limits) as http:
@@ -82,8 +83,7 @@ async def probe(
             return await _Probe(http, base_url.rstrip("/"), model, on_step).run()
         except httpx2.HTTPError as error:
             raise EndpointError(
-                f"the endpoint {base_url} did not answer ({str(error) or type(error).__name__}): "
-                "is it running?",
+                f"the endpoint {shown} did not answer ({str(error) or type(error).__name__}): is it running?",
                 type="unreachable",
                 setup=True,
             ) from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from agent.address import bearer, public_address, without_secrets
 from agent.episode import RuleHit
 from agent.errors import RulesError
 
@@ -47,7 +48,8 @@ class RulesClient:
         waits: seconds before each further try when it cannot be reached; enough for a service that restarts.
 
     Raises:
-        RulesError: from every method, when the service cannot be reached or is no rule service.
+        RulesError: when the address or the token cannot be used; and from every method, when the service
+            cannot be reached or is no rule service.
     """
 
     def __init__(
@@ -58,8 +60,25 @@ class RulesClient:
         timeout: float = 30.0,
         waits: tuple[float, ...] = (0.2, 1.0),
     ) -> None:
+        try:
+            self.public_url = public_address(url)
+            """The address as it is shown and recorded."""
+        except ValueError as error:
+            raise RulesError(
+                f"the rule service's address {without_secrets(url)!r} cannot be asked ({error}): "
+                "give one such as http://127.0.0.1:8808/mcp",
+                type="bad_address",
+                setup=True,
+            ) from None
+        try:
+            self._headers = bearer(token)
+        except ValueError as error:
+            raise RulesError(
+                f"the rule service's token cannot be sent: {error}; set ASCL_RULES_TOKEN anew",
+                type="bad_token",
+                setup=True,
+            ) from None
         self.url = url
-        self._token = token
         self._timeout = timeout
         self._waits = waits
         self._http: httpx2.AsyncClient | None = None
@@ -68,8 +87,7 @@ class RulesClient:
     async def __aenter__(self) -> RulesClient:
         import httpx2
 
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        self._http = httpx2.AsyncClient(headers=headers, timeout=self._timeout)
+        self._http = httpx2.AsyncClient(headers=self._headers, timeout=self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,7 +105,8 @@ class RulesClient:
             value = None
         if not isinstance(value, dict) or not isinstance(value.get("digest"), str):
             raise RulesError(
-                f"{self.url} answers MCP, but its {RULEBOOK} holds no rulebook digest: is it a rule service?",
+                f"{self.public_url} answers MCP, but its {RULEBOOK} holds no rulebook digest: "
+                "is it a rule service?",
                 type="not_a_rule_service",
                 setup=True,
             )
@@ -106,7 +125,7 @@ class RulesClient:
                 return {"type": "function", "function": function}
         names = ", ".join(tool.name for tool in listed) or "none"
         raise RulesError(
-            f"{self.url} offers no tool {RULE_TOOL} (it offers: {names})",
+            f"{self.public_url} offers no tool {RULE_TOOL} (it offers: {names})",
             type="not_a_rule_service",
             setup=True,
         )
@@ -136,19 +155,27 @@ class RulesClient:
                     continue
                 if isinstance(error, httpx2.TransportError):
                     raise RulesError(
-                        f"the rule service at {self.url} cannot be reached ({error}): "
+                        f"the rule service at {self.public_url} cannot be reached ({error}): "
                         "is it running? `ascl-rules serve` starts one",
                         type="unreachable",
+                        setup=True,
+                    ) from error
+                if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):
+                    raise RulesError(
+                        f"the rule service at {self.public_url} does not accept the token "
+                        f"({error.response.status_code}): set ASCL_RULES_TOKEN to one that it does",
+                        type="unauthorized",
                         setup=True,
                     ) from error
                 if isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
                     if self._version is not None:
                         raise RulesError(
-                            f"the rule service at {self.url} did not answer properly ({error})",
+                            f"the rule service at {self.public_url} did not answer properly ({_said(error)})",
                             type="protocol",
                         ) from error
                     raise RulesError(
-                        f"{self.url} gave no MCP answer ({error}): does the address end in /mcp?",
+                        f"{self.public_url} gave no MCP answer ({_said(error)}): "
+                        "does the address end in /mcp?",
                         type="protocol",
                         setup=True,
                     ) from error
@@ -200,6 +227,17 @@ def read_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
 
 def _hit(rule: dict[str, Any]) -> dict[str, Any]:
     return {name: rule.get(name) for name in ("id", "category", "stance", "score")}
+
+
+def _said(error: Exception) -> str:
+    """An error without the address, which it may name with a key in it."""
+    import httpx2
+
+    return (
+        f"it answered {error.response.status_code}"
+        if isinstance(error, httpx2.HTTPStatusError)
+        else str(error)
+    )
 
 
 def _first(error: BaseException) -> BaseException:

@@ -183,6 +183,8 @@ async def _settings(
         "mode_share": {**shares, "samples": samples} if shares else None,
         "tool_mode": agent.tool_mode,
         **({} if agent.endpoint.api == "chat" else {"api": agent.endpoint.api}),
+        # Direct samples are had in another way with it.
+        **({} if agent.call_token is None else {"call_token": agent.call_token}),
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
     }
@@ -204,7 +206,8 @@ async def check_log(log: Path, agent: Agent) -> None:
 
 def _of_an_episode(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that every single episode tells."""
-    return {name: value for name, value in settings.items() if name not in ("seed", "mode_share")}
+    untold = ("seed", "mode_share", "call_token")
+    return {name: value for name, value in settings.items() if name not in untold}
 
 
 def _settings_of(episode: Episode) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def main() -> int:
         "--collect",
         type=Path,
         metavar="OUT",
-        help="keep the runs in this folder of results first, in place of earlier ones of their experiments",
+        help="keep the runs in this folder of results first, in place of the same ones of before",
     )
     report.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
     report.add_argument("--json", action="store_true", help="the figures as JSON")
@@ -101,8 +101,8 @@ def _report(given: argparse.Namespace) -> int:
 
     if given.collect:
         found = collect(given.collect)
-        anew = {line["experiment"] for line in found}
-        kept = [line for line in _kept() if line["experiment"] not in anew]
+        anew = {_run_of(line) for line in found}
+        kept = [line for line in _kept() if _run_of(line) not in anew]
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
     lines = _kept()
     experiments = read_experiments(given.settings)
@@ -113,6 +113,10 @@ def _report(given: argparse.Namespace) -> int:
         for file in draw(lines, Path(__file__).parent):
             print(f"drawn: {file}", file=sys.stderr)
     return 0
+
+
+def _run_of(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("experiment", "start", "method", "seed"))
 
 
 def _kept() -> list[dict[str, Any]]:

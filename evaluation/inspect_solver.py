@@ -22,7 +22,8 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
 from agent.export.inspect_log import sample_metadata, scores_of
-from agent.export.inspect_messages import chat_messages, model_output, reply_places
+from agent.export.inspect_messages import chat_messages, model_output
+from agent.export.replies import reply_places
 from agent.run import check_log
 from evaluation.arm_kinds import ALWAYS, ArmKind, make_agent
 from evaluation.rewards import score_episode

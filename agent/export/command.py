@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,9 +81,10 @@ def redact_log(log: Path, out: Path, *, overwrite: bool) -> Exported:
         ExportError: when `out` is there already.
     """
     done = Exported(str(out))
+    salt = secrets.token_hex(16)
     with _fresh(out, log, overwrite) as path, EpisodeLog(path) as new:
         for episode in _read(log, done):
-            new.append(redacted(episode))
+            new.append(redacted(episode, salt))
             done.rows += 1
     return done
 
@@ -115,6 +117,8 @@ def _read(log: Path, done: Exported) -> Iterator[Episode]:
 @contextmanager
 def _fresh(out: Path, log: Path, overwrite: bool) -> Iterator[Path]:
     """A file beside `out`, private to its owner, that becomes `out` when the block ends well."""
+    if out.exists() and not out.is_file():
+        raise ExportError(f"{out} is no ordinary file: choose another --out")
     if out.exists() and (not overwrite or (log.exists() and out.samefile(log))):
         raise ExportError(f"{out} is there already: choose another --out, or pass --overwrite")
     part = out.with_name(f".part-{out.name}")

@@ -98,7 +98,8 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput
 
-    from agent.export.inspect_messages import chat_messages, model_output, model_usage, reply_places
+    from agent.export.inspect_messages import chat_messages, model_output, model_usage
+    from agent.export.replies import reply_places
 
     messages = chat_messages(episode)
     places = reply_places(episode)

@@ -23,6 +23,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
 
 from agent.episode import Consultation, Episode, Message, Turn
+from agent.export.replies import reply_places
 from agent.quirks import reasoning_field
 from agent.toolcall import parse_arguments
 
@@ -45,15 +46,6 @@ def chat_messages(episode: Episode) -> list[ChatMessage]:
         _message(episode, at, message, at in replies, consultations, names)
         for at, message in enumerate(episode.messages)
     ]
-
-
-def reply_places(episode: Episode) -> list[int]:
-    """Where in `messages` the reply of each turn stands: the last assistant messages, one for each turn."""
-    places = [at for at, message in enumerate(episode.messages) if message.get("role") == "assistant"]
-    # A refusal for want of rules, or an opened first call, is the agent's and belongs to no turn.
-    if places and episode.stop_reason == "refused" and episode.error is not None:
-        places.pop()
-    return places[-len(episode.turns) :] if episode.turns else []
 
 
 def model_output(episode: Episode, turn: Turn, message: ChatMessage) -> ModelOutput:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.episode import Consultation, Episode, Message, Turn, text_digest
+from agent.export.replies import reply_places
 from agent.quirks import reasoning_text
 from agent.toolcall import parse_arguments
 
@@ -94,9 +95,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         said,
         error,
     )
-    replies = [i for i, m in enumerate(episode.messages) if m.get("role") == "assistant"]
-    # Messages of the caller's history come first; the model's own replies of this episode are the last ones.
-    replies = replies[-len(episode.turns) :] if episode.turns else []
+    replies = reply_places(episode)
     for turn, at in zip(episode.turns, replies, strict=False):
         yield _chat(episode, turn, at, common, content)
         clock = _nanoseconds(turn.started_at) + _duration(turn.seconds)
@@ -211,7 +210,11 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     if isinstance(content, str) and content:
         parts.append({"type": "text", "content": content})
     elif isinstance(content, list):
-        parts += [{"type": "text", "content": p["text"]} for p in content if isinstance(p.get("text"), str)]
+        parts += [
+            {"type": "text", "content": p["text"]}
+            for p in content
+            if isinstance(p, dict) and isinstance(p.get("text"), str)
+        ]
     for entry in message.get("tool_calls") or []:
         function = entry["function"]
         parsed, _ = parse_arguments(function["arguments"])

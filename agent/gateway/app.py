@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -113,6 +115,8 @@ class Gateway:
         exchange = (ResponsesExchange if responses else Exchange)(
             asked, offer, why, self.rules.client, self.settings, self.half_turns, self.counters
         )
+        if isinstance(exchange, ResponsesExchange):
+            exchange.begin(self.half_replies)
         if error is not None:
             exchange.rules_failed(error)
         strict = self.settings.on_rules_error != "answer"
@@ -128,8 +132,6 @@ class Gateway:
             for ready in (refused_response if responses else without_rules)(exchange, self._record):
                 yield ready
             return
-        if isinstance(exchange, ResponsesExchange):
-            exchange.begin(self.half_replies)
         attempt, earlier = await self.retries.begin(exchange, "responses" if responses else "chat")
         try:
             parts = self._again(exchange, earlier) if earlier is not None else self._parts(exchange)
@@ -191,12 +193,16 @@ class Gateway:
         if self._log is not None:
             try:
                 self._log.append(episode_of(exchange, reply, stop_reason))
-            except LogError as error:
-                # A full disk must not take the application down; it is said on standard error.
-                print(f"ascl-agent: {error}", flush=True)
+            except (LogError, ValueError) as error:
+                # Neither a full disk nor a reply that makes no episode may take the application down.
+                first = str(error).partition("\n")[0]
+                print(f"ascl-agent: an episode was not logged: {first}", file=sys.stderr, flush=True)
 
     async def _models(self, request: Request) -> Answer:
-        path = request.url.path.removeprefix("/v1")
+        name: str = request.path_params.get("name", "")
+        if any(part in (".", "..") for part in name.split("/")):  # would lead out of the upstream's /models
+            return await _unknown_path(request)
+        path = f"/models/{quote(name, safe='/:@')}" if name else "/models"
         return Answer(self._passed_on(path, forwarded(request.headers.items()), request.url.query))
 
     async def _passed_on(self, path: str, headers: dict[str, str], query: str) -> Parts:
@@ -224,7 +230,7 @@ class Gateway:
 
     async def _health(self, request: Request) -> JSONResponse:
         try:
-            offer = await self.rules.offer()
+            offer = await self.rules.checked()
         except RulesError as error:
             return JSONResponse({"rules": "unreachable", "detail": str(error)})
         return JSONResponse({"rules": "ok", "rulebook": offer.digest})
@@ -255,7 +261,7 @@ def _refused(status: int, message: str, type: str) -> Answer:
     return Answer(failure(status, message, type))
 
 
-async def _unknown_path(request: Request, error: Exception) -> Answer:
+async def _unknown_path(request: Request, error: Exception | None = None) -> Answer:
     served = "/v1/chat/completions, /v1/responses and /v1/models"
     return _refused(404, f"the gateway has no {request.url.path[:80]}: it serves {served}", "unknown_path")
 

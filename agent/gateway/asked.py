@@ -44,7 +44,8 @@ def names_of(tools: Any) -> list[str]:
     """Names of the caller's tools."""
     found = []
     for tool in tools if isinstance(tools, list) else []:
-        inner = tool.get(tool.get("type")) if isinstance(tool, dict) else None
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        inner = tool.get(kind) if isinstance(kind, str) else None
         name = (inner if isinstance(inner, dict) else tool if isinstance(tool, dict) else {}).get("name")
         found += [name] if isinstance(name, str) else []
     return found
@@ -60,8 +61,19 @@ def why_not_offered(body: Mapping[str, Any]) -> str | None:
         return "functions are used in place of tools"
     if isinstance(body.get("n"), int) and body["n"] > 1:
         return "n is more than 1"
-    if body.get("tool_choice") not in (None, "auto") and not body.get("tools"):
+    return why_no_place(body)
+
+
+def why_no_place(body: Mapping[str, Any]) -> str | None:
+    """Why a tool cannot be put beside those of a request, in either API; None when it can."""
+    if not isinstance(body.get("tools"), list | None):
+        return "tools are no list"
+    choice = body.get("tool_choice")
+    if choice not in (None, "auto") and not body.get("tools"):
         return "tool_choice without tools"
+    allowed = choice.get("allowed_tools", choice) if isinstance(choice, dict) else None
+    if isinstance(allowed, dict) and not isinstance(allowed.get("tools"), list | None):
+        return "allowed tools are no list"
     return None
 
 

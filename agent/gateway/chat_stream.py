@@ -46,6 +46,10 @@ class Streaming:
                     return
                 if (turn := found) is None or not turn.consulting:
                     continue
+                if turn.failed:  # the caller was told: what was called in it is not known to be whole
+                    self._exchange.upstream_failed("broken_off", "the upstream broke off its reply")
+                    self._record(self._exchange, None, "error")
+                    break
                 self._opening = turn.opening
                 shown: list[Message | None] = []
                 async for part in self._consult(turn, shown):
@@ -57,6 +61,8 @@ class Streaming:
                     return
             for part in self._begin(final=True):
                 yield part
+            if turn.failed and turn.consulting:  # its own end was withheld
+                yield DONE
         except RulesError as error:
             self._exchange.rules_failed(error)
             for part in without_rules(self._exchange, self._record, begun=self._begun, opening=self._opening):
@@ -108,7 +114,8 @@ class Streaming:
                     found.append(await anext(events, None))
                 (block,) = found
                 pieces = turn.end() if block is None else turn.feed(block)
-                if (turn.finished or block is None) and not turn.consulting:
+                ended = block is None or turn.failed or payload(block).strip() == "[DONE]"
+                if (ended or (turn.finished and turn.is_counted(exchange.asked))) and not turn.consulting:
                     # Before the terminal event: a caller that has all of it may leave at once.
                     await self._note(turn)
                     if block is not None and exchange.consulted and payload(block).strip() == "[DONE]":

@@ -33,7 +33,7 @@ class Counters:
     """Conversations whose caller left before the end."""
 
     def text(self) -> str:
-        """All of them, one a line with its help and type."""
+        """All of them, one a line with its type."""
         lines = []
         for field in fields(self):
             name = f"ascl_gateway_{field.name}_total"

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from agent.desk import RuleDesk
+from agent.desk import UNREACHABLE, RuleDesk
 from agent.echo import echoed
 from agent.episode import Api, ErrorRecord, Message, Turn, digest_of
 from agent.errors import EndpointError, RulesError
@@ -200,19 +200,22 @@ class Exchange:
         read = read_reply(
             {"tool_calls": ours}, turn=index, offered=[], taken=[i for i in taken if i], text_mode=False
         )
-        answers: dict[str, str] = {}
-        if not self.consulted:
-            self.counters.consulted += 1
-        for call in read.calls:
-            self.counters.consultations += 1
-            answers[call.id] = await self.desk.answer(call, index)
-            self.note_rules_error()
         mended = iter(read.message["tool_calls"])
         calls = [next(mended) if _name(entry) == self.offer.name else entry for entry in entries]
         whole = echoed({**message, "tool_calls": calls})
-        results: list[Message] = [
-            {"role": "tool", "tool_call_id": id, "content": text} for id, text in answers.items()
-        ]
+        answers: dict[str, str] = {}
+        if not self.consulted:
+            self.counters.consulted += 1
+        try:
+            for call in read.calls:
+                self.counters.consultations += 1
+                answers[call.id] = UNREACHABLE  # unless it is answered
+                answers[call.id] = await self.desk.answer(call, index)
+                self.note_rules_error()
+        except RulesError:
+            self.messages += [whole, *_results(answers)]
+            raise
+        results = _results(answers)
         if theirs:
             self.counters.mixed += 1
             self.half_turn = [whole, *results]
@@ -290,6 +293,10 @@ class Exchange:
 def extra_headers(given: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
     """Headers of the upstream's with ours."""
     return {**{name.lower(): value for name, value in given.items()}, **said}
+
+
+def _results(answers: Mapping[str, str]) -> list[Message]:
+    return [{"role": "tool", "tool_call_id": id, "content": text} for id, text in answers.items()]
 
 
 def _calls(message: Message, name: str) -> bool:

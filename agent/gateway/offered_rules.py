@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from agent.errors import RulesError
@@ -11,6 +12,8 @@ from agent.rules_client import RulesClient
 
 _FRESH = 30.0  # seconds that a tool and digest are offered before they are read again
 _AFTER_ERROR = 2.0  # seconds before a service that did not answer is asked for its tool again
+_DEADLINE = 5.0  # seconds that it is given to answer
+_PATIENCE = 0.5  # seconds that a request waits for a service that did not answer the last time
 
 
 class OfferedRules:
@@ -21,6 +24,7 @@ class OfferedRules:
         self._offer: Offer | None = None
         self._error: RulesError | None = None
         self._until = 0.0
+        self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
 
     async def offer(self) -> Offer:
@@ -29,13 +33,31 @@ class OfferedRules:
         Raises:
             RulesError: when the service has never answered.
         """
-        if time.monotonic() >= self._until and (self._reading is None or self._reading.done()):
-            self._reading = asyncio.create_task(self._read())
+        if time.monotonic() >= self._until:
+            self._begin_reading()
         if self._offer is None and self._reading is not None:
-            await asyncio.shield(self._reading)
+            await asyncio.wait({self._reading}, timeout=None if self._error is None else _PATIENCE)
         if self._offer is None:
             raise self._error or RulesError("the rule service has not answered yet", type="unreachable")
         return self._offer
+
+    async def checked(self) -> Offer:
+        """What to offer, after asking the service whether it is there; at most every 2 seconds.
+
+        Raises:
+            RulesError: when it did not answer the last time.
+        """
+        if time.monotonic() >= self._read_at + _AFTER_ERROR:
+            self._begin_reading()
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
+        if self._error is not None:
+            raise self._error
+        return await self.offer()
+
+    def _begin_reading(self) -> None:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
 
     async def close(self) -> None:
         """End what is being read."""
@@ -45,9 +67,15 @@ class OfferedRules:
 
     async def _read(self) -> None:
         try:
-            digest = (await self.client.rulebook())["digest"]
-            self._offer, self._error = Offer(await self.client.tool(), digest), None
-            self._until = time.monotonic() + _FRESH
+            async with asyncio.timeout(_DEADLINE):
+                digest = (await self.client.rulebook())["digest"]
+                self._offer, self._error = Offer(await self.client.tool(), digest), None
+        except TimeoutError:
+            self._error = RulesError(
+                f"the rule service at {self.client.public_url} did not answer within {_DEADLINE:g} s",
+                type="timeout",
+            )
         except RulesError as error:
             self._error = error
-            self._until = time.monotonic() + _AFTER_ERROR
+        self._read_at = time.monotonic()
+        self._until = self._read_at + (_FRESH if self._error is None else _AFTER_ERROR)

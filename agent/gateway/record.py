@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from typing import Any
 
 from agent.episode import Episode, ErrorRecord, Limits, Message, StopReason, digest_of, text_digest
 from agent.gateway.exchange import Exchange
+from agent.toolcall import read_reply
 
 # Fields of a request that say how to sample; others may name people or hold what is not ours to keep.
 _SAMPLING = (
@@ -20,13 +22,14 @@ POLICY = "gateway"
 def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> Episode:
     """The conversation with its hidden turns; `reply` is what the caller was shown, None for nothing."""
     body = exchange.asked.body
-    messages = exchange.logged()
+    messages = [_recorded(message) for message in exchange.logged()]
     prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
     model = body.get("model") if isinstance(body.get("model"), str) else ""
     offer = exchange.offer
-    tools = [tool for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    given = body.get("tools")
+    tools = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
     tools += [offer.tool] if offer else []
     digest = offer.digest if offer else None
     failed = stop_reason == "error" and exchange.error is None
@@ -49,7 +52,7 @@ def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReaso
         prompt_digest=text_digest(system),
         source="gateway",
         limits=Limits(consultations=exchange.settings.most_consultations),
-        messages=[*messages, *([reply] if reply and not exchange.half_turn else [])],
+        messages=[*messages, *([_recorded(reply)] if reply and not exchange.half_turn else [])],
         tools=tools,
         turns=exchange.turns,
         consultations=exchange.desk.consultations,
@@ -60,6 +63,29 @@ def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReaso
         started_at=exchange.started_at,
         seconds=time.monotonic() - exchange.began,
     )
+
+
+def _recorded(message: Message) -> Message:
+    """A message as a log may hold it: what an application sends for a call or a text can be anything."""
+    kept = dict(message)
+    content, calls = message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        kept["content"] = [part for part in content if isinstance(part, dict)]
+    elif not isinstance(content, str | None):
+        kept["content"] = json.dumps(content)
+    if calls is not None:
+        entries = [_function_call(entry) for entry in calls] if isinstance(calls, list) else []
+        read = read_reply({"tool_calls": entries}, turn=0, offered=[], taken=[], text_mode=False)
+        kept["tool_calls"] = read.message["tool_calls"]
+    return kept
+
+
+def _function_call(entry: Any) -> Any:
+    """A custom tool's call, whose input is text, in the form of a function's."""
+    custom = entry.get("custom") if isinstance(entry, dict) else None
+    if not isinstance(custom, dict):
+        return entry
+    return {"id": entry.get("id"), "function": {"name": custom.get("name"), "arguments": custom.get("input")}}
 
 
 def _text(message: dict[str, Any]) -> str:

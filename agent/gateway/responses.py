@@ -10,14 +10,15 @@ import json
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.desk import REFUSAL
+from agent.desk import REFUSAL, UNREACHABLE
 from agent.episode import Message
 from agent.errors import RulesError
 from agent.gateway.answer import Head, Parts, error_body
+from agent.gateway.asked import why_no_place
 from agent.gateway.chat import Recorder, error_event, read_whole, said
 from agent.gateway.exchange import Exchange, extra_headers
 from agent.gateway.sse import event
@@ -39,9 +40,7 @@ def why_no_tool(body: Mapping[str, Any]) -> str | None:
         return "tool_choice is none"
     if body.get("background"):
         return "background is asked for"
-    if body.get("tool_choice") not in (None, "auto") and not body.get("tools"):
-        return "tool_choice without tools"
-    return None
+    return why_no_place(body)
 
 
 @dataclass
@@ -186,19 +185,21 @@ class ResponsesExchange(Exchange):
             arguments = item.get("arguments") if isinstance(item.get("arguments"), str) else ""
             parsed, problem = parse_arguments(arguments or "")
             call = ToolCall(str(item.get("call_id")), str(item.get("name")), arguments or "", parsed, problem)
-            text = await self.desk.answer(call, index)
+            answer = {"type": "function_call_output", "call_id": item.get("call_id"), "output": UNREACHABLE}
+            answers.append(answer)
+            self.last = [*output, *answers]
+            answer["output"] = await self.desk.answer(call, index)
             self.note_rules_error()
-            answers.append({"type": "function_call_output", "call_id": item.get("call_id"), "output": text})
         theirs = [item for item in shown if item.get("type") == "function_call"]
         if theirs:
             self.counters.mixed += 1
             self.halves.keep(self.asked.caller, response.get("id"), theirs, [*ours, *answers])
-            self.last = [*output, *answers]
             if self.settings.hold:  # written before a consultation, so without what it found
                 return [item for item in shown if item.get("type") != "message"]
             return shown
         self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
         self.items += [*output, *answers]
+        self.last = []
         self.hidden = [*ours, *answers]
         self.stop_offering_if_enough()
         self.keep_progress()
@@ -208,7 +209,7 @@ class ResponsesExchange(Exchange):
         """The conversation in the form of an episode's messages."""
         given = self.asked.body.get("instructions")
         first = [{"role": "system", "content": given}] if isinstance(given, str) else []
-        return [*first, *(_message(item) for item in [*self.items, *self.last] if isinstance(item, dict))]
+        return [*first, *_joined(_message(m) for m in [*self.items, *self.last] if isinstance(m, dict))]
 
 
 async def whole_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> Parts:
@@ -219,28 +220,33 @@ async def whole_response(exchange: ResponsesExchange, upstream: Upstream, record
         ) as reply:
             body = await read_whole(reply)
             status, given = reply.status_code, returned(reply.headers.items())
-        response = _response(body) if status == 200 else None
-        if response is None:
-            exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a response")
-            record(exchange, None, "error")
-            yield Head(status, extra_headers(given, exchange.headers(final=True)))
-            yield body
-            return
-        try:
-            shown = await exchange.take_reply(response)
-        except RulesError as error:
-            exchange.rules_failed(error)
-            for part in without_rules(exchange, record):
+        outcome = await settled(exchange, status, given, body, record)
+        if outcome is not None:
+            for part in outcome:
                 yield part
             return
-        if shown is None:
-            continue
-        record(exchange, None, "answer")
-        if exchange.consulted or len(shown) != len(response.get("output") or []):
-            body = json.dumps(as_shown(exchange, response, shown)).encode()
-        yield Head(status, extra_headers(given, exchange.headers(final=True))).before(body)
-        yield body
-        return
+
+
+async def settled(
+    exchange: ResponsesExchange, status: int, given: dict[str, str], body: bytes, record: Recorder
+) -> list[Head | bytes] | None:
+    """What the caller gets for a whole reply of the upstream; None when the model is to be asked again."""
+    response = _response(body) if status == 200 else None
+    if response is None:
+        exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a response")
+        record(exchange, None, "error")
+        return [Head(status, extra_headers(given, exchange.headers(final=True))), body]
+    try:
+        shown = await exchange.take_reply(response)
+    except RulesError as error:
+        exchange.rules_failed(error)
+        return without_rules(exchange, record)
+    if shown is None:
+        return None
+    record(exchange, None, "answer")
+    if exchange.consulted or len(shown) != len(response.get("output") or []):
+        body = json.dumps(as_shown(exchange, response, shown)).encode()
+    return [Head(status, extra_headers(given, exchange.headers(final=True))).before(body), body]
 
 
 def as_shown(exchange: Exchange, response: dict[str, Any], shown: list[Item]) -> dict[str, Any]:
@@ -253,13 +259,26 @@ def as_shown(exchange: Exchange, response: dict[str, Any], shown: list[Item]) ->
     return changed
 
 
-def without_rules(exchange: Exchange, record: Recorder, *, begun: bool = False) -> list[Head | bytes]:
+@dataclass(frozen=True)
+class Told:
+    """What of a response the caller's stream held when it could not go on: nothing, perhaps."""
+
+    begun: bool = False
+    """Whether the head went out."""
+    opened: str | None = None
+    """Id of the response that was said to be created; None when nothing of it was sent."""
+    items: tuple[Item, ...] = ()
+    sent: int = 0
+    """Events that were sent."""
+
+
+def without_rules(exchange: Exchange, record: Recorder, told: Told = Told()) -> list[Head | bytes]:
     """The end of a conversation whose rules cannot be consulted, as the operator chose."""
     headers = exchange.headers(final=True)
     why = exchange.error.message if exchange.error else "the safety rules cannot be consulted"
     if exchange.settings.on_rules_error == "fail":
         record(exchange, None, "error")
-        if begun:
+        if told.begun:
             return [error_event(why, "rules_unavailable")]
         return [Head(503, {**_JSON, **headers}), error_body(why, "rules_unavailable")]
     part = {"type": "output_text", "text": REFUSAL, "annotations": []}
@@ -271,12 +290,12 @@ def without_rules(exchange: Exchange, record: Recorder, *, begun: bool = False) 
         "content": [part],
     }
     response = {
-        "id": f"resp_{uuid.uuid4().hex}",
+        "id": told.opened or f"resp_{uuid.uuid4().hex}",
         "object": "response",
         "created_at": int(time.time()),
         "status": "completed",
         "model": exchange.asked.body.get("model"),
-        "output": [message],
+        "output": [*told.items, message],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": exchange.asked.body.get("tools") or [],
@@ -285,28 +304,25 @@ def without_rules(exchange: Exchange, record: Recorder, *, begun: bool = False) 
     record(exchange, {"role": "assistant", "content": REFUSAL}, "refused")
     if not exchange.asked.streams:
         return [Head(200, {**_JSON, **headers}), json.dumps(response).encode()]
+    place = {"item_id": message["id"], "output_index": len(told.items), "content_index": 0}
+    at = {"output_index": len(told.items)}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**response, "output": [], "status": "in_progress"}},
-        {"type": "response.output_item.added", "output_index": 0, "item": {**message, "content": []}},
-        {"type": "response.content_part.added", "part": {**part, "text": ""}},
-        {"type": "response.output_text.delta", "delta": REFUSAL, "logprobs": []},
-        {"type": "response.output_text.done", "text": REFUSAL, "logprobs": []},
-        {"type": "response.content_part.done", "part": part},
-        {"type": "response.output_item.done", "output_index": 0, "item": message},
+        {"type": "response.output_item.added", **at, "item": {**message, "content": []}},
+        {"type": "response.content_part.added", **place, "part": {**part, "text": ""}},
+        {"type": "response.output_text.delta", **place, "delta": REFUSAL, "logprobs": []},
+        {"type": "response.output_text.done", **place, "text": REFUSAL, "logprobs": []},
+        {"type": "response.content_part.done", **place, "part": part},
+        {"type": "response.output_item.done", **at, "item": message},
         {"type": "response.completed", "response": response},
     ]
-    place = {"item_id": message["id"], "output_index": 0, "content_index": 0}
+    left = events[1:] if told.opened else events
     pieces = [
-        event(
-            {**({} if "response" in each or "item" in each else place), **each, "sequence_number": number},
-            each["type"],
-        )
-        for number, each in enumerate(events)
+        event({**each, "sequence_number": number}, each["type"])
+        for number, each in enumerate(left, told.sent)
     ]
-    if begun:
-        pieces = pieces[1:]
-    head: list[Head | bytes] = [] if begun else [Head(200, {"content-type": "text/event-stream", **headers})]
-    return [*head, *pieces[:-1], said(exchange), pieces[-1]]
+    stream = Head(200, {"content-type": "text/event-stream", **headers})
+    return [*([] if told.begun else [stream]), *pieces[:-1], said(exchange), pieces[-1]]
 
 
 def _response(body: bytes) -> dict[str, Any] | None:
@@ -327,9 +343,34 @@ def _message(item: Item) -> Message:
     if kind == "function_call_output":
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": str(item.get("output"))}
     if kind == "reasoning":
-        summary = [p.get("text") or "" for p in item.get("summary") or [] if isinstance(p, dict)]
+        summary = _texts(item.get("summary"))
         return {"role": "assistant", "content": None, "reasoning": "\n".join(summary)}
     content = item.get("content")
     if isinstance(content, list):
-        content = "".join(p.get("text") or "" for p in content if isinstance(p, dict))
+        content = "".join(_texts(content))
     return {"role": item.get("role", "assistant"), "content": content}
+
+
+def _joined(messages: Iterable[Message]) -> Iterator[Message]:
+    """One message for the items of a reply: its thoughts, its text and its calls."""
+    reply: Message | None = None
+    for message in messages:
+        if message.get("role") != "assistant" or reply is None:
+            if reply is not None:
+                yield reply
+            reply = message if message.get("role") == "assistant" else None
+            if reply is None:
+                yield message
+            continue
+        for name in ("content", "reasoning"):
+            texts = [each[name] for each in (reply, message) if isinstance(each.get(name), str)]
+            reply = {**reply, name: "\n\n".join(texts)} if texts else reply
+        if calls := [*(reply.get("tool_calls") or []), *(message.get("tool_calls") or [])]:
+            reply = {**reply, "tool_calls": calls}
+    if reply is not None:
+        yield reply
+
+
+def _texts(parts: Any) -> list[str]:
+    found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return [text for text in found if isinstance(text, str)]

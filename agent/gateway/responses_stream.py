@@ -15,7 +15,7 @@ from agent.gateway.answer import Head, Parts, error_body
 from agent.gateway.chat import Recorder, error_event, read_whole, said
 from agent.gateway.chat_stream import kept_alive
 from agent.gateway.exchange import extra_headers
-from agent.gateway.responses import PATH, Item, ResponsesExchange, as_shown, without_rules
+from agent.gateway.responses import PATH, Item, ResponsesExchange, Told, as_shown, settled, without_rules
 from agent.gateway.sse import blocks, chunk_of, event
 from agent.gateway.upstream import Upstream, UpstreamError, returned
 
@@ -123,6 +123,12 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
     shown: list[Item] = []
     opened: str | None = None
     sent = 0
+    turn: ResponsesTurn | None = None
+
+    def told() -> Told:
+        if turn is None or not (turn.told or shown):
+            return Told(begun)
+        return Told(begun, turn.opened, (*shown, *turn.items()), turn.sent)
 
     def begin(final: bool = False) -> list[Head | bytes]:
         nonlocal begun
@@ -144,14 +150,14 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
                 given = returned(reply.headers.items())
                 if reply.status_code != 200 or "event-stream" not in given.get("content-type", ""):
                     body = await read_whole(reply)
-                    why = f"the upstream answered {reply.status_code} in place of a stream"
-                    exchange.upstream_failed(f"http_{reply.status_code}", why)
-                    record(exchange, None, "error")
+                    answer = await settled(exchange, reply.status_code, given, body, record)
+                    if answer is None:
+                        continue
                     if begun:
-                        yield error_event(why, "upstream_error")
-                    else:
-                        yield Head(reply.status_code, extra_headers(given, exchange.headers(final=True)))
-                        yield body
+                        why = f"the upstream answered {reply.status_code} in place of a stream"
+                        answer = [error_event(why, "upstream_error")]
+                    for part in answer:
+                        yield part
                     return
                 turn = ResponsesTurn(exchange, opened=opened, shown=shown, sent=sent)
                 events = blocks(reply.aiter_bytes())
@@ -191,7 +197,7 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
             return
     except RulesError as error:
         exchange.rules_failed(error)
-        for part in without_rules(exchange, record, begun=begun):
+        for part in without_rules(exchange, record, told()):
             yield part
     except UpstreamError as error:
         exchange.upstream_failed(error.type, str(error))

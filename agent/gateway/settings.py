@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from agent.address import public_address, without_secrets
 from agent.episode import OnRulesError
 from agent.errors import GatewayError
 
@@ -46,25 +47,26 @@ class Settings:
     """Whether others than this machine may ask."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.upstream)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            public_address(self.upstream)
+        except ValueError as error:
             raise GatewayError(
-                f"the upstream {self.upstream!r} is no http(s) address: give one such as "
-                "http://127.0.0.1:8000/v1",
+                f"the upstream {without_secrets(self.upstream)!r} cannot be asked ({error}): "
+                "give one such as http://127.0.0.1:8000/v1",
                 type="bad_address",
                 setup=True,
-            )
+            ) from None
 
-    def address(self, path: str) -> str:
-        """The upstream's address for a path below /v1, such as `/models`."""
+    def address(self, path: str, query: str = "") -> str:
+        """The upstream's address for a path below /v1, such as `/models`, and a caller's query."""
         parts = urlsplit(self.upstream)
-        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
+        both = "&".join(each for each in (parts.query, query) if each)
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, query=both))
 
     @property
     def public_upstream(self) -> str:
         """The upstream without credentials, for people and logs."""
-        parts = urlsplit(self.upstream)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+        return public_address(self.upstream)
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from agent.gateway.upstream import UpstreamError
+
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n"
 """A comment without the empty line that would end an event: no client takes it for one."""
@@ -20,7 +22,7 @@ async def blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Whole events with the empty line that ends each; what the stream ends with, ended or not, comes last.
 
     Raises:
-        ValueError: when an event is longer than 32 MiB.
+        UpstreamError: when an event is longer than 32 MiB.
     """
     buffer = b""
     async for piece in pieces:
@@ -31,7 +33,7 @@ async def blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield buffer[: found.end()]
             buffer, searched = buffer[found.end() :], 0
         if len(buffer) > _LONGEST:
-            raise ValueError(f"an event of more than {_LONGEST} bytes")
+            raise UpstreamError(502, "event_too_long", f"the upstream sent an event of over {_LONGEST} bytes")
     if buffer:
         yield buffer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.gateway.asked import Asked
 from agent.gateway.sse import chunk_of, event, payload
 from agent.quirks import reasoning_text
 from agent.stream import StreamedReply
@@ -56,6 +57,12 @@ class StreamedTurn:
     def waiting(self) -> bool:
         """Whether something is withheld, so that the caller hears nothing."""
         return self.consulting or self._continues or bool(self._queue)
+
+    def is_counted(self, asked: Asked) -> bool:
+        """Whether no token counts are still to come."""
+        options = asked.body.get("stream_options")
+        wanted = isinstance(options, dict) and bool(options.get("include_usage"))
+        return not wanted or bool(self.data().get("usage"))
 
     def data(self) -> dict[str, Any]:
         """The turn as an unstreamed completion."""

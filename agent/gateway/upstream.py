@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -12,6 +14,7 @@ from agent.gateway.settings import Settings
 if TYPE_CHECKING:
     import httpx2
 
+_IDLE = 60.0  # seconds after which an unused connection is closed
 _HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
@@ -41,7 +44,8 @@ class Upstream:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._idle: list[httpx2.AsyncClient] = []
+        self._idle: list[tuple[float, httpx2.AsyncClient]] = []
+        """With the time at which each was last used, the longest ago first."""
         self._trusted: Any = None
 
     async def __aenter__(self) -> Upstream:
@@ -51,15 +55,13 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in self._idle:
-            await client.aclose()
-        self._idle = []
+        await self._close_idle(-math.inf)
 
     def _client(self) -> httpx2.AsyncClient:
         import httpx2
 
         if self._idle:
-            return self._idle.pop()
+            return self._idle.pop()[1]
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(self._settings.timeout, connect=15.0, pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=1),
@@ -80,9 +82,13 @@ class Upstream:
         import httpx2
 
         client = self._client()
-        address = self._settings.address(path) + (f"?{query}" if query else "")
+        # As bytes: what a caller wrote into a header need not be ASCII.
+        sent = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         request = client.build_request(
-            method, address, headers={**headers, "accept-encoding": "identity"}, content=body
+            method,
+            self._settings.address(path, query),
+            headers=[*sent, (b"accept-encoding", b"identity")],
+            content=body,
         )
         try:
             response = await client.send(request, stream=True)
@@ -103,7 +109,13 @@ class Upstream:
                 f"the upstream {self._settings.public_upstream} gave no whole answer ({error})",
             ) from error
         finally:
-            self._idle.append(client)
+            self._idle.append((time.monotonic(), client))
+            await self._close_idle(_IDLE)
+
+    async def _close_idle(self, seconds: float) -> None:
+        """Close what was not used for so long; what a busy minute needed is not kept for good."""
+        while self._idle and time.monotonic() - self._idle[0][0] > seconds:
+            await self._idle.pop(0)[1].aclose()
 
 
 def forwarded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

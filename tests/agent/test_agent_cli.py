@@ -16,6 +16,7 @@ from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
+ENDPOINT = ["--base-url", f"{NOBODY}/v1", "--model", "m", "--rules", f"{NOBODY}/mcp"]
 
 
 @pytest.fixture
@@ -24,13 +25,13 @@ def rules() -> Iterator[ScriptedRules]:
         yield service
 
 
-def cli(*arguments: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     known = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ASCL_MODEL", "ASCL_RULES_URL", "ASCL_RULES_TOKEN"}
     env = {name: value for name, value in os.environ.items() if name not in known}
     return subprocess.run(
         [sys.executable, "-m", "agent.cli", *map(str, arguments)],
         cwd=ROOT,
-        env={**env, "COLUMNS": "160"},
+        env={**env, "COLUMNS": "160", **more},
         input=input,
         stdin=subprocess.DEVNULL if input is None else None,
         capture_output=True,
@@ -248,7 +249,10 @@ def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -
     ("arguments", "sentence"),
     [
         (["--upstream", "http://u/v1", "--host", "0.0.0.0"], "--allow-remote"),
-        (["--upstream", "u/v1"], "is no http(s) address"),
+        (["--upstream", "u/v1"], "no http(s) address"),
+        (["--upstream", "http://me:secret@u:80a/v1"], "the upstream 'u:80a/v1' cannot be asked"),
+        (["--upstream", "http://[::1/v1"], "cannot be asked"),
+        (["--upstream", "http://u/v1", "--rules", "u/mcp"], "the rule service's address 'u/mcp' cannot"),
         (
             ["--upstream", "http://u/v1", "--host", "256.1.1.1", "--allow-remote"],
             "cannot listen on 256.1.1.1",
@@ -260,3 +264,36 @@ def test_a_gateway_that_cannot_start_says_why_in_one_sentence(arguments: list[st
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["probe", "http://127.0.0.1:99999/v1"], "cannot be asked (Port out of range"),
+        (["probe", "http://[::1/v1"], "cannot be asked"),
+        (
+            ["chat", "Hi", "--base-url", "http://me:secret@h:80a/v1", "--model", "m"],
+            "the base URL 'h:80a/v1'",
+        ),
+        (["run", "--prompts", "PROMPTS", "--log", "PROMPTS/log.jsonl", *ENDPOINT], "cannot"),
+        (["gateway", "--upstream", "http://u/v1", "--rules", "none"], "give the address of a rule service"),
+        (["run", "--prompts", "PROMPTS", "--log", "l", "--call-token", "5", *ENDPOINT], "direct=0.25"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_sentence(
+    command: list[str], sentence: str, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
+    done = cli(*(word.replace("PROMPTS", str(prompts)) for word in command))
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
+    assert (done.stderr.count("\n"), "secret" in done.stderr) == (1, False)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ASCL_RULES_TOKEN"])
+def test_a_key_that_no_header_can_hold_is_named_and_not_shown(name: str) -> None:
+    done = cli("chat", "Hi", *ENDPOINT, **{name: "sk-half\nsk-other-half"})
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "half" not in done.stderr

@@ -170,6 +170,30 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(read_log(tmp_path / "r.jsonl").episodes) == 1
 
 
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [build()])
+    for out in (Path("/dev/null"), tmp_path, Path()):
+        done = run("redact", log, "--out", out, "--overwrite", code=1)
+        assert "is no ordinary file" in done.output
+    assert Path("/dev/null").is_char_device()
+
+
+def test_redacted_ids_cannot_be_found_out_by_guessing_and_name_no_tool_of_the_application(
+    tmp_path: Path,
+) -> None:
+    episode = build("p1")
+    function = {"name": "patient_records", "arguments": "{}"}
+    asked = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    episode.messages.insert(1, asked)
+    log = write_log(tmp_path / "log.jsonl", [episode, build("p1")])
+    for name in ("a.jsonl", "b.jsonl"):
+        run("redact", log, "--out", tmp_path / name)
+    (one, two), (other, _) = (read_log(tmp_path / name).episodes for name in ("a.jsonl", "b.jsonl"))
+    assert one.prompt_id == two.prompt_id != other.prompt_id
+    assert one.turns[0].request_digest != other.turns[0].request_digest
+    assert "patient" not in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+
+
 def test_lines_that_hold_no_episode_are_said(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [build()])
     with log.open("a", encoding="utf-8") as file:

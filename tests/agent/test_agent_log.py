@@ -141,6 +141,17 @@ def test_a_full_disk_is_not_taken_for_success() -> None:
         log.append(episode())
 
 
+def test_a_line_that_was_cut_short_by_a_full_disk_spoils_no_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FILLING, str(path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "cut short\n", done.stderr
+    reading = read_log(path)
+    assert [each.id for each in reading.episodes] == ["e0", "e2"]
+    assert [skipped.line for skipped in reading.skipped] == [2]
+
+
 def test_several_processes_append_to_one_log_without_mixing(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), "60"], cwd=ROOT) for _ in range(3)]
@@ -179,3 +190,20 @@ with EpisodeLog(sys.argv[1]) as log:
         sys.stdout.write(f"e{number}\\n")
         sys.stdout.flush()
 """
+
+FILLING = (
+    WRITER.partition("with EpisodeLog")[0]
+    + """
+import resource
+from agent.errors import LogError
+with EpisodeLog(sys.argv[1]) as log:
+    log.append(Episode(id="e0", **fields))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+    try:
+        log.append(Episode(id="e1", **fields))
+    except LogError:
+        print("cut short")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log.append(Episode(id="e2", **fields))
+"""
+)

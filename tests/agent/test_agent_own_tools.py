@@ -80,7 +80,7 @@ def test_both_kinds_of_call_in_one_reply_are_answered(rules: ScriptedRules) -> N
     assert (two["tool_call_id"], "Do not help to make weapons." in two["content"]) == ("c1", True)
     assert (episode.answer, episode.mode, len(episode.consultations)) == ("Noon.", "consult", 1)
     assert clock.asked == ["Oslo"]
-    assert [t["function"]["name"] for t in redacted(episode).tools] == ["consult_safety_rules"]
+    assert [t["function"]["name"] for t in redacted(episode, "salt").tools] == ["consult_safety_rules"]
 
 
 def test_a_tool_of_the_callers_alone_is_no_consultation(rules: ScriptedRules) -> None:

@@ -211,6 +211,21 @@ def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None
     asyncio.run(leave())
 
 
+def test_waiting_places_in_the_gate_may_be_given_up_all_at_once() -> None:
+    async def leave() -> list[BaseException | None]:
+        gate = Gate()
+        async with gate:
+            gate.refused(gate.clock())
+            waiting = [asyncio.create_task(_pass(gate)) for _ in range(3)]
+            owner = asyncio.create_task(_pass(gate))
+            await asyncio.sleep(0)
+            for task in reversed([*waiting, owner]):  # so that a place is passed on to one who just left
+                task.cancel()
+        return await asyncio.gather(*waiting, owner, return_exceptions=True)
+
+    assert [type(left) for left in asyncio.run(leave())] == [asyncio.CancelledError] * 4
+
+
 async def _pass(gate: Gate) -> None:
     async with gate:
         pass

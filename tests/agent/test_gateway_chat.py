@@ -387,6 +387,22 @@ def test_conversations_are_logged_as_episodes_that_hold_together(
     assert three.messages[1]["tool_calls"] == mixed["tool_calls"]
 
 
+def test_the_tokens_of_a_stream_are_logged_where_they_were_asked_for(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules, log=log) as gateway:
+        post(gateway, {**GUN, "stream": True, "stream_options": {"include_usage": True}})
+    (episode,) = read_log(log).episodes
+    assert [bool(turn.usage) for turn in episode.turns] == [True, True]
+
+
+def test_a_models_page_is_asked_for_by_its_name_and_the_callers_query(rules: ScriptedRules) -> None:
+    with upstream() as endpoint, running(f"{endpoint.base_url}?version=1", rules) as gateway:
+        httpx2.get(f"{gateway.base_url}/models", params={"limit": "2"})
+    assert endpoint.model_pages == ["version=1&limit=2"]
+
+
 def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) -> None:
     with upstream() as endpoint, running(endpoint, rules) as gateway:
         models = httpx2.get(f"{gateway.base_url}/models").json()

@@ -1,15 +1,21 @@
 """What an application sees when the rules, the upstream, the network or its own request fail."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.desk import REFUSAL, UNREACHABLE
+from agent.gateway import offered_rules
 from agent.log import read_log
+from agent.validate import validate_log
 from tests.fakes.agents import NOBODY
 from tests.fakes.endpoint import Drip, Raw, call
 from tests.fakes.gateways import post, running, said, upstream
@@ -66,6 +72,67 @@ def test_a_gateway_that_insists_refuses_what_it_cannot_offer_rules_with(rules: S
 
 
 @STREAMED
+@pytest.mark.parametrize("choice", ["refuse", "fail"])
+def test_a_conversation_whose_consultation_failed_is_logged_whole(
+    stream: bool, choice: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedRules() as rules:
+
+        def consult(body: dict[str, Any]) -> Any:
+            rules.stop()
+            return call("gun")
+
+        with (
+            upstream(consult) as endpoint,
+            running(endpoint, rules, on_rules_error=choice, log=log) as gateway,
+        ):
+            post(gateway, {**GUN, "stream": stream})
+    assert validate_log(log) == (1, [])
+    (episode,) = read_log(log).episodes
+    roles = [message["role"] for message in episode.messages]
+    assert roles == ["user", "assistant", "tool", *(["assistant"] if choice == "refuse" else [])]
+    assert episode.messages[1]["tool_calls"][0]["function"]["name"] == RULE_TOOL
+
+
+def test_a_rule_service_that_falls_silent_delays_no_request_for_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, upstream(*["Hello."] * 3) as endpoint:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
+        with running(endpoint, url) as gateway:
+            replies, waits = [], []
+            for _ in range(3):
+                began = time.monotonic()
+                replies.append(post(gateway, GUN))
+                waits.append(time.monotonic() - began)
+            health = httpx2.get(f"{gateway.origin}/healthz", timeout=30).json()
+    assert [reply.headers["x-ascl-rules-error"] for reply in replies] == ["timeout"] * 3
+    assert max(waits) < 20
+    assert max(waits[1:]) < 5
+    assert health["rules"] == "unreachable"
+
+
+def test_health_tells_when_a_rule_service_that_answered_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offered_rules, "_AFTER_ERROR", 0.0)
+    with ScriptedRules() as rules, upstream() as endpoint, running(endpoint, rules) as gateway:
+        assert httpx2.get(f"{gateway.origin}/healthz").json()["rules"] == "ok"
+        rules.stop()
+        gone = httpx2.get(f"{gateway.origin}/healthz", timeout=30).json()
+    assert gone["rules"] == "unreachable"
+    assert "cannot be reached" in gone["detail"]
+
+
+def test_no_secret_of_an_address_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    url = f"{NOBODY.replace('//', '//me:hunter2@')}/mcp?token=hunter3"
+    with upstream("Hi.") as endpoint, running(endpoint, url, on_rules_error="fail", log=log) as gateway:
+        reply = post(gateway, GUN)
+        health = httpx2.get(f"{gateway.origin}/healthz", timeout=30).text
+    assert reply.status_code == 503
+    assert NOBODY in reply.text
+    assert "hunter" not in reply.text + health + log.read_text(encoding="utf-8")
+
+
+@STREAMED
 @pytest.mark.parametrize("turn", [0, 1])
 def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers(
     rules: ScriptedRules, stream: bool, turn: int
@@ -94,6 +161,98 @@ def test_a_stream_cut_in_the_middle_ends_in_an_error_event(rules: ScriptedRules,
     assert reply.text.startswith(begun)
     assert '"error"' in reply.text
     assert [e.stop_reason for e in read_log(log).episodes] == ["error"]
+
+
+def test_an_error_in_the_middle_of_a_call_ends_the_reply(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    entry = {"index": 0, "id": "c", "function": {"name": RULE_TOOL, "arguments": '{"situation"'}}
+    begun = {"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": [entry]}}]}
+    pieces = [f"data: {json.dumps(each)}\n\n" for each in (begun, {"error": {"message": "overloaded"}})]
+    with (
+        upstream(Drip([*pieces, "data: [DONE]\n\n"])) as endpoint,
+        running(endpoint, rules, log=log) as gateway,
+    ):
+        reply = post(gateway, {**GUN, "stream": True})
+    assert "overloaded" in reply.text
+    assert reply.text.count("[DONE]") == 1
+    assert (len(endpoint.requests), rules.consultations) == (1, [])
+    assert [e.stop_reason for e in read_log(log).episodes] == ["error"]
+
+
+def test_half_a_surrogate_pair_costs_neither_the_reply_nor_its_line(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    cut = {"role": "assistant", "content": "Sure \ud83d"}
+    with upstream(cut, cut) as endpoint, running(endpoint, rules, log=log) as gateway:
+        for _ in range(2):
+            question = {"role": "user", "content": "Hello \ud83d"}
+            assert post(gateway, {"messages": [question]}).status_code == 200
+    assert validate_log(log) == (2, [])
+    assert read_log(log).episodes[0].answer == "Sure ?"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": 5},
+        {"tools": [{"type": ["x"]}]},
+        {"tools": [5]},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": 5}}, "tools": []},
+        {"messages": [{"role": "user", "content": 7}, 7, {"role": "assistant", "tool_calls": 7}]},
+    ],
+)
+def test_a_request_of_another_form_is_the_upstreams_to_judge(
+    rules: ScriptedRules, tmp_path: Path, body: dict[str, Any]
+) -> None:
+    with upstream("Hm.") as endpoint, running(endpoint, rules, log=tmp_path / "log.jsonl") as gateway:
+        assert post(gateway, {**GUN, **body}).status_code == 200
+    assert len(endpoint.requests) == 1
+    assert validate_log(tmp_path / "log.jsonl") == (1, [])
+
+
+def test_calls_of_any_kind_in_the_callers_history_can_be_logged_and_shown(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    calls = [
+        {"type": "custom", "id": "c1", "custom": {"name": "sql", "input": "select 1"}},
+        {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}},
+        "?",
+    ]
+    history = [*GUN["messages"], {"role": "assistant", "tool_calls": calls}]
+    with upstream("Hi.") as endpoint, running(endpoint, rules, log=log) as gateway:
+        post(gateway, {"messages": history})
+    assert endpoint.requests[0]["messages"] == history
+    assert validate_log(log) == (1, [])
+    (episode,) = read_log(log).episodes
+    read = [call["function"] for call in episode.messages[1]["tool_calls"]]
+    assert read[0] == {"name": "sql", "arguments": "select 1"}
+    assert read[1] == {"name": "f", "arguments": '{"x": 1}'}
+    for command in (["show", log, episode.id], ["export", log, "--out", tmp_path / "o", "--to", "otel"]):
+        assert CliRunner().invoke(app, [str(each) for each in command]).exit_code == 0
+
+
+def test_headers_that_are_not_ascii_are_passed_on(rules: ScriptedRules) -> None:
+    with upstream("Hi.") as endpoint, running(endpoint, rules) as gateway:
+        body = json.dumps({"model": "m", **GUN}).encode()
+        sent = [(b"content-type", b"application/json"), (b"x-title", "Café".encode())]
+        reply = httpx2.post(f"{gateway.base_url}/chat/completions", content=body, headers=sent)
+    assert reply.status_code == 200
+    assert endpoint.headers[0]["x-title"].encode("latin-1") == "Café".encode()
+
+
+@pytest.mark.parametrize("name", ["../../admin", "%2e%2e/%2e%2e/admin", "a/./b"])
+def test_no_name_of_a_model_leads_out_of_the_upstreams_models(rules: ScriptedRules, name: str) -> None:
+    with upstream() as endpoint, running(endpoint, rules) as gateway:
+        host, port = gateway.origin.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 10) as raw:  # clients tidy such paths up themselves
+            raw.sendall(
+                f"GET /v1/models/{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
+            status = raw.makefile("rb").readline()
+    assert b" 404 " in status
+    assert endpoint.model_pages == []
 
 
 def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRules) -> None:

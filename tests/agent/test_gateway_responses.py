@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,18 +201,70 @@ def test_a_model_that_repeats_itself_is_asked_without_the_tool(rules: ScriptedRu
 
 @STREAMED
 @pytest.mark.parametrize("choice", ["answer", "refuse", "fail"])
-def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: Any) -> None:
+def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: Any, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
     with (
         upstream(responds(says("Careful."))) as endpoint,
-        running(endpoint, f"{NOBODY}/mcp", on_rules_error=choice) as gateway,
+        running(endpoint, f"{NOBODY}/mcp", on_rules_error=choice, log=log) as gateway,
     ):
         reply = ask(gateway, stream=stream)
     assert reply.headers["x-ascl-rules-error"] == "unreachable"
+    assert validate_log(log) == (1, [])
     if choice == "fail":
         assert (reply.status_code, endpoint.requests) == (503, [])
         return
     said = final(reply)["output"][0]["content"][0]["text"]
     assert said == ("Careful." if choice == "answer" else REFUSAL)
+
+
+@pytest.mark.parametrize("shown", ["a thought", "a comment", "nothing"])
+def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedRules(delay=0.3 if shown == "a comment" else 0.0) as rules:
+
+        def consult(body: dict[str, Any]) -> Any:
+            threading.Timer(0.1 if shown == "a comment" else 0.0, rules.stop).start()
+            time.sleep(0.0 if shown == "a comment" else 0.2)
+            thoughts = [thought("Hm.")] if shown == "a thought" else []
+            return responds(*thoughts, item_call("gun"))(body)
+
+        settings: dict[str, Any] = {"on_rules_error": "refuse", "log": log, "keepalive": 0.05}
+        with upstream(consult) as endpoint, running(endpoint, rules, **settings) as gateway:
+            reply = ask(gateway, stream=True)
+            with OpenAI(base_url=gateway.base_url, api_key="k", max_retries=0) as client:
+                assert client.models.list()
+    response = final(reply)
+    assert [item["type"] for item in response["output"]] == ["reasoning", "message"][shown != "a thought" :]
+    assert response["output"][-1]["content"][0]["text"] == REFUSAL
+    opening = next(each for each in events(reply) if each["type"] == "response.created")
+    assert opening["response"]["id"] == response["id"]
+    assert validate_log(log) == (1, [])
+    (episode,) = read_log(log).episodes
+    assert (episode.stop_reason, episode.answer) == ("refused", REFUSAL)
+
+
+def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: ScriptedRules) -> None:
+    def unstreamed(*items: Any) -> Any:
+        return lambda body: responds(*items)({**body, "stream": False})
+
+    with (
+        upstream(unstreamed(item_call("gun")), unstreamed(says("No."))) as endpoint,
+        running(endpoint, rules) as gateway,
+    ):
+        reply = ask(gateway, stream=True)
+    assert [item["type"] for item in reply.json()["output"]] == ["message"]
+    assert len(rules.consultations) == 1
+
+
+def test_a_turn_is_logged_once_although_the_next_request_fails(rules: ScriptedRules, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with (
+        upstream(responds(item_call("gun")), Raw(500, "{}")) as endpoint,
+        running(endpoint, rules, log=log) as gateway,
+    ):
+        ask(gateway)
+    (episode,) = read_log(log).episodes
+    assert [m["role"] for m in episode.messages] == ["user", "assistant", "tool"]
 
 
 @STREAMED
@@ -250,14 +304,9 @@ def test_conversations_are_logged(rules: ScriptedRules, tmp_path: Path) -> None:
     assert validate_log(log) == (1, [])
     (episode,) = read_log(log).episodes
     assert (episode.mode, episode.answer, episode.prompt) == ("consult", "No.", "How do I make a gun?")
-    assert [m["role"] for m in episode.messages] == [
-        "system",
-        "user",
-        "assistant",
-        "assistant",
-        "tool",
-        "assistant",
-    ]
+    assert [m["role"] for m in episode.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert episode.messages[2]["reasoning"] == "Hm."
+    assert episode.messages[2]["tool_calls"][0]["function"]["name"] == "consult_safety_rules"
     assert episode.turns[0].usage is not None
     assert episode.turns[0].usage["completion_tokens"] == 5
 

@@ -98,6 +98,8 @@ class ScriptedEndpoint:
         """Their headers, names in lower case."""
         self.bodies: list[bytes] = []
         """The same bodies as bytes."""
+        self.model_pages: list[str] = []
+        """Queries of the requests for `/v1/models`."""
         self.sent: list[bytes] = []
         """Bodies of the streamed replies that were sent to their end, `Drip`s excepted."""
         self.left = threading.Event()
@@ -185,6 +187,7 @@ class ScriptedEndpoint:
             raise ConnectionError("the script cuts the connection here")
 
     async def _models(self, request: Request) -> Response:
+        self.model_pages.append(request.url.query)
         self.headers.append(dict(request.headers))
         return _json(200, {"object": "list", "data": [{"id": "scripted", "object": "model"}]})
 
