@@ -52,10 +52,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"rounds": 6, "samples": 8, "measured": 2, "learning_rate": 3e-4},
     "short": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 3e-4},
     "steep": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 1e-3, "first_logs_of": "short"},
-    "quick": {"rounds": 1, "samples": 3, "measured": 1, "learning_rate": 3e-4},
+    "quick": {"rounds": 1, "samples": 3, "measured": 1, "learning_rate": 3e-4, "every": 2},
 }
 """`short` fits into an afternoon; `steep` learns from the logs of `short` in longer steps, its seeds taking
-them in turn; `quick` shows that everything runs."""
+them in turn; `quick` shows that everything runs, with every second prompt."""
 COMPUTE: dict[str, Any] = (
     {"bf16": True, "use_cpu": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     if dtype() == "bfloat16"
@@ -74,7 +74,9 @@ class Services:
     launcher: str | None = None
 
 
-def loop_settings(method: str, seed: int, size: str, model: Path, services: Services) -> Any:
+def loop_settings(
+    method: str, seed: int, size: str, model: Path, services: Services, prompts: str = TRAINED_ON
+) -> Any:
     """The settings of one loop."""
     from trainer.loop_settings import LoopSettings
 
@@ -88,7 +90,7 @@ def loop_settings(method: str, seed: int, size: str, model: Path, services: Serv
             "rules_top_k": None if services.rules else RULES_READ,
             "launcher": services.launcher,
             "sampling": {
-                "prompts": TRAINED_ON,
+                "prompts": prompts,
                 "samples": SIZES[size]["samples"],
                 "temperature": 0.7,
                 "max_tokens": 48,
@@ -115,7 +117,21 @@ def loop_settings(method: str, seed: int, size: str, model: Path, services: Serv
     )
 
 
-def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: Services) -> None:
+def prompts_of(name: str, runs: Path, size: str) -> str:
+    """The prompts of a size: all, or every second one, as a file among its runs."""
+    every = SIZES[size].get("every", 1)
+    if every == 1:
+        return name
+    file = runs / f"{Path(name.removeprefix('builtin:')).stem}.jsonl"
+    runs.mkdir(parents=True, exist_ok=True)
+    lines = [prompt.model_dump_json(exclude_none=True) for prompt in load_prompts(name)[::every]]
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(file)
+
+
+def measure(
+    model: str, arms: Sequence[str], folder: Path, size: str, services: Services, prompts: str
+) -> None:
     """Sample and score the measured prompts in each arm, unless that was done."""
     from trainer.served import serving
 
@@ -127,7 +143,7 @@ def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: 
         for arm in left:
             subprocess.run(
                 [
-                    *(sys.executable, "-m", "evaluation.cli", "run", "--prompts", MEASURED),
+                    *(sys.executable, "-m", "evaluation.cli", "run", "--prompts", prompts),
                     *("--log", str(folder / f"{arm}.jsonl"), "--arm", arm, "--base-url", url),
                     *("--model", str(Path(model).resolve()), "--rules", str(services.rules)),
                     *("--samples", str(SIZES[size]["measured"]), "--temperature", "0.7"),
@@ -137,15 +153,15 @@ def measure(model: str, arms: Sequence[str], folder: Path, size: str, services: 
                 stdout=sys.stderr,
             )
             if arm == "adaptive":
-                _write_consulting(Path(model), folder)
+                _write_consulting(Path(model), folder, prompts)
             (folder / f"{arm}.done").touch()
 
 
-def _write_consulting(model: Path, folder: Path) -> None:
+def _write_consulting(model: Path, folder: Path, measured: str) -> None:
     """The probability of consulting at once on each measured prompt, at temperature 1: no sampling noise."""
     from benchmarks.decision.policy import DecisionPolicy
 
-    prompts = load_prompts(MEASURED)
+    prompts = load_prompts(measured)
     policy = DecisionPolicy(model, layers=1, rank=1)
     chances = policy.consult_probabilities(
         policy.encode([each.prompt for each in prompts], folder / "hidden")
@@ -165,17 +181,18 @@ def run(
     from trainer.loop import run_loop
 
     with _rules(services, runs) as ready:
-        measure(str(model), ARMS, runs / "start", size, ready)
+        trained, measured = (prompts_of(name, runs, size) for name in (TRAINED_ON, MEASURED))
+        measure(str(model), ARMS, runs / "start", size, ready, measured)
         for seed in seeds:
             for method in methods:
                 folder = runs / f"{method}-{seed:02d}"
-                settings = loop_settings(method, seed, size, model, services)
+                settings = loop_settings(method, seed, size, model, services, trained)
                 _share_first_log(runs, method, seed)
                 if logs := SIZES[size].get("first_logs_of"):
                     _take_first_log(runs, runs.with_name(runs.name.replace(size, logs, 1)), method, seed)
                 record = run_loop(settings, folder / "loop", _tell)
                 after = folder / f"after-{settings.rounds}"
-                measure(record["model"], ("adaptive",), after, size, ready)
+                measure(record["model"], ("adaptive",), after, size, ready, measured)
 
 
 def _share_first_log(runs: Path, method: str, seed: int) -> None:
