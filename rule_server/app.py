@@ -110,11 +110,13 @@ def create_app(service: RuleService) -> ASGIApp:
 def check_exposure(settings: Settings) -> None:
     """Raises StartError when the service would be open to the network without anybody having said so."""
     asks = settings.tokens_file is not None or settings.oauth_issuer is not None
-    if not settings.loopback and not asks and not settings.allow_anonymous:
+    if settings.exposed and not asks and not settings.allow_anonymous:
+        where = f"{settings.host} can be reached from other machines"
+        if settings.loopback:
+            where += " through the proxy that allowed_hosts or trusted_proxies speak of"
         raise StartError(
-            f"{settings.host} can be reached from other machines, and no caller would be asked who it is: "
-            "make tokens (`ascl-rules token new NAME`) and name their file by --tokens-file, serve on "
-            "127.0.0.1, or accept everybody by --allow-anonymous"
+            f"{where}, and no caller would be asked who it is: make tokens (`ascl-rules token new NAME`) and "
+            "name their file by --tokens-file, serve on 127.0.0.1, or accept everybody by --allow-anonymous"
         )
 
 

@@ -80,6 +80,7 @@ class AuditLog:
             line["situation"] = mask(situation) if self._settings.audit_mask else situation
         raw = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         try:
+            self._follow()
             if self._first is not None and self._is_due(at, len(raw)):
                 self.tidy(len(raw))
             written = os.write(self._handle, raw)
@@ -91,6 +92,17 @@ class AuditLog:
         except OSError as error:
             log.error("the audit log cannot be written: %s", error.strerror)
             raise AuditError("the audit log cannot be written, so nothing is answered") from None
+
+    def _follow(self) -> None:
+        """Begin the file anew when somebody moved or removed it: lines must not go where nobody looks."""
+        try:
+            there = self._file.stat()
+            if os.path.samestat(there, os.fstat(self._handle)):
+                return
+        except FileNotFoundError:
+            pass
+        os.close(self._handle)
+        self._open()
 
     def tidy(self, more: int = 0) -> None:
         """Set the file aside when it is due, and remove what is too old or too much. Raises OSError."""

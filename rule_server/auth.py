@@ -46,7 +46,7 @@ class Authenticator:
         """Whether a caller must say who it is."""
         if self.required and settings.allow_anonymous:
             raise StartError("allow_anonymous and tokens contradict each other: leave one of them out")
-        self._loopback = settings.loopback
+        self._exposed = settings.exposed
         self.metadata: dict[str, object] | None = None
         """What the OAuth metadata route answers; None without OAuth."""
         self.metadata_path = METADATA
@@ -72,7 +72,7 @@ class Authenticator:
             AuthUnavailableError: when an access token cannot be checked now.
         """
         if not self.required:
-            return LOCAL if self._loopback else anonymous(client)
+            return anonymous(client) if self._exposed else LOCAL
         kind, _, token = (authorization or b"").decode("latin-1").partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:

@@ -26,6 +26,13 @@ def bounded_protocol(seconds: float) -> type[HttpToolsProtocol]:
             self._cancel()
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            # What begins no request, such as an empty line, has stopped the server's own keep-alive timer.
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and self._deadline is None and not self.transport.is_closing():
+                self._restart()
+
         def on_message_begin(self) -> None:
             self._restart()
             super().on_message_begin()

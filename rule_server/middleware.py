@@ -180,7 +180,7 @@ class Gate:
         path = scope["path"]
         client = scope["client"][0] if scope["client"] else ""
         if is_public(path, scope["method"]):
-            return LOCAL if self._settings.loopback else anonymous(client)
+            return anonymous(client) if self._settings.exposed else LOCAL
         try:
             principal = await self._auth.principal(authorization, client)
         except AuthUnavailableError as error:

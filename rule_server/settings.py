@@ -134,9 +134,22 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator(
+        "tokens_file", "oauth_issuer", "oauth_jwks", "audit_file", "audit_key_file", mode="before"
+    )
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        """A variable that is there and empty, as deployment files write it, sets nothing."""
+        return None if isinstance(value, str) and not value.strip() else value
+
     @property
     def loopback(self) -> bool:
         return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine may ask: at its address, or through a proxy before it."""
+        return not self.loopback or bool(self.trusted_proxies) or bool(self.allowed_hosts)
 
 
 def load_settings(**flags: object) -> Settings:

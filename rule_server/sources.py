@@ -134,4 +134,9 @@ def _git(at: Path, *arguments: str, feed: bytes | None = None) -> bytes | None:
         raise RulebookError("git is not installed, so revisions cannot be looked up: name a folder") from None
     except subprocess.TimeoutExpired:
         raise RulebookError(f"git took more than {GIT_SECONDS} s: name a folder instead") from None
+    if b"dubious ownership" in done.stderr:
+        raise RulebookError(
+            f"git does not trust {at}, which another user owns: "
+            "`git config --global --add safe.directory DIR` makes it do so"
+        )
     return done.stdout if done.returncode == 0 else None

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,16 +95,27 @@ def new_token(file: Path, name: str, scopes: list[Scope], created: str) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            size = os.fstat(handle).st_size
-            whole = size == 0 or os.pread(handle, 1, size - 1) == b"\n"
-            os.write(handle, (("" if whole else "\n") + entry.model_dump_json() + "\n").encode())
+            _drop_torn_line(handle)
+            os.write(handle, (entry.model_dump_json() + "\n").encode())
         finally:
             os.close(handle)
     except OSError as error:
-        raise StartError(
-            f"the token file {file} cannot be written ({error.strerror}): name another"
-        ) from None
+        raise unwritable(file, error) from None
     return token
+
+
+def _drop_torn_line(handle: int) -> None:
+    """End the last line; one that is no token was cut off while it was written, and would spoil the file."""
+    text = os.pread(handle, os.fstat(handle).st_size, 0)
+    begun = text.rpartition(b"\n")[2]
+    if not begun:
+        return
+    try:
+        TokenEntry.model_validate_json(begun)
+    except ValidationError:
+        os.truncate(handle, len(text) - len(begun))
+    else:
+        os.write(handle, b"\n")
 
 
 def unwritable(file: Path, error: OSError) -> StartError:
@@ -123,14 +135,18 @@ def remove_token(file: Path, name: str) -> None:
         raise StartError(f"{file} has no token named {name[:80]}: it has {named}")
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        before = file.stat()
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.writelines(json.dumps(entry.model_dump()) + "\n" for entry in kept)
+            # Whoever serves must be able to read it as before, or it would go on with the tokens it knows.
+            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(handle, before.st_uid, before.st_gid)
         aside.replace(file)
     except OSError as error:
-        raise StartError(
-            f"the token file {file} cannot be written ({error.strerror}): name another"
-        ) from None
+        aside.unlink(missing_ok=True)
+        raise unwritable(file, error) from None
 
 
 class TokenFile:

@@ -100,6 +100,8 @@ def test_kept_questions_are_masked_unless_the_operator_says_otherwise(tmp_path: 
         ("pay with 4111 1111 1111 1111.", "pay with [card]."),
         ("from 192.168.0.17 and 2001:db8::1", "from [ip] and [ip]"),
         ("a.b+c@mail.example.co.uk!", "[email]!"),
+        ("http://10.0.0.5:8080/x, 8.8.8.8:53", "http://[ip]:8080/x, [ip]:53"),
+        ("server 10.0.0.5: down, 10.0.0.6.", "server [ip]: down, [ip]."),
         (
             "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
             "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
@@ -165,6 +167,15 @@ def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch
         assert answer.json() == {"detail": "the audit log cannot be written, so nothing is answered"}
         monkeypatch.undo()
         assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+
+
+def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    with served_quickly(tmp_path, audit_file=file) as served:
+        for _ in range(3):
+            assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+            file.rename(tmp_path / f"moved-{len(list(tmp_path.glob('moved-*')))}")
+    assert [len(lines(tmp_path / f"moved-{number}")) for number in range(3)] == [1, 1, 1]
 
 
 def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_outside_of_a_repository_a_revision_is_refused(old: Path, tmp_path: Path
         open_here("HEAD", old, tmp_path)
 
 
+def test_a_repository_of_someone_else_is_named(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(old)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(RulebookError, match=r"git does not trust .*safe\.directory"):
+        open_here("HEAD", old, tmp_path)
+
+
 def test_without_git_a_revision_is_refused(
     old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

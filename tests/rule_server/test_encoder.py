@@ -13,6 +13,7 @@ from rule_server import EncoderError, OnnxEncoder, load_rulebook
 from rule_server.artefact import Artefact
 from rule_server.export import export_encoder, resolve_model
 from rule_server.index import texts_of
+from rule_server.windows import windows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,34 @@ def test_a_text_has_the_same_vector_whatever_stands_beside_it(encoder: OnnxEncod
     among = encoder.encode(["a much longer text about something else " * 9, "how to kill a process"])
     assert np.allclose(alone[0], among[1], atol=1e-5)
     assert np.allclose(np.linalg.norm(among, axis=1), 1, atol=1e-5)
+
+
+LONG = {
+    "prose": "".join(f"On day {n} it was fine, and we walked along the river. " for n in range(40)),
+    "German": "".join(f"{n} Straßenbahnhaltestellen wurden überflutet, niemand half. " for n in range(40)),
+    "Chinese": "".join(f"第{n}天天气很好，我们一起去公园散步，然后在湖边吃了午饭。" for n in range(40)),
+    "numbers": "\n".join(" ".join(str(7919 * row * cell % 100003) for cell in range(9)) for row in range(60)),
+    "code": (ROOT / "rule_server" / "encoder.py").read_text(encoding="utf-8")[:4000],
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_every_part_of_a_long_text_is_read_to_its_end(encoder: OnnxEncoder, name: str) -> None:
+    for part in windows(LONG[name]):
+        last = part.rstrip()[-12:]
+        other = part.rstrip()[:-12] + " something else"
+        vectors = encoder.encode([part, other])
+        assert not np.allclose(vectors[0], vectors[1], atol=1e-7), f"nothing is seen of {last!r}"
+
+
+def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
+    for text in LONG.values():
+        at = 0
+        for part in windows(text):
+            begun = text.index(part[:60], max(0, at - 200))
+            assert begun <= at
+            at = begun + len(part)
+        assert at == len(text)
 
 
 def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:

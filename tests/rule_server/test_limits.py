@@ -12,6 +12,7 @@ import pytest
 
 from rule_server.tokens import new_token
 from tests.fakes.quick_service import QUESTION, Quick, ToyEncoder, served_quickly
+from tests.fakes.rulebooks import rule
 
 
 def connect(served: Quick) -> socket.socket:
@@ -43,6 +44,14 @@ def test_a_body_that_drips_is_refused_and_its_connection_closed(tmp_path: Path, 
 def test_a_request_that_never_arrives_whole_holds_no_connection(tmp_path: Path, sent: bytes) -> None:
     with served_quickly(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
         connection.sendall(sent)
+        read_to_end(connection)  # a time-out of the socket would raise
+
+
+def test_a_connection_that_was_answered_is_not_held_by_empty_lines(tmp_path: Path) -> None:
+    with served_quickly(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
         read_to_end(connection)  # a time-out of the socket would raise
 
 
@@ -172,3 +181,20 @@ def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_ma
             refused = served.client.post("/v1/consult", json=QUESTION, headers={"Origin": origin})
             assert refused.status_code == (401 if allowed else 403)
             assert refused.headers.get("access-control-allow-origin") == (origin if allowed else None)
+
+
+def test_a_reload_that_outlasts_its_request_is_served_when_it_is_done(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+    with served_quickly(tmp_path, encoder, request_timeout=0.3) as served:
+        before = served.client.get("/v1/rulebook").json()["digest"]
+        path, text = rule("cyber.malware", title="Something else to embed")
+        (tmp_path / "rules" / path).write_text(text, encoding="utf-8")
+        encoder.open.clear()
+        assert served.client.post("/v1/admin/reload").status_code == 503
+        assert served.client.get("/v1/rulebook").json()["digest"] == before
+        encoder.open.set()
+        deadline = time.monotonic() + 20
+        while served.client.get("/v1/rulebook").json()["digest"] == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert served.client.get("/v1/changes").json()["reworded"] == ["cyber.malware"]

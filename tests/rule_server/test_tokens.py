@@ -108,6 +108,23 @@ def test_a_line_torn_while_it_is_written_is_left_out(tokens: Path) -> None:
     assert Authenticator(Settings(tokens_file=tokens)).tokens.find(token).name == "whole"  # type: ignore[union-attr]
 
 
+def test_a_torn_line_does_not_spoil_the_tokens_that_are_made_after_it(tokens: Path) -> None:
+    first = new_token(tokens, "first", ["read"], "now")
+    with tokens.open("a") as file:
+        file.write('{"name": "to')
+    second = new_token(tokens, "second", ["read"], "now")
+    known = Authenticator(Settings(tokens_file=tokens)).tokens
+    assert known is not None
+    assert [getattr(known.find(token), "name", None) for token in (first, second)] == ["first", "second"]
+
+
+def test_who_may_read_the_token_file_may_do_so_after_a_removal(tokens: Path) -> None:
+    new_token(tokens, "x", ["read"], "now")
+    tokens.chmod(0o640)
+    remove_token(tokens, "x")
+    assert tokens.stat().st_mode & 0o777 == 0o640
+
+
 def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) -> None:
     runner, file = CliRunner(), ["--file", str(tokens)]
     made = runner.invoke(app, ["token", "new", "ci", "--scope", "read", "--scope", "consult", *file])
@@ -125,12 +142,26 @@ def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) 
     assert tokens.read_text() == ""
 
 
+def test_behind_a_proxy_nobody_is_taken_for_the_operator(tmp_path: Path) -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "allow_anonymous": True, "rate_burst": 2, "rate_limit": 0.01}
+    with served_quickly(tmp_path, **settings) as served:
+        outside = {"X-Forwarded-For": "203.0.113.9"}
+        assert served.client.post("/v1/admin/reload", headers=outside).status_code == 403
+        asked = [served.client.get("/v1/rules", headers=outside).status_code for _ in range(3)]
+    assert asked == [200, 200, 429]
+
+
 def test_other_machines_are_served_only_with_tokens_or_an_explicit_word(tokens: Path) -> None:
     with pytest.raises(StartError, match=r"no caller would be asked who it is"):
         check_exposure(Settings(host="0.0.0.0"))
     check_exposure(Settings(host="0.0.0.0", allow_anonymous=True))
     check_exposure(Settings(host="0.0.0.0", tokens_file=tokens))
     check_exposure(Settings(host="127.0.0.1"))
+    for proxied in ({"trusted_proxies": "127.0.0.1"}, {"allowed_hosts": "rules.example.org"}):
+        with pytest.raises(StartError, match=r"through the proxy .* no caller would be asked who it is"):
+            check_exposure(Settings.model_validate(proxied))
+    with pytest.raises(StartError, match=r"no caller would be asked"):
+        check_exposure(Settings.model_validate({"host": "0.0.0.0", "oauth_issuer": "", "tokens_file": ""}))
     new_token(tokens, "x", ["read"], "now")
     with pytest.raises(StartError, match="contradict each other"):
         Authenticator(Settings(tokens_file=tokens, allow_anonymous=True))
