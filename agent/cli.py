@@ -266,6 +266,10 @@ def gateway(
     ] = 120,
     body_limit: Annotated[int, typer.Option(min=1024, help="Largest request, bytes.")] = 32 * 1024 * 1024,
     log: Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")] = None,
+    log_keep_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write a log a day (log.2026-11-28.jsonl), and remove those of before."),
+    ] = None,
 ) -> None:
     """Stand between an application and its model's API, so that the model may consult the rules.
 
@@ -278,12 +282,16 @@ def gateway(
     if rules == "none":
         fail("a gateway without rules would only pass requests on: give the address of a rule service", 2)
 
+    if log_keep_days and log is None:
+        fail("--log-keep-days is of use for a log alone: pass --log FILE too", 2)
+
     def run() -> None:
         settings = Settings(
             upstream,
             on_rules_error=on_rules_error,
             hold=hold,
             log=log,
+            log_keep_days=log_keep_days,
             most_consultations=max_consultations,
             body_limit=body_limit,
             timeout=timeout,

@@ -2,7 +2,8 @@
 
     artefact.json             which encoder and which rulebook are current
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
-    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; published (by `build`)
+    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; published (by `build`),
+                              served (was current once)
 
 Folders are written aside and renamed into place, so a reader finds a whole one or none.
 """
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KEPT = 10
-"""Rulebooks kept, newest first: every edit of a watched folder makes one."""
+"""Rulebooks kept, newest first, but those that were served before those that were only looked at."""
 KEPT_PUBLISHED = 50
 """Rulebooks kept beside those because `ascl-rules build` made them: one can go back to them."""
-PUBLISHED = "published"
+PUBLISHED, SERVED = "published", "served"
+"""Marks of a kept rulebook: empty files, which outlive its being built again."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,15 @@ class Artefact:
     def save(self, index: RuleIndex, *, own_rules: bool, make_current: bool = True) -> None:
         """Keep an index, and make it current unless told not to.
 
+        Without that, it does not take the place of the same rulebook's for another encoder.
+
         Raises:
             ArtefactError: when the folder cannot be written.
         """
         digest = index.rulebook.digest
+        if not make_current and self.made_with(digest) not in (None, index.fingerprint):
+            return
+        target = self.folder / "rulebooks" / digest
         buffer = io.BytesIO()
         np.save(buffer, index.vectors, allow_pickle=False)
         raw = buffer.getvalue()
@@ -139,14 +146,35 @@ class Artefact:
             "ordinary": ordinary.digest(),
             "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
-        with self.new_folder(self.folder / "rulebooks" / digest, replace=True) as folder:
+        with self.new_folder(target, replace=True) as folder:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
             (folder / "vectors.npy").write_bytes(raw)
             (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            for mark in (PUBLISHED, SERVED):
+                if (target / mark).exists():
+                    (folder / mark).touch()
         if make_current:
             self.point(Current(index.fingerprint, digest, own_rules))
         current = self.current()
         self._forget_old({digest, *([current.rulebook] if current else [])})
+
+    def made_with(self, digest: str) -> str | None:
+        """Fingerprint of the encoder that a kept rulebook's vectors are of; None when it is not kept."""
+        try:
+            path = self.folder / "rulebooks" / digest / MANIFEST_FILE
+            return str(json.loads(path.read_text(encoding="utf-8"))["encoder"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def kept_folders(self) -> list[Path]:
+        """Folders of the kept rulebooks, newest first; one that another process removes is left out."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in (self.folder / "rulebooks").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if not path.name.startswith("."):
+                        found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
     def publish(self, digest: str) -> None:
         """Mark a kept rulebook as one to go back to. Raises ArtefactError when it cannot be written."""
@@ -167,8 +195,11 @@ class Artefact:
             raise self._unwritable(error) from None
 
     def point(self, current: Current) -> None:
-        """Make an encoder and a rulebook current. Raises ArtefactError."""
+        """Make an encoder and a kept rulebook current. Raises ArtefactError."""
+        folder = self.folder / "rulebooks" / current.rulebook
         try:
+            (folder / SERVED).touch()
+            os.utime(folder)  # it is among the newest again, so it stays
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=".artefact")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump({"schema": SCHEMA} | asdict(current), file)
@@ -193,7 +224,7 @@ class Artefact:
             aside.chmod(0o755)
             yield aside
             if replace and target.exists():
-                shutil.rmtree(target)
+                shutil.rmtree(target, ignore_errors=True)  # another process may be removing it as well
             with contextlib.suppress(FileExistsError):
                 aside.rename(target)
         except OSError as error:
@@ -203,10 +234,10 @@ class Artefact:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _forget_old(self, kept: set[str]) -> None:
-        folders = [path for path in (self.folder / "rulebooks").iterdir() if not path.name.startswith(".")]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        folders = self.kept_folders()
         published = [path for path in folders if (path / PUBLISHED).exists()]
         others = [path for path in folders if path not in published]
+        others.sort(key=lambda path: not (path / SERVED).exists())
         for path in others[KEPT:] + published[KEPT_PUBLISHED:]:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)

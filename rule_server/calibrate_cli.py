@@ -21,6 +21,7 @@ from rule_server.calibrate import (
     threshold_of,
 )
 from rule_server.cli_options import print_json, print_table, progress
+from rule_server.errors import ArtefactError
 from rule_server.prepare import Say, prepare
 from rule_server.settings import Settings
 
@@ -39,14 +40,19 @@ def measure(
 ) -> None:
     """Calibrate, keep the threshold unless `dry_run`, print what was measured. Raises RuleServiceError."""
     rows = read_labelled(files)
-    prepared = prepare(settings, say)
+    prepared = prepare(settings, say, make_current=False)
     index = prepared.index
+    store = Artefact(settings.artefact)
+    if not dry_run and store.made_with(index.rulebook.digest) not in (None, index.fingerprint):
+        raise ArtefactError(
+            f"{store.folder} keeps these rules for another encoder: `ascl-rules build` with this one first"
+        )
     with progress("asking", len(rows)) as advance:
         scored = score_all(index, prepared.encoder, rows, advance)
     report = calibrate(scored, index, misses=misses, find=find or FIND, nothing=nothing or NOTHING)
     before = threshold_of(index, None)
     if not dry_run:
-        Artefact(settings.artefact).save_calibration(index.rulebook.digest, report.calibration)
+        store.save_calibration(index.rulebook.digest, report.calibration)
     if plot_file is not None:
         plot(report, plot_file)
     if as_json:
@@ -59,7 +65,7 @@ def measure(
 
 def show(settings: Settings, say: Say, *, as_json: bool) -> None:
     """Print the threshold in force for a rulebook, and the calibration behind it. Raises RuleServiceError."""
-    index = prepare(settings, say).index
+    index = prepare(settings, say, make_current=False).index
     threshold = threshold_of(index, settings.threshold)
     if as_json:
         kept = asdict(index.calibration) if index.calibration is not None else None

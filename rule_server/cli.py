@@ -133,7 +133,7 @@ def query(
         request = parse_request(arguments)
     except ConsultError as error:
         raise StartError(str(error)) from None
-    service = _service(settings.model_copy(update=QUIET), drafts=draft)
+    service = _service(settings.model_copy(update=QUIET), look=True, drafts=draft)
 
     async def ask() -> ConsultResponse:
         async with service.running():
@@ -198,7 +198,7 @@ def calibrate(
 ) -> None:
     """Find the threshold for a rulebook from labelled prompts and keep it in the index; `serve` uses it.
 
-    Without files, show the one that is kept. A running service takes it up when it is started again.
+    Without files, show the one that is kept. A running service takes it up with the next edit.
 
     Example: ascl-rules calibrate prompts.jsonl --plot curve.png
     """
@@ -214,13 +214,13 @@ def calibrate(
         show(settings, say, as_json=as_json)
 
 
-def _service(settings: Settings, *, drafts: bool = False) -> RuleService:
+def _service(settings: Settings, *, look: bool = False, drafts: bool = False) -> RuleService:
     from rule_server.logs import set_up_logs
     from rule_server.prepare import prepare
     from rule_server.service import RuleService
 
     set_up_logs(settings)
-    prepared = prepare(settings, say)
+    prepared = prepare(settings, say, make_current=not look, drafts=drafts)
     if drafts:
         from rule_server.drafts import with_drafts
 

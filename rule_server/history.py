@@ -7,9 +7,11 @@ from collections import Counter
 
 from pydantic import BaseModel, ConfigDict
 
-from rule_server.diff import diff_rulebooks
 from rule_server.rulebook import Rulebook
 from rule_server.schemas import ConsultResponse
+
+UNSPOKEN = {"owner", "review_by", "priority", "tags", "references"}
+"""Keys of a rule that no model reads and no search goes by."""
 
 
 def now() -> str:
@@ -43,7 +45,7 @@ class Changes(_View):
     removed: list[str]
     """Ids of rules that are not served any more."""
     reworded: list[str]
-    """Ids of rules that are served in other words, or are found by others."""
+    """Ids of rules that are served in other words or languages, or are found by others."""
     rejected: Rejected | None
     """Set while the newest edit is not served."""
 
@@ -56,16 +58,23 @@ class Changes(_View):
     @classmethod
     def between(cls, before: Rulebook, after: Rulebook) -> Changes:
         both = [id for id in after.served if id in before.served]
-        translated = {change.key[0] for change in diff_rulebooks(before, after).changed}
+        old, new = _words(before), _words(after)
+        differing = {key[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         return cls(
             digest=after.digest,
             previous=before.digest,
             at=now(),
             added=[id for id in after.served if id not in before.served],
             removed=[id for id in before.served if id not in after.served],
-            reworded=[id for id in both if id in translated],
+            reworded=[id for id in both if id in differing],
             rejected=None,
         )
+
+
+def _words(book: Rulebook) -> dict[tuple[str, str], dict[str, object]]:
+    """What is served or searched of each rule, by id and language."""
+    spoken = {(id, ""): rule for id, rule in book.served.items()} | book.translations
+    return {key: rule.model_dump(exclude=UNSPOKEN) for key, rule in spoken.items()}
 
 
 class UsageView(_View):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rule_server.artefact import PUBLISHED, Artefact, Current
+from rule_server.artefact import PUBLISHED, SERVED, Artefact, Current
 from rule_server.encoder import MANIFEST_FILE
 from rule_server.errors import ArtefactError
 from rule_server.rulebook import Rulebook
@@ -42,6 +41,8 @@ class Kept:
     """When, in UTC, to the second."""
     published: bool
     """Made by `ascl-rules build`; otherwise by an edit while serving, or by a check."""
+    served: bool
+    """Current now or once, so that somebody may have been answered from it."""
     current: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,10 +56,7 @@ def kept_rulebooks(artefact: Artefact) -> list[Kept]:
         ArtefactError: when artefact.json is damaged.
     """
     current = artefact.current()
-    root = artefact.folder / "rulebooks"
-    folders = [path for path in root.iterdir() if not path.name.startswith(".")] if root.is_dir() else []
-    folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    found = (_kept(folder, current) for folder in folders)
+    found = (_kept(folder, current) for folder in artefact.kept_folders())
     return [kept for kept in found if kept is not None]
 
 
@@ -108,7 +106,6 @@ def roll_back(artefact: Artefact, prefix: str) -> Kept:
             f"{kept.digest[:12]} was built with an encoder or a version that is gone: build those rules again"
         )
     artefact.point(Current(kept.encoder, kept.digest, own_rules=False))
-    os.utime(artefact.folder / "rulebooks" / kept.digest)  # it is among the newest again, so it stays
     return kept
 
 
@@ -159,6 +156,7 @@ def _kept(folder: Path, current: Current | None) -> Kept | None:
             encoder=manifest["encoder"],
             built=made.strftime("%Y-%m-%d %H:%M:%S"),
             published=(folder / PUBLISHED).exists(),
+            served=(folder / SERVED).exists() or (folder / PUBLISHED).exists(),
             current=current is not None and current.rulebook == folder.name,
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -113,6 +113,10 @@ def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[
         if _COMMAND.search("\n".join(_read_by_models(rule))):
             problem = "its text reads like a command to the model's machinery"
             problems.append(Problem.of(file, problem, "describe the guidance in plain words"))
+        original = rulebook.served.get(rule.id)
+        if rule.lang and original is not None and rule.stance != original.stance:
+            problem = f"its stance is `{rule.stance}`, that of the rule it translates `{original.stance}`"
+            problems.append(Problem.of(file, problem, "a translation says the same: give both one stance"))
         for query in rule.queries:
             other = asked.setdefault(f"{rule.lang} {query.casefold()}", rule)
             if other is not rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -272,6 +273,12 @@ def _open(spec: str, settings: Settings, beside: Path | None = None) -> Rulebook
 
     here = Path("rules")
     usual = here if (here / "rulebook.yaml").is_file() else packaged_rules()
+    several = beside is None and settings.dir is not None and len(settings.dir) > 1
+    if several and not Path(spec).is_dir() and not re.fullmatch("[0-9a-fA-F]{6,64}", spec):
+        raise RulebookError(
+            f"{spec}: a git revision can be looked up for one rules folder, not for several at once: "
+            "name one by --rules, or compare with a digest that `ascl-rules rollback` lists"
+        )
     rules = beside or (settings.dir[-1] if settings.dir else usual)
     return open_source(spec, Artefact(settings.artefact), rules, settings.variables).rulebook
 

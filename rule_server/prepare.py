@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rule_server.artefact import Artefact, Current
+from rule_server.drafts import activated
 from rule_server.errors import ArtefactError, EncoderError, RulebookError
 from rule_server.rule_files import load_rulebook
 from rule_server.settings import Settings, packaged_rules
@@ -43,8 +44,14 @@ def rules_folders(settings: Settings, current: Current | None = None) -> tuple[P
     return (own,) if own.is_dir() else ()
 
 
-def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
+def prepare(
+    settings: Settings, say: Say, *, build: bool = False, make_current: bool = True, drafts: bool = False
+) -> Prepared:
     """Load or build encoder and index; `build` insists on the rules folder and on a written artefact.
+
+    Args:
+        make_current: without it these rules are only looked at: what the artefact serves stays what it is.
+        drafts: a rulebook of drafts alone will do; these are counted as active, and its index is not kept.
 
     Raises:
         RuleServiceError: one sentence on what is missing and how to get it.
@@ -56,7 +63,7 @@ def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
         raise RulebookError(
             "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
         )
-    rulebook = load_rulebook(rules, settings.variables) if rules else None
+    rulebook = load_rulebook(rules, settings.variables, drafts=drafts) if rules else None
     encoder = open_encoder(settings, say)
     if rulebook is None:
         assert current is not None
@@ -64,12 +71,19 @@ def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
         if index is None:
             raise ArtefactError(f"{artefact.folder} holds no index for its encoder: run `ascl-rules build`")
         return Prepared(encoder, index, ())
+    drafts_alone = not rulebook.served
+    if drafts_alone:
+        rulebook = activated(rulebook)
     own_rules = not settings.dir
+    if current is None and not make_current:
+        # An artefact is told its encoder by what is current. Our own rules are followed as before the look.
+        make_current = own_rules = True
     index = artefact.index(rulebook.digest, encoder.fingerprint)
     if index is None:
         index = _embed(artefact, current, rulebook, encoder, say)
-        keep(artefact, index, own_rules, None if build else say)
-    elif current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
+        if not drafts_alone:
+            keep(artefact, index, own_rules, None if build else say, make_current=make_current)
+    elif make_current and current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
         try:
             artefact.point(new)
         except ArtefactError:
@@ -80,10 +94,48 @@ def prepare(settings: Settings, say: Say, *, build: bool = False) -> Prepared:
     return Prepared(encoder, index, rules)
 
 
-def keep(artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None) -> None:
+def rebuilt(
+    artefact: Artefact, rulebook: Rulebook, encoder: Encoder, before: RuleIndex, own_rules: bool, say: Say
+) -> RuleIndex:
+    """The index of edited rules, made current; the artefact's where the edit goes back to what it keeps."""
+    from rule_server.index import RuleIndex
+
+    kept_before = _readable(artefact, before.rulebook.digest, before.fingerprint)
+    # `calibrate` may have run since `before` was read.
+    measured = kept_before.calibration if kept_before is not None else None
+    measured = measured or before.calibration
+    index = _readable(artefact, rulebook.digest, encoder.fingerprint)
+    if index is None:
+        index = RuleIndex.build(rulebook, encoder, before.vectors_by_text(), measured)
+        keep(artefact, index, own_rules, say)
+        return index
+    own = index.calibration
+    stale = measured is not None and (own is None or own.rulebook != rulebook.digest)
+    if stale:
+        index = RuleIndex(index.rulebook, index.fingerprint, index.vectors, measured)
+    try:
+        if stale and measured is not None:
+            artefact.save_calibration(rulebook.digest, measured)
+        artefact.point(Current(encoder.fingerprint, rulebook.digest, own_rules))
+    except ArtefactError as error:
+        say(f"serving from memory: {error}")
+    return index
+
+
+def _readable(artefact: Artefact, digest: str, fingerprint: str) -> RuleIndex | None:
+    """What the artefact keeps; a damaged index counts as none, and is built again."""
+    try:
+        return artefact.index(digest, fingerprint)
+    except ArtefactError:
+        return None
+
+
+def keep(
+    artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None, *, make_current: bool = True
+) -> None:
     """Save an index. With `say`, a folder that cannot be written is worth a word; without, it is an error."""
     try:
-        artefact.save(index, own_rules=own_rules)
+        artefact.save(index, own_rules=own_rules, make_current=make_current)
     except ArtefactError as error:
         if say is None:
             raise

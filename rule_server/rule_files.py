@@ -73,13 +73,17 @@ class _Layer:
         self.problems += [Problem.of(self.prefix + file, problem, fix) for problem, fix in found]
 
 
-def load_rulebook(folders: Folders, variables: Mapping[str, str] | None = None) -> Rulebook:
+def load_rulebook(
+    folders: Folders, variables: Mapping[str, str] | None = None, *, drafts: bool = False
+) -> Rulebook:
     """The rulebook in a folder, or in several as layers, the lowest first.
+
+    With `drafts`, one whose rules are drafts alone will do.
 
     Raises:
         RulebookError: one sentence that names the first bad file and its fix, and how many more there are.
     """
-    reading = read_folders(folders, variables, always_prefix=True)
+    reading = read_folders(folders, variables, always_prefix=True, drafts=drafts)
     if reading.rulebook is None:
         others = len(reading.problems) - 1
         more = f" (and {others} more: see `ascl-rules lint`)" if others else ""
@@ -107,7 +111,7 @@ def layers(folders: Folders) -> tuple[Path, ...]:
         return named
     for folder in named:
         try:
-            if parse_manifest(folder / MANIFEST).extends:
+            if _manifest(folder).extends:
                 return (own, *named)
         except BadFile:
             continue  # reported when the folder is read
@@ -115,7 +119,11 @@ def layers(folders: Folders) -> tuple[Path, ...]:
 
 
 def read_folders(
-    folders: Folders, variables: Mapping[str, str] | None = None, *, always_prefix: bool = False
+    folders: Folders,
+    variables: Mapping[str, str] | None = None,
+    *,
+    always_prefix: bool = False,
+    drafts: bool = False,
 ) -> Reading:
     """Read folders as layers.
 
@@ -126,7 +134,7 @@ def read_folders(
     """
     found = layers(folders)
     for folder in found:
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise RulebookError(
                 f"{folder} is no folder: name the rules folder by --rules or ASCL_RULES_DIR"
                 if folder != packaged_rules()
@@ -138,28 +146,54 @@ def read_folders(
         name = own if names.count(own) == 1 else str(folder)
         prefix = f"{name}/" if always_prefix or len(found) > 1 else ""
         read.append(_read(folder, prefix, variables or {}))
-    return _merged(read)
+    return _merged(read, {"active", "draft"} if drafts else {"active"})
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # one above it may not be entered
+        return False
+
+
+def _manifest(folder: Path) -> FolderManifest:
+    """Raises BadFile."""
+    try:
+        return parse_manifest(folder / MANIFEST)
+    except OSError as error:
+        raise BadFile(_unreadable(error)) from None
+
+
+def _unreadable(error: OSError) -> tuple[str, str]:
+    return f"it cannot be read ({error.strerror})", "make it readable"
 
 
 def _read(folder: Path, prefix: str, variables: Mapping[str, str]) -> _Layer:
     layer = _Layer(folder, prefix)
     try:
-        layer.manifest = parse_manifest(folder / MANIFEST)
+        layer.manifest = _manifest(folder)
     except BadFile as bad:
         layer.report(MANIFEST, *bad.found)
-    budget = MAX_BYTES
+    budget, files = MAX_BYTES, 0
     for entry in _listed(layer, folder):
         if entry.name in (MANIFEST, "README.md"):
             continue
-        if entry.is_symlink() or not entry.is_dir():
-            if entry.is_symlink() or entry.suffix == ".md":
-                layer.report(entry.name, misplaced(entry))
-            continue
-        if not (entry / CATEGORY_FILE).exists():
+        try:
+            if entry.is_symlink() or not entry.is_dir():
+                if entry.is_symlink() or entry.suffix == ".md":
+                    layer.report(entry.name, misplaced(entry))
+                continue
+            (entry / CATEGORY_FILE).lstat()
+        except FileNotFoundError:
             layer.uncategorised.append(entry.name)
+        except OSError as error:
+            layer.report(entry.name, _unreadable(error))
+            continue
         for file in _listed(layer, entry):
             budget -= _read_file(layer, file, variables)
-            if budget < 0 or len(layer.rules) > MAX_RULES or len(layer.categories) > MAX_CATEGORIES:
+            files += 1  # those that hold no rule too: there may be any number of them
+            many = len(layer.rules) > MAX_RULES or files > MAX_RULES + MAX_CATEGORIES
+            if budget < 0 or many or len(layer.categories) > MAX_CATEGORIES:
                 most = f"at most {MAX_RULES} rules in {MAX_CATEGORIES} categories, and {MAX_BYTES >> 20} MiB"
                 layer.report(entry.name, (f"a rulebook holds {most}", "split the rulebook"))
                 return layer
@@ -182,9 +216,11 @@ def _listed(layer: _Layer, folder: Path) -> list[Path]:
 
 
 def _read_file(layer: _Layer, file: Path, variables: Mapping[str, str]) -> int:
-    """Read one file of a category's folder into the layer; the bytes that it has."""
+    """Read one file of a category's folder into the layer; the bytes that were read of it at most."""
     category = file.parent.name
+    size = 0
     try:
+        size = min(file.lstat().st_size, MAX_FILE)
         if file.is_symlink() or file.suffix != ".md" or not file.is_file():
             raise BadFile(misplaced(file))
         if file.name == CATEGORY_FILE:
@@ -192,16 +228,19 @@ def _read_file(layer: _Layer, file: Path, variables: Mapping[str, str]) -> int:
         else:
             rule = parse_rule(file, variables)
             layer.rules[rule.id, rule.lang] = rule
-        return file.stat().st_size
     except BadFile as bad:
         layer.broken.add(f"{category}.{file.stem}")
         layer.report(f"{category}/{file.name}", *bad.found)
-        return MAX_FILE
-    except OSError:  # removed between two looks at it
-        return 0
+    except FileNotFoundError:  # removed between two looks at it
+        pass
+    except OSError as error:
+        layer.broken.add(f"{category}.{file.stem}")
+        layer.report(f"{category}/{file.name}", _unreadable(error))
+    return size
 
 
-def _merged(read: Sequence[_Layer]) -> Reading:
+def _merged(read: Sequence[_Layer], will_do: set[str]) -> Reading:
+    """`will_do`: of which status one rule must be."""
     categories: dict[str, Category] = {}
     rules: dict[tuple[str, str], Rule] = {}
     files: dict[tuple[str, str], str] = {}
@@ -228,9 +267,11 @@ def _merged(read: Sequence[_Layer]) -> Reading:
             read[-1].problems.append(Problem.of(files[id, lang], *problem))
     problems = [problem for layer in read for problem in layer.problems]
     top = read[-1]
-    if not problems and not any(rule.status == "active" and not rule.lang for rule in rules.values()):
+    if not problems and not any(rule.status in will_do and not rule.lang for rule in rules.values()):
+        drafts = any(rule.status == "draft" and not rule.lang for rule in rules.values())
+        look = ", or see drafts by `query --draft`" if drafts else ""
         what, fix = (
-            ("no rule is active", "set `status: active` in one, or see drafts by `query --draft`")
+            ("no rule is active", f"set `status: active` in one{look}")
             if rules
             else ("the rulebook has no rule", "add <category>/<rule>.md")
         )

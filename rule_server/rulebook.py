@@ -140,6 +140,11 @@ class Rulebook(Manifest):
         return {rule.id: rule for rule in self.rules if rule.status == "active" and not rule.lang}
 
     @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Of its translations."""
+        return tuple(sorted({lang for _, lang in self.translations}))
+
+    @cached_property
     def translations(self) -> dict[tuple[str, str], Rule]:
         """Active translations of served rules, by id and language."""
         return {

@@ -7,7 +7,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 from rule_server.artefact import Artefact
 from rule_server.audit import AuditLog
@@ -17,7 +18,7 @@ from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.history import Changes, Rejected, UsageCounter, now
 from rule_server.index import Hit, RuleIndex
 from rule_server.metrics import Metrics
-from rule_server.prepare import Prepared, keep
+from rule_server.prepare import Prepared, rebuilt
 from rule_server.rule_files import layers, load_rulebook
 from rule_server.rulebook import Rule, Rulebook
 from rule_server.schemas import (
@@ -36,6 +37,9 @@ from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN = 1.0
+"""Seconds after which a rules folder is looked for anew: another one may lie in its place."""
+
 
 class RuleService:
     """Answers from one snapshot of the rulebook, and swaps it for another without a request seeing both."""
@@ -48,7 +52,9 @@ class RuleService:
         """What the last reload changed, and why the newest edit is not served, if it is not."""
         self.usage = UsageCounter()
         self.trouble: str | None = None
-        """What keeps the service from working or from following edits, apart from the edits themselves."""
+        """What keeps the service from working."""
+        self.unfollowed: str | None = None
+        """Why edits are not followed at present, though they should be."""
         self.snapshots = Snapshots(prepared.index, Artefact(settings.artefact), settings.snapshots)
         self._encoder = prepared.encoder
         self.metrics = Metrics(prepared.index.rulebook, lambda: self._batcher.depth)
@@ -57,6 +63,7 @@ class RuleService:
         self._batcher = Batcher(prepared.encoder, self.metrics.stage)
         self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
         self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[bool]] = set()
 
     @property
     def rulebook(self) -> Rulebook:
@@ -67,7 +74,7 @@ class RuleService:
     def reload_error(self) -> str | None:
         """Why the last edit is not served; None when it is."""
         rejected = self.changes.rejected
-        return rejected.problem if rejected is not None else self.trouble
+        return rejected.problem if rejected is not None else self.trouble or self.unfollowed
 
     @property
     def threshold(self) -> Threshold:
@@ -78,8 +85,7 @@ class RuleService:
     async def running(self) -> AsyncIterator[None]:
         """Consultations are answered while this block runs: once the encoder is warm, which `ready` tells."""
         async with self._batcher.running():
-            warming = asyncio.create_task(self.warm())
-            tasks = [warming]
+            tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [asyncio.create_task(self.warm())]
             if self.settings.watch and self.rules:
                 tasks.append(asyncio.create_task(self._watch()))
             if self.audit is not None:
@@ -88,6 +94,7 @@ class RuleService:
                 yield
             finally:
                 self.ready = False
+                tasks += self._reloads
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -170,16 +177,25 @@ class RuleService:
         """Serve the rules folder as it is now; whether that changed anything.
 
         A folder that cannot be served leaves the old snapshot in place, and its reason in `reload_error`.
+        What was begun goes on when the caller no longer waits: embedding may take longer than a request may.
         """
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
+
+    async def _reload(self) -> bool:
         async with self._reloading:
             current = self.snapshots.current
             try:
                 index = await asyncio.to_thread(self._rebuilt, current)
-            except RuleServiceError as error:
-                rejected = Rejected(at=now(), problem=str(error))
+            except (RuleServiceError, OSError) as error:
+                told = isinstance(error, RuleServiceError)
+                problem = str(error) if told else f"the rules cannot be read: {error}"
+                rejected = Rejected(at=now(), problem=problem)
                 self.changes = self.changes.model_copy(update={"rejected": rejected})
                 self.metrics.reload("rejected")
-                log.warning("the edit is not served: %s", error)
+                log.warning("the edit is not served: %s", problem)
                 return False
             if index is current:
                 self.changes = self.changes.model_copy(update={"rejected": None})
@@ -199,9 +215,8 @@ class RuleService:
         rulebook = load_rulebook(self.rules, self.settings.variables)
         if rulebook.digest == current.rulebook.digest:
             return current
-        index = RuleIndex.build(rulebook, self._encoder, current.vectors_by_text(), current.calibration)
-        keep(Artefact(self.settings.artefact), index, not self.settings.dir, log.warning)
-        return index
+        artefact, own_rules = Artefact(self.settings.artefact), not self.settings.dir
+        return rebuilt(artefact, rulebook, self._encoder, current, own_rules, log.warning)
 
     async def warm(self) -> None:
         """Pay for the first encoding now. Raises what the encoder raises."""
@@ -222,26 +237,55 @@ class RuleService:
                 log.warning("old audit lines cannot be removed: %s", error)
 
     async def _watch(self) -> None:
+        while True:
+            try:
+                await self._follow()
+            except Exception as error:  # the watcher's own: no inotify handles left, folder removed
+                problem = f"edits are not followed: {error}"
+                if problem != self.unfollowed:
+                    log.warning(problem)
+                self.unfollowed = problem
+                await asyncio.sleep(LOOK_AGAIN)
+
+    async def _follow(self) -> None:
+        """Reload at every edit, until the folders to follow are others than those that are watched."""
         from watchfiles import awatch
 
-        try:
-            while True:
-                followed = layers(self.rules)  # an edit of rulebook.yaml may put our own rules beneath
-                async for _ in awatch(*followed, debounce=200, step=50):
+        followed = layers(self.rules)  # an edit of rulebook.yaml may put our own rules beneath
+        places, roots = [_place(folder) for folder in followed], {folder.absolute() for folder in followed}
+        timeout = int(LOOK_AGAIN * 1000)
+        watched = awatch(*followed, debounce=200, step=50, rust_timeout=timeout, yield_on_timeout=True)
+        begun = False
+        async with aclosing(watched):
+            async for edits in watched:
+                if edits or not begun:  # what was edited before the watch began is noticed by nobody else
                     await self.reload()
+                    begun, self.unfollowed = True, None
                     if layers(self.rules) != followed:
-                        break
-        except Exception as error:  # the watcher's own: no inotify handles left, folder removed
-            self.trouble = f"edits are no longer followed: {error}"
-            log.warning(self.trouble)
+                        return
+                # A folder removed and made again may be given its old number.
+                removed = any(Path(path) in roots for _, path in edits)
+                if removed or [_place(folder) for folder in followed] != places:
+                    return
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """What a watch is bound to; another folder under the same name is another place."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
-    """The rule in a language: `de-AT`, else `de`, else the original."""
-    if lang is not None:
-        for name in (lang, lang.partition("-")[0].lower()):
-            if (rule.id, name) in rulebook.translations:
+    """The rule in a language: `zh-Hans-CN`, else `zh-Hans`, else `zh`, in any case; else the original."""
+    wanted = (lang or "").lower()
+    while wanted:
+        for name in rulebook.languages:
+            if name.lower() == wanted and (rule.id, name) in rulebook.translations:
                 return rulebook.translations[rule.id, name]
+        wanted = wanted.rpartition("-")[0]
     return rule
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Snapshots:
     """Indexes by digest, at most `most` of them; the oldest goes when another comes.
 
-    After a restart those that the artefact kept count as the earlier ones; they are read when asked for.
+    After a restart those that the artefact kept count as the earlier ones, if they were served; they are read
+    when asked for.
     """
 
     def __init__(self, current: RuleIndex, artefact: Artefact, most: int) -> None:
@@ -70,14 +71,15 @@ class Snapshots:
             return index
 
     def _kept_before(self) -> list[str]:
-        """Digests of what the artefact keeps for this encoder, the oldest first."""
+        """Digests of what was served and the artefact keeps for this encoder, the oldest first."""
         if self._most == 1:
             return []
         try:
             kept = kept_rulebooks(self._artefact)
         except ArtefactError:
             return []
-        same = [entry.digest for entry in kept if entry.encoder == self.current.fingerprint]
+        fingerprint = self.current.fingerprint
+        same = [entry.digest for entry in kept if entry.served and entry.encoder == fingerprint]
         return list(reversed(same[: self._most]))
 
     def _read(self, digest: str) -> RuleIndex | None:

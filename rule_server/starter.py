@@ -6,15 +6,12 @@ import datetime
 import re
 from pathlib import Path
 
+import yaml
+
 from rule_server.errors import StartError
 
 CATEGORY = "house-rules"
 RULE = "our-organisation"
-
-_MANIFEST = """\
-name: {name}
-version: 0.1.0
-"""
 
 _OVERLAY = """\
 # This folder lies over the rulebook that ascl-rules carries. A file <category>/<rule>.md here adds a rule, or
@@ -85,7 +82,9 @@ def write_starter(folder: Path, *, standalone: bool, name: str | None = None) ->
     today = datetime.datetime.now(datetime.UTC).date()
     due = today + datetime.timedelta(days=365)
     files = {
-        "rulebook.yaml": _MANIFEST.format(name=name) + ("" if standalone else _OVERLAY),
+        # Not by a template: YAML reads a bare 2026 or null as something else than a name.
+        "rulebook.yaml": yaml.safe_dump({"name": name, "version": "0.1.0"}, sort_keys=False)
+        + ("" if standalone else _OVERLAY),
         f"{CATEGORY}/_category.md": _CATEGORY_FILE.format(today=today),
         f"{CATEGORY}/{RULE}.md": _RULE_FILE.format(due=due, status="active" if standalone else "draft"),
     }

@@ -23,6 +23,7 @@ from agent.gateway.asked import Asked, names_of, why_not_offered
 from agent.gateway.chat import whole, without_rules
 from agent.gateway.chat_stream import Streaming
 from agent.gateway.counters import Counters
+from agent.gateway.dated_log import DatedLog
 from agent.gateway.exchange import Exchange
 from agent.gateway.half_turns import HalfTurns
 from agent.gateway.offered_rules import OfferedRules
@@ -54,7 +55,7 @@ class Gateway:
         self.retries = Retries(settings)
         self.upstream = Upstream(settings)
         self.rules = OfferedRules(rules)
-        self._log = EpisodeLog(settings.log) if settings.log else None
+        self._log = _opened(settings)
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._responses, methods=["POST"]),
@@ -237,6 +238,13 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> PlainTextResponse:
         return PlainTextResponse(self.counters.text(), media_type="text/plain; version=0.0.4")
+
+
+def _opened(settings: Settings) -> EpisodeLog | DatedLog | None:
+    if settings.log is None:
+        return None
+    days = settings.log_keep_days
+    return EpisodeLog(settings.log) if days is None else DatedLog(settings.log, days)
 
 
 class _KnownHost:

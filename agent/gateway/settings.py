@@ -31,6 +31,8 @@ class Settings:
     """Whether text is kept back until it is known that the turn consults nothing."""
     log: Path | None = None
     """Episode log that every conversation is appended to."""
+    log_keep_days: int | None = None
+    """Days that conversations are kept, in a file a day; None keeps one file for good."""
     most_consultations: int = 4
     """Carried out for one request; afterwards the model is asked without the rule tool."""
     body_limit: int = 32 * 1024 * 1024

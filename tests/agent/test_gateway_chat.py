@@ -4,12 +4,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from agent.gateway import dated_log
 from agent.log import read_log
 from agent.validate import validate_log
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
@@ -385,6 +387,26 @@ def test_conversations_are_logged_as_episodes_that_hold_together(
     )
     assert len(one.turns) == 2
     assert three.messages[1]["tool_calls"] == mixed["tool_calls"]
+
+
+def test_conversations_are_kept_for_so_many_days(
+    rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {"log.notes.jsonl": 0, "other.2026-01-01.jsonl": 0}
+    for name in others:
+        (tmp_path / name).touch()
+    settings: dict[str, Any] = {"log": tmp_path / "log.jsonl", "log_keep_days": 2}
+    with upstream(*["Hi."] * 5) as endpoint:
+        for day in (27, 28):
+            monkeypatch.setattr(dated_log, "today", lambda day=day: date(2026, 2, day))
+            with running(endpoint, rules, **settings) as gateway:
+                post(gateway, GUN)
+        with running(endpoint, rules, **settings) as gateway:
+            for day in (28, 1, 1):  # it goes on over midnight
+                monkeypatch.setattr(dated_log, "today", lambda day=day: date(2026, 3 if day == 1 else 2, day))
+                post(gateway, GUN)
+    kept = {file.name: len(read_log(file).episodes) for file in tmp_path.iterdir()}
+    assert kept == {"log.2026-02-28.jsonl": 2, "log.2026-03-01.jsonl": 2, **others}
 
 
 def test_the_tokens_of_a_stream_are_logged_where_they_were_asked_for(

@@ -39,6 +39,17 @@ def test_a_category_of_drafts_alone_is_still_being_written(tmp_path: Path) -> No
     assert found(folder) == []
 
 
+def test_a_translation_of_another_stance_is_a_problem(tmp_path: Path) -> None:
+    folder = write_rulebook(
+        tmp_path,
+        rule("cyber.a", stance="answer"),
+        rule("cyber.b", stance="decline", queries=list("abcde")),
+        rule("cyber.b", stance="answer", lang="de", queries=list("fghij")),
+    )
+    [problem] = found(folder)
+    assert "cyber/b.de.md: its stance is `answer`, that of the rule it translates `decline`" in problem
+
+
 def test_an_overdue_review_a_shared_query_and_a_command_to_the_model_are_problems(tmp_path: Path) -> None:
     queries = ["alpha", "beta", "gamma", "delta", "epsilon"]
     folder = write_rulebook(

@@ -53,6 +53,50 @@ def test_init_alone_can_be_served_at_once(tmp_path: Path, artefact: Path) -> Non
     assert found["rulebook"]["name"] == "acme"
 
 
+def test_a_name_that_yaml_reads_as_something_else_is_a_name(tmp_path: Path) -> None:
+    for name in ("2026", "null", "1.5"):
+        assert cli("init", tmp_path / name, "--standalone").returncode == 0
+        assert asked("lint", "--rules", tmp_path / name, "--artefact", tmp_path / "none")["ok"] is True
+
+
+def test_drafts_alone_can_be_looked_at_and_not_be_served(tmp_path: Path, artefact: Path) -> None:
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.malware", title="A virus", status="draft"))
+    question = ("query", VIRUS, "--rules", rules, "--artefact", artefact)
+    kept = asked("rollback", "--artefact", artefact)
+    assert "no rule is active; set `status: active` in one" in refused(cli(*question), 1)
+    assert [found["id"] for found in asked(*question, "--draft")["rules"]] == ["cyber.malware"]
+    assert asked("rollback", "--artefact", artefact) == kept
+
+
+def test_to_ask_rules_does_not_publish_them(tmp_path: Path, rules: Path, artefact: Path) -> None:
+    assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
+    built = Artefact(artefact).current()
+    write_rulebook(rules, rule("cyber.malware", title="An unfinished edit"))
+    prompts = [{"prompt": VIRUS, "kind": "harmful"}, {"prompt": BREAD, "kind": "benign_plain"}]
+    file = jsonl(tmp_path / "prompts.jsonl", *prompts)
+    where = ("--rules", rules, "--artefact", artefact)
+    for looked in (("query", VIRUS), ("calibrate",), ("calibrate", file, "--dry-run"), ("calibrate", file)):
+        asked(*looked, *where)
+        assert Artefact(artefact).current() == built
+    assert asked("calibrate", *where)["in_force"]["origin"] == "calibrated"
+
+
+def test_after_a_first_look_at_other_rules_our_own_are_served_still(rules: Path, artefact: Path) -> None:
+    (artefact / "artefact.json").unlink()
+    assert asked("query", VIRUS, "--rules", rules, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
+    assert asked("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "ascl-core"
+
+
+def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, artefact: Path) -> None:
+    from rule_server import load_rulebook
+    from rule_server.kept import index_for
+    from tests.fakes.quick_service import ToyEncoder
+
+    assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
+    assert index_for(load_rulebook(rules), Artefact(artefact), ToyEncoder()).fingerprint == "toy"
+    assert asked("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
+
+
 def test_init_overwrites_nothing(rules: Path) -> None:
     assert "is not empty: name a new folder" in refused(cli("init", rules), 2)
     assert "'A B' is no name for a rulebook" in refused(cli("init", rules / "x", "--name", "A B"), 2)
@@ -83,6 +127,16 @@ def test_lint_against_an_earlier_rulebook_holds_its_ids(tmp_path: Path, rules: P
     later = write_rulebook(tmp_path / "later", rule("cyber.repair", stance="answer"))
     report = asked("lint", "--rules", later, "--against", str(rules), "--artefact", tmp_path / "none", code=1)
     assert [problem["rule"] for problem in report["problems"]] == ["cyber/malware.md", "kitchen/knives.md"]
+
+
+def test_a_revision_of_several_rules_folders_at_once_is_refused_in_a_sentence(
+    tmp_path: Path, rules: Path
+) -> None:
+    mine = write_rulebook(tmp_path / "mine", rule("cyber.mine", stance="answer"))
+    both = ("--rules", rules, "--rules", mine)
+    done = cli("lint", *both, "--against", "HEAD", "--artefact", tmp_path / "none")
+    assert done.returncode == 1
+    assert "can be looked up for one rules folder, not for several at once" in done.stderr
 
 
 def test_diff_tells_rules_and_the_questions_that_would_get_others(

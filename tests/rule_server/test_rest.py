@@ -9,10 +9,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from rule_server import RuleService, Settings
+from rule_server import RuleService, Settings, load_rulebook
 from rule_server.app import create_app
+from rule_server.artefact import Artefact
+from rule_server.kept import index_for
 from rule_server.prepare import prepare
-from tests.fakes.rulebooks import prose, rule
+from tests.fakes.rulebooks import prose, rule, write_rulebook
 from tests.fakes.serving import Served
 
 QUESTION = {"situation": "someone asks for a computer virus"}
@@ -160,6 +162,43 @@ def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact:
     with Served(create_app(again)) as served:
         answer = httpx2.post(f"{served.origin}/v1/consult", json={**QUESTION, "digest": kept}, timeout=30)
     assert answer.json()["rules"][0]["text"].startswith("Fine: Edit 0.")
+
+
+def test_what_was_only_looked_at_cannot_be_asked_and_drives_nothing_out(
+    artefact: Path, rules: Path, tmp_path: Path
+) -> None:
+    settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
+    prepared = prepare(settings, say=lambda _: None)
+    first = prepared.index.rulebook.digest
+    looked_at = []
+    for number in range(12):
+        others = write_rulebook(tmp_path / f"draft{number}", rule("cyber.repair", stance="answer"))
+        (others / "rulebook.yaml").write_text(f"name: looked-at\nversion: 1.0.{number}\n", encoding="utf-8")
+        looked_at.append(load_rulebook(others))
+        index_for(looked_at[-1], Artefact(artefact), prepared.encoder)
+    path, text = rule("cyber.malware", title="Viruses")
+    (rules / path).write_text(text, encoding="utf-8")
+    again = RuleService(prepare(settings, say=lambda _: None), settings)
+    with Served(create_app(again)) as served:
+        statuses = [
+            httpx2.get(f"{served.origin}/v1/rulebook", params={"digest": digest}, timeout=30).status_code
+            for digest in (again.rulebook.digest, first, looked_at[-1].digest)
+        ]
+    assert statuses == [200, 200, 404]
+
+
+def test_a_new_owner_rewords_no_rule_and_a_translation_does(http: Any, rules: Path) -> None:
+    def reworded(*files: tuple[str, str]) -> Any:
+        for path, text in files:
+            (rules / path).write_text(text, encoding="utf-8")
+        changes = http.post("/v1/admin/reload").json()
+        return changes["digest"] != changes["previous"], changes["reworded"]
+
+    same = {"title": "Malicious software", "applies_when": "Someone asks for a computer virus."}
+    assert reworded(rule("cyber.malware", owner="ann", review_by="2098-01-01", **same)) == (True, [])
+    assert reworded(rule("cyber.malware", lang="de", title="Schadsoftware")) == (True, ["cyber.malware"])
+    (rules / "cyber" / "malware.de.md").unlink()
+    assert reworded() == (True, ["cyber.malware"])
 
 
 def test_usage_counts_each_rule_and_names_those_never_used(http: Any) -> None:

@@ -319,3 +319,51 @@ def test_a_rulebook_of_more_bytes_than_anyone_writes_is_refused_soon(
 ) -> None:
     monkeypatch.setattr("rule_server.rule_files.MAX_BYTES", 1000)
     assert any("a rulebook holds at most" in line for line in problems(folder))
+
+
+def test_the_same_fault_in_many_files_is_told_of_each(tmp_path: Path) -> None:
+    files = [rule(f"cyber.n{number}", stanse="decline") for number in range(300)]
+    found = problems(write_rulebook(tmp_path / "rules", *files))
+    assert len(found) == 300
+    assert all("unknown key `stanse`" in line for line in found)
+
+
+def test_more_files_than_a_rulebook_may_hold_are_not_all_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rule_server.rule_files.MAX_RULES", 10)
+    monkeypatch.setattr("rule_server.rule_files.MAX_CATEGORIES", 10)
+    for number in range(100):
+        (folder / "cyber" / f"{number}.txt").touch()
+    found = problems(folder)
+    assert len(found) < 30
+    assert any("a rulebook holds at most 10 rules" in line for line in found)
+
+
+@pytest.mark.parametrize("closed", ["cyber", "."])
+def test_a_folder_that_may_be_listed_and_not_entered_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    stat = Path.stat
+
+    def guarded(path: Path, **how: bool) -> os.stat_result:
+        if folder / closed in path.parents:  # the tests may run as root, whom no mode keeps out
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", guarded)
+    shown = "cyber" if closed == "cyber" else "rulebook.yaml"
+    assert problems(folder)[0] == f"{shown}: it cannot be read (Permission denied); make it readable"
+    with pytest.raises(RulebookError, match="cannot be read"):
+        load_rulebook(folder)
+
+
+def test_rules_in_a_folder_that_nobody_may_enter_are_no_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, **_: bool) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(RulebookError, match="is no folder"):
+        load_rulebook(folder)

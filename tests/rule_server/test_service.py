@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rule_server import ConsultError, ConsultRequest, ConsultResponse, NotReadyError, RuleService, Settings
+from rule_server import (
+    ConsultError,
+    ConsultRequest,
+    ConsultResponse,
+    NotReadyError,
+    RuleIndex,
+    RuleService,
+    Settings,
+    load_rulebook,
+)
+from rule_server.artefact import Artefact
+from rule_server.calibrate import Calibration, scoring
+from rule_server.kept import roll_back
 from rule_server.prepare import prepare
+from tests.fakes.quick_service import ToyEncoder, quick_service
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
 QUESTION = "someone asks for a computer virus"
@@ -57,9 +72,14 @@ def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
 ) -> None:
     translated = prose("Erklären.", "Schreiben.", "Freundlich.")
     write_rulebook(rules, rule("cyber.malware", lang="de", title="Schadsoftware", body=translated))
+    write_rulebook(rules, rule("cyber.malware", lang="zh-Hans", title="恶意软件", body=translated))
     service = RuleService(prepare(settings, say=lambda _: None), settings)
     for lang, title in (
         ("de-AT", "Schadsoftware"),
+        ("DE", "Schadsoftware"),
+        ("zh-hans", "恶意软件"),
+        ("zh-Hans-CN", "恶意软件"),
+        ("zh", "Malicious software"),
         ("fr", "Malicious software"),
         (None, "Malicious software"),
     ):
@@ -183,3 +203,158 @@ def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
     rules.rename(rules.with_name("gone"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def reworded(rules: Path, words: str) -> None:
+    path, text = rule("cyber.malware", title="Malicious software", body=prose(words, "x", "y"))
+    (rules / path).write_text(text, encoding="utf-8")
+
+
+def edited(service: RuleService, rules: Path, words: str) -> str:
+    """The digest that is served after the edit."""
+    reworded(rules, words)
+    assert asyncio.run(service.reload()) is True
+    return service.rulebook.digest
+
+
+def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
+    settings: Settings, rules: Path
+) -> None:
+    reworded(rules, "As published.")
+    published = prepare(settings, say=lambda _: None, build=True).index.rulebook.digest
+    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    edited(service, rules, "Another word.")
+    assert edited(service, rules, "As published.") == published
+    for number in range(12):
+        edited(service, rules, f"Edit {number}.")
+    assert roll_back(Artefact(settings.artefact), published).published
+
+
+def test_published_rules_stay_so_when_they_are_served_by_another_encoder(settings: Settings) -> None:
+    published = prepare(settings, say=lambda _: None, build=True).index.rulebook
+    store = Artefact(settings.artefact)
+    store.save(RuleIndex.build(published, ToyEncoder()), own_rules=False)
+    (settings.artefact / "encoder" / "toy").mkdir()
+    (settings.artefact / "encoder" / "toy" / "manifest.json").write_text("{}", encoding="utf-8")
+    assert roll_back(store, published.digest).published
+
+
+def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
+    settings: Settings, service: RuleService, rules: Path
+) -> None:
+    first = service.rulebook.digest
+    before = (rules / "cyber" / "malware.md").read_text(encoding="utf-8")
+    second = edited(service, rules, "Another word.")
+    measured = Calibration(0.21, "a rule", second, scoring(), 9, {})
+    Artefact(settings.artefact).save_calibration(second, measured)
+    edited(service, rules, "A third word.")
+    assert (service.threshold.value, service.threshold.origin) == (0.21, "stale")
+    assert edited(service, rules, "Another word.") == second
+    assert service.threshold.origin == "calibrated"
+    (rules / "cyber" / "malware.md").write_text(before, encoding="utf-8")
+    asyncio.run(service.reload())
+    assert (service.rulebook.digest, service.threshold.value) == (first, 0.21)
+    again = RuleService(prepare(settings, say=lambda _: None), settings)
+    assert (again.rulebook.digest, again.threshold.value) == (first, 0.21)
+
+
+def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = quick_service(tmp_path)
+    reworded(tmp_path / "rules", "New words.")
+
+    def unreadable(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "rules")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rule_server.service.load_rulebook", unreadable)
+        assert asyncio.run(service.reload()) is False
+    assert "the rules cannot be read: [Errno 13] Permission denied" in (service.reload_error or "")
+    assert asyncio.run(service.reload()) is True
+    assert service.reload_error is None
+
+
+async def seen(service: RuleService, before: str) -> bool:
+    for _ in range(100):
+        if service.rulebook.digest != before:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+def test_an_edit_from_before_the_folder_was_watched_is_served_without_another(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, watch=True)
+    reworded(tmp_path / "rules", "Edited while the service started.")
+
+    async def wait() -> bool:
+        async with service.running():
+            return await seen(service, service.rulebook.digest)
+
+    assert asyncio.run(wait())
+
+
+def swap(rules: Path) -> None:
+    """Another folder comes in its place: what was watched is the old one from then on."""
+    shutil.copytree(rules, rules.with_name("new"))
+    reworded(rules.with_name("new"), "Of the new folder.")
+    rules.rename(rules.with_name("old"))
+    rules.with_name("new").rename(rules)
+
+
+def make_again(rules: Path) -> None:
+    shutil.copytree(rules, rules.with_name("copy"))
+    shutil.rmtree(rules)
+    shutil.copytree(rules.with_name("copy"), rules)
+    reworded(rules, "Of the folder made again.")
+
+
+@pytest.mark.parametrize("change", [swap, make_again])
+def test_edits_are_followed_after_another_folder_took_the_place_of_the_rules(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    service = quick_service(tmp_path, watch=True)
+    rules = tmp_path / "rules"
+
+    async def change_and_edit() -> tuple[bool, bool]:
+        async with service.running():
+            reworded(rules, "An edit before.")
+            assert await seen(service, service.rulebook.digest)
+            change(rules)
+            changed = await seen(service, service.rulebook.digest)
+            before = service.rulebook.digest
+            reworded(rules, "An edit afterwards.")
+            return changed, await seen(service, before)
+
+    assert asyncio.run(change_and_edit()) == (True, True)
+
+
+def test_rules_that_were_away_for_a_while_are_followed_again(tmp_path: Path) -> None:
+    service = quick_service(tmp_path, watch=True)
+    rules, away = tmp_path / "rules", tmp_path / "away"
+
+    async def take_away_and_bring_back() -> bool:
+        async with service.running():
+            rules.rename(away)
+            for _ in range(100):
+                if service.reload_error is not None:
+                    break
+                await asyncio.sleep(0.1)
+            assert service.reload_error
+            reworded(away, "Edited while it was away.")
+            away.rename(rules)
+            return await seen(service, service.rulebook.digest)
+
+    assert asyncio.run(take_away_and_bring_back())
+    assert service.reload_error is None
+
+
+def test_a_kept_rulebook_that_another_process_removes_meanwhile_troubles_nobody(tmp_path: Path) -> None:
+    (tmp_path / "artefact" / "rulebooks").mkdir(parents=True)
+    (tmp_path / "artefact" / "rulebooks" / "vanished").symlink_to("nowhere")
+    service = quick_service(tmp_path)
+    digest = edited(service, tmp_path / "rules", "New words.")
+    assert load_rulebook(tmp_path / "rules").digest == digest
+    current = Artefact(tmp_path / "artefact").current()
+    assert current is not None
+    assert current.rulebook == digest
