@@ -101,16 +101,15 @@ class AuditLog:
                 return
         except FileNotFoundError:
             pass
-        os.close(self._handle)
         self._open()
 
     def tidy(self, more: int = 0) -> None:
         """Set the file aside when it is due, and remove what is too old or too much. Raises OSError."""
+        self._follow()
         now = self._clock()
         if self._first is not None and self._is_due(now, more):
             aside = self._aside(self._first)
             self._file.rename(aside)
-            os.close(self._handle)
             self._open()
         oldest = now - self._settings.audit_retention_days * DAY
         files = sorted(self.earlier())
@@ -131,8 +130,9 @@ class AuditLog:
         ]
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        if self._handle >= 0:
             os.close(self._handle)
+            self._handle = -1
 
     def _is_due(self, now: datetime.datetime, more: int) -> bool:
         assert self._first is not None
@@ -146,8 +146,15 @@ class AuditLog:
         return path
 
     def _open(self) -> None:
-        self._handle = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(self._handle, 0o600)
+        handle = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(handle, 0o600)
+        except OSError:
+            os.close(handle)
+            raise
+        # Only now, so that a file that cannot be had at the moment is asked for again by the next line.
+        self.close()
+        self._handle = handle
         self._size = os.fstat(self._handle).st_size
         self._first = self._first_time() if self._size else None
         if self._size and os.pread(self._handle, 1, self._size - 1) != b"\n":

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from rule_server.errors import StartError
 from rule_server.oauth import AccessTokens, name_of, scopes_of
+from rule_server.settings import is_loopback
 from rule_server.tokens import SCOPES, Scope, TokenFile
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Authenticator:
         """Whether a caller must say who it is."""
         if self.required and settings.allow_anonymous:
             raise StartError("allow_anonymous and tokens contradict each other: leave one of them out")
-        self._exposed = settings.exposed
+        self._settings = settings
         self.metadata: dict[str, object] | None = None
         """What the OAuth metadata route answers; None without OAuth."""
         self.metadata_path = METADATA
@@ -72,7 +73,7 @@ class Authenticator:
             AuthUnavailableError: when an access token cannot be checked now.
         """
         if not self.required:
-            return anonymous(client) if self._exposed else LOCAL
+            return nameless(self._settings, client)
         kind, _, token = (authorization or b"").decode("latin-1").partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
@@ -94,8 +95,10 @@ class Authenticator:
         return self._challenge + (separator + ", ".join(parameters) if parameters else "")
 
 
-def anonymous(client: str) -> Principal:
-    """A caller from another machine that nobody asked for its name: it may ask and read, and nothing else."""
+def nameless(settings: Settings, client: str) -> Principal:
+    """A caller that nobody asked for its name; one from elsewhere may ask and read, and nothing else."""
+    if not settings.exposed and is_loopback(client):
+        return LOCAL
     return Principal(f"anonymous@{client}", frozenset(("consult", "read")), limited=True)
 
 

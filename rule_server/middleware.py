@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rule_server.auth import CALLER, LOCAL, anonymous, is_public, needed_scope
+from rule_server.auth import CALLER, is_public, nameless, needed_scope
 from rule_server.errors import AuthUnavailableError
 from rule_server.limits import RateLimit
 from rule_server.logs import log_access
@@ -180,7 +180,7 @@ class Gate:
         path = scope["path"]
         client = scope["client"][0] if scope["client"] else ""
         if is_public(path, scope["method"]):
-            return anonymous(client) if self._settings.exposed else LOCAL
+            return nameless(self._settings, client)
         try:
             principal = await self._auth.principal(authorization, client)
         except AuthUnavailableError as error:

@@ -6,12 +6,18 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from rule_server.errors import StartError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine has that address or name."""
+    return host in LOOPBACK or host.startswith("127.")
+
 
 TOOL_DESCRIPTION = (
     "Look up written safety rules. Call it when a request is delicate or might cause harm (violence, "
@@ -134,17 +140,16 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator(
-        "tokens_file", "oauth_issuer", "oauth_jwks", "audit_file", "audit_key_file", mode="before"
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _blank_is_unset(cls, value: object) -> object:
+    def _blank_is_unset(cls, value: object, info: ValidationInfo) -> object:
         """A variable that is there and empty, as deployment files write it, sets nothing."""
-        return None if isinstance(value, str) and not value.strip() else value
+        optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
+        return None if optional and isinstance(value, str) and not value.strip() else value
 
     @property
     def loopback(self) -> bool:
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        return is_loopback(self.host)
 
     @property
     def exposed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -96,7 +97,9 @@ def new_token(file: Path, name: str, scopes: list[Scope], created: str) -> str:
         handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             _drop_torn_line(handle)
-            os.write(handle, (entry.model_dump_json() + "\n").encode())
+            line = (entry.model_dump_json() + "\n").encode()
+            if os.write(handle, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)
     except OSError as error:
@@ -119,7 +122,9 @@ def _drop_torn_line(handle: int) -> None:
 
 
 def unwritable(file: Path, error: OSError) -> StartError:
-    return StartError(f"the token file {file} cannot be written ({error.strerror}): name another")
+    return StartError(
+        f"the token file {file} cannot be written ({error.strerror}): do it as its owner, or name another"
+    )
 
 
 def remove_token(file: Path, name: str) -> None:
@@ -133,17 +138,20 @@ def remove_token(file: Path, name: str) -> None:
     if len(kept) == len(entries):
         named = ", ".join(entry.name for entry in entries) or "none"
         raise StartError(f"{file} has no token named {name[:80]}: it has {named}")
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    # Of a link the target is replaced: a service that knows the file by another name must see it too.
+    target = file.resolve()
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        before = file.stat()
+        before = target.stat()
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.writelines(json.dumps(entry.model_dump()) + "\n" for entry in kept)
             # Whoever serves must be able to read it as before, or it would go on with the tokens it knows.
             os.fchmod(handle, stat.S_IMODE(before.st_mode))
-            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            made = os.fstat(handle)
+            if (before.st_uid, before.st_gid) != (made.st_uid, made.st_gid):
                 os.fchown(handle, before.st_uid, before.st_gid)
-        aside.replace(file)
+        aside.replace(target)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise unwritable(file, error) from None
@@ -179,9 +187,10 @@ class TokenFile:
     def _read(self) -> dict[str, TokenEntry]:
         return {entry.sha256: entry for entry in read_tokens(self._file)}
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _stamp(self) -> tuple[int, int, int, int] | None:
         try:
             stat = self._file.stat()
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        # The second changes with the owner and the mode too: a file may be made readable after its edit.
+        return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino

@@ -178,6 +178,32 @@ def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> No
     assert [len(lines(tmp_path / f"moved-{number}")) for number in range(3)] == [1, 1, 1]
 
 
+def test_a_folder_that_was_away_for_a_while_costs_no_restart(tmp_path: Path) -> None:
+    folder, away = tmp_path / "log", tmp_path / "away"
+    with served_quickly(tmp_path, audit_file=folder / "audit.jsonl") as served:
+        statuses = [served.client.post("/v1/consult", json=QUESTION).status_code]
+        folder.rename(away)
+        statuses += [served.client.post("/v1/consult", json=QUESTION).status_code for _ in range(3)]
+        assert served.client.get("/v1/rules").status_code == 200  # no socket was closed for it
+        folder.mkdir()
+        statuses += [served.client.post("/v1/consult", json=QUESTION).status_code for _ in range(2)]
+    assert statuses == [200, 503, 503, 503, 200, 200]
+    assert [len(lines(each / "audit.jsonl")) for each in (away, folder)] == [1, 2]
+
+
+def test_old_lines_are_removed_though_somebody_took_the_present_file_away(tmp_path: Path) -> None:
+    file, today = tmp_path / "audit.jsonl", [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
+    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: today[0])
+    for _ in range(2):
+        log.write("x", ANSWER)
+        today[0] += datetime.timedelta(days=1)
+    file.unlink()
+    today[0] += datetime.timedelta(days=30)
+    log.tidy()
+    assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
+    log.close()
+
+
 def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be written"):
         AuditLog(Settings(audit_file=Path("/proc/none/audit.jsonl")))

@@ -29,6 +29,26 @@ def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path) -> None:
+    names = (
+        "TOKENS_FILE",
+        "OAUTH_ISSUER",
+        "OAUTH_JWKS",
+        "RESOURCE_URL",
+        "AUDIT_FILE",
+        "OTLP_ENDPOINT",
+        "MODEL",
+    )
+    blank = {f"ASCL_RULES_{name}": " " if name == "OAUTH_ISSUER" else "" for name in names}
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.malware"))
+    where = ("--rules", rules, "--artefact", tmp_path / "artefact")
+    open_to_all = cli("serve", "--host", "0.0.0.0", "--port", "0", *where, **blank)
+    assert "no caller would be asked who it is" in refused(open_to_all, 2)
+    assert not list(tmp_path.glob("*.jsonl*"))
+    asked = cli("query", "a computer virus", "--json", *where, **blank)
+    assert json.loads(asked.stdout)["verdict"]
+
+
 def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
     """The one sentence on standard error."""
     assert done.returncode == code, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from rule_server import StartError
-from rule_server.app import check_exposure
+from rule_server.app import check_exposure, create_app
 from rule_server.auth import Authenticator
 from rule_server.cli import app
 from rule_server.settings import Settings
-from rule_server.tokens import new_token, remove_token
-from tests.fakes.quick_service import QUESTION, served_quickly
+from rule_server.tokens import hash_token, new_token, remove_token
+from tests.fakes.quick_service import QUESTION, quick_service, served_quickly
 from tests.fakes.serving import Served
 
 ROUTES = [
@@ -125,6 +126,38 @@ def test_who_may_read_the_token_file_may_do_so_after_a_removal(tokens: Path) -> 
     assert tokens.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_of_the_token_file_stays_after_a_removal(tokens: Path) -> None:
+    new_token(tokens, "x", ["read"], "now")
+    os.chown(tokens, 12345, 12346)
+    remove_token(tokens, "x")
+    assert (tokens.stat().st_uid, tokens.stat().st_gid) == (12345, 12346)
+
+
+def test_a_removal_by_way_of_a_link_holds_for_who_serves_the_file_itself(
+    served: Served, tokens: Path, each: dict[str, str], tmp_path: Path
+) -> None:
+    link = tmp_path / "elsewhere" / "link.jsonl"
+    link.parent.mkdir()
+    link.symlink_to(tokens)
+    remove_token(link, "reader")
+    assert link.is_symlink()
+    assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 401
+
+
+def test_an_edit_that_keeps_size_and_time_of_the_file_is_seen(
+    served: Served, tokens: Path, each: dict[str, str]
+) -> None:
+    assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 200
+    before = tokens.stat()
+    with tokens.open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write(text.replace(hash_token(each["read"]), "0" * 64))
+    os.utime(tokens, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 401
+
+
 def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) -> None:
     runner, file = CliRunner(), ["--file", str(tokens)]
     made = runner.invoke(app, ["token", "new", "ci", "--scope", "read", "--scope", "consult", *file])
@@ -149,6 +182,15 @@ def test_behind_a_proxy_nobody_is_taken_for_the_operator(tmp_path: Path) -> None
         assert served.client.post("/v1/admin/reload", headers=outside).status_code == 403
         asked = [served.client.get("/v1/rules", headers=outside).status_code for _ in range(3)]
     assert asked == [200, 200, 429]
+
+
+def test_whoever_comes_from_elsewhere_is_not_the_operator_though_no_setting_names_the_proxy(
+    tmp_path: Path,
+) -> None:
+    with Served(create_app(quick_service(tmp_path))) as served:  # a server that trusts proxies on loopback
+        reload = f"{served.origin}/v1/admin/reload"
+        assert httpx2.post(reload, headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 403
+        assert httpx2.post(reload).status_code == 200
 
 
 def test_other_machines_are_served_only_with_tokens_or_an_explicit_word(tokens: Path) -> None:
