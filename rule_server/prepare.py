@@ -152,6 +152,11 @@ def open_encoder(settings: Settings, say: Say) -> Encoder:
     current = artefact.current()
     if current is not None:
         encoder = artefact.encoder(current.encoder, settings.threads)
+        if settings.model is None and settings.prefix not in ("", encoder.prefix):
+            raise EncoderError(
+                f"the encoder in {artefact.folder} was built with another prefix than {settings.prefix!r}: "
+                "name its model by --model too, so that one is built with this prefix"
+            )
         if settings.model is None or (settings.model, settings.prefix) == (encoder.model, encoder.prefix):
             return encoder
     from rule_server.export import export_encoder

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rule_server import EncoderError, OnnxEncoder, load_rulebook
+from rule_server import EncoderError, OnnxEncoder, Settings, load_rulebook
 from rule_server.artefact import Artefact
 from rule_server.export import export_encoder, resolve_model
 from rule_server.index import texts_of
+from rule_server.prepare import prepare
 from rule_server.windows import windows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,11 @@ def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
             assert begun <= at
             at = begun + len(part)
         assert at == len(text)
+
+
+def test_a_prefix_that_the_built_encoder_does_not_use_is_refused(artefact: Path) -> None:
+    with pytest.raises(EncoderError, match=r"another prefix than 'query: ': name its model by --model"):
+        prepare(Settings(artefact=artefact, prefix="query: ", watch=False), say=lambda _: None)
 
 
 def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:
