@@ -259,8 +259,8 @@ class RuleService:
         async with aclosing(watched):
             async for edits in watched:
                 if edits or not begun:  # what was edited before the watch began is noticed by nobody else
-                    await self.reload()
                     begun, self.unfollowed = True, None
+                    await self.reload()
                     if layers(self.rules) != followed:
                         return
                 # A folder removed and made again may be given its old number.
