@@ -379,7 +379,7 @@ def _said(prompt: str | None) -> Iterator[str]:
             fail("the prompt is empty: pass some text", 2)
         yield text
         return
-    typer.echo("An empty line, Ctrl-D or Ctrl-C ends the conversation.", err=True)
+    typer.echo("An empty line or Ctrl-D ends the conversation.", err=True)
     while True:
         try:
             text = input("> ")

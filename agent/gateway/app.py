@@ -197,7 +197,7 @@ class Gateway:
             except (LogError, ValueError) as error:
                 # Neither a full disk nor a reply that makes no episode may take the application down.
                 first = str(error).partition("\n")[0]
-                print(f"ascl-agent: an episode was not logged: {first}", file=sys.stderr, flush=True)
+                print(f"ascl-agent: the log: {first}", file=sys.stderr, flush=True)
 
     async def _models(self, request: Request) -> Answer:
         name: str = request.path_params.get("name", "")

@@ -32,23 +32,29 @@ class DatedLog:
     def __init__(self, path: Path, keep_days: int) -> None:
         self._path, self._keep_days = path, keep_days
         self._day = today()
-        self._log = self._begun()
+        self._log = self._opened(self._day)
+        self._forget_old()
 
     def append(self, episode: Episode) -> None:
         """Write one episode into the file of its day."""
-        if (day := today()) != self._day:
-            self._log.close()
-            self._day = day
-            self._log = self._begun()
+        if (day := today()) == self._day:
+            self._log.append(episode)
+            return
+        before, self._log, self._day = self._log, self._opened(day), day
+        before.close()
         self._log.append(episode)
+        # Last, so that a file that cannot be removed costs no episode.
+        self._forget_old()
 
     def close(self) -> None:
         """Close the file of the day."""
         self._log.close()
 
-    def _begun(self) -> EpisodeLog:
+    def _opened(self, day: date) -> EpisodeLog:
+        return EpisodeLog(self._path.with_name(f"{self._path.stem}.{day}{self._path.suffix}"))
+
+    def _forget_old(self) -> None:
         name = re.compile(rf"{re.escape(self._path.stem)}\.(\d{{4}}-\d\d-\d\d){re.escape(self._path.suffix)}")
-        log = EpisodeLog(self._path.with_name(f"{self._path.stem}.{self._day}{self._path.suffix}"))
         oldest = (self._day - timedelta(days=self._keep_days - 1)).isoformat()
         try:
             for file in self._path.parent.iterdir():
@@ -58,4 +64,3 @@ class DatedLog:
             raise LogError(
                 f"old episodes cannot be removed from {error.filename}: {error.strerror}"
             ) from error
-        return log
