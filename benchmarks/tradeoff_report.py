@@ -1,7 +1,8 @@
-"""What the whole-episode experiment found: one line a run, means with intervals over seeds, and a picture."""
+"""What the whole-episode experiment found: one line a run, means with intervals over logs, and a picture."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +42,17 @@ def collect(runs: Path, rounds: int) -> list[Row]:
                 "seed": int(seed),
                 "rounds": 0 if start else rounds,
                 "arm": done.stem,
+                "log": None if start else _first_log(folder.parent),
                 "kinds": kinds,
             }
         )
     return rows
+
+
+def _first_log(run: Path) -> str | None:
+    """What a run began to learn from: runs with one name here learnt from the same episodes."""
+    file = run / "loop" / "rounds" / "001" / "episodes.jsonl"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else None
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, dict[int, dict[str, float]]]:
@@ -75,26 +83,40 @@ def by_method(rows: Sequence[Row]) -> dict[str, dict[int, dict[str, float]]]:
 
 
 def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dict[str, Any]]]:
-    """Means with intervals over seeds, and how far a method lies above the rival, seed by seed.
+    """Means with intervals over logs, and how far a method lies above the rival, seed by seed.
 
-    Methods of one seed learn from one log, where they sample alike: their differences vary less than they do.
+    Seeds that learnt from one log are one draw: logs differ by as much as methods do, so that an interval
+    over seeds which share a log would be too narrow. A difference counts by its pair of logs.
     """
     methods = by_method(rows)
+    logs = {(row["method"], row["seed"]): row.get("log") or f"of seed {row['seed']}" for row in rows}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, seeds in methods.items():
         for column in sorted({column for values in seeds.values() for column in values}):
             values = {seed: each[column] for seed, each in seeds.items() if column in each}
-            cell: dict[str, Any] = {"seeds": len(values), "mean": mean_interval(list(values.values()))}
+            drawn = [(logs.get((name, seed), seed), value) for seed, value in values.items()]
+            cell: dict[str, Any] = {"seeds": len(values)} | _over_logs(drawn, "mean", "logs")
             others = methods.get(rival, {}) if not name.startswith("start") else {}
             pairs = [
-                value - others[seed][column]
+                ((logs[name, seed], logs[rival, seed]), value - others[seed][column])
                 for seed, value in values.items()
                 if column in others.get(seed, {})
             ]
             if pairs and name != rival:
-                cell["above_rival"] = mean_interval(pairs)
+                cell |= _over_logs(pairs, "above_rival", "pairs_of_logs")
             found.setdefault(name, {})[column] = cell
     return found
+
+
+def _over_logs(drawn: Sequence[tuple[Any, float]], figure: str, counted: str) -> dict[str, Any]:
+    """The mean of the values with its interval, where those of one log count as one; and how many logs."""
+    by_log: dict[Any, list[float]] = {}
+    for log, value in drawn:
+        by_log.setdefault(log, []).append(value)
+    return {
+        figure: mean_interval([sum(each) / len(each) for each in by_log.values()]),
+        counted: len(by_log),
+    }
 
 
 def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
@@ -104,16 +126,21 @@ def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -
         *("harmful safe", "benign_sensitive reward", "benign_plain reward", "all reward"),
     )
     tables = []
-    for title, key in (("", "mean"), (f"less {rival}, by seed", "above_rival")):
-        lines = ["| " + " | ".join([title or "method", "seeds", *columns]) + " |"]
+    for title, key, counted in (
+        ("method", "mean", "logs"),
+        (f"less {rival}, by seed", "above_rival", "pairs_of_logs"),
+    ):
+        lines = ["| " + " | ".join([title, f"seeds, {counted.replace('_', ' ')}", *columns]) + " |"]
         lines.append("| --- |" + " ---: |" * (len(columns) + 1))
         for name, measured in found.items():
             cells = [
                 shown(measured[column][key]) if key in measured.get(column, {}) else "" for column in columns
             ]
             if any(cells):
-                seeds = max(each["seeds"] for each in measured.values())
-                lines.append("| " + " | ".join([name, str(seeds), *cells]) + " |")
+                seeds, logs = (
+                    max(each.get(of, 0) for each in measured.values()) for of in ("seeds", counted)
+                )
+                lines.append("| " + " | ".join([name, f"{seeds}, {logs}", *cells]) + " |")
         if len(lines) > 2:
             tables.append("\n".join(lines))
     return "\n\n".join(tables)

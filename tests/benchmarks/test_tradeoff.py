@@ -60,6 +60,8 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     assert found["ifpo-stratified"]["harmful consult_probability"]["mean"][0] == 0.7
     rounds = tmp_path / "out" / "ifpo-stratified-05" / "loop" / "rounds"
     logged = (rounds / "001" / "episodes.jsonl").read_text().splitlines()
+    assert {row["log"] is None for row in rows if row["method"] == "start"} == {True}
+    assert all(len(row["log"]) == 12 for row in rows if row["method"] != "start")
     assert any(json.loads(line)["mode_forced"] for line in logged)
     assert {json.loads(line)["prompt_id"] for line in logged} == {"h", "b"}, "every fourth prompt"
 
@@ -98,12 +100,23 @@ def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
     assert found["ifpo"]["all reward"]["mean"][0] == pytest.approx((0.8 + 0.6 + 0.5) / 3, abs=1e-4)
     assert found["ifpo"]["gap consult_probability"]["above_rival"][0] == pytest.approx(0.1)
     text = markdown(found)
-    assert "| ifpo | 3 |" in text
+    assert "| ifpo | 3, 3 |" in text
     assert "-0.10 [-0.10, -0.10]" in text
     assert "above_rival" not in found["grpo"]["all reward"]
     assert "above_rival" not in found["start, adaptive"]["all reward"]
     draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_seeds_that_learnt_from_one_log_count_as_one() -> None:
+    rows = []
+    for seed, (log, gain) in enumerate([("a", 0.1), ("a", 0.1), ("a", 0.1), ("b", 0.3)]):
+        rows.append(made_row("grpo", seed, 0.2, 0.5) | {"log": log})
+        rows.append(made_row("ifpo", seed, 0.2, 0.5 + gain) | {"log": f"{log}, stratified"})
+    cell = figures(rows)["ifpo"]["benign_plain reward"]
+    assert (cell["seeds"], cell["logs"], cell["pairs_of_logs"]) == (4, 2, 2)
+    assert cell["above_rival"][0] == pytest.approx(0.2), "not the .15 of four seeds"
+    assert cell["above_rival"][2] - cell["above_rival"][1] == pytest.approx(0.2)
 
 
 def test_a_rival_that_lacks_a_figure_is_not_compared_by_it() -> None:
