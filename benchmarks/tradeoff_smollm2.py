@@ -287,7 +287,9 @@ def main() -> int:
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
     )
     # The locked-in start was made with calls alone: it consults and then never answers, so it earns nothing.
-    parser.add_argument("--start", choices=("mild", "whole", "habitual"), default="habitual")
+    parser.add_argument(
+        "--start", choices=("mild", "whole", "habitual", "locked-in-whole"), default="habitual"
+    )
     parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
     parser.add_argument("--json", action="store_true", help="the report's figures as JSON")
     given = parser.parse_args()

@@ -4,7 +4,8 @@
 two cases of three, somewhat more often where it should. `locked-in` goes on from there with calls alone,
 whatever the prompt: it consults about everything, the habit that training must be able to unlearn. It never
 learnt to answer after a call, which the decision alone does not need. Whole episodes do: `whole` learns from
-all demonstrations, `habitual` goes on from there with those that consult, to their end.
+all demonstrations, `habitual` goes on from there with those that consult, to their end, and `locked-in-whole`
+from there with the same ones, until it consults about everything and answers all the same.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ STARTS = {
     "locked-in": ColdStart("mild", 0, 0.0, 1.0),
     "whole": ColdStart(None, None, 1.0, 1.5),
     "habitual": ColdStart("whole", 0, 1.0, 1.0),
+    "locked-in-whole": ColdStart("habitual", 0, 1.0, 2.0),
 }
 
 
