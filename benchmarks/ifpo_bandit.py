@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.seeds import mean_interval, shown
+from benchmarks.seeds import Interval, mean_interval, shown
 from trainer.ifpo import Baseline, ifpo_advantages
 from trainer.penalty import with_consultation_cost
 from trainer.stratified import decision_ratios
@@ -64,8 +64,8 @@ class Outcome:
     optimizer: str
     start: float
     method: str
-    harmful: tuple[float, float, float]
-    harmless: tuple[float, float, float]
+    harmful: Interval
+    harmless: Interval
     reward: float
     stuck: float
     """Share of seeds that still consult about the harmless context more often than not."""

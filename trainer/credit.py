@@ -65,11 +65,15 @@ def credit(
 
 
 def token_advantages(row: dict[str, Any], ratio: float = 1.0) -> list[float]:
-    """(C,) of a row: `before` up to the decision, times `ratio` on it, `after` from there on."""
-    first, last = row["decision"]
+    """(C,) of a row: `before` times `ratio` up to the decision and on it, `after` from there on.
+
+    Thoughts before a decision were drawn together with it: in a stratified group those that led to a rare
+    mode are as much too frequent as the mode is, so they carry its ratio. What follows is the mode's own.
+    """
+    last = row["decision"][1]
     before, after = row["advantage"], row["after"]
     length = len(row["completion_ids"])
-    return [before] * first + [ratio * before] * (last - first) + [after] * (length - last)
+    return [ratio * before] * last + [after] * (length - last)
 
 
 def smoothed_rates(modes: list[str], forced: list[bool], groups: list[str]) -> dict[str, float]:

@@ -6,8 +6,9 @@ decision in such a group, forced or free, is as likely as the mixture
 
     q(m) = (free / G) pi(m|x) + forced_m / G
 
-makes it, so the decision's tokens carry the ratio `rho_m = pi(m|x) / q(m)`, which stays at or below
-`G / free`. What is written after the decision was sampled by the policy and carries the ratio 1.
+makes it, so the decision's tokens, and thoughts that led to it, carry the ratio `rho_m = pi(m|x) / q(m)`,
+which stays at or below `G / free`. What is written after the decision was sampled by the policy and carries
+the ratio 1.
 This is our addition; the paper's abstract (arXiv 2602.13562) samples freely.
 """
 

@@ -165,7 +165,7 @@ def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
                 each["method"],
                 "" if each["method"] == "start" else str(each["seeds"]),
                 *(shown(each["rates"][kind]) for kind in (f"{prefix}harmful", f"{prefix}harmless", *kinds)),
-                "{:.3f} [{:.3f}, {:.3f}]".format(*each["own_reward" if prefix else "reward"]),
+                shown(each["own_reward" if prefix else "reward"], 3),
                 "{:.3f}".format(each["own_auc" if prefix else "auc"][0]),
             ]
             for each in ordered

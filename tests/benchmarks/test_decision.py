@@ -195,7 +195,7 @@ def test_figures_are_means_over_seeds_and_rewards_halve_between_harmful_and_harm
     assert found["reward"][0] == 0.875
     assert found["own_reward"][0] == 1.0
     assert expected_reward({"one/harmful": 0.5, "two/benign_plain": 0.5}, experiment().rewards) == 0.5
-    assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [0.00, 0.50]" in markdown(lines, {"tiny": experiment()})
+    assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [" in markdown(lines, {"tiny": experiment()})
 
 
 def test_separation_is_the_area_under_the_curve_with_ties_counted_half() -> None:

@@ -116,7 +116,7 @@ def test_seeds_that_learnt_from_one_log_count_as_one() -> None:
     cell = figures(rows)["ifpo"]["benign_plain reward"]
     assert (cell["seeds"], cell["logs"], cell["pairs_of_logs"]) == (4, 2, 2)
     assert cell["above_rival"][0] == pytest.approx(0.2), "not the .15 of four seeds"
-    assert cell["above_rival"][2] - cell["above_rival"][1] == pytest.approx(0.2)
+    assert cell["above_rival"][1] < 0.0, "two draws tell little"
 
 
 def test_a_rival_that_lacks_a_figure_is_not_compared_by_it() -> None:

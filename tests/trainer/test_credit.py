@@ -81,7 +81,25 @@ def test_split_credit_gives_the_decision_its_modes_worth_and_the_rest_what_was_m
     assert made.rest[3] == 0  # alone in its mode: nothing to compare with
     assert made.rest[1] > 0 > made.rest[0]
     row = {"completion_ids": [0] * 6, "decision": [1, 3], "advantage": 2.0, "after": -1.0}
-    assert token_advantages(row, 0.5) == [2.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+    assert token_advantages(row, 0.5) == [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+
+
+def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -> None:
+    thought, consult = np.array([0.7, 0.3]), np.array([0.99, 0.9])  # p(thought), p(consult | thought)
+    drawn = thought[:, None] * np.stack([consult, 1 - consult], 1)  # (thoughts, modes)
+    rate = drawn.sum(0)
+    mixed = 0.5 * rate + np.array([0.25, 0.25])  # four of eight free, two forced into each mode by resampling
+    modes, forced = ["consult", "consult", "direct", "direct"], [False, True, False, True]
+    rho = ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[[0, 2]]  # half of these are free as well
+    logit = np.array([1.0, 0.0]) - thought[0]  # of the first thought, by what was thought
+    row = {"completion_ids": [0] * 4, "decision": [2, 3], "after": 0.0}
+    pushed = unforced = 0.0
+    for mode, advantage in enumerate([-0.2, 1.0]):
+        first = token_advantages(row | {"advantage": advantage}, rho[mode])[0]
+        for thoughts in range(2):
+            pushed += drawn[thoughts, mode] / rate[mode] * mixed[mode] * first * logit[thoughts]
+            unforced += drawn[thoughts, mode] * advantage * logit[thoughts]
+    assert pushed == pytest.approx(unforced)
 
 
 def test_the_weight_of_a_decision_is_its_probability_over_that_of_the_group_as_it_was_made() -> None:

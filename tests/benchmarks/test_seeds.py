@@ -1,0 +1,18 @@
+"""Intervals over few seeds."""
+
+import numpy as np
+
+from benchmarks.seeds import mean_interval, shown
+
+
+def test_the_interval_of_five_seeds_holds_the_mean_nineteen_times_in_twenty() -> None:
+    drawn = np.random.default_rng(0).normal(1.0, 2.0, (2000, 5))
+    held = [low <= 1.0 <= high for _, low, high in map(mean_interval, drawn) if low is not None and high]
+    assert len(held) > 1990
+    assert 0.935 < np.mean(held) < 0.965
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert mean_interval([0.25]) == (0.25, None, None)
+    assert shown(mean_interval([0.25])) == "0.25"
+    assert shown(mean_interval([1.0, 2.0, 3.0]), 3) == "2.000 [-0.484, 4.484]"
