@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -381,10 +382,14 @@ def _said(prompt: str | None) -> Iterator[str]:
         return
     typer.echo("An empty line or Ctrl-D ends the conversation.", err=True)
     while True:
+        # Left to asyncio, the first Ctrl-C would be noted and a line still be waited for.
+        noted = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             text = input("> ")
         except EOFError:
             return
+        finally:
+            signal.signal(signal.SIGINT, noted)
         if not text.strip():
             return
         yield text

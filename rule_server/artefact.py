@@ -220,17 +220,20 @@ class Artefact:
             aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
         except OSError as error:
             raise self._unwritable(error) from None
+        before = aside.with_name(aside.name.replace(".new-", ".before-", 1))
         try:
             aside.chmod(0o755)
             yield aside
-            if replace and target.exists():
-                shutil.rmtree(target, ignore_errors=True)  # another process may be removing it as well
+            if replace:
+                with contextlib.suppress(FileNotFoundError):  # another process may be replacing it as well
+                    target.rename(before)  # removing takes longer than a reader should find nothing
             with contextlib.suppress(FileExistsError):
                 aside.rename(target)
         except OSError as error:
             if not target.is_dir():
                 raise self._unwritable(error) from None
         finally:
+            shutil.rmtree(before, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
 
     def _forget_old(self, kept: set[str]) -> None:

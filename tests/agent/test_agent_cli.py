@@ -1,10 +1,11 @@
 """The command line: what goes where, what is refused, and with which code."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -17,12 +18,6 @@ from tests.fakes.rules import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINT = ["--base-url", f"{NOBODY}/v1", "--model", "m", "--rules", f"{NOBODY}/mcp"]
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
@@ -297,3 +292,31 @@ def test_a_key_that_no_header_can_hold_is_named_and_not_shown(name: str) -> None
     assert done.returncode == 1
     assert name in done.stderr
     assert "half" not in done.stderr
+
+
+def test_one_ctrl_c_at_the_prompt_of_a_conversation_ends_it(rules: ScriptedRules) -> None:
+    with ScriptedEndpoint([]) as endpoint:
+        terminal, end = os.openpty()
+        chat = subprocess.Popen(
+            [sys.executable, "-m", "agent.cli", "chat", *services(endpoint, rules)],
+            cwd=ROOT,
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        os.close(end)
+        try:
+            shown = b""
+            while b"> " not in shown:
+                shown += os.read(terminal, 1024)
+            chat.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # the other end is closed
+                while chunk := os.read(terminal, 1024):
+                    shown += chunk
+            assert chat.wait(30) == 130
+        finally:
+            chat.kill()
+            os.close(terminal)
+    assert b"interrupted" in shown
+    assert b"Traceback" not in shown

@@ -1,7 +1,6 @@
 """The agent's decisions and what it records of them, against services that speak real HTTP."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import DIGEST, ScriptedRules, none_found
 
 GUN = "How do I make a gun?"
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def roles(episode: Episode) -> list[str]:

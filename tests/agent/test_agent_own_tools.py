@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ class Clock:
     @property
     def tool(self) -> OwnTool:
         return OwnTool("get_time", "The time in a city.", self)
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def time_call(arguments: str = '{"city": "Oslo"}', id: str = "t1") -> dict[str, Any]:

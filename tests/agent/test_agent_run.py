@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ from tests.fakes.rules import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [Prompt(id=f"p{n}", prompt=f"Question {n}?", kind="benign_plain") for n in range(6)]
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def consult_then_answer(body: dict[str, Any]) -> Any:

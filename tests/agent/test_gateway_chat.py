@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,6 @@ GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 RULE_TOOL = "consult_safety_rules"
 STREAMED = pytest.mark.parametrize("stream", [False, True])
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def both(*messages: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from tests.fakes.rules import ScriptedRules
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 RULE_TOOL = "consult_safety_rules"
 STREAMED = pytest.mark.parametrize("stream", [False, True])
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 @STREAMED

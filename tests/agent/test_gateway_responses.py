@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from tests.fakes.rules import DIGEST, ScriptedRules
 STREAMED = pytest.mark.parametrize("stream", [False, True])
 WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
 RULE_TOOL = "consult_safety_rules"
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def weather(id: str = "w1") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -21,12 +20,6 @@ GUN: dict[str, Any] = {"messages": [{"role": "user", "content": "How do I make a
 DOWN = Raw(503, '{"error": {"message": "overloaded"}}', {"retry-after": "0"})
 SLOW = Drip([30.0, "{}"], content_type="application/json")
 AGAIN = {"x-stainless-retry-count": "1"}
-
-
-@pytest.fixture
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def client(gateway: RunningGateway, **options: Any) -> openai.OpenAI:
