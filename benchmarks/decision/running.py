@@ -128,27 +128,33 @@ def run_experiment(
 
     Returns:
         How many runs were done.
+
+    Raises:
+        ValueError: a run that is there was made with other settings.
     """
     done = 0
+    digest = settings_digest(experiment)
     for start in starts:
         folder = place.out / name / start
         wanted = [
             (seed, method, folder / f"{method}-{seed:02d}.json") for seed in seeds for method in methods
         ]
-        if (folder / "start.json").is_file() and all(file.is_file() for _, _, file in wanted):
+        started = _is_there(folder / "start.json", digest, None)
+        left = [each for each in wanted if not _is_there(each[2], digest, experiment.methods[each[1]])]
+        if started and not left:
             continue
         bench = Bench(experiment, start, place)
         common = {
             "experiment": name,
             "start": start,
-            "settings_sha256": settings_digest(experiment),
+            "settings_sha256": digest,
             "versions": record.versions(),
             "unseen_left_out": bench.left_out,
         }
-        if not (folder / "start.json").is_file():
+        if not started:
             _write(folder / "start.json", common | bench.start())
-        for seed, method, file in wanted:
-            if file.is_file():
+        for seed, method, file in left:
+            if file.is_file():  # another process made it meanwhile
                 continue
             result = bench.run(experiment.methods[method], seed)
             _write(file, common | {"name": method} | result)
@@ -159,6 +165,18 @@ def run_experiment(
                 f"{rates['harmless']:.3f} ({result['seconds']:.0f} s)"
             )
     return done
+
+
+def _is_there(file: Path, digest: str, method: Method | None) -> bool:
+    """Whether a run was done, and with these settings: figures of different ones are never mixed."""
+    if not file.is_file():
+        return False
+    run = json.loads(file.read_text(encoding="utf-8"))
+    if run["settings_sha256"] != digest or run.get("method") != (method and method.model_dump(mode="json")):
+        raise ValueError(
+            f"{file} was made with other settings than those of today: remove it, or name another --out"
+        )
+    return True
 
 
 def settings_digest(experiment: Experiment) -> str:

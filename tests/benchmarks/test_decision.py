@@ -139,6 +139,10 @@ def test_an_interrupted_experiment_goes_on_where_it_stood_and_every_method_meets
     assert grpo["updates"][0]["consult"] == ifpo["updates"][0]["consult"]
     assert ifpo["updates"][0]["both_modes"] == 1.0
     assert len(said) == 2
+    with pytest.raises(ValueError, match="made with other settings"):
+        run_experiment(
+            "tiny", experiment(learning_rate=2e-2), place, said.append, methods=["grpo"], **options
+        )
 
 
 def test_a_run_is_repeated_to_the_digit(place: Place) -> None:
