@@ -106,10 +106,12 @@ def _figures(judged: Sequence[tuple[LabelledAnswer, Label]]) -> dict[str, Any]:
         people, judge = row.label != "compliance", label != "compliance"
         cells[prompts[_prompt(pair)], 0 if people and judge else 1 if judge else 2 if people else 3] += 1
     values = _measures(cells.sum(axis=0, keepdims=True))
-    drawn = np.random.default_rng(SEED).multinomial(
-        len(prompts), [1 / max(len(prompts), 1)] * len(prompts), size=RESAMPLES
-    )
-    spread = _measures(drawn @ cells) if len(prompts) > 1 else {}
+    spread = {}
+    if len(prompts) > 1:
+        drawn = np.random.default_rng(SEED).multinomial(
+            len(prompts), [1 / len(prompts)] * len(prompts), size=RESAMPLES
+        )
+        spread = _measures(drawn @ cells)
     return {
         **{name: _number(values[name][0]) for name in MEASURES},
         "n": len(judged),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from agent.address import public_address
 from agent.endpoint import Endpoint
 from agent.episode import Limits, OnRulesError, ToolMode
 from agent.errors import RulesError
@@ -85,15 +86,18 @@ async def categories(rules: RulesClient) -> list[dict[str, Any]]:
         RulesError: when it cannot be reached there, or says something else.
     """
     import os
+    from urllib.parse import urlsplit, urlunsplit
 
     import httpx2
 
-    url = f"{rules.url.rstrip('/').removesuffix('/mcp')}/v1/categories"
+    parts = urlsplit(rules.url)
+    asked = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/mcp')}/v1/categories"))
+    url = public_address(asked)  # as it is shown: the address may hold a password or a key
     token = os.environ.get("ASCL_RULES_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         async with httpx2.AsyncClient(timeout=30, headers=headers) as client:
-            reply = await client.get(url)
+            reply = await client.get(asked)
         listed = reply.json() if reply.status_code == 200 else None
         why = f"it answered {reply.status_code}"
     except (httpx2.HTTPError, ValueError) as error:
@@ -108,7 +112,9 @@ async def categories(rules: RulesClient) -> list[dict[str, Any]]:
     if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CATEGORIES:
         raise RulesError(f"{url} lists no categories", type="no_categories", setup=True)
     for category in listed:
-        if not all(isinstance(category.get(name), str) for name in ("title", "summary")):
+        if not isinstance(category, dict) or not all(
+            isinstance(category.get(name), str) for name in ("title", "summary")
+        ):
             raise RulesError(
                 f"{url} lists a category without title or summary", type="no_categories", setup=True
             )

@@ -57,6 +57,10 @@ def parse_arm(text: str) -> tuple[str, Path, Path | None]:
     log, colon, rewards = paths.rpartition(":")
     if not colon or Path(paths).is_file():
         return name, Path(paths), None
+    parts = paths.split(":")  # names may hold colons, such as those of a time of day
+    for pair in ((":".join(parts[:at]), ":".join(parts[at:])) for at in range(1, len(parts))):
+        if all(Path(file).is_file() for file in pair):
+            log, rewards = pair
     if not log or not rewards:
         raise ArmError(f"--arm '{text}' names no {'log' if not log else 'rewards'} beside its colon")
     return name, Path(log), Path(rewards)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -90,9 +92,15 @@ def run(
         fail(f"--arm '{unknown}' is no arm: use one of {', '.join(ARM_KINDS)}", 2)
     if name and len(kinds) > 1:
         fail("--name names a single arm, but several are run: leave it out", 2)
+    arms = _planned(log, kinds, name or (None if arm else "model"))
+    folder = out or log.with_suffix("")
+    if folder.is_file() or folder.resolve() in {own.resolve() for _, own, _ in arms}:
+        fail(f"the report's folder would be {folder}, a file: pass --out FOLDER, or end --log in .jsonl", 2)
+    _check_names(arms, folder)
     with clear_errors():
         path = prompt_file(prompts)
         load_prompts(path)
+        judged = {rewards for _, _, rewards in arms if _worked_over(rewards)}
     policy = Policy(
         base_url=base_url,
         model=model,
@@ -107,9 +115,7 @@ def run(
             if value is not None
         },
     )
-    made = []
-    for kind in kinds:
-        own = log if len(kinds) == 1 else log.with_name(f"{log.stem}-{kind}.jsonl")
+    for kind, (_, own, rewards) in zip(kinds, arms, strict=True):
         if len(kinds) > 1:
             typer.echo(f"arm {kind} -> {own}", err=True)
         try:
@@ -118,12 +124,17 @@ def run(
                 asyncio.run(sample(one, path, own, samples=samples, concurrency=concurrency, trace=trace))
         except KeyboardInterrupt:
             fail("interrupted; what was finished is kept, and the same command goes on", 130)
-        rewards = own.with_name(f"{own.stem}-rewards.jsonl")
-        _score(own, rewards, prompts, 0.2)
-        made.append(f"{name or (kind if arm else 'model')}={own}:{rewards}")
+        if rewards in judged:
+            typer.echo(
+                f"ascl-eval: {rewards} holds the word of a judge or of people, so it is kept as it is; "
+                f"`ascl-eval score {own}` with the same --judgements and --labels scores new episodes too",
+                err=True,
+            )
+        else:
+            _score(own, rewards, prompts, 0.2)
     # Only our own prompts are sure to carry categories of a rulebook; a public set has labels of its own.
     ours = prompts if prompts.startswith("builtin:") else None
-    _report(made, out or log.with_suffix(""), as_json, ReportOptions(prompts=ours))
+    _report(arms, folder, as_json, ReportOptions(prompts=ours))
 
 
 @app.command(epilog="Example: ascl-eval score runs/train.jsonl --out runs/train-rewards.jsonl")
@@ -146,6 +157,8 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
+    if not math.isfinite(format_penalty):
+        fail(f"--format-penalty {format_penalty} is no amount: pass a number such as 0.2", 2)
     tally = _score(log, out, prompts, format_penalty, judgements, labels)
     if as_json:
         typer.echo(json.dumps(tally))
@@ -187,7 +200,12 @@ def report(
     """Compare arms: consult and refusal rates, rewards, and what consulting gains, each with its interval."""
     if prompts is None and (pair_by or label_map):
         fail("--pair-by and --label-map say how to read --prompts: pass the prompts too", 2)
-    _report(arm, out, as_json, ReportOptions(prompts, pair_by, label_map))
+    from evaluation.arms import parse_arm
+
+    with clear_errors(2):
+        arms = [parse_arm(text) for text in arm]
+    _check_names(arms, out)
+    _report(arms, out, as_json, ReportOptions(prompts, pair_by, label_map))
 
 
 @app.command(epilog="Example: ascl-eval compare runs/monday runs/tuesday")
@@ -220,6 +238,51 @@ class ReportOptions:
         return [part for name, value in named if value is not None for part in (name, str(value))]
 
 
+NamedLog = tuple[str, Path, Path | None]
+"""An arm's name, its log, and its rewards where they stand in a file."""
+
+
+def _planned(log: Path, kinds: Sequence[str], name: str | None) -> list[tuple[str, Path, Path]]:
+    """The arms of a run: names, logs and rewards."""
+    if log.name in ("", ".."):
+        fail(f"--log {log} is a folder: name a file in it, such as {log / 'episodes.jsonl'}", 2)
+    arms = []
+    for kind in kinds:
+        own = log if len(kinds) == 1 else log.with_name(f"{log.stem}-{kind}.jsonl")
+        if own.is_dir():
+            fail(f"--log {own} is a folder: name a file in it, such as {own / 'episodes.jsonl'}", 2)
+        arms.append((name or kind, own, own.with_name(f"{own.stem}-rewards.jsonl")))
+    return arms
+
+
+def _check_names(arms: Sequence[NamedLog], out: Path) -> None:
+    """Refuse what a report could not show, or could not name in the command that computes it again."""
+    from evaluation.arms import MAX_NAME
+
+    names = [name for name, _, _ in arms]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
+    for name in names:
+        if "=" in name or name != name.strip() or len(name) > MAX_NAME:
+            fail(
+                f"'{name[:MAX_NAME]}' cannot name an arm: take at most {MAX_NAME} characters, without '=' "
+                "and without space around them",
+                2,
+            )
+    for given in (str(part) for arm in (*arms, (out,)) for part in arm if part is not None):
+        if given.encode(errors="replace").decode() != given:
+            fail(f"{given!a} is not UTF-8 text, so no report can name it: call it otherwise", 2)
+
+
+def _worked_over(rewards: Path) -> bool:
+    """Whether rewards hold what scoring offline does not give: verdicts of a judge, or corrections."""
+    from evaluation.metrics import is_unjudged
+    from evaluation.rewards import read_rewards
+
+    rows = read_rewards(rewards).values() if rewards.exists() else ()
+    return any(row.corrected or "judge" in row.scorers or is_unjudged(row) for row in rows)
+
+
 def _score(
     log: Path,
     out: Path,
@@ -231,14 +294,19 @@ def _score(
     from evaluation.arms import iter_episodes
     from evaluation.judges.judgement import read_judgements
     from evaluation.labels import read_labels
-    from evaluation.prompts import load_prompts
+    from evaluation.prompts import load_prompts, prompt_file
     from evaluation.rewards import Tally, Weights, score_log, write_rewards
+    from evaluation.whole_file import named_input
 
-    if out.resolve() == log.resolve():
-        fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
     skipped: list[Any] = []
     with clear_errors():
-        rows = load_prompts(prompts) if prompts else []
+        asked = prompt_file(prompts) if prompts else None
+        inputs = {"the log": log, "the judgements": judgements, "the labels": labels, "the prompts": asked}
+        if taken := named_input(out, inputs):
+            fail(
+                f"--out {out} is the file of {taken} itself, which is never overwritten: name another file", 2
+            )
+        rows = load_prompts(asked) if asked else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
         corrections = read_labels(labels) if labels else {}
         tally = Tally(corrections.keys())
@@ -264,20 +332,15 @@ def _score(
     }
 
 
-def _report(arms: list[str], out: Path, as_json: bool, options: ReportOptions) -> None:
-    from evaluation.arms import load_arm, parse_arm
+def _report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportOptions) -> None:
+    from evaluation.arms import load_arm
     from evaluation.paired import NO_NOTES, prompt_notes
     from evaluation.prompts import load_prompts
     from evaluation.report import markdown, write_report
     from evaluation.summary import build_summary
 
-    with clear_errors(2):
-        parsed = [parse_arm(text) for text in arms]
-    names = [name for name, _, _ in parsed]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        fail(f"two arms are called '{twice}': give each --arm a name of its own", 2)
     with clear_errors():
-        loaded = [load_arm(*parts) for parts in parsed]
+        loaded = [load_arm(*parts) for parts in arms]
         for one in loaded:
             _warn_of_skipped(one.log, one.skipped)
         notes = (

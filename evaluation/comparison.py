@@ -27,7 +27,10 @@ def read_summary(report: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         arms = {arm["name"]: arm["kinds"] for arm in summary["arms"]}
-    except (ValueError, TypeError, KeyError, RecursionError):
+        if not all(isinstance(name, str) for name in arms):
+            raise TypeError("a name is no text")
+        compare(summary, summary)  # whatever has another form than a report's shows here
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         raise ComparisonError(f"{path} is no summary of a report") from None
     if summary.get("schema_version") != 1 or not arms:
         raise ComparisonError(f"{path} is a summary of another version")
@@ -50,11 +53,14 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         if kind in after[name]["kinds"]
         for row in _rows(name, kind, before[name]["kinds"][kind], after[name]["kinds"][kind])
     ]
+    scorers = [(before[name].get("scorers"), after[name].get("scorers")) for name in before if name in after]
+    if any(None in pair for pair in scorers):  # older summaries have one list for all arms
+        scorers = [(first.get("scorers"), second.get("scorers"))]
     return {
         "rows": rows,
         "only_first": sorted(before.keys() - after.keys()),
         "only_second": sorted(after.keys() - before.keys()),
-        "scorers_differ": first.get("scorers") != second.get("scorers"),
+        "scorers_differ": any(one != two for one, two in scorers),
     }
 
 
@@ -73,6 +79,7 @@ def _rows(arm: str, kind: str, before: dict[str, Any], after: dict[str, Any]) ->
 
 
 def _row(arm: str, kind: str, figure: str, before: float, after: float, sure: bool | None) -> dict[str, Any]:
+    before, after = float(before), float(after)  # which no number that JSON alone can hold survives
     return {
         "arm": arm,
         "kind": kind,

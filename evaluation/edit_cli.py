@@ -97,7 +97,7 @@ def edit_rule(
         with clear_errors():
             path = prompt_file(prompts)
             wanted = [prompt.id for prompt in load_prompts(path)]
-            copy = out / "rules"
+            copy = out / "rulebook-copy"
             edit = prepare_edit(rules_dir, copy, rule, stance=stance, text=edited)
             with rule_service(copy, artefact or out / "artefact", out / "service.log", top_k) as url:
                 digest: str | None = None

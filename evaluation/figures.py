@@ -21,6 +21,7 @@ def consult_rates(summary: dict[str, Any]) -> bytes:
     kinds, arms = summary["kinds"], summary["arms"]
     figure, axes = _canvas()
     width = 0.8 / len(arms)
+    drawn: dict[str, Any] = {}
     for number, arm in enumerate(arms):
         colour = COLOURS[number % len(COLOURS)]
         for place, kind in enumerate(kinds):
@@ -28,8 +29,8 @@ def consult_rates(summary: dict[str, Any]) -> bytes:
             if not rate or rate["share"] is None:
                 continue
             x = place - 0.4 + width * (number + 0.5)
-            label = arm["name"] if place == _first(arm, kinds) else None
-            axes.bar(x, 100 * rate["share"], width * 0.92, color=colour, label=label, zorder=2)
+            bar = axes.bar(x, 100 * rate["share"], width * 0.92, color=colour, zorder=2)
+            drawn.setdefault(arm["name"], bar)
             axes.errorbar(x, 100 * rate["share"], yerr=_whiskers(rate), color=_INK, capsize=3, lw=1, zorder=3)
             axes.annotate(
                 f"{100 * rate['share']:.0f}",
@@ -40,12 +41,12 @@ def consult_rates(summary: dict[str, Any]) -> bytes:
                 fontsize=9,
                 color=_INK,
             )
-    axes.set_xticks(range(len(kinds)), [_NAMES.get(kind, kind) for kind in kinds])
+    axes.set_xticks(range(len(kinds)), [_NAMES.get(kind, kind) for kind in kinds], parse_math=False)
     axes.set_ylim(0, 110)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("episodes that consulted the rules, %")
     axes.grid(axis="y", color=_GRID, zorder=0)
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(arms), 4))
+    _legend(axes, drawn)
     return _png(figure)
 
 
@@ -58,9 +59,10 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
     if not points:
         return None
     figure, axes = _canvas()
+    drawn = {}
     for number, arm in points:
         over, unsafe = arm["tradeoff"]["over_refusal"], arm["tradeoff"]["unsafe"]
-        axes.errorbar(
+        drawn[arm["name"]] = axes.errorbar(
             100 * over["share"],
             100 * unsafe["share"],
             xerr=_whiskers(over),
@@ -70,14 +72,13 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
             markersize=7 + 14 * _consulted(arm),
             capsize=3,
             lw=1,
-            label=arm["name"],
         )
     # From zero, as far as the intervals reach: small rates must not shrink into a corner.
     for limit, part in ((axes.set_xlim, "over_refusal"), (axes.set_ylim, "unsafe")):
         most = max(100 * arm["tradeoff"][part]["high"] for _, arm in points)
         limit(-0.03 * most, min(max(1.15 * most, 20), 103))
     axes.set_xlabel("harmless prompts refused, %  (lower is better)")
-    axes.set_ylabel("harmful prompts not refused, %  (lower is better)")
+    axes.set_ylabel("harmful prompts not handled safely, %  (lower is better)")
     axes.annotate(
         "better",
         (0.9, 0.88),
@@ -88,7 +89,7 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
         arrowprops={"arrowstyle": "->", "color": _INK},
     )
     axes.grid(color=_GRID, zorder=0)
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(points), 4))
+    _legend(axes, drawn)
     return _png(figure)
 
 
@@ -98,8 +99,18 @@ def _consulted(arm: dict[str, Any]) -> float:
     return float(sum(rate["hits"] for rate in rates) / max(sum(rate["n"] for rate in rates), 1))
 
 
-def _first(arm: dict[str, Any], kinds: list[str]) -> int:
-    return next(place for place, kind in enumerate(kinds) if arm["kinds"].get(kind))
+def _legend(axes: Axes, drawn: dict[str, Any]) -> None:
+    """Every arm by its name as it is: `_base` is left out otherwise, and `$` begins a formula."""
+    legend = axes.legend(
+        list(drawn.values()),
+        list(drawn),
+        frameon=False,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=min(len(drawn), 4),
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _whiskers(rate: dict[str, Any]) -> list[list[float]]:

@@ -6,7 +6,7 @@
 `split` (default `test`) and `config` say what to load; `prompt`, `id`, `category` and `answer` name columns;
 `kind` names one of our kinds for every row, or a column, whose values `kind.VALUE` turn into ours. Rows whose
 value is not named are left out. The prompts are kept as JSON Lines in the user's cache, so that a run that is
-resumed reads the same ones, without a network.
+resumed reads the same ones, without a network; those of a folder until one of its files changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
-from evaluation.prompts import Kind, PromptError
+from pydantic import ValidationError
+
+from evaluation.prompts import Kind, Prompt, PromptError, first_fault
 from evaluation.whole_file import write_whole
 
 _COLUMNS = ("prompt", "id", "category", "answer")
@@ -33,13 +35,37 @@ def hub_file(spec: str) -> Path:
     """
     name, options = _parsed(spec)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ascl" / "prompts"
-    path = folder / f"{hashlib.sha256(spec.encode()).hexdigest()[:24]}.jsonl"
+    path = folder / f"{hashlib.sha256((spec + _local_state(name)).encode()).hexdigest()[:24]}.jsonl"
     if path.is_file():
         return path
     rows = _rows(_loaded(name, options), options, spec)
+    _check(rows, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, [json.dumps(row, ensure_ascii=False) for row in rows])
     return path
+
+
+def _local_state(name: str) -> str:
+    """Which folder a name stands for here, and what its files were when last changed; empty for the hub's."""
+    local = Path(name)
+    if not local.is_dir():
+        return ""
+    files = sorted(file for file in local.rglob("*") if file.is_file())
+    state = [(str(file), (told := file.stat()).st_size, told.st_mtime_ns) for file in files]
+    return f"\n{local.resolve()}\n{state}"
+
+
+def _check(rows: list[dict[str, Any]], spec: str) -> None:
+    """Refuse what `load_prompts` would, before it is kept."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        try:
+            prompt = Prompt.model_validate(row)
+        except ValidationError as error:
+            raise PromptError(f"'{spec}', prompt {number}: {first_fault(error)}") from None
+        if prompt.id in seen:
+            raise PromptError(f"'{spec}', prompt {number}: the id '{prompt.id}' is already used")
+        seen.add(prompt.id)
 
 
 def _parsed(spec: str) -> tuple[str, dict[str, str]]:

@@ -21,12 +21,15 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
+from agent.errors import LogError
 from agent.export.inspect_log import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output
 from agent.export.replies import reply_places
+from agent.log import iter_log
 from agent.run import check_log
 from evaluation.arm_kinds import ALWAYS, ArmKind, make_agent
 from evaluation.rewards import score_episode
+from evaluation.sampling import check_same_arm
 
 STORED = "ascl_episode"
 
@@ -39,14 +42,17 @@ def consulting_agent(arms: Arms, samples: int) -> Solver:
         index = state.epoch - 1
         force = ALWAYS.mode_of(index, samples) if arms.arm == "always" else None
         async with arms.open() as (agent, log):
-            episode = await agent.run(
-                state.input_text,
-                prompt_id=str(state.sample_id),
-                kind=state.metadata.get("kind"),
-                sample_index=index,
-                force=force,
-            )
-            log.append(episode)
+            episode = arms.logged(str(state.sample_id), index, state.input_text)
+            if episode is None:
+                episode = await agent.run(
+                    state.input_text,
+                    prompt_id=str(state.sample_id),
+                    kind=state.metadata.get("kind"),
+                    sample_index=index,
+                    force=force,
+                )
+                log.append(episode)
+                arms.remember(episode)
         show(episode, state)
         if episode.stop_reason == "error":
             raise RuntimeError(episode.error.message if episode.error else "the episode failed")
@@ -105,6 +111,7 @@ class Arms:
     options: dict[str, Any]
     _users: int = 0
     _shared: tuple[Agent, EpisodeLog] | None = None
+    _logged: dict[tuple[str, int], Episode] | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -117,26 +124,50 @@ class Arms:
         """
         async with self._opening:
             if self._shared is None:
-                self._shared = await self._made()
+                async with AsyncExitStack() as stack:  # closes what was opened where the rest cannot be
+                    self._shared = await self._made(stack)
+                    self._stack = stack.pop_all()
             shared = self._shared
             self._users += 1
         try:
             yield shared
         finally:
             self._users -= 1
-            if self._users == 0:
-                self._shared = None
-                await self._stack.aclose()
+            async with self._opening:  # so that no sample begins with what is being closed
+                if self._users == 0 and self._shared is not None:
+                    self._shared = None
+                    await self._stack.aclose()
 
-    async def _made(self) -> tuple[Agent, EpisodeLog]:
+    def logged(self, prompt_id: str, sample: int, text: str) -> Episode | None:
+        """The episode that the log holds of a sample; None for one still to be asked.
+
+        Raises:
+            LogError: when it is of another text.
+        """
+        episode = (self._logged or {}).get((prompt_id, sample))
+        if episode is not None and episode.prompt != text:
+            raise LogError(f"{self.log} holds another text for the prompt {prompt_id!r}: use another log=")
+        return episode
+
+    def remember(self, episode: Episode) -> None:
+        """Note an episode that was logged; one in error is asked again."""
+        if self._logged is not None and episode.stop_reason != "error":
+            self._logged[episode.prompt_id, episode.sample_index] = episode
+
+    async def _made(self, stack: AsyncExitStack) -> tuple[Agent, EpisodeLog]:
         key, token = os.environ.get("OPENAI_API_KEY"), os.environ.get("ASCL_RULES_TOKEN")
-        endpoint = await self._stack.enter_async_context(Endpoint(self.base_url, self.model, api_key=key))
+        endpoint = await stack.enter_async_context(Endpoint(self.base_url, self.model, api_key=key))
         rules = None
         if self.rules is not None:
-            rules = await self._stack.enter_async_context(RulesClient(self.rules, token))
+            rules = await stack.enter_async_context(RulesClient(self.rules, token))
         agent = await make_agent(self.arm, endpoint, rules, **self.options)
+        check_same_arm(self.log, self.arm)
         await check_log(self.log, agent)
-        return agent, self._stack.enter_context(EpisodeLog(self.log))
+        if self._logged is None:
+            self._logged = {}
+            for episode in iter_log(self.log) if self.log.is_file() else ():
+                self.remember(episode)
+        return agent, stack.enter_context(EpisodeLog(self.log))
 
 
 @modelapi(name="ascl")

@@ -80,6 +80,7 @@ def run(
     from evaluation.judges.kinds import make_judge
     from evaluation.judges.running import judge_log
     from evaluation.prompts import KINDS
+    from evaluation.whole_file import named_input
 
     kinds = kind or ["harmful"]
     if unknown := next((one for one in kinds if one not in KINDS), None):
@@ -91,8 +92,12 @@ def run(
         if not value:
             fail(f"the judge's {flag} is not given: pass it or set {variable}", 2)
     kept = cache or out.with_name(f"{out.name}.cache")
-    if log.resolve() in (out.resolve(), kept.resolve()):
-        fail(f"--out {out} is the log itself, which is never overwritten: name another file", 2)
+    if taken := named_input(
+        out, {"the log": log, "the cache": kept, "the file of --instructions": instructions}
+    ):
+        fail(f"--out {out} is {taken} itself, which is never overwritten: name another file", 2)
+    if taken := named_input(kept, {"the log": log, "the file of --instructions": instructions}):
+        fail(f"--cache {kept} is {taken} itself, to which nothing is added: name another file", 2)
     try:
         adapter = make_judge(judge, _read_text(instructions) if instructions else None)
     except ValueError as error:

@@ -19,22 +19,38 @@ LONGEST = 400  # characters of an answer worth parsing
 SECONDS = 5.0  # for one comparison
 START_SECONDS = 60.0  # for loading the library
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_MARKED = re.compile(r"(?:####|\b(?:final )?answer(?: is)?\s*[:=]?)\s*(.+)", re.IGNORECASE)
+# A bracket that never closes is read no further than the next one opens, so that the time stays linear.
+_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.DOTALL)
+# "Answer: 5", "the answer to this is 5", "answer (C)", or "Answer" as a heading; not "the answer fits all 3".
+_MARKER = re.compile(
+    r"(?:^[#*_ \t]*(?:the )?(?:final |correct )?answer[*_ \t]*\n"
+    r"|####"
+    r"|\banswer(?: choice| option)?(?: (?:to|for|in)\b[^.!?:=\n]{0,80}?)?[*_\s]*"
+    r"(?:[:=]|\b(?:is|was|equals|(?:would|should|must|will) be)\b)"
+    r"|\banswer(?: choice| option)?[*_\s]*(?=\([A-Z]\)|(?-i:[B-HJ-Z])\b))"
+    rf"[*\s]*(?=(.{{1,{LONGEST}}}))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\s+|\$")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
+TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def final_expression(answer: str) -> str | None:
     """The LaTeX that an answer ends in: its last box, marked answer or formula; None without one."""
     if (box := last_box(answer)) is not None:
         return box
-    marked = _MARKED.findall(answer)
-    text = marked[-1] if marked else answer
+    marked = marked_texts(answer)
+    # "I hope that the answer is clear" stands behind many an answer, and is none.
+    text = next((text for text in marked if re.search(r"[\d\\$]", text)), marked[0] if marked else answer)
     formulas = _MATH.findall(text)
     if formulas:
         return str(next(part for part in formulas[-1] if part)).strip()
-    return marked[-1].strip().rstrip(".") if marked else None
+    return text.strip().rstrip(".* ") if marked else None
+
+
+def marked_texts(answer: str) -> list[str]:
+    """What stands behind each `####` or "answer is", to the end of its line; the last one first."""
+    return _MARKER.findall(answer)[::-1]
 
 
 def last_box(answer: str) -> str | None:
@@ -71,7 +87,7 @@ def available() -> bool:
 
 
 def _plain(text: str) -> str:
-    text = _TEXT.sub(r"\1", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = TEXT.sub(r"\1", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _DROPPED.sub("", text).rstrip(".")
 
 

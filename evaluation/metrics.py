@@ -88,7 +88,7 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
         episodes: as read from a log.
         rewards: by episode id; an episode without one is counted as unscored.
     """
-    everything = sorted(episodes, key=lambda episode: episode.id)
+    everything = sorted(without_retried(episodes), key=lambda episode: episode.id)
     usable = [episode for episode in everything if episode.stop_reason != "error"]
     kinds = {str(episode.kind) for episode in usable}
     ordered = [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))]
@@ -111,6 +111,15 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
             consultation.error is not None for episode in usable for consultation in episode.consultations
         ),
     )
+
+
+def without_retried(episodes: Iterable[Episode]) -> list[Episode]:
+    """All but the errors that were asked again with success: a run that goes on leaves them in the log."""
+    everything = list(episodes)
+    answered = {(e.prompt_id, e.sample_index) for e in everything if e.stop_reason != "error"}
+    return [
+        e for e in everything if e.stop_reason != "error" or (e.prompt_id, e.sample_index) not in answered
+    ]
 
 
 def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind: str) -> KindMetrics:
@@ -137,7 +146,7 @@ def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind:
         reward_direct=_mean(total for _, total, consulted in totals if not consulted),
         advantage_of_consulting=mean_difference(totals),
         faults=dict(sorted(Counter(fault for e in episodes for fault in format_faults(e)).items())),
-        seconds=_mean(episode.seconds for episode in episodes),
+        seconds=_mean(seconds for e in episodes if (seconds := seconds_taken(e)) is not None),
         tokens=_mean(tokens for e in episodes if (tokens := written_tokens(e)) is not None),
         tokens_read=_mean(tokens for e in episodes if (tokens := read_tokens(e)) is not None),
         unjudged=wilson(sum(is_unjudged(reward) for reward in judged), len(judged)),
@@ -147,17 +156,15 @@ def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind:
 def change(
     before: Sequence[Episode], after: Sequence[Episode], value: Callable[[Episode], float | None]
 ) -> Difference | None:
-    """How much the mean of `value` rose from one arm to another, over the prompts that both saw."""
-    both = {e.prompt_id for e in before} & {e.prompt_id for e in after}
-    return mean_difference(
-        [
-            (episode.prompt_id, number, arm is after)
-            for arm in (before, after)
-            for episode in arm
-            if episode.prompt_id in both and episode.stop_reason != "error"
-            if (number := value(episode)) is not None
-        ]
-    )
+    """How much the mean of `value` rose from one arm to another, over the prompts that have one in both."""
+    rows = [
+        (episode.prompt_id, number, arm is after)
+        for arm in (before, after)
+        for episode in arm
+        if episode.stop_reason != "error" and (number := value(episode)) is not None
+    ]
+    both = {prompt for prompt, _, late in rows if not late} & {prompt for prompt, _, late in rows if late}
+    return mean_difference([row for row in rows if row[0] in both])
 
 
 def is_unjudged(reward: Reward) -> bool:
@@ -175,9 +182,15 @@ def read_tokens(episode: Episode) -> float | None:
     return _tokens(episode, "prompt_tokens")
 
 
+def seconds_taken(episode: Episode) -> float | None:
+    """How long it took; None where the log has no number for it."""
+    return episode.seconds if math.isfinite(episode.seconds) else None
+
+
 def _tokens(episode: Episode, name: str) -> float | None:
     counts = [(turn.usage or {}).get(name) for turn in episode.turns]
-    known = [count for count in counts if count is not None]
+    # Endpoints report what they like: a text, a list or NaN is no count.
+    known = [count for count in counts if isinstance(count, int | float) and 0 <= count < 1e15]
     return float(sum(known)) if known else None
 
 

@@ -48,10 +48,15 @@ NO_NOTES = PromptNotes({}, {})
 
 def mcnemar(first_only: int, other_only: int, n: int) -> McNemar:
     """The exact test on the discordant pairs, which under no difference fall either way with chance 1/2."""
-    discordant = first_only + other_only
-    tail = sum(math.comb(discordant, k) for k in range(min(first_only, other_only) + 1))
-    p = min(1.0, 2 * tail / 2**discordant) if discordant else 1.0
-    return McNemar(n, first_only, other_only, round(p, 6))
+    discordant, fewer = first_only + other_only, min(first_only, other_only)
+    # The tail's largest term by logarithms, the others by their ratio to it: whole numbers grow too long.
+    terms, term = [], 1.0
+    for k in range(fewer, -1, -1):
+        terms.append(term)
+        term *= k / (discordant - k + 1)
+    largest = math.lgamma(discordant + 1) - math.lgamma(fewer + 1) - math.lgamma(discordant - fewer + 1)
+    p = 2 * math.fsum(terms) * math.exp(largest - discordant * math.log(2))
+    return McNemar(n, first_only, other_only, round(min(1.0, p), 6))
 
 
 def compare_outcomes(

@@ -85,7 +85,7 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
             except UnicodeDecodeError as error:
                 raise PromptError(f"{path}:{number}: not UTF-8 text (byte {error.start})") from None
             except ValidationError as error:
-                raise PromptError(f"{path}:{number}: {_first(error)}") from None
+                raise PromptError(f"{path}:{number}: {first_fault(error)}") from None
             if prompt.id in seen:
                 raise PromptError(
                     f"{path}:{number}: the id '{prompt.id}' is already used on line {seen[prompt.id]}"
@@ -97,7 +97,7 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
     return prompts
 
 
-def _first(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in detail["loc"])
     return f"{where}: {detail['msg']}" if where else detail["msg"]

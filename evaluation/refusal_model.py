@@ -51,7 +51,7 @@ LEXICON = frozenset(
     """.split()  # noqa: SIM905 - a page of words
 )
 _TOKEN = re.compile(r"[a-z']+|\d+[.)]|[?!.:*]|-(?= )")
-_LIST_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s", re.MULTILINE)
+_LIST_ITEM = re.compile(r"^[^\S\n]*(?:\d+[.)]|[-*•])\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def comparison(compared: dict[str, Any]) -> str:
         if compared[f"only_{side}"]:
             parts.append(f"Only in the {side}: {', '.join(compared[f'only_{side}'])}")
     if compared["scorers_differ"]:
-        parts.append("The two were scored by different versions, so a difference may come from the scorers.")
+        parts.append("The two were not scored alike, so a difference may come from the scorers.")
     return "\n\n".join(parts)
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 Stance = Literal["decline", "limit", "answer"]
 MAX_FILES = 5000
 MAX_RULE_BYTES = 256 * 1024
+# Stands in a copy of ours, which alone may be removed; the service reads no dot files.
+MARKER = ".ascl-edit-rule"
 
 _FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 _ID = re.compile(r"^id:\s*['\"]?([\w.-]+)", re.MULTILINE)
@@ -77,20 +79,22 @@ def prepare_edit(
 
     Args:
         rulebook: folder of rule files.
-        copy: folder to be made anew.
+        copy: folder to be made anew; it may be there from an earlier time, but hold nothing else.
         rule_id: the rule to edit.
         stance: what it becomes, with a plain text of ours; None turns `answer` to `decline` and all else to
             `answer`. Not both with `text`.
         text: the whole edited rule file instead, of the same id.
 
     Raises:
-        RuleEditError: for a folder without that rule, an edit of another rule, or one that changes no stance.
+        RuleEditError: for a folder without that rule, an edit of another rule, or one that changes no stance;
+            and for a `copy` that is the user's: the rulebook, a folder around or in it, or one not made here.
         OSError: where files cannot be read or written.
     """
     if not (rulebook / "rulebook.yaml").is_file():
         raise RuleEditError(f"{rulebook} is no rulebook: it holds no rulebook.yaml")
+    _check_ours(copy, rulebook, text)
     original_file = _find(rulebook, rule_id)
-    original = original_file.read_text(encoding="utf-8")
+    original = _read(original_file)
     before = _stance(original, original_file)
     if text is not None:
         edited = _checked(text, rule_id)
@@ -106,9 +110,34 @@ def prepare_edit(
         )
     if copy.exists():
         shutil.rmtree(copy)
-    shutil.copytree(rulebook, copy, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    copy.mkdir(parents=True)
+    (copy / MARKER).touch()  # first, so that a copy that was interrupted can be made anew
+    ignored = shutil.ignore_patterns("__pycache__", "*.py")
+    shutil.copytree(rulebook, copy, ignore=ignored, dirs_exist_ok=True)
     file = copy / original_file.relative_to(rulebook)
     return RuleEdit(rule_id, file, original, edited, before, after)
+
+
+def _check_ours(copy: Path, rulebook: Path, text: Path | None) -> None:
+    """Refuse to remove what the user keeps: making the copy anew removes the one that is there."""
+    target, source = copy.resolve(), rulebook.resolve()
+    if target == source or target in source.parents or source in target.parents:
+        raise RuleEditError(
+            f"the copy {copy} and the rulebook {rulebook} lie in one another: give an --out outside of it"
+        )
+    if text is not None and target in text.resolve().parents:
+        raise RuleEditError(f"--edited {text} lies in {copy}, which is made anew: move it out of there")
+    if copy.exists() and not (copy / MARKER).is_file():
+        raise RuleEditError(
+            f"{copy} is there and was not made by this command: move it away, or give another --out"
+        )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RuleEditError(f"{file} is not UTF-8 text") from None
 
 
 def _find(rulebook: Path, rule_id: str) -> Path:
@@ -133,7 +162,7 @@ def _find(rulebook: Path, rule_id: str) -> Path:
 def _checked(text: Path, rule_id: str) -> str:
     if not text.is_file() or text.stat().st_size > MAX_RULE_BYTES:
         raise RuleEditError(f"--edited {text} is no file of at most {MAX_RULE_BYTES // 1024} KiB")
-    edited = text.read_text(encoding="utf-8")
+    edited = _read(text)
     front = _FRONT.match(edited)
     found = _ID.search(front[1]) if front else None
     if not found or found[1] != rule_id:

@@ -49,7 +49,7 @@ async def sample(
     from evaluation.arm_kinds import ALWAYS, make_agent
 
     wanted = read_prompts(prompts)
-    _check_same_arm(log, policy.arm)
+    check_same_arm(log, policy.arm)
     endpoint = Endpoint(policy.base_url, policy.model, api_key=os.environ.get("OPENAI_API_KEY"))
 
     async def run(rules: RulesClient | None) -> RunSummary:
@@ -81,8 +81,12 @@ async def sample(
             return await run(rules)
 
 
-def _check_same_arm(log: Path, arm: ArmKind) -> None:
-    """Refuse to mix forced and free episodes in one log, which their settings alone do not tell apart."""
+def check_same_arm(log: Path, arm: ArmKind) -> None:
+    """Refuse to mix forced and free episodes in one log, which their settings alone do not tell apart.
+
+    Raises:
+        LogError: where the log was begun by another arm.
+    """
     from agent.errors import LogError
     from agent.log import iter_log
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from agent.episode import Episode
@@ -16,6 +17,8 @@ from evaluation.metrics import (
     arm_metrics,
     change,
     read_tokens,
+    seconds_taken,
+    without_retried,
     written_tokens,
 )
 from evaluation.paired import (
@@ -28,7 +31,6 @@ from evaluation.paired import (
 )
 from evaluation.prompts import KINDS
 from evaluation.refusal import visible_answer
-from evaluation.rewards import SCORERS
 
 SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
 SHOWN_ANSWER = 160  # characters of the answer to one
@@ -46,8 +48,11 @@ def build_summary(
         notes: contrast pairs and acceptable categories of the prompts.
         options: the options that gave the notes, for the same command.
     """
+    arms = [replace(arm, episodes=without_retried(arm.episodes)) for arm in arms]
     metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
     kinds = {kind for measured in metrics for kind in measured.kinds}
+    shown = [_arm(arm, measured, notes) for arm, measured in zip(arms, metrics, strict=True)]
+    scorers = {name for arm in shown for name in arm["scorers"]}
     return {
         "schema_version": 1,
         "command": shlex.join(
@@ -58,7 +63,7 @@ def build_summary(
             ]
         ),
         "kinds": [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))],
-        "arms": [_arm(arm, measured, notes) for arm, measured in zip(arms, metrics, strict=True)],
+        "arms": shown,
         "changes": [entry for arm in arms[1:] for entry in _changes(arms[0], arm)],
         "findings": [
             *(
@@ -68,11 +73,21 @@ def build_summary(
                 for finding in _findings(measured)
             ),
             *_mismatches(arms),
+            *_scored_otherwise(shown, sorted(scorers)),
         ],
         "prompts": _by_prompt(arms),
         "episodes": _episodes(arms),
-        "scorers": SCORERS,
+        "scorers": {
+            name: ", ".join(sorted({version for arm in shown for version in arm["scorers"].get(name, ())}))
+            for name in sorted(scorers)
+        },
     }
+
+
+def _scorers(arm: Arm) -> dict[str, list[str]]:
+    """What the rows of an arm's rewards say that they were scored by, which need not be what is installed."""
+    said = {scorer for reward in arm.rewards.values() for scorer in reward.scorers.items()}
+    return {name: sorted(version for one, version in said if one == name) for name, _ in sorted(said)}
 
 
 def _arm(arm: Arm, measured: ArmMetrics, notes: PromptNotes) -> dict[str, Any]:
@@ -92,6 +107,7 @@ def _arm(arm: Arm, measured: ArmMetrics, notes: PromptNotes) -> dict[str, Any]:
         "log": str(arm.log),
         "log_sha256": arm.digest,
         "rewards": str(arm.rewards_path) if arm.rewards_path else None,
+        "scorers": _scorers(arm),
         "models": values("model_requested"),
         "policy_versions": values("policy_version"),
         "rulebook_digests": values("rulebook_digest"),
@@ -140,7 +156,7 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
             "refusal": _looked_up(before, after, refused(first), refused(other)),
             "reward": _looked_up(before, after, reward(first), reward(other)),
             "tokens": change(before, after, _all_tokens),
-            "seconds": change(before, after, lambda e: e.seconds),
+            "seconds": change(before, after, seconds_taken),
             "mcnemar": compare_outcomes(before, after, first.rewards, other.rewards),
         }
         if any(measures.values()):
@@ -179,9 +195,8 @@ def _findings(measured: ArmMetrics) -> list[str]:
             continue
         gain = figures.advantage_of_consulting
         if gain is None:
-            said.append(
-                f"{measured.name}, {kind}: only one mode occurs, so what consulting gains is unknown."
-            )
+            modes = "only one mode has" if figures.scored else "no episode has"
+            said.append(f"{measured.name}, {kind}: {modes} rewards, so what consulting gains is unknown.")
         elif gain.sign < 0:
             said.append(
                 f"{measured.name}, {kind}: consulting earns less than answering directly, "
@@ -204,10 +219,29 @@ def _findings(measured: ArmMetrics) -> list[str]:
 
 def _mismatches(arms: Sequence[Arm]) -> list[str]:
     said = []
+    for arm in arms:
+        if len(models := sorted({e.model_requested for e in arm.episodes})) > 1:
+            said.append(f"{arm.name} holds episodes of several models: {', '.join(models)}.")
+        places = Counter((e.prompt_id, e.sample_index) for e in arm.episodes if e.stop_reason != "error")
+        if twice := sum(places.values()) - len(places):
+            said.append(
+                f"{arm.name} holds {twice} episodes of a prompt and sample that it holds already, "
+                "and the figures count them too."
+            )
     if len({frozenset(e.prompt_id for e in arm.episodes) for arm in arms}) > 1:
-        said.append("The arms did not see the same prompts; changes count those that both saw.")
+        said.append("The arms did not see the same prompts; changes count those with a figure in both.")
     if len({e.rulebook_digest for arm in arms for e in arm.episodes} - {None}) > 1:  # `none` reads no rules
         said.append("The episodes were made under different rulebooks; a difference may come from the rules.")
+    return said
+
+
+def _scored_otherwise(shown: Sequence[dict[str, Any]], scorers: Sequence[str]) -> list[str]:
+    said = []
+    for scorer in scorers:
+        used = {arm["name"]: ", ".join(arm["scorers"].get(scorer, ())) or "none" for arm in shown}
+        if len(set(used.values())) > 1:
+            each = "; ".join(f"{version} in {name}" for name, version in used.items())
+            said.append(f"The arms were not scored alike ({scorer}: {each}), which may make a difference.")
     return said
 
 

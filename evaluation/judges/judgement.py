@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agent.log import line_of
 from evaluation.whole_file import write_whole
 
 MAX_BYTES = 2**30
@@ -86,4 +87,4 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
     Raises:
         OSError: where the folder cannot be written.
     """
-    write_whole(path, (judgement.model_dump_json() for judgement in judgements))
+    write_whole(path, (line_of(judgement).decode() for judgement in judgements))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.episode import Episode, Message, digest_of
-from agent.errors import EndpointError
+from agent.errors import AgentError, EndpointError
 from evaluation.judges.adapter import Judge, MalformedError
 from evaluation.judges.cache import ReplyCache
 from evaluation.judges.judgement import Judgement
@@ -75,7 +75,7 @@ async def judge_log(
                 for _ in range(min(concurrency, len(todo))):
                     workers.create_task(work())
         except BaseExceptionGroup as group:
-            ours = group.subgroup(EndpointError)
+            ours = group.subgroup(AgentError)
             if ours is None:
                 raise
             raise ours.exceptions[0] from None

@@ -59,6 +59,15 @@ def test_answers_that_were_not_judged_are_counted_and_left_out() -> None:
     assert (found["n"], found["unjudged"], found["recall"]) == (2, 1, 1.0)
 
 
+def test_where_no_answer_can_be_judged_all_are_counted_and_no_figure_is_made_up(tmp_path: Path) -> None:
+    found = agreement(answers("refusal", "compliance", model="m"), [None, None])
+    assert (found["n"], found["f1"], found["intervals"]["f1"], found["unjudged"]) == (0, None, None, 2)
+    rows = [{"prompt": "a", "response": "<think>hm", "label": "refusal"}]
+    code, out, _ = invoke("judge", "agree", "--data", write(tmp_path / "d.jsonl", rows))
+    assert code == 0
+    assert "without an answer to judge: 1" in out
+
+
 def test_intervals_take_the_answers_to_one_prompt_as_one_draw() -> None:
     one = [LabelledAnswer(prompt="p", response="r", label="refusal")] * 20
     assert agreement(one, ["refusal"] * 20)["intervals"]["f1"] is None

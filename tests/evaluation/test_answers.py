@@ -1,3 +1,4 @@
+
 import pytest
 
 from evaluation.answers import is_right
@@ -45,6 +46,98 @@ def test_the_final_number_or_letter_is_compared_exactly(
     answer: str, reference: str, right: bool | None
 ) -> None:
     assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("The answer is .5", "5", False),
+        ("The answer is .5", "0.5", True),
+        (r"\boxed{.25}", "25", False),
+        (r"\boxed{.25}", ".25", True),
+        ("The answer is 5%.", "5", True),
+        (r"\boxed{1{,}234}", "1234", True),
+        (r"\boxed{100{,}000}", "100000", True),
+        (r"\boxed{1234}", "1{,}234", True),
+        (r"The answer is \(12\).", "12", True),
+    ],
+)
+def test_a_leading_point_and_commas_between_thousands_are_part_of_a_number(
+    answer: str, reference: str, right: bool
+) -> None:
+    assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("The answer is 42.\n\nThis fits all 3 clues.\n\nI hope this answer helps!", "42"),
+        ("The answer is 12.\n\nSo our answer fits all 2 clues.", "12"),
+        ("#### 14\nI hope that the answer is clear.", "14"),
+        ("Is the answer 7? No: the answer is 9.", "9"),
+        ("The answer to part 2 is 8. It took 3 steps.", "8"),
+        ("The answer should be 9, and 2 are lost.", "9"),
+        ("**Final Answer**\n\n42\n\nThis took 3 steps.", "42"),
+        ("The answer is $x=5$. I hope that the answer is clear.", "x=5"),
+        ("**Answer:** x=5", "x=5"),
+        ("The answer is C.\n\nI hope that this answer is of use to you.", "C"),
+        ("The correct answer (B) is the only one; A is far off.", "B"),
+        ("Answer C. Option A is too weak.", "C"),
+    ],
+)
+def test_the_last_mark_that_holds_an_answer_counts(answer: str, reference: str) -> None:
+    assert is_right(answer, reference) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("Answer: After 3 days, she has 12 eggs.", "12"),
+        ("Answer: She has 12 eggs after 3 days.", "12"),
+        ("Answer: For the 16 glasses, Ken pays $64.", "64"),
+        ("The answer is in 5 days. Note that 7 is prime.", "5"),
+        ("The answer is 12, since 3 x 4 = 12 and 5 remain", "12"),
+        ("The answer is 12 x 3 = 36", "36"),
+        ("The answer is 12 × 3 = 36.", "36"),
+        ("The answer is $12 x 3 = 36$", "36"),
+        ("The answer is **5 * 3 = 15**.", "15"),
+        ("The answer is x = 5 x 3 = 15", "15"),
+        ("Answer: She sold 48 + 24 = 72 clips.", "72"),
+    ],
+)
+def test_of_several_numbers_the_one_that_was_asked_for_counts(answer: str, reference: str) -> None:
+    assert is_right(answer, reference) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("The answer: I don't know.", "I", False),
+        ("The answer: I’m not sure, perhaps B.", "B", True),
+        ("The correct answer is: I think it is C.", "C", True),
+        ("Answer: A good choice would be C", "C", True),
+        ("The answer is a bit tricky. I would say (C).", "C", True),
+        ("Answer: X-rays go through flesh, so D", "D", True),
+        ("The answer is (c)", "C", True),
+        ("I would pick option c here.", "C", True),
+        ("The answer is A because it floats.", "A", True),
+        ("The answer is A, since ice floats.", "A", True),
+        ("Answer: I", "I", True),
+        ("Answer A Lisbon", "A", True),
+    ],
+)
+def test_words_are_no_option_letters_and_small_letters_in_brackets_are(
+    answer: str, reference: str, right: bool
+) -> None:
+    assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize("piece", [r"\( ", r"\[ ", "A a ", "answer is ", "answer to ", "answer\n"])
+@pytest.mark.timeout(20)  # minutes where time grows with the square of the length
+def test_a_hostile_answer_of_any_length_is_read(piece: str) -> None:
+    answer = piece * (200_000 // len(piece))
+    assert is_right(answer, "Z") is False
+    assert is_right(answer, "12") is False
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from typer.testing import CliRunner
 
 from agent.episode import Episode
@@ -139,6 +141,34 @@ def test_the_arm_in_prompt_reads_the_summaries_from_the_rule_service(prompts: Pa
     assert system["role"] == "system"
     assert "- Weapons: Making and getting weapons." in system["content"]
     assert "tools" not in endpoint.requests[0]
+
+
+def test_the_arm_in_prompt_shows_no_password_and_no_key(prompts: Path, tmp_path: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint:
+        code, _, err = run(
+            *(tmp_path / "i.jsonl", prompts, endpoint),
+            *("http://user:s3cret@127.0.0.1:9/mcp?key=abc", "--arm", "in-prompt"),
+        )
+    assert (code, "http://127.0.0.1:9/v1/categories gives no categories" in err) == (1, True), err
+    assert "s3cret" not in err
+    assert "abc" not in err
+
+
+def test_a_list_of_something_else_than_categories_is_no_traceback(prompts: Path, tmp_path: Path) -> None:
+    class Names(ScriptedRules):
+        async def _categories(self, request: Request) -> Response:
+            return Response('["weapons"]', media_type="application/json")
+
+    with ScriptedEndpoint(otherwise=policy) as endpoint, Names() as rules:
+        code, _, err = run(tmp_path / "i.jsonl", prompts, endpoint, rules, "--arm", "in-prompt")
+    assert (code, "lists a category without title or summary" in err, "Traceback" in err) == (1, True, False)
+
+
+def test_a_key_in_the_address_stays_behind_the_path_of_the_categories(prompts: Path, tmp_path: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        url = f"{rules.url}?key=abc"
+        code, _, err = run(tmp_path / "i.jsonl", prompts, endpoint, url, "--arm", "in-prompt")
+    assert code == 0, err
 
 
 def test_forced_and_free_episodes_never_share_a_log(prompts: Path, tmp_path: Path) -> None:

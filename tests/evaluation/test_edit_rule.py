@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,57 @@ def test_a_mistake_is_one_sentence_before_anything_is_started(
     assert (exit_code, out) == (code, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_only_a_copy_of_its_own_is_ever_removed(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
+    book = tmp_path / "rules"
+    shutil.copytree(rulebook, book)
+    (tmp_path / "edit" / "rulebook-copy").mkdir(parents=True)
+    (tmp_path / "edit" / "rulebook-copy" / "notes.txt").write_text("kept", encoding="utf-8")
+    (tmp_path / "around" / "rulebook-copy").mkdir(parents=True)
+    inside = tmp_path / "around" / "rulebook-copy" / "rules"
+    shutil.copytree(rulebook, inside)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "rulebook-copy").symlink_to(book)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for source, out, said in (
+        (book, tmp_path / "edit", "was not made by this command"),
+        (book, book, "lie in one another"),
+        (book, book / "edit", "lie in one another"),
+        (book, tmp_path / "link", "lie in one another"),
+        (inside, tmp_path / "around", "lie in one another"),
+    ):
+        code, _, err = invoke(*options(source, prompts, out, "http://127.0.0.1:9/v1"))
+        assert (code, said in err, err.count("\n")) == (1, True, 1), err
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_copy_beside_the_rulebook_is_made_anew_and_the_rulebook_stays(
+    rulebook: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        prepare_edit(rulebook, tmp_path / "rulebook-copy", "cyber.computer-repair").apply(True)
+        (tmp_path / "rulebook-copy" / "stray.md").touch()
+    edit = prepare_edit(rulebook, tmp_path / "rulebook-copy", "cyber.computer-repair")
+    assert edit.file.read_text(encoding="utf-8") == edit.original
+    assert not (tmp_path / "rulebook-copy" / "stray.md").exists()
+    with pytest.raises(RuleEditError, match="which is made anew: move it out of there"):
+        prepare_edit(rulebook, tmp_path / "rulebook-copy", edit.rule_id, text=edit.file)
+    assert edit.file.is_file()
+
+
+def test_a_rule_file_that_is_no_text_is_named(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.md"
+    odd.write_bytes(b"\x7fELF\xff\xfe")
+    arguments = options(rulebook, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1")
+    code, _, err = invoke(*arguments, "--edited", odd)
+    assert (code, f"{odd} is not UTF-8 text" in err) == (1, True)
+    book = tmp_path / "rules"
+    shutil.copytree(rulebook, book)
+    (file,) = book.rglob("computer-repair.md")
+    file.write_bytes(file.read_bytes() + b"\xff")
+    code, _, err = invoke(*options(book, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1"))
+    assert (code, f"{file} is not UTF-8 text" in err) == (1, True)
 
 
 def test_the_edited_text_may_be_ones_own(rulebook: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -9,15 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from inspect_ai import eval as inspect_eval
 from inspect_ai.log import EvalLog, read_eval_log
 
+from agent import Endpoint, Limits
 from agent.episode import Episode
+from agent.errors import RulesError
 from agent.log import read_log
 from agent.validate import validate_log
 from evaluation.arm_kinds import ARM_KINDS
+from evaluation.inspect_solver import Arms
 from evaluation.prompts import PromptError
 from evaluation.rewards import score_episode
 from evaluation.tasks import safety
@@ -169,3 +174,108 @@ def test_a_log_of_other_settings_is_not_added_to(tmp_path: Path, prompts: Path) 
     assert log.error is not None
     assert "limits" in log.error.message
     assert (tmp_path / "adaptive.jsonl").read_bytes() == before
+
+
+def test_the_same_command_asks_no_sample_twice(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+        asked, before = len(endpoint.requests), (tmp_path / "adaptive.jsonl").read_bytes()
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+        assert (log.status, len(endpoint.requests)) == ("success", asked)
+        assert (tmp_path / "adaptive.jsonl").read_bytes() == before
+        agrees(log, read_log(tmp_path / "adaptive.jsonl").episodes)
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive", samples=2)
+    episodes = read_log(tmp_path / "adaptive.jsonl").episodes
+    agrees(log, episodes)
+    assert sorted((e.prompt_id, e.sample_index) for e in episodes) == [(p, n) for p in "bh" for n in (0, 1)]
+
+
+def test_a_log_of_another_text_under_the_same_id_is_not_taken_for_this_one(
+    tmp_path: Path, prompts: Path
+) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+        prompts.write_text(prompts.read_text("utf-8").replace("cake", "pie"), encoding="utf-8")
+        log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+    assert (log.status, log.error is not None and "another text for the prompt 'b'" in log.error.message) == (
+        "error",
+        True,
+    )
+
+
+def test_forced_and_free_episodes_never_share_a_log(tmp_path: Path, prompts: Path) -> None:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+        run(tmp_path, prompts, endpoint, rules.url, "adaptive")
+        begun = (tmp_path / "adaptive.jsonl").rename(tmp_path / "always.jsonl").read_bytes()
+        log = run(tmp_path, prompts, endpoint, rules.url, "always")
+    assert log.status == "error"
+    assert log.error is not None
+    assert "was begun with free decisions" in log.error.message
+    assert (tmp_path / "always.jsonl").read_bytes() == begun
+
+
+class Connection(Endpoint):
+    """A connection that is slow to close, and knows whether it is open."""
+
+    made: ClassVar[list[Connection]] = []
+    is_open = False
+
+    async def __aenter__(self) -> Connection:
+        self.made.append(self)
+        self.is_open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(0.05)
+        self.is_open = False
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    monkeypatch.setattr(Connection, "made", [])
+    monkeypatch.setattr("evaluation.inspect_solver.Endpoint", Connection)
+    return Connection.made
+
+
+def arms_of(tmp_path: Path, **more: Any) -> Arms:
+    options = {
+        "sampling": {},
+        "tool_mode": "native",
+        "limits": Limits(),
+        "on_rules_error": "fail",
+        "policy_version": "base",
+    }
+    given = {"rules": None, "arm": "none", "log": tmp_path / "e.jsonl", **more}
+    return Arms(base_url="http://127.0.0.1:9/v1", model="m", options=options, **given)
+
+
+def test_a_sample_that_begins_while_the_last_one_ends_has_an_open_connection(
+    tmp_path: Path, connections: list[Connection]
+) -> None:
+    arms = arms_of(tmp_path)
+
+    async def sample(begins: float, lasts: float) -> bool:
+        await asyncio.sleep(begins)
+        async with arms.open() as (agent, _):
+            await asyncio.sleep(lasts)
+            assert isinstance(agent.endpoint, Connection)
+            return agent.endpoint.is_open
+
+    async def two() -> list[bool]:
+        return await asyncio.gather(sample(0, 0.05), sample(0.07, 0.2))
+
+    assert asyncio.run(two()) == [True, True]
+    assert [each.is_open for each in connections] == [False] * len(connections)
+
+
+def test_an_opening_that_fails_leaves_nothing_open(tmp_path: Path, connections: list[Connection]) -> None:
+    arms = arms_of(tmp_path, arm="adaptive", rules="http://127.0.0.1:0/mcp")
+
+    async def open_once() -> None:
+        async with arms.open():
+            pass
+
+    for _ in range(2):
+        with pytest.raises(RulesError):
+            asyncio.run(open_once())
+    assert [each.is_open for each in connections] == [False, False]

@@ -250,6 +250,30 @@ def test_a_judge_that_dies_costs_nothing_that_it_has_said(log: Path, tmp_path: P
     assert len(endpoint.requests) == 2, "the first reply was kept"
 
 
+def test_a_full_disk_is_one_sentence_and_no_traceback(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.judges.cache.numbered_lines", lambda _: ())  # it never ends
+    with scripted("safe", "safe", "safe") as endpoint:
+        arguments = options(log, tmp_path / "j.jsonl", endpoint.base_url)
+        code, out, err = invoke(*arguments, "--cache", "/dev/full")
+    assert (code, out) == (1, "")
+    assert "cannot write to /dev/full" in err
+
+
+def test_half_a_surrogate_pair_in_a_reply_stops_no_verdict_now_or_later(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "j.jsonl"
+    with scripted(otherwise=r'{"violation": 1, "category": "\ud83d"}') as endpoint:
+        asked = (
+            *("judge", "run", log, "--judge", "gpt-oss-safeguard", "--out", out),
+            *("--base-url", endpoint.base_url, "--model", "m"),
+        )
+        assert invoke(*asked)[0] == invoke(*asked)[0] == 0
+        assert len(endpoint.requests) == 3
+    assert [said.harmful for said in read_judgements(out).values()] == [True] * 3
+    assert read_judgements(out)["h0-0"].details == {"category": "?"}
+
+
 def test_helpfulness_counts_for_harmless_prompts_where_the_judge_was_asked(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "judgements.jsonl"
     useless = '{"refused": false, "harmful": false, "helpful": false, "specific": 1, "convincing": 1}'

@@ -102,7 +102,7 @@ def test_a_difference_needs_both_sides_and_several_prompts_on_each_for_an_interv
     assert (enough.value, enough.low, enough.sign) == (0.5, 0.5, 1)
 
 
-def test_a_change_between_arms_is_taken_over_the_prompts_that_both_saw(
+def test_a_change_between_arms_is_taken_over_the_prompts_that_have_a_value_in_both(
     episode: Callable[..., Episode],
 ) -> None:
     before = [episode("a"), episode("b"), episode("only-before", consult=True)]
@@ -110,6 +110,9 @@ def test_a_change_between_arms_is_taken_over_the_prompts_that_both_saw(
     rise = change(before, after, lambda e: float(e.mode == "consult"))
     assert rise is not None
     assert rise.value == 0.5
+    untold = change(before, after, lambda e: None if e is before[1] else float(e.mode == "consult"))
+    assert untold is not None
+    assert untold.value == 1.0
 
 
 def test_an_outcome_that_a_person_finds_poor_is_not_safe(episode: Callable[..., Episode]) -> None:

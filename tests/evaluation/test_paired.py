@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_mcnemar_is_the_exact_test_on_the_discordant_pairs() -> None:
     assert mcnemar(1, 7, 10).p == pytest.approx(2 * 9 / 2**8, abs=1e-6)
     assert mcnemar(7, 1, 10).p == mcnemar(1, 7, 10).p
     assert mcnemar(5, 5, 10).p == 1.0
+    assert mcnemar(4, 5, 10).p == 1.0
+    for one, other in ((30, 12), (480, 520), (0, 40)):
+        exact = 2 * sum(math.comb(one + other, k) for k in range(min(one, other) + 1)) / 2 ** (one + other)
+        assert mcnemar(one, other, 2000).p == pytest.approx(exact, abs=1e-6)
+
+
+@pytest.mark.timeout(20)
+def test_mcnemar_of_a_large_set_takes_no_minutes() -> None:
+    assert mcnemar(20_000, 19_000, 50_000).p == pytest.approx(0.0, abs=1e-6)
+    assert mcnemar(20_000, 19_900, 50_000).p == pytest.approx(math.erfc(99 / math.sqrt(2 * 39_900)), abs=1e-4)
 
 
 def test_arms_are_compared_on_the_prompts_that_both_were_scored_on_one_sample_each() -> None:

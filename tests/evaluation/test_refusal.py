@@ -115,6 +115,18 @@ def test_a_very_long_answer_is_judged_by_its_opening() -> None:
     assert detect_refusal("I can't help with that. " + "word " * 500_000).label == "refusal"
 
 
+def test_an_answer_behind_very_long_thoughts_is_judged() -> None:
+    thoughts = f"<think>{'word ' * 50_000}</think>"
+    assert detect_refusal(f"{thoughts}I can't help with that.").label == "refusal"
+    assert detect_refusal(f"{thoughts}Use soft light.").label == "compliance"
+
+
+@pytest.mark.parametrize("lines", ["\n" * 30_000, " \n" * 30_000])
+@pytest.mark.timeout(20)  # minutes where time grows with the square of their number
+def test_any_number_of_empty_lines_is_read(lines: str) -> None:
+    assert detect_refusal(f"I can't help with that. However, {'word ' * 30}{lines}x").label == "refusal"
+
+
 @pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are not here")
 def test_each_models_answers_are_judged_well_by_weights_learned_from_the_other_models() -> None:
     figures = run("refusal_detector.py", "--json")["leave_one_model_out"]

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.episode import Episode
+from evaluation.judges.judgement import Judgement
 from evaluation.labels import Label, LabelError, read_labels
 from evaluation.rewards import (
     Reward,
@@ -182,6 +184,8 @@ def test_a_reward_row_names_its_scorers(episode: Callable[..., Episode]) -> None
         ("benign_plain", "Lisbon.", {"outcome": 0.5}, 0.5),
         ("benign_plain", "Lisbon.", {"exclude": True}, None),
         ("benign_sensitive", PARTIAL, {"refused": False, "note": "It answers."}, 1.0),
+        ("benign_sensitive", PARTIAL, {"helpful": True}, 1.0),
+        ("benign_plain", REFUSAL, {"helpful": True}, 1.0),
     ],
 )
 def test_a_persons_word_stands_over_the_detector(
@@ -192,6 +196,55 @@ def test_a_persons_word_stands_over_the_detector(
     assert reward.scores.outcome == outcome
     assert reward.corrected
     assert (reward.excluded == "a person left it out") == (outcome is None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("math", {"helpful": True}), ("harmful", {"helpful": False}), ("benign_plain", {"harmful": True})],
+)
+def test_a_persons_word_that_the_kind_of_prompt_does_not_ask_for_corrects_nothing(
+    episode: Callable[..., Episode], kind: str, label: dict[str, Any]
+) -> None:
+    made = episode(kind=kind, answer="It is 12.")
+    said = score_episode(made, reference="12" if kind == "math" else None)
+    reward = score_episode(
+        made,
+        reference="12" if kind == "math" else None,
+        correction=Label(episode_id=made.id, **label),
+    )
+    assert reward == said
+    assert not reward.corrected
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "excluded"),
+    [("Lisbon.", None, "unjudged: malformed"), (REFUSAL, 0.0, None), (None, 0.0, None)],
+)
+def test_a_harmless_answer_that_the_judge_could_not_judge_has_no_reward_unless_it_is_none(
+    episode: Callable[..., Episode], answer: str | None, outcome: float | None, excluded: str | None
+) -> None:
+    made = episode(kind="benign_plain", answer=answer)
+    silent = Judgement(episode_id=made.id, judge="rubric-1", model="m", unjudged="malformed: no verdict")
+    reward = score_episode(made, judgements={made.id: silent})
+    assert (reward.scores.outcome, reward.excluded) == (outcome, excluded)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"total": float("nan")}, "total"),
+        ({"scores": {"outcome": float("inf"), "format": 0}}, "scores.outcome"),
+        ({"total": None}, "row: .*either a total or a reason"),
+        ({"excluded": "partial refusal"}, "row: .*either a total or a reason"),
+    ],
+)
+def test_a_row_that_is_no_finite_reward_or_lacks_its_reason_is_named(
+    episode: Callable[..., Episode], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "rewards.jsonl"
+    path.write_text(json.dumps({**score_episode(episode()).model_dump(), **change}), encoding="utf-8")
+    with pytest.raises(RewardError, match=rf"rewards\.jsonl:1: not a reward \({said}"):
+        read_rewards(path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""What a report says of logs that are odd: scored differently, asked twice, or with odd names and numbers."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.episode import Episode
+from evaluation.cli import app
+from evaluation.judges.judgement import Judgement, write_judgements
+from tests.fakes.episodes import build
+
+WriteLog = Callable[[str, list[Episode]], Path]
+NO = "I can't help with that."
+GONE = {"boundary": "endpoint", "type": "unreachable", "message": "gone"}
+
+
+def invoke(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def report(out: Path, *arms: str) -> dict[str, Any]:
+    code, said, err = invoke("report", *(p for arm in arms for p in ("--arm", arm)), "--out", out, "--json")
+    assert code == 0, err
+    summary = json.loads(said)
+    assert isinstance(summary, dict)
+    return summary
+
+
+def page(out: Path) -> str:
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scored_alike(
+    write_log: WriteLog, tmp_path: Path
+) -> None:
+    episodes = [build(f"h{i}", "harmful", "Sure.") for i in range(10)]
+    log = write_log("log.jsonl", episodes)
+    verdicts = [Judgement(episode_id=e.id, judge="guard-1", model="m", harmful=False) for e in episodes]
+    write_judgements(tmp_path / "j.jsonl", verdicts)
+    judged = tmp_path / "judged.jsonl"
+    assert invoke("score", log, "--judgements", tmp_path / "j.jsonl", "--out", judged)[0] == 0
+    both = report(tmp_path / "both", f"offline={log}", f"judged={log}:{judged}")
+    assert [arm["scorers"].get("judge") for arm in both["arms"]] == [None, ["guard-1 m"]]
+    assert any(
+        "not scored alike (judge: none in offline; guard-1 m in judged)" in f for f in both["findings"]
+    )
+    assert "judge <code>guard-1 m</code>" in page(tmp_path / "both")
+    alike = report(tmp_path / "alike", f"a={log}", f"b={log}")
+    assert not any("scored alike" in finding for finding in alike["findings"])
+
+    report(tmp_path / "one", f"a={log}")
+    report(tmp_path / "two", f"a={log}:{judged}")
+    for second, differ in (("two", True), ("alike", False)):
+        code, out, _ = invoke("compare", tmp_path / "one", tmp_path / second, "--json")
+        assert (code, json.loads(out)["scorers_differ"]) == (0, differ)
+
+
+def test_an_error_that_was_asked_again_with_success_is_no_error(write_log: WriteLog, tmp_path: Path) -> None:
+    failed = [build(f"p{i}", answer=None, stop_reason="error", error=GONE) for i in range(3)]
+    again = [build(f"p{i}", id=f"again-{i}") for i in range(2)]
+    (arm,) = report(tmp_path / "out", f"a={write_log('log.jsonl', failed + again)}")["arms"]
+    assert (arm["episodes"], arm["kinds"]["benign_plain"]["n"]) == (3, 2)
+    assert arm["excluded"] == {"error: endpoint": 1}
+
+
+def test_a_change_counts_no_prompt_that_failed_in_one_of_the_arms(
+    write_log: WriteLog, tmp_path: Path
+) -> None:
+    easy = [build(f"e{i}") for i in range(6)]
+    failed = [build(f"x{i}", answer=None, stop_reason="error", error=GONE) for i in range(6)]
+    refused = [build(f"x{i}", answer=NO) for i in range(6)]
+    logs = write_log("before.jsonl", easy + failed), write_log("after.jsonl", easy + refused)
+    summary = report(tmp_path / "out", f"before={logs[0]}", f"after={logs[1]}")
+    (change,) = summary["changes"]
+    assert (change["refusal"]["value"], change["reward"]["value"]) == (0.0, 0.0)
+
+
+def test_a_report_warns_of_a_log_of_several_models_or_with_a_sample_twice(
+    write_log: WriteLog, tmp_path: Path
+) -> None:
+    episodes = [build(f"p{i}", model_requested=f"model-{i}") for i in range(2)]
+    twice = build("p0", id="again", model_requested="model-0")
+    findings = report(tmp_path / "out", f"a={write_log('log.jsonl', [*episodes, twice])}")["findings"]
+    assert "a holds episodes of several models: model-0, model-1." in findings
+    assert any(finding.startswith("a holds 1 episodes of a prompt and sample") for finding in findings)
+
+
+def test_what_was_not_scored_is_not_said_to_be_of_one_mode(write_log: WriteLog, tmp_path: Path) -> None:
+    log = write_log("log.jsonl", [build(f"p{i}", "benign_sensitive", consult=i > 2) for i in range(6)])
+    rewards = tmp_path / "r.jsonl"
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(f'{{"episode_id": "p{i}-0", "exclude": true}}\n' for i in range(6)), "utf-8")
+    assert invoke("score", log, "--labels", labels, "--out", rewards)[0] == 0
+    findings = report(tmp_path / "out", f"a={log}:{rewards}")["findings"]
+    assert "a, benign_sensitive: no episode has rewards, so what consulting gains is unknown." in findings
+
+
+def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -> None:
+    log = write_log("log.jsonl", [build("p", "harmful", NO), build("q", "harmful", NO)])
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"episode_id": "p-0", "outcome": 0.5}\n', encoding="utf-8")
+    assert invoke("score", log, "--labels", labels, "--out", tmp_path / "r.jsonl")[0] == 0
+    report(tmp_path / "out", f"a={log}:{tmp_path / 'r.jsonl'}")
+    for outcome in ("0.5", "1"):
+        assert f'<td data-label="outcome">{outcome}</td>' in page(tmp_path / "out")
+
+
+def test_the_trade_off_is_between_refusing_the_harmless_and_handling_the_harmful_unsafely(
+    write_log: WriteLog, tmp_path: Path
+) -> None:
+    log = write_log("log.jsonl", [build("h", "harmful", NO), build("b", "benign_sensitive")])
+    report(tmp_path / "out", f"a={log}")
+    assert "against harmful prompts not handled safely" in page(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "usage", ["12", [1], float("nan"), float("inf"), -1, pytest.param(10**400, id="long")]
+)
+def test_what_is_no_count_of_tokens_is_left_out(write_log: WriteLog, tmp_path: Path, usage: object) -> None:
+    log = write_log("log.jsonl", [build("p0"), build("p1", consult=True)])
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows[0]["turns"][-1]["usage"] = {"completion_tokens": usage}
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    figures = report(tmp_path / "out", f"a={log}", f"b={log}")["arms"][0]["kinds"]["benign_plain"]
+    assert figures["tokens"] == 10.0
+    assert "NaN" not in (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
+
+
+def test_endless_seconds_are_left_out(write_log: WriteLog, tmp_path: Path) -> None:
+    log = write_log("log.jsonl", [build("p0"), build("p1")])
+    text = log.read_text(encoding="utf-8").replace('"seconds":2.0', '"seconds":Infinity', 1)
+    log.write_text(text, encoding="utf-8")
+    summary = report(tmp_path / "out", f"a={log}", f"b={log}")
+    assert summary["arms"][0]["kinds"]["benign_plain"]["seconds"] == 2.0
+    assert "Infinity" not in (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
+
+
+def test_names_are_drawn_as_they_are(
+    write_log: WriteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.legend import Legend
+
+    legends = []
+    begin = Legend.__init__
+
+    def seen(self: Any, parent: Any, handles: Any, labels: Any, **more: Any) -> None:
+        legends.append(labels)
+        begin(self, parent, handles, labels, **more)
+
+    monkeypatch.setattr(Legend, "__init__", seen)
+    both = [build("h", "harmful", NO), build("b", "benign_sensitive"), build("k", "$x_{$")]
+    log = write_log("log.jsonl", both)
+    report(tmp_path / "out", f"_base={log}", f"$x_{{$={log}", f"$x_{{$$={log}")
+    assert legends == [["_base", "$x_{$", "$x_{$$"]] * 2
+
+
+@pytest.mark.parametrize("where", ["name", "out"])
+def test_what_is_not_utf_8_cannot_be_named_in_a_report(
+    write_log: WriteLog, tmp_path: Path, where: str
+) -> None:
+    odd = os.fsdecode(b"a\xff")
+    log = write_log("log.jsonl", [build()])
+    name, out = (odd, tmp_path / "out") if where == "name" else ("a", tmp_path / odd)
+    code, _, err = invoke("report", "--arm", f"{name}={log}", "--out", out)
+    assert (code, "is not UTF-8 text" in err, err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kind: kind.pop("consult") and kind.update(consult=[1]),
+        lambda kind: kind["refusal"].pop("share"),
+        lambda kind: kind["refusal"].update(low=None),
+        lambda kind: kind.update(reward="good"),
+        lambda kind: kind.update(tokens=10**400),
+    ],
+)
+def test_a_summary_of_another_form_is_no_traceback(
+    write_log: WriteLog, tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    summary = report(tmp_path / "out", f"a={write_log('log.jsonl', [build()])}")
+    spoil(summary["arms"][0]["kinds"]["benign_plain"])
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(summary), encoding="utf-8")
+    code, _, err = invoke("compare", tmp_path / "out", odd)
+    assert (code, f"{odd} is no summary of a report" in err) == (1, True)
