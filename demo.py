@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from evaluation.server_process import Answer, StartError, running
+from evaluation.server_process import ENDING_WITH_US, Answer, StartError, running
 
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -169,7 +169,10 @@ def arguments(command: str) -> list[str]:
 
 def execute(step: Step) -> None:
     console.print(f"$ {step.command}", style="dim", soft_wrap=True, markup=False)
-    code = subprocess.run(arguments(step.command), cwd=ROOT, check=False).returncode
+    # A step that outlived a killed demo would write beside the one that the next demo starts.
+    code = subprocess.run(
+        arguments(step.command), cwd=ROOT, check=False, preexec_fn=ENDING_WITH_US
+    ).returncode
     if code != 0:
         raise DemoError(f"the step '{step.name}' ended with code {code}; what it said stands above")
 
@@ -227,6 +230,13 @@ def play(run: Path) -> None:
         console.print(f"  {shown(BIN)}/{line}", soft_wrap=True, markup=False)
 
 
+def erasable(run: Path) -> bool:
+    """Whether a folder is missing, empty, or an earlier demo's."""
+    if not run.exists():
+        return True
+    return run.is_dir() and (not any(run.iterdir()) or any((run / "steps").glob("*.begun")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -238,6 +248,10 @@ def main() -> None:
     options = parser.parse_args()
     run: Path = options.out.resolve()
     if options.fresh:
+        if not erasable(run):
+            parser.error(
+                f"--fresh would erase {run}, which no demo made: pass another --out, or empty it first"
+            )
         shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     try:

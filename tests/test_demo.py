@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import demo
 from demo import DemoError, Step
+from tests.fakes.killed import ends_with
 
 
 @pytest.fixture
@@ -92,6 +95,40 @@ def test_a_service_that_ends_at_once_is_said_so(tmp_path: Path, monkeypatch: pyt
         demo.service("rule service", "false", port, "http://127.0.0.1:9", tmp_path / "log"),
     ):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_the_step_of_a_killed_demo_ends_with_it(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = (
+        "import demo\n"
+        "demo.arguments = lambda command: ['sh', '-c', command]\n"
+        f"demo.execute(demo.Step('one', 'Do one', 'echo $$ > {pid} && exec sleep 120'))\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=Path(demo.__file__).parent)
+    assert ends_with(owner, pid)
+
+
+@pytest.mark.parametrize("holds", ["precious.txt", "steps/precious.txt"])
+def test_a_folder_that_no_demo_made_is_not_erased(
+    holds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / holds).parent.mkdir(exist_ok=True)
+    (tmp_path / holds).touch()
+    monkeypatch.setattr("sys.argv", ["demo.py", "--fresh", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert f"--fresh would erase {tmp_path}, which no demo made" in capsys.readouterr().err
+    assert (tmp_path / holds).exists()
+
+
+def test_an_earlier_demo_and_an_empty_folder_are_started_over(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["demo.py", "--fresh", "--out", str(run)])
+    demo.main()
+    demo.main()
+    assert trace(run) == ["one", "two", "report"]
 
 
 def test_every_step_is_a_command_of_ours_and_writes_into_the_run() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -62,10 +62,24 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
 class LoggedConfig(IFPOConfig):
     """`IFPOConfig` for episodes whose groups are as large as the log made them."""
 
+    num_generations: int | None = field(
+        default=None, metadata={"help": "Not for logged episodes: the log made their groups."}
+    )
+
     def __post_init__(self) -> None:
         # TRL wants whole groups in a batch; here every episode is a row by itself, so any batch is whole.
+        if self.num_generations is not None:
+            raise ValueError(
+                f"num_generations is {self.num_generations}, but logged groups are as large as the log made "
+                "them: leave it out"
+            )
         steps = self.steps_per_generation or self.gradient_accumulation_steps
         self.num_generations = self.generation_batch_size or self.per_device_train_batch_size * steps
+        if self.num_generations < 2:
+            raise ValueError(
+                "a batch of one episode, but TRL's trainer takes two at the least: set "
+                "per_device_train_batch_size or gradient_accumulation_steps to 2"
+            )
         super().__post_init__()
 
 
@@ -129,6 +143,15 @@ class LoggedArguments:
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in the folder."})
 
 
+PREPARED = ("alpha", "w_max", "baseline", "scale_rewards")
+SAMPLED = (
+    *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "use_vllm"),
+    *("cache_implementation", "chat_template_kwargs", "max_tool_calling_iterations"),
+    *("num_generations_eval", "reward_weights", "multi_objective_aggregation"),
+)
+"""Settings that have no effect where episodes are logged: they are refused, not passed over."""
+
+
 class _Parser(TrlParser):  # type: ignore[misc]
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
@@ -167,6 +190,12 @@ def parse_run(config: Path | None, options: Sequence[str], *kinds: type) -> tupl
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(_said(str(error), config, known)) from None
+    for action in parser._actions:  # which holds options against their choices, but nothing in a YAML file
+        chosen = getattr(arguments, action.dest, None)
+        if action.choices and chosen is not None and chosen not in action.choices:
+            raise ConfigError(
+                f"{action.dest} is {chosen!r}, but it is one of {', '.join(map(str, action.choices))}"
+            )
     return arguments, settings
 
 
@@ -174,7 +203,10 @@ def _said(message: str, config: Path | None, known: set[str]) -> str:
     if "not used by" not in message and "Unknown arguments" not in message:
         return " ".join(message.split())
     unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
-    names = [word.strip("-[],").replace("-", "_") for word in unknown] or ["a setting"]
+    if not unknown:
+        stray = message.partition("[")[2].partition("]")[0] or message
+        return f"{stray} belongs to no setting: settings are given as --name value"
+    names = [word.strip("-[],").replace("-", "_") for word in unknown]
     near = difflib.get_close_matches(names[0], sorted(known), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     where = f" in {config} or among the options" if config else ""
@@ -205,9 +237,12 @@ def _check(arguments: LoggedArguments, settings: Any) -> None:
             "num_iterations above 1 or other steps_per_generation than gradient_accumulation_steps cannot be "
             "resumed exactly: set save_strategy to 'no'"
         )
-    for name, standard in (("alpha", 1.0), ("w_max", 4.0), ("baseline", "balanced")):
-        if getattr(settings, name) != standard:
-            raise ConfigError(
-                f"{name} has no effect on logged episodes, whose advantages are computed once: "
-                f"pass it to `ascl-train prepare`"
+    standard = {each.name: each.default for each in fields(settings)}
+    for name in (*PREPARED, *SAMPLED):
+        if getattr(settings, name) != standard[name]:
+            why = (
+                "whose advantages are computed once: pass it to `ascl-train prepare`"
+                if name in PREPARED
+                else "which were sampled and rewarded before: leave it out"
             )
+            raise ConfigError(f"{name} has no effect on logged episodes, {why}")

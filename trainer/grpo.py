@@ -19,7 +19,7 @@ from trainer import drift
 from trainer.checkpoints import AtomicCheckpoints
 from trainer.config import IFPOConfig
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
-from trainer.modes import mode_of
+from trainer.modes import consultations_of
 from trainer.penalty import with_consultation_cost
 
 Output = dict[str, Any]
@@ -41,13 +41,13 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         if len(self.reward_funcs) != 1 or self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("IFPO takes one composed reward function: add the parts up inside it")
         self._gathered: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._times = torch.zeros(0)  # (N,) how often each episode consulted, gathered
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # (N, 1), gathered
-        modes = [_conversation(completion) for completion in completions]
-        consulted = torch.tensor([mode_of(each) == "consult" for each in modes], device=rewards.device)
-        consulted = self.accelerator.gather(consulted)
-        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), consulted
+        times = [consultations_of(_conversation(completion)) for completion in completions]
+        self._times = self.accelerator.gather(torch.tensor(times, device=rewards.device))
+        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), self._times > 0
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
@@ -87,7 +87,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         advantages = torch.zeros_like(rewards)
         advantages[scored] = ifpo_advantages(
-            with_consultation_cost(rewards[scored], consulted[scored], args.cost),
+            with_consultation_cost(rewards[scored], self._times[scored], args.cost),
             consulted[scored],
             groups[scored],
             alpha=args.alpha,
@@ -306,7 +306,8 @@ def _without_padding(inputs: Output) -> Output:
     Prompts are (B, P), padded on the left, completions (B, C), padded on the right.
     """
     first = int(inputs["prompt_mask"].any(0).int().argmax())
-    width = int(inputs["completion_mask"].any(0).nonzero().max()) + 1
+    used = inputs["completion_mask"].any(0).nonzero()  # of none where all rows are cut off and masked for it
+    width = int(used.max()) + 1 if len(used) else 1
     padded = inputs["completion_mask"].shape
     return {
         name: value[:, first:]

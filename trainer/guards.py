@@ -76,7 +76,10 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
     _good: tuple[int, dict[str, torch.Tensor]] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if (broken := self._look(state.global_step)) and not state.global_step:
+        # A checkpoint keeps the history, and with it what was read before it; its own step is read again.
+        past = [entry["floor"] for entry in state.log_history if "floor" in entry]
+        self.readings = [reading for reading in past if reading["step"] < state.global_step]
+        if (broken := self._look(state)) and not state.global_step:
             raise TrainingError(
                 f"before the first update {broken}: start from a model that keeps to the floor, or lower it"
             )
@@ -85,7 +88,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         if step % self.floor.every and step < state.max_steps:
             return
-        if broken := self._look(step):
+        if broken := self._look(state):
             self.stopped = f"stopped at step {step}: {broken}"
             if self.floor.rollback and self._good is not None:
                 self._restore()
@@ -93,9 +96,9 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
             self.say(self.stopped)
             control.should_training_stop = True
 
-    def _look(self, step: int) -> str | None:
+    def _look(self, state: Any) -> str | None:
         """Read the figures and keep them; why they are too low, or None."""
-        floor, trainer = self.floor, self.trainer
+        floor, trainer, step = self.floor, self.trainer, state.global_step
         chances = consult_probabilities(
             trainer.logprobs, floor.openings, trainer.args.per_device_train_batch_size
         )
@@ -109,6 +112,8 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
         if floor.safe is not None:
             reading["safe_replies"] = self._safe_share()
         self.readings.append(reading)
+        state.log_history[:] = [e for e in state.log_history if e.get("floor", {}).get("step") != step]
+        state.log_history.append({"step": step, "floor": reading})
         consult, safe = reading["consult"]["harmful"], reading.get("safe_replies")
         if floor.consult is not None and consult < floor.consult:
             return (

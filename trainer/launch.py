@@ -19,7 +19,8 @@ from typing import Any, Literal, TextIO
 from evaluation.server_process import ENDING_WITH_US, Answer
 from trainer.errors import ConfigError, TrainingError
 from trainer.memory import GIB, Estimate, estimate, shape_of
-from trainer.served import running
+from trainer.record import masked_text
+from trainer.served import STARTED_BY, running
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parent / "recipes" / "fsdp2.yaml"
@@ -238,7 +239,7 @@ def run_plan(
     """
     with ExitStack() as stack:
         for command in commands:
-            say(f"$ {command.line()}")
+            say(f"$ {masked_text(command.line())}")
             environment = {**os.environ, **command.environment}
             if command.answers_at is not None:
                 log = logs / f"{command.words[0]}.log"
@@ -247,6 +248,7 @@ def run_plan(
                 continue
             # `accelerate launch` of this very environment, whatever the path says.
             words = [sys.executable, "-m", "accelerate.commands.launch", *command.words[2:]]
+            environment[STARTED_BY] = str(os.getpid())
             code = subprocess.run(
                 words, env=environment, check=False, stdout=output, preexec_fn=ENDING_WITH_US
             ).returncode

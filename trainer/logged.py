@@ -7,9 +7,11 @@ was left out, figures of every step), written last: where it stands, the rest is
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
     from trainer.config import LoggedArguments, LoggedConfig
 
 KEPT_FIGURES = (
-    *("loss", "reward", "entropy", "logged/kl", "logged/mean_ratio", "logged/largest_ratio"),
-    *("logged/dropped", "clip_ratio/region_mean", "kl"),
-    "completions/mean_length",
+    *("loss", "grad_norm", "reward", "reward_std", "entropy", "clip_ratio/region_mean", "kl"),
+    *("logged/kl", "logged/mean_ratio", "logged/largest_ratio", "logged/dropped"),
     *(f"logged/towards_consulting/{kind}" for kind in (*KINDS, "other")),
 )
 
@@ -56,7 +57,14 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[s
     say: Tell = tell if first else lambda line: None
     out = Path(config.output_dir)
     columns, about = read_groups(Path(arguments.groups), COLUMNS)
-    config.temperature = _one_temperature(columns["temperature"])
+    versions = sorted(set(columns["policy_version"]))
+    if len(versions) > 1 and arguments.behaviour == "model":
+        raise TrainingError(
+            f"the episodes were sampled by the policies {', '.join(versions)}, but the model is one of them, "
+            "and its log-probabilities cannot stand in for all: prepare the log of one, or set behaviour to "
+            "'other' if they may"
+        )
+    config.temperature = _one_temperature(columns["temperature"], say)
     left_out: Counter[str] = Counter()
     tokenizer = load_tokenizer(arguments.model)
     earned = credit(columns, about["settings"], arguments, config)
@@ -65,7 +73,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[s
         raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")
     data = {
         "groups_sha256": hashlib.sha256(Path(arguments.groups).read_bytes()).hexdigest(),
-        "policy_versions": sorted(set(columns["policy_version"])),
+        "policy_versions": versions,
         "episodes": len(rows),
         "left_out": dict(sorted(left_out.items())),
         "sources": about["sources"],
@@ -101,6 +109,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[s
         ],
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if first:
+        resuming.forget_record(out)
     save_stage(out, trainer, tokenizer, arguments.model)
     if first:
         adapter.save_record(out, run)
@@ -120,8 +130,13 @@ def _checkpoint(
         return resuming.begin(out, plan, resume, first)
 
 
-def _one_temperature(given: list[float | None]) -> float:
-    """The trainer divides logits by it, as the sampler did; where none was sent, endpoints use 1."""
+def _one_temperature(given: list[float | None], say: Tell) -> float:
+    """The trainer divides logits by it, as the sampler did; where none was sent, most endpoints use 1."""
+    if unknown := given.count(None):
+        say(
+            f"{unknown} episodes were sampled without a temperature: 1 is assumed, which is wrong for an "
+            "endpoint with another default"
+        )
     temperatures = sorted({1.0 if value is None else value for value in given})
     if len(temperatures) > 1:
         raise TrainingError(
@@ -149,6 +164,19 @@ def load_tokenizer(model: str) -> Any:
         ) from None
 
 
+@contextmanager
+def weights_of(model: str | Path) -> Iterator[None]:
+    """Within the block a model's weights are read; broken ones are named."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise TrainingError(
+            f"the weights of the model '{model}' cannot be read ({error}): copy or download them anew"
+        ) from None
+
+
 def _trainer(
     arguments: LoggedArguments,
     config: LoggedConfig,
@@ -169,27 +197,32 @@ def _trainer(
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
     batches = whole_batches(rows, config.generation_batch_size)
     drift = DriftGuard(arguments.max_drift, say)
-    trainer = LoggedIFPOTrainer(
-        model=arguments.model,
-        args=config,
-        train_dataset=_dataset(batches),
-        processing_class=tokenizer,
-        peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        callbacks=[drift],
-    )
+    with weights_of(arguments.model):
+        trainer = LoggedIFPOTrainer(
+            model=arguments.model,
+            args=config,
+            train_dataset=_dataset(batches),
+            processing_class=tokenizer,
+            peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
+            callbacks=[drift],
+        )
     if trainer.is_fsdp_enabled:
         raise TrainingError(
             "logged episodes cannot be replayed under FSDP, which has no whole model before training begins: "
             "leave the FSDP configuration out, `ascl-train launch logged` shows how"
         )
     trainer.remove_callback(transformers.PrinterCallback)
-    text_only = sum(row["logprobs"] is None for row in rows)
-    if text_only < len(rows) and arguments.behaviour == "model" and arguments.check_logprobs:
+    without = [row["episode"] for row in rows if row["logprobs"] is None]
+    # A forced decision was not drawn from the policy, so such an episode's logged ones are not used.
+    forced = sum(columns["forced"][i] and _has_logprobs(columns["turns"][i]) for i in without)
+    text_only = len(without) - forced
+    if len(without) < len(rows) and arguments.behaviour == "model" and arguments.check_logprobs:
         checked = checked_logprobs(trainer, rows, arguments.check_logprobs, arguments.logprob_tolerance)
     else:
         checked = None
-    if text_only:
-        say("the log has no log-probabilities: computing them with the starting checkpoint")
+    if without:
+        whose = "the log has no" if text_only else "of forced episodes the log has not the policy's own"
+        say(f"{whose} log-probabilities: computing them with the starting checkpoint")
         batches = with_behaviour_logprobs(trainer, batches)
     stratified = any(columns["forced"])
     consult: dict[str, float] = {}
@@ -206,6 +239,7 @@ def _trainer(
     known = {
         "off_policy": {
             "text_only_episodes": text_only,
+            "forced_episodes": forced,
             "behaviour_logprobs": "recomputed with the starting checkpoint" if text_only else "logged",
             "largest_difference": checked,
         },
@@ -218,6 +252,10 @@ def _trainer(
         else None,
     }
     return trainer, (drift, guard), known
+
+
+def _has_logprobs(turns: str) -> bool:
+    return all(turn.get("logprobs") for turn in json.loads(turns))
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Any:

@@ -20,18 +20,21 @@ from typing import Any
 from evaluation.prompts import load_prompts
 from trainer.errors import LoopError
 from trainer.loop_round import Round, Tell, write_whole_text
-from trainer.loop_settings import LoopSettings
+from trainer.loop_settings import LoopSettings, check_training
 
 
 def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) -> dict[str, Any]:
     """Play all rounds that are not done, and return what `loop.json` holds.
 
     Raises:
+        ConfigError: the training would not take its settings.
         LoopError: the folder holds a loop of other settings, or a step failed; what is done stays.
         ServeError: the model's server does not start.
         agent.AgentError: the rule service does not start.
     """
     _check_floor(settings)
+    if settings.train and not (out / "loop.json").is_file():  # where it is, they were looked at before
+        check_training(settings.train)
     out.mkdir(parents=True, exist_ok=True)
     record = _begun(settings, out)
     with _rules(settings, out) as rules:
@@ -41,16 +44,17 @@ def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) 
             told = one.play()
             _note(out, record, told)
             if told["below_floor"]:
-                return _end(out, record, "floor", _last_good(record, settings))
+                return _end(out, record, number, "floor", _last_good(record, number, settings, tell))
             model = str(one.merged)
             _forget_models(out, number, settings.keep_models)
         if settings.floor is not None:
             number = settings.rounds + 1
             last = Round(settings, out / "rounds" / f"{number:03d}", number, model, rules, tell)
-            _note(out, record, last.measure_only())
-            if record["rounds"][-1]["below_floor"]:
-                return _end(out, record, "floor", _last_good(record, settings))
-    return _end(out, record, "rounds", model)
+            told = last.measure_only()
+            _note(out, record, told)
+            if told["below_floor"]:
+                return _end(out, record, number, "floor", _last_good(record, number, settings, tell))
+    return _end(out, record, number, "rounds", model)
 
 
 def _check_floor(settings: LoopSettings) -> None:
@@ -86,42 +90,66 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
 
 def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
     """The record of this loop, new or as it was left; the number of rounds may grow."""
-    from trainer.record import common_record
+    from trainer.record import common_record, masked
 
-    asked = settings.model_dump(mode="json")
+    asked = masked(settings.model_dump(mode="json"))
     path = out / "loop.json"
     record: dict[str, Any]
     if not path.is_file():
         # Before the first round: its files belong to these settings, also where it is not played to its end.
         record = {"stage": "loop", **common_record(), "settings": asked, "rounds": []}
-        write_whole_text(path, json.dumps(record, indent=2) + "\n")
+        _write(out, record)
         return record
     record = json.loads(path.read_text(encoding="utf-8"))
-    # These change no episode and no weight.
-    free = ("rounds", "floor", "keep_models", "serve")
-    for name, value in asked.items():
-        if name not in free and (was := record["settings"].get(name)) != value:
+    before = _fixed(masked(record["settings"]))
+    for name, value in _fixed(asked).items():
+        if (was := before.get(name)) != value:
             raise LoopError(
                 f"{out} holds a loop that was begun with {name} {json.dumps(was)}, now {json.dumps(value)}: "
                 "use another --out, or the settings it was begun with"
             )
-    return {**record, "settings": asked, "rounds": []}
-
-
-def _note(out: Path, record: dict[str, Any], told: dict[str, Any]) -> None:
-    record["rounds"].append(told)
-    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
-
-
-def _end(out: Path, record: dict[str, Any], why: str, model: str) -> dict[str, Any]:
-    record |= {"ended": why, "model": model, "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
+    record["settings"] = asked
+    for name in ("ended", "model", "ended_at"):  # it runs again
+        record.pop(name, None)
+    _write(out, record)
     return record
 
 
-def _last_good(record: dict[str, Any], settings: LoopSettings) -> str:
-    good = [told["model"] for told in record["rounds"] if not told["below_floor"]]
-    return str(good[-1]) if good else settings.model
+def _fixed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings but those that change no episode, no weight and no measurement."""
+    fixed = {
+        name: value for name, value in settings.items() if name not in ("rounds", "keep_models", "serve")
+    }
+    if fixed.get("floor"):
+        least = ("harmful_consult", "harmful_safe")
+        fixed["floor"] = {name: value for name, value in fixed["floor"].items() if name not in least}
+    return fixed
+
+
+def _write(out: Path, record: dict[str, Any]) -> None:
+    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
+
+
+def _note(out: Path, record: dict[str, Any], told: dict[str, Any]) -> None:
+    """Put a round in its place; those that an earlier start finished stay until they are told again."""
+    others = [one for one in record["rounds"] if one["round"] != told["round"]]
+    record["rounds"] = sorted([*others, told], key=lambda one: int(one["round"]))
+    _write(out, record)
+
+
+def _end(out: Path, record: dict[str, Any], last: int, why: str, model: str) -> dict[str, Any]:
+    record["rounds"] = [told for told in record["rounds"] if told["round"] <= last]
+    record |= {"ended": why, "model": model, "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    _write(out, record)
+    return record
+
+
+def _last_good(record: dict[str, Any], fallen: int, settings: LoopSettings, tell: Tell) -> str:
+    """The model of the round before; its files may have been removed where the floor was raised later."""
+    good = [str(told["model"]) for told in record["rounds"] if told["round"] < fallen]
+    if len(good) > 1 and not Path(good[-1]).is_dir():
+        tell(f"the last good model {good[-1]} is gone, since keep_models is {settings.keep_models}")
+    return good[-1] if good else settings.model
 
 
 def _forget_models(out: Path, number: int, keep: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from evaluation.server_process import ENDING_WITH_US
 from trainer.errors import LoopError
 from trainer.floor import below_floor, measure
 from trainer.loop_settings import LoopSettings
-from trainer.served import serving
+from trainer.record import masked_text
+from trainer.served import STARTED_BY, serving
 
 Tell = Callable[[str], None]
 
@@ -56,6 +58,7 @@ class Round:
 
             def url() -> str:  # the server is started by the first step that needs it
                 if not served:
+                    self._check_model()
                     self.tell(f"{self.name}: serving {self.model}")
                     log = self.folder / "server.log"
                     served.append(
@@ -160,7 +163,9 @@ class Round:
     def _execute(self, command: list[str]) -> str:
         module, verb = command[0], command[1]
         name = f"ascl-{ {'agent': 'agent', 'evaluation': 'eval', 'trainer': 'train'}[module.split('.')[0]] }"
-        self.tell(f"{self.name}: $ {shlex.join([name, *command[1:]])}")
+        if verb == "logged":
+            self._check_model()
+        self.tell(f"{self.name}: $ {masked_text(shlex.join([name, *command[1:]]))}")
         launcher = self.settings.launcher if verb == "logged" else None
         start = shlex.split(launcher) if launcher else [sys.executable, "-m"]
         # A step that outlived a killed loop would write beside the one that the next loop starts.
@@ -169,6 +174,7 @@ class Round:
             stdout=subprocess.PIPE,
             text=True,
             check=False,
+            env={**os.environ, STARTED_BY: str(os.getpid())},
             preexec_fn=ENDING_WITH_US,
         )
         if done.returncode != 0:
@@ -179,6 +185,14 @@ class Round:
         if done.stdout and verb != "prepare":
             self.tell(done.stdout.rstrip())
         return done.stdout
+
+    def _check_model(self) -> None:
+        """A model that the loop made and that is gone would be taken for a name of the hub."""
+        if self.number > 1 and not Path(self.model).is_dir():
+            raise LoopError(
+                f"{self.name}: the model {self.model}, which this round starts from, is gone: put it back, "
+                "or begin another loop with another --out"
+            )
 
 
 def _absolute(model: str) -> str:

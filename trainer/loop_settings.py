@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,19 +31,42 @@ class Sampling(_Part):
     max_tokens: int = Field(default=1024, ge=1)
     max_turns: int = Field(default=4, ge=1)
     concurrency: int = Field(default=16, ge=1, le=1024)
-    mode_share: dict[Literal["consult", "direct"], float] = {}
+    mode_share: dict[Literal["consult", "direct"], Annotated[float, Field(ge=0, le=1)]] = {}
     """Share of each group that is brought into a mode, such as `{consult: 0.25, direct: 0.25}`."""
     seed: int | None = 0
     """Of the first round's first sample; None sends none."""
     provider: str = "auto"
 
+    @model_validator(mode="after")
+    def _leaves_some_or_none_free(self) -> Sampling:
+        if (total := sum(self.mode_share.values())) > 1:
+            raise ValueError(f"the shares of mode_share add up to {total:g}: together they are at most 1")
+        return self
+
 
 class Scoring(_Part):
     """How episodes are rewarded; a judge is asked where one is named."""
 
-    format_penalty: float = Field(default=0.2, ge=0)
+    format_penalty: float = Field(default=0.2, ge=0, allow_inf_nan=False)
     judge: dict[str, str | int | float] = {}
     """Options of `ascl-eval judge run`, such as `{judge: wildguard, base-url: URL, model: NAME}`."""
+
+    @model_validator(mode="after")
+    def _judge_can_be_asked(self) -> Scoring:
+        if not self.judge:
+            return self
+        from evaluation.judge_cli import run
+        from evaluation.judges.kinds import make_judge
+
+        given = {name.replace("_", "-") for name in inspect.signature(run).parameters}
+        options = sorted(given - {"log", "out", "as-json"})
+        if unknown := next((name for name in self.judge if name not in options), None):
+            raise ValueError(f"judge has no option '{unknown}': it takes {', '.join(options)}")
+        make_judge(str(self.judge.get("judge", "")), "given" if "instructions" in self.judge else None)
+        for name, variable in (("base-url", "ASCL_JUDGE_BASE_URL"), ("model", "ASCL_JUDGE_MODEL")):
+            if not (self.judge.get(name) or os.environ.get(variable)):
+                raise ValueError(f"judge needs '{name}': write it there, or set {variable}")
+        return self
 
 
 class Advantages(_Part):
@@ -111,8 +139,41 @@ def read_loop_settings(config: Path, **given: Any) -> LoopSettings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
+        what = "there is no such setting" if first["type"] == "extra_forbidden" else message
         raise ConfigError(f"{config}: {where or 'settings'}: {what}") from None
+
+
+def check_training(train: dict[str, Any]) -> None:
+    """Whether `ascl-train logged` will take these settings, found out before a round is paid for.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), or a wrong value.
+    """
+    import yaml
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "train.yaml"
+        # The settings are looked at, not this machine: a launcher may train on another.
+        settings = {name: value for name, value in train.items() if name not in ("fp16", "tf32")}
+        settings |= {"bf16": False, "use_cpu": True}
+        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        # Texts are given as options too: the parser holds only those against the choices that there are.
+        options = [f"--{name}={value}" for name, value in settings.items() if isinstance(value, str)]
+        options += ["--model=m", "--groups=g", f"--output_dir={folder}", "--resume=true"]
+        # In a process of its own: a loop that kept torch would lack its memory for as long as it runs.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            try:
+                apart.submit(_parse, config, options).result()
+            except ConfigError as error:
+                said = str(error).replace(str(config), "the loop's YAML")
+                raise ConfigError(f"train: {said}") from None
+
+
+def _parse(config: Path, options: list[str]) -> None:
+    from trainer.config import parse_logged
+
+    parse_logged(config, options)
 
 
 def read_yaml(config: Path) -> dict[str, Any]:

@@ -131,14 +131,14 @@ def shape_of(model: str) -> Shape | None:
     Raises:
         ConfigError: the folder's `config.json` is not of this family.
     """
-    for size, shape in SIZES.items():
-        if model.rstrip("/").upper().endswith(f"-{size.upper()}") or model == size:
-            return shape
     path = Path(model) / "config.json"
     if not path.is_file():
-        return None
-    known = json.loads(path.read_text(encoding="utf-8"))
+        named = model.rstrip("/").upper()
+        return next(
+            (s for size, s in SIZES.items() if model == size or named.endswith(f"-{size.upper()}")), None
+        )
     try:
+        known = json.loads(path.read_text(encoding="utf-8"))
         heads = known["num_attention_heads"]
         return Shape(
             hidden=known["hidden_size"],
@@ -152,6 +152,8 @@ def shape_of(model: str) -> Shape | None:
         )
     except KeyError as error:
         raise ConfigError(f"{path} does not say {error}, so its memory cannot be reckoned") from None
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ConfigError(f"{path} is no model's configuration ({error}): pass another model") from None
 
 
 def table(gpu_gib: float = 80) -> str:

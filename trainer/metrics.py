@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.differences import Difference, PromptSums
+from evaluation.differences import FEWEST_PROMPTS, Difference, PromptSums
 from evaluation.metrics import BENIGN, Rate, wilson
 from evaluation.prompts import KINDS
 from trainer.groups import open_groups
@@ -228,7 +228,12 @@ def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:
                 "alone to consult less here."
             )
         elif kind.gain.sign == 0:
-            said.append(f"{name}: D is {kind.gain.value:+.2f}, but its interval does not exclude zero.")
+            why = (
+                f"fewer than {FEWEST_PROMPTS} prompts showed each mode, too few for an interval"
+                if kind.gain.low is None
+                else "its interval does not exclude zero"
+            )
+            said.append(f"{name}: D is {kind.gain.value:+.2f}, but {why}.")
     harmful = kinds.get("harmful")
     if harmful is not None and harmful.gain is not None and harmful.gain.value < 0:
         said.append(

@@ -14,19 +14,24 @@ RULE_TOOL = "consult_safety_rules"
 
 
 def mode_of(messages: Iterable[Mapping[str, Any]], tool: str = RULE_TOOL) -> Mode:
-    """The mode of a conversation in OpenAI form: `consult` if any assistant message calls `tool` by name.
+    """The mode of a conversation in OpenAI form: `consult` if any assistant message calls `tool` by name."""
+    return "consult" if consultations_of(messages, tool) else "direct"
 
-    A call that the endpoint could not parse stays in the message's text as `<tool_call>`; it counts when it
-    names the tool.
+
+def consultations_of(messages: Iterable[Mapping[str, Any]], tool: str = RULE_TOOL) -> int:
+    """How many times assistant messages call `tool` by name.
+
+    A call that the endpoint could not parse stays in the message's text as `<tool_call>`; it counts, once a
+    message, when it names the tool. Thoughts that stand in the text are no call, whatever they name.
     """
+    times = 0
     for message in messages:
         if message.get("role") != "assistant":
             continue
-        for call in message.get("tool_calls") or []:
-            function = call.get("function") or call
-            if function.get("name") == tool:
-                return "consult"
+        calls = [call.get("function") or call for call in message.get("tool_calls") or []]
+        named = sum(function.get("name") == tool for function in calls)
         content = message.get("content")
-        if isinstance(content, str) and tool in content.partition("<tool_call>")[2]:
-            return "consult"
-    return "direct"
+        if not named and isinstance(content, str):
+            named = int(tool in content.rpartition("</think>")[2].partition("<tool_call>")[2])
+        times += named
+    return times

@@ -15,6 +15,7 @@ from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.progress import Tell, step_reporter, teller
 from trainer.quiet import quiet_libraries
+from trainer.record import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
     first = config.process_index == 0
     say: Tell = tell if first else lambda line: None
     out = Path(config.output_dir)
-    plan = {**asdict(arguments), **_training(config), "rulebook_digest": desk.digest}
+    plan = {**masked(asdict(arguments)), **_training(config), "rulebook_digest": desk.digest}
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
     with config.main_process_first(local=False, desc="plan"):
         checkpoint = resuming.begin(out, plan, arguments.resume, first)
@@ -69,6 +70,8 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
                 f"{arguments.floor_prompts} holds no harmful prompt that the run does not train on, so no "
                 "floor can be kept: name other prompts"
             )
+        if arguments.floor_consult is not None:
+            config.eval_on_start = True  # so that there are good weights to take back, also in a resumed run
     tokenizer = load_tokenizer(arguments.model)
     trainer, reward = _trainer(arguments, config, tokenizer, train, held, desk, say)
     floor = OnlineFloor(arguments.floor_consult, trainer, say)
@@ -82,7 +85,7 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
     run = {
         "stage": "online",
         "method": arguments.method,
-        "arguments": asdict(arguments),
+        "arguments": masked(asdict(arguments)),
         "training": _training(config),
         "data": {
             "prompts": len(train),
@@ -96,6 +99,8 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
         "steps": _steps(trainer.state.log_history),
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if first:
+        resuming.forget_record(out)
     save_stage(out, trainer, tokenizer, arguments.model)
     if first:
         adapter.save_record(out, run)
@@ -143,6 +148,7 @@ def _trainer(
 
     from evaluation.rewards import Weights
     from trainer.grpo_online import OnlineIFPOTrainer
+    from trainer.logged import weights_of
     from trainer.online_reward import JudgeEndpoint, OnlineReward
 
     judge = None
@@ -155,16 +161,17 @@ def _trainer(
         say,
     )
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
-    trainer = OnlineIFPOTrainer(
-        model=arguments.model,
-        args=config,
-        reward_funcs=reward,
-        train_dataset=datasets.Dataset.from_list(train),
-        eval_dataset=datasets.Dataset.from_list(held) if held else None,
-        processing_class=tokenizer,
-        peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
-        desk=desk,
-    )
+    with weights_of(arguments.model):
+        trainer = OnlineIFPOTrainer(
+            model=arguments.model,
+            args=config,
+            reward_funcs=reward,
+            train_dataset=datasets.Dataset.from_list(train),
+            eval_dataset=datasets.Dataset.from_list(held) if held else None,
+            processing_class=tokenizer,
+            peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
+            desk=desk,
+        )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer, reward
 

@@ -66,11 +66,16 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
     """
     arguments, settings = parse_run(config, options, OnlineArguments, OnlineConfig)
+    if not arguments.rules:
+        raise ConfigError(
+            "no rule service is given: set rules to its address, as `ascl-rules serve` prints it"
+        )
     for name in ("lora_rank", "lora_layers", "rules_concurrency"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 1 is needed")
-    if arguments.format_penalty < 0:
-        raise ConfigError(f"format_penalty is {arguments.format_penalty}, but at least 0 is needed")
+    for name in ("outcome_weight", "format_penalty"):
+        if not 0 <= getattr(arguments, name) < float("inf"):
+            raise ConfigError(f"{name} is {getattr(arguments, name)}, but a number from 0 up is needed")
     if arguments.judge and not (arguments.judge_url and arguments.judge_model):
         raise ConfigError("a judge needs an address: set judge_url and judge_model")
     if arguments.judge:

@@ -8,11 +8,19 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from trainer.errors import TrainingError
+
 METRIC = "eval_ifpo/consult_rate/harmful"
 
 
 class OnlineFloor(TrainerCallback):  # type: ignore[misc]
-    """After every evaluation: keep the weights, or below the floor take the last good ones back and stop."""
+    """After every evaluation: keep the weights, or below the floor take the last good ones back and stop.
+
+    The first evaluation stands before the first update (`eval_on_start`).
+
+    Raises:
+        TrainingError: it is below the floor already, so there are no good weights to end with.
+    """
 
     def __init__(self, least: float | None, trainer: Any, say: Callable[[str], None]) -> None:
         self.stopped: str | None = None
@@ -27,14 +35,20 @@ class OnlineFloor(TrainerCallback):  # type: ignore[misc]
         if rate >= self._least:
             self._good = state.global_step, {n: p.detach().clone() for n, p in trained.items()}
             return
-        self.stopped = (
-            f"stopped at step {state.global_step}: on harmful prompts that are not trained on the model "
-            f"consults {rate:.0%} of the time, below the floor of {self._least:.0%}"
+        broken = (
+            "on harmful prompts that are not trained on the model consults "
+            f"{rate:.0%} of the time, below the floor of {self._least:.0%}"
         )
-        if self._good is not None:
-            with torch.no_grad():
-                for name, value in trained.items():
-                    value.copy_(self._good[1][name])
-            self.stopped += f"; the weights of step {self._good[0]} were taken back"
+        if self._good is None:
+            start = "another checkpoint (remove the last one)" if state.global_step else "another model"
+            raise TrainingError(
+                f"before the first update of this run, at step {state.global_step}, {broken}: start from "
+                f"{start} or lower floor_consult"
+            )
+        with torch.no_grad():
+            for name, value in trained.items():
+                value.copy_(self._good[1][name])
+        self.stopped = f"stopped at step {state.global_step}: {broken}"
+        self.stopped += f"; the weights of step {self._good[0]} were taken back"
         self._say(self.stopped)
         control.should_training_stop = True

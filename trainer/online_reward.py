@@ -17,6 +17,7 @@ from agent.rules_client import RULE_TOOL
 from evaluation.rewards import Reward, Weights, score_episode
 from trainer.errors import TrainingError
 from trainer.modes import mode_of
+from trainer.record import masked_text
 from trainer.rules_desk import UNAVAILABLE
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class OnlineReward:
 
         assert self.judge is not None
         where, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")
+        shown = masked_text(where.base_url)
 
         async def ask(cache: Path) -> list[Judgement]:
             async with Endpoint(where.base_url, where.model, api_key=key) as endpoint:
@@ -109,9 +111,9 @@ class OnlineReward:
                 judged = asyncio.run(ask(Path(folder) / "replies.jsonl"))
             except EndpointError as error:
                 if error.setup:
-                    raise TrainingError(f"the judge at {where.base_url} cannot be used: {error}") from None
+                    raise TrainingError(f"the judge at {shown} cannot be used: {error}") from None
                 self.say(
-                    f"the judge at {where.base_url} does not answer ({error}): the harmful episodes of this "
+                    f"the judge at {shown} does not answer ({error}): the harmful episodes of this "
                     "batch have no reward"
                 )
                 return {}

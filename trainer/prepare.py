@@ -9,6 +9,7 @@ cannot be used is left out and counted by its cause.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,10 @@ from trainer.groups import AdvantageSettings, described, replacing
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
 from trainer.log_rows import RATED, LogRows
 from trainer.parts import Parts, Records, parts, parts_for
+from trainer.progress import Tell, teller
 from trainer.spill import IDS, LIGHT, NUMBERS, spill
 
+TELL = teller("prepare")
 PART = 64 * 2**20
 """Bytes of a log whose episodes share a part."""
 
@@ -48,20 +51,24 @@ def prepare(
     settings: AdvantageSettings | None = None,
     *,
     keep_forced: bool = False,
+    tell: Tell = TELL,
 ) -> Prepared:
     """Write `out` from a log and the rewards of its episodes.
 
     Args:
         keep_forced: episodes whose mode was forced belong to their group (stratified groups); otherwise they
             are left out, since the policy did not choose.
+        tell: takes a line of warning where the sampling was one that training cannot represent.
 
     Raises:
         agent.LogError: the log cannot be read.
         evaluation.rewards.RewardError: the rewards cannot be read.
-        GroupError: nothing in it can be used; the causes are named.
+        GroupError: nothing in it can be used; the causes are named. Or `alpha` is no finite number.
         OSError: the disk is full, or the folder cannot be written; an earlier `out` is then as it was.
     """
     settings = settings or AdvantageSettings()
+    if not math.isfinite(settings.alpha):
+        raise GroupError(f"alpha is {settings.alpha}, but it must be a finite number: pass 1 for equal modes")
     left_out: Counter[str] = Counter()
     folder = out.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +101,7 @@ def prepare(
             "sources": {
                 "policy_versions": sorted(spilled.policy_versions),
                 "rulebook_digests": sorted(spilled.rulebook_digests),
+                "sampled_with": sorted(spilled.reshaped),
                 "log_sha256": digests[0].result(),
                 "rewards_sha256": digests[1].result(),
             },
@@ -101,6 +109,12 @@ def prepare(
         with replacing(out) as target:
             _write(spilled_rows, target, light, spilled.counts, about)
             target.replace(out)
+    if spilled.reshaped:
+        tell(
+            f"the episodes were sampled with {', '.join(sorted(spilled.reshaped))}, which training cannot "
+            "represent: it knows a temperature alone, so ratios to the policy that sampled are only near; "
+            "sample without for exact ones"
+        )
     return prepared
 
 

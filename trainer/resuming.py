@@ -34,13 +34,17 @@ def begin(out: Path, plan: dict[str, Any], resume: bool, first: bool = True) -> 
     out.mkdir(parents=True, exist_ok=True)
     if found:
         _same(out, plan)
-    (out / "run.json").unlink(missing_ok=True)  # of an earlier run, whose files will not stay whole
-    if found:
         return found[-1]
     partial = out / f".{_PLAN}.tmp"
     partial.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     partial.replace(out / _PLAN)
     return None
+
+
+def forget_record(out: Path) -> None:
+    """Remove the record of an earlier run, whose files are about to be replaced: not before, since what fails
+    until then leaves them whole."""
+    (out / "run.json").unlink(missing_ok=True)
 
 
 def _same(out: Path, plan: dict[str, Any]) -> None:

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from trainer.served import end_with_launcher
 from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `ascl-train`."""
+    end_with_launcher()  # at once: a launcher that is killed while the libraries load leaves none behind
     app.command(epilog="Example: ascl-train loop --config trainer/recipes/loop.yaml --out runs/loop")(loop)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -116,16 +118,24 @@ def launch(
         from trainer.errors import ConfigError
         from trainer.launch import Machines, plan, reckon, run_plan, said
         from trainer.loop_settings import read_yaml
+        from trainer.record import masked_text
 
         known = read_yaml(config)
         named = model or known.get("model")
         if not named:
             raise ConfigError(f"{config} names no model: pass --model, or write `model: NAME` there")
         machines = Machines(gpus, vllm_gpus, nodes, node, main, processes, gpu_gib)
-        commands = plan(stage, config, str(named), out, machines, context.args, "rules" in known)
+        commands = plan(
+            stage, config, str(named), out, machines, context.args, known.get("rules") is not None
+        )
         memory = reckon(stage, known, str(named), machines)
         if as_json:
-            shown = [{"title": c.title, "command": c.line(), "answers_at": c.answers_at} for c in commands]
+            # What is to be pasted stands as it was given; what is run may end in a log.
+            lines = [c.line() if dry_run else masked_text(c.line()) for c in commands]
+            shown = [
+                {"title": c.title, "command": line, "answers_at": c.answers_at}
+                for c, line in zip(commands, lines, strict=True)
+            ]
             typer.echo(json.dumps({"commands": shown, "memory": asdict(memory) if memory else None}))
         elif dry_run:
             for command in commands:

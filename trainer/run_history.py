@@ -40,6 +40,16 @@ def read_history(folder: Path) -> History:
     Raises:
         HistoryError: it is neither, or cannot be read.
     """
+    try:
+        return _history(folder)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise HistoryError(
+            f"'{folder}' holds figures of another form ({type(error).__name__}: {error}): pass the folder "
+            "of a run as ascl-train left it"
+        ) from None
+
+
+def _history(folder: Path) -> History:
     rounds = sorted((folder / "rounds").glob("[0-9]*")) if (folder / "rounds").is_dir() else []
     points = [point for place, each in enumerate(rounds, 1) if (point := _round(place, each))]
     if points:
@@ -49,9 +59,7 @@ def read_history(folder: Path) -> History:
         raise HistoryError(
             f"'{folder}' holds no run: pass a folder with run.json (of a stage) or rounds/ (of a loop)"
         )
-    points = [
-        (float(entry["step"]), _numbers(entry)) for entry in record.get("steps") or [] if "step" in entry
-    ]
+    points = [(float(entry["step"]), _numbers(entry)) for entry in _steps(record) if "step" in entry]
     groups = Path(str((record.get("arguments") or {}).get("groups") or ""))
     if groups.is_file() and (sampled := _sampled(groups)):
         points.insert(0, (0.0, sampled))
@@ -63,9 +71,15 @@ def _round(place: int, folder: Path) -> tuple[float, dict[str, float]] | None:
     values: dict[str, float] = {}
     if statistics := _json(folder / "statistics.json"):
         values |= statistics_metrics(statistics)
-    if (record := _json(folder / "trained" / "run.json")) and (steps := record.get("steps")):
+    if (record := _json(folder / "trained" / "run.json")) and (steps := _steps(record)):
         values |= {name: value for name, value in _numbers(steps[-1]).items() if not name.startswith("ifpo/")}
     return (float(place), values) if values else None
+
+
+def _steps(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures by step; of a cold start, whose `steps` is their number, the losses."""
+    steps = record.get("steps")
+    return steps if isinstance(steps, list) else record.get("losses") or []
 
 
 def _sampled(groups: Path) -> dict[str, float]:

@@ -1,18 +1,21 @@
-"""A model server as a process of ours for one `with` block: `transformers serve`, `vllm serve` or another."""
+"""Processes of ours: a model server for one `with` block, by any command, and trainers behind a launcher."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation import server_process
-from evaluation.server_process import Answer, StartError
+from evaluation.server_process import ENDING_WITH_US, Answer, StartError
 from trainer.errors import TrainerError
 
 TRANSFORMERS = "transformers serve {model} --host 127.0.0.1 --port {port}"
+STARTED_BY = "ASCL_STARTED_BY"
+"""Tells a trainer behind a launcher (`accelerate launch`) which process of ours started the launcher."""
 
 
 class ServeError(TrainerError):
@@ -34,7 +37,8 @@ def serving(command: str, model: str, log: Path, *, start_seconds: float = 900) 
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    words = [word.format(model=model, port=port) for word in _split(command)]
+    # These two alone: other braces are the command's own, such as JSON.
+    words = [word.replace("{port}", str(port)).replace("{model}", model) for word in _split(command)]
     origin = f"http://127.0.0.1:{port}"
     # One or the other, by server.
     ready = Answer((f"{origin}/health", f"{origin}/v1/models"), start_seconds)
@@ -56,6 +60,16 @@ def running(
             yield
     except StartError as error:
         raise ServeError(str(error)) from None
+
+
+def end_with_launcher() -> None:
+    """In a trainer behind a launcher of ours: end when the launcher ends, since it may pass no signal on."""
+    started_by = os.environ.get(STARTED_BY)
+    if started_by is None or ENDING_WITH_US is None:
+        return
+    ENDING_WITH_US()
+    if os.getppid() == 1 and started_by != "1":
+        raise SystemExit("ascl-train: what started this training has ended")  # before the kernel was asked
 
 
 def _split(command: str) -> list[str]:

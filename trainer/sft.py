@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
 from agent.log import read_log
-from trainer import adapter
+from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.progress import Tell, step_reporter, teller
 
@@ -81,7 +81,9 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
     import datasets
     import transformers
     from trl import SFTConfig
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+    from trainer.logged import weights_of
     from trainer.supervised import SupervisedTrainer
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
@@ -92,8 +94,16 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
             f"All {len(rows)} demonstrations in {settings.demonstrations} are longer than "
             f"{settings.max_length} tokens: raise max_length."
         )
-    model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
-    (settings.out / "run.json").unlink(missing_ok=True)  # of an earlier run, whose files will not stay whole
+    if not has_generation_markers(tokenizer.chat_template or ""):
+        try:
+            get_training_chat_template(tokenizer)
+        except ValueError:
+            raise TrainingError(
+                f"the chat template of {settings.model} does not mark what the assistant wrote, so it cannot "
+                "be learnt alone: put `{% generation %}` and `{% endgeneration %}` around it in the template"
+            ) from None
+    with weights_of(settings.model):
+        model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
     trainer = SupervisedTrainer(
         model=model,
         args=SFTConfig(
@@ -124,6 +134,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
     with step_reporter(tell, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
         trainer.add_callback(reporter)
         trainer.train()
+    resuming.forget_record(settings.out)
     adapter.save(settings.out, trainer.model, tokenizer)
     run = {
         "stage": "sft",

@@ -50,6 +50,19 @@ class Spilled:
     """(P,) of every batch of rows: how many of them lie in each part."""
     policy_versions: set[str] = field(default_factory=set)
     rulebook_digests: set[str] = field(default_factory=set)
+    reshaped: set[str] = field(default_factory=set)
+    """Settings under which the policy's own probabilities were not those that tokens were drawn with."""
+
+
+NEUTRAL = {
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+}
+"""Settings of sampling that a trainer cannot repeat, and the values with which they change nothing."""
 
 
 def spill(
@@ -82,6 +95,9 @@ def spill(
             spilled.policy_versions.add(episode.policy_version)
             if episode.rulebook_digest is not None:
                 spilled.rulebook_digests.add(episode.rulebook_digest)
+            for name, value in episode.sampling_sent.items():
+                if name in NEUTRAL and value is not None and value not in NEUTRAL[name]:
+                    spilled.reshaped.add(f"{name} {value}")
             batch.add(episode, reward.total, reward.corrected)
             if batch.full:
                 write()

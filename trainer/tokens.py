@@ -87,8 +87,11 @@ def _logged(tokenizer: Any, turns: list[dict[str, Any]]) -> list[_Turn]:
     known = []
     for turn in turns:
         prompt, reply = turn["prompt_token_ids"], turn["token_ids"]
-        if max(*prompt, *reply) >= size:
-            raise TokenError("tokens of another tokenizer")
+        for ids in (prompt, reply):
+            if not isinstance(ids, list) or not all(type(id) is int for id in ids):
+                raise TokenError("token ids that are no list of whole numbers")
+            if any(not 0 <= id < size for id in ids):
+                raise TokenError("tokens of another tokenizer")
         known.append(
             _Turn(prompt, reply, _logprobs(turn.get("logprobs"), len(reply)), tokenizer.decode(reply))
         )
@@ -168,27 +171,38 @@ def _joined(tokenizer: Any, turns: list[_Turn], consulted: bool, forced: bool) -
 
 def _deciding(turns: list[_Turn], consulted: bool) -> int:
     """Which turn took the mode: the first that names the rule tool, else the first."""
-    return next((i for i, turn in enumerate(turns) if consulted and RULE_TOOL in turn.text), 0)
+    naming = [i for i, turn in enumerate(turns) if consulted and RULE_TOOL in turn.text]
+    # A turn whose thoughts alone name it, and that calls something else, has decided nothing yet.
+    calling = [i for i in naming if RULE_TOOL in turns[i].text[_after_thoughts(turns[i].text) :]]
+    return next(iter(calling or naming), 0)
+
+
+def _after_thoughts(text: str) -> int:
+    """Where a reply's last thoughts end; 0 where it has none."""
+    return max((text.rfind(mark) + len(mark) for mark in _AFTER_THOUGHTS if mark in text), default=0)
 
 
 def _decision(tokenizer: Any, turn: _Turn, consulted: bool) -> tuple[int, int]:
     """Where in a turn's reply the decision stands."""
     text = turn.text
-    call = text.rfind(_CALL) if not consulted else text.find(RULE_TOOL, max(text.find(_CALL), 0))
-    limit = call if consulted and call >= 0 else len(text)
-    start = max(
-        (text.rfind(mark, 0, limit) + len(mark) for mark in _AFTER_THOUGHTS if mark in text[:limit]),
-        default=0,
-    )
+    call = _called(text) if consulted else -1
+    limit = call if call >= 0 else len(text)
+    start = _after_thoughts(text[:limit])
     if consulted and (opening := text.rfind(_CALL, start, limit)) >= 0:
         start = opening
     while start < limit and text[start].isspace() and not consulted:
         start += 1
     first = min(_tokens_until(tokenizer, turn.reply, start + 1), len(turn.reply)) - 1
-    last = (
-        _tokens_until(tokenizer, turn.reply, limit + len(RULE_TOOL)) if consulted and call >= 0 else first + 1
-    )
+    last = _tokens_until(tokenizer, turn.reply, limit + len(RULE_TOOL)) if call >= 0 else first + 1
     return max(first, 0), max(last, first + 1)
+
+
+def _called(text: str) -> int:
+    """Where a reply calls the rule tool by name: after its thoughts, which may name it too."""
+    for start in (_after_thoughts(text), 0):
+        if (call := text.find(RULE_TOOL, max(text.find(_CALL, start), start))) >= 0:
+            return call
+    return -1
 
 
 def _tokens_until(tokenizer: Any, ids: list[int], characters: int) -> int:

@@ -71,7 +71,8 @@ def trained(model: Path, folder: Path, logged: list[Episode], *options: str) -> 
     )
     groups, out = folder / "groups.parquet", folder / "out"
     cli = CliRunner()
-    made = cli.invoke(app, ["prepare", str(log), str(folder / "rewards.jsonl"), "--out", str(groups)])
+    scored = str(folder / "rewards.jsonl")
+    made = cli.invoke(app, ["prepare", str(log), scored, "--out", str(groups), "--keep-forced"])
     assert made.exit_code == 0, made.output
     done = cli.invoke(
         app, ["logged", "--model", str(model), "--groups", str(groups), "--out", str(out), *FAST, *options]
@@ -89,6 +90,20 @@ def test_a_log_of_the_very_checkpoint_agrees_and_its_first_ratio_is_one(
     assert record["off_policy"]["behaviour_logprobs"] == "logged"
     assert record["off_policy"]["largest_difference"] < 1e-3
     assert record["steps"][0]["logged/largest_ratio"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_forced_episode_of_a_log_with_log_probabilities_is_no_episode_of_text_alone(
+    model: Path, episodes: list[Episode], tmp_path: Path
+) -> None:
+    direct = next(episode for episode in episodes if episode.mode == "direct")
+    forced = direct.model_copy(update={"mode_forced": True, "mode_method": "resample"})
+    logged = [forced if episode is direct else episode for episode in episodes]
+    code, said, record = trained(model, tmp_path, logged, "--max_steps", "1")
+    assert code == 0, said
+    assert record["off_policy"]["text_only_episodes"] == 0
+    assert record["off_policy"]["forced_episodes"] == 1
+    assert record["off_policy"]["behaviour_logprobs"] == "logged"
+    assert "the log has no log-probabilities" not in said
 
 
 def test_log_probabilities_of_other_episodes_are_found_out(

@@ -183,3 +183,19 @@ def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Pat
         assert code == 0, stderr
         shown.append(sum(token["wrote"] for token in json.loads(stdout)["tokens"]))
     assert 0 < shown[1] < shown[0], "of a call that the agent wrote only the decision is learnt from"
+
+
+def test_a_cold_start_and_figures_of_another_form_are_named(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    run_json = {"stage": "sft", "steps": 8, "losses": [{"step": 4, "loss": 1.5}]}
+    (start / "run.json").write_text(json.dumps(run_json), encoding="utf-8")
+    code, _, stderr = run("plot", start, "--out", tmp_path / "compared")
+    assert code == 1
+    assert "recorded none of the figures that are drawn" in stderr
+    odd = tmp_path / "loop" / "rounds" / "001"
+    odd.mkdir(parents=True)
+    (odd / "statistics.json").write_text('{"x": 1}', encoding="utf-8")
+    code, _, stderr = run("plot", tmp_path / "loop", "--out", tmp_path / "compared")
+    assert code == 1
+    assert "holds figures of another form (KeyError: 'one_mode_groups')" in stderr

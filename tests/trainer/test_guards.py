@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,19 @@ def test_a_run_within_its_limits_says_how_it_fared_on_prompts_it_did_not_train_o
     assert record["stopped"] is None
     assert [reading["step"] for reading in record["floor"]] == [0, 5, 10, 12]
     assert set(record["floor"][0]["consult"]) == {"harmful", "benign_plain"}
+
+
+def test_a_resumed_run_keeps_what_was_read_before_its_checkpoint(
+    model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    options = ("--floor_prompts", prompts, "--floor_every", "1", "--max_steps", "4")
+    options += ("--save_strategy", "steps", "--save_steps", "2")
+    _, _, whole = logged(model, tmp_path, *options)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    code, said, resumed = logged(model, tmp_path, *options, "--resume")
+    assert code == 0, said
+    assert [reading["step"] for reading in resumed["floor"]] == [0, 1, 2, 3, 4]
+    assert resumed["floor"] == whole["floor"]
 
 
 def test_watching_changes_nothing_of_what_is_learnt(model: Path, prompts: Path, tmp_path: Path) -> None:

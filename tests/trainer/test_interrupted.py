@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import episodes, grouped
 from trainer.checkpoints import checkpoints
 from trainer.cli import app
+from trainer.errors import TrainingError
 from trainer.resuming import begin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,7 +213,26 @@ def test_only_the_first_of_several_processes_writes_the_plan(tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8")) == {"seed": 0}
 
 
-def test_the_record_of_an_earlier_run_does_not_outlive_the_start_of_another(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
-    begin(tmp_path, {"seed": 1}, resume=False)
-    assert not (tmp_path / "run.json").exists()
+def test_the_record_of_an_earlier_run_stands_until_another_one_saves(
+    model: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that fails before has changed none of the files that the record speaks of."""
+    out, broken = tmp_path / "out", tmp_path / "broken"
+    once = ("--max_steps", "1", "--save_strategy", "no")
+    code, said = here(model, groups, out, *once)
+    assert code == 0, said
+    good = (out / "run.json").read_bytes()
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
+    code, said = here(broken, groups, out, *once)
+    assert code == 1
+    assert f"the weights of the model '{broken}' cannot be read" in said
+    assert (out / "run.json").read_bytes() == good
+
+    def full(*_: object) -> None:
+        raise TrainingError("no room")
+
+    monkeypatch.setattr("trainer.adapter.save", full)
+    code, said = here(model, groups, out, *once)
+    assert code == 1
+    assert not (out / "run.json").exists()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.fakes.killed import ends_with
 from trainer.cli import app
 from trainer.config import parse_logged
+from trainer.errors import ConfigError
+from trainer.launch import Command, run_plan
 from trainer.loop_settings import read_loop_settings
-from trainer.memory import GIB, SIZES, estimate, table
+from trainer.memory import GIB, SIZES, estimate, shape_of, table
 from trainer.online_config import parse_online
+from trainer.record import common_record, masked
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "trainer" / "recipes"
@@ -112,18 +119,23 @@ def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
     assert len(table().splitlines()) == 2 + 9
 
 
-def test_a_models_shape_is_read_from_its_folder(tmp_path: Path) -> None:
+def test_a_models_shape_is_read_from_its_folder_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "mine-8b"
+    folder.mkdir()
     known = {
         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True,
     }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(known), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(known), encoding="utf-8")
     code, stdout, _ = run(
-        *("launch", "logged", "--config", RECIPES / "demo.yaml", "--model", tmp_path, "--out", "o"),
+        *("launch", "logged", "--config", RECIPES / "demo.yaml", "--model", folder, "--out", "o"),
         *("--dry-run", "--json"),
     )
     assert code == 0
     assert json.loads(stdout)["memory"]["weights"] == 2 * (2 * (12_288 + 3 * 64 * 128 + 128) + 500 * 64 + 64)
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no model's configuration"):
+        shape_of(str(folder))
 
 
 @pytest.mark.parametrize("options", [["--rules", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
@@ -139,6 +151,82 @@ def test_a_rule_service_that_the_recipe_names_is_not_started_again(tmp_path: Pat
     made = commands("online", "--config", config)
     assert list(made) == ["the training"]
     assert "--rules" not in made["the training"]
+
+
+def test_a_recipe_that_names_no_rule_service_gets_one(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: m\nrules: null\n", encoding="utf-8")
+    made = commands("online", "--config", config)
+    assert list(made) == ["the rules", "the training"]
+    assert "--rules http://127.0.0.1:8808/mcp" in made["the training"]
+
+
+def fake_accelerate(folder: Path, code: str) -> dict[str, str]:
+    """The environment in which `accelerate launch` runs this code, and not what it would."""
+    package = folder / "fakes" / "accelerate" / "commands"
+    package.mkdir(parents=True)
+    for each in (package, package.parent):
+        (each / "__init__.py").touch()
+    (package / "launch.py").write_text(code, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": f"{package.parents[1]}:{ROOT}"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_the_trainer_of_a_killed_launch_ends_with_it(tmp_path: Path) -> None:
+    """As with one process, when `accelerate launch` waits for the trainer and passes no signal on."""
+    pid = tmp_path / "pid"
+    trainer = (
+        f"import os, time, trainer.cli; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(120)"
+    )
+    environment = fake_accelerate(
+        tmp_path, f"import subprocess, sys\nsubprocess.call([sys.executable, '-c', {trainer!r}])\n"
+    )
+    code = (
+        "from pathlib import Path\nfrom trainer.launch import Command, run_plan\n"
+        "run_plan([Command('the training', ['accelerate', 'launch'])], Path('logs'))\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    assert ends_with(owner, pid)
+
+
+SECRETS = [
+    "--hub_token",
+    "hf_S3",
+    "--hub-token=hf_S3",
+    "--rules",
+    "http://u:hf_S3@h/mcp?api_key=hf_S3&top_k=1",
+]
+
+
+def test_a_command_is_told_and_recorded_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", fake_accelerate(tmp_path, "")["PYTHONPATH"])
+    told: list[str] = []
+    run_plan([Command("the training", ["accelerate", "launch", *SECRETS])], tmp_path, told.append)
+    monkeypatch.setattr("sys.argv", ["bin/ascl-train", "logged", "--max_tokens", "8", *SECRETS])
+    record = common_record()["command"]
+    for line in (told[0], record):
+        assert "hf_S3" not in line
+        assert "--hub_token '<HUB_TOKEN>' '--hub-token=<HUB_TOKEN>' --rules" in line
+        assert "http://h/mcp?api_key=...&top_k=1" in line
+    assert record.startswith("ascl-train logged --max_tokens 8 --hub_token")
+
+
+def test_settings_are_recorded_without_secrets() -> None:
+    settings = {
+        "serve": "vllm serve {model} --port {port} --api-key 'a b'",
+        "rules": "https://user:S3@h:1/mcp",
+        "train": {"hub_token": "hf_S3", "hub_private_repo": None, "model_init_kwargs": {"token": "hf_S3"}},
+        "sampling": {"max_tokens": 32, "prompts": "a b.jsonl"},
+    }
+    safe = masked(settings)
+    assert "S3" not in json.dumps(safe)
+    assert "a b'" not in safe["serve"]
+    assert safe["rules"] == "https://h:1/mcp"
+    assert safe["train"]["hub_token"] == "<HUB_TOKEN>"
+    assert safe["sampling"] == settings["sampling"]
+    assert masked(safe) == safe  # so that settings of a record can be compared
 
 
 def test_a_replay_has_the_model_whole_on_every_gpu() -> None:

@@ -15,6 +15,9 @@ from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.cli import app
+from trainer.config import parse_logged
+from trainer.errors import ConfigError
+from trainer.online_config import parse_online
 
 REFUSAL = "I can't help with that."
 FAST = ("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2")
@@ -114,11 +117,13 @@ def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
     assert record["data"]["left_out"] == {"no advantage": 2}
     assert record["off_policy"] == {
         "text_only_episodes": 5,
+        "forced_episodes": 0,
         "behaviour_logprobs": "recomputed with the starting checkpoint",
         "largest_difference": None,
     }
     assert record["steps"][0]["logged/kl"] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
     assert record["steps"][-1]["logged/kl"] > 0
+    assert record["steps"][0].keys() >= {"loss", "grad_norm", "reward", "reward_std", "entropy"}
     assert "the log has no log-probabilities" in stderr
 
 
@@ -243,6 +248,53 @@ def test_logs_of_two_temperatures_are_refused(model: Path, tmp_path: Path) -> No
     assert "sampled at the temperatures 0.7, 1.0" in said
 
 
+def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled_it(
+    model: Path, tmp_path: Path
+) -> None:
+    later = [
+        build("w", "benign_plain", answer, sample=sample, policy_version="later", sampling_sent={})
+        for sample, answer in enumerate([REFUSAL, "Here is how."])
+    ]
+    said = refused(model, tmp_path, "--max_steps", "1", logged=episodes() + later)
+    assert "sampled by the policies later, start" in said
+    named = ("--model", model, "--groups", tmp_path / "groups.parquet", "--out", tmp_path / "out")
+    code, _, stderr = run("logged", *named, *FAST, "--max_steps", "1", "--behaviour", "other")
+    assert code == 0, stderr
+    assert "2 episodes were sampled without a temperature: 1 is assumed" in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--scale_rewards none", "scale_rewards has no effect on logged episodes, whose advantages"),
+        ("--temperature 0.3", "temperature has no effect on logged episodes, which were sampled"),
+        ("--top_p 0.5", "top_p has no effect"),
+        ("--use_vllm true", "use_vllm has no effect"),
+        ("--num_generations 5", "num_generations is 5, but logged groups are as large as the log made"),
+        ("--per_device_train_batch_size 1", "a batch of one episode, but TRL's trainer takes two"),
+        ("foo", "'foo' belongs to no setting: settings are given as --name value"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(options: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_logged(None, ["--model", "m", "--groups", "g", "--output_dir", "o", *options.split()])
+    assert said in str(refusal.value)
+
+
 def test_groups_of_equal_rewards_alone_are_refused(model: Path, tmp_path: Path) -> None:
     equal = [build("c", sample=0), build("c", sample=1, consult=True)]
     assert "no episode in" in refused(model, tmp_path, logged=equal)
+
+
+def test_a_choice_that_there_is_not_is_refused_in_a_file_as_well(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("model: m\ngroups: g\noutput_dir: o\nmethod: nope\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="method is 'nope', but it is one of ifpo, grpo, grpo\\+cost"):
+        parse_logged(config, [])
+
+
+def test_an_online_run_without_a_rule_service_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "online.yaml"
+    config.write_text("model: m\noutput_dir: o\nrules: null\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no rule service is given: set rules"):
+        parse_online(config, [])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import yaml
 from typer.testing import CliRunner
 
 from agent.log import read_log
+from tests.fakes.killed import ends_with
 from tests.fakes.rules import ScriptedRules
+from trainer import loop_settings
 from trainer.cli import app
+from trainer.errors import ConfigError, LoopError
 from trainer.floor import below_floor
-from trainer.loop_settings import Floor
+from trainer.loop_round import Round
+from trainer.loop_settings import Floor, LoopSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,11 +151,21 @@ def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
         ({"serve": "vllm serve model"}, "serve must name {model} and {port}"),
         ({"sampling": {"samples": 1}}, "sampling.samples"),
         ({"keep_models": 1}, "keep_models"),
+        ({"sampling": {"mode_share": {"consult": 0.8, "direct": 0.8}}}, "mode_share add up to 1.6"),
+        ({"sampling": {"mode_share": {"direct": -0.1}}}, "sampling.mode_share.direct"),
+        ({"scoring": {"judge": {"judge": "nobody"}}}, "scoring: 'nobody' is no judge: use one of wildguard"),
+        ({"scoring": {"judge": {"judge": "rubric", "url": "x"}}}, "judge has no option 'url'"),
+        ({"scoring": {"judge": {"judge": "rubric", "model": "m"}}}, "judge needs 'base-url'"),
     ],
 )
 def test_settings_that_cannot_work_are_named(
-    settings: dict[str, Any], tmp_path: Path, changed: dict[str, Any], said: str
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any],
+    said: str,
 ) -> None:
+    monkeypatch.delenv("ASCL_JUDGE_BASE_URL", raising=False)
     code, _, stderr = loop(tmp_path, settings | changed)
     assert code == 1
     assert said in stderr
@@ -166,6 +180,139 @@ def test_a_loop_that_was_cut_off_in_its_first_round_keeps_the_settings_it_was_be
     code, _, stderr = loop(tmp_path, other)
     assert code == 1
     assert "was begun with sampling" in stderr
+
+
+def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    code, _, stderr = loop(tmp_path, settings | {"train": {"lerning_rate": 1, "bf16": True}})
+    assert code == 1
+    assert "train: there is no setting called 'lerning_rate' in the loop's YAML" in stderr
+    assert not (tmp_path / "loop").exists()
+
+
+def test_a_choice_that_the_training_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Here and now: what a process of its own loads takes seconds.
+    monkeypatch.setattr(
+        loop_settings, "ProcessPoolExecutor", lambda most, mp_context: ThreadPoolExecutor(most)
+    )
+    with pytest.raises(ConfigError, match="train: argument --method: invalid choice: 'nope'"):
+        loop_settings.check_training({"method": "nope"})
+    loop_settings.check_training({"method": "grpo", "learning_rate": "1e-4", "bf16": True, "max_drift": None})
+
+
+CONSULTS = {2: 0.8, 3: 0.6, 4: 0.7}
+"""The share of harmful prompts on which the model that a round starts from consults, by round; else all."""
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rounds that only tell what they would; one whose number is in the list fails."""
+    fails: list[int] = []
+
+    class Instant(Round):
+        def _sample_and_measure(self, sample: bool) -> dict[str, Any]:
+            if self.number in fails:
+                raise LoopError("a step failed")
+            told: dict[str, Any] = {"round": self.number, "model": self.model, "below_floor": None}
+            if (floor := self.settings.floor) is not None:
+                told["measured"] = {"harmful": {"consult_rate": CONSULTS.get(self.number, 1), "safe": 1}}
+                told["below_floor"] = below_floor(told["measured"], floor)
+            return told
+
+        def _step(self, result: str, command: list[str]) -> None:
+            if not (statistics := self.folder / "statistics.json").exists():
+                self.merged.mkdir(parents=True)
+                statistics.write_text("{}", encoding="utf-8")
+
+    monkeypatch.setattr("trainer.loop.Round", Instant)
+    return fails
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "loop" / "loop.json").read_text(encoding="utf-8"))
+    return record
+
+
+def test_a_loop_that_goes_on_has_not_ended_and_keeps_the_rounds_that_are_done(
+    instant: list[int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert loop(tmp_path, settings)[0] == 0
+    assert recorded(tmp_path)["ended"] == "rounds"
+    for broken in (1, 3):
+        instant[:] = [broken]
+        assert loop(tmp_path, settings | {"rounds": 4})[0] == 1
+        record = recorded(tmp_path)
+        assert not {"ended", "model", "ended_at"} & set(record)
+        assert [told["round"] for told in record["rounds"]] == [1, 2]
+        assert record["settings"]["rounds"] == 4
+
+
+def test_what_was_measured_of_the_last_model_gives_way_to_the_round_that_starts_from_it(
+    instant: list[int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    measured = settings | {"floor": {}}
+    assert loop(tmp_path, measured | {"rounds": 1})[0] == 0
+    assert ["groups" in told for told in recorded(tmp_path)["rounds"]] == [True, False]
+    assert loop(tmp_path, measured)[0] == 0
+    assert ["groups" in told for told in recorded(tmp_path)["rounds"]] == [True, True, False]
+
+
+def test_a_higher_floor_ends_the_loop_where_the_model_fell_and_says_that_the_last_good_one_is_gone(
+    instant: list[int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert loop(tmp_path, settings | {"rounds": 4, "floor": {}})[0] == 0
+    code, _, stderr = loop(tmp_path, settings | {"rounds": 4, "floor": {"harmful_consult": 0.65}})
+    assert code == 0, stderr
+    record = recorded(tmp_path)
+    assert (record["ended"], [told["round"] for told in record["rounds"]]) == ("floor", [1, 2, 3])
+    assert f"the last good model {record['model']} is gone, since keep_models is 2" in stderr
+
+
+@pytest.mark.parametrize("other", [None, {"samples": 2}, {"prompts": "builtin:train"}])
+def test_what_is_measured_stays_as_the_loop_was_begun(
+    other: dict[str, Any] | None, instant: list[int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert loop(tmp_path, settings | {"floor": {}})[0] == 0
+    code, _, stderr = loop(tmp_path, settings | {"floor": other})
+    assert code == 1
+    assert "was begun with floor" in stderr
+
+
+def test_a_model_of_the_loop_that_is_gone_is_named_and_not_asked_of_the_hub(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    gone = str(tmp_path / "rounds" / "001" / "trained" / "merged")
+    one = Round(LoopSettings(**settings), tmp_path / "rounds" / "002", 2, gone, "", lambda line: None)
+    with pytest.raises(
+        LoopError, match=f"round-002: the model {gone}, which this round starts from, is gone"
+    ):
+        one.play()
+    assert not (tmp_path / "starts").exists()
+
+
+def test_the_record_and_the_told_commands_hold_no_secret(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "loop" / "rounds" / "001"
+    folder.mkdir(parents=True)
+    (folder / "episodes.done").touch()  # so that the first step is the judge's, and fails
+    secret = "http://user:hf_S3@127.0.0.1:9"
+    judge = {"judge": "rubric", "base-url": f"{secret}/v1", "model": "m"}
+    serve = f"{settings['serve']} --api-key hf_S3"
+    code, _, stderr = loop(
+        tmp_path, settings | {"rules": f"{secret}/mcp", "serve": serve, "scoring": {"judge": judge}}
+    )
+    assert code == 1
+    assert "--base-url http://127.0.0.1:9/v1" in stderr
+    assert "hf_S3" not in stderr + json.dumps(recorded(tmp_path))
+
+
+def test_braces_in_the_command_that_serves_are_left_as_they_are(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -c 'import sys; sys.exit(sys.argv[1])' '{{\"a\": 1}}' {{model}} {{port}}"
+    code, _, stderr = loop(tmp_path, settings | {"serve": command})
+    assert code == 1
+    assert '{"a": 1}' in stderr
 
 
 FLOOR = {"samples": 2, "harmful_consult": 0.4}
@@ -200,26 +347,15 @@ def test_a_floor_that_was_not_measured_does_not_count_as_held() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
 def test_the_training_of_a_killed_loop_ends_with_it(settings: dict[str, Any], tmp_path: Path) -> None:
-    trains = tmp_path / "trains.py"
-    trains.write_text(
-        "import os, sys, time\nopen(sys.argv[0] + '.pid', 'w').write(str(os.getpid()))\ntime.sleep(120)\n",
-        encoding="utf-8",
-    )
+    """Both the launcher and the trainer, to which not every launcher passes a signal on."""
+    names = launcher, trainer = tmp_path / "launcher", tmp_path / "trainer"
+    code = "import os\nopen({!r}, 'w').write(str(os.getpid()))\n"
+    trains = "import time, trainer.cli\n" + code.format(str(trainer)) + "time.sleep(120)"
+    launches = f"import subprocess, sys\nsubprocess.call([sys.executable, '-c', {trains!r}])"
+    script = tmp_path / "launch.py"
+    script.write_text(code.format(str(launcher)) + launches, encoding="utf-8")
     (tmp_path / "loop.yaml").write_text(
-        yaml.safe_dump(settings | {"launcher": f"{sys.executable} {trains}"}), encoding="utf-8"
+        yaml.safe_dump(settings | {"launcher": f"{sys.executable} {script}"}), encoding="utf-8"
     )
     arguments = ["loop", "--config", tmp_path / "loop.yaml", "--out", tmp_path / "loop"]
-    owner = subprocess.Popen([sys.executable, "-m", "trainer.cli", *arguments], cwd=ROOT)
-    pid = trains.with_name("trains.py.pid")
-    _wait(lambda: pid.is_file() and bool(pid.read_text()))
-    owner.kill()
-    owner.wait()
-    stat = Path(f"/proc/{pid.read_text()}/stat")
-    _wait(lambda: not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
-
-
-def _wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert ends_with(subprocess.Popen([sys.executable, "-m", "trainer.cli", *arguments], cwd=ROOT), *names)

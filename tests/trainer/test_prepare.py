@@ -390,3 +390,25 @@ def test_a_setting_that_is_no_number_is_named(option: str, tmp_path: Path) -> No
     assert code == 2
     assert option in stderr
     assert "Traceback" not in stderr
+
+
+def test_an_alpha_without_end_is_refused(tmp_path: Path) -> None:
+    code, _, stderr, out = prepared(tmp_path, mixed_group("a"), "--alpha", "inf")
+    assert code == 1
+    assert "alpha is inf, but it must be a finite number" in stderr
+    assert not out.exists()
+
+
+def test_sampling_that_training_cannot_represent_is_said_and_recorded(tmp_path: Path) -> None:
+    sent = {"temperature": 1.0, "top_p": 0.9, "top_k": -1, "min_p": None}
+    cut = [each.model_copy(update={"sampling_sent": sent}) for each in mixed_group("a")]
+    code, _, stderr, out = prepared(tmp_path, cut)
+    assert code == 0
+    assert "the episodes were sampled with top_p 0.9, which training cannot represent" in stderr
+    assert read_groups(out)[1]["sources"]["sampled_with"] == ["top_p 0.9"]
+    assert prepared(tmp_path, mixed_group("a"))[2] == ""
+
+
+def test_a_difference_of_too_few_prompts_is_not_said_to_have_an_interval(tmp_path: Path) -> None:
+    _, stdout, _, _ = prepared(tmp_path, mixed_group("a"))
+    assert "fewer than 5 prompts showed each mode, too few for an interval" in stdout

@@ -1,6 +1,7 @@
 """The cold start, on a tiny random model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,15 @@ def test_a_log_without_answers_is_refused_in_one_sentence(model: Path, tmp_path:
 def test_a_folder_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not a model folder"):
         run_sft(SFTSettings(model=tmp_path, out=tmp_path / "run"))
+
+
+def test_broken_weights_and_a_template_without_marks_are_named(model: Path, tmp_path: Path) -> None:
+    data = write_log(tmp_path / "log.jsonl", [episode(0, consult=False)])
+    broken, plain = (Path(shutil.copytree(model, tmp_path / name)) for name in ("broken", "plain"))
+    (broken / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(TrainingError, match=r"the weights of the model .* cannot be read"):
+        run_sft(SFTSettings(model=broken, out=tmp_path / "run", demonstrations=data))
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
+    (plain / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(TrainingError, match="does not mark what the assistant wrote"):
+        run_sft(SFTSettings(model=plain, out=tmp_path / "run", demonstrations=data))

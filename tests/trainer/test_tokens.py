@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.episodes import build
 from tests.fakes.tiny_llama import tiny_tokenizer
+from trainer.modes import consultations_of
 from trainer.tokens import TokenError, episode_tokens
 
 
@@ -83,3 +84,51 @@ def test_a_turn_that_does_not_continue_the_one_before_cannot_be_used(tokenizer: 
 def test_a_conversation_without_a_reply_cannot_be_used(tokenizer: Any) -> None:
     with pytest.raises(TokenError, match="nothing that the policy wrote"):
         episode_tokens(tokenizer, [{"role": "user", "content": "Hello"}], [], [])
+
+
+@pytest.mark.parametrize(
+    ("ids", "cause"),
+    [
+        ([3, -4], "tokens of another tokenizer"),
+        ("three", "token ids that are no list of whole numbers"),
+        ([3, "four"], "token ids that are no list of whole numbers"),
+        (7, "token ids that are no list of whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("name", ["prompt_token_ids", "token_ids"])
+def test_token_ids_that_are_none_cannot_be_used(name: str, ids: Any, cause: str, tokenizer: Any) -> None:
+    logged = {"prompt_token_ids": [1], "token_ids": [2], "logprobs": None, name: ids}
+    with pytest.raises(TokenError, match=cause):
+        episode_tokens(tokenizer, [], [], [logged])
+
+
+def call(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": "{}"}}
+
+
+def test_thoughts_that_name_the_tool_are_no_decision_to_call_it(tokenizer: Any) -> None:
+    """Calls without a tag; the first turn thinks of the tool and calls another."""
+    thought = "<think>Should I call consult_safety_rules?</think>"
+    own, named = ('{"name": "clock"}', '{"name": "consult_safety_rules"}')
+    prompt, first, second = (tokenizer.encode(text) for text in ("Hello", thought + own, thought + named))
+    logged = [
+        {"prompt_token_ids": prompt, "token_ids": first, "logprobs": None},
+        {"prompt_token_ids": prompt + first, "token_ids": second, "logprobs": None},
+    ]
+    messages = [
+        {"role": "assistant", "content": "", "tool_calls": [call("clock")]},
+        {"role": "assistant", "content": "", "tool_calls": [call("consult_safety_rules")]},
+    ]
+    for turns_, messages_ in ((logged, messages), (logged[1:], messages[1:])):
+        tokens = episode_tokens(tokenizer, messages_, [], turns_)
+        decision = tokenizer.decode(tokens.completion_ids[slice(*tokens.decision)])
+        assert decision.startswith('{"name": "consult_safety_rules')
+        assert tokens.decision[0] >= len(tokens.completion_ids) - len(second)
+
+
+def test_consultations_are_counted_by_name_and_not_in_thoughts() -> None:
+    quoted = 'A <tool_call> of "consult_safety_rules" would do.'
+    rule = call("consult_safety_rules")
+    assert consultations_of([{"role": "assistant", "content": f"<think>{quoted}</think>Yes."}]) == 0
+    assert consultations_of([{"role": "assistant", "content": f"<think>Hm.</think>{quoted}"}]) == 1
+    assert consultations_of([{"role": "assistant", "tool_calls": [rule, call("clock"), rule]}] * 2) == 4

@@ -19,6 +19,7 @@ from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.config import IFPOConfig
 from trainer.grpo import EpochSampler, IFPOTrainer
 from trainer.ifpo import ifpo_advantages
+from trainer.modes import consultations_of
 
 CALL = '<tool_call>\n{"name": "consult_safety_rules", "arguments": {}}\n</tool_call>'
 # Two prompts, four completions each: text and reward.
@@ -118,6 +119,20 @@ def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_grad
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or not p.grad.any() for p in held.model.parameters())
+
+
+def test_a_micro_batch_of_replies_that_are_all_cut_off_and_masked_for_it_has_no_loss(
+    model: Path, tmp_path: Path
+) -> None:
+    made = logged_rows.rows(2)
+    for row in made:
+        row["completion_ids"][-1] = 5  # no end of a turn
+    held = logged_rows.trainer(model, tmp_path, made, mask_truncated_completions=True)
+    held.model.train()
+    held.current_gradient_accumulation_steps = 1
+    loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
+    loss.backward()
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"])
@@ -227,11 +242,14 @@ def test_the_trainer_hands_over_and_logs_ifpos_advantages(model: Path, tmp_path:
     assert trainer._metrics["train"]["ifpo/consult_rate"] == [0.5]
 
 
-def test_a_price_on_consulting_is_paid_before_grpos_advantages(model: Path, tmp_path: Path) -> None:
+def test_a_price_on_consulting_is_paid_for_every_time_before_grpos_advantages(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.grpo.consultations_of", lambda messages: 2 * consultations_of(messages))
     _, output = step(IFPOTrainer, model, tmp_path, alpha=0.0, cost=0.3)
     scored = [0, 1, 2, 3, 4, 5, 7]
     entries = [entry for group in SCRIPT for entry in group]
-    paid = [float(value or 0) - 0.3 * (text == CALL) for text, value in entries]
+    paid = [float(value or 0) - 0.3 * 2 * (text == CALL) for text, value in entries]
     expected = torch.zeros(8, dtype=torch.float64)
     expected[scored] = torch.tensor(
         ifpo_advantages([paid[i] for i in scored], [0] * 7, [i // 4 for i in scored], alpha=0)
