@@ -150,6 +150,12 @@ def run(
         int | None,
         typer.Option(help="Id of the token that opens a call; biased against in direct samples."),
     ] = None,
+    direct_draws: Annotated[
+        int,
+        typer.Option(
+            help="Replies drawn for a direct sample at the most, while they consult.", min=1, max=256
+        ),
+    ] = 8,
     trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,6 +173,8 @@ def run(
         fail("--mode-share needs a rule service: leave out --rules none", 2)
     if call_token is not None and not (shares and shares.direct):
         fail("--call-token is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
+    if direct_draws != 8 and not (shares and shares.direct):
+        fail("--direct-draws is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
 
     async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
@@ -178,6 +186,7 @@ def run(
             on_rules_error=on_rules_error,
             policy_version=policy_version,
             call_token=call_token,
+            direct_draws=direct_draws,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(

@@ -14,6 +14,7 @@ from agent.machine import EpisodeRun, Offer
 from agent.own_tools import OwnTool
 from agent.prompt import system_prompt
 from agent.rules_client import RULE_TOOL, RulesClient
+from agent.stratify import DRAWS
 
 
 class Agent:
@@ -32,6 +33,7 @@ class Agent:
         policy_version: name for the state of the policy, recorded and part of the group.
         call_token: id of the token that opens a call, for a bias against it in episodes that are made to
             answer directly; None to draw such replies again.
+        direct_draws: how many replies are drawn for a turn of such an episode at the most, from 1.
         rulebook_digest: of the rules that stand in `system` itself, where no service is asked; recorded.
 
     Raises:
@@ -51,6 +53,7 @@ class Agent:
         on_rules_error: OnRulesError = "answer",
         policy_version: str = "base",
         call_token: int | None = None,
+        direct_draws: int = DRAWS,
         rulebook_digest: str | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -68,6 +71,7 @@ class Agent:
         self.on_rules_error = on_rules_error
         self.policy_version = policy_version
         self.call_token = call_token
+        self.direct_draws = direct_draws
         self.rulebook_digest = rulebook_digest
         self._offer: Offer | None = None
         self._connecting = asyncio.Lock()

@@ -28,7 +28,7 @@ from agent.episode import (
 from agent.errors import AgentError, RulesError
 from agent.events import Event, Listener
 from agent.journal import Memory, RecordedTurn
-from agent.stratify import MOST_DRAWS, another_draw, opened_call
+from agent.stratify import another_draw, opened_call
 from agent.toolcall import ReadReply, ToolCall, ids_of_calls, read_reply, tool_messages
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class EpisodeRun:
         """The model's reply; drawn again while it consults in an episode that is to answer directly."""
         if self.force != "direct" or self.offer is None:
             return await self._reply(index, request_digest, tools, self.sampling)
-        for draw in range(MOST_DRAWS):
+        for draw in range(self.agent.direct_draws):
             fields = another_draw(self.sampling, draw, self.agent.call_token)
             recorded = await self._reply(index, request_digest, tools, fields)
             recorded.turn.rejected = draw

@@ -17,7 +17,7 @@ from agent.log import EpisodeLog, Skipped, iter_log
 from agent.loop import Agent
 from agent.migrations import LATER
 from agent.prompt_file import Prompt
-from agent.stratify import ModeShare
+from agent.stratify import DRAWS, ModeShare
 
 _PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
 
@@ -185,6 +185,7 @@ async def _settings(
         **({} if agent.endpoint.api == "chat" else {"api": agent.endpoint.api}),
         # Direct samples are had in another way with it.
         **({} if agent.call_token is None else {"call_token": agent.call_token}),
+        **({} if agent.direct_draws == DRAWS else {"direct_draws": agent.direct_draws}),
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
     }
@@ -206,7 +207,7 @@ async def check_log(log: Path, agent: Agent) -> None:
 
 def _of_an_episode(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that every single episode tells."""
-    untold = ("seed", "mode_share", "call_token")
+    untold = ("seed", "mode_share", "call_token", "direct_draws")
     return {name: value for name, value in settings.items() if name not in untold}
 
 

@@ -4,8 +4,8 @@ A group that never shows one mode teaches nothing about it. Of its samples, the 
 the next to answer directly, and the rest are free:
 
 - `consult`: the agent writes the call, with the prompt as its situation; what follows is the model's own.
-- `direct`: replies that call the rule tool are drawn again, at most eight times in all; where the token that
-  opens a call is known, a bias against it makes them rare.
+- `direct`: replies that call the rule tool are drawn again, eight times in all unless more are allowed; where
+  the token that opens a call is known, a bias against it makes them rare.
 
 The episode says so: `mode_forced` and `mode_method`.
 """
@@ -20,8 +20,8 @@ from agent.episode import Message, Mode
 from agent.errors import PromptError
 from agent.toolcall import ToolCall, parse_arguments
 
-MOST_DRAWS = 8
-"""Replies drawn for one turn of an episode that is to answer directly."""
+DRAWS = 8
+"""Replies drawn for one turn of an episode that is to answer directly, unless more are allowed."""
 _LONGEST_SITUATION = 4000  # characters that the rule service takes
 _SEED_STEP = 1_000_003  # another draw must not be the same draw
 

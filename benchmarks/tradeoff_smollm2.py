@@ -44,8 +44,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "train": {"method": "ifpo"},
         "sampling": {"mode_share": {"consult": 0.2, "direct": 0.2}},
     },
+    "ifpo-stratified-drawn": {
+        "train": {"method": "ifpo"},
+        "sampling": {"mode_share": {"consult": 0.2, "direct": 0.2}, "direct_draws": 64},
+    },
 }
 """What each method changes in the settings of `ascl-train loop`."""
+USUAL = ("grpo", "grpo-cost", "ifpo", "ifpo-stratified")
+"""Methods that are run unless others are named."""
 RULES_READ = 1
 """Rules a consultation: what the cold starts were shown."""
 SIZES: dict[str, dict[str, Any]] = {
@@ -282,7 +288,7 @@ def main() -> int:
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
     parser.add_argument("--seeds", type=_seeds, help="how many (5), or which: 2,3; reported: all")
-    parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
+    parser.add_argument("--methods", default=",".join(USUAL), help=f"of {', '.join(METHODS)}")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
     )

@@ -96,6 +96,8 @@ class Round:
         if name == "episodes":
             for mode, share in how.mode_share.items():
                 command += ["--mode-share", f"{mode}={share}"]
+            if how.mode_share.get("direct"):
+                command += ["--direct-draws", str(how.direct_draws)]
         return command
 
     def _score(self, log: str, out: str, prompts: str | None = None) -> list[str]:

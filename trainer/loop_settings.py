@@ -33,6 +33,8 @@ class Sampling(_Part):
     concurrency: int = Field(default=16, ge=1, le=1024)
     mode_share: dict[Literal["consult", "direct"], Annotated[float, Field(ge=0, le=1)]] = {}
     """Share of each group that is brought into a mode, such as `{consult: 0.25, direct: 0.25}`."""
+    direct_draws: int = Field(default=8, ge=1, le=256)
+    """Replies drawn at the most for a sample that is to answer directly, while they consult."""
     seed: int | None = 0
     """Of the first round's first sample; None sends none."""
     provider: str = "auto"

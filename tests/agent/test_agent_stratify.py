@@ -21,7 +21,7 @@ from agent.loop import Agent
 from agent.prompt_file import Prompt
 from agent.rules_client import RulesClient
 from agent.run import run_prompts
-from agent.stratify import MOST_DRAWS, ModeShare, read_shares
+from agent.stratify import DRAWS, ModeShare, read_shares
 from agent.validate import validate_log
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
@@ -109,8 +109,25 @@ def test_draws_that_all_consult_are_kept_and_named(rules: ScriptedRules, tmp_pat
     with ScriptedEndpoint(otherwise=always) as endpoint:
         episodes = sample(endpoint, rules, tmp_path / "log.jsonl", ModeShare(direct=0.125))
     assert (episodes[0].mode, episodes[0].mode_method) == ("consult", "resample_failed")
-    assert episodes[0].turns[0].rejected == MOST_DRAWS - 1
+    assert episodes[0].turns[0].rejected == DRAWS - 1
     assert episodes[0].mode_forced
+
+
+def test_more_draws_may_be_allowed_for_a_direct_sample(rules: ScriptedRules, tmp_path: Path) -> None:
+    drawn = 0
+
+    def seldom(body: dict[str, Any]) -> Any:
+        nonlocal drawn
+        drawn += body["messages"][-1]["role"] == "user"
+        return "No." if body["messages"][-1]["role"] == "tool" or drawn % 20 == 0 else call("gun")
+
+    with ScriptedEndpoint(otherwise=seldom) as endpoint:
+        log, shares = tmp_path / "log.jsonl", ModeShare(direct=0.125)
+        episodes = sample(endpoint, rules, log, shares, direct_draws=40)
+        with pytest.raises(LogError, match="direct_draws"):
+            sample(endpoint, rules, log, shares)
+    assert (episodes[0].mode, episodes[0].mode_method) == ("direct", "resample")
+    assert episodes[0].turns[0].rejected >= DRAWS
 
 
 def test_where_the_opening_token_is_known_it_is_biased_against(rules: ScriptedRules, tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-
 import pytest
 
 from evaluation.answers import is_right
