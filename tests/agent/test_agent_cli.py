@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -310,11 +311,12 @@ def test_one_ctrl_c_at_the_prompt_of_a_conversation_ends_it(rules: ScriptedRules
             shown = b""
             while b"> " not in shown:
                 shown += os.read(terminal, 1024)
+            time.sleep(1)  # the prompt is shown a moment before a line is waited for
             chat.send_signal(signal.SIGINT)
+            assert chat.wait(30) == 130
             with contextlib.suppress(OSError):  # the other end is closed
                 while chunk := os.read(terminal, 1024):
                     shown += chunk
-            assert chat.wait(30) == 130
         finally:
             chat.kill()
             os.close(terminal)
