@@ -197,6 +197,11 @@ def _findings(measured: ArmMetrics) -> list[str]:
         if gain is None:
             modes = "only one mode has" if figures.scored else "no episode has"
             said.append(f"{measured.name}, {kind}: {modes} rewards, so what consulting gains is unknown.")
+        elif gain.low is None:
+            said.append(
+                f"{measured.name}, {kind}: too few prompts were answered in both modes, "
+                "so what consulting gains is unknown."
+            )
         elif gain.sign < 0:
             said.append(
                 f"{measured.name}, {kind}: consulting earns less than answering directly, "

@@ -102,6 +102,13 @@ def test_what_was_not_scored_is_not_said_to_be_of_one_mode(write_log: WriteLog, 
     assert "a, benign_sensitive: no episode has rewards, so what consulting gains is unknown." in findings
 
 
+def test_a_gain_of_too_few_prompts_is_called_unknown(write_log: WriteLog, tmp_path: Path) -> None:
+    log = write_log("log.jsonl", [build(f"p{i}", "benign_plain", consult=i > 0) for i in range(8)])
+    assert invoke("score", log, "--out", tmp_path / "r.jsonl")[0] == 0
+    findings = report(tmp_path / "out", f"a={log}:{tmp_path / 'r.jsonl'}")["findings"]
+    assert any("benign_plain: too few prompts were answered in both modes" in said for said in findings)
+
+
 def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [build("p", "harmful", NO), build("q", "harmful", NO)])
     labels = tmp_path / "labels.jsonl"
