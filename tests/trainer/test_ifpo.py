@@ -198,6 +198,21 @@ def test_the_expected_update_equals_its_closed_form(size, p, consult_reward, dir
     assert rebalanced == pytest.approx(gap / 4 * (1 - p**size - (1 - p) ** size), abs=1e-9)
 
 
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(-5, 5).filter(lambda gain: abs(gain) > 0.01))
+def test_with_scaling_the_push_between_modes_exceeds_that_of_grpo_by_what_the_group_can_hold(
+    consulting, direct, gain
+):
+    size = consulting + direct
+    modes = np.array([1] * consulting + [0] * direct)
+    rewards = gain * modes
+    groups = np.zeros(size, dtype=int)
+    push = {
+        alpha: ifpo_advantages(rewards, modes, groups, alpha=alpha, w_max=np.inf, eps=0.0)[modes == 1].sum()
+        for alpha in (0.0, 1.0)
+    }
+    assert push[1.0] / push[0.0] == pytest.approx(size / (2 * math.sqrt(consulting * direct)))
+
+
 @given(batches(), SCALES, BASELINES, FREQUENCIES)
 def test_split_credit_gives_each_modes_decisions_together_what_whole_credit_gives_them(
     batch, scale, baseline, frequency
