@@ -81,6 +81,8 @@ class EpisodeRun:
     stop: StopReason = "error"
     error: ErrorRecord | None = None
     method: ModeMethod | None = None
+    began: float = 0.0
+    """On the monotonic clock, seconds."""
 
     def __post_init__(self) -> None:
         agent = self.agent
@@ -89,6 +91,7 @@ class EpisodeRun:
 
     async def episode(self, history: list[Message]) -> Episode:
         started_at, began = now(), time.monotonic()
+        self.began = began
         self.messages = [
             *([{"role": "system", "content": self.agent.system}] if self.agent.system else []),
             *history,
@@ -163,11 +166,13 @@ class EpisodeRun:
         """The model's reply; drawn again while it consults in an episode that is to answer directly."""
         if self.force != "direct" or self.offer is None:
             return await self._reply(index, request_digest, tools, self.sampling)
+        self.method = self.method or "resample_failed"  # until a draw answers: time may run out before
+        half = self.began + self.agent.limits.seconds / 2  # the rest is for what comes after a consultation
         for draw in range(self.agent.direct_draws):
             fields = another_draw(self.sampling, draw, self.agent.call_token)
             recorded = await self._reply(index, request_digest, tools, fields)
             recorded.turn.rejected = draw
-            if not self._consults(self._read(recorded.message, index)):
+            if not self._consults(self._read(recorded.message, index)) or time.monotonic() > half:
                 break
         return recorded
 

@@ -113,6 +113,8 @@ def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: 
         return "ended in an error"
     if episode.mode_forced and not keep_forced:
         return "its mode was forced"
+    if episode.stop_reason == "limit" and not episode.turns:
+        return "ended before its first reply"
     if reward is None:
         return "not scored"
     if reward.total is None:

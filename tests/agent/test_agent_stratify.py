@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.endpoint import Endpoint
-from agent.episode import Episode
+from agent.episode import Episode, Limits
 from agent.errors import LogError, PromptError
 from agent.log import read_log
 from agent.loop import Agent
@@ -111,6 +112,32 @@ def test_draws_that_all_consult_are_kept_and_named(rules: ScriptedRules, tmp_pat
     assert (episodes[0].mode, episodes[0].mode_method) == ("consult", "resample_failed")
     assert episodes[0].turns[0].rejected == DRAWS - 1
     assert episodes[0].mode_forced
+
+
+def test_drawing_again_leaves_half_of_an_episodes_time_for_what_follows(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    def always(body: dict[str, Any]) -> Any:
+        time.sleep(0.05)
+        return "No." if body["messages"][-1]["role"] == "tool" else call("gun")
+
+    with ScriptedEndpoint(otherwise=always) as endpoint:
+        log, limits = tmp_path / "log.jsonl", Limits(seconds=6)
+        episodes = sample(endpoint, rules, log, ModeShare(direct=0.125), direct_draws=10_000, limits=limits)
+    assert (episodes[0].mode_method, episodes[0].stop_reason) == ("resample_failed", "answer")
+    assert episodes[0].turns[0].rejected > DRAWS
+
+
+def test_a_direct_sample_that_runs_out_of_time_is_no_free_one(rules: ScriptedRules, tmp_path: Path) -> None:
+    def slow(body: dict[str, Any]) -> Any:
+        time.sleep(2)
+        return call("gun")
+
+    with ScriptedEndpoint(otherwise=slow) as endpoint:
+        log, limits = tmp_path / "log.jsonl", Limits(seconds=0.5)
+        episodes = sample(endpoint, rules, log, ModeShare(direct=0.125), limits=limits)
+    assert (episodes[0].stop_reason, episodes[0].mode_method) == ("limit", "resample_failed")
+    assert [episode.mode_forced for episode in episodes] == [True] + [False] * 7
 
 
 def test_more_draws_may_be_allowed_for_a_direct_sample(rules: ScriptedRules, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
         usable[0],
         build("a", "benign_sensitive", None, sample=7, stop_reason="error", error=fault),
         build("a", "benign_sensitive", "Yes.", sample=8, mode_forced=True),
+        build("a", "benign_sensitive", None, sample=9, stop_reason="limit").model_copy(update={"turns": []}),
         build("b", sample=0),
         build("c", "benign_plain", "Yes.", sample=0),
         build("c", "benign_plain", "Yes.", sample=1, policy_version="later"),
@@ -92,6 +93,7 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
     assert json.loads(stdout)["left_out"] == {
         "a second episode of that id": 1,
         "alone in its group": 1,
+        "ended before its first reply": 1,
         "ended in an error": 1,
         "its group mixes checkpoints, rulebooks or settings": 2,
         "its mode was forced": 1,
