@@ -151,11 +151,11 @@ def run(
         typer.Option(help="Id of the token that opens a call; biased against in direct samples."),
     ] = None,
     direct_draws: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Replies drawn for a direct sample at the most, while they consult.", min=1, max=256
+            min=1, max=256, help="Replies drawn for a direct sample at the most, while they consult (8)."
         ),
-    ] = 8,
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -164,7 +164,7 @@ def run(
     from agent.prompt_file import read_prompts
     from agent.run import RunSummary, run_prompts
     from agent.show import ProgressView, summary_line
-    from agent.stratify import read_shares
+    from agent.stratify import DRAWS, read_shares
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
     wanted = or_exit(lambda: read_prompts(prompts))
@@ -173,7 +173,7 @@ def run(
         fail("--mode-share needs a rule service: leave out --rules none", 2)
     if call_token is not None and not (shares and shares.direct):
         fail("--call-token is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
-    if direct_draws != 8 and not (shares and shares.direct):
+    if direct_draws is not None and not (shares and shares.direct):
         fail("--direct-draws is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
 
     async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
@@ -186,7 +186,7 @@ def run(
             on_rules_error=on_rules_error,
             policy_version=policy_version,
             call_token=call_token,
-            direct_draws=direct_draws,
+            direct_draws=direct_draws or DRAWS,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(
@@ -389,7 +389,7 @@ def _said(prompt: str | None) -> Iterator[str]:
             fail("the prompt is empty: pass some text", 2)
         yield text
         return
-    typer.echo("An empty line or Ctrl-D ends the conversation.", err=True)
+    typer.echo("An empty line, Ctrl-D or Ctrl-C ends the conversation.", err=True)
     while True:
         # Left to asyncio, the first Ctrl-C would be noted and a line still be waited for.
         noted = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -90,8 +90,7 @@ class EpisodeRun:
         self.desk = RuleDesk(agent.rules, limit, agent.on_rules_error, self.memory, self.tell)
 
     async def episode(self, history: list[Message]) -> Episode:
-        started_at, began = now(), time.monotonic()
-        self.began = began
+        started_at, self.began = now(), time.monotonic()
         self.messages = [
             *([{"role": "system", "content": self.agent.system}] if self.agent.system else []),
             *history,
@@ -110,7 +109,7 @@ class EpisodeRun:
             else:
                 self._close(f"Error: {error}")
                 self.stop, self.error = "error", _record(error)
-        return self._recorded(started_at, time.monotonic() - began)
+        return self._recorded(started_at, time.monotonic() - self.began)
 
     async def _begin(self) -> _Step:
         try:

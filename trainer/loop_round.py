@@ -96,7 +96,7 @@ class Round:
         if name == "episodes":
             for mode, share in how.mode_share.items():
                 command += ["--mode-share", f"{mode}={share}"]
-            if how.mode_share.get("direct"):
+            if how.direct_draws is not None:
                 command += ["--direct-draws", str(how.direct_draws)]
         return command
 

@@ -33,8 +33,8 @@ class Sampling(_Part):
     concurrency: int = Field(default=16, ge=1, le=1024)
     mode_share: dict[Literal["consult", "direct"], Annotated[float, Field(ge=0, le=1)]] = {}
     """Share of each group that is brought into a mode, such as `{consult: 0.25, direct: 0.25}`."""
-    direct_draws: int = Field(default=8, ge=1, le=256)
-    """Replies drawn at the most for a sample that is to answer directly, while they consult."""
+    direct_draws: int | None = Field(default=None, ge=1, le=256)
+    """Replies drawn at the most for a sample that is to answer directly; None as `ascl-agent run` does."""
     seed: int | None = 0
     """Of the first round's first sample; None sends none."""
     provider: str = "auto"
@@ -160,9 +160,7 @@ def check_training(train: dict[str, Any]) -> None:
         settings = {name: value for name, value in train.items() if name not in ("fp16", "tf32")}
         settings |= {"bf16": False, "use_cpu": True}
         config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        # Texts are given as options too: the parser holds only those against the choices that there are.
-        options = [f"--{name}={value}" for name, value in settings.items() if isinstance(value, str)]
-        options += ["--model=m", "--groups=g", f"--output_dir={folder}", "--resume=true"]
+        options = ["--model=m", "--groups=g", f"--output_dir={folder}", "--resume=true"]
         # In a process of its own: a loop that kept torch would lack its memory for as long as it runs.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
             try:

@@ -196,7 +196,7 @@ def test_a_choice_that_the_training_does_not_have_is_refused(monkeypatch: pytest
     monkeypatch.setattr(
         loop_settings, "ProcessPoolExecutor", lambda most, mp_context: ThreadPoolExecutor(most)
     )
-    with pytest.raises(ConfigError, match="train: argument --method: invalid choice: 'nope'"):
+    with pytest.raises(ConfigError, match="train: method is 'nope', but it is one of"):
         loop_settings.check_training({"method": "nope"})
     loop_settings.check_training({"method": "grpo", "learning_rate": "1e-4", "bf16": True, "max_drift": None})
 
