@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieval_quality import read_rows
 from rule_server.errors import RuleServiceError
-from rule_server.export import resolve_model
-from rule_server.index import entries
-from rule_server.prepare import prepare
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.chunking import windows
+from rule_server.retrieval.index import entries
+from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.settings import load_settings
-from rule_server.windows import windows
 
 LEAST_COSINE, TOP, TIE = 0.9999, 5, 1e-6
 

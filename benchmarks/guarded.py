@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rule_server.prepare import prepare
+from rule_server.api.auth.tokens import new_token
+from rule_server.retrieval.build import prepare
 from rule_server.settings import Settings
-from rule_server.tokens import new_token
 
 
 @dataclass(frozen=True)

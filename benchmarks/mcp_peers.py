@@ -22,9 +22,9 @@ import psutil
 
 from benchmarks.http_load import Load
 from benchmarks.pinned import ROOT, SERVER_CORE, cpu_seconds, environment, keep_to
-from rule_server.encoder import MODEL_FILE
-from rule_server.export import resolve_model
-from rule_server.rulebook import Rulebook
+from rule_server.retrieval.encoder import MODEL_FILE
+from rule_server.retrieval.onnx_export import resolve_model
+from rule_server.rulebook.model import Rulebook
 
 PINS = {"chroma": "chroma-mcp==0.2.6", "qdrant": "mcp-server-qdrant==0.8.1"}
 OLDER = {"chroma": ["pydantic<2.11"], "qdrant": []}

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rule_server.calibrate import threshold_of
-from rule_server.rule_files import load_rulebook
+from rule_server.retrieval.index import threshold_of
+from rule_server.rulebook.loader import load_rulebook
 from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
 
@@ -47,7 +47,7 @@ def search(artefact: Path | None) -> Callable[[], object]:
     """The search of a built index for one question whose vector is known; nothing without an index."""
     if artefact is None:
         return lambda: None
-    from rule_server.artefact import Artefact
+    from rule_server.retrieval.artefact import Artefact
 
     built = Artefact(artefact)
     current = built.current()
@@ -80,7 +80,7 @@ def naive() -> Any:
     from fastapi import FastAPI
     from sentence_transformers import SentenceTransformer
 
-    from rule_server.export import resolve_model
+    from rule_server.retrieval.onnx_export import resolve_model
 
     model = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
     rules = list(load_rulebook((packaged_rules(),), {}).served.values())
@@ -103,11 +103,11 @@ def naive() -> Any:
 
 def stub(artefact: Path | None) -> Any:
     """How our own service is run, everything on, but with the bare route's search and answer."""
-    from rule_server.app import server_config
-    from rule_server.index import RuleIndex
-    from rule_server.prepare import prepare
+    from rule_server.api.app import server_config
+    from rule_server.retrieval.build import prepare
+    from rule_server.retrieval.index import RuleIndex
     from rule_server.schemas import ConsultRequest
-    from rule_server.service import RuleService
+    from rule_server.service.rule_service import RuleService
     from rule_server.settings import load_settings
 
     response = answer()

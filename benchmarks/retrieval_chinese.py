@@ -22,12 +22,11 @@ from rich.table import Table
 
 from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.retrieval_quality import ALWAYS, TOP_K, rate
-from rule_server.calibrate import threshold_of
-from rule_server.encoder import Encoder
 from rule_server.errors import RuleServiceError
-from rule_server.index import RuleIndex
-from rule_server.prepare import prepare
-from rule_server.rulebook import Rulebook
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.encoder import Encoder
+from rule_server.retrieval.index import RuleIndex, threshold_of
+from rule_server.rulebook.model import Rulebook
 from rule_server.settings import load_settings
 
 PROMPTS = Path(__file__).parent / "data" / "zh_prompts.jsonl"

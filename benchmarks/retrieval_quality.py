@@ -28,11 +28,11 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.cached_encoder import CachedEncoder
-from rule_server.calibrate import wilson
+from rule_server.authoring.calibration import wilson
 from rule_server.errors import RuleServiceError
-from rule_server.prepare import Prepared, prepare
+from rule_server.retrieval.build import Prepared, prepare
 from rule_server.schemas import LONGEST, ConsultRequest, ConsultResponse
-from rule_server.service import RuleService
+from rule_server.service.rule_service import RuleService
 from rule_server.settings import load_settings
 
 TOP_K = 3

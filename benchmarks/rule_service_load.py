@@ -24,8 +24,8 @@ from benchmarks.http_load import Load, load
 from benchmarks.pinned import CALLER_CORE, Server, keep_to, server
 from benchmarks.questions import questions
 from benchmarks.raw_encoder import RawEncoder, raw_encoder
-from rule_server.artefact import Artefact
-from rule_server.encoder import TOKENIZER_FILE
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.encoder import TOKENIZER_FILE
 
 CONCURRENCY = (1, 8, 32, 64)
 BARS = {"rate": 0.90, "cpu": 0.90, "p99/p50": 2.0}

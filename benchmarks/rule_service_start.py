@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.guarded import guarded
 from benchmarks.http_load import load
 from benchmarks.pinned import Server, server
-from rule_server.artefact import Artefact
-from rule_server.index import RuleIndex
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.index import RuleIndex
+from rule_server.rulebook.model import Rule, Rulebook
 
 BARS = {"seconds": 2.0, "MiB": 350.0}
 RULES = 1000

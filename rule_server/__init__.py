@@ -9,9 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rule_server.app import create_app
-    from rule_server.artefact import Artefact
-    from rule_server.encoder import Encoder, OnnxEncoder
+    from rule_server.api.app import create_app
+    from rule_server.authoring.lint.linter import lint_rules
     from rule_server.errors import (
         ArtefactError,
         ConsultError,
@@ -21,37 +20,38 @@ if TYPE_CHECKING:
         RuleServiceError,
         StartError,
     )
-    from rule_server.index import RuleIndex
-    from rule_server.lint import lint_rules
-    from rule_server.rule_files import Problem, load_rulebook
-    from rule_server.rulebook import Category, Rule, Rulebook
+    from rule_server.retrieval.artefact import Artefact
+    from rule_server.retrieval.encoder import Encoder, OnnxEncoder
+    from rule_server.retrieval.index import RuleIndex
+    from rule_server.rulebook.loader import Problem, load_rulebook
+    from rule_server.rulebook.model import Category, Rule, Rulebook
     from rule_server.schemas import ConsultRequest, ConsultResponse
-    from rule_server.service import RuleService
+    from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings
 
 _HOME = {
-    "Artefact": "artefact",
+    "Artefact": "retrieval.artefact",
     "ArtefactError": "errors",
-    "Category": "rulebook",
+    "Category": "rulebook.model",
     "ConsultError": "errors",
     "ConsultRequest": "schemas",
     "ConsultResponse": "schemas",
-    "Encoder": "encoder",
+    "Encoder": "retrieval.encoder",
     "EncoderError": "errors",
     "NotReadyError": "errors",
-    "OnnxEncoder": "encoder",
-    "Problem": "rule_files",
-    "Rule": "rulebook",
-    "RuleIndex": "index",
-    "RuleService": "service",
+    "OnnxEncoder": "retrieval.encoder",
+    "Problem": "rulebook.loader",
+    "Rule": "rulebook.model",
+    "RuleIndex": "retrieval.index",
+    "RuleService": "service.rule_service",
     "RuleServiceError": "errors",
-    "Rulebook": "rulebook",
+    "Rulebook": "rulebook.model",
     "RulebookError": "errors",
     "Settings": "settings",
     "StartError": "errors",
-    "create_app": "app",
-    "lint_rules": "lint",
-    "load_rulebook": "rule_files",
+    "create_app": "api.app",
+    "lint_rules": "authoring.lint.linter",
+    "load_rulebook": "rulebook.loader",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.mcp_app import PROMPT, TOOL
+from rule_server.api.mcp_server import PROMPT, TOOL
 from rule_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,15 +16,15 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rule_server.auth import Authenticator
-from rule_server.connection import bounded_protocol
+from rule_server.api.auth.authenticator import Authenticator
+from rule_server.api.mcp_server import create_mcp
+from rule_server.api.middleware import Gate
+from rule_server.api.page.routes import create_page
+from rule_server.api.read_timeout import bounded_protocol
+from rule_server.api.rest import add_error_answers, consult_by_rest, create_router
 from rule_server.errors import StartError
-from rule_server.mcp_app import create_mcp
-from rule_server.metrics import CONTENT_TYPE
-from rule_server.middleware import Gate
-from rule_server.page import create_page
-from rule_server.rest import add_error_answers, consult_by_rest, create_router
-from rule_server.service import RuleService
+from rule_server.observability.metrics import CONTENT_TYPE
+from rule_server.service.rule_service import RuleService
 from rule_server.settings import Settings
 
 log = logging.getLogger(__name__)

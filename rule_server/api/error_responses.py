@@ -45,3 +45,11 @@ def listed(*own: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route for its OpenAPI entry: those of all routes, and its own."""
     statuses = sorted({*ANYWHERE, *own})
     return {status: {"model": Problem, "description": MEANING[status]} for status in statuses}
+
+
+class Refused(Exception):
+    """A request that goes no further, and the answer to it."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.answer = problem(status, detail, headers)

@@ -21,7 +21,7 @@ from mcp.types import (
 
 from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
-from rule_server.service import RuleService
+from rule_server.service.rule_service import RuleService
 
 TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"

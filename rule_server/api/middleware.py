@@ -16,20 +16,21 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rule_server.auth import CALLER, is_public, nameless, needed_scope
+from rule_server.api.auth.authenticator import is_public, nameless, needed_scope
+from rule_server.api.auth.rate_limit import RateLimit
+from rule_server.api.error_responses import Refused, problem
 from rule_server.errors import AuthUnavailableError
-from rule_server.limits import RateLimit
-from rule_server.logs import log_access
-from rule_server.problems import problem
+from rule_server.observability.context import CALLER
+from rule_server.observability.logs import log_access
+from rule_server.observability.tracing import describe_request
 from rule_server.settings import LOOPBACK, Settings
-from rule_server.telemetry import describe_request
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from rule_server.auth import Authenticator, Principal
-    from rule_server.metrics import Metrics
-    from rule_server.telemetry import Telemetry
+    from rule_server.api.auth.authenticator import Authenticator, Principal
+    from rule_server.observability.metrics import Metrics
+    from rule_server.observability.tracing import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,6 @@ NO_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
 CLOSE = {"Connection": "close"}
 """With a refusal that leaves a body unread: nobody may go on sending it for ever."""
-
-
-class Refused(Exception):
-    """A request that goes no further, and the answer to it."""
-
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.answer = problem(status, detail, headers)
 
 
 @dataclass

@@ -10,9 +10,8 @@ from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from rule_server.api.error_responses import listed, problem
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError, UnknownDigestError
-from rule_server.history import Changes, UsageView
-from rule_server.problems import listed, problem
 from rule_server.schemas import (
     CategoryView,
     ConsultResponse,
@@ -23,7 +22,9 @@ from rule_server.schemas import (
     RuleView,
     explain,
 )
-from rule_server.service import RuleService
+from rule_server.service.changes import Changes
+from rule_server.service.rule_service import RuleService
+from rule_server.service.usage import UsageView
 
 ETag = Annotated[str | None, Header(alias="if-none-match")]
 UNCHANGED: dict[int | str, dict[str, Any]] = {

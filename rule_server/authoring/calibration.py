@@ -12,81 +12,26 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from rule_server import ordinary
 from rule_server.errors import RuleServiceError
+from rule_server.retrieval.chunking import windows
+from rule_server.retrieval.threshold import Calibration, scoring
 from rule_server.schemas import LONGEST
-from rule_server.windows import windows
 
 if TYPE_CHECKING:
-    from rule_server.encoder import Encoder
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.encoder import Encoder
+    from rule_server.retrieval.index import RuleIndex
 
-DEFAULT_THRESHOLD = 0.06
-"""For a rulebook that was not calibrated. Chosen on our own rulebook: see docs/retrieval-log.md."""
 FIND = ("harmful",)
 NOTHING = ("benign_plain", "math")
 MAX_LINE = 64 * 1024
 MAX_PROMPTS = 200_000
 BATCH = 32
 
-Origin = Literal["set", "calibrated", "stale", "default"]
-
 
 class CalibrationError(RuleServiceError):
     """Labelled prompts that no threshold can be found from."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A measured threshold, as the artefact keeps it beside the vectors that it was measured with."""
-
-    threshold: float
-    rule: str
-    """How it was chosen, in a sentence."""
-    rulebook: str
-    """Digest of the rulebook that was measured."""
-    scoring: str
-    """What the scores depend on beside the rulebook and the encoder: see `scoring`."""
-    prompts: int
-    nothing: dict[str, float]
-    """Share of the prompts of each kind that find nothing at the threshold."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The threshold in force and where it comes from."""
-
-    value: float
-    origin: Origin
-
-    @property
-    def note(self) -> str:
-        """The origin in words."""
-        return {
-            "set": "set by hand",
-            "calibrated": "calibrated",
-            "stale": "calibrated before the last edit of the rules: run `ascl-rules calibrate` again",
-            "default": "the default: `ascl-rules calibrate` finds one for this rulebook",
-        }[self.origin]
-
-
-def scoring() -> str:
-    """Changes whenever the same rulebook and encoder may give other scores."""
-    from rule_server.index import SCORING
-
-    return f"{SCORING}-{ordinary.digest()[:12]}"
-
-
-def threshold_of(index: RuleIndex, explicit: float | None) -> Threshold:
-    """What holds for an index: the number set by hand, else the calibrated one, else the default."""
-    if explicit is not None:
-        return Threshold(explicit, "set")
-    found = index.calibration
-    if found is None or found.scoring != scoring():
-        return Threshold(DEFAULT_THRESHOLD, "default")
-    return Threshold(found.threshold, "calibrated" if found.rulebook == index.rulebook.digest else "stale")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rule_server.question_file import Question
-from rule_server.rulebook import Category, Rule, Rulebook
+from rule_server.authoring.questions import Question
+from rule_server.rulebook.model import Category, Rule, Rulebook
 from rule_server.schemas import ConsultResponse
 
 Key = tuple[str, str]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rule_server.prepare import Prepared
+from rule_server.retrieval.build import Prepared
 from rule_server.schemas import ConsultRequest, ConsultResponse
-from rule_server.service import RuleService
+from rule_server.service.rule_service import RuleService
 
 if TYPE_CHECKING:
-    from rule_server.encoder import Encoder, Vectors
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval.index import RuleIndex
     from rule_server.settings import Settings
 
 AT_ONCE = 32

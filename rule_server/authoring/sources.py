@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rule_server.artefact import Artefact
 from rule_server.errors import ArtefactError, RulebookError
-from rule_server.kept import SHORTEST_PREFIX, find_kept, kept_rulebook, kept_rulebooks
-from rule_server.rule_files import MAX_BYTES, MAX_RULES, load_rulebook
-from rule_server.rule_text import MAX_FILE
-from rule_server.rulebook import Rulebook
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.versions import SHORTEST_PREFIX, find_kept, kept_rulebook, kept_rulebooks
+from rule_server.rulebook.loader import MAX_BYTES, MAX_RULES, load_rulebook
+from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook.parser import MAX_FILE
 
 GIT_SECONDS = 60
 _DIGEST = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}")

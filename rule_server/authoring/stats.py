@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rule_server.question_file import Question
-from rule_server.rulebook import Rulebook
+from rule_server.authoring.questions import Question
+from rule_server.rulebook.model import Rulebook
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rule_server import policy_cli, token_cli
-from rule_server.cli_options import ArtefactDir, AsJson, Rules, print_json, print_table, say, settings_of
+from rule_server.cli import authoring as policy_cli
+from rule_server.cli import tokens as token_cli
+from rule_server.cli.options import ArtefactDir, AsJson, Rules, print_json, print_table, say, settings_of
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
     from rule_server.schemas import ConsultResponse
-    from rule_server.service import RuleService
+    from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -32,7 +33,7 @@ def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None
     Example: ascl-rules build --rules my-rules --artefact index
     """
     settings = settings_of(dir=rules, artefact=artefact, model=model)
-    from rule_server.prepare import prepare
+    from rule_server.retrieval.build import prepare
 
     index = prepare(settings, say, build=True).index
     book = index.rulebook
@@ -73,7 +74,7 @@ def serve(
         tokens_file=tokens_file,
         allow_anonymous=allow_anonymous or None,
     )
-    from rule_server.app import check_exposure, run
+    from rule_server.api.app import check_exposure, run
 
     check_exposure(settings)
     run(_service(settings))
@@ -95,8 +96,8 @@ def stdio(
     settings = settings_of(
         dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch
     )
-    from rule_server.app import version
-    from rule_server.mcp_app import create_mcp
+    from rule_server.api.app import version
+    from rule_server.api.mcp_server import create_mcp
 
     service = _service(settings)
 
@@ -125,7 +126,7 @@ def query(
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
     settings = settings_of(dir=rules, artefact=artefact, watch=False)
-    from rule_server.replay import QUIET
+    from rule_server.authoring.replay import QUIET
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -159,7 +160,7 @@ def settings(
     """
     from dataclasses import asdict
 
-    from rule_server.settings_table import markdown_table, setting_rows
+    from rule_server.cli.settings import markdown_table, setting_rows
 
     if markdown:
         typer.echo(markdown_table(), nl=False)
@@ -203,7 +204,7 @@ def calibrate(
     Example: ascl-rules calibrate prompts.jsonl --plot curve.png
     """
     settings = settings_of(dir=rules, artefact=artefact, watch=False)
-    from rule_server.calibrate_cli import measure, show
+    from rule_server.cli.calibrate import measure, show
 
     if files:
         kinds = {"find": find, "nothing": nothing}
@@ -215,14 +216,14 @@ def calibrate(
 
 
 def _service(settings: Settings, *, look: bool = False, drafts: bool = False) -> RuleService:
-    from rule_server.logs import set_up_logs
-    from rule_server.prepare import prepare
-    from rule_server.service import RuleService
+    from rule_server.observability.logs import set_up_logs
+    from rule_server.retrieval.build import prepare
+    from rule_server.service.rule_service import RuleService
 
     set_up_logs(settings)
     prepared = prepare(settings, say, make_current=not look, drafts=drafts)
     if drafts:
-        from rule_server.drafts import with_drafts
+        from rule_server.retrieval.build import with_drafts
 
         prepared = with_drafts(prepared)
     return RuleService(prepared, settings)
@@ -237,7 +238,3 @@ def main() -> None:
     except RuleServiceError as error:
         typer.echo(f"ascl-rules: {error}", err=True)
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

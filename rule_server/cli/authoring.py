@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rule_server.cli_options import (
+from rule_server.cli.options import (
     ArtefactDir,
     AsJson,
     Rules,
@@ -23,12 +23,12 @@ from rule_server.cli_options import (
 from rule_server.errors import RulebookError
 
 if TYPE_CHECKING:
-    from rule_server.diff import ChangedAnswer
-    from rule_server.kept import Kept
-    from rule_server.lint import Search
-    from rule_server.question_file import Question
-    from rule_server.rule_text import Problem
-    from rule_server.rulebook import Rulebook
+    from rule_server.authoring.diff import ChangedAnswer
+    from rule_server.authoring.lint.linter import Search
+    from rule_server.authoring.questions import Question
+    from rule_server.retrieval.versions import Kept
+    from rule_server.rulebook.model import Rulebook
+    from rule_server.rulebook.parser import Problem
     from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
 
@@ -48,7 +48,7 @@ def init(
 
     Example: ascl-rules init my-rules
     """
-    from rule_server.starter import write_starter
+    from rule_server.authoring.template import write_starter
 
     for file in write_starter(folder, standalone=standalone, name=name):
         typer.echo(str(file))
@@ -75,8 +75,8 @@ def lint(
     Example: ascl-rules lint --rules my-rules --against HEAD --json
     """
     settings = settings_of(dir=rules, artefact=artefact)
-    from rule_server.lint import lint_rules
-    from rule_server.prepare import rules_folders
+    from rule_server.authoring.lint.linter import lint_rules
+    from rule_server.retrieval.build import rules_folders
 
     folders = rules_folders(settings)
     if not folders:
@@ -115,8 +115,8 @@ def diff(
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
     settings = settings_of(dir=rules, artefact=artefact)
-    from rule_server.diff import changed_answers, diff_rulebooks
-    from rule_server.question_file import read_questions
+    from rule_server.authoring.diff import changed_answers, diff_rulebooks
+    from rule_server.authoring.questions import read_questions
 
     asked, bad = read_questions(questions or [])
     folders = [Path(spec) for spec in (before, after) if spec and Path(spec).is_dir()]
@@ -137,7 +137,7 @@ def diff(
             }
         print_json(value)
         return
-    from rule_server.policy_tables import print_answers, print_diff
+    from rule_server.cli.tables import print_answers, print_diff
 
     print_diff(difference, (before, old), (after, new))
     if questions:
@@ -159,8 +159,8 @@ def stats(
     Example: ascl-rules stats consultations.jsonl --json
     """
     settings = settings_of(dir=rules, artefact=artefact, watch=False)
-    from rule_server.question_file import read_questions
-    from rule_server.stats import usage
+    from rule_server.authoring.questions import read_questions
+    from rule_server.authoring.stats import usage
 
     asked, bad = read_questions(files, answers_suffice=True)
     again = [question for question in asked if question.rules is None]
@@ -172,7 +172,7 @@ def stats(
         rest = {"replayed": len(again), "bad_lines": [line.as_dict() for line in bad]}
         print_json({"rulebook": _head(None, book)} | counted.as_dict() | rest)
     else:
-        from rule_server.policy_tables import print_usage
+        from rule_server.cli.tables import print_usage
 
         print_usage(counted, book, len(again), bad)
 
@@ -191,7 +191,7 @@ def owners(
     import datetime
 
     settings = settings_of(dir=rules)
-    from rule_server.lint import overdue as overdue_rules
+    from rule_server.authoring.lint.linter import overdue as overdue_rules
 
     book = _followed(settings)
     late = overdue_rules(book, datetime.datetime.now(datetime.UTC).date())
@@ -234,8 +234,8 @@ def rollback(
     Example: ascl-rules rollback 3f9a2c41
     """
     settings = settings_of(artefact=artefact)
-    from rule_server.artefact import Artefact
-    from rule_server.kept import kept_rulebooks, roll_back
+    from rule_server.retrieval.artefact import Artefact
+    from rule_server.retrieval.versions import kept_rulebooks, roll_back
 
     store = Artefact(settings.artefact)
     if digest is None:
@@ -267,9 +267,9 @@ def _row(kept: Kept) -> tuple[str, ...]:
 
 def _open(spec: str, settings: Settings, beside: Path | None = None) -> Rulebook:
     """The rulebook that a folder, digest or revision (of the folder `beside`) names."""
-    from rule_server.artefact import Artefact
+    from rule_server.authoring.sources import open_source
+    from rule_server.retrieval.artefact import Artefact
     from rule_server.settings import packaged_rules
-    from rule_server.sources import open_source
 
     here = Path("rules")
     usual = here if (here / "rulebook.yaml").is_file() else packaged_rules()
@@ -285,10 +285,10 @@ def _open(spec: str, settings: Settings, beside: Path | None = None) -> Rulebook
 
 def _followed(settings: Settings) -> Rulebook:
     """The rulebook that `serve` would serve: of the rules folders, or as the artefact holds it."""
-    from rule_server.artefact import Artefact
-    from rule_server.kept import kept_rulebook
-    from rule_server.prepare import rules_folders
-    from rule_server.rule_files import load_rulebook
+    from rule_server.retrieval.artefact import Artefact
+    from rule_server.retrieval.build import rules_folders
+    from rule_server.retrieval.versions import kept_rulebook
+    from rule_server.rulebook.loader import load_rulebook
 
     artefact = Artefact(settings.artefact)
     current = artefact.current()
@@ -307,7 +307,7 @@ def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Ruleboo
     book = _followed(settings)
     if not questions:
         return book, []
-    from rule_server.diff import ids
+    from rule_server.authoring.diff import ids
 
     [answers] = _asked([book], questions, settings)
     return book, [ids(answer) for answer in answers]
@@ -317,10 +317,10 @@ def _asked(
     books: Sequence[Rulebook], questions: Sequence[Question], settings: Settings
 ) -> list[list[ConsultResponse]]:
     """What each rulebook answers to each question; the artefact's current rulebook stays what it is."""
-    from rule_server.artefact import Artefact
-    from rule_server.kept import index_for
-    from rule_server.prepare import open_encoder
-    from rule_server.replay import replay
+    from rule_server.authoring.replay import replay
+    from rule_server.retrieval.artefact import Artefact
+    from rule_server.retrieval.build import open_encoder
+    from rule_server.retrieval.versions import index_for
 
     encoder = open_encoder(settings, say)
     store, shown = Artefact(settings.artefact), WithProgress(encoder.fingerprint, lambda: encoder)
@@ -331,8 +331,8 @@ def _asked(
 
 def _search_check(settings: Settings) -> Search | None:
     """What looks for problems by vectors; None, with a word to the user, when there is no encoder."""
-    from rule_server.artefact import Artefact
     from rule_server.errors import ArtefactError
+    from rule_server.retrieval.artefact import Artefact
 
     store = Artefact(settings.artefact)
     skipped = "skipped: whether every rule is found by its own queries, and rules that are asked for alike"
@@ -348,8 +348,8 @@ def _search_check(settings: Settings) -> Search | None:
     encoder = WithProgress(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
 
     def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
-        from rule_server.kept import index_for
-        from rule_server.search_check import check_search
+        from rule_server.authoring.lint.search import check_search
+        from rule_server.retrieval.versions import index_for
 
         return check_search(index_for(book, store, encoder), encoder, files)
 

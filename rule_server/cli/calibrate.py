@@ -8,21 +8,21 @@ from typing import Any
 
 import typer
 
-from rule_server.artefact import Artefact
-from rule_server.calibrate import (
+from rule_server.authoring.calibration import (
     FIND,
     NOTHING,
     Report,
-    Threshold,
     calibrate,
     plot,
     read_labelled,
     score_all,
-    threshold_of,
 )
-from rule_server.cli_options import print_json, print_table, progress
+from rule_server.cli.options import print_json, print_table, progress
 from rule_server.errors import ArtefactError
-from rule_server.prepare import Say, prepare
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import Say, prepare
+from rule_server.retrieval.index import threshold_of
+from rule_server.retrieval.threshold import Threshold
 from rule_server.settings import Settings
 
 

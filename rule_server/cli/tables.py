@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rule_server.cli_options import print_table, say
-from rule_server.diff import ids
+from rule_server.authoring.diff import ids
+from rule_server.cli.options import print_table, say
 
 if TYPE_CHECKING:
-    from rule_server.diff import ChangedAnswer, RulebookDiff
-    from rule_server.question_file import BadLine, Question
-    from rule_server.rulebook import Rulebook
-    from rule_server.stats import Usage
+    from rule_server.authoring.diff import ChangedAnswer, RulebookDiff
+    from rule_server.authoring.questions import BadLine, Question
+    from rule_server.authoring.stats import Usage
+    from rule_server.rulebook.model import Rulebook
 
 SHOWN = 20
 """Rows of a list that goes on; `--json` has them all."""

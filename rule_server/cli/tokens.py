@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rule_server.cli_options import AsJson, print_json, print_table, say
+from rule_server.cli.options import AsJson, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and remove bearer tokens.")
 
@@ -38,9 +38,9 @@ def new(
 
     Example: ascl-rules token new ci-agent --scope consult --scope read
     """
+    from rule_server.api.auth.tokens import SCOPES, new_token
     from rule_server.errors import StartError
-    from rule_server.history import now
-    from rule_server.tokens import SCOPES, new_token
+    from rule_server.observability.logs import now
 
     wanted = [known for known in SCOPES if known in (scope or ["consult"])]
     unknown = sorted(set(scope or ()) - set(SCOPES))
@@ -60,7 +60,7 @@ def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
 
     Example: ascl-rules token list --json
     """
-    from rule_server.tokens import read_tokens
+    from rule_server.api.auth.tokens import read_tokens
 
     entries = read_tokens(_file(file))
     if as_json:
@@ -76,7 +76,7 @@ def remove(name: Annotated[str, typer.Argument(help="Whose token goes.")], file:
 
     Example: ascl-rules token remove ci-agent
     """
-    from rule_server.tokens import remove_token
+    from rule_server.api.auth.tokens import remove_token
 
     remove_token(_file(file), name)
     say(f"the token of {name} is removed")

@@ -13,9 +13,9 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rule_server.auth import CALLER
 from rule_server.errors import AuditError, StartError
-from rule_server.personal_data import mask
+from rule_server.observability.context import CALLER
+from rule_server.observability.pii import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 from typing import TYPE_CHECKING
-
-from rule_server.history import now
 
 if TYPE_CHECKING:
     from rule_server.settings import Settings
@@ -50,3 +49,8 @@ def log_access(caller: str, method: str, route: str, status: int, seconds: float
         "seconds": round(seconds, 6),
     }
     ACCESS.info("%s %s %s %d %.4f s", caller, method, route, status, seconds, extra={"fields": fields})
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

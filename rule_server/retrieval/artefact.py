@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
-from rule_server import ordinary
-from rule_server.calibrate import Calibration
-from rule_server.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.errors import ArtefactError
-from rule_server.rulebook import Rulebook
+from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.encoder import MANIFEST_FILE, OnnxEncoder
+from rule_server.retrieval.threshold import Calibration
+from rule_server.rulebook.model import Rulebook
 
 if TYPE_CHECKING:
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.index import RuleIndex
 
 SCHEMA = 1
 KEPT = 10
@@ -97,7 +97,7 @@ class Artefact:
         Raises:
             ArtefactError: when its files are not those that were written.
         """
-        from rule_server.index import RuleIndex
+        from rule_server.retrieval.index import RuleIndex
 
         folder = self.folder / "rulebooks" / digest
         try:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rule_server.artefact import Artefact, Current
-from rule_server.drafts import activated
 from rule_server.errors import ArtefactError, EncoderError, RulebookError
-from rule_server.rule_files import load_rulebook
+from rule_server.retrieval.artefact import Artefact, Current
+from rule_server.rulebook.loader import load_rulebook
+from rule_server.rulebook.model import activated
 from rule_server.settings import Settings, packaged_rules
 
 if TYPE_CHECKING:
-    from rule_server.encoder import Encoder
-    from rule_server.index import RuleIndex
-    from rule_server.rulebook import Rulebook
+    from rule_server.retrieval.encoder import Encoder
+    from rule_server.retrieval.index import RuleIndex
+    from rule_server.rulebook.model import Rulebook
 
 Say = Callable[[str], None]
 
@@ -98,7 +98,7 @@ def rebuilt(
     artefact: Artefact, rulebook: Rulebook, encoder: Encoder, before: RuleIndex, own_rules: bool, say: Say
 ) -> RuleIndex:
     """The index of edited rules, made current; the artefact's where the edit goes back to what it keeps."""
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.index import RuleIndex
 
     kept_before = _readable(artefact, before.rulebook.digest, before.fingerprint)
     # `calibrate` may have run since `before` was read.
@@ -159,7 +159,7 @@ def open_encoder(settings: Settings, say: Say) -> Encoder:
             )
         if settings.model is None or (settings.model, settings.prefix) == (encoder.model, encoder.prefix):
             return encoder
-    from rule_server.export import export_encoder
+    from rule_server.retrieval.onnx_export import export_encoder
 
     say(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:
@@ -171,10 +171,22 @@ def open_encoder(settings: Settings, say: Say) -> Encoder:
 def _embed(
     artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, say: Say
 ) -> RuleIndex:
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.index import RuleIndex
 
     before = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
     known = before.vectors_by_text() if before is not None else {}
     calibration = before.calibration if before is not None else None
     say(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
     return RuleIndex.build(rulebook, encoder, known, calibration)
+
+
+def with_drafts(prepared: Prepared) -> Prepared:
+    """The same, with every draft counted as active; nothing is kept, and no folder is followed."""
+    from rule_server.retrieval.index import RuleIndex
+
+    index = prepared.index
+    preview = activated(index.rulebook)
+    known = index.vectors_by_text()
+    return replace(
+        prepared, index=RuleIndex.build(preview, prepared.encoder, known, index.calibration), rules=()
+    )

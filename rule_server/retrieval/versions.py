@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rule_server.artefact import PUBLISHED, SERVED, Artefact, Current
-from rule_server.encoder import MANIFEST_FILE
 from rule_server.errors import ArtefactError
-from rule_server.rulebook import Rulebook
+from rule_server.retrieval.artefact import PUBLISHED, SERVED, Artefact, Current
+from rule_server.retrieval.encoder import MANIFEST_FILE
+from rule_server.rulebook.model import Rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rule_server.encoder import Encoder, Vectors
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval.index import RuleIndex
 
 SHORTEST_PREFIX = 6
 LOOKED_AT = 3
@@ -115,7 +115,7 @@ def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleI
     Raises:
         ArtefactError: when the artefact is damaged. One that cannot be written is no error.
     """
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.index import RuleIndex
 
     index = artefact.index(rulebook.digest, encoder.fingerprint)
     if index is None:

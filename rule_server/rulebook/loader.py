@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rule_server.errors import RulebookError
-from rule_server.rule_text import (
+from rule_server.rulebook.model import Category, FolderManifest, Rule, Rulebook
+from rule_server.rulebook.parser import (
     CATEGORY_FILE,
     MANIFEST,
     MAX_FILE,
@@ -23,7 +24,6 @@ from rule_server.rule_text import (
     parse_manifest,
     parse_rule,
 )
-from rule_server.rulebook import Category, FolderManifest, Rule, Rulebook
 from rule_server.settings import packaged_rules
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rule_server.front_matter import FrontMatterError, parse_yaml, split_front_matter
-from rule_server.rulebook import INVISIBLE, Category, FolderManifest, FrontMatter, Rule, Strict
+from rule_server.rulebook.front_matter import FrontMatterError, parse_yaml, split_front_matter
+from rule_server.rulebook.model import INVISIBLE, Category, FolderManifest, FrontMatter, Rule, Strict
 
 MAX_FILE = 64 * 1024  # bytes: a rule has 120 words, so anything near this is no rule
 MAX_WORDS = 120

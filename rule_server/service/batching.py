@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from rule_server.encoder import BATCH, Encoder
 from rule_server.errors import NotReadyError
+from rule_server.retrieval.encoder import BATCH, Encoder
 
 if TYPE_CHECKING:
-    from rule_server.index import Floats, RuleIndex
+    from rule_server.retrieval.index import Floats, RuleIndex
 
     Waiting = tuple[list[str], RuleIndex, asyncio.Future[Floats], float]
 

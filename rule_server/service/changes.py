@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-from collections import Counter
-
 from pydantic import BaseModel, ConfigDict
 
-from rule_server.rulebook import Rulebook
-from rule_server.schemas import ConsultResponse
+from rule_server.observability.logs import now
+from rule_server.rulebook.model import Rulebook
 
 UNSPOKEN = {"owner", "review_by", "priority", "tags", "references"}
 """Keys of a rule that no model reads and no search goes by."""
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _View(BaseModel):
@@ -75,40 +67,3 @@ def _words(book: Rulebook) -> dict[tuple[str, str], dict[str, object]]:
     """What is served or searched of each rule, by id and language."""
     spoken = {(id, ""): rule for id, rule in book.served.items()} | book.translations
     return {key: rule.model_dump(exclude=UNSPOKEN) for key, rule in spoken.items()}
-
-
-class UsageView(_View):
-    """How often rules came back since the service started."""
-
-    since: str
-    consultations: int
-    no_applicable_rule: int
-    """Consultations that found none."""
-    rules: dict[str, int]
-    """Every served rule; 0 for one that never came back."""
-
-
-class UsageCounter:
-    """Counts consultations; a rule is counted once a consultation."""
-
-    def __init__(self) -> None:
-        self._since = now()
-        self._consultations = 0
-        self._nothing = 0
-        self._rules: Counter[str] = Counter()
-
-    def add(self, response: ConsultResponse) -> None:
-        self._consultations += 1
-        if response.rules:
-            self._rules.update(rule.id for rule in response.rules)
-        else:
-            self._nothing += 1
-
-    def view(self, rulebook: Rulebook) -> UsageView:
-        """The counts of the rules that this rulebook serves."""
-        return UsageView(
-            since=self._since,
-            consultations=self._consultations,
-            no_applicable_rule=self._nothing,
-            rules={id: self._rules[id] for id in rulebook.served},
-        )

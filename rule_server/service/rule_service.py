@@ -10,17 +10,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from rule_server.artefact import Artefact
-from rule_server.audit import AuditLog
-from rule_server.batching import Batcher
-from rule_server.calibrate import Threshold, threshold_of
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
-from rule_server.history import Changes, Rejected, UsageCounter, now
-from rule_server.index import Hit, RuleIndex
-from rule_server.metrics import Metrics
-from rule_server.prepare import Prepared, rebuilt
-from rule_server.rule_files import layers, load_rulebook
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.observability.audit import AuditLog
+from rule_server.observability.logs import now
+from rule_server.observability.metrics import Metrics
+from rule_server.observability.tracing import describe_answer, open_telemetry
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import Prepared, rebuilt
+from rule_server.retrieval.chunking import windows
+from rule_server.retrieval.index import Hit, RuleIndex, threshold_of
+from rule_server.retrieval.threshold import Threshold
+from rule_server.rulebook.loader import layers, load_rulebook
+from rule_server.rulebook.model import Rule, Rulebook
 from rule_server.schemas import (
     NEAREST,
     ConsultRequest,
@@ -30,10 +31,11 @@ from rule_server.schemas import (
     NearRule,
     RulebookRef,
 )
+from rule_server.service.batching import Batcher
+from rule_server.service.changes import Changes, Rejected
+from rule_server.service.snapshots import Snapshots
+from rule_server.service.usage import UsageCounter
 from rule_server.settings import Settings
-from rule_server.snapshots import Snapshots
-from rule_server.telemetry import describe_answer, open_telemetry
-from rule_server.windows import windows
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from rule_server.errors import ArtefactError, UnknownDigestError
-from rule_server.kept import kept_rulebooks
+from rule_server.retrieval.versions import kept_rulebooks
 
 if TYPE_CHECKING:
-    from rule_server.artefact import Artefact
-    from rule_server.index import RuleIndex
+    from rule_server.retrieval.artefact import Artefact
+    from rule_server.retrieval.index import RuleIndex
 
 
 class Snapshots:

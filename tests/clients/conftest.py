@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.prepare import prepare
+from rule_server.retrieval.build import prepare
 from rule_server.settings import Settings, packaged_rules
 from tests.clients.fetched import CACHE
 from tests.fakes.rule_service import serving

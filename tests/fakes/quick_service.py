@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rule_server import RuleIndex, RuleService, Settings, load_rulebook
-from rule_server.app import server_config
-from rule_server.prepare import Prepared
+from rule_server.api.app import server_config
+from rule_server.retrieval.build import Prepared
 from tests.fakes.rulebooks import rule, write_rulebook
 from tests.fakes.serving import Served
 

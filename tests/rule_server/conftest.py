@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rule_server import OnnxEncoder, RuleService, Settings
-from rule_server.app import create_app
-from rule_server.artefact import Artefact
-from rule_server.export import export_encoder
-from rule_server.prepare import prepare
+from rule_server.api.app import create_app
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.onnx_export import export_encoder
 from tests.fakes.rulebooks import rule, write_rulebook
 from tests.fakes.serving import Served
 

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rule_server import ConsultResponse, Settings, StartError
-from rule_server.audit import AuditLog
+from rule_server.api.auth.tokens import new_token
 from rule_server.cli import app
-from rule_server.personal_data import mask
-from rule_server.tokens import new_token
+from rule_server.observability.audit import AuditLog
+from rule_server.observability.pii import mask
 from tests.fakes.quick_service import QUESTION, served_quickly
 
 ANSWER = ConsultResponse.model_validate(
@@ -161,7 +161,7 @@ def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with served_quickly(tmp_path, audit_file=tmp_path / "audit.jsonl") as served:
-        monkeypatch.setattr("rule_server.audit.os.write", full)
+        monkeypatch.setattr("rule_server.observability.audit.os.write", full)
         answer = served.client.post("/v1/consult", json=QUESTION)
         assert answer.status_code == 503
         assert answer.json() == {"detail": "the audit log cannot be written, so nothing is answered"}

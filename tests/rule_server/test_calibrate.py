@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from rule_server import RuleIndex, Settings
-from rule_server.artefact import Artefact
-from rule_server.calibrate import (
-    DEFAULT_THRESHOLD,
-    Calibration,
+from rule_server.authoring.calibration import (
     CalibrationError,
     Report,
     Scored,
@@ -22,10 +19,11 @@ from rule_server.calibrate import (
     plot,
     read_labelled,
     score_all,
-    scoring,
-    threshold_of,
 )
-from rule_server.prepare import prepare
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.index import threshold_of
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Calibration, scoring
 from tests.fakes.rulebooks import rule, write_rulebook
 from tests.rule_server.test_rules_cli import cli, refused
 

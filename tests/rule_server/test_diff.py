@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from rule_server import RulebookError, RuleServiceError, Settings, load_rulebook
-from rule_server.artefact import Artefact
-from rule_server.diff import diff_rulebooks
-from rule_server.prepare import prepare
-from rule_server.sources import open_source
+from rule_server.authoring.diff import diff_rulebooks
+from rule_server.authoring.sources import open_source
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rule_server import EncoderError, OnnxEncoder, Settings, load_rulebook
-from rule_server.artefact import Artefact
-from rule_server.export import export_encoder, resolve_model
-from rule_server.index import texts_of
-from rule_server.prepare import prepare
-from rule_server.windows import windows
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.chunking import windows
+from rule_server.retrieval.index import texts_of
+from rule_server.retrieval.onnx_export import export_encoder, resolve_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ LONG = {
     "German": "".join(f"{n} Straßenbahnhaltestellen wurden überflutet, niemand half. " for n in range(40)),
     "Chinese": "".join(f"第{n}天天气很好，我们一起去公园散步，然后在湖边吃了午饭。" for n in range(40)),
     "numbers": "\n".join(" ".join(str(7919 * row * cell % 100003) for cell in range(9)) for row in range(60)),
-    "code": (ROOT / "rule_server" / "encoder.py").read_text(encoding="utf-8")[:4000],
+    "code": (ROOT / "rule_server" / "retrieval" / "encoder.py").read_text(encoding="utf-8")[:4000],
 }
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rule_server import ArtefactError, RuleIndex, load_rulebook, ordinary
-from rule_server.index import entries
+from rule_server import ArtefactError, RuleIndex, load_rulebook
+from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.index import entries
 from tests.fakes.rulebooks import rule, write_rulebook
 
 THRESHOLD = 0.3

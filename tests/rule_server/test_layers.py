@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rule_server import RulebookError, RuleService, Settings, load_rulebook
-from rule_server.prepare import prepare
-from rule_server.rule_files import layers, read_rulebook
+from rule_server.retrieval.build import prepare
+from rule_server.rulebook.loader import layers, read_rulebook
 from rule_server.settings import load_settings, packaged_rules
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
@@ -157,7 +157,7 @@ def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = write_rulebook(tmp_path / "ours", rule("cyber.malware"), name="ascl-core")
-    monkeypatch.setattr("rule_server.rule_files.packaged_rules", lambda: ours)
+    monkeypatch.setattr("rule_server.rulebook.loader.packaged_rules", lambda: ours)
     mine = write_rulebook(tmp_path / "mine", rule("garden.weeds", stance="answer"))
     settings = Settings(dir=(mine,), artefact=artefact, watch=True)
     service = RuleService(prepare(settings, say=lambda _: None), settings)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rule_server import OnnxEncoder, RuleIndex, lint_rules, load_rulebook
-from rule_server.rule_text import Problem
-from rule_server.rulebook import Rulebook
-from rule_server.search_check import check_search
+from rule_server.authoring.lint.search import check_search
+from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook.parser import Problem
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.logs import JsonLines
-from rule_server.tokens import new_token
+from rule_server.api.auth.tokens import new_token
+from rule_server.observability.logs import JsonLines
 from tests.fakes.quick_service import QUESTION, Quick, quick_service, served_quickly
 from tests.fakes.rulebooks import rule
 
@@ -48,8 +48,8 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from rule_server.app import server_config
-    from rule_server.telemetry import Telemetry
+    from rule_server.api.app import server_config
+    from rule_server.observability.tracing import Telemetry
 
     exporter = InMemorySpanExporter()
     service = quick_service(tmp_path)

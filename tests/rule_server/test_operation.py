@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rule_server.cli.settings import markdown_table
 from rule_server.settings import Settings
-from rule_server.settings_table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

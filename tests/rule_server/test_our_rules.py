@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rule_server import load_rulebook
-from rule_server.rule_text import MAX_WORDS
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook.parser import MAX_WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 TRANSLATED = ("benign-lookalikes", "cyber", "self-harm")

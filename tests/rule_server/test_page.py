@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-import rule_server.page
+import rule_server.api.page.routes
 from rule_server import RuleService, Settings
-from rule_server.app import create_app
-from rule_server.prepare import prepare
-from rule_server.tokens import new_token
+from rule_server.api.app import create_app
+from rule_server.api.auth.tokens import new_token
+from rule_server.retrieval.build import prepare
 from tests.fakes.serving import Served
 
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/icon.svg")

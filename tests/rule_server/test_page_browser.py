@@ -12,9 +12,9 @@ import httpx2
 import pytest
 
 from rule_server import RuleService, Settings
-from rule_server.app import create_app
-from rule_server.prepare import prepare
-from rule_server.tokens import new_token
+from rule_server.api.app import create_app
+from rule_server.api.auth.tokens import new_token
+from rule_server.retrieval.build import prepare
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 from tests.fakes.serving import Served
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rule_server.artefact import Artefact
+from rule_server.retrieval.artefact import Artefact
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 from tests.rule_server.test_diff import commit
 from tests.rule_server.test_rules_cli import cli, refused
@@ -89,7 +89,7 @@ def test_after_a_first_look_at_other_rules_our_own_are_served_still(rules: Path,
 
 def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, artefact: Path) -> None:
     from rule_server import load_rulebook
-    from rule_server.kept import index_for
+    from rule_server.retrieval.versions import index_for
     from tests.fakes.quick_service import ToyEncoder
 
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
@@ -304,7 +304,7 @@ def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_
 def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_last(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
-    from rule_server.calibrate import Calibration, scoring
+    from rule_server.retrieval.threshold import Calibration, scoring
 
     store = Artefact(artefact)
     current = store.current()

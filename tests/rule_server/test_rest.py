@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from rule_server import RuleService, Settings, load_rulebook
-from rule_server.app import create_app
-from rule_server.artefact import Artefact
-from rule_server.kept import index_for
-from rule_server.prepare import prepare
+from rule_server.api.app import create_app
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.versions import index_for
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 from tests.fakes.serving import Served
 

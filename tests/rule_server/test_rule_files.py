@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rule_server import RulebookError, load_rulebook
-from rule_server.front_matter import FrontMatterError, split_front_matter
-from rule_server.rule_files import MAX_FILE, read_rulebook
+from rule_server.rulebook.front_matter import FrontMatterError, split_front_matter
+from rule_server.rulebook.loader import MAX_FILE, read_rulebook
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -317,7 +317,7 @@ def test_names_that_a_terminal_would_act_on_are_made_harmless(folder: Path) -> N
 def test_a_rulebook_of_more_bytes_than_anyone_writes_is_refused_soon(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rule_server.rule_files.MAX_BYTES", 1000)
+    monkeypatch.setattr("rule_server.rulebook.loader.MAX_BYTES", 1000)
     assert any("a rulebook holds at most" in line for line in problems(folder))
 
 
@@ -331,8 +331,8 @@ def test_the_same_fault_in_many_files_is_told_of_each(tmp_path: Path) -> None:
 def test_more_files_than_a_rulebook_may_hold_are_not_all_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rule_server.rule_files.MAX_RULES", 10)
-    monkeypatch.setattr("rule_server.rule_files.MAX_CATEGORIES", 10)
+    monkeypatch.setattr("rule_server.rulebook.loader.MAX_RULES", 10)
+    monkeypatch.setattr("rule_server.rulebook.loader.MAX_CATEGORIES", 10)
     for number in range(100):
         (folder / "cyber" / f"{number}.txt").touch()
     found = problems(folder)

@@ -19,10 +19,10 @@ from rule_server import (
     Settings,
     load_rulebook,
 )
-from rule_server.artefact import Artefact
-from rule_server.calibrate import Calibration, scoring
-from rule_server.kept import roll_back
-from rule_server.prepare import prepare
+from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.build import prepare
+from rule_server.retrieval.threshold import Calibration, scoring
+from rule_server.retrieval.versions import roll_back
 from tests.fakes.quick_service import ToyEncoder, quick_service
 from tests.fakes.rulebooks import prose, rule, write_rulebook
 
@@ -268,7 +268,7 @@ def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
         raise PermissionError(13, "Permission denied", "rules")
 
     with monkeypatch.context() as patched:
-        patched.setattr("rule_server.service.load_rulebook", unreadable)
+        patched.setattr("rule_server.service.rule_service.load_rulebook", unreadable)
         assert asyncio.run(service.reload()) is False
     assert "the rules cannot be read: [Errno 13] Permission denied" in (service.reload_error or "")
     assert asyncio.run(service.reload()) is True

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rule_server import StartError, load_rulebook
-from rule_server.question_file import MAX_LINE, read_questions
-from rule_server.stats import usage
+from rule_server.authoring.questions import MAX_LINE, read_questions
+from rule_server.authoring.stats import usage
 from tests.fakes.rulebooks import rule, write_rulebook
 
 

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rule_server import StartError
-from rule_server.app import check_exposure, create_app
-from rule_server.auth import Authenticator
+from rule_server.api.app import check_exposure, create_app
+from rule_server.api.auth.authenticator import Authenticator
+from rule_server.api.auth.tokens import hash_token, new_token, remove_token
 from rule_server.cli import app
 from rule_server.settings import Settings
-from rule_server.tokens import hash_token, new_token, remove_token
 from tests.fakes.quick_service import QUESTION, quick_service, served_quickly
 from tests.fakes.serving import Served
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rule_server.api.auth.oauth import AccessTokens, name_of, scopes_of
+from rule_server.api.auth.tokens import SCOPES, Scope, TokenFile
 from rule_server.errors import StartError
-from rule_server.oauth import AccessTokens, name_of, scopes_of
 from rule_server.settings import is_loopback
-from rule_server.tokens import SCOPES, Scope, TokenFile
 
 if TYPE_CHECKING:
     from rule_server.settings import Settings
@@ -30,9 +29,6 @@ class Principal:
 
 LOCAL = Principal("local", frozenset(SCOPES), limited=False)
 """Who may start the service may ask it: callers on loopback without tokens, and stdio."""
-
-CALLER: ContextVar[Principal] = ContextVar("caller", default=LOCAL)
-"""Who asks, wherever a consultation is being answered."""
 
 
 class Authenticator:

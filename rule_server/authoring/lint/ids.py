@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rule_server.rule_text import Problem
-from rule_server.rulebook import Rule, Rulebook
+from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook.parser import Problem
 
 SAME = 0.5
 """Shared words (Jaccard) from which two rules are about the same."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rule_server.links import check_links
-from rule_server.rule_files import Folders, Reading, layers, read_folders
-from rule_server.rule_ids import check_ids
-from rule_server.rule_text import Problem
-from rule_server.rulebook import Category, Rule, Rulebook
+from rule_server.authoring.lint.ids import check_ids
+from rule_server.authoring.lint.links import check_links
+from rule_server.rulebook.loader import Folders, Reading, layers, read_folders
+from rule_server.rulebook.model import Category, Rule, Rulebook
+from rule_server.rulebook.parser import Problem
 
 SHARED_PROSE = 0.4
 """Shared three-word runs (Jaccard) of two rules' prose from which one is a copy; rules that people hold apart

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rule_server.index import RuleIndex, text_key
-from rule_server.rule_text import Problem
+from rule_server.retrieval.index import RuleIndex, text_key
+from rule_server.rulebook.parser import Problem
 
 if TYPE_CHECKING:
-    from rule_server.encoder import Encoder, Vectors
+    from rule_server.retrieval.encoder import Encoder, Vectors
 
 BATCH = 256
 NEAR = 0.88

@@ -6,13 +6,13 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from rule_server.front_matter import parse_yaml
+from rule_server.rulebook.front_matter import parse_yaml
 
 
 @cache
 def requests() -> tuple[str, ...]:
-    """The requests of `ordinary.yaml` (English) and `ordinary.<lang>.yaml`, in a fixed order."""
-    files = sorted(Path(__file__).parent.glob("ordinary*.yaml"))
+    """The requests of `<lang>.yaml`, in a fixed order."""
+    files = sorted(Path(__file__).parent.glob("*.yaml"))
     domains = [parse_yaml(file.read_text(encoding="utf-8")) for file in files]
     return tuple(" ".join(text.split()) for found in domains for texts in found.values() for text in texts)
 

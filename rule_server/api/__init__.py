@@ -1,0 +1,1 @@
+"""The service's interfaces: REST, MCP, the web page, middleware and authentication."""

@@ -1,0 +1,1 @@
+"""Authenticates callers, checks their scopes and limits their rate."""

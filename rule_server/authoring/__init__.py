@@ -1,0 +1,1 @@
+"""Tools for rule authors: lint, diff, replay, calibration and usage statistics."""

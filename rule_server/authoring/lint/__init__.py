@@ -1,0 +1,1 @@
+"""Checks a rulebook for mistakes that loading it does not find."""

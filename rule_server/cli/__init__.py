@@ -1,0 +1,5 @@
+"""The command line `ascl-rules`."""
+
+from rule_server.cli.app import app, main
+
+__all__ = ["app", "main"]

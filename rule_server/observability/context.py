@@ -1,0 +1,10 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from rule_server.api.auth.authenticator import LOCAL, Principal
+
+CALLER: ContextVar[Principal] = ContextVar("caller", default=LOCAL)
+"""Who asks, wherever a consultation is being answered."""

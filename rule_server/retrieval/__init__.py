@@ -1,0 +1,1 @@
+"""Embeds, indexes and scores rules, and stores the index artefact on disk."""

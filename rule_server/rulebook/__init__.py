@@ -1,0 +1,1 @@
+"""Parses Markdown rule files into a validated `Rulebook` with a digest."""

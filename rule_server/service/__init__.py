@@ -1,0 +1,1 @@
+"""Answers consultations: batching, snapshots and live reload."""
