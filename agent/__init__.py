@@ -9,41 +9,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.endpoint import Endpoint, RetryPolicy
-    from agent.episode import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
+    from agent.endpoint.client import Endpoint, RetryPolicy
+    from agent.episode.events import Event
+    from agent.episode.log import EpisodeLog, LogReading, Skipped, iter_log, read_log
+    from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
     from agent.errors import AgentError, EndpointError, LogError, PromptError, RulesError
-    from agent.events import Event
-    from agent.log import EpisodeLog, LogReading, Skipped, iter_log, read_log
-    from agent.loop import Agent
-    from agent.own_tools import OwnTool
-    from agent.prompt import system_prompt
-    from agent.rules_client import ConsultResult, RulesClient
+    from agent.rollout.agent import Agent
+    from agent.rollout.system_prompt import system_prompt
+    from agent.tools.custom_tools import OwnTool
+    from agent.tools.rules_client import ConsultResult, RulesClient
 
 _HOME = {
-    "Agent": "agent.loop",
+    "Agent": "agent.rollout.agent",
     "AgentError": "agent.errors",
-    "ConsultResult": "agent.rules_client",
-    "Consultation": "agent.episode",
-    "Endpoint": "agent.endpoint",
+    "ConsultResult": "agent.tools.rules_client",
+    "Consultation": "agent.episode.schema",
+    "Endpoint": "agent.endpoint.client",
     "EndpointError": "agent.errors",
-    "Episode": "agent.episode",
-    "EpisodeLog": "agent.log",
-    "ErrorRecord": "agent.episode",
-    "Event": "agent.events",
-    "Limits": "agent.episode",
+    "Episode": "agent.episode.schema",
+    "EpisodeLog": "agent.episode.log",
+    "ErrorRecord": "agent.episode.schema",
+    "Event": "agent.episode.events",
+    "Limits": "agent.episode.schema",
     "LogError": "agent.errors",
-    "LogReading": "agent.log",
-    "OwnTool": "agent.own_tools",
+    "LogReading": "agent.episode.log",
+    "OwnTool": "agent.tools.custom_tools",
     "PromptError": "agent.errors",
-    "RetryPolicy": "agent.endpoint",
-    "RuleHit": "agent.episode",
-    "RulesClient": "agent.rules_client",
+    "RetryPolicy": "agent.endpoint.client",
+    "RuleHit": "agent.episode.schema",
+    "RulesClient": "agent.tools.rules_client",
     "RulesError": "agent.errors",
-    "Skipped": "agent.log",
-    "Turn": "agent.episode",
-    "iter_log": "agent.log",
-    "read_log": "agent.log",
-    "system_prompt": "agent.prompt",
+    "Skipped": "agent.episode.log",
+    "Turn": "agent.episode.schema",
+    "iter_log": "agent.episode.log",
+    "read_log": "agent.episode.log",
+    "system_prompt": "agent.rollout.system_prompt",
 }
 
 __all__ = [

@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.endpoint import Endpoint
-from agent.log import iter_log
-from agent.loop import Agent
-from agent.prompt_file import Prompt
-from agent.run import run_prompts
-from agent.validate import validate_log
+from agent.endpoint.client import Endpoint
+from agent.episode.log import iter_log
+from agent.episode.validate import validate_log
+from agent.rollout.agent import Agent
+from agent.rollout.batch import run_prompts
+from agent.rollout.prompt_file import Prompt
 from benchmarks.slow_endpoint import slow_endpoint
 
 PER_SECOND = 100

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from agent.address import public_address
-from agent.endpoint import Endpoint
-from agent.episode import Limits, OnRulesError, ToolMode
+from agent.endpoint.client import Endpoint
+from agent.episode.schema import Limits, OnRulesError, ToolMode
 from agent.errors import RulesError
-from agent.loop import Agent
-from agent.rules_client import RulesClient
-from agent.stratify import ModeShare
+from agent.rollout.agent import Agent
+from agent.rollout.forced_modes import ModeShare
+from agent.tools.rules_client import RulesClient
+from agent.urls import public_address
 
 ArmKind = Literal["none", "in-prompt", "always", "adaptive"]
 ARM_KINDS: tuple[ArmKind, ...] = get_args(ArmKind)

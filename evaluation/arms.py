@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode import Episode
-from agent.log import Skipped, iter_log
+from agent.episode.log import Skipped, iter_log
+from agent.episode.schema import Episode
 from evaluation.rewards import Reward, read_rewards, score_log
 
 MAX_NAME = 40

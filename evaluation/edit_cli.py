@@ -114,7 +114,7 @@ def edit_rule(
 
 def _last_of_each_prompt(log: Path, wanted: Sequence[str]) -> list[Any]:
     """An episode that ended in an error was asked again: the later one counts."""
-    from agent.log import read_log
+    from agent.episode.log import read_log
 
     last = {episode.prompt_id: episode for episode in read_log(log).episodes}
     return [last[id] for id in wanted if id in last]

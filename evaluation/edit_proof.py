@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.metrics import wilson
 from evaluation.refusal import RefusalLabel, detect_refusal, visible_answer
 from evaluation.rewards import final_text

@@ -21,12 +21,12 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
+from agent.episode.log import iter_log
+from agent.episode.messages import reply_places
 from agent.errors import LogError
 from agent.export.inspect_log import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output
-from agent.export.replies import reply_places
-from agent.log import iter_log
-from agent.run import check_log
+from agent.rollout.batch import check_log
 from evaluation.arm_kinds import ALWAYS, ArmKind, make_agent
 from evaluation.rewards import score_episode
 from evaluation.sampling import check_same_arm

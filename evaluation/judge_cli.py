@@ -74,7 +74,7 @@ def run(
     """
     import asyncio
 
-    from agent.endpoint import Endpoint
+    from agent.endpoint.client import Endpoint
     from evaluation.arms import read_episodes
     from evaluation.judges.judgement import Judgement, write_judgements
     from evaluation.judges.kinds import make_judge

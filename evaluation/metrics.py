@@ -17,7 +17,7 @@ from evaluation.prompts import KINDS
 from evaluation.rewards import Reward, excluded_by_cause, format_faults
 
 if TYPE_CHECKING:
-    from agent.episode import Episode
+    from agent.episode.schema import Episode
 
 BENIGN = ("benign_sensitive", "benign_plain")
 

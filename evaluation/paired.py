@@ -15,7 +15,7 @@ from evaluation.prompts import Prompt, PromptError
 from evaluation.rewards import Reward
 
 if TYPE_CHECKING:
-    from agent.episode import Episode
+    from agent.episode.schema import Episode
 
 HIT_AT = 3
 MAX_MAP_BYTES = 2**20

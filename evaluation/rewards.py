@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.toolcall import has_malformed_arguments
+from agent.endpoint.tool_calls import has_malformed_arguments
 from evaluation.answers import ANSWERS_VERSION, is_right
 from evaluation.refusal import REFUSAL_VERSION, RefusalLabel, detect_refusal, visible_answer
 from evaluation.whole_file import write_whole
 
 if TYPE_CHECKING:
-    from agent.episode import Consultation, Episode
+    from agent.episode.schema import Consultation, Episode
     from evaluation.judges.judgement import Judgement
     from evaluation.labels import Label
 

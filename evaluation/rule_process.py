@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import RulesError
-from agent.rules_client import RulesClient
+from agent.tools.rules_client import RulesClient
 from evaluation.server_process import Answer, StartError, running
 
 START_SECONDS = 300.0  # the first start embeds every rule

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import OnRulesError, ToolMode
+from agent.episode.schema import OnRulesError, ToolMode
 from evaluation.arm_kinds import ArmKind
 
 if TYPE_CHECKING:
-    from agent.run import RunSummary
+    from agent.rollout.batch import RunSummary
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ async def sample(
     Raises:
         AgentError: when the prompts, the log, the endpoint or the rule service cannot be used.
     """
-    from agent.endpoint import Endpoint
-    from agent.episode import Limits
-    from agent.prompt_file import read_prompts
-    from agent.rules_client import RulesClient
-    from agent.run import run_prompts
-    from agent.show import ProgressView
+    from agent.endpoint.client import Endpoint
+    from agent.episode.schema import Limits
+    from agent.rollout.batch import run_prompts
+    from agent.rollout.progress import ProgressView
+    from agent.rollout.prompt_file import read_prompts
+    from agent.tools.rules_client import RulesClient
     from evaluation.arm_kinds import ALWAYS, make_agent
 
     wanted = read_prompts(prompts)
@@ -87,8 +87,8 @@ def check_same_arm(log: Path, arm: ArmKind) -> None:
     Raises:
         LogError: where the log was begun by another arm.
     """
+    from agent.episode.log import iter_log
     from agent.errors import LogError
-    from agent.log import iter_log
 
     first = next(iter_log(log), None) if log.exists() else None
     if first is not None and first.mode_forced != (arm == "always"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.arms import Arm
 from evaluation.differences import Difference
 from evaluation.metrics import (

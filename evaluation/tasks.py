@@ -16,7 +16,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import get_model
 
 from agent import Limits
-from agent.episode import OnRulesError, ToolMode
+from agent.episode.schema import OnRulesError, ToolMode
 from evaluation.arm_kinds import ARM_KINDS, ArmKind
 from evaluation.inspect_solver import Arms, consulted, consulting_agent, reward
 from evaluation.prompts import load_prompts

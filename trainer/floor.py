@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]]:
     """Consult rate and mean outcome by kind of prompt."""
-    from agent.log import iter_log
+    from agent.episode.log import iter_log
     from evaluation.metrics import arm_metrics
     from evaluation.rewards import read_rewards
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from trl.chat_template_utils import parse_response
 
-from agent.rules_client import RULE_TOOL
+from agent.tools.rules_client import RULE_TOOL
 from evaluation.prompts import KINDS
 from trainer.grpo import IFPOTrainer, Output
 from trainer.ifpo import inverse_frequency_weights

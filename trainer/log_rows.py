@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from agent.log import numbered_lines
+from agent.episode.log import numbered_lines
 from evaluation.rewards import RewardError
 from trainer.parts import Parts
 

@@ -115,7 +115,7 @@ def prompt_rows(spec: str, without: set[str] = frozenset()) -> list[dict[str, An
         PromptError: they cannot be read.
         TrainingError: none is left.
     """
-    from agent.prompt import system_prompt
+    from agent.rollout.system_prompt import system_prompt
     from evaluation.prompts import load_prompts
 
     system = system_prompt()

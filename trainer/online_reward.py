@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
+from agent.episode.schema import Consultation, Episode, ErrorRecord, Message, Turn
 from agent.errors import EndpointError
-from agent.rules_client import RULE_TOOL
+from agent.tools.rules_client import RULE_TOOL
 from evaluation.rewards import Reward, Weights, score_episode
 from trainer.errors import TrainingError
 from trainer.modes import mode_of
@@ -87,7 +87,7 @@ class OnlineReward:
         Raises:
             TrainingError: it refuses the key, the model or the request: no waiting mends that.
         """
-        from agent.endpoint import Endpoint
+        from agent.endpoint.client import Endpoint
         from evaluation.judges.kinds import make_judge
         from evaluation.judges.running import judge_log
 

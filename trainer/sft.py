@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.episode import Episode
-from agent.log import read_log
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
 from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.progress import Tell, step_reporter, teller

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from agent.endpoint.client import Endpoint
+    from agent.episode.schema import Api, Limits
+    from agent.tools.rules_client import RulesClient
 
 T = TypeVar("T")
 
@@ -76,3 +83,53 @@ def fail(sentence: str, code: int) -> NoReturn:
     """End the command with one sentence on standard error."""
     typer.echo(f"ascl-agent: {sentence}", err=True)
     raise typer.Exit(code)
+
+
+def _with_services(
+    use: Callable[[Endpoint, RulesClient | None], Coroutine[Any, Any, T]],
+    base_url: str,
+    model: str,
+    rules: str,
+    timeout: float,
+    provider: str,
+    api: Api,
+) -> T:
+    """Run `use` with the endpoint and the rule service open."""
+    from agent.endpoint.client import Endpoint
+    from agent.endpoint.quirks import PROFILES, quirks_named
+    from agent.tools.rules_client import RulesClient
+
+    if not base_url:
+        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+    if not model:
+        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+
+    quirks = quirks_named(provider)
+    if quirks is None and provider != "auto":
+        names = ", ".join(row.name for row in PROFILES)
+        fail(f"the provider {provider!r} is not known: pass auto, or one of {names}", 2)
+
+    async def session() -> T:
+        key = os.environ.get("OPENAI_API_KEY")
+        endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks, api=api)
+        async with endpoint:
+            if rules == "none":
+                return await use(endpoint, None)
+            async with RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN")) as client:
+                return await use(endpoint, client)
+
+    try:
+        return or_exit(lambda: asyncio.run(session()))
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+
+
+def _limits(turns: int, consultations: int, tokens: int | None, seconds: float) -> Limits:
+    from agent.episode.schema import Limits
+
+    return Limits(turns=turns, consultations=consultations, tokens=tokens, seconds=seconds)
+
+
+def _sampling(temperature: float | None, top_p: float | None, max_tokens: int) -> dict[str, Any]:
+    chosen = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    return {name: value for name, value in chosen.items() if value is not None}

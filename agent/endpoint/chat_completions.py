@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import Message
-from agent.quirks import Quirks
-from agent.stream import DeltaListener, StreamedReply
+from agent.endpoint.quirks import Quirks
+from agent.endpoint.streaming import DeltaListener, StreamedReply
+from agent.episode.schema import Message
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

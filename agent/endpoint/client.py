@@ -14,16 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.address import bearer, public_address, without_secrets
-from agent.chat_api import ChatApi
-from agent.echo import echoed
-from agent.episode import Api, Message
+from agent.endpoint.chat_completions import ChatApi
+from agent.endpoint.concurrency import Gate
+from agent.endpoint.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
+from agent.endpoint.responses import ResponsesApi, StreamedResponse
+from agent.endpoint.streaming import BrokenStream, DeltaListener, FailedReply, StreamedReply
+from agent.endpoint.tool_calls import has_malformed_arguments, shorten, with_readable_arguments
+from agent.episode.messages import echoed
+from agent.episode.schema import Api, Message
 from agent.errors import EndpointError
-from agent.gate import Gate
-from agent.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
-from agent.responses_api import ResponsesApi, StreamedResponse
-from agent.stream import BrokenStream, DeltaListener, FailedReply, StreamedReply
-from agent.toolcall import has_malformed_arguments, shorten, with_readable_arguments
+from agent.urls import bearer, public_address, without_secrets
 
 T = TypeVar("T")
 

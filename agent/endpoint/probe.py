@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.endpoint import key_header, public_url_of
+from agent.endpoint.client import key_header, public_url_of
+from agent.endpoint.quirks import PROFILES, UNKNOWN, Quirks, Support, quirks_of, reasoning_field
+from agent.endpoint.tool_calls import shorten
 from agent.errors import EndpointError
-from agent.quirks import PROFILES, UNKNOWN, Quirks, Support, quirks_of, reasoning_field
-from agent.toolcall import shorten
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import Message
+from agent.endpoint.quirks import Quirks
+from agent.endpoint.streaming import DeltaListener, FailedReply
+from agent.endpoint.usage import as_chat_usage
+from agent.episode.schema import Message
 from agent.errors import EndpointError
-from agent.quirks import Quirks
-from agent.stream import DeltaListener, FailedReply
-from agent.usage import as_chat_usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

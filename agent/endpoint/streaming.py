@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from agent.quirks import reasoning_text
+from agent.endpoint.quirks import reasoning_text
 
 DeltaListener = Callable[[Literal["reasoning", "content"], str], None]
 

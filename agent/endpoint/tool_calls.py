@@ -12,7 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from agent.episode import Message
+from agent.episode.messages import _echoed_calls
+from agent.episode.schema import Message
 
 # An unclosed tag runs to the end: the reply was cut off, or generation stopped at the closing tag.
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -141,21 +142,6 @@ def with_readable_arguments(messages: list[Message]) -> list[Message]:
         else message
         for message in messages
     ]
-
-
-def unanswered(messages: list[Message]) -> list[str]:
-    """Ids of calls that not exactly one tool message answers."""
-    answers = [message.get("tool_call_id") for message in messages if message.get("role") == "tool"]
-    return [id for id in ids_of_calls(messages) if answers.count(id) != 1]
-
-
-def ids_of_calls(messages: list[Message]) -> list[str]:
-    """Ids of all calls in a conversation."""
-    return [entry["id"] for entry in _echoed_calls(messages)]
-
-
-def _echoed_calls(messages: list[Message]) -> list[dict[str, Any]]:
-    return [entry for message in messages for entry in message.get("tool_calls") or []]
 
 
 def _wrapped(entry: dict[str, Any]) -> dict[str, Any]:

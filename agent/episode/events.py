@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.episode import Consultation
+from agent.episode.schema import Consultation
 
 
 @dataclass(frozen=True)

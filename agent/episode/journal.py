@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.episode import Consultation, Message, Turn
+from agent.episode.log import LineFile, line_of, numbered_lines
+from agent.episode.schema import Consultation, Message, Turn
 from agent.errors import LogError
-from agent.log import LineFile, line_of, numbered_lines
 
 Sample = tuple[str, int]
 """A prompt's id and the sample's index."""

@@ -1,6 +1,6 @@
 """The reference of the episode log, written from its schema.
 
-python -m agent.reference > docs/reference/episode.md
+python -m agent.episode.reference > docs/reference/episode.md
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import typing
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from agent.episode import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
+from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
 
 RECORDS: tuple[type[BaseModel], ...] = (Episode, Turn, Consultation, RuleHit, Limits, ErrorRecord)
 
@@ -25,7 +25,7 @@ def episode_reference() -> str:
         "JSON Lines, one episode a line. Lines of earlier versions are brought to this form when they are",
         "read; fields that a version does not know are kept when it writes a line back.",
         "",
-        "Written by `python -m agent.reference`.",
+        "Written by `python -m agent.episode.reference`.",
     ]
     for record in RECORDS:
         parts += ["", f"## {record.__name__}", "", f"{(record.__doc__ or '').strip()}", ""]

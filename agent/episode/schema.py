@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.migrations import CURRENT, brought_up
+from agent.episode.migrations import CURRENT, brought_up
 
 Mode = Literal["consult", "direct"]
 ToolMode = Literal["native", "text"]
@@ -235,3 +236,8 @@ class Episode(_Record):
             return None
         content = last.get("content")
         return content if isinstance(content, str) else None
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

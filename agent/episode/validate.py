@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode import Episode
-from agent.log import Skipped, iter_log
-from agent.toolcall import unanswered
+from agent.episode.log import Skipped, iter_log
+from agent.episode.messages import unanswered
+from agent.episode.schema import Episode
 
 
 @dataclass(frozen=True)

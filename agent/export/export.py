@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.episode import Episode
+from agent.episode.log import EpisodeLog, Skipped, iter_log, numbered_lines
+from agent.episode.schema import Episode
 from agent.errors import ExportError
 from agent.export.consultations import consultation_rows
 from agent.export.inspect_log import SUFFIXES, write_inspect
 from agent.export.otel import otel_rows
+from agent.export.redact import redacted
 from agent.export.trl import write_trl
-from agent.log import EpisodeLog, Skipped, iter_log, numbered_lines
-from agent.redact import redacted
 
 Form = Literal["trl", "inspect", "otel", "consultations"]
 

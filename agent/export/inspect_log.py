@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import Episode, text_digest
+from agent.episode.schema import Episode, text_digest
 from agent.errors import ExportError
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput
 
+    from agent.episode.messages import reply_places
     from agent.export.inspect_messages import chat_messages, model_output, model_usage
-    from agent.export.replies import reply_places
 
     messages = chat_messages(episode)
     places = reply_places(episode)

@@ -22,10 +22,10 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
 
-from agent.episode import Consultation, Episode, Message, Turn
-from agent.export.replies import reply_places
-from agent.quirks import reasoning_field
-from agent.toolcall import parse_arguments
+from agent.endpoint.quirks import reasoning_field
+from agent.endpoint.tool_calls import parse_arguments
+from agent.episode.messages import reply_places
+from agent.episode.schema import Consultation, Episode, Message, Turn
 
 _READ = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _STOPS: dict[str, StopReason] = {

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.episode import Episode, Message
+from agent.endpoint.responses import ITEMS
+from agent.endpoint.tool_calls import parse_arguments
+from agent.episode.schema import Episode, Message
 from agent.errors import ExportError
-from agent.responses_api import ITEMS
-from agent.toolcall import parse_arguments
 
 
 def write_trl(episodes: Iterable[Episode], path: Path) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -16,27 +17,27 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.episode import Message, StopReason
-from agent.errors import LogError, RulesError
-from agent.gateway.answer import Answer, Head, Parts, failure
-from agent.gateway.asked import Asked, names_of, why_not_offered
-from agent.gateway.chat import whole, without_rules
-from agent.gateway.chat_stream import Streaming
-from agent.gateway.counters import Counters
-from agent.gateway.dated_log import DatedLog
-from agent.gateway.exchange import Exchange
-from agent.gateway.half_turns import HalfTurns
-from agent.gateway.offered_rules import OfferedRules
-from agent.gateway.record import episode_of
-from agent.gateway.responses import HalfReplies, ResponsesExchange, whole_response, why_no_tool
-from agent.gateway.responses import without_rules as refused_response
-from agent.gateway.responses_stream import streamed_response
-from agent.gateway.retries import Retries, Try
+from agent.episode.log import DatedLog, EpisodeLog
+from agent.episode.schema import Message, StopReason
+from agent.errors import GatewayError, LogError, RulesError
+from agent.gateway.episode_log import episode_of
+from agent.gateway.exchange.chat import Exchange
+from agent.gateway.exchange.mixed_calls import HalfReplies, HalfTurns
+from agent.gateway.exchange.responses import ResponsesExchange, why_no_tool
+from agent.gateway.idempotency import Retries, Try
+from agent.gateway.metrics import Counters
+from agent.gateway.protocols.chat import whole, without_rules
+from agent.gateway.protocols.chat_stream import Streaming
+from agent.gateway.protocols.responses import whole_response
+from agent.gateway.protocols.responses import without_rules as refused_response
+from agent.gateway.protocols.responses_stream import streamed_response
+from agent.gateway.rule_offer import OfferedRules
 from agent.gateway.settings import Settings, is_loopback
-from agent.gateway.upstream import Upstream, UpstreamError, forwarded, returned
-from agent.log import EpisodeLog
-from agent.machine import Offer
-from agent.rules_client import RulesClient
+from agent.gateway.wire.reply import Answer, Head, Parts, failure
+from agent.gateway.wire.request import Asked, names_of, why_not_offered
+from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded, returned
+from agent.tools.rule_tool import Offer
+from agent.tools.rules_client import RulesClient
 
 
 class Gateway:
@@ -276,3 +277,48 @@ async def _unknown_path(request: Request, error: Exception | None = None) -> Ans
 
 async def _wrong_method(request: Request, error: Exception) -> Answer:
     return _refused(405, f"{request.method} is not for {request.url.path[:80]}", "wrong_method")
+
+
+def serve(
+    settings: Settings, rules: RulesClient, host: str, port: int, on_ready: Callable[[str], None]
+) -> None:
+    """Serve until interrupted; `on_ready` is told the base URL that applications use.
+
+    Raises:
+        GatewayError: when the address is not this machine's alone and that was not asked for, or is taken.
+    """
+    import uvicorn
+
+    from agent.gateway.app import Gateway
+
+    if not is_loopback(host) and not settings.allow_remote:
+        raise GatewayError(
+            f"--host {host} would let other machines ask with no check of who they are: "
+            "use 127.0.0.1, or pass --allow-remote",
+            type="remote_refused",
+            setup=True,
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise GatewayError(
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port",
+            type="address",
+            setup=True,
+        ) from error
+    with listening:
+        gateway = Gateway(settings, rules)
+        config = uvicorn.Config(
+            gateway.app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=5,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{shown}:{listening.getsockname()[1]}/v1")
+        uvicorn.Server(config).run(sockets=[listening])

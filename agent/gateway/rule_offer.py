@@ -7,8 +7,8 @@ import math
 import time
 
 from agent.errors import RulesError
-from agent.machine import Offer
-from agent.rules_client import RulesClient
+from agent.tools.rule_tool import Offer
+from agent.tools.rules_client import RulesClient
 
 _FRESH = 30.0  # seconds that a tool and digest are offered before they are read again
 _AFTER_ERROR = 2.0  # seconds before a service that did not answer is asked for its tool again

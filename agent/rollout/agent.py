@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.endpoint import Endpoint
-from agent.episode import Episode, Limits, Message, Mode, OnRulesError, ToolMode, text_digest
-from agent.events import Listener
-from agent.journal import Memory
-from agent.machine import EpisodeRun, Offer
-from agent.own_tools import OwnTool
-from agent.prompt import system_prompt
-from agent.rules_client import RULE_TOOL, RulesClient
-from agent.stratify import DRAWS
+from agent.endpoint.client import Endpoint
+from agent.episode.events import Listener
+from agent.episode.journal import Memory
+from agent.episode.schema import Episode, Limits, Message, Mode, OnRulesError, ToolMode, text_digest
+from agent.rollout.forced_modes import DRAWS
+from agent.rollout.state_machine import EpisodeRun
+from agent.rollout.system_prompt import system_prompt
+from agent.tools.custom_tools import OwnTool
+from agent.tools.rule_tool import Offer
+from agent.tools.rules_client import RULE_TOOL, RulesClient
 
 
 class Agent:

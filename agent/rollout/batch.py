@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.episode import Episode, Mode, StopReason, digest_of, text_digest
+from agent.episode.journal import Journal, Sample, changes, refusal
+from agent.episode.log import EpisodeLog, Skipped, iter_log
+from agent.episode.migrations import LATER
+from agent.episode.schema import Episode, Mode, StopReason, digest_of, text_digest
 from agent.errors import AgentError, EndpointError, LogError, RulesError
-from agent.journal import Journal, Sample, changes, refusal
-from agent.log import EpisodeLog, Skipped, iter_log
-from agent.loop import Agent
-from agent.migrations import LATER
-from agent.prompt_file import Prompt
-from agent.stratify import DRAWS, ModeShare
+from agent.rollout.agent import Agent
+from agent.rollout.forced_modes import DRAWS, ModeShare
+from agent.rollout.prompt_file import Prompt
 
 _PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
 

@@ -16,9 +16,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from agent.episode import Message, Mode
+from agent.endpoint.tool_calls import ToolCall, parse_arguments
+from agent.episode.schema import Message, Mode
 from agent.errors import PromptError
-from agent.toolcall import ToolCall, parse_arguments
 
 DRAWS = 8
 """Replies drawn for one turn of an episode that is to answer directly, unless more are allowed."""

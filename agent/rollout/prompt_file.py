@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent.episode.log import numbered_lines
 from agent.errors import LogError, PromptError
-from agent.log import numbered_lines
 
 
 class Prompt(BaseModel):

@@ -9,12 +9,14 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.desk import REFUSAL, UNREACHABLE, RuleDesk
-from agent.episode import (
+from agent.endpoint.tool_calls import ReadReply, ToolCall, read_reply, tool_messages
+from agent.episode.events import Event, Listener
+from agent.episode.journal import Memory, RecordedTurn
+from agent.episode.messages import ids_of_calls
+from agent.episode.schema import (
     Episode,
     ErrorRecord,
     Message,
@@ -23,31 +25,18 @@ from agent.episode import (
     StopReason,
     Turn,
     digest_of,
+    now,
     text_digest,
 )
 from agent.errors import AgentError, RulesError
-from agent.events import Event, Listener
-from agent.journal import Memory, RecordedTurn
-from agent.stratify import another_draw, opened_call
-from agent.toolcall import ReadReply, ToolCall, ids_of_calls, read_reply, tool_messages
+from agent.rollout.forced_modes import another_draw, opened_call
+from agent.tools.rule_tool import REFUSAL, UNREACHABLE, Offer, RuleDesk
 
 if TYPE_CHECKING:
-    from agent.loop import Agent
+    from agent.rollout.agent import Agent
 
 _OVER = "Error: this conversation ends here, because its limit is reached."
 _MOST_REPETITIONS = 2
-
-
-@dataclass(frozen=True)
-class Offer:
-    """The rule tool as offered to the model, and the digest of the rulebook behind it."""
-
-    tool: dict[str, Any]
-    digest: str
-
-    @property
-    def name(self) -> str:
-        return str(self.tool["function"]["name"])
 
 
 class _Step(Enum):
@@ -321,8 +310,3 @@ def _record(error: Exception) -> ErrorRecord:
     if not isinstance(error, AgentError):  # a bug, or a reply stranger than any we know: its siblings go on
         return ErrorRecord(boundary=AgentError.boundary, type=type(error).__name__, message=str(error))
     return ErrorRecord(boundary=error.boundary, type=error.type, message=str(error), setup=error.setup)
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.toolcall import ToolCall, explain, shorten
+from agent.endpoint.tool_calls import ToolCall, explain, shorten
 
 
 @dataclass(frozen=True)

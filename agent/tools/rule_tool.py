@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.episode import Consultation, OnRulesError
+from agent.endpoint.tool_calls import ToolCall, explain
+from agent.episode.events import Event, Listener
+from agent.episode.journal import Memory
+from agent.episode.schema import Consultation, OnRulesError
 from agent.errors import RulesError
-from agent.events import Event, Listener
-from agent.journal import Memory
-from agent.rules_client import ConsultResult, read_verdict
-from agent.toolcall import ToolCall, explain
+from agent.tools.rules_client import ConsultResult, read_verdict
 
 REFUSAL = "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
 UNREACHABLE = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
@@ -114,3 +114,15 @@ class RuleDesk:
         text = self.note(call, turn, result.text, error=problem, seconds=time.monotonic() - began, **found)
         self.memory.save_consultation(self.consultations[-1])
         return text
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The rule tool as offered to the model, and the digest of the rulebook behind it."""
+
+    tool: dict[str, Any]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return str(self.tool["function"]["name"])

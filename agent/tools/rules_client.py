@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from agent.address import bearer, public_address, without_secrets
-from agent.episode import RuleHit
+from agent.episode.schema import RuleHit
 from agent.errors import RulesError
+from agent.urls import bearer, public_address, without_secrets
 
 if TYPE_CHECKING:
     import httpx2

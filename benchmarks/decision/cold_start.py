@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.log import read_log
+from agent.episode.log import read_log
 from trainer.local_model import prepare_local_model
 from trainer.sft import DEMONSTRATIONS, SFTSettings, run_sft
 

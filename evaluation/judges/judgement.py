@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.log import line_of
+from agent.episode.log import line_of
 from evaluation.whole_file import write_whole
 
 MAX_BYTES = 2**30

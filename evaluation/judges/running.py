@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.episode import Episode, Message, digest_of
+from agent.episode.schema import Episode, Message, digest_of
 from agent.errors import AgentError, EndpointError
 from evaluation.judges.adapter import Judge, MalformedError
 from evaluation.judges.cache import ReplyCache
@@ -17,7 +17,7 @@ from evaluation.refusal import visible_answer
 from evaluation.rewards import final_text
 
 if TYPE_CHECKING:
-    from agent.endpoint import Endpoint
+    from agent.endpoint.client import Endpoint
 
 LONGEST_TEXT = 24_000  # characters of a prompt or an answer that a judge is shown
 _PATIENCE = 2  # rounds of all workers failing alike, after which a judge that had answered is given up

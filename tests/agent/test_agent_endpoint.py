@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint import Endpoint, Reply, RetryPolicy
+from agent.endpoint.client import Endpoint, Reply, RetryPolicy
 from agent.errors import EndpointError
 from tests.fakes.agents import NOBODY, QUICK, ask
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call

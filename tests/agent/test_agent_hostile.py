@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from agent.episode import Episode, Limits
-from agent.log import EpisodeLog, read_log
-from agent.toolcall import ids_of_calls, unanswered
-from agent.validate import validate_log
+from agent.episode.log import EpisodeLog, read_log
+from agent.episode.messages import ids_of_calls, unanswered
+from agent.episode.schema import Episode, Limits
+from agent.episode.validate import validate_log
 from tests.fakes.agents import QUICK, ask
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules

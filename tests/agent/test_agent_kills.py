@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from agent.log import read_log
-from agent.toolcall import ids_of_calls
-from agent.validate import validate_log
+from agent.episode.log import read_log
+from agent.episode.messages import ids_of_calls
+from agent.episode.validate import validate_log
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.lives import Lives
 from tests.fakes.rules import ScriptedRules

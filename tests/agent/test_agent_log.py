@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from agent.episode import Episode
+from agent.episode.log import EpisodeLog, iter_log, read_log
+from agent.episode.migrations import CURRENT
+from agent.episode.reference import episode_reference
+from agent.episode.schema import Episode
+from agent.episode.validate import validate_log
 from agent.errors import LogError
-from agent.log import EpisodeLog, iter_log, read_log
-from agent.migrations import CURRENT
-from agent.reference import episode_reference
-from agent.validate import validate_log
 from tests.fakes.episodes import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def test_a_log_of_a_later_version_is_not_read_halfway(tmp_path: Path) -> None:
 
 
 def test_the_reference_of_the_log_is_what_the_schema_says() -> None:
-    assert REFERENCE.read_text(encoding="utf-8") == episode_reference(), "run python -m agent.reference"
+    assert REFERENCE.read_text(encoding="utf-8") == episode_reference(), "run `make reference`"
 
 
 def test_a_torn_last_line_is_skipped_told_and_spoils_no_later_one(tmp_path: Path) -> None:

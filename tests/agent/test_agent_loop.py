@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from agent.episode import Episode, Limits
-from agent.events import Event
-from agent.log import EpisodeLog
-from agent.machine import REFUSAL
-from agent.prompt import system_prompt
-from agent.validate import problems_of, validate_log
+from agent.episode.events import Event
+from agent.episode.log import EpisodeLog
+from agent.episode.schema import Episode, Limits
+from agent.episode.validate import problems_of, validate_log
+from agent.rollout.state_machine import REFUSAL
+from agent.rollout.system_prompt import system_prompt
 from tests.fakes.agents import NOBODY, ask
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import DIGEST, ScriptedRules, none_found

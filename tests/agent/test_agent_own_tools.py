@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint import Endpoint
-from agent.episode import Api, Episode
-from agent.log import read_log
-from agent.loop import Agent
-from agent.own_tools import OwnTool
-from agent.prompt_file import Prompt
-from agent.redact import redacted
-from agent.rules_client import RulesClient
-from agent.run import run_prompts
+from agent.endpoint.client import Endpoint
+from agent.episode.log import read_log
+from agent.episode.schema import Api, Episode
+from agent.export.redact import redacted
+from agent.rollout.agent import Agent
+from agent.rollout.batch import run_prompts
+from agent.rollout.prompt_file import Prompt
+from agent.tools.custom_tools import OwnTool
+from agent.tools.rules_client import RulesClient
 from tests.fakes.agents import QUICK
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.responses import item_call, responds, says

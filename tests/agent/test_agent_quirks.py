@@ -11,10 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint import Endpoint, Reply
-from agent.gate import Gate
-from agent.probe import STEPS, Probed, probe
-from agent.quirks import PROFILES, UNKNOWN, Quirks, columns, quirks_named, quirks_of, reasoning_text
+from agent.endpoint.client import Endpoint, Reply
+from agent.endpoint.concurrency import Gate
+from agent.endpoint.probe import STEPS, Probed, probe
+from agent.endpoint.quirks import (
+    PROFILES,
+    UNKNOWN,
+    Quirks,
+    columns,
+    quirks_named,
+    quirks_of,
+    reasoning_text,
+)
 from tests.fakes.agents import NOBODY, ask
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules

@@ -15,17 +15,17 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint import Endpoint
-from agent.episode import Episode
-from agent.events import Event
+from agent.endpoint.client import Endpoint
+from agent.endpoint.quirks import quirks_named
+from agent.episode.events import Event
+from agent.episode.log import EpisodeLog, read_log
+from agent.episode.schema import Episode
+from agent.episode.validate import validate_log
 from agent.export.trl import trl_row
-from agent.log import EpisodeLog, read_log
-from agent.loop import Agent
-from agent.prompt_file import Prompt
-from agent.quirks import quirks_named
-from agent.rules_client import RulesClient
-from agent.run import run_prompts
-from agent.validate import validate_log
+from agent.rollout.agent import Agent
+from agent.rollout.batch import run_prompts
+from agent.rollout.prompt_file import Prompt
+from agent.tools.rules_client import RulesClient
 from tests.fakes.agents import QUICK, ask
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
 from tests.fakes.responses import item_call, responds, says, thought

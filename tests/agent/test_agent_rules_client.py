@@ -8,7 +8,7 @@ import pytest
 from mcp.server import MCPServer
 
 from agent.errors import RulesError
-from agent.rules_client import RulesClient
+from agent.tools.rules_client import RulesClient
 from tests.fakes.agents import NOBODY
 from tests.fakes.endpoint import Raw, ScriptedEndpoint
 from tests.fakes.rules import DIGEST, ScriptedRules

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint import Endpoint
+from agent.endpoint.client import Endpoint
+from agent.episode.journal import Journal
+from agent.episode.log import read_log
+from agent.episode.validate import validate_log
 from agent.errors import EndpointError, LogError, RulesError
-from agent.journal import Journal
-from agent.log import read_log
-from agent.loop import Agent
-from agent.prompt_file import Prompt
-from agent.rules_client import RulesClient
-from agent.run import RunSummary, run_prompts
-from agent.validate import validate_log
+from agent.rollout.agent import Agent
+from agent.rollout.batch import RunSummary, run_prompts
+from agent.rollout.prompt_file import Prompt
+from agent.tools.rules_client import RulesClient
 from tests.fakes.agents import NOBODY, QUICK
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules

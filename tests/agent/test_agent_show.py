@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.log import EpisodeLog
+from agent.episode.log import EpisodeLog
 from tests.fakes.agents import ask
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint import Endpoint
-from agent.episode import Episode, Limits
+from agent.endpoint.client import Endpoint
+from agent.episode.log import read_log
+from agent.episode.schema import Episode, Limits
+from agent.episode.validate import validate_log
 from agent.errors import LogError, PromptError
-from agent.log import read_log
-from agent.loop import Agent
-from agent.prompt_file import Prompt
-from agent.rules_client import RulesClient
-from agent.run import run_prompts
-from agent.stratify import DRAWS, ModeShare, read_shares
-from agent.validate import validate_log
+from agent.rollout.agent import Agent
+from agent.rollout.batch import run_prompts
+from agent.rollout.forced_modes import DRAWS, ModeShare, read_shares
+from agent.rollout.prompt_file import Prompt
+from agent.tools.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 

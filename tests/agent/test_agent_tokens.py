@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode import Episode
-from agent.log import read_log
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import TokenEndpoint, consults

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.toolcall import parse_arguments, read_reply, shorten, tool_messages, unanswered
+from agent.endpoint.tool_calls import parse_arguments, read_reply, shorten, tool_messages
+from agent.episode.messages import unanswered
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),

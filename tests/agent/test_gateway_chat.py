@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from agent.gateway import dated_log
-from agent.log import read_log
-from agent.validate import validate_log
+from agent.episode import log as dated_log
+from agent.episode.log import read_log
+from agent.episode.validate import validate_log
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.gateways import chunks, post, running, said, text, tool_names, upstream
 from tests.fakes.rules import DIGEST, ScriptedRules, none_found

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.desk import REFUSAL, UNREACHABLE
-from agent.gateway import offered_rules
-from agent.log import read_log
-from agent.validate import validate_log
+from agent.episode.log import read_log
+from agent.episode.validate import validate_log
+from agent.gateway import rule_offer as offered_rules
+from agent.tools.rule_tool import REFUSAL, UNREACHABLE
 from tests.fakes.agents import NOBODY
 from tests.fakes.endpoint import Drip, Raw, call
 from tests.fakes.gateways import post, running, said, upstream

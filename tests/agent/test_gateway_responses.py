@@ -12,9 +12,9 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from agent.desk import REFUSAL
-from agent.log import read_log
-from agent.validate import validate_log
+from agent.episode.log import read_log
+from agent.episode.validate import validate_log
+from agent.tools.rule_tool import REFUSAL
 from tests.fakes.agents import NOBODY
 from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
 from tests.fakes.gateways import RunningGateway, post, running, upstream

@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from agent.gateway import retries
+from agent.gateway import idempotency as retries
 from tests.fakes.endpoint import Drip, Raw, call
 from tests.fakes.gateways import RunningGateway, post, running, upstream
 from tests.fakes.responses import item_call, responds, says

@@ -22,9 +22,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from agent.log import read_log
-from agent.quirks import quirks_named
-from agent.validate import validate_log
+from agent.endpoint.quirks import quirks_named
+from agent.episode.log import read_log
+from agent.episode.validate import validate_log
 from demo import dtype
 from tests.fakes.rule_service import serving
 

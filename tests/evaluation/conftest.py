@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from tests.fakes import episodes as made
 
 MakeEpisode = Callable[..., Episode]

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typer.testing import CliRunner
 
-from agent.episode import Episode
-from agent.log import read_log
-from agent.validate import validate_log
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
+from agent.episode.validate import validate_log
 from evaluation.arm_kinds import ARM_KINDS
 from evaluation.cli import app
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.metrics import wilson
 from evaluation.rewards import read_rewards

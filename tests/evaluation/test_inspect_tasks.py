@@ -17,10 +17,10 @@ from inspect_ai import eval as inspect_eval
 from inspect_ai.log import EvalLog, read_eval_log
 
 from agent import Endpoint, Limits
-from agent.episode import Episode
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
+from agent.episode.validate import validate_log
 from agent.errors import RulesError
-from agent.log import read_log
-from agent.validate import validate_log
 from evaluation.arm_kinds import ARM_KINDS
 from evaluation.inspect_solver import Arms
 from evaluation.prompts import PromptError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.endpoint import Endpoint, RetryPolicy
-from agent.episode import Episode
+from agent.endpoint.client import Endpoint, RetryPolicy
+from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.judges.judgement import Judgement, read_judgements
 from evaluation.judges.kinds import JUDGES, make_judge
@@ -319,7 +319,7 @@ Spoil = Callable[[list[Any]], list[Any]]
 def test_a_mistake_is_one_sentence_and_no_traceback(
     log: Path, tmp_path: Path, change: Spoil, code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.endpoint.asyncio.sleep", lambda _: asyncio.wait_for(_soon(), 1))
+    monkeypatch.setattr("agent.endpoint.client.asyncio.sleep", lambda _: asyncio.wait_for(_soon(), 1))
     arguments = change(list(options(log, tmp_path / "j.jsonl", "http://127.0.0.1:9/v1")))
     exit_code, out, err = invoke(*arguments)
     assert (exit_code, out) == (code, "")

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.differences import mean_difference
 from evaluation.labels import Label
 from evaluation.metrics import ArmMetrics, arm_metrics, change, wilson

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode import Episode
-from agent.log import read_log
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.judges.judgement import Judgement, write_judgements
 from tests.fakes.endpoint import ScriptedEndpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
 from evaluation.rewards import Reward, score_log

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.judges.judgement import Judgement
 from evaluation.labels import Label, LabelError, read_labels
 from evaluation.rewards import (

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.endpoint import Endpoint, RetryPolicy
-from agent.episode import Api, Episode, Limits, Message, OnRulesError, ToolMode
-from agent.events import Event
-from agent.journal import Memory
-from agent.loop import Agent
-from agent.quirks import Quirks
-from agent.rules_client import RulesClient
+from agent.endpoint.client import Endpoint, RetryPolicy
+from agent.endpoint.quirks import Quirks
+from agent.episode.events import Event
+from agent.episode.journal import Memory
+from agent.episode.schema import Api, Episode, Limits, Message, OnRulesError, ToolMode
+from agent.rollout.agent import Agent
+from agent.tools.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules
 

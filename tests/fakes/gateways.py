@@ -15,7 +15,7 @@ import httpx2
 
 from agent.gateway.app import Gateway
 from agent.gateway.settings import Settings
-from agent.rules_client import RulesClient
+from agent.tools.rules_client import RulesClient
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.serving import Served

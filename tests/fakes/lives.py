@@ -18,7 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-IMPORTS = ["agent.cli", "agent.run", "agent.show", "agent.rules_client", "openai", "mcp", "httpx2"]
+IMPORTS = [
+    "agent.cli",
+    "agent.rollout.batch",
+    "agent.cli.tables",
+    "agent.tools.rules_client",
+    "openai",
+    "mcp",
+    "httpx2",
+]
 
 
 class Lives:

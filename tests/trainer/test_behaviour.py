@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.cli import app as agent
-from agent.episode import Episode
-from agent.log import read_log
+from agent.cli.app import app as agent
+from agent.episode.log import read_log
+from agent.episode.schema import Episode
 from evaluation.rewards import Reward, Scores, write_rewards
 from tests.fakes.episodes import write_log
 from tests.fakes.rules import ScriptedRules

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from agent.episode import Episode
+from agent.episode.schema import Episode
 from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama, tiny_tokenizer

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from agent.log import read_log
+from agent.episode.log import read_log
 from tests.fakes.killed import ends_with
 from tests.fakes.rules import ScriptedRules
 from trainer import loop_settings

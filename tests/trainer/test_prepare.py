@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode import Episode
-from agent.migrations import CURRENT
+from agent.episode.migrations import CURRENT
+from agent.episode.schema import Episode
 from evaluation.cli import app as evaluation_app
 from evaluation.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agent.cli import app as agent_app
+from agent.cli.app import app as agent_app
 from evaluation.cli import app as evaluation_app
 from evaluation.labels import Label
 from evaluation.prompts import KINDS

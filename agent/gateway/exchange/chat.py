@@ -9,19 +9,18 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from agent.desk import UNREACHABLE, RuleDesk
-from agent.echo import echoed
-from agent.episode import Api, ErrorRecord, Message, Turn, digest_of
+from agent.endpoint.quirks import REASONING_FIELDS
+from agent.endpoint.tool_calls import read_reply
+from agent.endpoint.usage import added
+from agent.episode.messages import echoed
+from agent.episode.schema import Api, ErrorRecord, Message, Turn, digest_of, now
 from agent.errors import EndpointError, RulesError
-from agent.gateway.asked import Asked, with_tool
-from agent.gateway.counters import Counters
-from agent.gateway.half_turns import HalfTurns
+from agent.gateway.exchange.mixed_calls import HalfTurns
+from agent.gateway.metrics import Counters
 from agent.gateway.settings import Settings
-from agent.machine import Offer, now
-from agent.quirks import REASONING_FIELDS
-from agent.rules_client import ConsultResult, RulesClient
-from agent.toolcall import read_reply
-from agent.usage import added
+from agent.gateway.wire.request import Asked, with_tool
+from agent.tools.rule_tool import UNREACHABLE, Offer, RuleDesk
+from agent.tools.rules_client import ConsultResult, RulesClient
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ what the rules said, and fields such as thoughts that the caller's library did n
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.episode import Message, digest_of
+from agent.episode.schema import Message, digest_of
 
 _MOST = 4096  # replies
 _MOST_BYTES = 64 * 1024 * 1024
@@ -93,3 +93,62 @@ def _key(caller: str, question: Any, calls: list[Any]) -> str | None:
 def _last_question(messages: list[Any]) -> Any:
     users = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
     return users[-1].get("content") if users else None
+
+
+Item = dict[str, Any]
+
+
+@dataclass
+class HalfReplies:
+    """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
+
+    _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _after: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    def keep(self, caller: str, response_id: Any, theirs: list[Item], ours: list[Item]) -> None:
+        """Keep our items of a reply under its id and under the ids of the caller's calls."""
+        for id in [response_id, *(item.get("call_id") for item in theirs)]:
+            if isinstance(id, str):
+                self._kept[f"{caller} {id}"] = ours
+        while len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+
+    def keep_after(self, caller: str, item_id: Any, ours: list[Item]) -> None:
+        """Keep our items of a hidden turn under the id of the last of its items that the caller was shown."""
+        if isinstance(item_id, str):
+            self._after[f"{caller} {item_id}"] = ours
+        while len(self._after) > _MOST:
+            self._after.popitem(last=False)
+
+    def rename(self, caller: str, shown: Any, real: Any) -> None:
+        """Note that the caller knows a reply under another id than the upstream."""
+        self._names[f"{caller} {shown}"] = str(real)
+        while len(self._names) > _MOST:
+            self._names.popitem(last=False)
+
+    def real(self, caller: str, shown: Any) -> Any:
+        """The upstream's id of a reply that the caller names."""
+        return self._names.get(f"{caller} {shown}", shown)
+
+    def restore(self, caller: str, previous: Any, items: list[Any]) -> tuple[list[Any], int]:
+        """The caller's items with ours put back, and in how many replies.
+
+        A caller that names the previous reply has its calls at the upstream: only answers are missing.
+        """
+        whole: list[Any] = []
+        done: list[int] = []
+        if isinstance(previous, str) and (ours := self._kept.get(f"{caller} {previous}")) is not None:
+            whole += [item for item in ours if item["type"] == "function_call_output"]
+            done.append(id(ours))
+        for item in items:
+            if isinstance(item, dict) and item.get("type") == "function_call":
+                ours = self._kept.get(f"{caller} {item.get('call_id')}")
+                if ours is not None and id(ours) not in done:
+                    whole += ours
+                    done.append(id(ours))
+            whole.append(item)
+            if isinstance(item, dict) and (ours := self._after.get(f"{caller} {item.get('id')}")) is not None:
+                whole += ours
+                done.append(id(ours))
+        return whole, len(done)

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agent.desk import REFUSAL
-from agent.episode import Message, StopReason
+from agent.endpoint.usage import added
+from agent.episode.schema import Message, StopReason
 from agent.errors import RulesError
-from agent.gateway.answer import Head, Parts, error_body
-from agent.gateway.exchange import Exchange, extra_headers
-from agent.gateway.sse import DONE, comment, event
-from agent.gateway.upstream import Upstream, UpstreamError, returned
-from agent.usage import added
+from agent.gateway.exchange.chat import Exchange, extra_headers
+from agent.gateway.wire.reply import Head, Parts, error_body
+from agent.gateway.wire.sse import DONE, comment, event
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
+from agent.tools.rule_tool import REFUSAL
 
 if TYPE_CHECKING:
     import httpx2

@@ -6,15 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
-from agent.episode import Message
+from agent.endpoint.usage import added
+from agent.episode.schema import Message
 from agent.errors import RulesError
-from agent.gateway.answer import Head, Parts, error_body
-from agent.gateway.chat import PATH, Recorder, error_event, read_whole, said, settled, without_rules
-from agent.gateway.exchange import Exchange, extra_headers
-from agent.gateway.sse import DONE, KEEPALIVE, blocks, event, payload
-from agent.gateway.streamed_turn import StreamedTurn
-from agent.gateway.upstream import Upstream, UpstreamError, returned
-from agent.usage import added
+from agent.gateway.exchange.chat import Exchange, extra_headers
+from agent.gateway.protocols.chat import (
+    PATH,
+    Recorder,
+    error_event,
+    read_whole,
+    said,
+    settled,
+    without_rules,
+)
+from agent.gateway.protocols.chat_turn import StreamedTurn
+from agent.gateway.wire.reply import Head, Parts, error_body
+from agent.gateway.wire.sse import DONE, KEEPALIVE, blocks, event, payload
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
 
 T = TypeVar("T")
 

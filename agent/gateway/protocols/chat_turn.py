@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.gateway.asked import Asked
-from agent.gateway.sse import chunk_of, event, payload
-from agent.quirks import reasoning_text
-from agent.stream import StreamedReply
-from agent.usage import added
+from agent.endpoint.quirks import reasoning_text
+from agent.endpoint.streaming import StreamedReply
+from agent.endpoint.usage import added
+from agent.gateway.wire.request import Asked
+from agent.gateway.wire.sse import chunk_of, event, payload
 
 Chunk = dict[str, Any]
 

@@ -11,13 +11,15 @@ import json
 from typing import Any
 
 from agent.errors import RulesError
-from agent.gateway.answer import Head, Parts, error_body
-from agent.gateway.chat import Recorder, error_event, read_whole, said
-from agent.gateway.chat_stream import kept_alive
-from agent.gateway.exchange import extra_headers
-from agent.gateway.responses import PATH, Item, ResponsesExchange, Told, as_shown, settled, without_rules
-from agent.gateway.sse import blocks, chunk_of, event
-from agent.gateway.upstream import Upstream, UpstreamError, returned
+from agent.gateway.exchange.chat import extra_headers
+from agent.gateway.exchange.mixed_calls import Item
+from agent.gateway.exchange.responses import ResponsesExchange
+from agent.gateway.protocols.chat import Recorder, error_event, read_whole, said
+from agent.gateway.protocols.chat_stream import kept_alive
+from agent.gateway.protocols.responses import PATH, Told, as_shown, settled, without_rules
+from agent.gateway.wire.reply import Head, Parts, error_body
+from agent.gateway.wire.sse import blocks, chunk_of, event
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
 
 _ENDS = {"response.completed", "response.incomplete", "response.failed", "error"}
 

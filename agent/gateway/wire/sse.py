@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.gateway.upstream import UpstreamError
+from agent.gateway.wire.upstream import UpstreamError
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n"

@@ -11,5 +11,5 @@ VERSION = "1"
 @cache
 def system_prompt(version: str = VERSION) -> str:
     """The system text that tells the model when consulting the rules helps and when it does not."""
-    path = Path(__file__).parent / "prompts" / f"system-{version}.md"
+    path = Path(__file__).parent / f"system-{version}.md"
     return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,5 @@
+"""The command line `ascl-agent`."""
+
+from agent.cli.app import app, main
+
+__all__ = ["app", "main"]

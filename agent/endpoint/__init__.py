@@ -1,0 +1,1 @@
+"""Talks to a model: Chat Completions and Responses, one retry loop, provider quirks."""

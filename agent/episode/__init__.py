@@ -1,0 +1,1 @@
+"""The Episode schema, its append-only log and its journal."""

@@ -1,0 +1,1 @@
+"""One caller request: its hidden consultations and the reply the caller sees."""

@@ -1,0 +1,1 @@
+"""Chat Completions and Responses through the gateway, whole and streamed."""
