@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from evaluation.server_process import ENDING_WITH_US, Answer, StartError, running
+from evaluation.runtime.process import ENDING_WITH_US, Answer, StartError, running
 
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent

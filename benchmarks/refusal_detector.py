@@ -22,8 +22,8 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_refusal import examples_of, fit
-from evaluation.agreement import Label, LabelledAnswer, agreement, read_answers
-from evaluation.refusal import RefusalVerdict, detect_refusal
+from evaluation.metrics.agreement import Label, LabelledAnswer, agreement, read_answers
+from evaluation.scorers.refusal.detector import RefusalVerdict, detect_refusal
 
 PARTS = ("phrase", "lecture", "style")
 

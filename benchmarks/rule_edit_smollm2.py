@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import dtype
-from evaluation.metrics import wilson
+from evaluation.metrics.intervals import wilson
 from trainer.served import ServeError, serving
 
 PROMPTS = Path(__file__).parent / "data" / "rule_edit.jsonl"

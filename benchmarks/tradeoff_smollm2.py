@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.tradeoff_report import Row, collect, draw, figures, markdown
 from demo import dtype
-from evaluation.prompts import load_prompts
+from evaluation.prompts.loader import load_prompts
 
 RESULTS = Path(__file__).parent / "data" / "tradeoff.jsonl"
 TRAINED_ON = "builtin:train"
@@ -246,8 +246,7 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
     if services.rules is not None:
         yield services
         return
-    from evaluation.edit_cli import OUR_RULES
-    from evaluation.rule_process import rule_service
+    from evaluation.runtime.rule_service import OUR_RULES, rule_service
 
     # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
     # and a loop goes on with its own settings only.

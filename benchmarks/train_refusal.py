@@ -24,9 +24,10 @@ import typer
 # The checkout's own packages, also where this file is run by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from evaluation.agreement import LabelledAnswer, read_answers
-from evaluation.refusal import refusal_features, visible_answer
-from evaluation.refusal_model import WEIGHTS, RefusalModel
+from evaluation.metrics.agreement import LabelledAnswer, read_answers
+from evaluation.scorers.refusal.detector import refusal_features
+from evaluation.scorers.refusal.style_model import WEIGHTS, RefusalModel
+from evaluation.scorers.text import visible_answer
 
 LEAST_ANSWERS = 8  # that a feature occurs in
 LEAST_MODELS = 2

@@ -6,19 +6,19 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Prompt": "prompts",
-    "PromptError": "prompts",
-    "load_prompts": "prompts",
-    "detect_refusal": "refusal",
-    "Judgement": "judges.judgement",
-    "read_judgements": "judges.judgement",
-    "is_right": "answers",
-    "Reward": "rewards",
-    "RewardError": "rewards",
-    "Weights": "rewards",
-    "score_episode": "rewards",
-    "read_rewards": "rewards",
-    "write_rewards": "rewards",
+    "Prompt": "prompts.schema",
+    "PromptError": "prompts.schema",
+    "load_prompts": "prompts.loader",
+    "detect_refusal": "scorers.refusal.detector",
+    "Judgement": "scorers.judges.judgement",
+    "read_judgements": "scorers.judges.judgement",
+    "is_right": "scorers.answers.exact",
+    "Reward": "scorers.rewards",
+    "RewardError": "scorers.rewards",
+    "Weights": "scorers.rewards",
+    "score_episode": "scorers.rewards",
+    "read_rewards": "scorers.rewards",
+    "write_rewards": "scorers.rewards",
 }
 __all__ = sorted(_PUBLIC)
 

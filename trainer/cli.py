@@ -13,7 +13,7 @@ from trainer import look_cli, run_cli
 from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
 
 if TYPE_CHECKING:
-    from evaluation.differences import Difference
+    from evaluation.metrics.intervals import Difference
     from trainer.metrics import GroupStatistics
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts import PromptError, load_prompts
+from evaluation.prompts.loader import load_prompts
+from evaluation.prompts.schema import PromptError
 from trainer.decision import opening
 from trainer.errors import TrainingError
 from trainer.guards import Floor

@@ -11,7 +11,7 @@ import numpy as np
 from trl.chat_template_utils import parse_response
 
 from agent.tools.rules_client import RULE_TOOL
-from evaluation.prompts import KINDS
+from evaluation.prompts.schema import KINDS
 from trainer.grpo import IFPOTrainer, Output
 from trainer.ifpo import inverse_frequency_weights
 from trainer.rules_desk import RulesDesk

@@ -143,7 +143,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
                     value.copy_(self._good[1][name])
 
     def _safe_share(self) -> float:
-        from evaluation.refusal import detect_refusal
+        from evaluation.scorers.refusal.detector import detect_refusal
 
         floor, trainer = self.floor, self.trainer
         tokenizer, size = trainer.processing_class, trainer.args.per_device_train_batch_size

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from evaluation.server_process import ENDING_WITH_US, Answer
+from evaluation.runtime.process import ENDING_WITH_US, Answer
 from trainer.errors import ConfigError, TrainingError
 from trainer.memory import GIB, Estimate, estimate, shape_of
 from trainer.record import masked_text

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from agent.episode.log import numbered_lines
-from evaluation.rewards import RewardError
+from evaluation.scorers.rewards import RewardError
 from trainer.parts import Parts
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]

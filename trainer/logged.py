@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts import KINDS
+from evaluation.prompts.schema import KINDS
 from trainer import adapter, resuming
 from trainer.errors import TrainingError
 from trainer.groups import read_groups

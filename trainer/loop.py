@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluation.prompts import load_prompts
+from evaluation.prompts.loader import load_prompts
 from trainer.errors import LoopError
 from trainer.loop_round import Round, Tell, write_whole_text
 from trainer.loop_settings import LoopSettings, check_training
@@ -80,8 +80,7 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
     if given is not None and "://" in given:
         yield given
         return
-    from evaluation.edit_cli import OUR_RULES
-    from evaluation.rule_process import rule_service
+    from evaluation.runtime.rule_service import OUR_RULES, rule_service
 
     folder = Path(given) if given else OUR_RULES
     with rule_service(folder, out / "artefact", out / "rules.log", settings.rules_top_k) as url:

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from evaluation.prompts import prompt_file
-from evaluation.server_process import ENDING_WITH_US
+from evaluation.prompts.loader import prompt_file
+from evaluation.runtime.process import ENDING_WITH_US
 from trainer.errors import LoopError
 from trainer.floor import below_floor, measure
 from trainer.loop_settings import LoopSettings

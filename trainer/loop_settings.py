@@ -57,8 +57,8 @@ class Scoring(_Part):
     def _judge_can_be_asked(self) -> Scoring:
         if not self.judge:
             return self
-        from evaluation.judge_cli import run
-        from evaluation.judges.kinds import make_judge
+        from evaluation.cli.judge import run
+        from evaluation.scorers.judges.registry import make_judge
 
         given = {name.replace("_", "-") for name in inspect.signature(run).parameters}
         options = sorted(given - {"log", "out", "as-json"})

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.differences import FEWEST_PROMPTS, Difference, PromptSums
-from evaluation.metrics import BENIGN, Rate, wilson
-from evaluation.prompts import KINDS
+from evaluation.metrics.arm_metrics import BENIGN
+from evaluation.metrics.intervals import FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
+from evaluation.prompts.schema import KINDS
 from trainer.groups import open_groups
 from trainer.parts import Parts, Records, parts, parts_for
 

@@ -116,7 +116,7 @@ def prompt_rows(spec: str, without: set[str] = frozenset()) -> list[dict[str, An
         TrainingError: none is left.
     """
     from agent.rollout.system_prompt import system_prompt
-    from evaluation.prompts import load_prompts
+    from evaluation.prompts.loader import load_prompts
 
     system = system_prompt()
     rows = [
@@ -146,7 +146,7 @@ def _trainer(
     import datasets
     import transformers
 
-    from evaluation.rewards import Weights
+    from evaluation.scorers.rewards import Weights
     from trainer.grpo_online import OnlineIFPOTrainer
     from trainer.logged import weights_of
     from trainer.online_reward import JudgeEndpoint, OnlineReward
@@ -217,6 +217,6 @@ def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _digest(spec: str) -> str:
     import hashlib
 
-    from evaluation.prompts import prompt_file
+    from evaluation.prompts.loader import prompt_file
 
     return hashlib.sha256(prompt_file(spec).read_bytes()).hexdigest()

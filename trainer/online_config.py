@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from evaluation.judges.kinds import make_judge
+from evaluation.scorers.judges.registry import make_judge
 from trainer.config import IFPOConfig, parse_run
 from trainer.errors import ConfigError
 

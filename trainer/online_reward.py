@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from agent.episode.schema import Consultation, Episode, ErrorRecord, Message, Turn
 from agent.errors import EndpointError
 from agent.tools.rules_client import RULE_TOOL
-from evaluation.rewards import Reward, Weights, score_episode
+from evaluation.scorers.rewards import Reward, Weights, score_episode
 from trainer.errors import TrainingError
 from trainer.modes import mode_of
 from trainer.record import masked_text
 from trainer.rules_desk import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from evaluation.judges.judgement import Judgement
+    from evaluation.scorers.judges.judgement import Judgement
 
 _MOMENT = "1970-01-01T00:00:00Z"  # times mean nothing here
 
@@ -88,8 +88,8 @@ class OnlineReward:
             TrainingError: it refuses the key, the model or the request: no waiting mends that.
         """
         from agent.endpoint.client import Endpoint
-        from evaluation.judges.kinds import make_judge
-        from evaluation.judges.running import judge_log
+        from evaluation.scorers.judges.registry import make_judge
+        from evaluation.scorers.judges.runner import judge_log
 
         assert self.judge is not None
         where, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")

@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation import server_process
-from evaluation.server_process import ENDING_WITH_US, Answer, StartError
+from evaluation.runtime import process as server_process
+from evaluation.runtime.process import ENDING_WITH_US, Answer, StartError
 from trainer.errors import TrainerError
 
 TRANSFORMERS = "transformers serve {model} --host 127.0.0.1 --port {port}"

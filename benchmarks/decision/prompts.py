@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.prompts import Prompt, load_prompts
+from evaluation.prompts.loader import load_prompts
+from evaluation.prompts.schema import Prompt
 from trainer.demonstrations.build import read_written
 
 OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"

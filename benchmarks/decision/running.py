@@ -23,7 +23,7 @@ from benchmarks.decision.prompts import (
 )
 from benchmarks.decision.settings import Experiment, Method
 from benchmarks.decision.training import Learnt, Watched, by_kind, train
-from evaluation.prompts import Prompt
+from evaluation.prompts.schema import Prompt
 from trainer import record
 
 Tell = Callable[[str], None]

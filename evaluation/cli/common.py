@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,14 +16,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def clear_errors(code: int = 1) -> Iterator[None]:
     """Turn what a user can mend into one sentence and an exit code."""
     from agent.errors import AgentError
-    from evaluation.agreement import AgreementError
-    from evaluation.arms import ArmError
-    from evaluation.comparison import ComparisonError
-    from evaluation.judges.judgement import JudgementError
-    from evaluation.labels import LabelError
-    from evaluation.prompts import PromptError
-    from evaluation.rewards import RewardError
-    from evaluation.rule_edit import RuleEditError
+    from evaluation.metrics.agreement import AgreementError
+    from evaluation.prompts.schema import PromptError
+    from evaluation.reports.arm_log import ArmError
+    from evaluation.reports.compare import ComparisonError
+    from evaluation.rule_edit.edit import RuleEditError
+    from evaluation.scorers.judges.judgement import JudgementError
+    from evaluation.scorers.labels import LabelError
+    from evaluation.scorers.rewards import RewardError
 
     try:
         yield
@@ -41,3 +42,22 @@ def fail(sentence: str, code: int) -> NoReturn:
     """Say what is wrong on standard error, and end with an exit code."""
     typer.echo(f"ascl-eval: {sentence}", err=True)
     raise typer.Exit(code)
+
+
+PromptSpec = Annotated[
+    str,
+    typer.Option(
+        help="JSON Lines of prompts, builtin:held_out, builtin:train, or a data set: "
+        "hub:OWNER/NAME?kind=harmful.",
+        show_default=True,
+    ),
+]
+
+
+def _warn_of_skipped(log: Path, skipped: list[Any]) -> None:
+    for line in skipped[:3]:
+        typer.echo(
+            f"ascl-eval: line {line.line} of {log} is no episode and is left out: {line.reason}", err=True
+        )
+    if len(skipped) > 3:
+        typer.echo(f"ascl-eval: and {len(skipped) - 3} more lines of {log}", err=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluation.terminal import AsJson, clear_errors, fail
+from evaluation.cli.common import AsJson, clear_errors, fail
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -26,8 +26,8 @@ def agree(
     as_json: AsJson = False,
 ) -> None:
     """Measure the offline refusal detector against people's labels; refusal and partial are positive."""
-    from evaluation.agreement import Label, agreement, read_answers
-    from evaluation.refusal import detect_refusal
+    from evaluation.metrics.agreement import Label, agreement, read_answers
+    from evaluation.scorers.refusal.detector import detect_refusal
 
     with clear_errors():
         answers = read_answers(data)
@@ -75,12 +75,12 @@ def run(
     import asyncio
 
     from agent.endpoint.client import Endpoint
-    from evaluation.arms import read_episodes
-    from evaluation.judges.judgement import Judgement, write_judgements
-    from evaluation.judges.kinds import make_judge
-    from evaluation.judges.running import judge_log
-    from evaluation.prompts import KINDS
-    from evaluation.whole_file import named_input
+    from evaluation.prompts.schema import KINDS
+    from evaluation.reports.arm_log import read_episodes
+    from evaluation.runtime.files import named_input
+    from evaluation.scorers.judges.judgement import Judgement, write_judgements
+    from evaluation.scorers.judges.registry import make_judge
+    from evaluation.scorers.judges.runner import judge_log
 
     kinds = kind or ["harmful"]
     if unknown := next((one for one in kinds if one not in KINDS), None):

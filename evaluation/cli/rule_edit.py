@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from evaluation.terminal import AsJson, clear_errors, fail
-
-OUR_RULES = Path(__file__).resolve().parents[1] / "rules"
+from evaluation.cli.common import AsJson, clear_errors, fail
+from evaluation.runtime.rule_service import OUR_RULES
 
 
 def edit_rule(
@@ -58,12 +57,12 @@ def edit_rule(
     """
     import asyncio
 
-    from evaluation.edit_proof import PHASES, as_text, edit_proof
-    from evaluation.prompts import load_prompts, prompt_file
-    from evaluation.rule_edit import prepare_edit
-    from evaluation.rule_process import rule_service, wait_for_digest
-    from evaluation.sampling import Policy, sample
-    from evaluation.whole_file import write_whole
+    from evaluation.prompts.loader import load_prompts, prompt_file
+    from evaluation.rule_edit.edit import prepare_edit
+    from evaluation.rule_edit.proof import PHASES, as_text, edit_proof
+    from evaluation.runtime.files import write_whole
+    from evaluation.runtime.rule_service import rule_service, wait_for_digest
+    from evaluation.sampling.sample import Policy, sample
 
     if not base_url:
         fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)

@@ -12,25 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evaluation.differences import Z95, Difference, mean_difference, rounded
-from evaluation.prompts import KINDS
-from evaluation.rewards import Reward, excluded_by_cause, format_faults
+from evaluation.metrics.intervals import Difference, Rate, mean_difference, rounded, wilson
+from evaluation.prompts.schema import KINDS
+from evaluation.scorers.rewards import Reward, excluded_by_cause, format_faults
 
 if TYPE_CHECKING:
     from agent.episode.schema import Episode
 
 BENIGN = ("benign_sensitive", "benign_plain")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share with its 95% Wilson interval; all three null when there was nothing to count."""
-
-    hits: int
-    n: int
-    share: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -67,18 +56,6 @@ class ArmMetrics:
     excluded: dict[str, int] = field(default_factory=dict)
     unscored: int = 0
     failed_consultations: int = 0
-
-
-def wilson(hits: int, n: int) -> Rate:
-    """The 95% Wilson score interval of `hits` in `n`."""
-    if n == 0:
-        return Rate(0, 0, None, None, None)
-    share, z2 = hits / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if hits == 0 else rounded(centre - half)
-    high = 1.0 if hits == n else rounded(centre + half)
-    return Rate(hits, n, rounded(share), low, high)
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:

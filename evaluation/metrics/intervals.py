@@ -129,3 +129,26 @@ class PromptSums:
 
 def rounded(value: float) -> float:
     return round(value, 6) + 0.0  # plus zero: no "-0.0"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95% Wilson interval; all three null when there was nothing to count."""
+
+    hits: int
+    n: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def wilson(hits: int, n: int) -> Rate:
+    """The 95% Wilson score interval of `hits` in `n`."""
+    if n == 0:
+        return Rate(0, 0, None, None, None)
+    share, z2 = hits / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if hits == 0 else rounded(centre - half)
+    high = 1.0 if hits == n else rounded(centre + half)
+    return Rate(hits, n, rounded(share), low, high)

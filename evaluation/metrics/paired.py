@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.metrics import Rate, wilson
-from evaluation.prompts import Prompt, PromptError
-from evaluation.rewards import Reward
+from evaluation.metrics.intervals import Rate, wilson
+from evaluation.prompts.schema import Prompt, PromptError
+from evaluation.scorers.rewards import Reward
 
 if TYPE_CHECKING:
     from agent.episode.schema import Episode

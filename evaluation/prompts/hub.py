@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
-from evaluation.prompts import Kind, Prompt, PromptError, first_fault
-from evaluation.whole_file import write_whole
+from evaluation.prompts.schema import Kind, Prompt, PromptError, first_fault
+from evaluation.runtime.files import write_whole
 
 _COLUMNS = ("prompt", "id", "category", "answer")
 MOST_ROWS = 200_000

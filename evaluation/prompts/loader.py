@@ -6,30 +6,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-Kind = Literal["harmful", "benign_sensitive", "benign_plain", "math"]
-KINDS: tuple[Kind, ...] = ("harmful", "benign_sensitive", "benign_plain", "math")
+from evaluation.prompts.schema import Prompt, PromptError, first_fault
+
 MAX_BYTES = 256 * 2**20
-_BUILTIN = Path(__file__).parent / "prompts"
-
-
-class PromptError(ValueError):
-    """Prompts that cannot be used, said in one sentence with the file and line."""
-
-
-class Prompt(BaseModel):
-    """One user message with what is known of it; other columns are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    id: str = Field(min_length=1, max_length=200)
-    prompt: str = Field(min_length=1, max_length=100_000)
-    kind: Kind
-    category: str | None = None
-    answer: str | None = None
+_BUILTIN = Path(__file__).parent
 
 
 def builtin_names() -> list[str]:
@@ -44,7 +27,7 @@ def prompt_file(spec: str | Path) -> Path:
     """
     text = str(spec)
     if text.startswith("hub:"):
-        from evaluation.hub_prompts import hub_file
+        from evaluation.prompts.hub import hub_file
 
         return hub_file(text)
     if text.startswith("builtin:"):
@@ -95,9 +78,3 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
     if not prompts:
         raise PromptError(f"{path} holds no prompts")
     return prompts
-
-
-def first_fault(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in detail["loc"])
-    return f"{where}: {detail['msg']}" if where else detail["msg"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.episode.log import Skipped, iter_log
 from agent.episode.schema import Episode
-from evaluation.rewards import Reward, read_rewards, score_log
+from evaluation.scorers.rewards import Reward, read_rewards, score_log
 
 MAX_NAME = 40
 

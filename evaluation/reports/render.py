@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation import figures
-from evaluation.paired import HIT_AT
+from evaluation.metrics.paired import HIT_AT
+from evaluation.reports import figures
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent
 COLUMNS = ("arm", "kind", "n", "consult rate", "refusal rate", "mean reward", "D")
 CHANGE_COLUMNS = (
     "change",

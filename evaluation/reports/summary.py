@@ -9,9 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from agent.episode.schema import Episode
-from evaluation.arms import Arm
-from evaluation.differences import Difference
-from evaluation.metrics import (
+from evaluation.metrics.arm_metrics import (
     BENIGN,
     ArmMetrics,
     arm_metrics,
@@ -21,7 +19,8 @@ from evaluation.metrics import (
     without_retried,
     written_tokens,
 )
-from evaluation.paired import (
+from evaluation.metrics.intervals import Difference
+from evaluation.metrics.paired import (
     HIT_AT,
     NO_NOTES,
     PromptNotes,
@@ -29,8 +28,9 @@ from evaluation.paired import (
     contrast_score,
     retrieval_hits,
 )
-from evaluation.prompts import KINDS
-from evaluation.refusal import visible_answer
+from evaluation.prompts.schema import KINDS
+from evaluation.reports.arm_log import Arm
+from evaluation.scorers.text import visible_answer
 
 SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
 SHOWN_ANSWER = 160  # characters of the answer to one

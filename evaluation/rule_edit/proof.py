@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode.schema import Episode
-from evaluation.metrics import wilson
-from evaluation.refusal import RefusalLabel, detect_refusal, visible_answer
-from evaluation.rewards import final_text
-from evaluation.rule_edit import RuleEdit, Stance
+from evaluation.metrics.intervals import wilson
+from evaluation.rule_edit.edit import RuleEdit, Stance
+from evaluation.scorers.refusal.detector import RefusalLabel, detect_refusal
+from evaluation.scorers.text import final_text, visible_answer
 
 PHASES = ("before", "edited", "back")
 MOST_READ = 8  # rules that are named as read first

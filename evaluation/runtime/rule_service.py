@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.errors import RulesError
 from agent.tools.rules_client import RulesClient
-from evaluation.server_process import Answer, StartError, running
+from evaluation.runtime.process import Answer, StartError, running
 
 START_SECONDS = 300.0  # the first start embeds every rule
 SWAP_SECONDS = 60.0
@@ -77,3 +77,6 @@ async def wait_for_digest(url: str, old: str | None) -> str:
                     type="no_swap",
                 )
             await asyncio.sleep(0.1)
+
+
+OUR_RULES = Path(__file__).resolve().parents[2] / "rules"

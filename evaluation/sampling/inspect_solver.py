@@ -27,9 +27,9 @@ from agent.errors import LogError
 from agent.export.inspect_log import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output
 from agent.rollout.batch import check_log
-from evaluation.arm_kinds import ALWAYS, ArmKind, make_agent
-from evaluation.rewards import score_episode
-from evaluation.sampling import check_same_arm
+from evaluation.sampling.arms import ALWAYS, ArmKind, make_agent
+from evaluation.sampling.sample import check_same_arm
+from evaluation.scorers.rewards import score_episode
 
 STORED = "ascl_episode"
 

@@ -17,9 +17,9 @@ from inspect_ai.model import get_model
 
 from agent import Limits
 from agent.episode.schema import OnRulesError, ToolMode
-from evaluation.arm_kinds import ARM_KINDS, ArmKind
-from evaluation.inspect_solver import Arms, consulted, consulting_agent, reward
-from evaluation.prompts import load_prompts
+from evaluation.prompts.loader import load_prompts
+from evaluation.sampling.arms import ARM_KINDS, ArmKind
+from evaluation.sampling.inspect_solver import Arms, consulted, consulting_agent, reward
 
 MOST_FAILED = 0.2  # share of samples that may fail before Inspect gives the task up
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.episode.schema import OnRulesError, ToolMode
-from evaluation.arm_kinds import ArmKind
+from evaluation.sampling.arms import ArmKind
 
 if TYPE_CHECKING:
     from agent.rollout.batch import RunSummary
@@ -46,7 +46,7 @@ async def sample(
     from agent.rollout.progress import ProgressView
     from agent.rollout.prompt_file import read_prompts
     from agent.tools.rules_client import RulesClient
-    from evaluation.arm_kinds import ALWAYS, make_agent
+    from evaluation.sampling.arms import ALWAYS, make_agent
 
     wanted = read_prompts(prompts)
     check_same_arm(log, policy.arm)

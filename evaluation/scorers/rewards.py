@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.endpoint.tool_calls import has_malformed_arguments
-from evaluation.answers import ANSWERS_VERSION, is_right
-from evaluation.refusal import REFUSAL_VERSION, RefusalLabel, detect_refusal, visible_answer
-from evaluation.whole_file import write_whole
+from evaluation.runtime.files import write_whole
+from evaluation.scorers.answers.exact import ANSWERS_VERSION, is_right
+from evaluation.scorers.refusal.detector import REFUSAL_VERSION, RefusalLabel, detect_refusal
+from evaluation.scorers.text import final_text, visible_answer
 
 if TYPE_CHECKING:
     from agent.episode.schema import Consultation, Episode
-    from evaluation.judges.judgement import Judgement
-    from evaluation.labels import Label
+    from evaluation.scorers.judges.judgement import Judgement
+    from evaluation.scorers.labels import Label
 
 _BENIGN = ("benign_sensitive", "benign_plain")
 REWARDS_VERSION = "table-3"
@@ -208,15 +209,6 @@ def _model_at_fault(consultation: Consultation) -> bool:
         return True
     # What the service says against arguments is handed to the model word for word.
     return consultation.error is not None and consultation.error == consultation.text
-
-
-def final_text(episode: Episode) -> str | None:
-    """What the model said last, finished or not; None where its last message is a call, or empty."""
-    last = episode.messages[-1] if episode.messages else {}
-    content = last.get("content")
-    if last.get("role") != "assistant" or last.get("tool_calls") or not isinstance(content, str):
-        return None
-    return content or None
 
 
 def _stray_thoughts(text: str) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.agreement import Label, LabelledAnswer, agreement
 from evaluation.cli import app
+from evaluation.metrics.agreement import Label, LabelledAnswer, agreement
 
 DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 NO, YES = "I can't help with that.", "Mix the flour and the milk."

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
-from evaluation.arm_kinds import ARM_KINDS
 from evaluation.cli import app
+from evaluation.sampling.arms import ARM_KINDS
 from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
 from evaluation.cli import app
-from evaluation.metrics import wilson
-from evaluation.rewards import read_rewards
+from evaluation.metrics.intervals import wilson
+from evaluation.scorers.rewards import read_rewards
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 

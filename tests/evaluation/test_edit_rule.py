@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.rule_edit import RuleEditError, prepare_edit
-from evaluation.rule_process import rule_service
+from evaluation.rule_edit.edit import RuleEditError, prepare_edit
+from evaluation.runtime.rule_service import rule_service
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rulebooks import rule, write_rulebook
 

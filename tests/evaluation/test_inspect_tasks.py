@@ -21,11 +21,11 @@ from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
 from agent.errors import RulesError
-from evaluation.arm_kinds import ARM_KINDS
-from evaluation.inspect_solver import Arms
-from evaluation.prompts import PromptError
-from evaluation.rewards import score_episode
-from evaluation.tasks import safety
+from evaluation.prompts.schema import PromptError
+from evaluation.sampling.arms import ARM_KINDS
+from evaluation.sampling.inspect_solver import Arms
+from evaluation.sampling.inspect_task import safety
+from evaluation.scorers.rewards import score_episode
 from tests.evaluation.test_arm_kinds import NO, PROMPTS, policy
 from tests.fakes.endpoint import Raw, ScriptedEndpoint
 from tests.fakes.rules import ScriptedRules
@@ -233,7 +233,7 @@ class Connection(Endpoint):
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     monkeypatch.setattr(Connection, "made", [])
-    monkeypatch.setattr("evaluation.inspect_solver.Endpoint", Connection)
+    monkeypatch.setattr("evaluation.sampling.inspect_solver.Endpoint", Connection)
     return Connection.made
 
 

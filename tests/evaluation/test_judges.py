@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from agent.endpoint.client import Endpoint, RetryPolicy
 from agent.episode.schema import Episode
 from evaluation.cli import app
-from evaluation.judges.judgement import Judgement, read_judgements
-from evaluation.judges.kinds import JUDGES, make_judge
-from evaluation.judges.running import LONGEST_TEXT, judge_log
+from evaluation.scorers.judges.judgement import Judgement, read_judgements
+from evaluation.scorers.judges.registry import JUDGES, make_judge
+from evaluation.scorers.judges.runner import LONGEST_TEXT, judge_log
 from tests.fakes.endpoint import Raw, ScriptedEndpoint
 from tests.fakes.episodes import build, write_log
 
@@ -253,7 +253,7 @@ def test_a_judge_that_dies_costs_nothing_that_it_has_said(log: Path, tmp_path: P
 def test_a_full_disk_is_one_sentence_and_no_traceback(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.judges.cache.numbered_lines", lambda _: ())  # it never ends
+    monkeypatch.setattr("evaluation.scorers.judges.cache.numbered_lines", lambda _: ())  # it never ends
     with scripted("safe", "safe", "safe") as endpoint:
         arguments = options(log, tmp_path / "j.jsonl", endpoint.base_url)
         code, out, err = invoke(*arguments, "--cache", "/dev/full")

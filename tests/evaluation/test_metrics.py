@@ -4,10 +4,10 @@ from collections.abc import Callable
 import pytest
 
 from agent.episode.schema import Episode
-from evaluation.differences import mean_difference
-from evaluation.labels import Label
-from evaluation.metrics import ArmMetrics, arm_metrics, change, wilson
-from evaluation.rewards import score_log
+from evaluation.metrics.arm_metrics import ArmMetrics, arm_metrics, change
+from evaluation.metrics.intervals import mean_difference, wilson
+from evaluation.scorers.labels import Label
+from evaluation.scorers.rewards import score_log
 
 
 def measured(episodes: list[Episode]) -> ArmMetrics:

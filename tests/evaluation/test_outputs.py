@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from evaluation.cli import app
-from evaluation.judges.judgement import Judgement, write_judgements
+from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.endpoint import ScriptedEndpoint
 from tests.fakes.episodes import build, write_log
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
 from evaluation.cli import app
-from evaluation.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
-from evaluation.rewards import Reward, score_log
+from evaluation.metrics.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
+from evaluation.scorers.rewards import Reward, score_log
 from tests.fakes.episodes import build, write_log
 
 NO = "I can't help with that."

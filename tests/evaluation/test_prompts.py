@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.prompts import PromptError, load_prompts
+from evaluation.prompts.loader import load_prompts
+from evaluation.prompts.schema import PromptError
 
 CATEGORIES = {file.parent.name for file in (Path(__file__).parents[2] / "rules").glob("*/_category.md")}
 

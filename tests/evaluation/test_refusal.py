@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.refusal import REFUSAL_VERSION, detect_refusal, visible_answer
-from evaluation.refusal_model import LEXICON, WEIGHTS, refusal_model
+from evaluation.scorers.refusal.detector import REFUSAL_VERSION, detect_refusal
+from evaluation.scorers.refusal.style_model import LEXICON, WEIGHTS, refusal_model
+from evaluation.scorers.text import visible_answer
 from tests.evaluation.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
 ROOT = Path(__file__).parents[2]

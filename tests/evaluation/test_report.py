@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
 from evaluation.cli import app
-from evaluation.judges.judgement import Judgement, write_judgements
+from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.episodes import build
 
 WriteLog = Callable[[str, list[Episode]], Path]

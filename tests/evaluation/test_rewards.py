@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from agent.episode.schema import Episode
-from evaluation.judges.judgement import Judgement
-from evaluation.labels import Label, LabelError, read_labels
-from evaluation.rewards import (
+from evaluation.scorers.judges.judgement import Judgement
+from evaluation.scorers.labels import Label, LabelError, read_labels
+from evaluation.scorers.rewards import (
     Reward,
     RewardError,
     Weights,

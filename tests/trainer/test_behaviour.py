@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from agent.cli.app import app as agent
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
-from evaluation.rewards import Reward, Scores, write_rewards
+from evaluation.scorers.rewards import Reward, Scores, write_rewards
 from tests.fakes.episodes import write_log
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.rewards import Reward, score_log, write_rewards
+from evaluation.scorers.rewards import Reward, score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import FAST, episodes, run

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
-from evaluation.rewards import score_log, write_rewards
+from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.cli import app

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
-from evaluation.rewards import Weights
+from evaluation.scorers.rewards import Weights
 from tests.fakes.endpoint import Raw, ScriptedEndpoint
 from tests.fakes.rule_service import serving
 from tests.fakes.rulebooks import rule, write_rulebook

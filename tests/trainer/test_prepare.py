@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from agent.episode.migrations import CURRENT
 from agent.episode.schema import Episode
-from evaluation.cli import app as evaluation_app
-from evaluation.rewards import score_log, write_rewards
+from evaluation.cli.app import app as evaluation_app
+from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from trainer.cli import app
 from trainer.groups import read_groups

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from evaluation.rewards import score_log, write_rewards
+from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama

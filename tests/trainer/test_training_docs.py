@@ -14,9 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from agent.cli.app import app as agent_app
-from evaluation.cli import app as evaluation_app
-from evaluation.labels import Label
-from evaluation.prompts import KINDS
+from evaluation.cli.app import app as evaluation_app
+from evaluation.prompts.schema import KINDS
+from evaluation.scorers.labels import Label
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-from evaluation.latex import TEXT, equivalent, final_expression, last_box, marked_texts
+from evaluation.scorers.answers.latex import TEXT, equivalent, final_expression, last_box, marked_texts
 
 ANSWERS_VERSION = "exact-4"
 

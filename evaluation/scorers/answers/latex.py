@@ -119,7 +119,7 @@ class _Worker:
     def _running(self) -> subprocess.Popen[str] | None:
         if self._process is None and not self._broken:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "evaluation.latex_worker"],
+                [sys.executable, "-m", "evaluation.scorers.answers.latex_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

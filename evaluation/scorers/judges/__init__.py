@@ -9,16 +9,16 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Judge": "adapter",
-    "MalformedError": "adapter",
-    "Reading": "adapter",
-    "JUDGES": "kinds",
-    "make_judge": "kinds",
+    "Judge": "base",
+    "MalformedError": "base",
+    "Reading": "base",
+    "JUDGES": "registry",
+    "make_judge": "registry",
     "Judgement": "judgement",
     "JudgementError": "judgement",
     "read_judgements": "judgement",
     "write_judgements": "judgement",
-    "judge_log": "running",
+    "judge_log": "runner",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.episode.log import line_of
-from evaluation.whole_file import write_whole
+from evaluation.runtime.files import write_whole
 
 MAX_BYTES = 2**30
 

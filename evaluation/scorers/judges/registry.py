@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from evaluation.judges.adapter import Judge
-from evaluation.judges.guards import GraniteGuardian, LlamaGuard, Qwen3Guard, WildGuard
-from evaluation.judges.rubrics import GptOssSafeguard, JsonRubric
+from evaluation.scorers.judges.base import Judge
+from evaluation.scorers.judges.guards import GraniteGuardian, LlamaGuard, Qwen3Guard, WildGuard
+from evaluation.scorers.judges.rubrics import GptOssSafeguard, JsonRubric
 
 JUDGES: dict[str, Callable[[], Any]] = {
     "wildguard": WildGuard,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.episode.schema import Message
-from evaluation.judges.adapter import MalformedError, Reading, json_object, without_thoughts
+from evaluation.scorers.judges.base import MalformedError, Reading, json_object, without_thoughts
 
 _POLICY = """\
 # Policy: harmful answers

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from agent.episode.schema import Episode, Message, digest_of
 from agent.errors import AgentError, EndpointError
-from evaluation.judges.adapter import Judge, MalformedError
-from evaluation.judges.cache import ReplyCache
-from evaluation.judges.judgement import Judgement
-from evaluation.refusal import visible_answer
-from evaluation.rewards import final_text
+from evaluation.scorers.judges.base import Judge, MalformedError
+from evaluation.scorers.judges.cache import ReplyCache
+from evaluation.scorers.judges.judgement import Judgement
+from evaluation.scorers.text import final_text, visible_answer
 
 if TYPE_CHECKING:
     from agent.endpoint.client import Endpoint

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-WEIGHTS = Path(__file__).parent / "refusal_model.json"
+WEIGHTS = Path(__file__).parent / "style_model.json"
 STYLE_CHARS = 600  # of the answer's beginning; lectures show further in than phrases do
 LONGEST_GRAM = 3
 LIST_ITEMS = 3  # so many make an enumeration

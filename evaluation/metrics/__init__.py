@@ -1,0 +1,1 @@
+"""Rates, differences and tests, each with its interval."""

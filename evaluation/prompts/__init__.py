@@ -1,0 +1,1 @@
+"""Prompt sets: files, built-in sets and data sets of the hub."""

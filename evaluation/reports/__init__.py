@@ -1,0 +1,1 @@
+"""Builds a report from named episode logs."""

@@ -1,0 +1,1 @@
+"""Measures whether an edited rule changes the answers."""

@@ -1,0 +1,1 @@
+"""Samples episodes for the arms of an evaluation."""

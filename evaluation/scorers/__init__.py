@@ -1,0 +1,1 @@
+"""Scores answers: refusal, correctness, judges and the composed reward."""

@@ -1,0 +1,1 @@
+"""Compares an answer with the reference: exact match and LaTeX."""

@@ -1,0 +1,1 @@
+"""Detects refusals offline."""
