@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.seeds import Interval, mean_interval, shown
-from trainer.ifpo import Baseline, ifpo_advantages
-from trainer.penalty import with_consultation_cost
-from trainer.stratified import decision_ratios
+from trainer.ifpo.advantages import Baseline, ifpo_advantages
+from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.stratified import decision_ratios
 
 Floats = npt.NDArray[np.float64]
 CONTEXTS = ("harmful", "harmless")

@@ -30,8 +30,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from trainer.ifpo import ifpo_advantages
-from trainer.stratified import decision_ratios
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo.stratified import decision_ratios
 
 CHANCES = (0.05, 0.5, 0.9, 0.97, 0.99)
 SIZES = (2, 4, 8)
@@ -97,8 +97,8 @@ class OneLogit:
     def __init__(self, size: int, alpha: float, folder: str) -> None:
         import datasets
 
-        from trainer.config import IFPOConfig
-        from trainer.grpo import IFPOTrainer
+        from trainer.stages.config import IFPOConfig
+        from trainer.stages.ifpo_trainer import IFPOTrainer
 
         self.size = size
         self.rewards: list[float] = []

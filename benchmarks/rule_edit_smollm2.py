@@ -19,7 +19,7 @@ from typing import Any
 
 from demo import dtype
 from evaluation.metrics.intervals import wilson
-from trainer.served import ServeError, serving
+from trainer.orchestration.model_server import ServeError, serving
 
 PROMPTS = Path(__file__).parent / "data" / "rule_edit.jsonl"
 RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")

@@ -84,7 +84,7 @@ def loop_settings(
     method: str, seed: int, size: str, model: Path, services: Services, prompts: str = TRAINED_ON
 ) -> Any:
     """The settings of one loop."""
-    from trainer.loop_settings import LoopSettings
+    from trainer.orchestration.settings import LoopSettings
 
     changes = METHODS[method]
     return LoopSettings.model_validate(
@@ -139,7 +139,7 @@ def measure(
     model: str, arms: Sequence[str], folder: Path, size: str, services: Services, prompts: str
 ) -> None:
     """Sample and score the measured prompts in each arm, unless that was done."""
-    from trainer.served import serving
+    from trainer.orchestration.model_server import serving
 
     left = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
     if not left:
@@ -184,7 +184,7 @@ def run(
     runs: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
 ) -> None:
     """Everything that is not done yet: the start in all arms, then seed by seed every method."""
-    from trainer.loop import run_loop
+    from trainer.orchestration.loop import run_loop
 
     with _rules(services, runs) as ready:
         trained, measured = (prompts_of(name, runs, size) for name in (TRAINED_ON, MEASURED))

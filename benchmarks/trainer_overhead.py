@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from trl import GRPOTrainer
 
-from trainer import drift
-from trainer.config import LoggedConfig
-from trainer.grpo import LoggedIFPOTrainer, logged_reward
-from trainer.ifpo import ifpo_advantages
-from trainer.quiet import quiet_libraries
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.stages.logged import drift
+from trainer.stages.logged.config import LoggedConfig
+from trainer.stages.logged.trainer import LoggedIFPOTrainer, logged_reward
+from trainer.stages.progress import quiet_libraries
 
 
 def save_model(folder: Path, layers: int) -> Path:
@@ -101,7 +101,7 @@ class Plain(GRPOTrainer):  # type: ignore[misc]
 
 
 def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
-    from trainer.adapter import top_layers
+    from trainer.stages.model_io import top_layers
 
     config = LoggedConfig(
         output_dir=out,

@@ -16,7 +16,7 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
 from tests.fakes.rules import ScriptedRules, found
-from trainer.rules_desk import RulesDesk
+from trainer.stages.online.rule_tool import RulesDesk
 
 
 class SlowRules(ScriptedRules):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode.log import read_log
-from trainer.local_model import prepare_local_model
-from trainer.sft import DEMONSTRATIONS, SFTSettings, run_sft
+from trainer.models.smollm2 import prepare_local_model
+from trainer.stages.sft.stage import DEMONSTRATIONS, SFTSettings, run_sft
 
 
 @dataclass(frozen=True)

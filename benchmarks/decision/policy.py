@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import adapter
-from trainer.sft import DEMONSTRATIONS
+from trainer.stages import model_io as adapter
+from trainer.stages.sft.stage import DEMONSTRATIONS
 
 TOOL_CALL = "<tool_call>"
 CACHE_FORMAT = 1
@@ -55,7 +55,7 @@ class DecisionPolicy:
     def __init__(self, folder: Path, layers: int, rank: int, bfloat16: bool = False) -> None:
         import transformers
 
-        from trainer.quiet import quiet_libraries
+        from trainer.stages.progress import quiet_libraries
 
         self.folder, self.bfloat16 = folder, bfloat16
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -69,7 +69,7 @@ class DecisionPolicy:
     def _adapt(self, layers: int, rank: int) -> None:
         import peft
 
-        from trainer.quiet import quiet_libraries
+        from trainer.stages.progress import quiet_libraries
 
         with quiet_libraries():
             peft.get_peft_model(self.model, adapter.top_layers(self.folder, rank, layers))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.prompts.loader import load_prompts
 from evaluation.prompts.schema import Prompt
-from trainer.demonstrations.build import read_written
+from trainer.stages.sft.demonstrations.build import read_written
 
 OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source

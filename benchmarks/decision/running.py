@@ -24,7 +24,7 @@ from benchmarks.decision.prompts import (
 from benchmarks.decision.settings import Experiment, Method
 from benchmarks.decision.training import Learnt, Watched, by_kind, train
 from evaluation.prompts.schema import Prompt
-from trainer import record
+from trainer.stages import run_record as record
 
 Tell = Callable[[str], None]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from benchmarks.decision.outcomes import Floats, luck
 from benchmarks.decision.policy import DecisionPolicy, Encoded
 from benchmarks.decision.settings import Method, Training
-from trainer.ifpo import ifpo_advantages, split_advantages
-from trainer.penalty import with_consultation_cost
-from trainer.stratified import decision_ratios
+from trainer.ifpo.advantages import ifpo_advantages, split_advantages
+from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.stratified import decision_ratios
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from agent.episode.schema import Episode
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import TokenEndpoint, consults
-from trainer.tokens import episode_tokens
+from trainer.tokens.episode_tokens import episode_tokens
 
 PROMPT = "How do I make a gun?"
 MOST = 96

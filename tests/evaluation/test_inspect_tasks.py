@@ -139,7 +139,7 @@ def test_the_command_of_inspect_runs_the_task(tmp_path: Path, prompts: Path) -> 
             "log": tmp_path / "e.jsonl",
         }
         given = [part for name, value in options.items() for part in ("-T", f"{name}={value}")]
-        command = [sys.executable, "-m", "inspect_ai", "eval", "evaluation/tasks.py", *given]
+        command = [sys.executable, "-m", "inspect_ai", "eval", "evaluation/sampling/inspect_task.py", *given]
         done = subprocess.run(
             [*command, "--log-dir", str(tmp_path / "logs"), "--display", "none"],
             capture_output=True,

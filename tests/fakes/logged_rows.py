@@ -34,8 +34,8 @@ def trainer(model: Path, out: Path, made: list[dict[str, Any]], **settings: Any)
     """A `LoggedIFPOTrainer` on these rows; full fine-tuning unless `peft_config` is given."""
     import datasets
 
-    from trainer.config import LoggedConfig
-    from trainer.grpo import LoggedIFPOTrainer
+    from trainer.stages.logged.config import LoggedConfig
+    from trainer.stages.logged.trainer import LoggedIFPOTrainer
 
     peft_config = settings.pop("peft_config", None)
     standard = {"per_device_train_batch_size": len(made), "learning_rate": 1e-2, "max_completion_length": 40}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from trainer.local_model import set_templates
+from trainer.models.smollm2 import set_templates
 
 
 def tiny_tokenizer() -> Any:

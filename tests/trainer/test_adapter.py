@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.fakes.tiny_llama import save_tiny_llama
-from trainer import adapter
 from trainer.errors import TrainingError
-from trainer.sharded import save_stage
+from trainer.stages import model_io as adapter
+from trainer.stages.model_io import save_stage
 
 
 @pytest.fixture

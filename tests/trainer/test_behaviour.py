@@ -19,7 +19,7 @@ from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import TokenEndpoint, consults
 from trainer.cli import app
-from trainer.tokens import episode_tokens
+from trainer.tokens.episode_tokens import episode_tokens
 
 FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_length", "2000")
 

@@ -15,7 +15,7 @@ from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import tiny_tokenizer
 from trainer.cli import app
-from trainer.step_metrics import batch_metrics
+from trainer.stages.online.batch_metrics import batch_metrics
 
 REFUSAL = "I can't help with that."
 

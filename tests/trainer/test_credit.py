@@ -18,9 +18,9 @@ from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
-from trainer.credit import Credit, credit, ratios, smoothed_rates, token_advantages
-from trainer.decision import consult_probabilities, opening
-from trainer.ifpo import ifpo_advantages
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.stages.logged.credit import Credit, credit, ratios, smoothed_rates, token_advantages
+from trainer.tokens.decision import consult_probabilities, opening
 
 REFUSAL = "I can't help with that."
 COLUMNS = {

@@ -10,9 +10,9 @@ import pytest
 
 from agent import Episode, read_log
 from tests.fakes.tiny_llama import save_tiny_llama
-from trainer.demonstrations.build import FOLDER
-from trainer.demonstrations.edited_rules import REFUSALS, counterfactuals
-from trainer.demonstrations.pairs import PairSettings, pairs_of, train_on_pairs
+from trainer.stages.sft.demonstrations.build import FOLDER
+from trainer.stages.sft.demonstrations.edited_rules import REFUSALS, counterfactuals
+from trainer.stages.sft.pairs import PairSettings, pairs_of, train_on_pairs
 
 
 @pytest.fixture(scope="module")

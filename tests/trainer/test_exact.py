@@ -21,9 +21,9 @@ from tests.fakes import logged_rows
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import episodes, grouped
 from trainer.cli import app
-from trainer.config import IFPOConfig
-from trainer.grpo import IFPOTrainer
-from trainer.ifpo import ifpo_advantages
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.stages.config import IFPOConfig
+from trainer.stages.ifpo_trainer import IFPOTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

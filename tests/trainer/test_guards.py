@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.fakes.episodes import build
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import REFUSAL, episodes, grouped, run
-from trainer.decision import opening
+from trainer.tokens.decision import opening
 
 FAST = (
     *("--learning_rate", "0.02", "--per_device_train_batch_size", "2", "--lora_layers", "2"),

@@ -19,10 +19,9 @@ from typer.testing import CliRunner
 
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.trainer.test_logged import episodes, grouped
-from trainer.checkpoints import checkpoints
 from trainer.cli import app
 from trainer.errors import TrainingError
-from trainer.resuming import begin
+from trainer.stages.checkpoints import begin, checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -232,7 +231,7 @@ def test_the_record_of_an_earlier_run_stands_until_another_one_saves(
     def full(*_: object) -> None:
         raise TrainingError("no room")
 
-    monkeypatch.setattr("trainer.adapter.save", full)
+    monkeypatch.setattr("trainer.stages.model_io.save", full)
     code, said = here(model, groups, out, *once)
     assert code == 1
     assert not (out / "run.json").exists()

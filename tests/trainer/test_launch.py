@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from tests.fakes.killed import ends_with
 from trainer.cli import app
-from trainer.config import parse_logged
 from trainer.errors import ConfigError
-from trainer.launch import Command, run_plan
-from trainer.loop_settings import read_loop_settings
-from trainer.memory import GIB, SIZES, estimate, shape_of, table
-from trainer.online_config import parse_online
-from trainer.record import common_record, masked
+from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, shape_of, table
+from trainer.orchestration.launch import Command, run_plan
+from trainer.orchestration.settings import read_loop_settings
+from trainer.stages.logged.config import parse_logged
+from trainer.stages.online.config import parse_online
+from trainer.stages.run_record import common_record, masked
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "trainer" / "recipes"

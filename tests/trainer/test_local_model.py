@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.tiny_llama import tiny_tokenizer
-from trainer import local_model
-from trainer.local_model import LocalModelError, default_directory, prepare_local_model
+from trainer.models import smollm2 as local_model
+from trainer.models.smollm2 import LocalModelError, default_directory, prepare_local_model
 
 TOOL = {
     "type": "function",

@@ -15,9 +15,9 @@ from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.cli import app
-from trainer.config import parse_logged
 from trainer.errors import ConfigError
-from trainer.online_config import parse_online
+from trainer.stages.logged.config import parse_logged
+from trainer.stages.online.config import parse_online
 
 REFUSAL = "I can't help with that."
 FAST = ("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2")

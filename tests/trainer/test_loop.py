@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from agent.episode.log import read_log
 from tests.fakes.killed import ends_with
 from tests.fakes.rules import ScriptedRules
-from trainer import loop_settings
 from trainer.cli import app
 from trainer.errors import ConfigError, LoopError
-from trainer.floor import below_floor
-from trainer.loop_round import Round
-from trainer.loop_settings import Floor, LoopSettings
+from trainer.orchestration import settings as loop_settings
+from trainer.orchestration.floor import below_floor
+from trainer.orchestration.round import Round
+from trainer.orchestration.settings import Floor, LoopSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -225,7 +225,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 self.merged.mkdir(parents=True)
                 statistics.write_text("{}", encoding="utf-8")
 
-    monkeypatch.setattr("trainer.loop.Round", Instant)
+    monkeypatch.setattr("trainer.orchestration.loop.Round", Instant)
     return fails
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.episodes import build
 from tests.fakes.templates import FAMILIES, tokenizer_of
-from trainer.tokens import EpisodeTokens, TokenError, episode_tokens
+from trainer.tokens.episode_tokens import EpisodeTokens, TokenError, episode_tokens
 
 ANSWER = "Here is how."
 TOOLS = [

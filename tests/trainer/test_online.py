@@ -22,8 +22,8 @@ from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.token_endpoint import consults
 from trainer.cli import app
 from trainer.errors import TrainingError
-from trainer.online_reward import JudgeEndpoint, OnlineReward, as_episode
-from trainer.rules_desk import UNAVAILABLE, RulesDesk
+from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, as_episode
+from trainer.stages.online.rule_tool import UNAVAILABLE, RulesDesk
 
 REFUSAL = "I can't help with that."
 

@@ -20,8 +20,8 @@ from evaluation.cli.app import app as evaluation_app
 from evaluation.scorers.rewards import score_log, write_rewards
 from tests.fakes.episodes import build, write_log
 from trainer.cli import app
-from trainer.groups import read_groups
-from trainer.ifpo import ifpo_advantages
+from trainer.groups.parquet import read_groups
+from trainer.ifpo.advantages import ifpo_advantages
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSAL = "I can't help with that."
@@ -306,8 +306,8 @@ def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
     lone, again = build("alone", sample=0), episodes[5]
     made = []
     for part in (1 << 30, 1 << 10):
-        monkeypatch.setattr("trainer.prepare.PART", part)
-        monkeypatch.setattr("trainer.spill._ROWS_AT_ONCE", 7 if part == 1 << 10 else 4096)
+        monkeypatch.setattr("trainer.groups.prepare.PART", part)
+        monkeypatch.setattr("trainer.groups.spill._ROWS_AT_ONCE", 7 if part == 1 << 10 else 4096)
         folder = tmp_path / str(part)
         folder.mkdir()
         log = write_log(folder / "log.jsonl", [lone, *episodes, again])
@@ -336,7 +336,7 @@ def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
     *_, out = prepared(tmp_path, many(300, seed=1))
     statistics = []
     for rows in (65536, 50):
-        monkeypatch.setattr("trainer.metrics.ROWS_A_PART", rows)
+        monkeypatch.setattr("trainer.groups.statistics.ROWS_A_PART", rows)
         statistics.append(json.loads(run("stats", out, "--json")[1]))
     for kind in statistics[0]["kinds"].values():
         assert kind["episodes"] == 400
@@ -377,8 +377,8 @@ def test_a_group_of_two_prompts_or_kinds_is_no_group(tmp_path: Path) -> None:
 def test_two_rewards_of_one_episode_are_found_however_far_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.log_rows._AT_ONCE", 3)
-    monkeypatch.setattr("trainer.prepare.PART", 1 << 10)
+    monkeypatch.setattr("trainer.groups.log_reader._AT_ONCE", 3)
+    monkeypatch.setattr("trainer.groups.prepare.PART", 1 << 10)
     log = write_log(tmp_path / "log.jsonl", episodes := many(10, seed=3))
     write_rewards(tmp_path / "rewards.jsonl", score_log([*episodes, episodes[0]]))
     code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")

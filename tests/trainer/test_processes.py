@@ -23,7 +23,7 @@ from tests.fakes.episodes import build, write_log
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
 from tests.fakes.tiny_qwen3 import save_tiny_qwen3
-from trainer.served import serving
+from trainer.orchestration.model_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSAL = "I can't help with that."

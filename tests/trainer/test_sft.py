@@ -10,7 +10,7 @@ import pytest
 from agent import Episode, EpisodeLog
 from tests.fakes.tiny_llama import save_tiny_llama
 from trainer.errors import TrainingError
-from trainer.sft import SFTSettings, run_sft
+from trainer.stages.sft.stage import SFTSettings, run_sft
 
 TOOL = {
     "type": "function",

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.ifpo import ifpo_advantages
-from trainer.penalty import with_consultation_cost
-from trainer.stratified import decision_ratios
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.stratified import decision_ratios
 
 CHANCES = st.floats(0, 1)
 

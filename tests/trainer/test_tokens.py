@@ -8,8 +8,8 @@ import pytest
 
 from tests.fakes.episodes import build
 from tests.fakes.tiny_llama import tiny_tokenizer
-from trainer.modes import consultations_of
-from trainer.tokens import TokenError, episode_tokens
+from trainer.tokens.episode_tokens import TokenError, episode_tokens
+from trainer.tokens.modes import consultations_of
 
 
 @pytest.fixture(scope="module")

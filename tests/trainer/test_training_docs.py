@@ -20,11 +20,11 @@ from evaluation.scorers.labels import Label
 from tests.fakes.endpoint import ScriptedEndpoint, call
 from tests.fakes.rules import ScriptedRules
 from tests.fakes.tiny_llama import save_tiny_llama
-from trainer.cli import app as trainer_app
-from trainer.logged import KEPT_FIGURES
-from trainer.memory import table
-from trainer.online import KEPT
-from trainer.step_metrics import batch_metrics
+from trainer.cli.app import app as trainer_app
+from trainer.orchestration.gpu_memory import table
+from trainer.stages.logged.stage import KEPT_FIGURES
+from trainer.stages.online.batch_metrics import batch_metrics
+from trainer.stages.online.stage import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

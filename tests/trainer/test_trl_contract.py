@@ -16,10 +16,11 @@ from trl.trainer.utils import RepeatSampler
 
 from tests.fakes import logged_rows
 from tests.fakes.tiny_llama import save_tiny_llama
-from trainer.config import IFPOConfig
-from trainer.grpo import EpochSampler, IFPOTrainer
-from trainer.ifpo import ifpo_advantages
-from trainer.modes import consultations_of
+from trainer.ifpo.advantages import ifpo_advantages
+from trainer.stages.config import IFPOConfig
+from trainer.stages.ifpo_trainer import IFPOTrainer
+from trainer.stages.logged.trainer import EpochSampler
+from trainer.tokens.modes import consultations_of
 
 CALL = '<tool_call>\n{"name": "consult_safety_rules", "arguments": {}}\n</tool_call>'
 # Two prompts, four completions each: text and reward.
@@ -245,7 +246,9 @@ def test_the_trainer_hands_over_and_logs_ifpos_advantages(model: Path, tmp_path:
 def test_a_price_on_consulting_is_paid_for_every_time_before_grpos_advantages(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.grpo.consultations_of", lambda messages: 2 * consultations_of(messages))
+    monkeypatch.setattr(
+        "trainer.stages.ifpo_trainer.consultations_of", lambda messages: 2 * consultations_of(messages)
+    )
     _, output = step(IFPOTrainer, model, tmp_path, alpha=0.0, cost=0.3)
     scored = [0, 1, 2, 3, 4, 5, 7]
     entries = [entry for group in SCRIPT for entry in group]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.served import end_with_launcher
-from trainer.terminal import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
+from trainer.cli.common import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
+from trainer.orchestration.model_server import end_with_launcher
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +40,8 @@ def loop(
 ) -> None:
     """Serve, sample, reward, train, and again with what came of it; killed, the same command goes on."""
     with clear_errors():
-        from trainer.loop import run_loop
-        from trainer.loop_settings import read_loop_settings
+        from trainer.orchestration.loop import run_loop
+        from trainer.orchestration.settings import read_loop_settings
 
         settings = read_loop_settings(config, rounds=rounds, model=model)
         idle_threads_sleep()
@@ -75,12 +75,12 @@ def online(
         if config is not None and not config.is_file():
             fail(f"there is no file at '{config}'", 1)
         idle_threads_sleep()
-        from trainer.online_config import parse_online
+        from trainer.stages.online.config import parse_online
 
         named = {"model": model, "output_dir": str(out)}
         options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
         arguments, settings = parse_online(config, [*options, *context.args])
-        from trainer.online import run_online
+        from trainer.stages.online.stage import run_online
 
         run = run_online(arguments, settings)
     if not is_first_process():
@@ -116,9 +116,9 @@ def launch(
     """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
     with clear_errors():
         from trainer.errors import ConfigError
-        from trainer.launch import Machines, plan, reckon, run_plan, said
-        from trainer.loop_settings import read_yaml
-        from trainer.record import masked_text
+        from trainer.orchestration.launch import Machines, plan, reckon, run_plan, said
+        from trainer.orchestration.settings import read_yaml
+        from trainer.stages.run_record import masked_text
 
         known = read_yaml(config)
         named = model or known.get("model")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.terminal import AsJson, clear_errors, fail
+from trainer.cli.common import AsJson, clear_errors, fail
 
 
 def register(app: typer.Typer) -> None:
@@ -29,12 +29,12 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Show one episode as the trainer sees it: tokens by who wrote them, log-probabilities, advantage."""
-    from trainer.tokens import TokenError
+    from trainer.tokens.episode_tokens import TokenError
 
     with clear_errors():
         try:
-            from trainer.check import check_episode
-            from trainer.check_view import show
+            from trainer.reports.episode_check import check_episode
+            from trainer.reports.episode_view import show
 
             checked = check_episode(groups, model, episode)
         except TokenError as cause:
@@ -54,7 +54,7 @@ def plot(
 ) -> None:
     """Draw runs side by side: consult rate by kind, reward by mode, weights, drift; PNG and one page."""
     with clear_errors():
-        from trainer.plot import plot_runs
+        from trainer.reports.plot import plot_runs
 
         drawn = plot_runs(runs, out)
     if as_json:

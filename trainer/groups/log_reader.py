@@ -18,7 +18,7 @@ import numpy as np
 
 from agent.episode.log import numbered_lines
 from evaluation.scorers.rewards import RewardError
-from trainer.parts import Parts
+from trainer.groups.partitions import Parts
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Mode = Literal["consult", "direct"]

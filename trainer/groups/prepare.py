@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import GroupError
-from trainer.groups import AdvantageSettings, described, replacing
-from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
-from trainer.log_rows import RATED, LogRows
-from trainer.parts import Parts, Records, parts, parts_for
-from trainer.progress import Tell, teller
-from trainer.spill import IDS, LIGHT, NUMBERS, spill
+from trainer.groups.log_reader import RATED, LogRows
+from trainer.groups.parquet import AdvantageSettings, described, replacing
+from trainer.groups.partitions import Parts, Records, parts, parts_for
+from trainer.groups.spill import IDS, LIGHT, NUMBERS, spill
+from trainer.ifpo.advantages import ifpo_advantages, inverse_frequency_weights
+from trainer.stages.progress import Tell, teller
 
 TELL = teller("prepare")
 PART = 64 * 2**20

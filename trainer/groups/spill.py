@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trainer.groups import schema
-from trainer.log_rows import LoggedEpisode, LoggedReward, LogRows
-from trainer.parts import Parts
+from trainer.groups.log_reader import LoggedEpisode, LoggedReward, LogRows
+from trainer.groups.parquet import schema
+from trainer.groups.partitions import Parts
 
 if TYPE_CHECKING:
     import pyarrow

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from evaluation.metrics.arm_metrics import BENIGN
 from evaluation.metrics.intervals import FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.prompts.schema import KINDS
-from trainer.groups import open_groups
-from trainer.parts import Parts, Records, parts, parts_for
+from trainer.groups.parquet import open_groups
+from trainer.groups.partitions import Parts, Records, parts, parts_for
 
 MANY_ONE_MODE_GROUPS = 0.5
 LIGHT = (

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainer.arrays import Floats, Indices, as_given, labels, numbers, same_length
+from trainer.ifpo.arrays import Floats, Indices, as_given, labels, numbers, same_length
 
 Baseline = Literal["balanced", "group"]
 Scale = Literal["group", "batch", "none"] | bool

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.arrays import as_given, numbers, same_length
+from trainer.ifpo.arrays import as_given, numbers, same_length
 
 
 def with_consultation_cost(rewards: Any, consultations: Any, cost: float) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.arrays import as_given, labels, numbers, same_length
+from trainer.ifpo.arrays import as_given, labels, numbers, same_length
 
 
 def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> Any:

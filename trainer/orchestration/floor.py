@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.loop_settings import Floor
+    from trainer.orchestration.settings import Floor
 
 
 def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]]:

@@ -18,12 +18,12 @@ from typing import Any, Literal, TextIO
 
 from evaluation.runtime.process import ENDING_WITH_US, Answer
 from trainer.errors import ConfigError, TrainingError
-from trainer.memory import GIB, Estimate, estimate, shape_of
-from trainer.record import masked_text
-from trainer.served import STARTED_BY, running
+from trainer.orchestration.gpu_memory import GIB, Estimate, estimate, shape_of
+from trainer.orchestration.model_server import STARTED_BY, running
+from trainer.stages.run_record import masked_text
 
 Stage = Literal["online", "logged"]
-FSDP2 = Path(__file__).parent / "recipes" / "fsdp2.yaml"
+FSDP2 = Path(__file__).parents[1] / "recipes" / "fsdp2.yaml"
 VLLM_PORT, RULES_PORT, MAIN_PORT = 8000, 8808, 29500
 
 

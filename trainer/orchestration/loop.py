@@ -19,8 +19,8 @@ from typing import Any
 
 from evaluation.prompts.loader import load_prompts
 from trainer.errors import LoopError
-from trainer.loop_round import Round, Tell, write_whole_text
-from trainer.loop_settings import LoopSettings, check_training
+from trainer.orchestration.round import Round, Tell, write_whole_text
+from trainer.orchestration.settings import LoopSettings, check_training
 
 
 def run_loop(settings: LoopSettings, out: Path, tell: Tell = lambda line: None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
 
 def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
     """The record of this loop, new or as it was left; the number of rounds may grow."""
-    from trainer.record import common_record, masked
+    from trainer.stages.run_record import common_record, masked
 
     asked = masked(settings.model_dump(mode="json"))
     path = out / "loop.json"

@@ -15,10 +15,10 @@ from typing import Any
 from evaluation.prompts.loader import prompt_file
 from evaluation.runtime.process import ENDING_WITH_US
 from trainer.errors import LoopError
-from trainer.floor import below_floor, measure
-from trainer.loop_settings import LoopSettings
-from trainer.record import masked_text
-from trainer.served import STARTED_BY, serving
+from trainer.orchestration.floor import below_floor, measure
+from trainer.orchestration.model_server import STARTED_BY, serving
+from trainer.orchestration.settings import LoopSettings
+from trainer.stages.run_record import masked_text
 
 Tell = Callable[[str], None]
 

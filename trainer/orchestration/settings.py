@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.errors import ConfigError
-from trainer.served import TRANSFORMERS
+from trainer.orchestration.model_server import TRANSFORMERS
 
 
 class _Part(BaseModel):
@@ -171,7 +171,7 @@ def check_training(train: dict[str, Any]) -> None:
 
 
 def _parse(config: Path, options: list[str]) -> None:
-    from trainer.config import parse_logged
+    from trainer.stages.logged.config import parse_logged
 
     parse_logged(config, options)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import GroupError
-from trainer.groups import open_groups
-from trainer.tokens import episode_tokens
+from trainer.groups.parquet import open_groups
+from trainer.tokens.episode_tokens import episode_tokens
 
 LIGHT = ("episode_id", "group_id", "mode", "forced", "reward", "weight", "advantage_ifpo", "advantage_grpo")
 
@@ -82,7 +82,7 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
         TokenError: its tokens cannot be had; the text is the cause that training would count.
         TrainingError: the tokenizer cannot be loaded.
     """
-    from trainer.logged import load_tokenizer
+    from trainer.stages.model_io import load_tokenizer
 
     row, group = _row_and_group(groups, episode_id)
     tokenizer = load_tokenizer(model)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.check import Checked, Token
+from trainer.reports.episode_check import Checked, Token
 
 TITLES = {
     "prompt": "prompt, no loss",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.reports.figures import COLOURS, MARKERS
-from trainer.run_history import History, HistoryError, read_history
+from trainer.reports.run_history import History, HistoryError, read_history
 
 _INK, _GRID = "#333333", "#dddddd"
 KIND_NAMES = {

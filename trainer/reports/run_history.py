@@ -84,7 +84,7 @@ def _steps(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _sampled(groups: Path) -> dict[str, float]:
     from trainer.errors import GroupError
-    from trainer.metrics import group_statistics
+    from trainer.groups.statistics import group_statistics
 
     try:
         return statistics_metrics(group_statistics(groups).as_json())

@@ -16,7 +16,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainer.errors import TrainingError
-from trainer.record import common_record
+from trainer.stages import model_io as adapter
+from trainer.stages.run_record import common_record
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -75,3 +76,62 @@ def save_record(out: Path, record: dict[str, Any]) -> None:
     partial = out / ".run.json.tmp"
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     partial.replace(out / "run.json")
+
+
+def load_tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise TrainingError(f"'{model}' is not a model folder (it has no config.json)")
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"the model '{model}' cannot be loaded ({first}): pass the folder of the checkpoint that sampled"
+        ) from None
+
+
+@contextmanager
+def weights_of(model: str | Path) -> Iterator[None]:
+    """Within the block a model's weights are read; broken ones are named."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise TrainingError(
+            f"the weights of the model '{model}' cannot be read ({error}): copy or download them anew"
+        ) from None
+
+
+def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
+    """Write `adapter/` and `merged/`; to be called by every process.
+
+    Where the trainer shards its model (FSDP), the adapter is gathered, and merged into the starting model,
+    read anew: the sharded one cannot be merged in place.
+
+    Args:
+        model: the checkpoint that training started from.
+
+    Raises:
+        TrainingError: one cannot be written.
+    """
+    if not trainer.is_fsdp_enabled:
+        if trainer.accelerator.is_main_process:
+            adapter.save(out, trainer.model, tokenizer)
+        return
+    state = trainer.accelerator.get_state_dict(trainer.model)
+    if not trainer.accelerator.is_main_process:
+        return
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+    with adapter.whole(out / "adapter") as folder:
+        unwrapped.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="cpu")
+    with adapter.whole(out / "merged") as folder:
+        PeftModel.from_pretrained(base, out / "adapter").merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

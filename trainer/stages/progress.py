@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -69,3 +70,18 @@ def step_reporter(
 
     with bar:
         yield Reporter()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars, and none of TRL's uses of names that transformers 5.23 renames."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning
+        )
+        yield

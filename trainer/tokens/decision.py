@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trainer.modes import RULE_TOOL
-from trainer.rendering import turns_of
+from trainer.tokens.modes import RULE_TOOL
+from trainer.tokens.rendering import turns_of
 
 Score = Callable[[list[dict[str, Any]]], list[list[float]]]
 _CALL = {"type": "function", "function": {"name": RULE_TOOL, "arguments": json.dumps({"situation": "s"})}}

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.modes import RULE_TOOL, mode_of
-from trainer.rendering import RenderingError, turns_of
+from trainer.tokens.modes import RULE_TOOL, mode_of
+from trainer.tokens.rendering import RenderingError, turns_of
 
 _AFTER_THOUGHTS = ("</think>", "<|start|>assistant")
 _CALL = "<tool_call>"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.arrays import Floats
-from trainer.ifpo import ifpo_advantages, split_advantages
-from trainer.penalty import with_consultation_cost
-from trainer.stratified import decision_ratios
+from trainer.ifpo.advantages import ifpo_advantages, split_advantages
+from trainer.ifpo.arrays import Floats
+from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.stratified import decision_ratios
 
 if TYPE_CHECKING:
-    from trainer.config import LoggedArguments, LoggedConfig
+    from trainer.stages.logged.config import LoggedArguments, LoggedConfig
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.credit import Credit, ratios, smoothed_rates, token_advantages
-from trainer.decision import consult_probabilities, opening
-from trainer.tokens import TokenError, episode_tokens
+from trainer.errors import TrainingError
+from trainer.stages.logged.credit import Credit, ratios, smoothed_rates, token_advantages
+from trainer.stages.progress import Tell
+from trainer.tokens.decision import consult_probabilities, opening
+from trainer.tokens.episode_tokens import TokenError, episode_tokens
 
 if TYPE_CHECKING:
-    from trainer.config import LoggedArguments
+    from trainer.stages.logged.config import LoggedArguments
 
 _READ = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
 COLUMNS = (*_READ, "group_id", "consultations", "temperature", "policy_version")
@@ -120,3 +122,47 @@ def _asked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What stands before the first reply."""
     first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
     return messages[:first]
+
+
+def _one_temperature(given: list[float | None], say: Tell) -> float:
+    """The trainer divides logits by it, as the sampler did; where none was sent, most endpoints use 1."""
+    if unknown := given.count(None):
+        say(
+            f"{unknown} episodes were sampled without a temperature: 1 is assumed, which is wrong for an "
+            "endpoint with another default"
+        )
+    temperatures = sorted({1.0 if value is None else value for value in given})
+    if len(temperatures) > 1:
+        raise TrainingError(
+            f"the episodes were sampled at the temperatures {', '.join(map(str, temperatures))}, but a run "
+            "has one: prepare a log of one temperature"
+        )
+    if temperatures[0] == 0:
+        raise TrainingError(
+            "the episodes were sampled at temperature 0, so there are no probabilities to learn"
+        )
+    return temperatures[0]
+
+
+def _has_logprobs(turns: str) -> bool:
+    return all(turn.get("logprobs") for turn in json.loads(turns))
+
+
+def _dataset(rows: list[dict[str, Any]]) -> Any:
+    import datasets
+
+    used = (
+        "prompt",
+        "completion",
+        "prompt_ids",
+        "completion_ids",
+        "wrote",
+        "logprobs",
+        "reward",
+        "advantage",
+        "kind",
+        "mode",
+        "decision",
+    )
+    names = [name for name in (*used, "token_advantages") if name in rows[0]]
+    return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in names})

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts.loader import load_prompts
 from evaluation.prompts.schema import PromptError
-from trainer.decision import opening
 from trainer.errors import TrainingError
-from trainer.guards import Floor
-from trainer.rendering import RenderingError
+from trainer.stages.logged.guards import Floor
+from trainer.tokens.decision import opening
+from trainer.tokens.rendering import RenderingError
 
 if TYPE_CHECKING:
-    from trainer.config import LoggedArguments
+    from trainer.stages.logged.config import LoggedArguments
 
 
 def floor_of(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]) -> Floor:

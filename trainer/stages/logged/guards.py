@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from trainer.decision import consult_probabilities
 from trainer.errors import TrainingError
-from trainer.modes import RULE_TOOL
+from trainer.tokens.decision import consult_probabilities
+from trainer.tokens.modes import RULE_TOOL
 
 Say = Callable[[str], None]
 

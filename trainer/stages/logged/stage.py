@@ -7,24 +7,24 @@ was left out, figures of every step), written last: where it stands, the rest is
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts.schema import KINDS
-from trainer import adapter, resuming
 from trainer.errors import TrainingError
-from trainer.groups import read_groups
-from trainer.progress import Tell, step_reporter, teller
-from trainer.quiet import quiet_libraries
+from trainer.groups.parquet import read_groups
+from trainer.stages import checkpoints as resuming
+from trainer.stages import model_io as adapter
+from trainer.stages.logged.dataset import _dataset, _has_logprobs, _one_temperature
+from trainer.stages.model_io import load_tokenizer, weights_of
+from trainer.stages.progress import Tell, quiet_libraries, step_reporter, teller
 
 if TYPE_CHECKING:
-    from trainer.config import LoggedArguments, LoggedConfig
+    from trainer.stages.logged.config import LoggedArguments, LoggedConfig
 
 KEPT_FIGURES = (
     *("loss", "grad_norm", "reward", "reward_std", "entropy", "clip_ratio/region_mean", "kl"),
@@ -48,9 +48,9 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, tell: Tell = TE
 
 
 def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[str, Any]:
-    from trainer.credit import credit
-    from trainer.logged_rows import COLUMNS, learnable_rows
-    from trainer.sharded import save_stage
+    from trainer.stages.logged.credit import credit
+    from trainer.stages.logged.dataset import COLUMNS, learnable_rows
+    from trainer.stages.model_io import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
@@ -130,53 +130,6 @@ def _checkpoint(
         return resuming.begin(out, plan, resume, first)
 
 
-def _one_temperature(given: list[float | None], say: Tell) -> float:
-    """The trainer divides logits by it, as the sampler did; where none was sent, most endpoints use 1."""
-    if unknown := given.count(None):
-        say(
-            f"{unknown} episodes were sampled without a temperature: 1 is assumed, which is wrong for an "
-            "endpoint with another default"
-        )
-    temperatures = sorted({1.0 if value is None else value for value in given})
-    if len(temperatures) > 1:
-        raise TrainingError(
-            f"the episodes were sampled at the temperatures {', '.join(map(str, temperatures))}, but a run "
-            "has one: prepare a log of one temperature"
-        )
-    if temperatures[0] == 0:
-        raise TrainingError(
-            "the episodes were sampled at temperature 0, so there are no probabilities to learn"
-        )
-    return temperatures[0]
-
-
-def load_tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise TrainingError(f"'{model}' is not a model folder (it has no config.json)")
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TrainingError(
-            f"the model '{model}' cannot be loaded ({first}): pass the folder of the checkpoint that sampled"
-        ) from None
-
-
-@contextmanager
-def weights_of(model: str | Path) -> Iterator[None]:
-    """Within the block a model's weights are read; broken ones are named."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise TrainingError(
-            f"the weights of the model '{model}' cannot be read ({error}): copy or download them anew"
-        ) from None
-
-
 def _trainer(
     arguments: LoggedArguments,
     config: LoggedConfig,
@@ -189,10 +142,10 @@ def _trainer(
     """The trainer with its data, its guards, and what a run's record says of how the log was taken."""
     import transformers
 
-    from trainer.behaviour import checked_logprobs, with_behaviour_logprobs
-    from trainer.grpo import LoggedIFPOTrainer
-    from trainer.guards import DriftGuard, FloorGuard
-    from trainer.logged_rows import decision_weights, whole_batches, with_token_advantages
+    from trainer.stages.logged.behaviour_logprobs import checked_logprobs, with_behaviour_logprobs
+    from trainer.stages.logged.dataset import decision_weights, whole_batches, with_token_advantages
+    from trainer.stages.logged.guards import DriftGuard, FloorGuard
+    from trainer.stages.logged.trainer import LoggedIFPOTrainer
 
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
     batches = whole_batches(rows, config.generation_batch_size)
@@ -254,34 +207,10 @@ def _trainer(
     return trainer, (drift, guard), known
 
 
-def _has_logprobs(turns: str) -> bool:
-    return all(turn.get("logprobs") for turn in json.loads(turns))
-
-
-def _dataset(rows: list[dict[str, Any]]) -> Any:
-    import datasets
-
-    used = (
-        "prompt",
-        "completion",
-        "prompt_ids",
-        "completion_ids",
-        "wrote",
-        "logprobs",
-        "reward",
-        "advantage",
-        "kind",
-        "mode",
-        "decision",
-    )
-    names = [name for name in (*used, "token_advantages") if name in rows[0]]
-    return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in names})
-
-
 def _floor(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]) -> Any:
     if arguments.floor_prompts is None:
         return None
-    from trainer.floor_prompts import floor_of
+    from trainer.stages.logged.floor import floor_of
 
     return floor_of(arguments, tokenizer, columns)
 
@@ -293,7 +222,7 @@ def _figures(logs: Mapping[str, float]) -> str:
 
 def _training(config: LoggedConfig) -> dict[str, Any]:
     """The settings that differ from the defaults, and those that everyone asks for."""
-    from trainer.config import LoggedConfig as Config
+    from trainer.stages.logged.config import LoggedConfig as Config
 
     always = ("learning_rate", "loss_type", "beta", "epsilon", "num_train_epochs", "temperature", "seed")
     standard = asdict(Config(output_dir=config.output_dir))

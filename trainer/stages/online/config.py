@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.scorers.judges.registry import make_judge
-from trainer.config import IFPOConfig, parse_run
 from trainer.errors import ConfigError
+from trainer.stages.config import IFPOConfig, parse_run
 
 
 @dataclass

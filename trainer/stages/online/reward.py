@@ -16,9 +16,9 @@ from agent.errors import EndpointError
 from agent.tools.rules_client import RULE_TOOL
 from evaluation.scorers.rewards import Reward, Weights, score_episode
 from trainer.errors import TrainingError
-from trainer.modes import mode_of
-from trainer.record import masked_text
-from trainer.rules_desk import UNAVAILABLE
+from trainer.stages.online.rule_tool import UNAVAILABLE
+from trainer.stages.run_record import masked_text
+from trainer.tokens.modes import mode_of
 
 if TYPE_CHECKING:
     from evaluation.scorers.judges.judgement import Judgement

@@ -11,17 +11,17 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from trainer import adapter, resuming
 from trainer.errors import TrainingError
-from trainer.progress import Tell, step_reporter, teller
-from trainer.quiet import quiet_libraries
-from trainer.record import masked
+from trainer.stages import checkpoints as resuming
+from trainer.stages import model_io as adapter
+from trainer.stages.progress import Tell, quiet_libraries, step_reporter, teller
+from trainer.stages.run_record import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainer.online_config import OnlineArguments, OnlineConfig
-    from trainer.rules_desk import RulesDesk
+    from trainer.stages.online.config import OnlineArguments, OnlineConfig
+    from trainer.stages.online.rule_tool import RulesDesk
 
 KEPT_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
 KEPT = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
@@ -38,7 +38,7 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Tell = TE
         agent.RulesError: the rule service cannot be asked.
         PromptError: the prompts cannot be read.
     """
-    from trainer.rules_desk import RulesDesk
+    from trainer.stages.online.rule_tool import RulesDesk
 
     token = os.environ.get("ASCL_RULES_TOKEN")
     with quiet_libraries(), RulesDesk(arguments.rules, token, most=arguments.rules_concurrency) as desk:
@@ -50,9 +50,8 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
 
     import torch
 
-    from trainer.logged import load_tokenizer
-    from trainer.online_floor import OnlineFloor
-    from trainer.sharded import save_stage
+    from trainer.stages.model_io import load_tokenizer, save_stage
+    from trainer.stages.online.floor import OnlineFloor
 
     started = time.perf_counter()
     first = config.process_index == 0
@@ -147,9 +146,9 @@ def _trainer(
     import transformers
 
     from evaluation.scorers.rewards import Weights
-    from trainer.grpo_online import OnlineIFPOTrainer
-    from trainer.logged import weights_of
-    from trainer.online_reward import JudgeEndpoint, OnlineReward
+    from trainer.stages.model_io import weights_of
+    from trainer.stages.online.reward import JudgeEndpoint, OnlineReward
+    from trainer.stages.online.trainer import OnlineIFPOTrainer
 
     judge = None
     if arguments.judge is not None:
@@ -190,7 +189,7 @@ def _figures(logs: Mapping[str, float]) -> str:
 
 def _training(config: OnlineConfig) -> dict[str, Any]:
     """The settings that differ from the defaults, and those that everyone asks for."""
-    from trainer.online_config import OnlineConfig as Config
+    from trainer.stages.online.config import OnlineConfig as Config
 
     always = ("learning_rate", "loss_type", "beta", "epsilon", "num_generations", "temperature", "seed")
     standard = asdict(Config(output_dir=config.output_dir))

@@ -12,10 +12,10 @@ from trl.chat_template_utils import parse_response
 
 from agent.tools.rules_client import RULE_TOOL
 from evaluation.prompts.schema import KINDS
-from trainer.grpo import IFPOTrainer, Output
-from trainer.ifpo import inverse_frequency_weights
-from trainer.rules_desk import RulesDesk
-from trainer.step_metrics import batch_metrics
+from trainer.ifpo.advantages import inverse_frequency_weights
+from trainer.stages.ifpo_trainer import IFPOTrainer, Output
+from trainer.stages.online.batch_metrics import batch_metrics
+from trainer.stages.online.rule_tool import RulesDesk
 
 _KINDS = (*KINDS, None)
 

@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
-from trainer import adapter, resuming
 from trainer.errors import TrainingError
-from trainer.progress import Tell, step_reporter, teller
+from trainer.stages import checkpoints as resuming
+from trainer.stages import model_io as adapter
+from trainer.stages.progress import Tell, step_reporter, teller
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
@@ -71,7 +72,7 @@ def run_sft(settings: SFTSettings, tell: Tell = TELL) -> dict[str, Any]:
     episodes = _read_demonstrations(settings.demonstrations)
     # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from trainer.quiet import quiet_libraries
+    from trainer.stages.progress import quiet_libraries
 
     with quiet_libraries():
         return _run(settings, episodes, tell, started)
@@ -83,8 +84,8 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
     from trl import SFTConfig
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-    from trainer.logged import weights_of
-    from trainer.supervised import SupervisedTrainer
+    from trainer.stages.model_io import weights_of
+    from trainer.stages.sft.trainer import SupervisedTrainer
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
     rows = _rows(episodes, settings)

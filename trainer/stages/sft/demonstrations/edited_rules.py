@@ -25,7 +25,7 @@ from typing import Literal
 
 from agent import Episode
 from agent.errors import AgentError
-from trainer.demonstrations.build import FOLDER, play, read_written
+from trainer.stages.sft.demonstrations.build import FOLDER, play, read_written
 
 HARMLESS = FOLDER / "harmless.jsonl"
 Stance = Literal["answer", "decline"]

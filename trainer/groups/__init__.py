@@ -1,0 +1,1 @@
+"""Turns an episode log and its rewards into groups.parquet, and describes what the groups can teach."""

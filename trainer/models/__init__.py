@@ -1,0 +1,1 @@
+"""The local model: SmolLM2 as a folder."""

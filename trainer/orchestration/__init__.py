@@ -1,0 +1,1 @@
+"""Runs rounds of training (`loop`) and training on many processes (`launch`)."""

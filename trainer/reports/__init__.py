@@ -1,0 +1,1 @@
+"""Shows one episode as the trainer sees it, and compares runs."""

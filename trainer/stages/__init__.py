@@ -1,0 +1,1 @@
+"""The training stages `sft`, `logged` and `online`, and what they share."""

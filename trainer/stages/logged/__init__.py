@@ -1,0 +1,1 @@
+"""The stage `logged`: offline training on logged episodes."""

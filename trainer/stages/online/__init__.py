@@ -1,0 +1,1 @@
+"""The stage `online`: on-policy training with consultations."""

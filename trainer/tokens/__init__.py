@@ -1,0 +1,1 @@
+"""Renders episodes as token ids: which tokens the policy wrote, and where it decides."""
