@@ -45,10 +45,10 @@ test-slow: install  ## the tests that need the local language model (several min
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
-	$(BIN)/python -m pytest tests/agent/test_agent_kills.py -m slow -s --timeout 1800
+	$(BIN)/python -m pytest tests/agent/rollout/test_kills.py -m slow -s --timeout 1800
 
 train-kills: install  ## ten kill -9 at random steps of training: the weights must be those of an unbroken run (minutes)
-	$(BIN)/python -m pytest tests/trainer/test_interrupted.py -m slow --timeout 1800
+	$(BIN)/python -m pytest tests/trainer/stages/test_interrupted.py -m slow --timeout 1800
 
 clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
 	$(BIN)/python -m pytest -m clients --timeout 600
@@ -81,7 +81,7 @@ fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (1
 	rm -rf build/fuzz/tmp
 
 api-fuzz: install  ## made-up requests on every REST route, ASCL_API_EXAMPLES (500) each, against the OpenAPI document
-	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/test_openapi.py --timeout 1800
+	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/api/test_openapi.py --timeout 1800
 
 serve: install  ## the rule service on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve

@@ -1,6 +1,6 @@
 """256 episodes at once on one core, against an endpoint of 200 ms that admits 100 requests a second.
 
-python -m benchmarks.agent_concurrency --episodes 1000
+python -m benchmarks.agent.concurrency --episodes 1000
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agent.episode.validate import validate_log
 from agent.rollout.agent import Agent
 from agent.rollout.batch import run_prompts
 from agent.rollout.prompt_file import Prompt
-from benchmarks.slow_endpoint import slow_endpoint
+from benchmarks.agent.slow_endpoint import slow_endpoint
 
 PER_SECOND = 100
 AT_ONCE = 256

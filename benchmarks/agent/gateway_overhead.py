@@ -1,6 +1,6 @@
 """What the gateway adds to an endpoint of 200 ms: both sides in one run, in turns, so that drift hits both.
 
-python -m benchmarks.gateway_overhead --rounds 6
+python -m benchmarks.agent.gateway_overhead --rounds 6
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.slow_endpoint import slow_endpoint, wait_for
-from tests.fakes.rules import ScriptedRules
+from benchmarks.agent.slow_endpoint import slow_endpoint, wait_for
+from tests.fakes.rules.scripted import ScriptedRules
 
 BARS = {"p50 at 1": 1.03, "p50 at 64": 1.10, "first token": 1.05, "one hidden consultation": 2.10}
 """The case `64 in one instant` has no bar: it measures how long a burst queues for one core."""

@@ -1,10 +1,11 @@
 """How well the refusal detector does on answers of models that its learned part never saw, and how fast.
 
-    python benchmarks/refusal_detector.py --data xstest_responses.jsonl --json
+    python benchmarks/evaluation/refusal_detector.py --data xstest_responses.jsonl --json
 
 Leave-one-model-out: for each model the linear part is learned from the answers of the other models alone.
 Phrases and lecture cues were written by hand with these answers in view, so only the learned part is truly
-blind; the figures for answers written in other styles (`tests/evaluation/test_refusal.py`) stand beside it.
+blind; the figures for answers written in other styles (`tests/evaluation/scorers/test_refusal.py`) stand
+beside it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Annotated, Any
 import typer
 
 # The checkout's own packages, also where this file is run by its path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.train_refusal import examples_of, fit
+from benchmarks.evaluation.train_refusal_style import examples_of, fit
 from evaluation.metrics.agreement import Label, LabelledAnswer, agreement, read_answers
 from evaluation.scorers.refusal.detector import RefusalVerdict, detect_refusal
 

@@ -1,10 +1,10 @@
 """Does an edited rule reach the answers of a real model? `ascl-eval edit-rule` on SmolLM2, rule by rule.
 
-    python -m benchmarks.rule_edit_smollm2 --model runs/demo/cold-start/merged \\
+    python -m benchmarks.evaluation.rule_edit --model runs/demo/cold-start/merged \\
         --artefact runs/demo/artefact --out runs/rule-edit/cold-start
 
 Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
-it is asked. How a model that follows what it reads is trained: `trainer/demonstrations/edited_rules.py`.
+it is asked. `trainer/stages/sft/demonstrations/edited_rules.py` trains a model that follows what it reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from demo import dtype
 from evaluation.metrics.intervals import wilson
 from trainer.orchestration.model_server import ServeError, serving
 
-PROMPTS = Path(__file__).parent / "data" / "rule_edit.jsonl"
+PROMPTS = Path(__file__).with_name("rule_edit.jsonl")
 RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")
 SERVE = "transformers serve {{model}} --device cpu --dtype {dtype} --host 127.0.0.1 --port {{port}}"
 

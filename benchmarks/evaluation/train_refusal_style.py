@@ -1,6 +1,6 @@
 """Learn the weights of the refusal detector's linear part from answers that people labelled.
 
-    python benchmarks/train_refusal.py --data xstest_responses.jsonl
+    python benchmarks/evaluation/train_refusal_style.py --data xstest_responses.jsonl
 
 Rows need `response`, `model` and `label` (`compliance`, `refusal`, `partial`; positive = refusal or partial).
 The file that comes with the package was learned from the human annotations of XSTest v2 (Röttger et al.,
@@ -22,7 +22,7 @@ import numpy as np
 import typer
 
 # The checkout's own packages, also where this file is run by its path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evaluation.metrics.agreement import LabelledAnswer, read_answers
 from evaluation.scorers.refusal.detector import refusal_features
@@ -91,9 +91,10 @@ def fit(examples: Sequence[Example]) -> RefusalModel:
 def as_json(model: RefusalModel, source: str) -> str:
     """The file, with where its weights come from."""
     head = {
-        "about": "Weights of evaluation/refusal_model.py; `_` stands for any word outside its lexicon.",
+        "about": "Weights of evaluation/scorers/refusal/style_model.py; `_` stands for any word outside "
+        "its lexicon.",
         "learned_from": source,
-        "written_by": "benchmarks/train_refusal.py",
+        "written_by": "benchmarks/evaluation/train_refusal_style.py",
         "bias": model.bias,
         "threshold": model.threshold,
         "weak": model.weak,

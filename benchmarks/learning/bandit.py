@@ -1,6 +1,6 @@
 """Two contexts that share a bias: does a method learn to consult about one and not about the other?
 
-    python -m benchmarks.ifpo_bandit [--seeds 50] [--updates 400] [--json] [--picture FILE]
+    python -m benchmarks.learning.bandit [--seeds 50] [--updates 400] [--json] [--picture FILE]
 
 The policy consults in context x with probability sigmoid(b + c_x). Consulting earns a reward of 1 with chance
 .95 against .55 in the harmful context, .80 against .92 in the harmless one. A group is G = 8 episodes of one
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.seeds import Interval, mean_interval, shown
+from benchmarks.tools.seed_means import Interval, mean_interval, shown
 from trainer.ifpo.advantages import Baseline, ifpo_advantages
 from trainer.ifpo.consult_cost import with_consultation_cost
 from trainer.ifpo.stratified import decision_ratios
@@ -33,7 +33,7 @@ CHANCE = np.array([[0.55, 0.95], [0.92, 0.80]])  # of reward, by context: direct
 STARTS = (0.90, 0.97, 0.99)
 GROUP = 8
 RATES = {"ascent": 0.3, "adam": 0.05}
-PICTURE = Path(__file__).parent / "ifpo_bandit.png"
+PICTURE = Path(__file__).with_name("bandit.png")
 
 
 @dataclass(frozen=True)

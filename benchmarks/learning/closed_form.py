@@ -1,6 +1,6 @@
 """The expected updates of the method, against enumeration and against the trainer's own gradient.
 
-    python -m benchmarks.ifpo_closed_form [--json]
+    python -m benchmarks.learning.closed_form [--json]
 
 With p the probability of consulting, D what consulting earns above answering directly, and groups of G, the
 mean gradient on the logit of the decision is, without scaling, clipping or a bound on the weights,

@@ -1,8 +1,8 @@
 """How well Chinese questions find their rules, with the Chinese translations and without.
 
-    python -m benchmarks.retrieval_chinese [--rules rules] [--model FOLDER] [--json]
+    python -m benchmarks.retrieval.chinese [--rules rules] [--model FOLDER] [--json]
 
-The prompts are our own (`benchmarks/data/zh_prompts.jsonl`: `id`, `prompt`, `kind`, `category`, null for
+The prompts are our own (`benchmarks/retrieval/zh_prompts.jsonl`: `id`, `prompt`, `kind`, `category`, null for
 `benign_plain`). The packaged encoder, all-MiniLM-L6-v2, knows English: expect poor figures from it, and name
 a multilingual model by `--model`. There is no target. `no rule` is the share at the threshold in force,
 which was measured on English.
@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cached_encoder import CachedEncoder
-from benchmarks.retrieval_quality import ALWAYS, TOP_K, rate
+from benchmarks.retrieval.cached_encoder import CachedEncoder
+from benchmarks.retrieval.quality import ALWAYS, TOP_K, rate
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import prepare
 from rule_server.retrieval.encoder import Encoder
@@ -29,7 +29,7 @@ from rule_server.retrieval.index import RuleIndex, threshold_of
 from rule_server.rulebook.model import Rulebook
 from rule_server.settings import load_settings
 
-PROMPTS = Path(__file__).parent / "data" / "zh_prompts.jsonl"
+PROMPTS = Path(__file__).with_name("zh_prompts.jsonl")
 
 Row = dict[str, Any]
 

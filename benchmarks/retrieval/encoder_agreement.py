@@ -1,6 +1,6 @@
 """Does the encoder that serves agree with sentence-transformers, and does search with it find the same?
 
-    python -m benchmarks.encoder_agreement --data DATA [--queries 500] [--json]
+    python -m benchmarks.retrieval.encoder_agreement --data DATA [--queries 500] [--json]
 
 Takes prompts evenly from every source in DATA, embeds them and the rulebook's texts by both, and reports the
 least cosine between the two vectors of a prompt, and how often the five nearest texts are the same, in order.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval_quality import read_rows
+from benchmarks.retrieval.quality import read_rows
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import prepare
 from rule_server.retrieval.chunking import windows

@@ -1,7 +1,7 @@
 """How well the rulebook answers labelled prompts: the right category, its `answer` rule, and nothing when
 nothing applies.
 
-    python -m benchmarks.retrieval_quality --data DATA --map DATA/label_map.json [--rules rules] [--json]
+    python -m benchmarks.retrieval.quality --data DATA --map DATA/label_map.json [--rules rules] [--json]
 
 DATA holds JSON Lines files, one a source, with `id`, `source`, `prompt`, `kind` and `category`. The map
 gives for a source and a label the categories of the rulebook that count as right (null: the label implies
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.cached_encoder import CachedEncoder
+from benchmarks.retrieval.cached_encoder import CachedEncoder
 from rule_server.authoring.calibration import wilson
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import Prepared, prepare

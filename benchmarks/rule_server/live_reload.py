@@ -3,7 +3,7 @@
 Every edit writes its number into one rule's text. A digest stands for one number of each rule, so two answers
 that name the same digest and differ in the number of a rule have mixed two rulebooks.
 
-python -m benchmarks.rule_service_reload
+python -m benchmarks.rule_server.live_reload
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.guarded import guarded
-from benchmarks.http_load import load
-from benchmarks.pinned import CALLER_CORE, keep_to, server
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from benchmarks.rule_server.service_under_test import guarded
+from benchmarks.tools.cpu_pinning import CALLER_CORE, keep_to, server
+from benchmarks.tools.http_load import load
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 EVERY = 0.2
 """Seconds between edits."""

@@ -3,7 +3,7 @@
 Distinct questions of about 43 tokens, caches off, with tokens, rate limit and audit log; the server has one
 core, the callers have the other. Every load of ours stands between two measurements of the encoder alone.
 
-python -m benchmarks.rule_service_load --peers
+python -m benchmarks.rule_server.load --peers
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import mcp_peers
-from benchmarks.guarded import guarded
-from benchmarks.http_load import Load, load
-from benchmarks.pinned import CALLER_CORE, Server, keep_to, server
-from benchmarks.questions import questions
-from benchmarks.raw_encoder import RawEncoder, raw_encoder
+from benchmarks.rule_server import mcp_peers
+from benchmarks.rule_server.questions import questions
+from benchmarks.rule_server.raw_encoder import RawEncoder, raw_encoder
+from benchmarks.rule_server.service_under_test import guarded
+from benchmarks.tools.cpu_pinning import CALLER_CORE, Server, keep_to, server
+from benchmarks.tools.http_load import Load, load
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.encoder import TOKENIZER_FILE
 
@@ -134,12 +134,12 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, A
             rows += await ours(to, raw, asked, service.headers, options.requests, options.rounds)
         if options.only_ours:
             return rows
-        with server("benchmarks.peer_apps", ["bare"], "/readyz") as to:
+        with server("benchmarks.rule_server.peer_apps", ["bare"], "/readyz") as to:
             for at_once in (1, 32):
                 rows.append(
                     await measured("bare Starlette route", to, asked.next(options.requests), at_once, {})
                 )
-        with server("benchmarks.peer_apps", ["naive"], "/readyz") as to:
+        with server("benchmarks.rule_server.peer_apps", ["naive"], "/readyz") as to:
             for at_once in (1, 32):
                 texts = asked.next(few * 4)
                 rows.append(await measured("naive sentence-transformers", to, texts, at_once, {}))

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.http_load import Load
-from benchmarks.pinned import ROOT, SERVER_CORE, cpu_seconds, environment, keep_to
+from benchmarks.tools.cpu_pinning import ROOT, SERVER_CORE, cpu_seconds, environment, keep_to
+from benchmarks.tools.http_load import Load
 from rule_server.retrieval.encoder import MODEL_FILE
 from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.rulebook.model import Rulebook

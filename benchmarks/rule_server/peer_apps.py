@@ -1,6 +1,6 @@
 """What the rule service is measured against: a bare route, and a server written in an afternoon.
 
-python -m benchmarks.peer_apps bare|naive|stub --port 8000
+python -m benchmarks.rule_server.peer_apps bare|naive|stub --port 8000
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Both sides make the same search of our own index, for a question whose vector is known (or none), and answer
 the same constant; ours with tokens, rate limit, audit log and metrics. Loads take turns.
 
-python -m benchmarks.rule_service_overhead
+python -m benchmarks.rule_server.protocol_overhead
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.guarded import Guarded, guarded
-from benchmarks.http_load import load
-from benchmarks.peer_apps import TEXT
-from benchmarks.pinned import CALLER_CORE, Server, keep_to, server
+from benchmarks.rule_server.peer_apps import TEXT
+from benchmarks.rule_server.service_under_test import Guarded, guarded
+from benchmarks.tools.cpu_pinning import CALLER_CORE, Server, keep_to, server
+from benchmarks.tools.http_load import load
 
 CURRENT, LEGACY = "2026-07-28", "2025-11-25"
 BARS = {"REST": 1.3, f"MCP {CURRENT}": 3.0, f"MCP {LEGACY}": 3.6}
@@ -63,8 +63,8 @@ async def measure(options: argparse.Namespace, service: Guarded, searched: bool)
     size = ["--searched", str(service.artefact)] if searched else []
     question = json.dumps({"situation": TEXT}).encode()
     with (
-        server("benchmarks.peer_apps", ["bare", *size], "/readyz") as bare,
-        server("benchmarks.peer_apps", ["stub", *size], "/readyz", service.settings) as ours,
+        server("benchmarks.rule_server.peer_apps", ["bare", *size], "/readyz") as bare,
+        server("benchmarks.rule_server.peer_apps", ["stub", *size], "/readyz", service.settings) as ours,
     ):
         sides: dict[str, tuple[Server, str, bytes, dict[str, str]]] = {
             "bare Starlette route": (bare, "/v1/consult", question, {}),

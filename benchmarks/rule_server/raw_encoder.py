@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.pinned import SERVER_CORE, keep_to
+from benchmarks.tools.cpu_pinning import SERVER_CORE, keep_to
 from rule_server.retrieval.encoder import BATCH, OnnxEncoder
 
 

@@ -1,6 +1,6 @@
 """How soon a new process answers its first consultation, what it holds in memory, and whether torch came in.
 
-python -m benchmarks.rule_service_start
+python -m benchmarks.rule_server.startup
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.guarded import guarded
-from benchmarks.http_load import load
-from benchmarks.pinned import Server, server
+from benchmarks.rule_server.service_under_test import guarded
+from benchmarks.tools.cpu_pinning import Server, server
+from benchmarks.tools.http_load import load
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.index import RuleIndex
 from rule_server.rulebook.model import Rule, Rulebook

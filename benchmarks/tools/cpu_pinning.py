@@ -16,7 +16,7 @@ import httpx2
 import psutil
 
 SERVER_CORE, CALLER_CORE = 0, 1
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:

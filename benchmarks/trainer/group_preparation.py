@@ -1,6 +1,6 @@
 """How long preparing and counting logged episodes takes, and how much memory, beside bare JSON parsing.
 
-    python -m benchmarks.trainer_data --episodes 100000 --episodes 1000000
+    python -m benchmarks.trainer.group_preparation --episodes 100000 --episodes 1000000
 
 Logs of rows of about 1 kB are made on the fly, eight episodes a prompt, with their rewards. Every command is
 a process of its own; times are its processor and wall-clock time, memory its largest resident size.

@@ -1,6 +1,6 @@
 """What our part of a training step costs, on random weights of SmolLM2-135M's shape: in one run, in turns.
 
-python -m benchmarks.trainer_overhead --rounds 9
+python -m benchmarks.trainer.step_overhead --rounds 9
 
 - A step on logged episodes, as it is, beside the same step with TRL's scoring of every position.
 - The same beside plain GRPO's on the same tokens (generation is no part of either).
@@ -34,7 +34,7 @@ def save_model(folder: Path, layers: int) -> Path:
     """Random weights of SmolLM2-135M's shape (30 layers there), with the tests' small tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tests.fakes.tiny_llama import tiny_tokenizer
+    from tests.fakes.models.tiny_llama import tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """How long a batch waits for its consultations: one by one, as TRL calls tools, and through the desk.
 
-    python -m benchmarks.trainer_tool_calls --episodes 64 --latency 0.05
+    python -m benchmarks.trainer.tool_calls --episodes 64 --latency 0.05
 
 Both ask the same rule service over real HTTP, in turns, with as many different questions as episodes.
 """
@@ -15,7 +15,7 @@ import time
 from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
-from tests.fakes.rules import ScriptedRules, found
+from tests.fakes.rules.scripted import ScriptedRules, found
 from trainer.stages.online.rule_tool import RulesDesk
 
 

@@ -1,6 +1,7 @@
 """The arms as a task of Inspect.
 
-    inspect eval evaluation/sampling/inspect_task.py -T arm=adaptive -T base_url=http://127.0.0.1:8810/v1 -T model=NAME
+    inspect eval evaluation/sampling/inspect_task.py -T arm=adaptive \\
+        -T base_url=http://127.0.0.1:8810/v1 -T model=NAME
 
 The solver lets our `Agent` answer and appends the episode to a log, as `ascl-eval run` does; see
 `evaluation.inspect_solver`. Nothing but Inspect should import this module.

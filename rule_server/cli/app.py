@@ -151,7 +151,9 @@ def query(
 
 @app.command()
 def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the table in docs/operators.md.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As the table in docs/guides/operators.md.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Every setting with its default and its meaning.

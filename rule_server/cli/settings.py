@@ -29,7 +29,7 @@ def setting_rows() -> list[SettingRow]:
 
 
 def markdown_table() -> str:
-    """The table as it stands in docs/operators.md."""
+    """The table as it stands in docs/guides/operators.md."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for row in setting_rows():
         default = f"`{row.default}`" if row.default else ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 # The constants of the score, chosen on public evaluation sets; neighbouring values do nearly as well. What
-# was tried and measured stands in docs/retrieval-log.md.
+# was tried and measured stands in docs/research/retrieval-log.md.
 WIDTH = 0.1
 """Of the soft mean over a rule's or a category's texts: near texts count, far ones hardly."""
 ORDINARY_WIDTH = 0.06

@@ -8,7 +8,7 @@ from typing import Literal
 from rule_server.retrieval import background as ordinary
 
 DEFAULT_THRESHOLD = 0.06
-"""For a rulebook that was not calibrated. Chosen on our own rulebook: see docs/retrieval-log.md."""
+"""For a rulebook that was not calibrated. Chosen on our own rulebook: see docs/research/retrieval-log.md."""
 
 
 Origin = Literal["set", "calibrated", "stale", "default"]

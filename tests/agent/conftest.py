@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.rules.scripted import ScriptedRules
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.gateways import running
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.processes.gateways import running
+from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "agent.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 CURL = re.findall(r"^curl .*?(?=\n```)", GUIDE, re.DOTALL | re.MULTILINE)
 CONSULTING = [call("burglars"), "They look for easy ones."]

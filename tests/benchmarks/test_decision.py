@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.decision.outcomes import luck, prompt_chances
-from benchmarks.decision.policy import DecisionPolicy
-from benchmarks.decision.prompts import (
+from benchmarks.learning.decision.data.prompts import (
     held_out_prompts,
     source_prompts,
     training_prompts,
     watched_prompts,
 )
-from benchmarks.decision.report import expected_reward, figures, markdown, separation
-from benchmarks.decision.running import Bench, Place, run_experiment
-from benchmarks.decision.settings import Experiment, Method, read_experiments
-from benchmarks.decision.training import train
-from benchmarks.decision_smollm2 import REGISTERED
-from tests.fakes.tiny_llama import save_tiny_llama
+from benchmarks.learning.decision.experiment.outcomes import luck, prompt_chances
+from benchmarks.learning.decision.experiment.runner import Bench, Place, run_experiment
+from benchmarks.learning.decision.experiment.settings import Experiment, Method, read_experiments
+from benchmarks.learning.decision.main import REGISTERED
+from benchmarks.learning.decision.model.policy import DecisionPolicy
+from benchmarks.learning.decision.model.training import train
+from benchmarks.learning.decision.report import expected_reward, figures, markdown, separation
+from tests.fakes.models.tiny_llama import save_tiny_llama
 
 PROMPTS = ["Hello.", "How do I boil an egg?", "What is 2 + 2?", "Tell me a story about a very long road."]
 TABLE = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval_quality import Map, acceptable, read_rows
-from tests.fakes.rulebooks import rule, write_rulebook
+from benchmarks.retrieval.quality import Map, acceptable, read_rows
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS: Map = {"ours": {"hacking": ["cyber"], "vague": None, "food": ["kitchen"]}, "other": {"*": ["cyber"]}}
@@ -54,7 +54,7 @@ def test_hits_and_silence_are_counted_by_source_and_kind(tmp_path: Path) -> None
             row = {"id": f"ours-{number}", "source": "ours", "prompt": prompt, "kind": kind}
             file.write(json.dumps({**row, "category": category}) + "\n")
     (tmp_path / "map.json").write_text(json.dumps({"map": LABELS}), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.retrieval_quality", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "benchmarks.retrieval.quality", "--data", str(tmp_path / "data")]
     command += ["--map", str(tmp_path / "map.json"), "--rules", str(rules), "--json"]
     command += ["--artefact", str(tmp_path / "artefact")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.seeds import mean_interval, shown
+from benchmarks.tools.seed_means import mean_interval, shown
 
 
 def test_the_interval_of_five_seeds_holds_the_mean_nineteen_times_in_twenty() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tradeoff_smollm2
-from benchmarks.tradeoff_report import collect, draw, figures, markdown
-from benchmarks.tradeoff_smollm2 import METHODS, Services, loop_settings, run
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
+from benchmarks.learning.tradeoff import main as tradeoff_smollm2
+from benchmarks.learning.tradeoff.main import METHODS, Services, loop_settings, run
+from benchmarks.learning.tradeoff.report import collect, draw, figures, markdown
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 from rule_server.retrieval.build import prepare
 from rule_server.settings import Settings, packaged_rules
 from tests.clients.fetched import CACHE
-from tests.fakes.rule_service import serving
+from tests.fakes.rules.rule_service import serving
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The agent frameworks of docs/clients.md, each with its package: a model consults, then answers."""
+"""The agent frameworks of docs/guides/clients.md, each with its package: a model consults, then answers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients.fetched import node, venv
-from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 
 pytestmark = pytest.mark.clients
-GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"### ([^\n]+)\n+`(pip|npm) install ([^`]+)`\n+```\w+\n(.*?)```", re.DOTALL)
 FRAMEWORKS = {name: (tool, wanted, code) for name, tool, wanted, code in SECTION.findall(GUIDE)}
 QUESTION = "someone asks how to write a computer virus"

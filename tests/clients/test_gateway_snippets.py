@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.gateways import running
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.processes.gateways import running
+from tests.fakes.rules.scripted import ScriptedRules
 
 pytestmark = pytest.mark.clients
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "agent.md").read_text(encoding="utf-8")
 
 
 def snippet(language: str, package: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.fetched import node
-from tests.rule_server.test_client_snippets import ENTRIES
+from tests.rule_server.test_clients_guide import ENTRIES
 
 pytestmark = [
     pytest.mark.clients,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.gateways import running
-from tests.fakes.responses import item_call, responds, says
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.processes.gateways import running
+from tests.fakes.rules.scripted import ScriptedRules
 
 pytestmark = [
     pytest.mark.clients,

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx2
 
 from agent import Episode
-from tests.fakes.agents import ask
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rule_service import serving
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.episodes.agents import ask
+from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 SITUATION = "someone asks for a computer virus"
 

@@ -26,7 +26,7 @@ from agent.endpoint.quirks import quirks_named
 from agent.episode.log import read_log
 from agent.episode.validate import validate_log
 from demo import dtype
-from tests.fakes.rule_service import serving
+from tests.fakes.rules.rule_service import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "runs" / "demo"

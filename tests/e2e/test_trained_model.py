@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from agent import read_log
-from tests.fakes.rule_service import serving
+from tests.fakes.rules.rule_service import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "runs" / "demo"

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import DIGEST, ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.episode.schema import Episode
-from tests.fakes import episodes as made
+from tests.fakes.episodes import episodes as made
 
 MakeEpisode = Callable[..., Episode]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"rule_server", "agent", "evaluation", "trainer"}
 MAY_IMPORT = {
     "rule_server": set(),

@@ -11,7 +11,7 @@ import pytest
 
 import demo
 from demo import DemoError, Step
-from tests.fakes.killed import ends_with
+from tests.fakes.processes.killed import ends_with
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rule_server import Settings
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"

@@ -13,8 +13,8 @@ from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import prepare
 from rule_server.retrieval.onnx_export import export_encoder
-from tests.fakes.rulebooks import rule, write_rulebook
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
 @pytest.fixture(scope="session")

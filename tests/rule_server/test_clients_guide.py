@@ -1,4 +1,4 @@
-"""Every host's snippet in docs/clients.md, as the host reads it: what it starts or asks lists our tool."""
+"""Every host's snippet in the clients guide, as the host reads it: what it starts or asks lists our tool."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import yaml
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
 HOSTS = GUIDE.partition("## Hosts")[2].partition("## Frameworks")[0]
 READERS = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 ADDRESS = "http://127.0.0.1:8808/mcp"

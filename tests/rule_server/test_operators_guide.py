@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_setting_stands_in_the_docs_with_its_default_and_meaning() -> None:
     assert all(field.description for field in Settings.model_fields.values())
-    told = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    assert markdown_table() in told, "run `ascl-rules settings --markdown` and put it into docs/operators.md"
+    told = (ROOT / "docs" / "guides" / "operators.md").read_text(encoding="utf-8")
+    assert markdown_table() in told, "run `ascl-rules settings --markdown` and put it into the guide"
 
 
 def test_serving_opens_no_connection_to_anywhere(tmp_path: Path) -> None:
@@ -51,6 +51,6 @@ print(statuses, made)
 
 
 def test_the_page_for_operators_names_no_setting_that_does_not_exist() -> None:
-    told = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs" / "guides" / "operators.md").read_text(encoding="utf-8")
     named = {name.lower() for name in re.findall(r"ASCL_RULES_([A-Z][A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)

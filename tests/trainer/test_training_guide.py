@@ -17,9 +17,9 @@ from agent.cli.app import app as agent_app
 from evaluation.cli.app import app as evaluation_app
 from evaluation.prompts.schema import KINDS
 from evaluation.scorers.labels import Label
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli.app import app as trainer_app
 from trainer.orchestration.gpu_memory import table
 from trainer.stages.logged.stage import KEPT_FIGURES
@@ -27,7 +27,7 @@ from trainer.stages.online.batch_metrics import batch_metrics
 from trainer.stages.online.stage import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL)
 APPS = {"ascl-agent": agent_app, "ascl-eval": evaluation_app, "ascl-train": trainer_app}
 

@@ -11,7 +11,7 @@ formula. Of ours, these parts are choices, each of them a setting or said here:
 - frequencies are counted in the group (`"group"`), or over all groups that are passed together (`"batch"`);
 - a mode is any label, so that the number of consultations can be one: K modes weigh `1 / K` each;
 - `credit="split"` (`split_advantages`) tells what the decision earned from what was made of it;
-- a group may hold forced modes, so that a rare one is heard at all: see `trainer/stratified.py`.
+- a group may hold forced modes, so that a rare one is heard at all: see `trainer/ifpo/stratified.py`.
 
 With `alpha = 0` this is the advantage of GRPO (arXiv 2402.03300, section 4.1.2), as TRL 1.16 computes it.
 """

@@ -1,6 +1,6 @@
 """What the untrained states of a start tell apart: a linear probe on the labels themselves.
 
-    python -m benchmarks.decision_ceiling --data DATA [--experiment locked]
+    python -m benchmarks.learning.decision.linear_probe --data DATA [--experiment locked]
 
 A logistic regression on the hidden state from which the decision is made, at several depths, fitted to the
 labels of the prompts that an experiment of `decision_smollm2` learns from, measured on its unseen ones. The
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.decision_smollm2 import REGISTERED
+from benchmarks.learning.decision.main import REGISTERED
 
 LAYERS = 30
 DEPTHS = (14, 18, 22, 26)
@@ -58,9 +58,9 @@ def main() -> int:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from benchmarks.decision.report import separation
-    from benchmarks.decision.running import Bench, Place
-    from benchmarks.decision.settings import read_experiments
+    from benchmarks.learning.decision.experiment.runner import Bench, Place
+    from benchmarks.learning.decision.experiment.settings import read_experiments
+    from benchmarks.learning.decision.report import separation
 
     experiment = read_experiments(REGISTERED)[given.experiment]
     place = Place(Path(), given.cache, given.base, given.data)

@@ -1,13 +1,13 @@
 """The decision to consult, alone: GRPO, IFPO and their rivals on a real model, seed by seed.
 
-    python -m benchmarks.decision_smollm2 run --data DATA [--experiment NAME] [--methods a,b] [--seeds 0-9]
-    python -m benchmarks.decision_smollm2 report [--collect runs/benchmarks/decision/results] [--json]
+    python -m benchmarks.learning.decision.main run --data DATA [--methods a,b] [--seeds 0-9]
+    python -m benchmarks.learning.decision.main report [--collect runs/benchmarks/decision/results] [--json]
 
 Rollouts of SmolLM2-135M end when the mode is decided; outcomes are simulated by a reward table with common
 random numbers; what is reported is the exact probability of consulting on prompts of other sources: JSON
 Lines files in DATA, one a source, with `id`, `prompt` and `kind`. The experiments stand in
-`benchmarks/decision/registered.yaml`, written before the runs. What is done is not done again: stop it and
-start it again, or start a second one with other seeds.
+`experiment/registered.yaml`, written before the runs. Finished runs are skipped: stop it and start it again,
+or start a second one with other seeds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-REGISTERED = Path(__file__).parent / "decision" / "registered.yaml"
-RESULTS = Path(__file__).parent / "decision" / "results.jsonl"
+REGISTERED = Path(__file__).parent / "experiment" / "registered.yaml"
+RESULTS = Path(__file__).with_name("results.jsonl")
 
 
 def main() -> int:
@@ -61,8 +61,8 @@ def _run(given: argparse.Namespace) -> int:
     # Two processes on two cores beat two threads each; read when torch loads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from benchmarks.decision.running import Place, run_experiment
-    from benchmarks.decision.settings import read_experiments
+    from benchmarks.learning.decision.experiment.runner import Place, run_experiment
+    from benchmarks.learning.decision.experiment.settings import read_experiments
 
     experiments = read_experiments(given.settings)
     place = Place(given.out, given.cache, given.base, given.data)
@@ -96,8 +96,8 @@ def _seeds(text: str) -> list[int]:
 
 
 def _report(given: argparse.Namespace) -> int:
-    from benchmarks.decision.report import collect, draw, figures, markdown
-    from benchmarks.decision.settings import read_experiments
+    from benchmarks.learning.decision.experiment.settings import read_experiments
+    from benchmarks.learning.decision.report import collect, draw, figures, markdown
 
     if given.collect:
         found = collect(given.collect)
@@ -110,7 +110,7 @@ def _report(given: argparse.Namespace) -> int:
         print(json.dumps(figures(lines, experiments), indent=1))
     else:
         print(markdown(lines, experiments))
-        for file in draw(lines, Path(__file__).parent):
+        for file in draw(lines, Path(__file__).parent / "pictures"):
             print(f"drawn: {file}", file=sys.stderr)
     return 0
 

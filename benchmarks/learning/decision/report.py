@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.decision.outcomes import ModeChances
-from benchmarks.decision.running import summary
-from benchmarks.decision.settings import Experiment
-from benchmarks.seeds import mean_interval, shown
+from benchmarks.learning.decision.experiment.outcomes import ModeChances
+from benchmarks.learning.decision.experiment.runner import summary
+from benchmarks.learning.decision.experiment.settings import Experiment
+from benchmarks.tools.seed_means import mean_interval, shown
 
 Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
 """By experiment, start and method; the start's own line stands under the method `start`."""
@@ -221,7 +221,7 @@ def draw(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
             panel.set_ylabel("consults on harmful prompts (more is better)")
             panel.legend(fontsize=7)
             panel.grid(alpha=0.3)
-        file = folder / f"decision_{name}.png"
+        file = folder / f"{name}.png"
         figure.savefig(file, dpi=80)
         pyplot.close(figure)
         files.append(file)

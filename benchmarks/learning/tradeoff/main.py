@@ -1,8 +1,8 @@
 """Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
 
-    python -m benchmarks.tradeoff_smollm2 run [--out DIR] [--size full|short|steep|quick] [--seeds N|A,B]
-    python -m benchmarks.tradeoff_smollm2 collect [--out DIR] [--size SIZE]   # keep what was measured
-    python -m benchmarks.tradeoff_smollm2 report [--size SIZE] [--json]       # what was kept
+    python -m benchmarks.learning.tradeoff.main run [--size full|short|steep|quick] [--seeds N|A,B] ...
+    python -m benchmarks.learning.tradeoff.main collect [--out DIR] [--size SIZE]   # keep what was measured
+    python -m benchmarks.learning.tradeoff.main report [--size SIZE] [--json]       # what was kept
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
 service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of
@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tradeoff_report import Row, collect, draw, figures, markdown
+from benchmarks.learning.tradeoff.report import Row, collect, draw, figures, markdown
 from demo import dtype
 from evaluation.prompts.loader import load_prompts
 
-RESULTS = Path(__file__).parent / "data" / "tradeoff.jsonl"
+RESULTS = Path(__file__).with_name("results.jsonl")
 TRAINED_ON = "builtin:train"
 MEASURED = "builtin:held_out"
 ARMS = ("none", "in-prompt", "always", "adaptive")
@@ -165,7 +165,7 @@ def measure(
 
 def _write_consulting(model: Path, folder: Path, measured: str) -> None:
     """The probability of consulting at once on each measured prompt, at temperature 1: no sampling noise."""
-    from benchmarks.decision.policy import DecisionPolicy
+    from benchmarks.learning.decision.model.policy import DecisionPolicy
 
     prompts = load_prompts(measured)
     policy = DecisionPolicy(model, layers=1, rank=1)
@@ -267,7 +267,7 @@ def _keep(rows: list[Row]) -> None:
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     size, start = rows[-1]["size"], rows[-1]["start"]
     chosen = [row for row in rows if (row["size"], row["start"]) == (size, start)]
-    draw(chosen, RESULTS.parents[1] / f"tradeoff_{size}_{start}.png")
+    draw(chosen, RESULTS.parent / "pictures" / f"{size}_{start}.png")
 
 
 def _run_of(row: Row) -> tuple[Any, ...]:
@@ -322,7 +322,7 @@ def main() -> int:
         print(json.dumps(found, indent=1) if given.json else markdown(found))
         return 0
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from benchmarks.decision.cold_start import cold_start
+    from benchmarks.learning.decision.model.cold_start import cold_start
 
     model = cold_start(given.start, given.cache, given.base)
     run(runs, size, methods, [0] if given.quick else given.seeds or range(5), model, Services())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.seeds import mean_interval, shown
+from benchmarks.tools.seed_means import mean_interval, shown
 
 Row = dict[str, Any]
 FIGURES = ("consult_probability", "consult_rate", "reward", "safe")

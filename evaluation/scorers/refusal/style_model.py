@@ -2,7 +2,7 @@
 
 Words outside a small lexicon of function words and words of stance become `_`, so the model knows how an
 answer speaks and nothing of what it speaks about. Its weights are plain JSON, written by
-`benchmarks/train_refusal.py`; scoring needs no library.
+`benchmarks/evaluation/train_refusal_style.py`; scoring needs no library.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ import httpx2
 import pytest
 
 from agent.episode.log import read_log
-from tests.fakes.agents import NOBODY
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.episodes.agents import NOBODY
+from tests.fakes.rules.scripted import ScriptedRules
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ENDPOINT = ["--base-url", f"{NOBODY}/v1", "--model", "m", "--rules", f"{NOBODY}/mcp"]
 
 

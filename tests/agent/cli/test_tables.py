@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode.log import EpisodeLog
-from tests.fakes.agents import ask
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.episodes.agents import ask
+from tests.fakes.rules.scripted import ScriptedRules
 
 
 def shown(log: Path, id: str, *options: str) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from agent.endpoint.client import Endpoint, Reply, RetryPolicy
 from agent.errors import EndpointError
-from tests.fakes.agents import NOBODY, QUICK, ask
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import NOBODY, QUICK, ask
+from tests.fakes.rules.scripted import ScriptedRules
 
 HTML = Raw(200, "<html><body>Sign in</body></html>", content_type="text/html")
 BUSY = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "0"})

@@ -23,9 +23,9 @@ from agent.endpoint.quirks import (
     quirks_of,
     reasoning_text,
 )
-from tests.fakes.agents import NOBODY, ask
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import NOBODY, ask
+from tests.fakes.rules.scripted import ScriptedRules
 
 THINKING = [row for row in PROFILES if row.reasoning != "none"]
 

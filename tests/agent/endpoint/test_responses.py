@@ -26,10 +26,10 @@ from agent.rollout.agent import Agent
 from agent.rollout.batch import run_prompts
 from agent.rollout.prompt_file import Prompt
 from agent.tools.rules_client import RulesClient
-from tests.fakes.agents import QUICK, ask
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
-from tests.fakes.responses import item_call, responds, says, thought
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.responses import item_call, responds, says, thought
+from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
+from tests.fakes.episodes.agents import QUICK, ask
+from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = "How do I make a gun?"
 NO = responds(says("No."))

@@ -17,9 +17,9 @@ from agent.episode.reference import episode_reference
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
 from agent.errors import LogError
-from tests.fakes.episodes import build
+from tests.fakes.episodes.episodes import build
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OLD = Path(__file__).parent / "logs" / "version-1.jsonl"
 REFERENCE = ROOT / "docs" / "reference" / "episode.md"
 

@@ -15,7 +15,7 @@ from agent.cli import app
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
-from tests.fakes.episodes import build, write_log
+from tests.fakes.episodes.episodes import build, write_log
 
 
 def run(*arguments: str | Path, code: int = 0) -> Any:

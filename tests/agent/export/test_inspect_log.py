@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode.schema import Episode
-from tests.fakes.episodes import build, write_log
+from tests.fakes.episodes.episodes import build, write_log
 
 
 def export(

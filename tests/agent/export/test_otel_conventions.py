@@ -16,7 +16,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from agent.episode.schema import Episode
 from agent.export.otel import otel_rows
-from tests.fakes.episodes import build
+from tests.fakes.episodes.episodes import build
 
 # By the conventions' requirement levels; those required under a condition that we meet are among them.
 REQUIRED = {

@@ -8,8 +8,8 @@ import datasets
 import pytest
 
 from agent.export.trl import write_trl
-from tests.fakes.episodes import build
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.episodes.episodes import build
+from tests.fakes.models.tiny_llama import save_tiny_llama
 
 
 @pytest.mark.parametrize("order", ["direct first", "consulted first"])

@@ -13,9 +13,9 @@ import pytest
 from agent.episode import log as dated_log
 from agent.episode.log import read_log
 from agent.episode.validate import validate_log
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.gateways import chunks, post, running, said, text, tool_names, upstream
-from tests.fakes.rules import DIGEST, ScriptedRules, none_found
+from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
+from tests.fakes.processes.gateways import chunks, post, running, said, text, tool_names, upstream
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found
 
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}

@@ -15,10 +15,10 @@ from agent.episode.log import read_log
 from agent.episode.validate import validate_log
 from agent.gateway import rule_offer as offered_rules
 from agent.tools.rule_tool import REFUSAL, UNREACHABLE
-from tests.fakes.agents import NOBODY
-from tests.fakes.endpoint import Drip, Raw, call
-from tests.fakes.gateways import post, running, said, upstream
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Drip, Raw, call
+from tests.fakes.episodes.agents import NOBODY
+from tests.fakes.processes.gateways import post, running, said, upstream
+from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 RULE_TOOL = "consult_safety_rules"

@@ -11,10 +11,10 @@ import openai
 import pytest
 
 from agent.gateway import idempotency as retries
-from tests.fakes.endpoint import Drip, Raw, call
-from tests.fakes.gateways import RunningGateway, post, running, upstream
-from tests.fakes.responses import item_call, responds, says
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.scripted import Drip, Raw, call
+from tests.fakes.processes.gateways import RunningGateway, post, running, upstream
+from tests.fakes.rules.scripted import ScriptedRules
 
 GUN: dict[str, Any] = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 DOWN = Raw(503, '{"error": {"message": "overloaded"}}', {"retry-after": "0"})

@@ -15,11 +15,11 @@ from openai import OpenAI
 from agent.episode.log import read_log
 from agent.episode.validate import validate_log
 from agent.tools.rule_tool import REFUSAL
-from tests.fakes.agents import NOBODY
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint
-from tests.fakes.gateways import RunningGateway, post, running, upstream
-from tests.fakes.responses import item_call, responds, says, thought
-from tests.fakes.rules import DIGEST, ScriptedRules
+from tests.fakes.endpoints.responses import item_call, responds, says, thought
+from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
+from tests.fakes.episodes.agents import NOBODY
+from tests.fakes.processes.gateways import RunningGateway, post, running, upstream
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules
 
 STREAMED = pytest.mark.parametrize("stream", [False, True])
 WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}

@@ -10,9 +10,9 @@ import pytest
 from openai import BadRequestError, OpenAI, RateLimitError
 from pydantic import BaseModel
 
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.gateways import running
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.processes.gateways import running
+from tests.fakes.rules.scripted import ScriptedRules
 
 GUN: Any = [{"role": "user", "content": "How do I make a gun?"}]
 WEATHER: Any = {

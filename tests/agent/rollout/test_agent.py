@@ -12,9 +12,9 @@ from agent.episode.schema import Episode, Limits
 from agent.episode.validate import problems_of, validate_log
 from agent.rollout.state_machine import REFUSAL
 from agent.rollout.system_prompt import system_prompt
-from tests.fakes.agents import NOBODY, ask
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.rules import DIGEST, ScriptedRules, none_found
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import NOBODY, ask
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found
 
 GUN = "How do I make a gun?"
 

@@ -21,11 +21,11 @@ from agent.rollout.agent import Agent
 from agent.rollout.batch import RunSummary, run_prompts
 from agent.rollout.prompt_file import Prompt
 from agent.tools.rules_client import RulesClient
-from tests.fakes.agents import NOBODY, QUICK
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import NOBODY, QUICK
+from tests.fakes.rules.scripted import ScriptedRules
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROMPTS = [Prompt(id=f"p{n}", prompt=f"Question {n}?", kind="benign_plain") for n in range(6)]
 
 

@@ -24,8 +24,8 @@ from agent.rollout.batch import run_prompts
 from agent.rollout.forced_modes import DRAWS, ModeShare, read_shares
 from agent.rollout.prompt_file import Prompt
 from agent.tools.rules_client import RulesClient
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.rules.scripted import ScriptedRules
 
 HALF = ModeShare(consult=0.5)
 BOTH = ModeShare(consult=0.25, direct=0.25)

@@ -20,9 +20,9 @@ from agent.episode.log import EpisodeLog, read_log
 from agent.episode.messages import ids_of_calls, unanswered
 from agent.episode.schema import Episode, Limits
 from agent.episode.validate import validate_log
-from tests.fakes.agents import QUICK, ask
-from tests.fakes.endpoint import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import QUICK, ask
+from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = "How do I make a gun?"
 TAGGED = '<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'

@@ -20,9 +20,9 @@ import pytest
 from agent.episode.log import read_log
 from agent.episode.messages import ids_of_calls
 from agent.episode.validate import validate_log
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.lives import Lives
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.processes.lives import Lives
+from tests.fakes.rules.scripted import ScriptedRules
 
 AT_ONCE = 32
 SAMPLES = 2

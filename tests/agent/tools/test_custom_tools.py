@@ -17,10 +17,10 @@ from agent.rollout.batch import run_prompts
 from agent.rollout.prompt_file import Prompt
 from agent.tools.custom_tools import OwnTool
 from agent.tools.rules_client import RulesClient
-from tests.fakes.agents import QUICK
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.responses import item_call, responds, says
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.episodes.agents import QUICK
+from tests.fakes.rules.scripted import ScriptedRules
 
 
 class Clock:

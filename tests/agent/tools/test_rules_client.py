@@ -9,10 +9,10 @@ from mcp.server import MCPServer
 
 from agent.errors import RulesError
 from agent.tools.rules_client import RulesClient
-from tests.fakes.agents import NOBODY
-from tests.fakes.endpoint import Raw, ScriptedEndpoint
-from tests.fakes.rules import DIGEST, ScriptedRules
-from tests.fakes.serving import Served
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
+from tests.fakes.episodes.agents import NOBODY
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules
 
 T = TypeVar("T")
 

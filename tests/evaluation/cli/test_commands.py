@@ -10,8 +10,8 @@ from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.metrics.intervals import wilson
 from evaluation.scorers.rewards import read_rewards
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.rules.scripted import ScriptedRules
 
 WriteLog = Callable[[str, list[Episode]], Path]
 NO = "I can't help with that."

@@ -12,8 +12,8 @@ from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
-from tests.fakes.endpoint import ScriptedEndpoint
-from tests.fakes.episodes import build, write_log
+from tests.fakes.endpoints.scripted import ScriptedEndpoint
+from tests.fakes.episodes.episodes import build, write_log
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from evaluation.cli import app
 from evaluation.metrics.agreement import Label, LabelledAnswer, agreement
 
-DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 NO, YES = "I can't help with that.", "Mix the flour and the milk."
 HALF = (
     "I can't give doses. However, here are some things to ask a doctor about:\n" + "1. one more thing\n" * 8

@@ -10,7 +10,7 @@ from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.metrics.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
 from evaluation.scorers.rewards import Reward, score_log
-from tests.fakes.episodes import build, write_log
+from tests.fakes.episodes.episodes import build, write_log
 
 NO = "I can't help with that."
 SECRET = "words that must not be repeated"

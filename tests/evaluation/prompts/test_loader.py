@@ -7,7 +7,7 @@ import pytest
 from evaluation.prompts.loader import load_prompts
 from evaluation.prompts.schema import PromptError
 
-CATEGORIES = {file.parent.name for file in (Path(__file__).parents[2] / "rules").glob("*/_category.md")}
+CATEGORIES = {file.parent.name for file in (Path(__file__).parents[3] / "rules").glob("*/_category.md")}
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -33,7 +33,7 @@ def test_learning_and_measuring_share_no_prompt_and_touch_every_category() -> No
 
 
 def test_the_packaged_file_and_its_built_in_name_give_the_same_prompts() -> None:
-    path = Path(__file__).parents[2] / "evaluation" / "prompts" / "train.jsonl"
+    path = Path(__file__).parents[3] / "evaluation" / "prompts" / "train.jsonl"
     assert load_prompts(path) == load_prompts("builtin:train")
 
 

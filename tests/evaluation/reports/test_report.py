@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from agent.episode.schema import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
-from tests.fakes.episodes import build
+from tests.fakes.episodes.episodes import build
 
 WriteLog = Callable[[str, list[Episode]], Path]
 NO = "I can't help with that."

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from evaluation.cli import app
 from evaluation.rule_edit.edit import RuleEditError, prepare_edit
 from evaluation.runtime.rule_service import rule_service
-from tests.fakes.endpoint import ScriptedEndpoint, call
-from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 NO = "I can't help with that."
 PROMPTS = [

@@ -14,8 +14,8 @@ from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
 from evaluation.cli import app
 from evaluation.sampling.arms import ARM_KINDS
-from tests.fakes.endpoint import Raw, ScriptedEndpoint, call
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
+from tests.fakes.rules.scripted import ScriptedRules
 
 NO = "I can't help with that."
 PROMPTS = [

@@ -26,16 +26,16 @@ from evaluation.sampling.arms import ARM_KINDS
 from evaluation.sampling.inspect_solver import Arms
 from evaluation.sampling.inspect_task import safety
 from evaluation.scorers.rewards import score_episode
-from tests.evaluation.test_arm_kinds import NO, PROMPTS, policy
-from tests.fakes.endpoint import Raw, ScriptedEndpoint
-from tests.fakes.rules import ScriptedRules
+from tests.evaluation.sampling.test_arms import NO, PROMPTS, policy
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
+from tests.fakes.rules.scripted import ScriptedRules
 
 # Inspect leaves streams of its own to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

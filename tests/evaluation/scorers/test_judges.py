@@ -15,8 +15,8 @@ from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, read_judgements
 from evaluation.scorers.judges.registry import JUDGES, make_judge
 from evaluation.scorers.judges.runner import LONGEST_TEXT, judge_log
-from tests.fakes.endpoint import Raw, ScriptedEndpoint
-from tests.fakes.episodes import build, write_log
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
+from tests.fakes.episodes.episodes import build, write_log
 
 QUICK = RetryPolicy(attempts=2, first_wait=0.01, longest_wait=0.02, wait_budget=1.0)
 

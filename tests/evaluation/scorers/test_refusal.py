@@ -10,9 +10,9 @@ import pytest
 from evaluation.scorers.refusal.detector import REFUSAL_VERSION, detect_refusal
 from evaluation.scorers.refusal.style_model import LEXICON, WEIGHTS, refusal_model
 from evaluation.scorers.text import visible_answer
-from tests.evaluation.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
+from tests.evaluation.scorers.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("ASCL_DATA", ROOT.parent / "shared" / "data"))
 RESPONSES = DATA / "xstest_responses.jsonl"
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.fakes.endpoint import Raw
+from tests.fakes.endpoints.scripted import Raw
 
 _NUMBERS = itertools.count()
 

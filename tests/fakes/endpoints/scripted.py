@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 # What `transformers serve` accepts of what a client may send; anything else it answers with 422.
 KNOWN_FIELDS = {"model", "messages", "tools", "temperature", "max_tokens", "top_p", "seed", "stream"}

@@ -1,4 +1,4 @@
-"""A scripted model server as a process: `python -m tests.fakes.serve_scripted MODEL PORT`.
+"""A scripted model server as a process: `python -m tests.fakes.endpoints.serve_scripted MODEL PORT`.
 
 It consults for even seeds, then refuses; for odd seeds it answers at once. A model folder that holds a file
 `never_consults` makes it answer always at once. Every start is noted in `STARTS`, if that is set.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.endpoint import ScriptedEndpoint, call
+from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 
 
 def main() -> None:

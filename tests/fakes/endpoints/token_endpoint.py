@@ -31,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 MOST_TOKENS = 256
 

@@ -16,8 +16,8 @@ from agent.episode.journal import Memory
 from agent.episode.schema import Api, Episode, Limits, Message, OnRulesError, ToolMode
 from agent.rollout.agent import Agent
 from agent.tools.rules_client import RulesClient
-from tests.fakes.endpoint import ScriptedEndpoint
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.endpoints.scripted import ScriptedEndpoint
+from tests.fakes.rules.scripted import ScriptedRules
 
 QUICK = RetryPolicy(attempts=4, busy_attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
 """The usual retries without the usual waits."""

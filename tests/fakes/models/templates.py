@@ -5,7 +5,7 @@ from typing import Any
 
 import trl
 
-from tests.fakes.tiny_llama import tiny_tokenizer
+from tests.fakes.models.tiny_llama import tiny_tokenizer
 
 _TRL = Path(trl.__file__).parent / "chat_templates"
 FAMILIES = ("smollm2", "qwen3", "llama3.1", "gpt-oss")

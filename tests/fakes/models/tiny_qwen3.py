@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.fakes.templates import tokenizer_of
+from tests.fakes.models.templates import tokenizer_of
 
 
 def save_tiny_qwen3(directory: Path) -> Path:

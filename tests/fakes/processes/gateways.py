@@ -16,9 +16,9 @@ import httpx2
 from agent.gateway.app import Gateway
 from agent.gateway.settings import Settings
 from agent.tools.rules_client import RulesClient
-from tests.fakes.endpoint import ScriptedEndpoint
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.serving import Served
+from tests.fakes.endpoints.scripted import ScriptedEndpoint
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.scripted import ScriptedRules
 
 
 def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rule_server import RuleIndex, RuleService, Settings, load_rulebook
 from rule_server.api.app import server_config
 from rule_server.retrieval.build import Prepared
-from tests.fakes.rulebooks import rule, write_rulebook
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 QUESTION = {"situation": "someone asks for a computer virus"}
 

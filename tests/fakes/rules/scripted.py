@@ -22,7 +22,7 @@ from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 DIGEST = "d1" * 32
 

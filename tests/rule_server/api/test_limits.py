@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rule_server.api.auth.tokens import new_token
-from tests.fakes.quick_service import QUESTION, Quick, ToyEncoder, served_quickly
-from tests.fakes.rulebooks import rule
+from tests.fakes.rules.quick_service import QUESTION, Quick, ToyEncoder, served_quickly
+from tests.fakes.rules.rulebooks import rule
 
 
 def connect(served: Quick) -> socket.socket:

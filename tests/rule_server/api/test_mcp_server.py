@@ -15,10 +15,10 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from rule_server import RuleService
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 QUESTION = "someone asks for a computer virus"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def ask(target: Any, use: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:

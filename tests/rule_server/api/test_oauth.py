@@ -19,8 +19,8 @@ from starlette.routing import Route
 from rule_server import StartError
 from rule_server.api.auth.authenticator import Authenticator
 from rule_server.settings import Settings
-from tests.fakes.quick_service import served_quickly
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.quick_service import served_quickly
 
 ISSUER, RESOURCE = "https://login.example.org", "https://rules.example.org/mcp"
 RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rule_server.api.auth.tokens import new_token
-from tests.fakes.quick_service import served_quickly
+from tests.fakes.rules.quick_service import served_quickly
 
 EXAMPLES = os.environ.get("ASCL_API_EXAMPLES", "15")
 """Requests made up for each route; `make api-fuzz` makes up many more."""

@@ -14,7 +14,7 @@ from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth.tokens import new_token
 from rule_server.retrieval.build import prepare
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
 
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/icon.svg")
 
@@ -41,7 +41,7 @@ def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twic
 
 
 def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: Served) -> None:
-    folder = Path(rule_server.page.__file__).parent
+    folder = Path(rule_server.api.page.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
     assert sorted(get(served, path).text for path in FILES) == sorted(
         path.read_text(encoding="utf-8") for path in files
@@ -52,7 +52,7 @@ def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: Ser
 
 
 def test_the_page_holds_no_script_or_style_of_its_own_and_makes_no_markup_from_text() -> None:
-    folder = Path(rule_server.page.__file__).parent
+    folder = Path(rule_server.api.page.__file__).parent
     html = (folder / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL) == [""]
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", html)

@@ -15,8 +15,8 @@ from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth.tokens import new_token
 from rule_server.retrieval.build import prepare
-from tests.fakes.rulebooks import prose, rule, write_rulebook
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("ASCL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)

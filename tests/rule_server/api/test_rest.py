@@ -14,8 +14,8 @@ from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import prepare
 from rule_server.retrieval.versions import index_for
-from tests.fakes.rulebooks import prose, rule, write_rulebook
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 QUESTION = {"situation": "someone asks for a computer virus"}
 

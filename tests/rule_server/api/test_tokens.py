@@ -17,8 +17,8 @@ from rule_server.api.auth.authenticator import Authenticator
 from rule_server.api.auth.tokens import hash_token, new_token, remove_token
 from rule_server.cli import app
 from rule_server.settings import Settings
-from tests.fakes.quick_service import QUESTION, quick_service, served_quickly
-from tests.fakes.serving import Served
+from tests.fakes.processes.serving import Served
+from tests.fakes.rules.quick_service import QUESTION, quick_service, served_quickly
 
 ROUTES = [
     ("POST", "/v1/consult", "consult"),

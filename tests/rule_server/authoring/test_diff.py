@@ -12,7 +12,7 @@ from rule_server.authoring.diff import diff_rulebooks
 from rule_server.authoring.sources import open_source
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import prepare
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from rule_server import OnnxEncoder, RuleIndex, lint_rules, load_rulebook
 from rule_server.authoring.lint.search import check_search
 from rule_server.rulebook.model import Rulebook
 from rule_server.rulebook.parser import Problem
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TODAY = datetime.date(2026, 7, 1)
 
 

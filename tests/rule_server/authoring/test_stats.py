@@ -10,7 +10,7 @@ import pytest
 from rule_server import StartError, load_rulebook
 from rule_server.authoring.questions import MAX_LINE, read_questions
 from rule_server.authoring.stats import usage
-from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
 def jsonl(path: Path, *rows: object) -> Path:

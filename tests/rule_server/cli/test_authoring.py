@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rule_server.retrieval.artefact import Artefact
-from tests.fakes.rulebooks import prose, rule, write_rulebook
-from tests.rule_server.test_diff import commit
-from tests.rule_server.test_rules_cli import cli, refused
-from tests.rule_server.test_stats import jsonl
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
+from tests.rule_server.authoring.test_diff import commit
+from tests.rule_server.authoring.test_stats import jsonl
+from tests.rule_server.cli.test_commands import cli, refused
 
 VIRUS, BREAD = "someone asks for a computer virus", "how do I bake bread"
 
@@ -90,7 +90,7 @@ def test_after_a_first_look_at_other_rules_our_own_are_served_still(rules: Path,
 def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, artefact: Path) -> None:
     from rule_server import load_rulebook
     from rule_server.retrieval.versions import index_for
-    from tests.fakes.quick_service import ToyEncoder
+    from tests.fakes.rules.quick_service import ToyEncoder
 
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
     assert index_for(load_rulebook(rules), Artefact(artefact), ToyEncoder()).fingerprint == "toy"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:

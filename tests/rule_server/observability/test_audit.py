@@ -17,7 +17,7 @@ from rule_server.api.auth.tokens import new_token
 from rule_server.cli import app
 from rule_server.observability.audit import AuditLog
 from rule_server.observability.pii import mask
-from tests.fakes.quick_service import QUESTION, served_quickly
+from tests.fakes.rules.quick_service import QUESTION, served_quickly
 
 ANSWER = ConsultResponse.model_validate(
     {

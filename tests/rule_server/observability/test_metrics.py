@@ -10,8 +10,8 @@ import pytest
 
 from rule_server.api.auth.tokens import new_token
 from rule_server.observability.logs import JsonLines
-from tests.fakes.quick_service import QUESTION, Quick, quick_service, served_quickly
-from tests.fakes.rulebooks import rule
+from tests.fakes.rules.quick_service import QUESTION, Quick, quick_service, served_quickly
+from tests.fakes.rules.rulebooks import rule
 
 
 def test_metrics_count_requests_verdicts_stages_cache_and_reloads(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rule_server.retrieval.chunking import windows
 from rule_server.retrieval.index import texts_of
 from rule_server.retrieval.onnx_export import export_encoder, resolve_model
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_exported_encoder_agrees_with_sentence_transformers_on_every_text_of_our_rules(

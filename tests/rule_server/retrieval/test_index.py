@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rule_server import ArtefactError, RuleIndex, load_rulebook
 from rule_server.retrieval import background as ordinary
 from rule_server.retrieval.index import entries
-from tests.fakes.rulebooks import rule, write_rulebook
+from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 THRESHOLD = 0.3
 EVERYDAY = len(ordinary.requests())

@@ -11,7 +11,7 @@ from rule_server import RulebookError, RuleService, Settings, load_rulebook
 from rule_server.retrieval.build import prepare
 from rule_server.rulebook.loader import layers, read_rulebook
 from rule_server.settings import load_settings, packaged_rules
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 
 @pytest.fixture

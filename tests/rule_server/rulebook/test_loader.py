@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rule_server import RulebookError, load_rulebook
 from rule_server.rulebook.front_matter import FrontMatterError, split_front_matter
 from rule_server.rulebook.loader import MAX_FILE, read_rulebook
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rule_server import load_rulebook
 from rule_server.rulebook.model import Rule, Rulebook
 from rule_server.rulebook.parser import MAX_WORDS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TRANSLATED = ("benign-lookalikes", "cyber", "self-harm")
 CHINESE = re.compile("[\u4e00-\u9fff]")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from rule_server.api.auth.tokens import new_token
-from tests.fakes.rule_service import serving
+from tests.fakes.rules.rule_service import serving
 
 CALLERS = 16
 KILLS = 3

@@ -23,8 +23,8 @@ from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import prepare
 from rule_server.retrieval.threshold import Calibration, scoring
 from rule_server.retrieval.versions import roll_back
-from tests.fakes.quick_service import ToyEncoder, quick_service
-from tests.fakes.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.quick_service import ToyEncoder, quick_service
+from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 QUESTION = "someone asks for a computer virus"
 

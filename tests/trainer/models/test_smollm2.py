@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.tiny_llama import tiny_tokenizer
+from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.models import smollm2 as local_model
 from trainer.models.smollm2 import LocalModelError, default_directory, prepare_local_model
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.fakes.killed import ends_with
+from tests.fakes.processes.killed import ends_with
 from trainer.cli import app
 from trainer.errors import ConfigError
 from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, shape_of, table
@@ -25,7 +25,7 @@ from trainer.stages.logged.config import parse_logged
 from trainer.stages.online.config import parse_online
 from trainer.stages.run_record import common_record, masked
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ROOT / "trainer" / "recipes"
 
 

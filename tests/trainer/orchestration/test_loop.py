@@ -15,8 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from agent.episode.log import read_log
-from tests.fakes.killed import ends_with
-from tests.fakes.rules import ScriptedRules
+from tests.fakes.processes.killed import ends_with
+from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import ConfigError, LoopError
 from trainer.orchestration import settings as loop_settings
@@ -24,7 +24,7 @@ from trainer.orchestration.floor import below_floor
 from trainer.orchestration.round import Round
 from trainer.orchestration.settings import Floor, LoopSettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

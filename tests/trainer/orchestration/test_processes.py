@@ -19,13 +19,13 @@ import yaml
 from transformers import AutoTokenizer
 
 from evaluation.scorers.rewards import score_log, write_rewards
-from tests.fakes.episodes import build, write_log
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.fakes.tiny_qwen3 import save_tiny_qwen3
+from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.models.tiny_qwen3 import save_tiny_qwen3
+from tests.fakes.rules.scripted import ScriptedRules
 from trainer.orchestration.model_server import serving
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 REFUSAL = "I can't help with that."
 
 pytestmark = pytest.mark.slow

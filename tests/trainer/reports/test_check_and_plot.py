@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.scorers.rewards import score_log, write_rewards
-from tests.fakes.episodes import build, write_log
-from tests.fakes.tiny_llama import tiny_tokenizer
+from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.cli import app
 from trainer.stages.online.batch_metrics import batch_metrics
 

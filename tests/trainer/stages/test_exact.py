@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
-from tests.fakes import logged_rows
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.trainer.test_logged import episodes, grouped
+from tests.fakes.episodes import logged_rows
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
 from trainer.ifpo.advantages import ifpo_advantages
 from trainer.stages.config import IFPOConfig
 from trainer.stages.ifpo_trainer import IFPOTrainer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

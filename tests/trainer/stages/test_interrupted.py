@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.trainer.test_logged import episodes, grouped
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.checkpoints import begin, checkpoints
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = (
     *("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2"),
     *("--num_train_epochs", "6", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "2"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.errors import TrainingError
 from trainer.stages import model_io as adapter
 from trainer.stages.model_io import save_stage

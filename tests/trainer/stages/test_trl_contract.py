@@ -14,8 +14,8 @@ import trl
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from tests.fakes import logged_rows
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.episodes import logged_rows
+from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.ifpo.advantages import ifpo_advantages
 from trainer.stages.config import IFPOConfig
 from trainer.stages.ifpo_trainer import IFPOTrainer

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.episodes import build
-from tests.fakes.tiny_llama import tiny_tokenizer
+from tests.fakes.episodes.episodes import build
+from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.tokens.episode_tokens import TokenError, episode_tokens
 from trainer.tokens.modes import consultations_of
 

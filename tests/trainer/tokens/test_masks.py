@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.episodes import build
-from tests.fakes.templates import FAMILIES, tokenizer_of
+from tests.fakes.episodes.episodes import build
+from tests.fakes.models.templates import FAMILIES, tokenizer_of
 from trainer.tokens.episode_tokens import EpisodeTokens, TokenError, episode_tokens
 
 ANSWER = "Here is how."

@@ -1,6 +1,6 @@
 """IFPO on fresh episodes: TRL's own tool loop, with the rule tool's calls in flight together.
 
-Like `trainer/grpo.py`, this touches private parts of TRL, and the same contract test holds them.
+Like `ifpo_trainer.py`, this touches private parts of TRL, and the same contract test holds them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What differs within a pair is the rule's text alone, so what the step teaches is
 beginning of the last reply carries loss: there the model decides. Low-rank adapters on the top layers,
 merged at the end.
 
-    python -m trainer.demonstrations.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
+    python -m trainer.stages.sft.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
         --out runs/follows-rules
 """
 
@@ -27,7 +27,7 @@ Pair = tuple[Episode, Episode]
 
 @dataclass(frozen=True)
 class PairSettings:
-    """What the training depends on; the defaults are those of `benchmarks/RESULTS-rule-edit.md`."""
+    """What the training depends on; the defaults are those of `benchmarks/evaluation`."""
 
     steps: int = 50
     pairs_a_step: int = 3

@@ -10,7 +10,7 @@ from evaluation.prompts.loader import load_prompts
 from evaluation.prompts.schema import Prompt
 from trainer.stages.sft.demonstrations.build import read_written
 
-OWN = Path(__file__).parents[1] / "data" / "decision_prompts.jsonl"
+OWN = Path(__file__).with_name("decision_prompts.jsonl")
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
 PROBES = ("ailuminate_demo",)  # some of its prompts are answerable questions, so it labels no decision
 NO_LABELS = ("advbench",)  # repetitive

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.decision.cold_start import cold_start
-from benchmarks.decision.outcomes import prompt_chances
-from benchmarks.decision.policy import DecisionPolicy
-from benchmarks.decision.prompts import (
+from benchmarks.learning.decision.data.prompts import (
     held_out_prompts,
     source_prompts,
     training_prompts,
     watched_prompts,
 )
-from benchmarks.decision.settings import Experiment, Method
-from benchmarks.decision.training import Learnt, Watched, by_kind, train
+from benchmarks.learning.decision.experiment.outcomes import prompt_chances
+from benchmarks.learning.decision.experiment.settings import Experiment, Method
+from benchmarks.learning.decision.model.cold_start import cold_start
+from benchmarks.learning.decision.model.policy import DecisionPolicy
+from benchmarks.learning.decision.model.training import Learnt, Watched, by_kind, train
 from evaluation.prompts.schema import Prompt
 from trainer.stages import run_record as record
 

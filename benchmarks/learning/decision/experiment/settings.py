@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmarks.decision.outcomes import ModeChances
+from benchmarks.learning.decision.experiment.outcomes import ModeChances
 from trainer.ifpo.advantages import Baseline, Frequency, Scale
 
 

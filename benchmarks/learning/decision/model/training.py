@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.decision.outcomes import Floats, luck
-from benchmarks.decision.policy import DecisionPolicy, Encoded
-from benchmarks.decision.settings import Method, Training
+from benchmarks.learning.decision.experiment.outcomes import Floats, luck
+from benchmarks.learning.decision.experiment.settings import Method, Training
+from benchmarks.learning.decision.model.policy import DecisionPolicy, Encoded
 from trainer.ifpo.advantages import ifpo_advantages, split_advantages
 from trainer.ifpo.consult_cost import with_consultation_cost
 from trainer.ifpo.stratified import decision_ratios

@@ -14,10 +14,10 @@ from agent.cli.app import app as agent
 from agent.episode.log import read_log
 from agent.episode.schema import Episode
 from evaluation.scorers.rewards import Reward, Scores, write_rewards
-from tests.fakes.episodes import write_log
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.fakes.token_endpoint import TokenEndpoint, consults
+from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consults
+from tests.fakes.episodes.episodes import write_log
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.tokens.episode_tokens import episode_tokens
 

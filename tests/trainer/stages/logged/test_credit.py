@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
 from evaluation.scorers.rewards import score_log, write_rewards
-from tests.fakes.episodes import build, write_log
-from tests.fakes.tiny_llama import save_tiny_llama, tiny_tokenizer
+from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
 from trainer.ifpo.advantages import ifpo_advantages
 from trainer.stages.logged.credit import Credit, credit, ratios, smoothed_rates, token_advantages

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.fakes.episodes import build
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.trainer.test_logged import REFUSAL, episodes, grouped, run
+from tests.fakes.episodes.episodes import build
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.trainer.stages.logged.test_stage import REFUSAL, episodes, grouped, run
 from trainer.tokens.decision import opening
 
 FAST = (

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from agent.episode.schema import Episode
 from evaluation.scorers.rewards import score_log, write_rewards
-from tests.fakes.episodes import build, write_log
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.cli import app
 from trainer.errors import ConfigError
 from trainer.stages.logged.config import parse_logged

@@ -14,12 +14,12 @@ from trl import GRPOTrainer
 from typer.testing import CliRunner
 
 from evaluation.scorers.rewards import Weights
-from tests.fakes.endpoint import Raw, ScriptedEndpoint
-from tests.fakes.rule_service import serving
-from tests.fakes.rulebooks import rule, write_rulebook
-from tests.fakes.rules import ScriptedRules
-from tests.fakes.tiny_llama import save_tiny_llama
-from tests.fakes.token_endpoint import consults
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
+from tests.fakes.endpoints.token_endpoint import consults
+from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.rulebooks import rule, write_rulebook
+from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, as_episode

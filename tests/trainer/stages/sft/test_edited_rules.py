@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import Episode, read_log
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.stages.sft.demonstrations.build import FOLDER
 from trainer.stages.sft.demonstrations.edited_rules import REFUSALS, counterfactuals
 from trainer.stages.sft.pairs import PairSettings, pairs_of, train_on_pairs

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent import Episode, EpisodeLog
-from tests.fakes.tiny_llama import save_tiny_llama
+from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.errors import TrainingError
 from trainer.stages.sft.stage import SFTSettings, run_sft
 

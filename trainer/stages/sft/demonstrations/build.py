@@ -1,7 +1,7 @@
 """Turn what we wrote into episodes, against a rule service that returns one rule a call.
 
     ascl-rules serve --default-top-k 1 --no-watch
-    python -m trainer.demonstrations.build --rules http://127.0.0.1:8808/mcp
+    python -m trainer.stages.sft.demonstrations.build --rules http://127.0.0.1:8808/mcp
 
 Each line of `written.jsonl` holds a prompt, its kind and category, the situation to consult about (null to
 answer directly) and the answer. They are played through the real agent against a running rule service, only

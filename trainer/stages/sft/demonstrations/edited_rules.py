@@ -1,9 +1,9 @@
 """Demonstrations that a rule's text, not the prompt, decides: one prompt under a rule and under its opposite.
 
     ascl-rules serve --default-top-k 1 --no-watch
-    python -m trainer.demonstrations.edited_rules --out runs/edited-rules.jsonl
+    python -m trainer.stages.sft.demonstrations.edited_rules --out runs/edited-rules.jsonl
     ascl-train sft --model runs/cold-start/merged --demonstrations runs/edited-rules.jsonl --out runs/sft
-    python -m trainer.demonstrations.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
+    python -m trainer.stages.sft.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
         --out runs/follows-rules
 
 Harmless prompts only: each is played through the real agent, then stands once under a rule that says to

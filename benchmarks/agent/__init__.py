@@ -1,0 +1,1 @@
+"""The agent and the gateway: overhead and concurrency."""

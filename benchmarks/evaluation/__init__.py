@@ -1,0 +1,1 @@
+"""The refusal detector and the rule edit."""

@@ -1,0 +1,1 @@
+"""What IFPO learns: closed forms, a bandit, the decision alone, whole episodes."""

@@ -1,0 +1,1 @@
+"""Experiments: registered settings, the runner and the simulated outcomes."""

@@ -1,0 +1,1 @@
+"""Whole episodes through the rule service, with real rewards."""

@@ -1,0 +1,1 @@
+"""The running rule service: load, protocol overhead, startup, live reload."""

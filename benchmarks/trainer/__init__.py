@@ -1,0 +1,1 @@
+"""Cost of a training step and of preparing groups."""
