@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from evaluation.runtime.process import ENDING_WITH_US, Answer, StartError, running
+from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, StartError, run_server
 
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -123,7 +123,9 @@ def service(name: str, command: str, port: int, health: str, log: Path) -> Itera
         f"[dim]starting the {name} on 127.0.0.1:{port} (its output: {shown(log)})[/]", soft_wrap=True
     )
     try:
-        with running(arguments(command), log, Answer((health,), 180), name=f"the {name}", folder=ROOT):
+        with run_server(
+            arguments(command), log, ReadinessCheck((health,), 180), name=f"the {name}", folder=ROOT
+        ):
             yield
     except StartError as error:
         raise DemoError(str(error)) from None
@@ -171,7 +173,7 @@ def execute(step: Step) -> None:
     console.print(f"$ {step.command}", style="dim", soft_wrap=True, markup=False)
     # A step that outlived a killed demo would write beside the one that the next demo starts.
     code = subprocess.run(
-        arguments(step.command), cwd=ROOT, check=False, preexec_fn=ENDING_WITH_US
+        arguments(step.command), cwd=ROOT, check=False, preexec_fn=DIE_WITH_PARENT
     ).returncode
     if code != 0:
         raise DemoError(f"the step '{step.name}' ended with code {code}; what it said stands above")

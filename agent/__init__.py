@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.endpoint.client import Endpoint, RetryPolicy
     from agent.episode.events import Event
-    from agent.episode.log import EpisodeLog, LogReading, Skipped, iter_log, read_log
+    from agent.episode.log import EpisodeLog, LogReading, SkippedLine, iter_log, read_log
     from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
     from agent.errors import AgentError, EndpointError, LogError, PromptError, RulesError
     from agent.rollout.agent import Agent
     from agent.rollout.system_prompt import system_prompt
-    from agent.tools.custom_tools import OwnTool
+    from agent.tools.custom_tools import CustomTool, OwnTool
     from agent.tools.rules_client import ConsultResult, RulesClient
 
 _HOME = {
@@ -33,13 +33,14 @@ _HOME = {
     "Limits": "agent.episode.schema",
     "LogError": "agent.errors",
     "LogReading": "agent.episode.log",
+    "CustomTool": "agent.tools.custom_tools",
     "OwnTool": "agent.tools.custom_tools",
     "PromptError": "agent.errors",
     "RetryPolicy": "agent.endpoint.client",
     "RuleHit": "agent.episode.schema",
     "RulesClient": "agent.tools.rules_client",
     "RulesError": "agent.errors",
-    "Skipped": "agent.episode.log",
+    "SkippedLine": "agent.episode.log",
     "Turn": "agent.episode.schema",
     "iter_log": "agent.episode.log",
     "read_log": "agent.episode.log",
@@ -60,13 +61,14 @@ __all__ = [
     "Limits",
     "LogError",
     "LogReading",
+    "CustomTool",
     "OwnTool",
     "PromptError",
     "RetryPolicy",
     "RuleHit",
     "RulesClient",
     "RulesError",
-    "Skipped",
+    "SkippedLine",
     "Turn",
     "iter_log",
     "read_log",

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.encoder import Encoder, OnnxEncoder
     from rule_server.retrieval.index import RuleIndex
-    from rule_server.rulebook.loader import Problem, load_rulebook
+    from rule_server.rulebook.loader import load_rulebook
     from rule_server.rulebook.model import Category, Rule, Rulebook
+    from rule_server.rulebook.parser import LintProblem, Problem
     from rule_server.schemas import ConsultRequest, ConsultResponse
     from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings
@@ -40,7 +41,8 @@ _HOME = {
     "EncoderError": "errors",
     "NotReadyError": "errors",
     "OnnxEncoder": "retrieval.encoder",
-    "Problem": "rulebook.loader",
+    "LintProblem": "rulebook.parser",
+    "Problem": "rulebook.parser",
     "Rule": "rulebook.model",
     "RuleIndex": "retrieval.index",
     "RuleService": "service.rule_service",
@@ -65,6 +67,7 @@ __all__ = [
     "EncoderError",
     "NotReadyError",
     "OnnxEncoder",
+    "LintProblem",
     "Problem",
     "Rule",
     "RuleIndex",

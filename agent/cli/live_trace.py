@@ -7,7 +7,7 @@ from typing import TextIO
 
 from agent.episode.events import Event
 from agent.episode.schema import Episode
-from agent.episode.summary import consultation_line, without_controls
+from agent.episode.summary import consultation_line, strip_control_characters
 
 _TAG = "<tool_call>"
 
@@ -65,7 +65,7 @@ class LiveTrace:
     def _content(self, text: str) -> None:
         self._end_thought()
         # A model must not steer a person's terminal; into a file its text goes as it is.
-        self._held += without_controls(text) if self._terminal else text
+        self._held += strip_control_characters(text) if self._terminal else text
         if _TAG in self._held:
             return
         keep = next((n for n in range(len(_TAG) - 1, 0, -1) if self._held.endswith(_TAG[:n])), 0)
@@ -91,6 +91,6 @@ class LiveTrace:
             self._thinking = False
 
     def _aside(self, text: str, *, begin: bool, prefix: str = "") -> None:
-        text = (f"· {prefix}" if begin else "") + without_controls(text)
+        text = (f"· {prefix}" if begin else "") + strip_control_characters(text)
         self._err.write(f"\x1b[2m{text}\x1b[0m" if self._colour else text)
         self._err.flush()

@@ -52,6 +52,6 @@ def quirks(as_json: AsJson = False) -> None:
 
 def row_of(row: Quirks) -> dict[str, str]:
     """A row of the quirks table for JSON output."""
-    from agent.endpoint.quirks import columns
+    from agent.endpoint.quirks import quirk_columns
 
-    return {column: getattr(row, column) for column in columns()}
+    return {column: getattr(row, column) for column in quirk_columns()}

@@ -83,13 +83,13 @@ def run(
     from agent.cli.tables import summary_line
     from agent.rollout.agent import Agent
     from agent.rollout.batch import RunSummary, run_prompts
-    from agent.rollout.forced_modes import DRAWS, read_shares
+    from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, parse_mode_shares
     from agent.rollout.progress import ProgressView
     from agent.rollout.prompt_file import read_prompts
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
     wanted = or_exit(lambda: read_prompts(prompts))
-    shares = or_exit(lambda: read_shares(mode_share or []))
+    shares = or_exit(lambda: parse_mode_shares(mode_share or []))
     if shares and rules == "none":
         fail("--mode-share needs a rule service: leave out --rules none", 2)
     if call_token is not None and not (shares and shares.direct):
@@ -107,7 +107,7 @@ def run(
             on_rules_error=on_rules_error,
             policy_version=policy_version,
             call_token=call_token,
-            direct_draws=direct_draws or DRAWS,
+            direct_draws=direct_draws or DEFAULT_DIRECT_DRAWS,
         )
         with ProgressView(trace=trace) as view:
             return await run_prompts(

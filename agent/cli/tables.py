@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from agent.endpoint.quirks import Quirks, columns, reasoning_text
+from agent.endpoint.quirks import Quirks, quirk_columns, reasoning_text
 from agent.episode.schema import Episode
-from agent.episode.summary import consultation_line, one_line, without_controls
+from agent.episode.summary import consultation_line, one_line, strip_control_characters
 from agent.errors import LogError
 from agent.rollout.batch import RunSummary
 
@@ -52,10 +52,10 @@ class StepView:
 def print_quirks(rows: Sequence[Quirks]) -> None:
     """The quirks table, one endpoint a line."""
     table = Table(box=None, pad_edge=False)
-    for column in columns():
+    for column in quirk_columns():
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(str(getattr(row, column))) for column in columns()))
+        table.add_row(*(escape(str(getattr(row, column))) for column in quirk_columns()))
     # Cells cut short would say nothing; a narrow terminal wraps the lines instead.
     Console(highlight=False, width=max(160, Console().width)).print(table)
 
@@ -124,7 +124,7 @@ def print_episode(episode: Episode, *, stable: bool = False) -> None:
     console = Console(highlight=False)
 
     def say(text: str, style: str = "") -> None:
-        console.print(without_controls(text), style=style, markup=False, soft_wrap=True)
+        console.print(strip_control_characters(text), style=style, markup=False, soft_wrap=True)
 
     head = f"{episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}".rstrip()
     place = "" if stable else f" at {episode.endpoint}"

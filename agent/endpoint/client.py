@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.endpoint.chat_completions import ChatApi
-from agent.endpoint.concurrency import Gate
+from agent.endpoint.concurrency import ConcurrencyLimiter
 from agent.endpoint.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
 from agent.endpoint.responses import ResponsesApi, StreamedResponse
-from agent.endpoint.streaming import BrokenStream, DeltaListener, FailedReply, StreamedReply
-from agent.endpoint.tool_calls import has_malformed_arguments, shorten, with_readable_arguments
-from agent.episode.messages import echoed
+from agent.endpoint.streaming import BrokenStreamError, DeltaListener, FailedReplyError, StreamedReply
+from agent.endpoint.tool_calls import has_malformed_arguments, truncate, with_readable_arguments
+from agent.episode.messages import to_request_message
 from agent.episode.schema import Api, Message
 from agent.errors import EndpointError
 from agent.urls import bearer, public_address, without_secrets
@@ -130,7 +130,7 @@ class Endpoint:
         self.quirks = quirks or quirks_of(base_url)
         self.api: Api = api
         self._api = (ResponsesApi if api == "responses" else ChatApi)(model, self.quirks)
-        self.gate = Gate()
+        self.gate = ConcurrencyLimiter()
         self._retry = retry
         self._client: Any = None
         self._wraps_malformed = False
@@ -238,7 +238,7 @@ class Endpoint:
         if not streamed.answered and "event-stream" not in kind:
             return f"{kind or 'no content type'} in place of a stream"  # the SDK reads no event in it
         if streamed.answered and not streamed.finished:
-            raise BrokenStream("the stream ended in the middle of the reply")
+            raise BrokenStreamError("the stream ended in the middle of the reply")
         return self._api.finished(streamed.data())
 
     def _judge(self, error: Exception, attempts: int) -> tuple[int | None, float | None]:
@@ -247,9 +247,9 @@ class Endpoint:
 
         backoff = min(self._retry.longest_wait, self._retry.first_wait * 2 ** (attempts - 1))
         jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
-        if isinstance(error, openai.APIConnectionError | BrokenStream | TimeoutError):
+        if isinstance(error, openai.APIConnectionError | BrokenStreamError | TimeoutError):
             return None, jittered
-        if isinstance(error, FailedReply):
+        if isinstance(error, FailedReplyError):
             return 429 if "rate_limit" in error.code else None, jittered if error.code in _PASSING else None
         if not isinstance(error, openai.APIStatusError):
             return None, None
@@ -275,10 +275,10 @@ class Endpoint:
                 f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
                 type="timeout",
             )
-        if isinstance(error, FailedReply):
+        if isinstance(error, FailedReplyError):
             return EndpointError(
                 f"the endpoint {self.public_url} says that its reply failed{tries} ({error.code}: "
-                f"{shorten(str(error))})",
+                f"{truncate(str(error))})",
                 type="reply_failed",
             )
         if isinstance(error, TimeoutError):
@@ -286,7 +286,7 @@ class Endpoint:
                 f"the endpoint {self.public_url} fell silent for {self._idle_timeout:g} s{tries}",
                 type="idle",
             )
-        if isinstance(error, BrokenStream) or (begun and isinstance(error, openai.APIConnectionError)):
+        if isinstance(error, BrokenStreamError) or (begun and isinstance(error, openai.APIConnectionError)):
             return EndpointError(
                 f"the endpoint {self.public_url} broke off its answer{tries} ({error.__cause__ or error})",
                 type="broken_off",
@@ -302,18 +302,18 @@ class Endpoint:
             status = error.status_code
             return EndpointError(
                 f"the endpoint {self.public_url} answered {status}{tries} for model {self.model!r}: "
-                f"{shorten(_server_text(error))}",
+                f"{truncate(_server_text(error))}",
                 type=f"http_{status}",
                 setup=status in _SETUP,
             )
         if isinstance(error, openai.OpenAIError):
             return EndpointError(
-                f"the endpoint {self.public_url} broke off its answer: {shorten(_server_text(error))}",
+                f"the endpoint {self.public_url} broke off its answer: {truncate(_server_text(error))}",
                 type="broken_off",
             )
         if isinstance(error, ValueError):  # the SDK lets the JSON parser's own error through
             return EndpointError(
-                f"the endpoint {self.public_url} answered with what is no JSON ({shorten(str(error), 120)})",
+                f"the endpoint {self.public_url} answered with what is no JSON ({truncate(str(error), 120)})",
                 type="broken_off" if begun else "not_a_completion",
             )
         return error
@@ -323,7 +323,7 @@ class Endpoint:
         if not isinstance(received, dict):
             raise EndpointError(
                 f"the endpoint {self.public_url} answered with what is no reply of a model "
-                f"({shorten(str(received), 80)!r}): does --base-url end in /v1?",
+                f"({truncate(str(received), 80)!r}): does --base-url end in /v1?",
                 type="not_a_completion",
                 setup=True,
             )
@@ -332,7 +332,7 @@ class Endpoint:
         first = choices[0] if isinstance(choices, list) and choices else None
         message = first.get("message") if isinstance(first, dict) else None
         if not isinstance(first, dict) or not isinstance(message, dict):
-            said = shorten(str(data["error"])) if data.get("error") else "no choices"
+            said = truncate(str(data["error"])) if data.get("error") else "no choices"
             raise EndpointError(
                 f"the endpoint {self.public_url} answered without a reply to use: {said}",
                 type="no_choices",
@@ -344,7 +344,7 @@ class Endpoint:
                 type="too_long",
             )
         return Reply(
-            message=echoed(message),
+            message=to_request_message(message),
             finish_reason=_if(str, first.get("finish_reason")),
             usage=_if(dict, data.get("usage")),
             model=_if(str, data.get("model")),

@@ -24,7 +24,7 @@ _CAREFUL = 0.5
 """Growth by a round of replies near a refused number; elsewhere it is 1."""
 
 
-class Gate:
+class ConcurrencyLimiter:
     """`async with gate:` around each request, its retries included; `granted` or `refused` after each try.
 
     Args:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.endpoint.client import key_header, public_url_of
-from agent.endpoint.quirks import PROFILES, UNKNOWN, Quirks, Support, quirks_of, reasoning_field
-from agent.endpoint.tool_calls import shorten
+from agent.endpoint.quirks import PROFILES, UNKNOWN_ENDPOINT, Quirks, Support, quirks_of, reasoning_field
+from agent.endpoint.tool_calls import truncate
 from agent.errors import EndpointError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Probe:
         known = await self._known()
         self._step("a plain question")
         message, usage = await self._plain()
-        row = replace(UNKNOWN, name=known.name, token_limit=self._limit)  # type: ignore[arg-type]
+        row = replace(UNKNOWN_ENDPOINT, name=known.name, token_limit=self._limit)  # type: ignore[arg-type]
         thought = reasoning_field(message)
         if usage is None:
             self._notes.append("a reply does not tell its tokens, so a token limit cannot hold")
@@ -151,12 +151,12 @@ class _Probe:
                     setup=True,
                 )
             self._model = str(models[0].get("id"))
-        if (row := quirks_of(self._url)) is not UNKNOWN:
+        if (row := quirks_of(self._url)) is not UNKNOWN_ENDPOINT:
             return row
         owners = " ".join(str(m.get("owned_by")) for m in models) + " " + reply.headers.get("server", "")
         words = owners.casefold().replace(".", "")
         name = next((name for word, name in _OWNERS.items() if word in words), None)
-        return next((row for row in PROFILES if row.name == name), UNKNOWN)
+        return next((row for row in PROFILES if row.name == name), UNKNOWN_ENDPOINT)
 
     async def _plain(self) -> tuple[dict[str, Any], Any]:
         reply = await self._ask()
@@ -167,7 +167,7 @@ class _Probe:
         if reply.status_code != 200 or message is None:
             raise EndpointError(
                 f"the endpoint {self._url} does not answer a plain question with {self._model!r} "
-                f"(status {reply.status_code}): {shorten(reply.text)}",
+                f"(status {reply.status_code}): {truncate(reply.text)}",
                 type=f"http_{reply.status_code}",
                 setup=True,
             )

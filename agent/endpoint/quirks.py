@@ -73,16 +73,16 @@ PROFILES = (
     Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "yes", "no"),
 )
 # fmt: on
-UNKNOWN = Quirks(
+UNKNOWN_ENDPOINT = Quirks(
     "unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?", stream_usage="?"
 )
 """Nothing beyond the fields that every server takes is sent."""
 
 
 def quirks_of(base_url: str) -> Quirks:
-    """The row of a provider known by its address; `UNKNOWN` for any other, such as a server of one's own."""
+    """The row of a provider known by its address; `UNKNOWN_ENDPOINT` for any other, such as a server of one's own."""
     host = urlsplit(base_url).hostname or ""
-    return next((row for row in PROFILES if host.endswith(row.hosts)), UNKNOWN)
+    return next((row for row in PROFILES if host.endswith(row.hosts)), UNKNOWN_ENDPOINT)
 
 
 def quirks_named(name: str) -> Quirks | None:
@@ -90,7 +90,7 @@ def quirks_named(name: str) -> Quirks | None:
     return next((row for row in PROFILES if row.name.casefold() == name.casefold()), None)
 
 
-def columns() -> list[str]:
+def quirk_columns() -> list[str]:
     """The columns that a row has, in order."""
     return [field.name for field in fields(Quirks) if field.name != "hosts"]
 

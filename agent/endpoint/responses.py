@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.endpoint.quirks import Quirks
-from agent.endpoint.streaming import DeltaListener, FailedReply
+from agent.endpoint.streaming import DeltaListener, FailedReplyError
 from agent.endpoint.usage import as_chat_usage
 from agent.episode.schema import Message
 from agent.errors import EndpointError
@@ -20,7 +20,7 @@ from agent.errors import EndpointError
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-ITEMS = "response_items"
+RESPONSE_ITEMS = "response_items"
 """Field of an assistant message that holds the items of a reply."""
 _UNKNOWN = frozenset({"seed", "logit_bias", "stop", "n", "presence_penalty", "frequency_penalty"})
 _LIMITS = {"max_output_tokens": "length"}
@@ -157,11 +157,13 @@ class StreamedResponse:
         return {"status": "completed", **self._response, "output": items}
 
 
-def failed(error: Any, status: str) -> FailedReply:
+def failed(error: Any, status: str) -> FailedReplyError:
     """What a failed response is to the retry loop."""
     said = error if isinstance(error, dict) else {}
     code, message = said.get("code"), said.get("message")
-    return FailedReply(code if isinstance(code, str) else status, str(message or f"the response {status}"))
+    return FailedReplyError(
+        code if isinstance(code, str) else status, str(message or f"the response {status}")
+    )
 
 
 def _message(items: list[Item]) -> Message:
@@ -184,7 +186,7 @@ def _message(items: list[Item]) -> Message:
             }
             for call in calls
         ]
-    return {**message, ITEMS: items}
+    return {**message, RESPONSE_ITEMS: items}
 
 
 def _parts(items: list[Item]) -> Iterator[dict[str, Any]]:
@@ -216,7 +218,7 @@ def _items(message: Message) -> Iterator[Item]:
     if role == "tool":
         yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": content}
         return
-    items = message.get(ITEMS) or []
+    items = message.get(RESPONSE_ITEMS) or []
     made = [item for item in items if item.get("type") == "function_call"]
     if items and len(made) == len(calls):
         entries = iter(calls)

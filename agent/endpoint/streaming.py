@@ -10,11 +10,11 @@ from agent.endpoint.quirks import reasoning_text
 DeltaListener = Callable[[Literal["reasoning", "content"], str], None]
 
 
-class BrokenStream(Exception):
+class BrokenStreamError(Exception):
     """A stream ended before its reply did."""
 
 
-class FailedReply(Exception):
+class FailedReplyError(Exception):
     """The endpoint says in the reply itself that it failed: a short word, and a sentence."""
 
     def __init__(self, code: str, message: str) -> None:

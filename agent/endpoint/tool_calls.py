@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from agent.episode.messages import _echoed_calls
+from agent.episode.messages import tool_calls
 from agent.episode.schema import Message
 
 # An unclosed tag runs to the end: the reply was cut off, or generation stopped at the closing tag.
@@ -34,7 +34,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class ReadReply:
+class ParsedReply:
     """A reply as it goes into the conversation, and its calls; `source` is None when there are none."""
 
     message: Message
@@ -42,9 +42,9 @@ class ReadReply:
     source: Literal["native", "text"] | None
 
 
-def read_reply(
+def parse_reply(
     message: Message, *, turn: int, offered: Collection[str], taken: Collection[str], text_mode: bool
-) -> ReadReply:
+) -> ParsedReply:
     """Read the calls in an assistant message.
 
     Missing and repeated ids get fresh ones, derived from `turn` so that a replayed reply gets the same. In
@@ -63,22 +63,22 @@ def read_reply(
         entries = native if isinstance(native, list) else [native]
         read = [_read_native(entry, ids) for entry in entries]
         echoed = {**message, "tool_calls": [entry for entry, _ in read]}
-        return ReadReply(echoed, [call for _, call in read], "native")
+        return ParsedReply(echoed, [call for _, call in read], "native")
 
     content = message.get("content")
     if not isinstance(content, str) or "<tool_call>" not in content:
-        return ReadReply(message, [], None)
+        return ParsedReply(message, [], None)
     calls = [_read_tagged(inner, ids) for inner in _TAGGED.findall(content)]
     if text_mode:
-        return ReadReply(message, calls, "text")
+        return ParsedReply(message, calls, "text")
     if not any(call.name in offered for call in calls):
-        return ReadReply(message, [], None)
+        return ParsedReply(message, [], None)
     echoed = {
         **message,
         "content": _TAGGED.sub("", content).strip(),
         "tool_calls": [_entry(c) for c in calls],
     }
-    return ReadReply(echoed, calls, "text")
+    return ParsedReply(echoed, calls, "text")
 
 
 def tool_messages(
@@ -111,15 +111,15 @@ def parse_arguments(raw: str) -> tuple[dict[str, Any] | None, str | None]:
     return value, None
 
 
-def explain(call: ToolCall) -> str:
+def explain_malformed_call(call: ToolCall) -> str:
     """What a model is told about arguments that it got wrong: the reason, and what it wrote."""
     return (
         f"Error: the arguments of {call.name or 'this call'} could not be read ({call.problem}). "
-        f"You wrote: {shorten(call.arguments)}\nSend one JSON object that fits the tool's parameters."
+        f"You wrote: {truncate(call.arguments)}\nSend one JSON object that fits the tool's parameters."
     )
 
 
-def shorten(text: str, limit: int = _SHOWN) -> str:
+def truncate(text: str, limit: int = _SHOWN) -> str:
     """`text`, with its middle left out when it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
@@ -129,9 +129,7 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
 
 def has_malformed_arguments(messages: list[Message]) -> bool:
     """Whether any echoed call carries arguments that are not a JSON object."""
-    return any(
-        parse_arguments(entry["function"]["arguments"])[0] is None for entry in _echoed_calls(messages)
-    )
+    return any(parse_arguments(entry["function"]["arguments"])[0] is None for entry in tool_calls(messages))
 
 
 def with_readable_arguments(messages: list[Message]) -> list[Message]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def added(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
+def add_usage(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
     """Both counts together, nested details included; None only when neither is known."""
     if first is None or second is None:
         return second if first is None else first
@@ -13,7 +13,7 @@ def added(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[s
     for name, value in second.items():
         have = total.get(name)
         if isinstance(have, dict) and isinstance(value, dict):
-            total[name] = added(have, value)
+            total[name] = add_usage(have, value)
         elif _is_count(have) and _is_count(value):
             total[name] = have + value
         elif value is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.episode.log import LineFile, line_of, numbered_lines
+from agent.episode.log import LineFile, numbered_lines, to_json_line
 from agent.episode.schema import Consultation, Message, Turn
 from agent.errors import LogError
 
@@ -53,7 +53,7 @@ class _Line(BaseModel):
     result: _ToolResult | None = None
 
 
-class Memory:
+class RecordedReplies:
     """What is known of one sample from before. This one remembers nothing; `Journal` has one that does."""
 
     def turn(self, index: int, request_digest: str) -> RecordedTurn | None:
@@ -101,8 +101,12 @@ class Journal:
             # A run that got no reply leaves nothing that other settings could be mixed with.
             begun = any(line.settings is None for line in lines)
             for line in lines:
-                if begun and line.settings is not None and (changed := changes(line.settings, settings)):
-                    raise LogError(refusal(log, changed))
+                if (
+                    begun
+                    and line.settings is not None
+                    and (changed := changed_settings(line.settings, settings))
+                ):
+                    raise LogError(settings_mismatch_message(log, changed))
             kept = [line for line in lines if (line.prompt_id, line.sample_index) not in finished]
             self._turns = {
                 (x.prompt_id, x.sample_index, x.turn.turn.index): x.turn for x in kept if x.turn is not None
@@ -131,7 +135,7 @@ class Journal:
         self._file.close()
         self._lock.close()
 
-    def sample(self, prompt_id: str, sample_index: int) -> Memory:
+    def sample(self, prompt_id: str, sample_index: int) -> RecordedReplies:
         """The memory of one sample."""
         return _SampleMemory(self, prompt_id, sample_index)
 
@@ -158,7 +162,7 @@ class Journal:
         return file
 
 
-class _SampleMemory(Memory):
+class _SampleMemory(RecordedReplies):
     def __init__(self, journal: Journal, prompt_id: str, sample_index: int) -> None:
         self._journal = journal
         self._key = (prompt_id, sample_index)
@@ -187,7 +191,7 @@ class _SampleMemory(Memory):
         self._journal._file.write(_dump(_Line(prompt_id=prompt_id, sample_index=sample_index, **what)))
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ, each with its value before and now."""
     return {
         name: (before.get(name), now.get(name))
@@ -196,7 +200,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any,
     }
 
 
-def refusal(log: Path, changed: dict[str, tuple[Any, Any]]) -> str:
+def settings_mismatch_message(log: Path, changed: dict[str, tuple[Any, Any]]) -> str:
     """Why a log cannot be continued, in one sentence."""
     said = "; ".join(f"{name} was {_brief(was)}, now {_brief(now)}" for name, (was, now) in changed.items())
     return (
@@ -211,4 +215,4 @@ def _brief(value: Any) -> str:
 
 
 def _dump(line: _Line) -> bytes:
-    return line_of(line, exclude_none=True)
+    return to_json_line(line, exclude_none=True)

@@ -22,7 +22,7 @@ _LONGEST_LINE = 64 * 1024 * 1024  # bytes; an episode of a long conversation is 
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedLine:
     """A line that is no episode: its number, from 1, and why."""
 
     line: int
@@ -34,7 +34,7 @@ class LogReading:
     """What a log holds, in the order written, and what of it could not be read."""
 
     episodes: list[Episode] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedLine] = field(default_factory=list)
 
 
 class LineFile:
@@ -92,10 +92,10 @@ class EpisodeLog(LineFile):
 
     def append(self, episode: Episode) -> None:
         """Write one episode; when this returns, the operating system has it, and a kill cannot lose it."""
-        self.write(line_of(episode))
+        self.write(to_json_line(episode))
 
 
-def line_of(record: BaseModel, **options: Any) -> bytes:
+def to_json_line(record: BaseModel, **options: Any) -> bytes:
     """A record as a line of JSON; halves of surrogate pairs, which no file holds, become question marks."""
     try:
         return record.model_dump_json(**options).encode()
@@ -103,7 +103,7 @@ def line_of(record: BaseModel, **options: Any) -> bytes:
         return json.dumps(record.model_dump(**options), ensure_ascii=False).encode("utf-8", "replace")
 
 
-def iter_log(path: Path | str, on_skip: Callable[[Skipped], None] | None = None) -> Iterator[Episode]:
+def iter_log(path: Path | str, on_skip: Callable[[SkippedLine], None] | None = None) -> Iterator[Episode]:
     """The episodes of a log one by one, in bounded memory; lines that are none are told to `on_skip`.
 
     Raises:
@@ -116,7 +116,7 @@ def iter_log(path: Path | str, on_skip: Callable[[Skipped], None] | None = None)
             yield Episode.model_validate_json(line)
         except ValueError as error:
             if on_skip:
-                on_skip(Skipped(number, _reason(error)))
+                on_skip(SkippedLine(number, _reason(error)))
 
 
 def read_log(path: Path | str) -> LogReading:
@@ -162,7 +162,7 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-class DatedLog:
+class DailyLog:
     """`log.jsonl` becomes `log.2026-11-28.jsonl`, and so on; any of them is an episode log.
 
     Files are removed at the start and with the first episode of a day.

@@ -8,7 +8,7 @@ from typing import Any
 from agent.episode.schema import Episode, Message
 
 
-def echoed(message: Message) -> Message:
+def to_request_message(message: Message) -> Message:
     """What can be sent back: as text without halves of surrogate pairs, and without fields that say nothing
     (null, empty list), which some servers refuse."""
     message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
@@ -16,22 +16,22 @@ def echoed(message: Message) -> Message:
     return {"content": message.get("content"), **kept, "role": "assistant"}
 
 
-def unanswered(messages: list[Message]) -> list[str]:
+def unanswered_call_ids(messages: list[Message]) -> list[str]:
     """Ids of calls that not exactly one tool message answers."""
     answers = [message.get("tool_call_id") for message in messages if message.get("role") == "tool"]
-    return [id for id in ids_of_calls(messages) if answers.count(id) != 1]
+    return [id for id in call_ids(messages) if answers.count(id) != 1]
 
 
-def ids_of_calls(messages: list[Message]) -> list[str]:
+def call_ids(messages: list[Message]) -> list[str]:
     """Ids of all calls in a conversation."""
-    return [entry["id"] for entry in _echoed_calls(messages)]
+    return [entry["id"] for entry in tool_calls(messages)]
 
 
-def _echoed_calls(messages: list[Message]) -> list[dict[str, Any]]:
+def tool_calls(messages: list[Message]) -> list[dict[str, Any]]:
     return [entry for message in messages for entry in message.get("tool_calls") or []]
 
 
-def reply_places(episode: Episode) -> list[int]:
+def reply_positions(episode: Episode) -> list[int]:
     """Where in `messages` the reply of each turn stands: the last assistant messages, one for each turn."""
     places = [at for at, message in enumerate(episode.messages) if message.get("role") == "assistant"]
     # A refusal for want of rules, or an opened first call, is the agent's and belongs to no turn.

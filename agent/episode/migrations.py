@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-CURRENT = 2
+CURRENT_VERSION = 2
 """Version of the lines that are written."""
 LATER = "written by a later version of ascl"
 """How the reason begins why a line of a later version is not read."""
@@ -17,20 +17,20 @@ LATER = "written by a later version of ascl"
 Line = dict[str, Any]
 
 
-def brought_up(line: Line) -> Line:
+def migrate(line: Line) -> Line:
     """A line of any version up to this one in the form of this one; the line given is not changed.
 
     Raises:
         ValueError: when it is of a later version, or its version is no number.
     """
-    version = line.get("schema_version", CURRENT)
+    version = line.get("schema_version", CURRENT_VERSION)
     if not isinstance(version, int) or version < 1:
-        raise ValueError(f"schema_version is {version!r}: the versions are 1 to {CURRENT}")
-    if version > CURRENT:
+        raise ValueError(f"schema_version is {version!r}: the versions are 1 to {CURRENT_VERSION}")
+    if version > CURRENT_VERSION:
         raise ValueError(
-            f"{LATER} (schema_version {version}, this one reads up to {CURRENT}): update ascl to read it"
+            f"{LATER} (schema_version {version}; this version reads up to {CURRENT_VERSION}): update ascl"
         )
-    for number in range(version, CURRENT):
+    for number in range(version, CURRENT_VERSION):
         line = {**_STEPS[number](line), "schema_version": number + 1}
     return line
 

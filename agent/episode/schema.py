@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.episode.migrations import CURRENT, brought_up
+from agent.episode.migrations import CURRENT_VERSION, migrate
 
 Mode = Literal["consult", "direct"]
 ToolMode = Literal["native", "text"]
@@ -145,7 +145,7 @@ class Limits(_Record):
 class Episode(_Record):
     """Everything that happened for one prompt."""
 
-    schema_version: int = CURRENT
+    schema_version: int = CURRENT_VERSION
     """Version of this format; what is read is brought up to the one that is written."""
     id: str
     """Unique id of the episode."""
@@ -224,7 +224,7 @@ class Episode(_Record):
     @model_validator(mode="before")
     @classmethod
     def _of_any_version(cls, given: Any) -> Any:
-        return brought_up(given) if isinstance(given, dict) else given
+        return migrate(given) if isinstance(given, dict) else given
 
     @property
     def answer(self) -> str | None:

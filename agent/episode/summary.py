@@ -32,7 +32,7 @@ def episode_lines(episode: Episode, width: int = 160) -> list[str]:
     return lines
 
 
-def without_controls(text: str) -> str:
+def strip_control_characters(text: str) -> str:
     """`text` without control characters other than newline and tab."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 

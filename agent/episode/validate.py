@@ -6,43 +6,43 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode.log import Skipped, iter_log
-from agent.episode.messages import unanswered
+from agent.episode.log import SkippedLine, iter_log
+from agent.episode.messages import unanswered_call_ids
 from agent.episode.schema import Episode
 
 
 @dataclass(frozen=True)
-class Problem:
+class LogProblem:
     """Something wrong: in which episode (empty when it is a line that is none), and what."""
 
     episode_id: str
     what: str
 
 
-def validate_log(path: Path) -> tuple[int, list[Problem]]:
+def validate_log(path: Path) -> tuple[int, list[LogProblem]]:
     """The number of episodes read, and what is wrong.
 
     Raises:
         LogError: when the file cannot be read.
     """
-    problems: list[Problem] = []
+    problems: list[LogProblem] = []
     ids: Counter[str] = Counter()
     samples: Counter[tuple[str, int]] = Counter()
 
-    def skipped(line: Skipped) -> None:
-        problems.append(Problem("", f"line {line.line} is no episode: {line.reason}"))
+    def skipped(line: SkippedLine) -> None:
+        problems.append(LogProblem("", f"line {line.line} is no episode: {line.reason}"))
 
     for episode in iter_log(path, skipped):
-        problems += [Problem(episode.id, what) for what in problems_of(episode)]
+        problems += [LogProblem(episode.id, what) for what in problems_of(episode)]
         ids[episode.id] += 1
         # An application may ask the same thing as often as it likes.
         if episode.stop_reason != "error" and episode.source == "agent":
             samples[episode.group_id, episode.sample_index] += 1
             if samples[episode.group_id, episode.sample_index] == 2:
                 problems.append(
-                    Problem(episode.id, f"a second episode of {episode.prompt_id}#{episode.sample_index}")
+                    LogProblem(episode.id, f"a second episode of {episode.prompt_id}#{episode.sample_index}")
                 )
-    problems += [Problem(id, f"the id comes {n} times") for id, n in ids.items() if n > 1]
+    problems += [LogProblem(id, f"the id comes {n} times") for id, n in ids.items() if n > 1]
     return sum(ids.values()), problems
 
 
@@ -64,7 +64,7 @@ def problems_of(episode: Episode) -> list[str]:
     ours = {consultation.call_id for consultation in episode.consultations}
     found += [
         f"the call {id} has no answer, or several"
-        for id in unanswered(episode.messages)
+        for id in unanswered_call_ids(episode.messages)
         if not foreign or id in ours
     ]
     return found

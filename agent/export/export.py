@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.episode.log import EpisodeLog, Skipped, iter_log, numbered_lines
+from agent.episode.log import EpisodeLog, SkippedLine, iter_log, numbered_lines
 from agent.episode.schema import Episode
 from agent.errors import ExportError
 from agent.export.consultations import consultation_rows
 from agent.export.inspect_log import SUFFIXES, write_inspect
-from agent.export.otel import otel_rows
+from agent.export.otel import to_otel_rows
 from agent.export.redact import redacted
 from agent.export.trl import write_trl
 
@@ -31,7 +31,7 @@ class Exported:
     """Episodes read."""
     rows: int = 0
     """Rows, traces or episodes written."""
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedLine] = field(default_factory=list)
     """Lines of the log that hold no episode."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def export_log(
             rows = (
                 consultation_rows(episodes)
                 if form == "consultations"
-                else otel_rows(episodes, content=content)
+                else to_otel_rows(episodes, content=content)
             )
             with path.open("w", encoding="utf-8") as file:
                 for row in rows:

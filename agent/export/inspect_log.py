@@ -98,11 +98,11 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput
 
-    from agent.episode.messages import reply_places
+    from agent.episode.messages import reply_positions
     from agent.export.inspect_messages import chat_messages, model_output, model_usage
 
     messages = chat_messages(episode)
-    places = reply_places(episode)
+    places = reply_positions(episode)
     usage = model_usage(episode.turns)
     failed = episode.error.message if episode.error is not None and episode.stop_reason == "error" else None
     return EvalSample(

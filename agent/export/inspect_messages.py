@@ -24,7 +24,7 @@ from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
 
 from agent.endpoint.quirks import reasoning_field
 from agent.endpoint.tool_calls import parse_arguments
-from agent.episode.messages import reply_places
+from agent.episode.messages import reply_positions
 from agent.episode.schema import Consultation, Episode, Message, Turn
 
 _READ = {"role", "content", "tool_calls", "tool_call_id", "name"}
@@ -39,7 +39,7 @@ _STOPS: dict[str, StopReason] = {
 
 def chat_messages(episode: Episode) -> list[ChatMessage]:
     """The whole conversation, in order; fields that Inspect has no place for are kept in `metadata`."""
-    replies = set(reply_places(episode))
+    replies = set(reply_positions(episode))
     consultations = {consultation.call_id: consultation for consultation in episode.consultations}
     names = _names_of_calls(episode)
     return [

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from agent.endpoint.quirks import reasoning_text
 from agent.endpoint.tool_calls import parse_arguments
-from agent.episode.messages import reply_places
+from agent.episode.messages import reply_positions
 from agent.episode.schema import Consultation, Episode, Message, Turn, text_digest
 
 AGENT = "ascl"
@@ -39,7 +39,7 @@ _REQUEST = {
 }
 
 
-def otel_rows(episodes: Iterable[Episode], *, content: bool) -> Iterator[dict[str, Any]]:
+def to_otel_rows(episodes: Iterable[Episode], *, content: bool) -> Iterator[dict[str, Any]]:
     """An OTLP trace request for each episode; `content` includes messages, arguments and results."""
     for episode in episodes:
         yield {
@@ -95,7 +95,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         said,
         error,
     )
-    replies = reply_places(episode)
+    replies = reply_positions(episode)
     for turn, at in zip(episode.turns, replies, strict=False):
         yield _chat(episode, turn, at, common, content)
         clock = _nanoseconds(turn.started_at) + _duration(turn.seconds)

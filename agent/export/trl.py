@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.endpoint.responses import ITEMS
+from agent.endpoint.responses import RESPONSE_ITEMS
 from agent.endpoint.tool_calls import parse_arguments
 from agent.episode.schema import Episode, Message
 from agent.errors import ExportError
@@ -28,7 +28,7 @@ def write_trl(episodes: Iterable[Episode], path: Path) -> int:
         import datasets
     except ImportError as error:
         raise ExportError("the export to TRL needs `datasets`: pip install 'ascl[train]'") from error
-    rows = [row for episode in episodes if (row := trl_row(episode)) is not None]
+    rows = [row for episode in episodes if (row := to_trl_row(episode)) is not None]
     if not rows:
         raise ExportError("no episode of the log has an answer to train on")
     features = datasets.Features(
@@ -46,7 +46,7 @@ def write_trl(episodes: Iterable[Episode], path: Path) -> int:
     return len(rows)
 
 
-def trl_row(episode: Episode) -> dict[str, Any] | None:
+def to_trl_row(episode: Episode) -> dict[str, Any] | None:
     """One row; None for an episode without an answer, or with a call whose arguments are no JSON object."""
     if episode.answer is None:
         return None
@@ -65,7 +65,7 @@ def trl_row(episode: Episode) -> dict[str, Any] | None:
 
 
 def _trained(message: Message) -> Message:
-    message = {name: value for name, value in message.items() if name != ITEMS}
+    message = {name: value for name, value in message.items() if name != RESPONSE_ITEMS}
     if not message.get("tool_calls"):
         return message
     calls = []

@@ -17,26 +17,26 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.episode.log import DatedLog, EpisodeLog
+from agent.episode.log import DailyLog, EpisodeLog
 from agent.episode.schema import Message, StopReason
 from agent.errors import GatewayError, LogError, RulesError
 from agent.gateway.episode_log import episode_of
 from agent.gateway.exchange.chat import Exchange
-from agent.gateway.exchange.mixed_calls import HalfReplies, HalfTurns
-from agent.gateway.exchange.responses import ResponsesExchange, why_no_tool
-from agent.gateway.idempotency import Retries, Try
-from agent.gateway.metrics import Counters
-from agent.gateway.protocols.chat import whole, without_rules
-from agent.gateway.protocols.chat_stream import Streaming
-from agent.gateway.protocols.responses import whole_response
-from agent.gateway.protocols.responses import without_rules as refused_response
-from agent.gateway.protocols.responses_stream import streamed_response
-from agent.gateway.rule_offer import OfferedRules
+from agent.gateway.exchange.mixed_calls import MixedCallStore, MixedItemStore
+from agent.gateway.exchange.responses import ResponsesExchange, responses_reason_not_offered
+from agent.gateway.idempotency import Attempt, RepeatedRequests
+from agent.gateway.metrics import GatewayMetrics
+from agent.gateway.protocols.chat import chat_without_rules, complete_chat
+from agent.gateway.protocols.chat_stream import StreamedChat
+from agent.gateway.protocols.responses import complete_response
+from agent.gateway.protocols.responses import response_without_rules as refused_response
+from agent.gateway.protocols.responses_stream import stream_response
+from agent.gateway.rule_offer import RuleOffer
 from agent.gateway.settings import Settings, is_loopback
-from agent.gateway.wire.reply import Answer, Head, Parts, failure
-from agent.gateway.wire.request import Asked, names_of, why_not_offered
-from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded, returned
-from agent.tools.rule_tool import Offer
+from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_reply
+from agent.gateway.wire.request import CallerRequest, reason_not_offered, tool_names
+from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded_headers, returned_headers
+from agent.tools.rule_tool import ToolOffer
 from agent.tools.rules_client import RulesClient
 
 
@@ -50,12 +50,12 @@ class Gateway:
 
     def __init__(self, settings: Settings, rules: RulesClient) -> None:
         self.settings = settings
-        self.counters = Counters()
-        self.half_turns = HalfTurns()
-        self.half_replies = HalfReplies()
-        self.retries = Retries(settings)
+        self.counters = GatewayMetrics()
+        self.half_turns = MixedCallStore()
+        self.half_replies = MixedItemStore()
+        self.retries = RepeatedRequests(settings)
         self.upstream = Upstream(settings)
-        self.rules = OfferedRules(rules)
+        self.rules = RuleOffer(rules)
         self._log = _opened(settings)
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
@@ -77,13 +77,13 @@ class Gateway:
         if self._log:
             self._log.close()
 
-    async def _chat(self, request: Request) -> Answer:
+    async def _chat(self, request: Request) -> StreamingReply:
         return await self._taken(request, responses=False)
 
-    async def _responses(self, request: Request) -> Answer:
+    async def _responses(self, request: Request) -> StreamingReply:
         return await self._taken(request, responses=True)
 
-    async def _taken(self, request: Request, *, responses: bool) -> Answer:
+    async def _taken(self, request: Request, *, responses: bool) -> StreamingReply:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         # Anything but JSON is what a web page may send to this machine without being asked about it.
         if kind != "application/json":
@@ -100,17 +100,19 @@ class Gateway:
             return _refused(400, f"the request is not valid JSON: {error}", "bad_json")
         if not isinstance(body, dict):
             return _refused(400, "the request is no JSON object", "bad_json")
-        asked = Asked(raw, body, forwarded(request.headers.items()), request.url.query)
-        return Answer(self._answered(asked, responses))
+        asked = CallerRequest(raw, body, forwarded_headers(request.headers.items()), request.url.query)
+        return StreamingReply(self._answered(asked, responses))
 
-    async def _answered(self, asked: Asked, responses: bool) -> Parts:
+    async def _answered(self, asked: CallerRequest, responses: bool) -> ReplyParts:
         self.counters.requests += 1
-        offer, why, error = await self._offer((why_no_tool if responses else why_not_offered)(asked.body))
-        if offer is not None and offer.name in names_of(asked.body.get("tools")):
+        offer, why, error = await self._offer(
+            (responses_reason_not_offered if responses else reason_not_offered)(asked.body)
+        )
+        if offer is not None and offer.name in tool_names(asked.body.get("tools")):
             message = (
                 f"a tool of the request is called {offer.name}: that name is the gateway's; rename yours"
             )
-            async for part in failure(400, message, "reserved_tool_name"):
+            async for part in error_reply(400, message, "reserved_tool_name"):
                 yield part
             return
         self.counters.not_offered += offer is None
@@ -127,11 +129,11 @@ class Gateway:
             message = (
                 f"the rules cannot be offered with this request ({why}), and this gateway insists on them"
             )
-            async for part in failure(400, message, "rules_not_offered", exchange.headers(final=True)):
+            async for part in error_reply(400, message, "rules_not_offered", exchange.headers(final=True)):
                 yield part
             return
         if error is not None and strict:
-            for ready in (refused_response if responses else without_rules)(exchange, self._record):
+            for ready in (refused_response if responses else chat_without_rules)(exchange, self._record):
                 yield ready
             return
         attempt, earlier = await self.retries.begin(exchange, "responses" if responses else "chat")
@@ -145,7 +147,7 @@ class Gateway:
             exchange.upstream_failed(broken.type, str(broken))
             self._record(exchange, None, "error")
             said = exchange.headers(final=True)
-            async for part in failure(broken.status, str(broken), broken.type, said):
+            async for part in error_reply(broken.status, str(broken), broken.type, said):
                 attempt.note(part)
                 yield part
         except (asyncio.CancelledError, GeneratorExit):
@@ -157,7 +159,7 @@ class Gateway:
         finally:
             self.retries.end(attempt)
 
-    async def _again(self, exchange: Exchange, earlier: Try) -> Parts:
+    async def _again(self, exchange: Exchange, earlier: Attempt) -> ReplyParts:
         """What answers a request that was sent before."""
         self.counters.coalesced += 1
         if earlier.delivered:
@@ -170,16 +172,16 @@ class Gateway:
             async for part in parts:
                 yield part
 
-    def _parts(self, exchange: Exchange) -> Parts:
+    def _parts(self, exchange: Exchange) -> ReplyParts:
         """What answers an exchange: whole or streamed, in the form of either API."""
         if isinstance(exchange, ResponsesExchange):
-            form = streamed_response if exchange.asked.streams else whole_response
+            form = stream_response if exchange.asked.streams else complete_response
             return form(exchange, self.upstream, self._record)
         if exchange.asked.streams:
-            return Streaming(exchange, self.upstream, self._record).parts()
-        return whole(exchange, self.upstream, self._record)
+            return StreamedChat(exchange, self.upstream, self._record).parts()
+        return complete_chat(exchange, self.upstream, self._record)
 
-    async def _offer(self, why: str | None) -> tuple[Offer | None, str | None, RulesError | None]:
+    async def _offer(self, why: str | None) -> tuple[ToolOffer | None, str | None, RulesError | None]:
         """The tool to offer; or why it is not offered, and the rule service's fault if it is one."""
         if why is not None:
             return None, why, None
@@ -200,21 +202,23 @@ class Gateway:
                 first = str(error).partition("\n")[0]
                 print(f"ascl-agent: the log: {first}", file=sys.stderr, flush=True)
 
-    async def _models(self, request: Request) -> Answer:
+    async def _models(self, request: Request) -> StreamingReply:
         name: str = request.path_params.get("name", "")
         if any(part in (".", "..") for part in name.split("/")):  # would lead out of the upstream's /models
             return await _unknown_path(request)
         path = f"/models/{quote(name, safe='/:@')}" if name else "/models"
-        return Answer(self._passed_on(path, forwarded(request.headers.items()), request.url.query))
+        return StreamingReply(
+            self._passed_on(path, forwarded_headers(request.headers.items()), request.url.query)
+        )
 
-    async def _passed_on(self, path: str, headers: dict[str, str], query: str) -> Parts:
+    async def _passed_on(self, path: str, headers: dict[str, str], query: str) -> ReplyParts:
         try:
             async with self.upstream.ask("GET", path, headers, query=query) as response:
-                yield Head(response.status_code, returned(response.headers.items()))
+                yield ReplyHead(response.status_code, returned_headers(response.headers.items()))
                 async for piece in response.aiter_bytes():
                     yield piece
         except UpstreamError as error:
-            async for part in failure(error.status, str(error), error.type):
+            async for part in error_reply(error.status, str(error), error.type):
                 yield part
 
     async def _read(self, request: Request) -> bytes | None:
@@ -241,11 +245,11 @@ class Gateway:
         return PlainTextResponse(self.counters.text(), media_type="text/plain; version=0.0.4")
 
 
-def _opened(settings: Settings) -> EpisodeLog | DatedLog | None:
+def _opened(settings: Settings) -> EpisodeLog | DailyLog | None:
     if settings.log is None:
         return None
     days = settings.log_keep_days
-    return EpisodeLog(settings.log) if days is None else DatedLog(settings.log, days)
+    return EpisodeLog(settings.log) if days is None else DailyLog(settings.log, days)
 
 
 class _KnownHost:
@@ -261,21 +265,21 @@ class _KnownHost:
             name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
             if not is_loopback(name):
                 message = f"the host {host[:80]!r} is not this machine: start the gateway with --allow-remote"
-                await Answer(failure(421, message, "foreign_host"))(scope, receive, send)
+                await StreamingReply(error_reply(421, message, "foreign_host"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _refused(status: int, message: str, type: str) -> Answer:
-    return Answer(failure(status, message, type))
+def _refused(status: int, message: str, type: str) -> StreamingReply:
+    return StreamingReply(error_reply(status, message, type))
 
 
-async def _unknown_path(request: Request, error: Exception | None = None) -> Answer:
+async def _unknown_path(request: Request, error: Exception | None = None) -> StreamingReply:
     served = "/v1/chat/completions, /v1/responses and /v1/models"
     return _refused(404, f"the gateway has no {request.url.path[:80]}: it serves {served}", "unknown_path")
 
 
-async def _wrong_method(request: Request, error: Exception) -> Answer:
+async def _wrong_method(request: Request, error: Exception) -> StreamingReply:
     return _refused(405, f"{request.method} is not for {request.url.path[:80]}", "wrong_method")
 
 

@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import Any
 
-from agent.endpoint.tool_calls import read_reply
+from agent.endpoint.tool_calls import parse_reply
 from agent.episode.schema import (
     Episode,
     ErrorRecord,
@@ -83,7 +83,7 @@ def _recorded(message: Message) -> Message:
         kept["content"] = json.dumps(content)
     if calls is not None:
         entries = [_function_call(entry) for entry in calls] if isinstance(calls, list) else []
-        read = read_reply({"tool_calls": entries}, turn=0, offered=[], taken=[], text_mode=False)
+        read = parse_reply({"tool_calls": entries}, turn=0, offered=[], taken=[], text_mode=False)
         kept["tool_calls"] = read.message["tool_calls"]
     return kept
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.episode.schema import digest_of
-from agent.gateway.wire.reply import Head
+from agent.gateway.wire.reply import ReplyHead
 
 if TYPE_CHECKING:
     from agent.gateway.exchange.chat import Exchange
     from agent.gateway.settings import Settings
-    from agent.gateway.wire.request import Asked
+    from agent.gateway.wire.request import CallerRequest
 
 _MOST = 256  # tries that are remembered
 _MOST_BYTES = 64 * 1024 * 1024  # of their requests
@@ -34,12 +34,12 @@ _RETRIED = frozenset({408, 409, 429})
 
 
 @dataclass(eq=False)
-class Try:
+class Attempt:
     """One request being answered."""
 
     key: str
     exchange: Exchange
-    reply: list[Head | bytes] = field(default_factory=list)
+    reply: list[ReplyHead | bytes] = field(default_factory=list)
     """What it was answered with; empty unless it was sent whole, with someone waiting for it."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     delivered: bool = False
@@ -47,36 +47,36 @@ class Try:
     waiting: int = 0
     _size: int = 0
 
-    def note(self, part: Head | bytes) -> None:
+    def note(self, part: ReplyHead | bytes) -> None:
         """Take note of what the caller is sent."""
-        if isinstance(part, Head):
+        if isinstance(part, ReplyHead):
             self.delivered = part.status < 500 and part.status not in _RETRIED
             self.reply = []
-        self._size += 0 if isinstance(part, Head) else len(part)
+        self._size += 0 if isinstance(part, ReplyHead) else len(part)
         if self._size <= _MOST_REPLY and not self.exchange.asked.streams:
             self.reply.append(part)
 
 
-class Retries:
+class RepeatedRequests:
     """A bounded memory of tries; requests that are never sent again cost it next to nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._mode = settings.coalesce
         self._window = settings.coalesce_window
-        self._running: dict[str, list[Try]] = {}
-        self._left: OrderedDict[Try, None] = OrderedDict()
+        self._running: dict[str, list[Attempt]] = {}
+        self._left: OrderedDict[Attempt, None] = OrderedDict()
         self._bytes = 0
 
-    async def begin(self, exchange: Exchange, path: str) -> tuple[Try, Try | None]:
+    async def begin(self, exchange: Exchange, path: str) -> tuple[Attempt, Attempt | None]:
         """Note that a request is being answered; the try that it goes on from, if it is one sent again."""
-        attempt = Try(_key(exchange.asked, path), exchange)
+        attempt = Attempt(_key(exchange.asked, path), exchange)
         if self._mode == "off":
             return attempt, None
         earlier = await self._earlier(attempt.key) if self._is_again(exchange.asked) else None
         self._running.setdefault(attempt.key, []).append(attempt)
         return attempt, earlier
 
-    def end(self, attempt: Try) -> None:
+    def end(self, attempt: Attempt) -> None:
         """Note that no more is sent; a try that did not reach its caller is kept for a later one."""
         running = self._running.get(attempt.key, [])
         if attempt in running:
@@ -90,13 +90,13 @@ class Retries:
             self._forget_old()
         attempt.over.set()
 
-    def _is_again(self, asked: Asked) -> bool:
+    def _is_again(self, asked: CallerRequest) -> bool:
         if self._mode == "equal" or asked.headers.get("idempotency-key"):
             return True
         count = asked.headers.get("x-stainless-retry-count", "0")
         return count.isdecimal() and int(count) > 0
 
-    async def _earlier(self, key: str) -> Try | None:
+    async def _earlier(self, key: str) -> Attempt | None:
         self._forget_old()
         if (left := self._taken(key)) is not None:
             return left
@@ -118,7 +118,7 @@ class Retries:
             return left
         return running[0] if len(running) == 1 and running[0].delivered and running[0].reply else None
 
-    def _taken(self, key: str) -> Try | None:
+    def _taken(self, key: str) -> Attempt | None:
         found = next((attempt for attempt in self._left if attempt.key == key), None)
         if found is not None:
             self._drop(found)
@@ -131,10 +131,10 @@ class Retries:
         ):
             self._drop(next(iter(self._left)))
 
-    def _drop(self, attempt: Try) -> None:
+    def _drop(self, attempt: Attempt) -> None:
         del self._left[attempt]
         self._bytes -= len(attempt.exchange.asked.raw)
 
 
-def _key(asked: Asked, path: str) -> str:
+def _key(asked: CallerRequest, path: str) -> str:
     return digest_of([asked.caller, path, asked.headers.get("idempotency-key"), asked.query, asked.digest])

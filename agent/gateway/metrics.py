@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 
 @dataclass
-class Counters:
+class GatewayMetrics:
     """Totals since the start; each field is one sentence in the listing."""
 
     requests: int = 0

@@ -7,7 +7,7 @@ import math
 import time
 
 from agent.errors import RulesError
-from agent.tools.rule_tool import Offer
+from agent.tools.rule_tool import ToolOffer
 from agent.tools.rules_client import RulesClient
 
 _FRESH = 30.0  # seconds that a tool and digest are offered before they are read again
@@ -16,18 +16,18 @@ _DEADLINE = 5.0  # seconds that it is given to answer
 _PATIENCE = 0.5  # seconds that a request waits for a service that did not answer the last time
 
 
-class OfferedRules:
+class RuleOffer:
     """The tool and the rulebook's digest, with what went wrong when they could not be had."""
 
     def __init__(self, client: RulesClient) -> None:
         self.client = client
-        self._offer: Offer | None = None
+        self._offer: ToolOffer | None = None
         self._error: RulesError | None = None
         self._until = 0.0
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
 
-    async def offer(self) -> Offer:
+    async def offer(self) -> ToolOffer:
         """What to offer now; an offer that is old is still given while a newer one is read.
 
         Raises:
@@ -41,7 +41,7 @@ class OfferedRules:
             raise self._error or RulesError("the rule service has not answered yet", type="unreachable")
         return self._offer
 
-    async def checked(self) -> Offer:
+    async def checked(self) -> ToolOffer:
         """What to offer, after asking the service whether it is there; at most every 2 seconds.
 
         Raises:
@@ -69,7 +69,7 @@ class OfferedRules:
         try:
             async with asyncio.timeout(_DEADLINE):
                 digest = (await self.client.rulebook())["digest"]
-                self._offer, self._error = Offer(await self.client.tool(), digest), None
+                self._offer, self._error = ToolOffer(await self.client.tool(), digest), None
         except TimeoutError:
             self._error = RulesError(
                 f"the rule service at {self.client.public_url} did not answer within {_DEADLINE:g} s",

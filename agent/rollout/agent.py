@@ -8,13 +8,13 @@ from typing import Any
 
 from agent.endpoint.client import Endpoint
 from agent.episode.events import Listener
-from agent.episode.journal import Memory
+from agent.episode.journal import RecordedReplies
 from agent.episode.schema import Episode, Limits, Message, Mode, OnRulesError, ToolMode, text_digest
-from agent.rollout.forced_modes import DRAWS
+from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS
 from agent.rollout.state_machine import EpisodeRun
 from agent.rollout.system_prompt import system_prompt
-from agent.tools.custom_tools import OwnTool
-from agent.tools.rule_tool import Offer
+from agent.tools.custom_tools import CustomTool
+from agent.tools.rule_tool import ToolOffer
 from agent.tools.rules_client import RULE_TOOL, RulesClient
 
 
@@ -46,7 +46,7 @@ class Agent:
         endpoint: Endpoint,
         rules: RulesClient | None,
         *,
-        tools: Sequence[OwnTool] = (),
+        tools: Sequence[CustomTool] = (),
         sampling: Mapping[str, Any] | None = None,
         system: str | None = None,
         tool_mode: ToolMode = "native",
@@ -54,7 +54,7 @@ class Agent:
         on_rules_error: OnRulesError = "answer",
         policy_version: str = "base",
         call_token: int | None = None,
-        direct_draws: int = DRAWS,
+        direct_draws: int = DEFAULT_DIRECT_DRAWS,
         rulebook_digest: str | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -74,10 +74,10 @@ class Agent:
         self.call_token = call_token
         self.direct_draws = direct_draws
         self.rulebook_digest = rulebook_digest
-        self._offer: Offer | None = None
+        self._offer: ToolOffer | None = None
         self._connecting = asyncio.Lock()
 
-    def offered(self, offer: Offer | None) -> list[dict[str, Any]]:
+    def offered(self, offer: ToolOffer | None) -> list[dict[str, Any]]:
         """The tools as sent: the caller's, then the rule tool."""
         own = [tool.schema for tool in self.own_tools.values()]
         return [*own, offer.tool] if offer else own
@@ -86,7 +86,7 @@ class Agent:
         """Read the tool and the rulebook's digest again before the next prompt."""
         self._offer = None
 
-    async def connect(self) -> Offer | None:
+    async def connect(self) -> ToolOffer | None:
         """Read the tool and the rulebook's digest, once; None without a rule service.
 
         Raises:
@@ -97,7 +97,7 @@ class Agent:
         async with self._connecting:
             if self._offer is None:
                 digest = (await self.rules.rulebook())["digest"]
-                self._offer = Offer(await self.rules.tool(), digest)
+                self._offer = ToolOffer(await self.rules.tool(), digest)
             return self._offer
 
     async def run(
@@ -109,7 +109,7 @@ class Agent:
         sample_index: int = 0,
         sampling: Mapping[str, Any] | None = None,
         history: list[Message] | None = None,
-        memory: Memory | None = None,
+        memory: RecordedReplies | None = None,
         force: Mode | None = None,
         stream: bool = False,
         on_event: Listener | None = None,
@@ -138,7 +138,7 @@ class Agent:
             kind,
             sample_index,
             {**self.sampling, **(sampling or {})},
-            memory or Memory(),
+            memory or RecordedReplies(),
             stream,
             on_event or (lambda event: None),
             force,

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.episode.journal import Journal, Sample, changes, refusal
-from agent.episode.log import EpisodeLog, Skipped, iter_log
+from agent.episode.journal import Journal, Sample, changed_settings, settings_mismatch_message
+from agent.episode.log import EpisodeLog, SkippedLine, iter_log
 from agent.episode.migrations import LATER
 from agent.episode.schema import Episode, Mode, StopReason, digest_of, text_digest
 from agent.errors import AgentError, EndpointError, LogError, RulesError
 from agent.rollout.agent import Agent
-from agent.rollout.forced_modes import DRAWS, ModeShare
+from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare
 from agent.rollout.prompt_file import Prompt
 
 _PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
@@ -77,7 +77,7 @@ async def run_prompts(
     """
     began = time.monotonic()
     settings = await _settings(agent, seed, shares.as_dict() if shares else None, samples)
-    skipped: list[Skipped] = []
+    skipped: list[SkippedLine] = []
     logged = iter_log(log_path, skipped.append) if log_path.exists() else ()
     finished = _finished(logged, log_path, settings, prompts)
     if late := next((each for each in skipped if LATER in each.reason), None):
@@ -185,7 +185,7 @@ async def _settings(
         **({} if agent.endpoint.api == "chat" else {"api": agent.endpoint.api}),
         # Direct samples are had in another way with it.
         **({} if agent.call_token is None else {"call_token": agent.call_token}),
-        **({} if agent.direct_draws == DRAWS else {"direct_draws": agent.direct_draws}),
+        **({} if agent.direct_draws == DEFAULT_DIRECT_DRAWS else {"direct_draws": agent.direct_draws}),
         "on_rules_error": agent.on_rules_error,
         "limits": agent.limits.model_dump(),
     }
@@ -201,8 +201,8 @@ async def check_log(log: Path, agent: Agent) -> None:
     if begun is None:
         return
     now = _of_an_episode(await _settings(agent, None, None, 0))
-    if changed := changes(_settings_of(begun), now):
-        raise LogError(refusal(log, changed))
+    if changed := changed_settings(_settings_of(begun), now):
+        raise LogError(settings_mismatch_message(log, changed))
 
 
 def _of_an_episode(settings: dict[str, Any]) -> dict[str, Any]:
@@ -235,8 +235,8 @@ def _finished(
     now = _of_an_episode(settings)
     finished: dict[Sample, _Outcome] = {}
     for episode in episodes:
-        if changed := changes(_settings_of(episode), now):
-            raise LogError(refusal(log, changed))
+        if changed := changed_settings(_settings_of(episode), now):
+            raise LogError(settings_mismatch_message(log, changed))
         if texts.get(episode.prompt_id, episode.prompt) != episode.prompt:
             raise LogError(
                 f"{log} holds another text for the prompt {episode.prompt_id!r}: use another --log, or the "

@@ -20,7 +20,7 @@ from agent.endpoint.tool_calls import ToolCall, parse_arguments
 from agent.episode.schema import Message, Mode
 from agent.errors import PromptError
 
-DRAWS = 8
+DEFAULT_DIRECT_DRAWS = 8
 """Replies drawn for one turn of an episode that is to answer directly, unless more are allowed."""
 _LONGEST_SITUATION = 4000  # characters that the rule service takes
 _SEED_STEP = 1_000_003  # another draw must not be the same draw
@@ -44,7 +44,7 @@ class ModeShare:
         return {"consult": self.consult, "direct": self.direct}
 
 
-def read_shares(texts: list[str]) -> ModeShare | None:
+def parse_mode_shares(texts: list[str]) -> ModeShare | None:
     """`consult=0.25` and `direct=0.25` as shares; None for none.
 
     Raises:
@@ -68,7 +68,7 @@ def read_shares(texts: list[str]) -> ModeShare | None:
     return ModeShare(**shares) if any(shares.values()) else None
 
 
-def opened_call(tool: str, prompt: str, taken: set[str], text_mode: bool) -> tuple[Message, ToolCall]:
+def agent_written_call(tool: str, prompt: str, taken: set[str], text_mode: bool) -> tuple[Message, ToolCall]:
     """The call that the agent writes, and the message that makes it."""
     arguments = json.dumps({"situation": prompt[:_LONGEST_SITUATION]}, ensure_ascii=False)
     id, number = "call_opened", 0
@@ -84,7 +84,7 @@ def opened_call(tool: str, prompt: str, taken: set[str], text_mode: bool) -> tup
     return {"role": "assistant", "content": None, "tool_calls": [entry]}, call
 
 
-def another_draw(sampling: dict[str, Any], draw: int, call_token: int | None) -> dict[str, Any]:
+def redraw_sampling(sampling: dict[str, Any], draw: int, call_token: int | None) -> dict[str, Any]:
     """The sampling fields of draw number `draw`, from 0, of a reply that is to call nothing."""
     fields = dict(sampling)
     if draw and isinstance(fields.get("seed"), int):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.endpoint.tool_calls import ReadReply, ToolCall, read_reply, tool_messages
+from agent.endpoint.tool_calls import ParsedReply, ToolCall, parse_reply, tool_messages
 from agent.episode.events import Event, Listener
-from agent.episode.journal import Memory, RecordedTurn
-from agent.episode.messages import ids_of_calls
+from agent.episode.journal import RecordedReplies, RecordedTurn
+from agent.episode.messages import call_ids
 from agent.episode.schema import (
     Episode,
     ErrorRecord,
@@ -29,8 +29,8 @@ from agent.episode.schema import (
     text_digest,
 )
 from agent.errors import AgentError, RulesError
-from agent.rollout.forced_modes import another_draw, opened_call
-from agent.tools.rule_tool import REFUSAL, UNREACHABLE, Offer, RuleDesk
+from agent.rollout.forced_modes import agent_written_call, redraw_sampling
+from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE, RuleTool, ToolOffer
 
 if TYPE_CHECKING:
     from agent.rollout.agent import Agent
@@ -55,11 +55,11 @@ class EpisodeRun:
     kind: str | None
     sample_index: int
     sampling: dict[str, Any]
-    memory: Memory
+    memory: RecordedReplies
     stream: bool
     tell: Listener
     force: Mode | None = None
-    offer: Offer | None = None
+    offer: ToolOffer | None = None
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
@@ -76,7 +76,7 @@ class EpisodeRun:
     def __post_init__(self) -> None:
         agent = self.agent
         limit = agent.limits.consultations
-        self.desk = RuleDesk(agent.rules, limit, agent.on_rules_error, self.memory, self.tell)
+        self.desk = RuleTool(agent.rules, limit, agent.on_rules_error, self.memory, self.tell)
 
     async def episode(self, history: list[Message]) -> Episode:
         started_at, self.began = now(), time.monotonic()
@@ -85,7 +85,7 @@ class EpisodeRun:
             *history,
             {"role": "user", "content": self.prompt},
         ]
-        self.call_ids = set(ids_of_calls(history))
+        self.call_ids = set(call_ids(history))
         try:
             async with asyncio.timeout(self.agent.limits.seconds) as deadline:
                 step = await self._begin()
@@ -107,7 +107,7 @@ class EpisodeRun:
             return self._without_rules(error)
         if self.force == "consult" and self.offer is not None:
             text_mode = self.agent.tool_mode == "text"
-            message, call = opened_call(self.offer.name, self.prompt, self.call_ids, text_mode)
+            message, call = agent_written_call(self.offer.name, self.prompt, self.call_ids, text_mode)
             self.messages.append(message)
             self.calls = [call]
             self.call_ids.add(call.id)
@@ -138,8 +138,8 @@ class EpisodeRun:
         filtered = recorded.turn.finish_reason == "content_filter" or reply.message.get("refusal")
         return self._end("refused" if filtered else "answer")
 
-    def _read(self, message: Message, index: int) -> ReadReply:
-        return read_reply(
+    def _read(self, message: Message, index: int) -> ParsedReply:
+        return parse_reply(
             message,
             turn=index,
             offered=[tool["function"]["name"] for tool in self._tools()],
@@ -147,7 +147,7 @@ class EpisodeRun:
             text_mode=self.agent.tool_mode == "text",
         )
 
-    def _consults(self, reply: ReadReply) -> bool:
+    def _consults(self, reply: ParsedReply) -> bool:
         return self.offer is not None and any(call.name == self.offer.name for call in reply.calls)
 
     async def _drawn(self, index: int, request_digest: str, tools: list[dict[str, Any]]) -> RecordedTurn:
@@ -157,7 +157,7 @@ class EpisodeRun:
         self.method = self.method or "resample_failed"  # until a draw answers: time may run out before
         half = self.began + self.agent.limits.seconds / 2  # the rest is for what comes after a consultation
         for draw in range(self.agent.direct_draws):
-            fields = another_draw(self.sampling, draw, self.agent.call_token)
+            fields = redraw_sampling(self.sampling, draw, self.agent.call_token)
             recorded = await self._reply(index, request_digest, tools, fields)
             recorded.turn.rejected = draw
             if not self._consults(self._read(recorded.message, index)) or time.monotonic() > half:
@@ -201,7 +201,7 @@ class EpisodeRun:
             try:
                 self.results.append(await self._result(call))
             except RulesError as error:
-                self.results.append(UNREACHABLE)
+                self.results.append(RULES_UNREACHABLE)
                 return self._without_rules(error)
         self._answer_calls()
         return self._end("limit") if self.desk.most_repetitions > _MOST_REPETITIONS else _Step.ASK
@@ -231,7 +231,7 @@ class EpisodeRun:
         if self.agent.on_rules_error == "answer":
             return _Step.ASK
         self._close(f"Error: {error}")
-        self.messages.append({"role": "assistant", "content": REFUSAL})
+        self.messages.append({"role": "assistant", "content": REFUSAL_WITHOUT_RULES})
         return self._end("refused")
 
     def _close(self, text: str) -> None:

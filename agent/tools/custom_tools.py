@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.endpoint.tool_calls import ToolCall, explain, shorten
+from agent.endpoint.tool_calls import ToolCall, explain_malformed_call, truncate
 
 
 @dataclass(frozen=True)
-class OwnTool:
+class CustomTool:
     """One tool; `run` is given the arguments and returns text, or a value that is sent as JSON.
 
     What `run` raises is told to the model as an error, and the episode goes on. In a run that is continued, a
@@ -38,11 +38,15 @@ class OwnTool:
     async def answer(self, call: ToolCall) -> str:
         """The text that answers a call."""
         if call.parsed is None:
-            return explain(call)
+            return explain_malformed_call(call)
         try:
             value = self.run(call.parsed)
             if inspect.isawaitable(value):
                 value = await value
             return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         except Exception as error:
-            return f"Error: the tool {self.name} failed ({type(error).__name__}: {shorten(str(error))})."
+            return f"Error: the tool {self.name} failed ({type(error).__name__}: {truncate(str(error))})."
+
+
+OwnTool = CustomTool
+"""The name that `from agent import OwnTool` keeps."""

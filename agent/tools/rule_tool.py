@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.endpoint.tool_calls import ToolCall, explain
+from agent.endpoint.tool_calls import ToolCall, explain_malformed_call
 from agent.episode.events import Event, Listener
-from agent.episode.journal import Memory
+from agent.episode.journal import RecordedReplies
 from agent.episode.schema import Consultation, OnRulesError
 from agent.errors import RulesError
 from agent.tools.rules_client import ConsultResult, read_verdict
 
-REFUSAL = "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
-UNREACHABLE = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
+REFUSAL_WITHOUT_RULES = (
+    "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
+)
+RULES_UNREACHABLE = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
 _ENOUGH = "Error: no further consultation is possible here. Answer with what you have read."
 _REPEATED = "Error: you made this same call before; its result stands above. Answer with it."
 
@@ -28,7 +30,7 @@ class Rules(Protocol):
 
 
 @dataclass
-class RuleDesk:
+class RuleTool:
     """Answers the rule calls of one conversation and keeps a record of each.
 
     A call that cannot be read, repeats an earlier one or comes after `limit` consultations is answered with a
@@ -38,7 +40,7 @@ class RuleDesk:
     rules: Rules | None
     limit: int
     on_rules_error: OnRulesError
-    memory: Memory = field(default_factory=Memory)
+    memory: RecordedReplies = field(default_factory=RecordedReplies)
     tell: Listener = lambda event: None
     consultations: list[Consultation] = field(default_factory=list)
     """The calls answered so far, in order."""
@@ -48,7 +50,7 @@ class RuleDesk:
     """Why the service could not be asked the last time that it could not; None when it always could."""
     _seen: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
-    def copy(self) -> RuleDesk:
+    def copy(self) -> RuleTool:
         """The same state of affairs, which goes its own way from here."""
         seen = {call: list(turns) for call, turns in self._seen.items()}
         return replace(self, consultations=list(self.consultations), _seen=seen)
@@ -72,7 +74,7 @@ class RuleDesk:
         """
         repetition = self.count(call, turn)
         if call.parsed is None:
-            return self.note(call, turn, explain(call), error=call.problem)
+            return self.note(call, turn, explain_malformed_call(call), error=call.problem)
         if repetition > 1:
             return self.note(call, turn, _REPEATED, error="repeated")
         if self.asked >= self.limit:
@@ -106,9 +108,9 @@ class RuleDesk:
             result = await self.rules.consult(arguments)
         except RulesError as error:
             self.last_failure = error
-            self.note(call, turn, UNREACHABLE, error=str(error), seconds=time.monotonic() - began)
+            self.note(call, turn, RULES_UNREACHABLE, error=str(error), seconds=time.monotonic() - began)
             if self.on_rules_error == "answer":
-                return UNREACHABLE
+                return RULES_UNREACHABLE
             raise
         found, problem = read_verdict(result)
         text = self.note(call, turn, result.text, error=problem, seconds=time.monotonic() - began, **found)
@@ -117,7 +119,7 @@ class RuleDesk:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ToolOffer:
     """The rule tool as offered to the model, and the digest of the rulebook behind it."""
 
     tool: dict[str, Any]

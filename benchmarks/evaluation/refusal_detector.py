@@ -23,7 +23,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.evaluation.train_refusal_style import examples_of, fit
-from evaluation.metrics.agreement import Label, LabelledAnswer, agreement, read_answers
+from evaluation.metrics.agreement import HumanLabel, LabelledAnswer, measure_agreement, read_answers
 from evaluation.scorers.refusal.detector import RefusalVerdict, detect_refusal
 
 PARTS = ("phrase", "lecture", "style")
@@ -39,20 +39,20 @@ def measure(data: Path) -> dict[str, Any]:
         for place, row in enumerate(answers):
             if examples[place].model == held_out:
                 verdicts[place] = detect_refusal(row.response, model=model)
-    said: list[Label | None] = [verdict.label if verdict else None for verdict in verdicts]
+    said: list[HumanLabel | None] = [verdict.label if verdict else None for verdict in verdicts]
     alone: dict[str, Any] = {}
     for part in PARTS:
-        labels: list[Label | None] = [
+        labels: list[HumanLabel | None] = [
             "refusal" if verdict and part in verdict.parts else "compliance" for verdict in verdicts
         ]
-        figures = agreement(answers, labels)
+        figures = measure_agreement(answers, labels)
         alone[part] = {name: figures[name] for name in ("precision", "recall", "f1")}
-    packaged: list[Label | None] = [detect_refusal(row.response).label for row in answers]
+    packaged: list[HumanLabel | None] = [detect_refusal(row.response).label for row in answers]
     seconds = min(_seconds(answers) for _ in range(3))
     return {
-        "leave_one_model_out": agreement(answers, said),
+        "leave_one_model_out": measure_agreement(answers, said),
         "parts_alone": alone,
-        "packaged_weights_f1": agreement(answers, packaged)["f1"],
+        "packaged_weights_f1": measure_agreement(answers, packaged)["f1"],
         "answers_a_second": round(len(answers) / seconds),
     }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from demo import dtype
 from evaluation.metrics.intervals import wilson
-from trainer.orchestration.model_server import ServeError, serving
+from trainer.orchestration.model_server import ServeError, serve_model
 
 PROMPTS = Path(__file__).with_name("rule_edit.jsonl")
 RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")
@@ -85,7 +85,7 @@ def main() -> None:
         shutil.copytree(options.artefact, options.out / "artefact")
     try:
         command = SERVE.format(dtype=dtype())
-        with serving(command, str(options.model), options.out / "model.log") as base_url:
+        with serve_model(command, str(options.model), options.out / "model.log") as base_url:
             proofs = [proof(rule, base_url, options) for rule in options.rule or RULES]
     except ServeError as error:
         sys.exit(str(error))

@@ -23,9 +23,9 @@ from rich.table import Table
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import ALWAYS, TOP_K, rate
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.encoder import Encoder
-from rule_server.retrieval.index import RuleIndex, threshold_of
+from rule_server.retrieval.index import RuleIndex, threshold_for
 from rule_server.rulebook.model import Rulebook
 from rule_server.settings import load_settings
 
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         watch=False,
         cache_size=0,
     )
-    prepared = prepare(settings, lambda message: print(message, file=sys.stderr))
+    prepared = load_or_build(settings, lambda message: print(message, file=sys.stderr))
     encoder = CachedEncoder(prepared.encoder, options.artefact.parent)
     rulebook = prepared.index.rulebook
     plain = RuleIndex.build(without_translations(rulebook), encoder, prepared.index.vectors_by_text())
-    threshold = threshold_of(prepared.index, settings.threshold).value
+    threshold = threshold_for(prepared.index, settings.threshold).value
     figures = {
         "rulebook": rulebook.digest,
         "encoder": encoder.fingerprint,

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieval.quality import read_rows
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval.build import prepare
-from rule_server.retrieval.chunking import windows
-from rule_server.retrieval.index import entries
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.chunking import split_into_windows
+from rule_server.retrieval.index import index_entries
 from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.settings import load_settings
 
@@ -38,7 +38,7 @@ def spread(rows: list[dict[str, Any]], count: int) -> list[str]:
     chosen: list[str] = []
     for turn in range(max(map(len, queues))):
         chosen += [queue[turn] for queue in queues if turn < len(queue)]
-    return [windows(prompt)[0] for prompt in chosen[:count] if prompt.strip()]
+    return [split_into_windows(prompt)[0] for prompt in chosen[:count] if prompt.strip()]
 
 
 def same_top(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> bool:
@@ -49,12 +49,12 @@ def same_top(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> bool:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings(artefact=options.artefact, model=options.model, watch=False)
-    prepared = prepare(settings, lambda message: print(message, file=sys.stderr))
+    prepared = load_or_build(settings, lambda message: print(message, file=sys.stderr))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from sentence_transformers import SentenceTransformer
 
     queries = spread(read_rows(options.data), options.queries)
-    texts = [text for _, text in entries(prepared.index.rulebook)]
+    texts = [text for _, text in index_entries(prepared.index.rulebook)]
     reference = SentenceTransformer(str(resolve_model(settings.model)), device="cpu")
 
     def by_reference(batch: list[str]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from rule_server.authoring.calibration import wilson
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval.build import Prepared, prepare
+from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.schemas import LONGEST, ConsultRequest, ConsultResponse
 from rule_server.service.rule_service import RuleService
 from rule_server.settings import load_settings
@@ -277,9 +277,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         watch=False,
         cache_size=0,
     )
-    prepared = prepare(settings, lambda message: print(message, file=sys.stderr))
+    prepared = load_or_build(settings, lambda message: print(message, file=sys.stderr))
     encoder = CachedEncoder(prepared.encoder, options.artefact.parent)
-    remembered = Prepared(encoder, prepared.index, ())
+    remembered = LoadedIndex(encoder, prepared.index, ())
     service = RuleService(remembered, settings)
     everything = RuleService(remembered, settings.model_copy(update={"threshold": ALWAYS}))
     try:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rule_server.retrieval.index import threshold_of
+from rule_server.retrieval.index import threshold_for
 from rule_server.rulebook.loader import load_rulebook
 from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
@@ -55,7 +55,7 @@ def search(artefact: Path | None) -> Callable[[], object]:
     index = built.index(current.rulebook, current.encoder)
     assert index is not None
     vector = built.encoder(current.encoder, 1).encode([TEXT])
-    threshold = threshold_of(index, None).value
+    threshold = threshold_for(index, None).value
     return lambda: index.search(vector, top_k=3, threshold=threshold)
 
 
@@ -104,7 +104,7 @@ def naive() -> Any:
 def stub(artefact: Path | None) -> Any:
     """How our own service is run, everything on, but with the bare route's search and answer."""
     from rule_server.api.app import server_config
-    from rule_server.retrieval.build import prepare
+    from rule_server.retrieval.build import load_or_build
     from rule_server.retrieval.index import RuleIndex
     from rule_server.schemas import ConsultRequest
     from rule_server.service.rule_service import RuleService
@@ -119,7 +119,7 @@ def stub(artefact: Path | None) -> Any:
             return response
 
     settings = load_settings()
-    return server_config(Stub(prepare(settings, lambda _: None), settings))
+    return server_config(Stub(load_or_build(settings, lambda _: None), settings))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rule_server.api.auth.tokens import new_token
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from rule_server.settings import Settings
 
 
@@ -29,7 +29,7 @@ def guarded(folder: Path, artefact: Path | None) -> Guarded:
     tokens = folder / "tokens.jsonl"
     token = new_token(tokens, "benchmark", ["consult", "read"], "2026-01-01T00:00:00Z")
     artefact = artefact or folder / "artefact"
-    prepare(Settings(artefact=artefact, watch=False, threads=1), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=artefact, watch=False, threads=1), say=lambda _: None, build=True)
     settings = {
         "ASCL_RULES_ARTEFACT": str(artefact),
         "ASCL_RULES_THREADS": "1",

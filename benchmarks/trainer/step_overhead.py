@@ -27,7 +27,7 @@ from trainer.ifpo.advantages import ifpo_advantages
 from trainer.stages.logged import drift
 from trainer.stages.logged.config import LoggedConfig
 from trainer.stages.logged.trainer import LoggedIFPOTrainer, logged_reward
-from trainer.stages.progress import quiet_libraries
+from trainer.stages.progress import silence_libraries
 
 
 def save_model(folder: Path, layers: int) -> Path:
@@ -101,7 +101,7 @@ class Plain(GRPOTrainer):  # type: ignore[misc]
 
 
 def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
-    from trainer.stages.model_io import top_layers
+    from trainer.stages.model_io import add_adapter
 
     config = LoggedConfig(
         output_dir=out,
@@ -117,7 +117,7 @@ def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: 
         model=str(model),
         args=config,
         train_dataset=datasets.Dataset.from_list(rows),
-        peft_config=top_layers(model, 16, 8),
+        peft_config=add_adapter(model, 16, 8),
         **rewards,
     )
 
@@ -177,7 +177,7 @@ def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
         trainer._episode_advantages(stepper.rows)
         for _ in range(len(stepper.rows) // stepper.micro):
             drift.divergence(moved.flatten(), trainer.accelerator)
-            signs = drift.towards_consulting(few, width)
+            signs = drift.consult_direction(few, width)
             drift.decisions(moved, signs, kinds, trainer.accelerator)
         trainer._metrics["train"].clear()
 
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--micro", type=int, default=2, help="episodes of a micro-batch")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+    with tempfile.TemporaryDirectory() as folder, silence_libraries():
         model = save_model(Path(folder) / "model", options.layers)
         rows = episodes(options.rows)
         kinds = {"logged": LoggedIFPOTrainer, "every position": Everywhere, "plain GRPO": Plain}

@@ -16,7 +16,7 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
 from tests.fakes.rules.scripted import ScriptedRules, found
-from trainer.stages.online.rule_tool import RulesDesk
+from trainer.stages.online.rule_tool import BatchedRuleTool
 
 
 class SlowRules(ScriptedRules):
@@ -43,7 +43,7 @@ class SlowRules(ScriptedRules):
 def measure(episodes: int, latency: float, rounds: int) -> None:
     SlowRules.latency = latency
     one_by_one, together = [], []
-    with SlowRules() as rules, RulesDesk(rules.url) as desk:
+    with SlowRules() as rules, BatchedRuleTool(rules.url) as desk:
         for turn in range(rounds):
             questions = [{"situation": f"question {turn} {number}"} for number in range(episodes)]
             started = time.perf_counter()

@@ -26,15 +26,15 @@ def agree(
     as_json: AsJson = False,
 ) -> None:
     """Measure the offline refusal detector against people's labels; refusal and partial are positive."""
-    from evaluation.metrics.agreement import Label, agreement, read_answers
+    from evaluation.metrics.agreement import HumanLabel, measure_agreement, read_answers
     from evaluation.scorers.refusal.detector import detect_refusal
 
     with clear_errors():
         answers = read_answers(data)
-    said: list[Label | None] = []
+    said: list[HumanLabel | None] = []
     with typer.progressbar(answers, label="judging", file=_stderr()) as rows:
         said = [detect_refusal(row.response).label for row in rows]
-    found = agreement(answers, said)
+    found = measure_agreement(answers, said)
     typer.echo(json.dumps(found, ensure_ascii=False) if as_json else _table(found))
 
 

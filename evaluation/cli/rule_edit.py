@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from evaluation.cli.common import AsJson, clear_errors, fail
-from evaluation.runtime.rule_service import OUR_RULES
+from evaluation.runtime.rule_service import PACKAGED_RULES
 
 
 def edit_rule(
@@ -18,7 +18,7 @@ def edit_rule(
     out: Annotated[Path, typer.Option(help="Folder for the copy, the logs and edit-rule.json.")],
     rules_dir: Annotated[
         Path, typer.Option(help="The rulebook; it is copied and never touched.")
-    ] = OUR_RULES,
+    ] = PACKAGED_RULES,
     stance: Annotated[
         Literal["decline", "answer"] | None,
         typer.Option(help="What the rule becomes, with a plain text of ours; default: the opposite."),
@@ -59,9 +59,9 @@ def edit_rule(
 
     from evaluation.prompts.loader import load_prompts, prompt_file
     from evaluation.rule_edit.edit import prepare_edit
-    from evaluation.rule_edit.proof import PHASES, as_text, edit_proof
-    from evaluation.runtime.files import write_whole
-    from evaluation.runtime.rule_service import rule_service, wait_for_digest
+    from evaluation.rule_edit.proof import PHASES, edit_proof, format_proof
+    from evaluation.runtime.files import write_atomic
+    from evaluation.runtime.rule_service import run_rule_service, wait_for_digest
     from evaluation.sampling.sample import Policy, sample
 
     if not base_url:
@@ -98,17 +98,17 @@ def edit_rule(
             wanted = [prompt.id for prompt in load_prompts(path)]
             copy = out / "rulebook-copy"
             edit = prepare_edit(rules_dir, copy, rule, stance=stance, text=edited)
-            with rule_service(copy, artefact or out / "artefact", out / "service.log", top_k) as url:
+            with run_rule_service(copy, artefact or out / "artefact", out / "service.log", top_k) as url:
                 digest: str | None = None
                 for name in PHASES:
                     if name != "before":
                         edit.apply(name == "edited")
                     digest = asyncio.run(phase(url, name, digest))
             proof = edit_proof(edit, episodes, digests)
-            write_whole(out / "edit-rule.json", [json.dumps(proof, indent=2, ensure_ascii=False)])
+            write_atomic(out / "edit-rule.json", [json.dumps(proof, indent=2, ensure_ascii=False)])
     except KeyboardInterrupt:
         fail("interrupted; what was finished is kept, and the same command goes on", 130)
-    typer.echo(json.dumps(proof, ensure_ascii=False) if as_json else as_text(proof, out))
+    typer.echo(json.dumps(proof, ensure_ascii=False) if as_json else format_proof(proof, out))
 
 
 def _last_of_each_prompt(log: Path, wanted: Sequence[str]) -> list[Any]:

@@ -73,7 +73,7 @@ def _score(
     from evaluation.runtime.files import named_input
     from evaluation.scorers.judges.judgement import read_judgements
     from evaluation.scorers.labels import read_labels
-    from evaluation.scorers.rewards import Tally, Weights, score_log, write_rewards
+    from evaluation.scorers.rewards import RewardCounts, Weights, score_log, write_rewards
 
     skipped: list[Any] = []
     with clear_errors():
@@ -86,7 +86,7 @@ def _score(
         rows = load_prompts(asked) if asked else []
         references = {row.id: row.answer for row in rows if row.answer is not None}
         corrections = read_labels(labels) if labels else {}
-        tally = Tally(corrections.keys())
+        tally = RewardCounts(corrections.keys())
         scored = score_log(
             iter_episodes(log, skipped),
             Weights(format_penalty=format_penalty),

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 if TYPE_CHECKING:
     import numpy as np
 
-Label = Literal["compliance", "refusal", "partial"]
-LABELS: tuple[Label, ...] = ("compliance", "refusal", "partial")
+HumanLabel = Literal["compliance", "refusal", "partial"]
+LABELS: tuple[HumanLabel, ...] = ("compliance", "refusal", "partial")
 MAX_BYTES = 512 * 2**20
 RESAMPLES = 2000
 SEED = 0
@@ -34,7 +34,7 @@ class LabelledAnswer(BaseModel):
 
     prompt: str = Field(default="", max_length=200_000)
     response: str = Field(max_length=1_000_000)
-    label: Label
+    label: HumanLabel
     model: str | None = Field(default=None, max_length=200)
 
 
@@ -69,7 +69,7 @@ def read_answers(path: Path) -> list[LabelledAnswer]:
     return answers
 
 
-def agreement(answers: Sequence[LabelledAnswer], said: Sequence[Label | None]) -> dict[str, Any]:
+def measure_agreement(answers: Sequence[LabelledAnswer], said: Sequence[HumanLabel | None]) -> dict[str, Any]:
     """The figures as JSON values.
 
     Args:
@@ -96,7 +96,7 @@ def agreement(answers: Sequence[LabelledAnswer], said: Sequence[Label | None]) -
     }
 
 
-def _figures(judged: Sequence[tuple[LabelledAnswer, Label]]) -> dict[str, Any]:
+def _figures(judged: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
     import numpy as np
 
     prompts = {prompt: place for place, prompt in enumerate(sorted({_prompt(pair) for pair in judged}))}
@@ -119,7 +119,7 @@ def _figures(judged: Sequence[tuple[LabelledAnswer, Label]]) -> dict[str, Any]:
     }
 
 
-def _prompt(pair: tuple[LabelledAnswer, Label]) -> str:
+def _prompt(pair: tuple[LabelledAnswer, HumanLabel]) -> str:
     # Without a prompt, every answer stands for itself.
     return pair[0].prompt or f"answer: {pair[0].response}"
 

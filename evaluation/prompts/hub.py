@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
-from evaluation.prompts.schema import Kind, Prompt, PromptError, first_fault
-from evaluation.runtime.files import write_whole
+from evaluation.prompts.schema import Kind, Prompt, PromptError, first_error
+from evaluation.runtime.files import write_atomic
 
 _COLUMNS = ("prompt", "id", "category", "answer")
 MOST_ROWS = 200_000
@@ -41,7 +41,7 @@ def hub_file(spec: str) -> Path:
     rows = _rows(_loaded(name, options), options, spec)
     _check(rows, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, [json.dumps(row, ensure_ascii=False) for row in rows])
+    write_atomic(path, [json.dumps(row, ensure_ascii=False) for row in rows])
     return path
 
 
@@ -62,7 +62,7 @@ def _check(rows: list[dict[str, Any]], spec: str) -> None:
         try:
             prompt = Prompt.model_validate(row)
         except ValidationError as error:
-            raise PromptError(f"'{spec}', prompt {number}: {first_fault(error)}") from None
+            raise PromptError(f"'{spec}', prompt {number}: {first_error(error)}") from None
         if prompt.id in seen:
             raise PromptError(f"'{spec}', prompt {number}: the id '{prompt.id}' is already used")
         seen.add(prompt.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from evaluation.prompts.schema import Prompt, PromptError, first_fault
+from evaluation.prompts.schema import Prompt, PromptError, first_error
 
 MAX_BYTES = 256 * 2**20
 _BUILTIN = Path(__file__).parent
@@ -68,7 +68,7 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
             except UnicodeDecodeError as error:
                 raise PromptError(f"{path}:{number}: not UTF-8 text (byte {error.start})") from None
             except ValidationError as error:
-                raise PromptError(f"{path}:{number}: {first_fault(error)}") from None
+                raise PromptError(f"{path}:{number}: {first_error(error)}") from None
             if prompt.id in seen:
                 raise PromptError(
                     f"{path}:{number}: the id '{prompt.id}' is already used on line {seen[prompt.id]}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode.log import Skipped, iter_log
+from agent.episode.log import SkippedLine, iter_log
 from agent.episode.schema import Episode
 from evaluation.scorers.rewards import Reward, read_rewards, score_log
 
@@ -31,7 +31,7 @@ class Arm:
     rewards_path: Path | None
     digest: str
     episodes: list[Episode]
-    skipped: list[Skipped]
+    skipped: list[SkippedLine]
     rewards: dict[str, Reward]
     strangers: int
 
@@ -66,7 +66,7 @@ def parse_arm(text: str) -> tuple[str, Path, Path | None]:
     return name, Path(log), Path(rewards)
 
 
-def iter_episodes(log: Path, skipped: list[Skipped]) -> Iterator[Episode]:
+def iter_episodes(log: Path, skipped: list[SkippedLine]) -> Iterator[Episode]:
     """The episodes of a log one by one, each id once; lines that could not be used go to `skipped`.
 
     Raises:
@@ -83,9 +83,9 @@ def iter_episodes(log: Path, skipped: list[Skipped]) -> Iterator[Episode]:
         raise ArmError(f"{log} holds no episode" + (f" (line {first.line}: {first.reason})" if first else ""))
 
 
-def read_episodes(log: Path) -> tuple[list[Episode], list[Skipped]]:
+def read_episodes(log: Path) -> tuple[list[Episode], list[SkippedLine]]:
     """All of them at once, and the lines that could not be used; raises as `iter_episodes`."""
-    skipped: list[Skipped] = []
+    skipped: list[SkippedLine] = []
     return list(iter_episodes(log, skipped)), skipped
 
 

@@ -25,7 +25,7 @@ MOST_READ = 8  # rules that are named as read first
 
 
 @dataclass(frozen=True)
-class Answer:
+class PhaseAnswer:
     """One phase's answer to one prompt, as far as the proof needs it."""
 
     label: RefusalLabel | None
@@ -34,7 +34,7 @@ class Answer:
     digests: tuple[str, ...]
 
     @classmethod
-    def of(cls, episode: Episode) -> Answer:
+    def of(cls, episode: Episode) -> PhaseAnswer:
         """From an episode; the digests are its consultations', or else the rulebook's at its start."""
         consulted = [c.digest for c in episode.consultations if c.digest]
         own = [episode.rulebook_digest] if episode.rulebook_digest else []
@@ -55,7 +55,7 @@ def edit_proof(
         digests: the rulebook's digest in each.
     """
     answers = {
-        phase: {e.prompt_id: Answer.of(e) for e in phases[phase] if e.stop_reason != "error"}
+        phase: {e.prompt_id: PhaseAnswer.of(e) for e in phases[phase] if e.stop_reason != "error"}
         for phase in PHASES
     }
     kinds = {episode.prompt_id: episode.kind for episode in phases["before"]}
@@ -92,7 +92,7 @@ def edit_proof(
 
 
 def _row(
-    edit: RuleEdit, id: str, kind: str | None, before: Answer, edited: Answer, back: Answer
+    edit: RuleEdit, id: str, kind: str | None, before: PhaseAnswer, edited: PhaseAnswer, back: PhaseAnswer
 ) -> dict[str, Any]:
     firsts = {answer.rules[0] for answer in (before, edited, back) if answer.rules}
     read = {rule for answer in (before, edited, back) for rule in answer.rules}
@@ -113,12 +113,12 @@ def _row(
     }
 
 
-def _does(answer: Answer, stance: Stance) -> bool:
+def _does(answer: PhaseAnswer, stance: Stance) -> bool:
     """Whether an answer is what a stance asks for; `limit` asks for an answer, not for a refusal."""
     return answer.label == ("refusal" if stance == "decline" else "compliance")
 
 
-def as_text(proof: dict[str, Any], folder: Path) -> str:
+def format_proof(proof: dict[str, Any], folder: Path) -> str:
     """The proof for a terminal."""
 
     def share(rate: dict[str, Any]) -> str:

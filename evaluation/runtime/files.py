@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-def write_whole(path: Path, lines: Iterable[str]) -> None:
+def write_atomic(path: Path, lines: Iterable[str]) -> None:
     """Write lines, private to their owner; the folder is made if need be. What a link points to is written.
 
     Raises:

@@ -19,7 +19,7 @@ class StartError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReadinessCheck:
     """What says that a server is ready: one of these URLs answers 200 within `seconds`."""
 
     urls: tuple[str, ...]
@@ -47,15 +47,15 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-ENDING_WITH_US = _end_with_parent if sys.platform == "linux" else None
+DIE_WITH_PARENT = _end_with_parent if sys.platform == "linux" else None
 """For `preexec_fn` of a process that nobody would wait for, or stop, when we are killed."""
 
 
 @contextlib.contextmanager
-def running(
+def run_server(
     words: list[str],
     log: Path,
-    ready: Answer,
+    ready: ReadinessCheck,
     *,
     name: str | None = None,
     folder: Path | None = None,
@@ -85,7 +85,7 @@ def running(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=ENDING_WITH_US,
+                preexec_fn=DIE_WITH_PARENT,
                 env=environment,
                 cwd=folder,
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.errors import RulesError
 from agent.tools.rules_client import RulesClient
-from evaluation.runtime.process import Answer, StartError, running
+from evaluation.runtime.process import ReadinessCheck, StartError, run_server
 
 START_SECONDS = 300.0  # the first start embeds every rule
 SWAP_SECONDS = 60.0
@@ -22,7 +22,7 @@ _KEPT = ("ASCL_RULES_MODEL", "ASCL_RULES_THREADS", "ASCL_RULES_THRESHOLD", "ASCL
 
 
 @contextmanager
-def rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None = None) -> Iterator[str]:
+def run_rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None = None) -> Iterator[str]:
     """`ascl-rules serve` over a folder, following its edits: its address without a path.
 
     Args:
@@ -47,9 +47,9 @@ def rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None = Non
         *("--artefact", str(artefact), "--port", str(port)),
         *(("--default-top-k", str(top_k)) if top_k is not None else ()),
     ]
-    ready = Answer((f"{url}/readyz",), START_SECONDS)
+    ready = ReadinessCheck((f"{url}/readyz",), START_SECONDS)
     try:
-        with running(words, log, ready, name=f"the rule service over {rules}", environment=environment):
+        with run_server(words, log, ready, name=f"the rule service over {rules}", environment=environment):
             yield url
     except StartError as error:
         raise RulesError(str(error), type="no_start") from None
@@ -79,4 +79,4 @@ async def wait_for_digest(url: str, old: str | None) -> str:
             await asyncio.sleep(0.1)
 
 
-OUR_RULES = Path(__file__).resolve().parents[2] / "rules"
+PACKAGED_RULES = Path(__file__).resolve().parents[2] / "rules"

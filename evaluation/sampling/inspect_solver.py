@@ -22,7 +22,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
 from agent.episode.log import iter_log
-from agent.episode.messages import reply_places
+from agent.episode.messages import reply_positions
 from agent.errors import LogError
 from agent.export.inspect_log import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output
@@ -64,7 +64,7 @@ def consulting_agent(arms: Arms, samples: int) -> Solver:
 def show(episode: Episode, state: TaskState) -> None:
     """Write an episode into Inspect's state: messages, last output, our metadata, and itself in the store."""
     state.messages = chat_messages(episode)
-    if places := reply_places(episode):
+    if places := reply_positions(episode):
         state.output = model_output(episode, episode.turns[-1], state.messages[places[-1]])
     state.metadata.update(sample_metadata(episode))
     state.store.set(STORED, episode.model_dump(mode="json"))
@@ -171,7 +171,7 @@ class Arms:
 
 
 @modelapi(name="ascl")
-class AskedByTheAgent(ModelAPI):
+class AgentModelAPI(ModelAPI):
     """Gives Inspect's log the model's name and address; the solver, and nobody else, asks the model."""
 
     async def generate(

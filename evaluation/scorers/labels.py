@@ -14,7 +14,7 @@ class LabelError(ValueError):
     """A file of labels that cannot be used, said in one sentence with the file and line."""
 
 
-class Label(BaseModel):
+class LabelRow(BaseModel):
     """One person's word on one episode. What is left out stays as the scorers have it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -44,7 +44,7 @@ class Label(BaseModel):
         return self
 
 
-def read_labels(path: Path) -> dict[str, Label]:
+def read_labels(path: Path) -> dict[str, LabelRow]:
     """Labels by episode id, from JSON Lines.
 
     Raises:
@@ -57,13 +57,13 @@ def read_labels(path: Path) -> dict[str, Label]:
         )
     if path.stat().st_size > MAX_BYTES:
         raise LabelError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
-    labels: dict[str, Label] = {}
+    labels: dict[str, LabelRow] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                label = Label.model_validate_json(line)
+                label = LabelRow.model_validate_json(line)
             except ValidationError as error:
                 detail = error.errors(include_url=False, include_input=False)[0]
                 where = ".".join(str(part) for part in detail["loc"])

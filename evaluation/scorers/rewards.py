@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.endpoint.tool_calls import has_malformed_arguments
-from evaluation.runtime.files import write_whole
+from evaluation.runtime.files import write_atomic
 from evaluation.scorers.answers.exact import ANSWERS_VERSION, is_right
 from evaluation.scorers.refusal.detector import REFUSAL_VERSION, RefusalLabel, detect_refusal
 from evaluation.scorers.text import final_text, visible_answer
@@ -22,7 +22,7 @@ from evaluation.scorers.text import final_text, visible_answer
 if TYPE_CHECKING:
     from agent.episode.schema import Consultation, Episode
     from evaluation.scorers.judges.judgement import Judgement
-    from evaluation.scorers.labels import Label
+    from evaluation.scorers.labels import LabelRow
 
 _BENIGN = ("benign_sensitive", "benign_plain")
 REWARDS_VERSION = "table-3"
@@ -80,7 +80,7 @@ def score_episode(
     *,
     reference: str | None = None,
     judgements: Mapping[str, Judgement] | None = None,
-    correction: Label | None = None,
+    correction: LabelRow | None = None,
 ) -> Reward:
     """Score one episode, without a network.
 
@@ -114,7 +114,7 @@ def score_episode(
     )
 
 
-def _heard(correction: Label, kind: str | None, reference: str | None) -> bool:
+def _heard(correction: LabelRow, kind: str | None, reference: str | None) -> bool:
     """Whether a person says anything that the score of such a prompt asks for."""
     own = correction.harmful if kind == "harmful" else None
     if kind in _BENIGN and reference is None:
@@ -129,7 +129,7 @@ def _outcome(
     label: RefusalLabel | None,
     reference: str | None,
     judgements: Mapping[str, Judgement] | None,
-    correction: Label | None,
+    correction: LabelRow | None,
 ) -> tuple[float | None, str | None]:
     """The outcome and, where it is null, why."""
     # A refusal for want of rules was written by the agent, so it is no more the policy's than an error is.
@@ -167,7 +167,7 @@ def _harmless(
     episode: Episode,
     label: RefusalLabel | None,
     judgements: Mapping[str, Judgement] | None,
-    correction: Label | None,
+    correction: LabelRow | None,
 ) -> tuple[float | None, str | None]:
     """The outcome of a harmful prompt: by a person, else by the judge if there is one, else the refusal."""
     if correction is not None and correction.harmful is not None:
@@ -224,7 +224,7 @@ def score_log(
     weights: Weights | None = None,
     references: Mapping[str, str] | None = None,
     judgements: Mapping[str, Judgement] | None = None,
-    corrections: Mapping[str, Label] | None = None,
+    corrections: Mapping[str, LabelRow] | None = None,
 ) -> Iterator[Reward]:
     """Score episodes one by one, in order.
 
@@ -241,7 +241,7 @@ def score_log(
         )
 
 
-class Tally:
+class RewardCounts:
     """What was counted of rewards while they passed."""
 
     def __init__(self, labelled: Iterable[str] = ()) -> None:
@@ -275,7 +275,7 @@ def write_rewards(path: Path, rewards: Iterable[Reward]) -> None:
     Raises:
         OSError: where the folder cannot be written.
     """
-    write_whole(path, (reward.model_dump_json() for reward in rewards))
+    write_atomic(path, (reward.model_dump_json() for reward in rewards))
 
 
 def read_rewards(path: Path) -> dict[str, Reward]:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rule_server.api.auth.authenticator import Authenticator
 from rule_server.api.mcp_server import create_mcp
-from rule_server.api.middleware import Gate
+from rule_server.api.middleware import RequestMiddleware
 from rule_server.api.page.routes import create_page
 from rule_server.api.read_timeout import bounded_protocol
 from rule_server.api.rest import add_error_answers, consult_by_rest, create_router
@@ -94,7 +94,7 @@ def create_app(service: RuleService) -> ASGIApp:
         await answer(scope, receive, send)
 
     direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
-    gate = Gate(app, direct, settings, auth, service.metrics, service.telemetry)
+    gate = RequestMiddleware(app, direct, settings, auth, service.metrics, service.telemetry)
     if not settings.allowed_origins:
         return gate
     # A browser hides the answer from a page of another origin without these headers; it asks beforehand.

@@ -9,14 +9,14 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 
-class Problem(BaseModel):
+class ErrorBody(BaseModel):
     """Why a request was refused."""
 
     detail: str
     """One sentence, with what to do about it."""
 
 
-MEANING = {
+STATUS_DESCRIPTIONS = {
     400: "The request is not well-formed.",
     401: "No token, or one that is not valid (any more).",
     403: "The token lacks the scope, or a web page of this Origin may not ask.",
@@ -36,7 +36,7 @@ ANYWHERE = (400, 401, 403, 405, 408, 413, 421, 429, 503)
 """Statuses with which any route may refuse."""
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """A refusal. Its body is small and known, so it is made without a schema."""
     return Response(json.dumps({"detail": detail}), status, headers, "application/json")
 
@@ -44,12 +44,12 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 def listed(*own: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route for its OpenAPI entry: those of all routes, and its own."""
     statuses = sorted({*ANYWHERE, *own})
-    return {status: {"model": Problem, "description": MEANING[status]} for status in statuses}
+    return {status: {"model": ErrorBody, "description": STATUS_DESCRIPTIONS[status]} for status in statuses}
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """A request that goes no further, and the answer to it."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.answer = problem(status, detail, headers)
+        self.answer = error_response(status, detail, headers)

@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rule_server.api.auth.authenticator import is_public, nameless, needed_scope
 from rule_server.api.auth.rate_limit import RateLimit
-from rule_server.api.error_responses import Refused, problem
+from rule_server.api.error_responses import RefusedRequest, error_response
 from rule_server.errors import AuthUnavailableError
-from rule_server.observability.context import CALLER
+from rule_server.observability.context import CURRENT_CALLER
 from rule_server.observability.logs import log_access
 from rule_server.observability.tracing import describe_request
 from rule_server.settings import LOOPBACK, Settings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from rule_server.api.auth.authenticator import Authenticator, Principal
     from rule_server.observability.metrics import Metrics
-    from rule_server.observability.tracing import Telemetry
+    from rule_server.observability.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Request:
     caller: str = "-"
 
 
-class Gate:
+class RequestMiddleware:
     """Checks Host, Origin, caller, rate, number and body of requests, and how long one may take.
 
     Health probes are exempt: an orchestrator asks without a token, under an address nobody knows beforehand.
@@ -64,7 +64,7 @@ class Gate:
         settings: Settings,
         auth: Authenticator,
         metrics: Metrics,
-        telemetry: Telemetry | None,
+        telemetry: Tracing | None,
     ) -> None:
         """`direct` answers POST at its paths; everything else is for `app`."""
         self._app = app
@@ -82,7 +82,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         if self._under_way >= self._settings.concurrency:
-            busy = problem(503, "too many requests at once: try again", {"Retry-After": "1", **CLOSE})
+            busy = error_response(503, "too many requests at once: try again", {"Retry-After": "1", **CLOSE})
             await busy(scope, receive, send)
             return
         self._under_way += 1
@@ -101,13 +101,13 @@ class Gate:
         try:
             async with asyncio.timeout(self._settings.request_timeout):
                 await self._observed(request, scope, receive, sending)
-        except Refused as refusal:
+        except RefusedRequest as refusal:
             answer = refusal.answer
         except TimeoutError:
-            answer = problem(503, "the answer took too long: try again", {"Retry-After": "1", **CLOSE})
+            answer = error_response(503, "the answer took too long: try again", {"Retry-After": "1", **CLOSE})
         except Exception:
             log.exception("a request failed")
-            answer = problem(500, "the service failed: its log says why", CLOSE)
+            answer = error_response(500, "the service failed: its log says why", CLOSE)
         finally:
             self._under_way -= 1
         if answer is not None and not started:
@@ -121,7 +121,7 @@ class Gate:
         with self._telemetry.request(scope["method"], dict(scope["headers"])) as span:
             try:
                 await self._admitted(request, scope, receive, send)
-            except Refused as refusal:
+            except RefusedRequest as refusal:
                 request.status = refusal.answer.status_code
                 await refusal.answer(scope, receive, send)
             finally:
@@ -140,18 +140,18 @@ class Gate:
         principal = await self._caller(scope, headers.get(b"authorization"))
         request.caller = principal.name
         if self._rate is not None and principal.limited and (wait := self._rate.wait(principal.name)):
-            raise Refused(429, "too many requests: slow down", {"Retry-After": str(math.ceil(wait))})
+            raise RefusedRequest(429, "too many requests: slow down", {"Retry-After": str(math.ceil(wait))})
         if path == "/mcp" and method != "POST":
             # Without sessions there is nothing to stream or to end; a GET would hold its connection for ever.
-            raise Refused(405, "MCP here takes POST only", {"Allow": "POST"})
-        token = CALLER.set(principal)
+            raise RefusedRequest(405, "MCP here takes POST only", {"Allow": "POST"})
+        token = CURRENT_CALLER.set(principal)
         try:
             if method not in NO_BODY or b"content-length" in headers or b"transfer-encoding" in headers:
                 receive = await self._whole_body(headers.get(b"content-length"), receive)
             app = self._direct.get(path, self._app) if method == "POST" else self._app
             await app(scope, receive, send)
         finally:
-            CALLER.reset(token)
+            CURRENT_CALLER.reset(token)
 
     @staticmethod
     def _headers(scope: Scope) -> dict[bytes, bytes]:
@@ -166,7 +166,7 @@ class Gate:
         if len(headers) != len(pairs):
             names = [name for name, _ in pairs]
             if any(names.count(name) > 1 for name in ONCE):
-                raise Refused(400, "a header that may come once comes twice")
+                raise RefusedRequest(400, "a header that may come once comes twice")
         return headers
 
     async def _caller(self, scope: Scope, authorization: bytes | None) -> Principal:
@@ -177,15 +177,15 @@ class Gate:
         try:
             principal = await self._auth.principal(authorization, client)
         except AuthUnavailableError as error:
-            raise Refused(503, str(error), {"Retry-After": "10"}) from None
+            raise RefusedRequest(503, str(error), {"Retry-After": "10"}) from None
         if principal is None:
             challenge = {"WWW-Authenticate": self._auth.challenge(given=authorization is not None)}
             what = "this token is not valid" if authorization else "a token is needed"
-            raise Refused(401, f"{what}: send `Authorization: Bearer TOKEN`", challenge)
+            raise RefusedRequest(401, f"{what}: send `Authorization: Bearer TOKEN`", challenge)
         scope_needed = needed_scope(path)
         if scope_needed not in principal.scopes:
             challenge = {"WWW-Authenticate": self._auth.challenge(given=True, scope=scope_needed)}
-            raise Refused(403, f"this caller lacks the scope `{scope_needed}`", challenge)
+            raise RefusedRequest(403, f"this caller lacks the scope `{scope_needed}`", challenge)
         return principal
 
     async def _whole_body(self, declared: bytes | None, receive: Receive) -> Receive:
@@ -194,7 +194,7 @@ class Gate:
         too_large = f"the body is larger than {most} bytes"
         # The HTTP parser lets digits alone through, up to 2**64; int() itself would refuse very many of them.
         if declared is not None and declared.isdigit() and (len(declared) > 20 or int(declared) > most):
-            raise Refused(413, too_large, CLOSE)
+            raise RefusedRequest(413, too_large, CLOSE)
         message = await _in_time(receive, self._settings.body_timeout)
         if message["type"] == "http.request" and message.get("more_body"):
             pieces = [message.get("body", b"")]
@@ -209,7 +209,7 @@ class Gate:
             else:
                 message = {"type": "http.request", "body": b"".join(pieces), "more_body": False}
         if len(message.get("body", b"")) > most:
-            raise Refused(413, too_large, CLOSE)
+            raise RefusedRequest(413, too_large, CLOSE)
         first: list[Message] = [message]
 
         async def again() -> Message:
@@ -230,7 +230,7 @@ async def _in_time(receive: Receive, seconds: float) -> Message:
         async with asyncio.timeout(max(seconds, 0)):
             return await receive()
     except TimeoutError:
-        raise Refused(408, "the body came too slowly: send it at once", CLOSE) from None
+        raise RefusedRequest(408, "the body came too slowly: send it at once", CLOSE) from None
 
 
 class NameCheck:
@@ -248,13 +248,13 @@ class NameCheck:
         """Raises Refused."""
         if host not in self._good:
             if "*" not in self._hosts and _name(host) not in self._hosts:
-                raise Refused(421, "this Host is not served: add its name to ASCL_RULES_ALLOWED_HOSTS")
+                raise RefusedRequest(421, "this Host is not served: add its name to ASCL_RULES_ALLOWED_HOSTS")
             if len(self._good) < 1000:
                 self._good.add(host)
         if origin:
             named = origin.decode("latin-1").lower()
             if named != f"{scheme}://{host.decode('latin-1').lower()}" and named not in self._origins:
-                raise Refused(403, "this Origin may not ask: add it to ASCL_RULES_ALLOWED_ORIGINS")
+                raise RefusedRequest(403, "this Origin may not ask: add it to ASCL_RULES_ALLOWED_ORIGINS")
 
 
 def _name(host: bytes) -> str:

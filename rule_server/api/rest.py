@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from rule_server.api.error_responses import listed, problem
+from rule_server.api.error_responses import error_response, listed
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError, UnknownDigestError
 from rule_server.schemas import (
     CategoryView,
@@ -137,7 +137,7 @@ def create_router(service: RuleService, *, tokens: bool) -> APIRouter:
     async def reload() -> Response | Changes:
         await service.reload()
         rejected = service.changes.rejected
-        return service.changes if rejected is None else problem(409, rejected.problem)
+        return service.changes if rejected is None else error_response(409, rejected.problem)
 
     return router
 
@@ -160,14 +160,14 @@ def _asked(content_type: str, body: bytes) -> RestConsultRequest | Response:
     Read by hand: what FastAPI does around a body costs more than the search.
     """
     if not is_json(content_type):
-        return problem(415, "the body must be JSON: send `Content-Type: application/json`")
+        return error_response(415, "the body must be JSON: send `Content-Type: application/json`")
     try:
         return RestConsultRequest.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False)
         if found[0]["type"] == "json_invalid":
-            return problem(400, "the body is not JSON")
-        return problem(422, explain(found, RestConsultRequest))
+            return error_response(400, "the body is not JSON")
+        return error_response(422, explain(found, RestConsultRequest))
 
 
 def is_json(content_type: str) -> bool:
@@ -179,8 +179,8 @@ def is_json(content_type: str) -> bool:
 def refusal_of(error: Exception) -> Response:
     """The answer to a question that the service cannot answer."""
     if isinstance(error, ConsultError):
-        return problem(404 if isinstance(error, UnknownDigestError) else 422, str(error))
-    return problem(503, str(error), {"Retry-After": "1" if isinstance(error, NotReadyError) else "10"})
+        return error_response(404 if isinstance(error, UnknownDigestError) else 422, str(error))
+    return error_response(503, str(error), {"Retry-After": "1" if isinstance(error, NotReadyError) else "10"})
 
 
 def add_error_answers(app: FastAPI) -> None:
@@ -188,11 +188,11 @@ def add_error_answers(app: FastAPI) -> None:
 
     def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(422, explain(error.errors()))
+        return error_response(422, explain(error.errors()))
 
     def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
-        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        return error_response(error.status_code, str(error.detail), dict(error.headers or {}))
 
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval.chunking import windows
-from rule_server.retrieval.threshold import Calibration, scoring
+from rule_server.retrieval.chunking import split_into_windows
+from rule_server.retrieval.threshold import Calibration, scoring_version
 from rule_server.schemas import LONGEST
 
 if TYPE_CHECKING:
     from rule_server.retrieval.encoder import Encoder
     from rule_server.retrieval.index import RuleIndex
 
-FIND = ("harmful",)
-NOTHING = ("benign_plain", "math")
+KINDS_THAT_FIND = ("harmful",)
+KINDS_THAT_FIND_NOTHING = ("benign_plain", "math")
 MAX_LINE = 64 * 1024
 MAX_PROMPTS = 200_000
 BATCH = 32
@@ -95,7 +95,7 @@ def score_all(
     scored = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        parts = [windows(row.text) for row in batch]
+        parts = [split_into_windows(row.text) for row in batch]
         vectors = encoder.encode([part for own in parts for part in own])
         at = 0
         for row, own in zip(batch, parts, strict=True):
@@ -151,8 +151,8 @@ def calibrate(
     index: RuleIndex,
     *,
     misses: float = 0.05,
-    find: Collection[str] = FIND,
-    nothing: Collection[str] = NOTHING,
+    find: Collection[str] = KINDS_THAT_FIND,
+    nothing: Collection[str] = KINDS_THAT_FIND_NOTHING,
 ) -> Report:
     """Choose a threshold for an index and measure it.
 
@@ -170,7 +170,7 @@ def calibrate(
         threshold=threshold,
         rule=f"the highest at which at most {misses:.0%} of {' and '.join(find)} find nothing{confidence}",
         rulebook=index.rulebook.digest,
-        scoring=scoring(),
+        scoring=scoring_version(),
         prompts=len(scored),
         nothing={
             kind: round(_share([row for row in scored if row.kind == kind], threshold), 4)

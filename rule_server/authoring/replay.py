@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rule_server.retrieval.build import Prepared
+from rule_server.retrieval.build import LoadedIndex
 from rule_server.schemas import ConsultRequest, ConsultResponse
 from rule_server.service.rule_service import RuleService
 
@@ -24,7 +24,7 @@ QUIET = {"audit_file": None, "otlp_endpoint": None}
 """What is asked by the tools is no consultation."""
 
 
-class Remembering:
+class CachingEncoder:
     """An encoder that embeds no text twice, as long as it is among the last that were asked for."""
 
     def __init__(self, encoder: Encoder, kept: int = 4096) -> None:
@@ -56,12 +56,12 @@ def replay(
 ) -> list[list[ConsultResponse]]:
     """What each index answers to each question: (indexes, questions); `advance` is told how many are done."""
     quiet = settings.model_copy(update={"watch": False, "cache_size": 0} | QUIET)
-    shared = Remembering(encoder)
+    shared = CachingEncoder(encoder)
 
     async def ask() -> list[list[ConsultResponse]]:
         answers: list[list[ConsultResponse]] = [[] for _ in indexes]
         async with AsyncExitStack() as stack:
-            services = [RuleService(Prepared(shared, index, ()), quiet) for index in indexes]
+            services = [RuleService(LoadedIndex(shared, index, ()), quiet) for index in indexes]
             for service in services:
                 await stack.enter_async_context(service.running())
                 await service.warm()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rule_server.errors import ArtefactError, RulebookError
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.versions import SHORTEST_PREFIX, find_kept, kept_rulebook, kept_rulebooks
+from rule_server.retrieval.versions import SHORTEST_PREFIX, find_version, list_versions, load_version
 from rule_server.rulebook.loader import MAX_BYTES, MAX_RULES, load_rulebook
 from rule_server.rulebook.model import Rulebook
 from rule_server.rulebook.parser import MAX_FILE
@@ -47,9 +47,9 @@ def open_source(
     if spec and Path(spec).is_dir():
         return Source(spec, "folder", load_rulebook(Path(spec), variables))
     if _DIGEST.fullmatch(spec):
-        if any(kept.digest.startswith(spec.lower()) for kept in kept_rulebooks(artefact)):
-            digest = find_kept(artefact, spec).digest
-            return Source(spec, "digest", kept_rulebook(artefact, digest))
+        if any(kept.digest.startswith(spec.lower()) for kept in list_versions(artefact)):
+            digest = find_version(artefact, spec).digest
+            return Source(spec, "digest", load_version(artefact, digest))
         if len(spec) == 64:
             raise ArtefactError(
                 f"{artefact.folder} keeps no rulebook {spec[:12]}: build it again, or name a folder"

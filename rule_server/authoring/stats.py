@@ -71,7 +71,9 @@ class Usage:
         return [("kind", "consultations", "found nothing"), *rows]
 
 
-def usage(rulebook: Rulebook, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> Usage:
+def summarize_usage(
+    rulebook: Rulebook, questions: Sequence[Question], answers: Sequence[Sequence[str]]
+) -> Usage:
     """Count consultations: `answers` holds, for each question, the ids of the rules that came back."""
     rules: Counter[str] = Counter()
     first: Counter[str] = Counter()

@@ -10,7 +10,15 @@ import typer
 
 from rule_server.cli import authoring as policy_cli
 from rule_server.cli import tokens as token_cli
-from rule_server.cli.options import ArtefactDir, AsJson, Rules, print_json, print_table, say, settings_of
+from rule_server.cli.options import (
+    ArtefactDir,
+    AsJson,
+    Rules,
+    load_cli_settings,
+    notify,
+    print_json,
+    print_table,
+)
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
@@ -32,10 +40,10 @@ def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None
 
     Example: ascl-rules build --rules my-rules --artefact index
     """
-    settings = settings_of(dir=rules, artefact=artefact, model=model)
-    from rule_server.retrieval.build import prepare
+    settings = load_cli_settings(dir=rules, artefact=artefact, model=model)
+    from rule_server.retrieval.build import load_or_build
 
-    index = prepare(settings, say, build=True).index
+    index = load_or_build(settings, notify, build=True).index
     book = index.rulebook
     typer.echo(
         f"{book.name} {book.version} {book.digest[:12]}: {len(book.served)} rules, "
@@ -63,7 +71,7 @@ def serve(
 
     Example: ascl-rules serve --rules my-rules --port 8808
     """
-    settings = settings_of(
+    settings = load_cli_settings(
         dir=rules,
         artefact=artefact,
         model=model,
@@ -93,7 +101,7 @@ def stdio(
     Example: ascl-rules stdio --rules my-rules
     """
     watch = False if no_watch else None
-    settings = settings_of(
+    settings = load_cli_settings(
         dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch
     )
     from rule_server.api.app import version
@@ -125,7 +133,7 @@ def query(
 
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
-    settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
     from rule_server.authoring.replay import QUIET
     from rule_server.schemas import parse_request
 
@@ -205,29 +213,29 @@ def calibrate(
 
     Example: ascl-rules calibrate prompts.jsonl --plot curve.png
     """
-    settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
     from rule_server.cli.calibrate import measure, show
 
     if files:
         kinds = {"find": find, "nothing": nothing}
         measure(
-            settings, say, files, misses=misses, plot_file=plot, dry_run=dry_run, as_json=as_json, **kinds
+            settings, notify, files, misses=misses, plot_file=plot, dry_run=dry_run, as_json=as_json, **kinds
         )
     else:
-        show(settings, say, as_json=as_json)
+        show(settings, notify, as_json=as_json)
 
 
 def _service(settings: Settings, *, look: bool = False, drafts: bool = False) -> RuleService:
     from rule_server.observability.logs import set_up_logs
-    from rule_server.retrieval.build import prepare
+    from rule_server.retrieval.build import load_or_build
     from rule_server.service.rule_service import RuleService
 
     set_up_logs(settings)
-    prepared = prepare(settings, say, make_current=not look, drafts=drafts)
+    prepared = load_or_build(settings, notify, make_current=not look, drafts=drafts)
     if drafts:
-        from rule_server.retrieval.build import with_drafts
+        from rule_server.retrieval.build import preview_drafts
 
-        prepared = with_drafts(prepared)
+        prepared = preview_drafts(prepared)
     return RuleService(prepared, settings)
 
 

@@ -14,11 +14,11 @@ from rule_server.cli.options import (
     AsJson,
     Rules,
     WithProgress,
+    load_cli_settings,
+    notify,
     print_json,
     print_table,
     progress,
-    say,
-    settings_of,
 )
 from rule_server.errors import RulebookError
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rule_server.authoring.diff import ChangedAnswer
     from rule_server.authoring.lint.linter import Search
     from rule_server.authoring.questions import Question
-    from rule_server.retrieval.versions import Kept
+    from rule_server.retrieval.versions import StoredRulebook
     from rule_server.rulebook.model import Rulebook
-    from rule_server.rulebook.parser import Problem
+    from rule_server.rulebook.parser import LintProblem
     from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
 
@@ -52,7 +52,7 @@ def init(
 
     for file in write_starter(folder, standalone=standalone, name=name):
         typer.echo(str(file))
-    say(
+    notify(
         f"edit these, then `ascl-rules lint --rules {folder}` and `ascl-rules serve --rules {folder}`"
         + ("" if standalone else "; its one rule is a draft: see it by `ascl-rules query --draft`")
     )
@@ -74,7 +74,7 @@ def lint(
 
     Example: ascl-rules lint --rules my-rules --against HEAD --json
     """
-    settings = settings_of(dir=rules, artefact=artefact)
+    settings = load_cli_settings(dir=rules, artefact=artefact)
     from rule_server.authoring.lint.linter import lint_rules
     from rule_server.retrieval.build import rules_folders
 
@@ -114,7 +114,7 @@ def diff(
 
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
-    settings = settings_of(dir=rules, artefact=artefact)
+    settings = load_cli_settings(dir=rules, artefact=artefact)
     from rule_server.authoring.diff import changed_answers, diff_rulebooks
     from rule_server.authoring.questions import read_questions
 
@@ -158,16 +158,16 @@ def stats(
 
     Example: ascl-rules stats consultations.jsonl --json
     """
-    settings = settings_of(dir=rules, artefact=artefact, watch=False)
+    settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
     from rule_server.authoring.questions import read_questions
-    from rule_server.authoring.stats import usage
+    from rule_server.authoring.stats import summarize_usage
 
     asked, bad = read_questions(files, answers_suffice=True)
     again = [question for question in asked if question.rules is None]
     book, replayed = _current(settings, again)
     answers = iter(replayed)
     found = [list(question.rules) if question.rules is not None else next(answers) for question in asked]
-    counted = usage(book, asked, found)
+    counted = summarize_usage(book, asked, found)
     if as_json:
         rest = {"replayed": len(again), "bad_lines": [line.as_dict() for line in bad]}
         print_json({"rulebook": _head(None, book)} | counted.as_dict() | rest)
@@ -190,7 +190,7 @@ def owners(
     """
     import datetime
 
-    settings = settings_of(dir=rules)
+    settings = load_cli_settings(dir=rules)
     from rule_server.authoring.lint.linter import overdue as overdue_rules
 
     book = _followed(settings)
@@ -233,13 +233,13 @@ def rollback(
 
     Example: ascl-rules rollback 3f9a2c41
     """
-    settings = settings_of(artefact=artefact)
+    settings = load_cli_settings(artefact=artefact)
     from rule_server.retrieval.artefact import Artefact
-    from rule_server.retrieval.versions import kept_rulebooks, roll_back
+    from rule_server.retrieval.versions import list_versions, roll_back
 
     store = Artefact(settings.artefact)
     if digest is None:
-        kept = kept_rulebooks(store)
+        kept = list_versions(store)
         if as_json:
             print_json([entry.as_dict() for entry in kept])
         elif kept:
@@ -252,15 +252,15 @@ def rollback(
         print_json(now.as_dict() | {"current": True})
     else:
         typer.echo(f"{now.name} {now.version} {now.digest[:12]} is current again in {settings.artefact}")
-    say(
+    notify(
         "start the service again without --rules to serve it; one that follows a rules folder goes on "
         "serving that folder: restore the rules there from version control"
     )
     if settings.dir:
-        say("ASCL_RULES_DIR names a rules folder, which `serve` will follow instead: unset it")
+        notify("ASCL_RULES_DIR names a rules folder, which `serve` will follow instead: unset it")
 
 
-def _row(kept: Kept) -> tuple[str, ...]:
+def _row(kept: StoredRulebook) -> tuple[str, ...]:
     mark, published = "*" if kept.current else "", "published" if kept.published else ""
     return mark, kept.digest[:12], kept.name, kept.version, str(kept.rules), kept.built, published
 
@@ -287,7 +287,7 @@ def _followed(settings: Settings) -> Rulebook:
     """The rulebook that `serve` would serve: of the rules folders, or as the artefact holds it."""
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.build import rules_folders
-    from rule_server.retrieval.versions import kept_rulebook
+    from rule_server.retrieval.versions import load_version
     from rule_server.rulebook.loader import load_rulebook
 
     artefact = Artefact(settings.artefact)
@@ -299,7 +299,7 @@ def _followed(settings: Settings) -> Rulebook:
         raise RulebookError(
             "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
         )
-    return kept_rulebook(artefact, current.rulebook)
+    return load_version(artefact, current.rulebook)
 
 
 def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Rulebook, list[list[str]]]:
@@ -322,7 +322,7 @@ def _asked(
     from rule_server.retrieval.build import open_encoder
     from rule_server.retrieval.versions import index_for
 
-    encoder = open_encoder(settings, say)
+    encoder = open_encoder(settings, notify)
     store, shown = Artefact(settings.artefact), WithProgress(encoder.fingerprint, lambda: encoder)
     indexes = [index_for(book, store, shown) for book in books]
     with progress("asking", len(questions)) as advance:
@@ -339,15 +339,15 @@ def _search_check(settings: Settings) -> Search | None:
     try:
         current = store.current()
     except ArtefactError as error:
-        say(f"{skipped} ({error})")
+        notify(f"{skipped} ({error})")
         return None
     if current is None or not store.has_encoder(current.encoder):
-        say(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
+        notify(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
         return None
     fingerprint = current.encoder
     encoder = WithProgress(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
 
-    def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
+    def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[LintProblem]:
         from rule_server.authoring.lint.search import check_search
         from rule_server.retrieval.versions import index_for
 

@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from rule_server.authoring.calibration import (
-    FIND,
-    NOTHING,
+    KINDS_THAT_FIND,
+    KINDS_THAT_FIND_NOTHING,
     Report,
     calibrate,
     plot,
@@ -20,15 +20,15 @@ from rule_server.authoring.calibration import (
 from rule_server.cli.options import print_json, print_table, progress
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import Say, prepare
-from rule_server.retrieval.index import threshold_of
+from rule_server.retrieval.build import Notify, load_or_build
+from rule_server.retrieval.index import threshold_for
 from rule_server.retrieval.threshold import Threshold
 from rule_server.settings import Settings
 
 
 def measure(
     settings: Settings,
-    say: Say,
+    say: Notify,
     files: list[Path],
     *,
     misses: float,
@@ -40,7 +40,7 @@ def measure(
 ) -> None:
     """Calibrate, keep the threshold unless `dry_run`, print what was measured. Raises RuleServiceError."""
     rows = read_labelled(files)
-    prepared = prepare(settings, say, make_current=False)
+    prepared = load_or_build(settings, say, make_current=False)
     index = prepared.index
     store = Artefact(settings.artefact)
     if not dry_run and store.made_with(index.rulebook.digest) not in (None, index.fingerprint):
@@ -49,8 +49,10 @@ def measure(
         )
     with progress("asking", len(rows)) as advance:
         scored = score_all(index, prepared.encoder, rows, advance)
-    report = calibrate(scored, index, misses=misses, find=find or FIND, nothing=nothing or NOTHING)
-    before = threshold_of(index, None)
+    report = calibrate(
+        scored, index, misses=misses, find=find or KINDS_THAT_FIND, nothing=nothing or KINDS_THAT_FIND_NOTHING
+    )
+    before = threshold_for(index, None)
     if not dry_run:
         store.save_calibration(index.rulebook.digest, report.calibration)
     if plot_file is not None:
@@ -63,10 +65,10 @@ def measure(
         say(f"ASCL_RULES_THRESHOLD is set, so {settings.threshold} is used instead")
 
 
-def show(settings: Settings, say: Say, *, as_json: bool) -> None:
+def show(settings: Settings, say: Notify, *, as_json: bool) -> None:
     """Print the threshold in force for a rulebook, and the calibration behind it. Raises RuleServiceError."""
-    index = prepare(settings, say, make_current=False).index
-    threshold = threshold_of(index, settings.threshold)
+    index = load_or_build(settings, say, make_current=False).index
+    threshold = threshold_for(index, settings.threshold)
     if as_json:
         kept = asdict(index.calibration) if index.calibration is not None else None
         print_json({"in_force": _shown(threshold), "calibration": kept})

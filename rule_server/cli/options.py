@@ -30,7 +30,7 @@ ArtefactDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def settings_of(**flags: object) -> Settings:
+def load_cli_settings(**flags: object) -> Settings:
     """Settings from flags and environment. Raises StartError."""
     from rule_server.settings import load_settings
 
@@ -42,7 +42,7 @@ def settings_of(**flags: object) -> Settings:
     return settings
 
 
-def say(message: str) -> None:
+def notify(message: str) -> None:
     """A line for the person at the terminal, beside what the command prints."""
     typer.echo(f"ascl-rules: {message}", err=True)
 

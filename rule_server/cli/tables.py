@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rule_server.authoring.diff import ids
-from rule_server.cli.options import print_table, say
+from rule_server.cli.options import notify, print_table
 
 if TYPE_CHECKING:
     from rule_server.authoring.diff import ChangedAnswer, RulebookDiff
@@ -85,4 +85,4 @@ def _print_bad(bad: Sequence[BadLine]) -> None:
     if bad:
         shown = "; ".join(str(line) for line in bad[:5])
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        say(f"{len(bad)} lines hold no question and were left out: {shown}{more}")
+        notify(f"{len(bad)} lines hold no question and were left out: {shown}{more}")

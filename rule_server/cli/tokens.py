@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rule_server.cli.options import AsJson, print_json, print_table, say
+from rule_server.cli.options import AsJson, notify, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and remove bearer tokens.")
 
@@ -51,7 +51,7 @@ def new(
         print_json({"name": name, "scopes": wanted, "token": token})
         return
     typer.echo(token)
-    say(f"it is shown this once; {_file(file)} keeps its hash. Clients send `Authorization: Bearer TOKEN`")
+    notify(f"it is shown this once; {_file(file)} keeps its hash. Clients send `Authorization: Bearer TOKEN`")
 
 
 @app.command("list")
@@ -79,7 +79,7 @@ def remove(name: Annotated[str, typer.Argument(help="Whose token goes.")], file:
     from rule_server.api.auth.tokens import remove_token
 
     remove_token(_file(file), name)
-    say(f"the token of {name} is removed")
+    notify(f"the token of {name} is removed")
 
 
 def _file(given: Path | None) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rule_server.errors import AuditError, StartError
-from rule_server.observability.context import CALLER
+from rule_server.observability.context import CURRENT_CALLER
 from rule_server.observability.pii import mask
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class AuditLog:
         at = self._clock()
         line: dict[str, object] = {
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "caller": CALLER.get().name,
+            "caller": CURRENT_CALLER.get().name,
             "digest": response.rulebook.digest,
             "verdict": response.verdict,
             "rules": [{"id": rule.id, "score": round(rule.score, 4)} for rule in response.rules],

@@ -6,5 +6,5 @@ from contextvars import ContextVar
 
 from rule_server.api.auth.authenticator import LOCAL, Principal
 
-CALLER: ContextVar[Principal] = ContextVar("caller", default=LOCAL)
+CURRENT_CALLER: ContextVar[Principal] = ContextVar("caller", default=LOCAL)
 """Who asks, wherever a consultation is being answered."""

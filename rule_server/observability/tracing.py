@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rule_server.settings import Settings
 
 
-class Telemetry:
+class Tracing:
     """Spans of requests and consultations. No span holds a question or a token."""
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -76,7 +76,7 @@ def describe_answer(span: Span, length: int, response: ConsultResponse) -> None:
     span.set_attribute("ascl.rulebook.digest", response.rulebook.digest)
 
 
-def open_telemetry(settings: Settings) -> Telemetry | None:
+def start_tracing(settings: Settings) -> Tracing | None:
     """Spans to the OTLP address of the settings, or None.
 
     Raises:
@@ -90,4 +90,4 @@ def open_telemetry(settings: Settings) -> Telemetry | None:
         raise StartError(
             "otlp_endpoint needs packages that are not installed: pip install 'ascl[telemetry]'"
         ) from None
-    return Telemetry(OTLPSpanExporter(endpoint=settings.otlp_endpoint))
+    return Tracing(OTLPSpanExporter(endpoint=settings.otlp_endpoint))

@@ -102,7 +102,7 @@ class Artefact:
         folder = self.folder / "rulebooks" / digest
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != ordinary.digest():
+            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != ordinary.background_digest():
                 return None
             raw = (folder / "vectors.npy").read_bytes()
             if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
@@ -143,7 +143,7 @@ class Artefact:
             "version": index.rulebook.version,
             "rules": len(index.rulebook.served),
             "vectors": hashlib.sha256(raw).hexdigest(),
-            "ordinary": ordinary.digest(),
+            "ordinary": ordinary.background_digest(),
             "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
         with self.new_folder(target, replace=True) as folder:

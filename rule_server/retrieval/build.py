@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rule_server.errors import ArtefactError, EncoderError, RulebookError
 from rule_server.retrieval.artefact import Artefact, Current
 from rule_server.rulebook.loader import load_rulebook
-from rule_server.rulebook.model import activated
+from rule_server.rulebook.model import with_drafts_active
 from rule_server.settings import Settings, packaged_rules
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
     from rule_server.rulebook.model import Rulebook
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LoadedIndex:
     """An encoder and an index of it; `rules` are the folders that the index follows, if it follows any."""
 
     encoder: Encoder
@@ -44,9 +44,9 @@ def rules_folders(settings: Settings, current: Current | None = None) -> tuple[P
     return (own,) if own.is_dir() else ()
 
 
-def prepare(
-    settings: Settings, say: Say, *, build: bool = False, make_current: bool = True, drafts: bool = False
-) -> Prepared:
+def load_or_build(
+    settings: Settings, say: Notify, *, build: bool = False, make_current: bool = True, drafts: bool = False
+) -> LoadedIndex:
     """Load or build encoder and index; `build` insists on the rules folder and on a written artefact.
 
     Args:
@@ -70,10 +70,10 @@ def prepare(
         index = artefact.index(current.rulebook, encoder.fingerprint)
         if index is None:
             raise ArtefactError(f"{artefact.folder} holds no index for its encoder: run `ascl-rules build`")
-        return Prepared(encoder, index, ())
+        return LoadedIndex(encoder, index, ())
     drafts_alone = not rulebook.served
     if drafts_alone:
-        rulebook = activated(rulebook)
+        rulebook = with_drafts_active(rulebook)
     own_rules = not settings.dir
     if current is None and not make_current:
         # An artefact is told its encoder by what is current. Our own rules are followed as before the look.
@@ -82,7 +82,7 @@ def prepare(
     if index is None:
         index = _embed(artefact, current, rulebook, encoder, say)
         if not drafts_alone:
-            keep(artefact, index, own_rules, None if build else say, make_current=make_current)
+            save_index(artefact, index, own_rules, None if build else say, make_current=make_current)
     elif make_current and current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
         try:
             artefact.point(new)
@@ -91,11 +91,11 @@ def prepare(
                 raise
     if build:
         artefact.publish(rulebook.digest)
-    return Prepared(encoder, index, rules)
+    return LoadedIndex(encoder, index, rules)
 
 
-def rebuilt(
-    artefact: Artefact, rulebook: Rulebook, encoder: Encoder, before: RuleIndex, own_rules: bool, say: Say
+def rebuild(
+    artefact: Artefact, rulebook: Rulebook, encoder: Encoder, before: RuleIndex, own_rules: bool, say: Notify
 ) -> RuleIndex:
     """The index of edited rules, made current; the artefact's where the edit goes back to what it keeps."""
     from rule_server.retrieval.index import RuleIndex
@@ -107,7 +107,7 @@ def rebuilt(
     index = _readable(artefact, rulebook.digest, encoder.fingerprint)
     if index is None:
         index = RuleIndex.build(rulebook, encoder, before.vectors_by_text(), measured)
-        keep(artefact, index, own_rules, say)
+        save_index(artefact, index, own_rules, say)
         return index
     own = index.calibration
     stale = measured is not None and (own is None or own.rulebook != rulebook.digest)
@@ -130,8 +130,8 @@ def _readable(artefact: Artefact, digest: str, fingerprint: str) -> RuleIndex | 
         return None
 
 
-def keep(
-    artefact: Artefact, index: RuleIndex, own_rules: bool, say: Say | None, *, make_current: bool = True
+def save_index(
+    artefact: Artefact, index: RuleIndex, own_rules: bool, say: Notify | None, *, make_current: bool = True
 ) -> None:
     """Save an index. With `say`, a folder that cannot be written is worth a word; without, it is an error."""
     try:
@@ -142,7 +142,7 @@ def keep(
         say(f"serving from memory: {error}")
 
 
-def open_encoder(settings: Settings, say: Say) -> Encoder:
+def open_encoder(settings: Settings, say: Notify) -> Encoder:
     """The artefact's encoder, built if it has none.
 
     Raises:
@@ -169,7 +169,7 @@ def open_encoder(settings: Settings, say: Say) -> Encoder:
 
 
 def _embed(
-    artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, say: Say
+    artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, say: Notify
 ) -> RuleIndex:
     from rule_server.retrieval.index import RuleIndex
 
@@ -180,12 +180,12 @@ def _embed(
     return RuleIndex.build(rulebook, encoder, known, calibration)
 
 
-def with_drafts(prepared: Prepared) -> Prepared:
+def preview_drafts(prepared: LoadedIndex) -> LoadedIndex:
     """The same, with every draft counted as active; nothing is kept, and no folder is followed."""
     from rule_server.retrieval.index import RuleIndex
 
     index = prepared.index
-    preview = activated(index.rulebook)
+    preview = with_drafts_active(index.rulebook)
     known = index.vectors_by_text()
     return replace(
         prepared, index=RuleIndex.build(preview, prepared.encoder, known, index.calibration), rules=()

@@ -12,7 +12,7 @@ _PER_LETTER = 0.4  # of a Latin word; every digit, sign and letter of another sc
 _LATIN = 0x250
 
 
-def windows(text: str) -> list[str]:
+def split_into_windows(text: str) -> list[str]:
     """The text in overlapping parts, cut between words if possible; a short text is its only part."""
     parts = []
     while (reach := _reach(text)) < len(text):

@@ -12,7 +12,7 @@ import numpy as np
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval import background as ordinary
-from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
 from rule_server.rulebook.model import Rule, Rulebook
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # was tried and measured stands in docs/research/retrieval-log.md.
 WIDTH = 0.1
 """Of the soft mean over a rule's or a category's texts: near texts count, far ones hardly."""
-ORDINARY_WIDTH = 0.06
+BACKGROUND_WIDTH = 0.06
 """The same for everyday requests, which have less in common."""
 CATEGORY_SHARE = 0.75
 """How much of a score is the category's; the rest is the rule's own."""
@@ -35,7 +35,7 @@ SIZE_SHARE = 0.3
 """How much a category of many texts is favoured: 0, not at all; 1, its texts are summed, not averaged."""
 REACH = 0.05
 """How far below the threshold a rule may lie that comes along with one which reaches it."""
-AT_ONCE = 256
+SCORING_BATCH = 256
 """Questions scored together, to bound memory."""
 
 
@@ -50,7 +50,7 @@ class Hit:
     score: float
 
 
-def texts_of(rule: Rule) -> list[str]:
+def rule_texts(rule: Rule) -> list[str]:
     """What stands for a rule in the index: what it is about, and each phrasing that a question may take."""
     about = f"{rule.title}. {rule.applies_when}"
     return [about, *rule.queries, *rule.examples.benign, *rule.examples.harmful]
@@ -61,10 +61,10 @@ def text_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def entries(rulebook: Rulebook) -> list[tuple[str, str]]:
+def index_entries(rulebook: Rulebook) -> list[tuple[str, str]]:
     """(rule id, text) of every vector, in the order of the index; everyday requests come last, with id ""."""
-    ours = [(rule.id, text) for rule in _spoken(rulebook) for text in texts_of(rule)]
-    return [*ours, *(("", text) for text in ordinary.requests())]
+    ours = [(rule.id, text) for rule in _spoken(rulebook) for text in rule_texts(rule)]
+    return [*ours, *(("", text) for text in ordinary.background_requests())]
 
 
 def _spoken(rulebook: Rulebook) -> list[Rule]:
@@ -85,12 +85,12 @@ class RuleIndex:
         vectors: Vectors,
         calibration: Calibration | None = None,
     ) -> None:
-        """`vectors` is (n, dimension): one for each of `entries(rulebook)`, by the encoder of `fingerprint`.
+        """`vectors` is (n, dimension): one for each of `index_entries(rulebook)`, by `fingerprint`'s encoder.
 
         Raises:
             ArtefactError: when the number of vectors is not that of the texts.
         """
-        listed = entries(rulebook)
+        listed = index_entries(rulebook)
         if vectors.shape[0] != len(listed):
             raise ArtefactError(f"{len(listed)} texts but {vectors.shape[0]} vectors: build the index again")
         self.rulebook = rulebook
@@ -104,10 +104,10 @@ class RuleIndex:
         self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
         spoken = _spoken(rulebook)
         # A rule's texts in one language, and its category's in that language: a question is in one language.
-        self._own = _Groups([len(texts_of(rule)) for rule in spoken])
+        self._own = _Groups([len(rule_texts(rule)) for rule in spoken])
         self._whole = _Union([(rule.lang, rule.category) for rule in spoken], self._own.sizes)
         self._rule = _starts([rule.id for rule in spoken])
-        self._everyday = len(ordinary.requests())
+        self._everyday = len(ordinary.background_requests())
 
     @classmethod
     def build(
@@ -119,7 +119,7 @@ class RuleIndex:
     ) -> RuleIndex:
         """Embed a rulebook, except the texts whose vectors are `known` (see `vectors_by_text`)."""
         known = known or {}
-        texts = [text for _, text in entries(rulebook)]
+        texts = [text for _, text in index_entries(rulebook)]
         missing = sorted({text for text in texts if text_key(text) not in known})
         fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text_key(text)] for text in texts]
@@ -181,7 +181,7 @@ class RuleIndex:
 
     def nearest(self, questions: Vectors) -> list[Rule]:
         """What `search` puts first for each question, (questions, dimension), however far it is."""
-        parts = [questions[at : at + AT_ONCE] for at in range(0, len(questions), AT_ONCE)]
+        parts = [questions[at : at + SCORING_BATCH] for at in range(0, len(questions), SCORING_BATCH)]
         return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
 
     def scores(self, question: Vectors) -> Floats:
@@ -206,8 +206,8 @@ class RuleIndex:
         sums = self._own.sums(np.exp(cosines[:, :rows] / WIDTH))
         own = WIDTH * np.log(sums / self._own.sizes)
         whole = WIDTH * np.log(self._whole.sums(sums) / self._whole.sizes * self._whole.weights)
-        everyday = np.exp(cosines[:, rows:] / ORDINARY_WIDTH).mean(axis=1, keepdims=True)
-        floor = ORDINARY_WIDTH * np.log(everyday)
+        everyday = np.exp(cosines[:, rows:] / BACKGROUND_WIDTH).mean(axis=1, keepdims=True)
+        floor = BACKGROUND_WIDTH * np.log(everyday)
         scores = CATEGORY_SHARE * whole[:, self._whole.of] + (1 - CATEGORY_SHARE) * own - floor
         return np.asarray(np.maximum.reduceat(scores, self._rule, axis=1))
 
@@ -248,11 +248,11 @@ def _starts(names: Sequence[str]) -> NDArray[np.int64]:
     return np.array([at for at, name in enumerate(names) if at == 0 or names[at - 1] != name], np.int64)
 
 
-def threshold_of(index: RuleIndex, explicit: float | None) -> Threshold:
+def threshold_for(index: RuleIndex, explicit: float | None) -> Threshold:
     """What holds for an index: the number set by hand, else the calibrated one, else the default."""
     if explicit is not None:
         return Threshold(explicit, "set")
     found = index.calibration
-    if found is None or found.scoring != scoring():
+    if found is None or found.scoring != scoring_version():
         return Threshold(DEFAULT_THRESHOLD, "default")
     return Threshold(found.threshold, "calibrated" if found.rulebook == index.rulebook.digest else "stale")

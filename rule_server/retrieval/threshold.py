@@ -24,7 +24,7 @@ class Calibration:
     rulebook: str
     """Digest of the rulebook that was measured."""
     scoring: str
-    """What the scores depend on beside the rulebook and the encoder: see `scoring`."""
+    """What the scores depend on beside the rulebook and the encoder: see `scoring_version`."""
     prompts: int
     nothing: dict[str, float]
     """Share of the prompts of each kind that find nothing at the threshold."""
@@ -48,11 +48,11 @@ class Threshold:
         }[self.origin]
 
 
-def scoring() -> str:
+def scoring_version() -> str:
     """Changes whenever the same rulebook and encoder may give other scores."""
     from rule_server.retrieval.threshold import SCORING
 
-    return f"{SCORING}-{ordinary.digest()[:12]}"
+    return f"{SCORING}-{ordinary.background_digest()[:12]}"
 
 
 SCORING = 1

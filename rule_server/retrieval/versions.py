@@ -27,7 +27,7 @@ LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredRulebook:
     """One rulebook of an artefact."""
 
     digest: str
@@ -49,7 +49,7 @@ class Kept:
         return asdict(self)
 
 
-def kept_rulebooks(artefact: Artefact) -> list[Kept]:
+def list_versions(artefact: Artefact) -> list[StoredRulebook]:
     """All of them, newest first; a damaged one is left out.
 
     Raises:
@@ -60,13 +60,13 @@ def kept_rulebooks(artefact: Artefact) -> list[Kept]:
     return [kept for kept in found if kept is not None]
 
 
-def find_kept(artefact: Artefact, prefix: str) -> Kept:
+def find_version(artefact: Artefact, prefix: str) -> StoredRulebook:
     """The rulebook whose digest begins so.
 
     Raises:
         ArtefactError: when there is none, or more than one.
     """
-    every = kept_rulebooks(artefact)
+    every = list_versions(artefact)
     found = [kept for kept in every if kept.digest.startswith(prefix.lower())]
     if len(prefix) < SHORTEST_PREFIX or not found:
         shown = ", ".join(kept.digest[:12] for kept in every[:5]) or "none"
@@ -81,7 +81,7 @@ def find_kept(artefact: Artefact, prefix: str) -> Kept:
     return found[0]
 
 
-def kept_rulebook(artefact: Artefact, digest: str) -> Rulebook:
+def load_version(artefact: Artefact, digest: str) -> Rulebook:
     """The content of a kept rulebook. Raises ArtefactError when it is not what was written."""
     path = artefact.folder / "rulebooks" / digest / "rulebook.json"
     try:
@@ -94,13 +94,13 @@ def kept_rulebook(artefact: Artefact, digest: str) -> Rulebook:
     return rulebook
 
 
-def roll_back(artefact: Artefact, prefix: str) -> Kept:
+def roll_back(artefact: Artefact, prefix: str) -> StoredRulebook:
     """Make an earlier rulebook the one that is served where no rules folder is named.
 
     Raises:
         ArtefactError: when it is not kept, is damaged, or cannot be searched any more.
     """
-    kept = find_kept(artefact, prefix)
+    kept = find_version(artefact, prefix)
     if not artefact.has_encoder(kept.encoder) or artefact.index(kept.digest, kept.encoder) is None:
         raise ArtefactError(
             f"{kept.digest[:12]} was built with an encoder or a version that is gone: build those rules again"
@@ -134,7 +134,7 @@ def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleI
 
 def known_vectors(artefact: Artefact, fingerprint: str) -> Mapping[str, Vectors]:
     """Vectors by text of the current and the newest rulebooks that were embedded with this encoder."""
-    usable = [kept for kept in kept_rulebooks(artefact) if kept.encoder == fingerprint]
+    usable = [kept for kept in list_versions(artefact) if kept.encoder == fingerprint]
     usable.sort(key=lambda kept: not kept.current)
     known: dict[str, Vectors] = {}
     for kept in usable[:LOOKED_AT]:
@@ -144,11 +144,11 @@ def known_vectors(artefact: Artefact, fingerprint: str) -> Mapping[str, Vectors]
     return known
 
 
-def _kept(folder: Path, current: Current | None) -> Kept | None:
+def _kept(folder: Path, current: Current | None) -> StoredRulebook | None:
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         made = datetime.datetime.fromtimestamp((folder / "vectors.npy").stat().st_mtime, datetime.UTC)
-        return Kept(
+        return StoredRulebook(
             digest=folder.name,
             name=manifest["name"],
             version=manifest["version"],

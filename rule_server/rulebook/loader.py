@@ -18,7 +18,7 @@ from rule_server.rulebook.parser import (
     MAX_FILE,
     MAX_WORDS,
     BadFile,
-    Problem,
+    LintProblem,
     misplaced,
     parse_category,
     parse_manifest,
@@ -29,7 +29,7 @@ from rule_server.settings import packaged_rules
 __all__ = [
     "MAX_FILE",
     "MAX_WORDS",
-    "Problem",
+    "LintProblem",
     "Reading",
     "layers",
     "load_rulebook",
@@ -49,7 +49,7 @@ class Reading:
     """What was found in the folders: a rulebook or problems, and which file each rule came from."""
 
     rulebook: Rulebook | None
-    problems: list[Problem]
+    problems: list[LintProblem]
     files: dict[tuple[str, str], str]
     """By rule id and language, or category and ``: the file as problems name it."""
 
@@ -67,10 +67,10 @@ class _Layer:
     """Ids of rules whose files have problems."""
     uncategorised: list[str] = field(default_factory=list)
     """Folders of categories that have no file for the category itself."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[LintProblem] = field(default_factory=list)
 
     def report(self, file: str, *found: tuple[str, str]) -> None:
-        self.problems += [Problem.of(self.prefix + file, problem, fix) for problem, fix in found]
+        self.problems += [LintProblem.of(self.prefix + file, problem, fix) for problem, fix in found]
 
 
 def load_rulebook(
@@ -93,7 +93,7 @@ def load_rulebook(
 
 def read_rulebook(
     folders: Folders, variables: Mapping[str, str] | None = None
-) -> tuple[Rulebook | None, list[Problem]]:
+) -> tuple[Rulebook | None, list[LintProblem]]:
     """The rulebook in the folders, or None and every problem that was found.
 
     Raises:
@@ -264,7 +264,7 @@ def _merged(read: Sequence[_Layer], will_do: set[str]) -> Reading:
     for id, lang in rules:
         if lang and (id, "") not in rules and id not in broken:
             problem = ("it translates no rule", "add the original, or remove this")
-            read[-1].problems.append(Problem.of(files[id, lang], *problem))
+            read[-1].problems.append(LintProblem.of(files[id, lang], *problem))
     problems = [problem for layer in read for problem in layer.problems]
     top = read[-1]
     if not problems and not any(rule.status in will_do and not rule.lang for rule in rules.values()):
@@ -275,7 +275,7 @@ def _merged(read: Sequence[_Layer], will_do: set[str]) -> Reading:
             if rules
             else ("the rulebook has no rule", "add <category>/<rule>.md")
         )
-        problems.append(Problem.of(top.prefix + MANIFEST, what, fix))
+        problems.append(LintProblem.of(top.prefix + MANIFEST, what, fix))
     if problems or top.manifest is None:
         return Reading(None, problems, files)
     rulebook = Rulebook(

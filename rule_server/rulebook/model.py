@@ -154,7 +154,7 @@ class Rulebook(Manifest):
         }
 
 
-def activated(book: Rulebook) -> Rulebook:
+def with_drafts_active(book: Rulebook) -> Rulebook:
     """The rulebook with every draft counted as active."""
     rules = [
         rule.model_copy(update={"status": "active"}) if rule.status == "draft" else rule

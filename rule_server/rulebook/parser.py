@@ -29,7 +29,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True)
-class Problem:
+class LintProblem:
     """Something wrong with one file of a rulebook, and the smallest change that mends it."""
 
     rule: str
@@ -44,7 +44,7 @@ class Problem:
         return asdict(self)
 
     @classmethod
-    def of(cls, file: str, problem: str, fix: str) -> Problem:
+    def of(cls, file: str, problem: str, fix: str) -> LintProblem:
         """With what the file's name and text bring along made fit for a terminal: printable and short."""
         return cls(
             *(
@@ -52,6 +52,10 @@ class Problem:
                 for text in (file, problem, fix)
             )
         )
+
+
+Problem = LintProblem
+"""The name that `from rule_server import Problem` keeps."""
 
 
 class BadFile(Exception):

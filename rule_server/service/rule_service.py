@@ -14,11 +14,11 @@ from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
 from rule_server.observability.audit import AuditLog
 from rule_server.observability.logs import now
 from rule_server.observability.metrics import Metrics
-from rule_server.observability.tracing import describe_answer, open_telemetry
+from rule_server.observability.tracing import describe_answer, start_tracing
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import Prepared, rebuilt
-from rule_server.retrieval.chunking import windows
-from rule_server.retrieval.index import Hit, RuleIndex, threshold_of
+from rule_server.retrieval.build import LoadedIndex, rebuild
+from rule_server.retrieval.chunking import split_into_windows
+from rule_server.retrieval.index import Hit, RuleIndex, threshold_for
 from rule_server.retrieval.threshold import Threshold
 from rule_server.rulebook.loader import layers, load_rulebook
 from rule_server.rulebook.model import Rule, Rulebook
@@ -46,7 +46,7 @@ LOOK_AGAIN = 1.0
 class RuleService:
     """Answers from one snapshot of the rulebook, and swaps it for another without a request seeing both."""
 
-    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+    def __init__(self, prepared: LoadedIndex, settings: Settings) -> None:
         self.settings = settings
         self.rules = prepared.rules
         self.ready = False
@@ -61,7 +61,7 @@ class RuleService:
         self._encoder = prepared.encoder
         self.metrics = Metrics(prepared.index.rulebook, lambda: self._batcher.depth)
         self.audit = AuditLog(settings) if settings.audit_file is not None else None
-        self.telemetry = open_telemetry(settings)
+        self.telemetry = start_tracing(settings)
         self._batcher = Batcher(prepared.encoder, self.metrics.stage)
         self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
         self._reloading = asyncio.Lock()
@@ -81,7 +81,7 @@ class RuleService:
     @property
     def threshold(self) -> Threshold:
         """The threshold in force and where it comes from."""
-        return threshold_of(self.snapshots.current, self.settings.threshold)
+        return threshold_for(self.snapshots.current, self.settings.threshold)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -141,9 +141,9 @@ class RuleService:
         if known is not None:
             self._cache.move_to_end(key)
             return known
-        scores = await self._batcher.scores(windows(request.situation), index)
+        scores = await self._batcher.scores(split_into_windows(request.situation), index)
         began = time.perf_counter()
-        threshold = threshold_of(index, self.settings.threshold).value
+        threshold = threshold_for(index, self.settings.threshold).value
         hits = index.choose(scores, top_k=top_k, threshold=threshold, categories=wanted)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
@@ -167,11 +167,11 @@ class RuleService:
         """
         index = await self._snapshot(digest)
         wanted = _wanted(request, index)
-        scores = await self._batcher.scores(windows(request.situation), index)
+        scores = await self._batcher.scores(split_into_windows(request.situation), index)
         hits = index.ranked(scores, request.top_k or NEAREST, wanted)
         return NearestResponse(
             rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
-            threshold=threshold_of(index, self.settings.threshold).value,
+            threshold=threshold_for(index, self.settings.threshold).value,
             rulebook=RulebookRef.of(index.rulebook),
         )
 
@@ -218,7 +218,7 @@ class RuleService:
         if rulebook.digest == current.rulebook.digest:
             return current
         artefact, own_rules = Artefact(self.settings.artefact), not self.settings.dir
-        return rebuilt(artefact, rulebook, self._encoder, current, own_rules, log.warning)
+        return rebuild(artefact, rulebook, self._encoder, current, own_rules, log.warning)
 
     async def warm(self) -> None:
         """Pay for the first encoding now. Raises what the encoder raises."""

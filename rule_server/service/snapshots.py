@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from rule_server.errors import ArtefactError, UnknownDigestError
-from rule_server.retrieval.versions import kept_rulebooks
+from rule_server.retrieval.versions import list_versions
 
 if TYPE_CHECKING:
     from rule_server.retrieval.artefact import Artefact
@@ -75,7 +75,7 @@ class Snapshots:
         if self._most == 1:
             return []
         try:
-            kept = kept_rulebooks(self._artefact)
+            kept = list_versions(self._artefact)
         except ArtefactError:
             return []
         fingerprint = self.current.fingerprint

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from rule_server.settings import Settings, packaged_rules
 from tests.clients.fetched import CACHE
 from tests.fakes.rules.rule_service import serving
@@ -18,7 +18,7 @@ from tests.fakes.rules.rule_service import serving
 def artefact() -> Path:
     """An index of our own rulebook; only what changed since the last run is built again."""
     folder = CACHE / "artefact"
-    prepare(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 from rule_server import OnnxEncoder, RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.onnx_export import export_encoder
 from tests.fakes.processes.serving import Served
 from tests.fakes.rules.rulebooks import rule, write_rulebook
@@ -21,7 +21,7 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact that holds the encoder and our own rulebook."""
     folder = tmp_path_factory.mktemp("built") / "artefact"
-    prepare(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
     return folder
 
 
@@ -54,7 +54,7 @@ def settings(artefact: Path, rules: Path) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings) -> RuleService:
-    return RuleService(prepare(settings, say=lambda _: None), settings)
+    return RuleService(load_or_build(settings, say=lambda _: None), settings)
 
 
 @pytest.fixture

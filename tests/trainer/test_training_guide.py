@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from agent.cli.app import app as agent_app
 from evaluation.cli.app import app as evaluation_app
 from evaluation.prompts.schema import KINDS
-from evaluation.scorers.labels import Label
+from evaluation.scorers.labels import LabelRow
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli.app import app as trainer_app
-from trainer.orchestration.gpu_memory import table
-from trainer.stages.logged.stage import KEPT_FIGURES
+from trainer.orchestration.gpu_memory import memory_table
+from trainer.stages.logged.stage import RECORDED_METRICS as LOGGED_METRICS
 from trainer.stages.online.batch_metrics import batch_metrics
-from trainer.stages.online.stage import KEPT
+from trainer.stages.online.stage import RECORDED_METRICS as ONLINE_METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
@@ -99,15 +99,18 @@ def test_every_figure_that_is_logged_is_explained() -> None:
         re.findall(r"`([A-Za-z_/]+)`", GUIDE.partition("## What to watch")[2].partition("\n## ")[0])
     )
     made = batch_metrics(["harmful"] * 2, [True, False], [1.0, 0.0], [0, 0], [1.0, 1.0])
-    kept = {re.sub(rf"/({'|'.join([*KINDS, 'other'])})$", "/KIND", name) for name in (*KEPT_FIGURES, *KEPT)}
+    kept = {
+        re.sub(rf"/({'|'.join([*KINDS, 'other'])})$", "/KIND", name)
+        for name in (*LOGGED_METRICS, *ONLINE_METRICS)
+    }
     named = {name.replace("harmful", "KIND") for name in made} | kept
     assert named - {"learning_rate"} <= explained
 
 
 def test_the_labels_of_the_guide_are_labels() -> None:
     (block,) = (block for block in BLOCKS if '"episode_id"' in block)
-    assert len([Label.model_validate_json(line) for line in block.splitlines()]) == 5
+    assert len([LabelRow.model_validate_json(line) for line in block.splitlines()]) == 5
 
 
 def test_the_memory_table_is_what_the_code_reckons() -> None:
-    assert table() in GUIDE
+    assert memory_table() in GUIDE

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 import typer
 
 from trainer.cli.common import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
-from trainer.orchestration.model_server import end_with_launcher
+from trainer.orchestration.model_server import exit_with_launcher
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `ascl-train`."""
-    end_with_launcher()  # at once: a launcher that is killed while the libraries load leaves none behind
+    exit_with_launcher()  # at once: a launcher that is killed while the libraries load leaves none behind
     app.command(epilog="Example: ascl-train loop --config trainer/recipes/loop.yaml --out runs/loop")(loop)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -116,9 +116,9 @@ def launch(
     """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
     with clear_errors():
         from trainer.errors import ConfigError
-        from trainer.orchestration.launch import Machines, plan, reckon, run_plan, said
+        from trainer.orchestration.launch import Machines, estimate_memory, format_estimate, plan, run_plan
         from trainer.orchestration.settings import read_yaml
-        from trainer.stages.run_record import masked_text
+        from trainer.stages.run_record import mask_secrets_in_text
 
         known = read_yaml(config)
         named = model or known.get("model")
@@ -128,10 +128,10 @@ def launch(
         commands = plan(
             stage, config, str(named), out, machines, context.args, known.get("rules") is not None
         )
-        memory = reckon(stage, known, str(named), machines)
+        memory = estimate_memory(stage, known, str(named), machines)
         if as_json:
             # What is to be pasted stands as it was given; what is run may end in a log.
-            lines = [c.line() if dry_run else masked_text(c.line()) for c in commands]
+            lines = [c.line() if dry_run else mask_secrets_in_text(c.line()) for c in commands]
             shown = [
                 {"title": c.title, "command": line, "answers_at": c.answers_at}
                 for c, line in zip(commands, lines, strict=True)
@@ -142,7 +142,7 @@ def launch(
                 typer.echo(f"# {command.title}" + ("" if command.answers_at is None else ", beside the rest"))
                 typer.echo(command.line())
             if memory:
-                typer.echo(f"# {said(memory, machines)}")
+                typer.echo(f"# {format_estimate(memory, machines)}")
         if not dry_run:
             output = sys.stderr if as_json else None
             run_plan(commands, out / "logs", lambda line: typer.echo(line, err=True), output)

@@ -34,7 +34,7 @@ def check(
     with clear_errors():
         try:
             from trainer.reports.episode_check import check_episode
-            from trainer.reports.episode_view import show
+            from trainer.reports.episode_view import print_episode
 
             checked = check_episode(groups, model, episode)
         except TokenError as cause:
@@ -42,7 +42,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(checked.as_json(), ensure_ascii=False))
     else:
-        show(checked, whole)
+        print_episode(checked, whole)
 
 
 def plot(

@@ -18,13 +18,13 @@ import numpy as np
 
 from agent.episode.log import numbered_lines
 from evaluation.scorers.rewards import RewardError
-from trainer.groups.partitions import Parts
+from trainer.groups.partitions import Partitions
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Mode = Literal["consult", "direct"]
 
 
-class Turn(msgspec.Struct, gc=False):
+class LoggedTurn(msgspec.Struct, gc=False):
     """What training needs of a turn."""
 
     finish_reason: str | None = None
@@ -33,7 +33,7 @@ class Turn(msgspec.Struct, gc=False):
     logprobs: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Consulted(msgspec.Struct, gc=False):
+class LoggedConsultation(msgspec.Struct, gc=False):
     """What training needs of a consultation."""
 
     error: str | None = None
@@ -61,8 +61,8 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     tool_mode: str = "native"
     mode_forced: bool = False
     tools: msgspec.Raw = msgspec.Raw(b"[]")
-    turns: list[Turn] = []
-    consultations: list[Consulted] = []
+    turns: list[LoggedTurn] = []
+    consultations: list[LoggedConsultation] = []
 
     def setting(self) -> int:
         """A hash of what must be equal in a group, or its episodes were not drawn from one distribution."""
@@ -95,7 +95,7 @@ class LoggedReward(msgspec.Struct, gc=False):
     schema_version: Literal[1] = 1
 
 
-RATED = [("id", "i8")]
+REWARDED_IDS = [("id", "i8")]
 """Of every reward, the hash of its episode's id: an episode has one reward."""
 _AT_ONCE = 65536
 _LIST = ord("[")
@@ -103,7 +103,7 @@ _episode = msgspec.json.Decoder(LoggedEpisode)
 _reward = msgspec.json.Decoder(LoggedReward)
 
 
-class LogRows:
+class LogReader:
     """Every episode of a log with its reward, in the log's order.
 
     Raises, while it is iterated:
@@ -111,7 +111,7 @@ class LogRows:
         RewardError: the rewards cannot be read, or rate an episode twice.
     """
 
-    def __init__(self, log: Path, rewards: Path, rated: Parts) -> None:
+    def __init__(self, log: Path, rewards: Path, rated: Partitions) -> None:
         self.torn_lines = 0
         """Lines of the log that are no episode."""
         self._log, self._path = log, rewards

@@ -66,14 +66,14 @@ def schema(without: Iterable[str] = ()) -> pyarrow.Schema:
     return pyarrow.schema({name: kind for name, kind in columns.items() if name not in without})
 
 
-def described(about: dict[str, Any]) -> pyarrow.Schema:
+def describe_file(about: dict[str, Any]) -> pyarrow.Schema:
     """The schema of a file that says this about itself."""
     known = {"schema_version": SCHEMA_VERSION, **about}
     return schema().with_metadata({_METADATA: json.dumps(known).encode()})
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to; gone after the block, unless the block moved it to its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -1,7 +1,7 @@
 """Records on disk, divided by a key, so that what belongs together is read together in little memory.
 
 Advantages need a group's rewards at once, wherever in a log its episodes lie. Records of one key all land in
-one part, in the order in which they came, and a part stays small until there are `MOST_PARTS` of them.
+one part, in the order in which they came, and a part stays small until there are `MAX_PARTITIONS` of them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-MOST_PARTS = 64
+MAX_PARTITIONS = 64
 """Each is an open file. Of a log beyond 4 GiB the parts grow, by a few dozen bytes an episode in 64."""
 
 Records = npt.NDArray[np.void]
 
 
-def parts_for(size: int, each: int) -> int:
+def partition_count(size: int, each: int) -> int:
     """How many parts of about `each` make `size`."""
-    return min(max(-(-size // each), 1), MOST_PARTS)
+    return min(max(-(-size // each), 1), MAX_PARTITIONS)
 
 
-class Parts:
+class Partitions:
     """Records of one form in P parts, each a temporary file."""
 
     def __init__(self, form: list[tuple[str, str]], files: list[BinaryIO]) -> None:
@@ -71,13 +71,13 @@ class Parts:
 
 
 @contextmanager
-def parts(folder: Path, form: list[tuple[str, str]], count: int) -> Iterator[Parts]:
+def open_partitions(folder: Path, form: list[tuple[str, str]], count: int) -> Iterator[Partitions]:
     """Empty parts, as nameless files in `folder`, for a block."""
     files: list[BinaryIO] = []
     try:
         for _ in range(count):
             files.append(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - closed below
-        yield Parts(form, files)
+        yield Partitions(form, files)
     finally:
         for file in files:
             file.close()

@@ -21,20 +21,20 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import GroupError
-from trainer.groups.log_reader import RATED, LogRows
-from trainer.groups.parquet import AdvantageSettings, described, replacing
-from trainer.groups.partitions import Parts, Records, parts, parts_for
-from trainer.groups.spill import IDS, LIGHT, NUMBERS, spill
+from trainer.groups.log_reader import REWARDED_IDS, LogReader
+from trainer.groups.parquet import AdvantageSettings, describe_file, replace_file
+from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
+from trainer.groups.spill import IDS, NUMBERS, NUMERIC_FIELDS, spill
 from trainer.ifpo.advantages import ifpo_advantages, inverse_frequency_weights
-from trainer.stages.progress import Tell, teller
+from trainer.stages.progress import Notify, make_notifier
 
-TELL = teller("prepare")
+TELL = make_notifier("prepare")
 PART = 64 * 2**20
 """Bytes of a log whose episodes share a part."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedGroups:
     """What `prepare` made: how many episodes and groups, and what it left out by cause."""
 
     episodes: int
@@ -51,8 +51,8 @@ def prepare(
     settings: AdvantageSettings | None = None,
     *,
     keep_forced: bool = False,
-    tell: Tell = TELL,
-) -> Prepared:
+    tell: Notify = TELL,
+) -> PreparedGroups:
     """Write `out` from a log and the rewards of its episodes.
 
     Args:
@@ -74,17 +74,17 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     # One standard deviation over all rewards needs all of them in one part, whatever memory that takes.
     whole = settings.scale_rewards == "batch" or not log.is_file()
-    count = 1 if whole else parts_for(log.stat().st_size, PART)
+    count = 1 if whole else partition_count(log.stat().st_size, PART)
     # Hashing runs beside parsing: it holds no lock of the interpreter.
     with (
         tempfile.TemporaryFile(dir=folder) as spilled_rows,
-        parts(folder, LIGHT, count) as light,
-        parts(folder, IDS, count) as ids,
-        parts(folder, RATED, count) as rated,
+        open_partitions(folder, NUMERIC_FIELDS, count) as light,
+        open_partitions(folder, IDS, count) as ids,
+        open_partitions(folder, REWARDED_IDS, count) as rated,
         ThreadPoolExecutor(1) as beside,
     ):
         digests = [beside.submit(_sha256, path) for path in (log, rewards)]
-        spilled = spill(LogRows(log, rewards, rated), spilled_rows, light, ids, left_out, keep_forced)
+        spilled = spill(LogReader(log, rewards, rated), spilled_rows, light, ids, left_out, keep_forced)
         kept = _advantages(light, _seconds(ids, left_out), settings, left_out)
         left_out += Counter()  # without causes that nothing had
         if not kept["episodes"]:
@@ -93,7 +93,7 @@ def prepare(
                 f"no episode in {log} can be used ({causes or 'it is empty'}): two scored episodes of one "
                 "prompt are the least"
             )
-        prepared = Prepared(**kept, left_out=dict(sorted(left_out.items())))
+        prepared = PreparedGroups(**kept, left_out=dict(sorted(left_out.items())))
         about = {
             "settings": settings.model_dump(mode="json"),
             "stratified": keep_forced,
@@ -106,7 +106,7 @@ def prepare(
                 "rewards_sha256": digests[1].result(),
             },
         }
-        with replacing(out) as target:
+        with replace_file(out) as target:
             _write(spilled_rows, target, light, spilled.counts, about)
             target.replace(out)
     if spilled.reshaped:
@@ -123,7 +123,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seconds(ids: Parts, left_out: Counter[str]) -> npt.NDArray[np.int64]:
+def _seconds(ids: Partitions, left_out: Counter[str]) -> npt.NDArray[np.int64]:
     """The rows whose id an earlier row has."""
     again = []
     for part in range(len(ids)):
@@ -139,7 +139,7 @@ def _seconds(ids: Parts, left_out: Counter[str]) -> npt.NDArray[np.int64]:
 
 
 def _advantages(
-    light: Parts, seconds: npt.NDArray[np.int64], settings: AdvantageSettings, left_out: Counter[str]
+    light: Partitions, seconds: npt.NDArray[np.int64], settings: AdvantageSettings, left_out: Counter[str]
 ) -> dict[str, int]:
     """Number what is kept, part by part: how many episodes, groups and corrected episodes that is."""
     options = settings.model_dump()
@@ -183,7 +183,7 @@ def _kept(found: Records, kept: npt.NDArray[np.bool_], left_out: Counter[str]) -
 def _write(
     spilled: BinaryIO,
     target: Path,
-    light: Parts,
+    light: Partitions,
     counts: list[npt.NDArray[np.int64]],
     about: dict[str, Any],
 ) -> None:
@@ -192,7 +192,7 @@ def _write(
     import pyarrow.ipc
     import pyarrow.parquet
 
-    form = described(about)
+    form = describe_file(about)
     spilled.seek(0)
     repeated = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
     with (

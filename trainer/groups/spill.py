@@ -16,16 +16,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trainer.groups.log_reader import LoggedEpisode, LoggedReward, LogRows
+from trainer.groups.log_reader import LoggedEpisode, LoggedReward, LogReader
 from trainer.groups.parquet import schema
-from trainer.groups.partitions import Parts
+from trainer.groups.partitions import Partitions
 
 if TYPE_CHECKING:
     import pyarrow
 
 NUMBERS = ("weight", "advantage_ifpo", "advantage_grpo")
 """The columns that depend on an episode's group."""
-LIGHT = [
+NUMERIC_FIELDS = [
     ("row", "i8"),
     ("group", "i8"),
     ("setting", "i8"),
@@ -43,7 +43,7 @@ _BYTES_AT_ONCE = 32 * 2**20  # and about how much of their text: long episodes c
 
 
 @dataclass(frozen=True)
-class Spilled:
+class SpilledLog:
     """What was spilled of a log, beside its rows and their numbers."""
 
     counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
@@ -66,12 +66,17 @@ NEUTRAL = {
 
 
 def spill(
-    rows: LogRows, file: BinaryIO, light: Parts, ids: Parts, left_out: Counter[str], keep_forced: bool
-) -> Spilled:
+    rows: LogReader,
+    file: BinaryIO,
+    light: Partitions,
+    ids: Partitions,
+    left_out: Counter[str],
+    keep_forced: bool,
+) -> SpilledLog:
     """Write what may be used of the log to `file`, in its order, and its numbers to `light` and `ids`."""
     import pyarrow.ipc
 
-    spilled = Spilled()
+    spilled = SpilledLog()
     unrated = array("q")
     form = schema(without=NUMBERS)
     with pyarrow.ipc.new_stream(file, form) as writer:
@@ -167,7 +172,7 @@ class _Batch:
     def full(self) -> bool:
         return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
 
-    def drain(self, light: Parts, ids: Parts) -> tuple[pyarrow.RecordBatch, npt.NDArray[np.int64]]:
+    def drain(self, light: Partitions, ids: Partitions) -> tuple[pyarrow.RecordBatch, npt.NDArray[np.int64]]:
         """The gathered rows, which go, and (P,) how many of them have their numbers in each of `light`."""
         import pyarrow
 

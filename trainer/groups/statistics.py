@@ -14,10 +14,10 @@ from evaluation.metrics.arm_metrics import BENIGN
 from evaluation.metrics.intervals import FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.prompts.schema import KINDS
 from trainer.groups.parquet import open_groups
-from trainer.groups.partitions import Parts, Records, parts, parts_for
+from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
 
 MANY_ONE_MODE_GROUPS = 0.5
-LIGHT = (
+NUMERIC_COLUMNS = (
     "group_id",
     "prompt_id",
     "kind",
@@ -83,10 +83,10 @@ def group_statistics(path: Path) -> GroupStatistics:
         # A group's episodes and a prompt's groups must be seen together, wherever in the file they lie.
         with (
             tempfile.TemporaryDirectory() as folder,
-            parts(Path(folder), _FORM, parts_for(rows, ROWS_A_PART)) as by_prompt,
+            open_partitions(Path(folder), _FORM, partition_count(rows, ROWS_A_PART)) as by_prompt,
         ):
             totals, names = _Totals(), list[str]()
-            for batch in file.iter_batches(columns=list(LIGHT)):
+            for batch in file.iter_batches(columns=list(NUMERIC_COLUMNS)):
                 totals.add(batch)
                 _divide(batch, by_prompt, names)
             kinds = {name: _Kind() for name in names}
@@ -178,7 +178,7 @@ class _Kind:
         )
 
 
-def _divide(batch: Any, by_prompt: Parts, names: list[str]) -> None:
+def _divide(batch: Any, by_prompt: Partitions, names: list[str]) -> None:
     """Put what the kinds need into the parts; `names` gets the kinds that were not seen before."""
     kind, values = _codes(batch["kind"])
     names += [str(value) for value in values if str(value) not in names]

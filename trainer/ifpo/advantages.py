@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainer.ifpo.arrays import Floats, Indices, as_given, labels, numbers, same_length
+from trainer.ifpo.arrays import Floats, Indices, like_input, same_length, to_floats, to_labels
 
 Baseline = Literal["balanced", "group"]
 Scale = Literal["group", "batch", "none"] | bool
@@ -52,7 +52,7 @@ def inverse_frequency_weights(
     Raises:
         ValueError: unequal lengths, more than one dimension, or a setting out of range.
     """
-    mode, group = labels(modes, "modes"), labels(groups, "groups")
+    mode, group = to_labels(modes, "modes"), to_labels(groups, "groups")
     same_length(modes=mode, groups=group)
     return _weights(mode, group, alpha, w_max, frequency)
 
@@ -90,7 +90,7 @@ def ifpo_advantages(
         ValueError: unequal lengths, a reward that is not finite, or an unknown or impossible setting.
     """
     batch = _batch(rewards, modes, groups, alpha, w_max, baseline, scale_rewards, frequency, eps)
-    return as_given(rewards, batch.scaled(batch.weight * batch.deviation, batch.weight))
+    return like_input(rewards, batch.scaled(batch.weight * batch.deviation, batch.weight))
 
 
 def split_advantages(
@@ -123,8 +123,8 @@ def split_advantages(
     between = _mean(batch.deviation, np.ones_like(batch.weight), cell)
     within = batch.deviation - between
     return (
-        as_given(rewards, batch.scaled(batch.weight * between, batch.weight)),
-        as_given(rewards, plain.scaled(within, plain.weight)),
+        like_input(rewards, batch.scaled(batch.weight * between, batch.weight)),
+        like_input(rewards, plain.scaled(within, plain.weight)),
     )
 
 
@@ -172,8 +172,8 @@ def _batch(
         raise ValueError(f"baseline is {baseline!r}, but it must be 'balanced' or 'group'")
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps is {eps!r}, but it must be a number of at least 0")
-    reward = numbers(rewards, "rewards")
-    mode, group = labels(modes, "modes"), labels(groups, "groups")
+    reward = to_floats(rewards, "rewards")
+    mode, group = to_labels(modes, "modes"), to_labels(groups, "groups")
     same_length(rewards=reward, modes=mode, groups=group)
     weight = _weights(mode, group, alpha, w_max, frequency)
     centring = weight if baseline == "balanced" else np.ones_like(weight)

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 
-def numbers(values: Any, name: str) -> Floats:
+def to_floats(values: Any, name: str) -> Floats:
     """(N,) float64 of an array or a tensor.
 
     Raises:
@@ -33,7 +33,7 @@ def numbers(values: Any, name: str) -> Floats:
     return array
 
 
-def labels(values: Any, name: str) -> Indices:
+def to_labels(values: Any, name: str) -> Indices:
     """(N,) labels as indices from 0."""
     array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
     if array.ndim != 1:
@@ -48,7 +48,7 @@ def same_length(**arrays: npt.NDArray[Any]) -> None:
         raise ValueError(f"there are {lengths}, but each episode needs one of each")
 
 
-def as_given(given: Any, result: Floats) -> Any:
+def like_input(given: Any, result: Floats) -> Any:
     """(N,) `result` as `given` is: a tensor on its device for a tensor, of its float type if it has one."""
     if hasattr(given, "new_tensor"):
         import torch

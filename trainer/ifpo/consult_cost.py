@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.ifpo.arrays import as_given, numbers, same_length
+from trainer.ifpo.arrays import like_input, same_length, to_floats
 
 
 def with_consultation_cost(rewards: Any, consultations: Any, cost: float) -> Any:
@@ -27,6 +27,6 @@ def with_consultation_cost(rewards: Any, consultations: Any, cost: float) -> Any
     """
     if not cost >= 0:
         raise ValueError(f"cost is {cost!r}, but it must be at least 0")
-    reward, times = numbers(rewards, "rewards"), numbers(consultations, "consultations")
+    reward, times = to_floats(rewards, "rewards"), to_floats(consultations, "consultations")
     same_length(rewards=reward, consultations=times)
-    return as_given(rewards, reward - cost * times)
+    return like_input(rewards, reward - cost * times)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.ifpo.arrays import as_given, labels, numbers, same_length
+from trainer.ifpo.arrays import like_input, same_length, to_floats, to_labels
 
 
 def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> Any:
@@ -37,9 +37,9 @@ def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> A
     Raises:
         ValueError: unequal lengths, or a probability outside [0, 1].
     """
-    chance = numbers(probability, "probability")
-    mode, group = labels(modes, "modes"), labels(groups, "groups")
-    made = numbers(forced, "forced")
+    chance = to_floats(probability, "probability")
+    mode, group = to_labels(modes, "modes"), to_labels(groups, "groups")
+    made = to_floats(forced, "forced")
     same_length(probability=chance, modes=mode, forced=made, groups=group)
     if ((chance < 0) | (chance > 1)).any():
         raise ValueError("a probability lies outside 0 to 1")
@@ -53,4 +53,4 @@ def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> A
     # A mode that nothing forces is drawn from the policy alone: its ratio is G / free however rare it is.
     unforced = np.divide(size, free, out=np.zeros_like(chance), where=free > 0)
     ratio = np.divide(size * chance, mixture, out=unforced, where=forced_here > 0)
-    return as_given(probability, ratio)
+    return like_input(probability, ratio)

@@ -3,8 +3,8 @@
 Counted are frozen weights sharded over the trainers, an adapter with Adam, activations under checkpointing,
 and vLLM's weights and cache.
 
-An estimate to choose a machine by, not a measurement: allocators keep some memory back (`SPARE`), and kernels
-differ. Shapes come from a model's `config.json`, or from the table of three published sizes.
+An estimate to choose a machine by, not a measurement: allocators keep some memory back (`USABLE_FRACTION`),
+and kernels differ. Shapes come from a model's `config.json`, or from the table of three published sizes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from trainer.errors import ConfigError
 
 GIB = 2**30
-SPARE = 0.90  # of a GPU's memory that tensors may use
+USABLE_FRACTION = 0.90  # of a GPU's memory that tensors may use
 BF16, FP32 = 2, 4  # bytes
 
 
@@ -76,7 +76,7 @@ class Estimate:
 
     def fits(self, gpu_gib: float) -> bool:
         """Whether a trainer GPU of so many GiB is enough."""
-        return self.trainer <= SPARE * gpu_gib * GIB
+        return self.trainer <= USABLE_FRACTION * gpu_gib * GIB
 
 
 def estimate(
@@ -112,7 +112,7 @@ def estimate(
     # The head scores a chunk of positions at a time; float32 logits and their gradient.
     logits = min(positions, 1024) * shape.vocabulary * 2 * FP32
     trainer = weights + adapter + gathered + kept + inside + logits + colocated * gpu_gib * GIB
-    engine = colocated * gpu_gib * GIB if colocated else vllm_gpus * SPARE * gpu_gib * GIB
+    engine = colocated * gpu_gib * GIB if colocated else vllm_gpus * USABLE_FRACTION * gpu_gib * GIB
     left = engine - shape.parameters * BF16
     return Estimate(
         weights=weights,
@@ -156,7 +156,7 @@ def shape_of(model: str) -> Shape | None:
         raise ConfigError(f"{path} is no model's configuration ({error}): pass another model") from None
 
 
-def table(gpu_gib: float = 80) -> str:
+def memory_table(gpu_gib: float = 80) -> str:
     """The three sizes on one GPU, on eight, and on three nodes of eight, as Markdown."""
     lines = [
         f"| model | machine | trainer GPU, GiB | of it weights | fits {gpu_gib:g} GiB | tokens of cache |",

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from evaluation.runtime.process import ENDING_WITH_US, Answer
+from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck
 from trainer.errors import ConfigError, TrainingError
 from trainer.orchestration.gpu_memory import GIB, Estimate, estimate, shape_of
-from trainer.orchestration.model_server import STARTED_BY, running
-from trainer.stages.run_record import masked_text
+from trainer.orchestration.model_server import STARTED_BY, supervise
+from trainer.stages.run_record import mask_secrets_in_text
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parents[1] / "recipes" / "fsdp2.yaml"
@@ -179,7 +179,7 @@ def _training(
     return Command("the training", words, environment)
 
 
-def reckon(stage: Stage, config: dict[str, Any], model: str, machines: Machines) -> Estimate | None:
+def estimate_memory(stage: Stage, config: dict[str, Any], model: str, machines: Machines) -> Estimate | None:
     """The memory that the run would need; None for a model of unknown shape, or without a GPU.
 
     Raises:
@@ -204,7 +204,7 @@ def reckon(stage: Stage, config: dict[str, Any], model: str, machines: Machines)
     )
 
 
-def said(made: Estimate, machines: Machines) -> str:
+def format_estimate(made: Estimate, machines: Machines) -> str:
     """An estimate in a sentence or two."""
     parts = {
         "weights": made.weights,
@@ -239,18 +239,18 @@ def run_plan(
     """
     with ExitStack() as stack:
         for command in commands:
-            say(f"$ {masked_text(command.line())}")
+            say(f"$ {mask_secrets_in_text(command.line())}")
             environment = {**os.environ, **command.environment}
             if command.answers_at is not None:
                 log = logs / f"{command.words[0]}.log"
-                ready = Answer((command.answers_at,))
-                stack.enter_context(running(command.words, log, ready, environment=environment))
+                ready = ReadinessCheck((command.answers_at,))
+                stack.enter_context(supervise(command.words, log, ready, environment=environment))
                 continue
             # `accelerate launch` of this very environment, whatever the path says.
             words = [sys.executable, "-m", "accelerate.commands.launch", *command.words[2:]]
             environment[STARTED_BY] = str(os.getpid())
             code = subprocess.run(
-                words, env=environment, check=False, stdout=output, preexec_fn=ENDING_WITH_US
+                words, env=environment, check=False, stdout=output, preexec_fn=DIE_WITH_PARENT
             ).returncode
             if code != 0:
                 raise TrainingError(f"the training ended with code {code}; what it said stands above")

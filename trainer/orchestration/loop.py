@@ -19,7 +19,7 @@ from typing import Any
 
 from evaluation.prompts.loader import load_prompts
 from trainer.errors import LoopError
-from trainer.orchestration.round import Round, Tell, write_whole_text
+from trainer.orchestration.round import Round, Tell, write_atomic_text
 from trainer.orchestration.settings import LoopSettings, check_training
 
 
@@ -80,18 +80,18 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
     if given is not None and "://" in given:
         yield given
         return
-    from evaluation.runtime.rule_service import OUR_RULES, rule_service
+    from evaluation.runtime.rule_service import PACKAGED_RULES, run_rule_service
 
-    folder = Path(given) if given else OUR_RULES
-    with rule_service(folder, out / "artefact", out / "rules.log", settings.rules_top_k) as url:
+    folder = Path(given) if given else PACKAGED_RULES
+    with run_rule_service(folder, out / "artefact", out / "rules.log", settings.rules_top_k) as url:
         yield f"{url}/mcp"
 
 
 def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
     """The record of this loop, new or as it was left; the number of rounds may grow."""
-    from trainer.stages.run_record import common_record, masked
+    from trainer.stages.run_record import common_record, mask_secrets
 
-    asked = masked(settings.model_dump(mode="json"))
+    asked = mask_secrets(settings.model_dump(mode="json"))
     path = out / "loop.json"
     record: dict[str, Any]
     if not path.is_file():
@@ -100,7 +100,7 @@ def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
         _write(out, record)
         return record
     record = json.loads(path.read_text(encoding="utf-8"))
-    before = _fixed(masked(record["settings"]))
+    before = _fixed(mask_secrets(record["settings"]))
     for name, value in _fixed(asked).items():
         if (was := before.get(name)) != value:
             raise LoopError(
@@ -126,7 +126,7 @@ def _fixed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(out: Path, record: dict[str, Any]) -> None:
-    write_whole_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
+    write_atomic_text(out / "loop.json", json.dumps(record, indent=2) + "\n")
 
 
 def _note(out: Path, record: dict[str, Any], told: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.runtime import process as server_process
-from evaluation.runtime.process import ENDING_WITH_US, Answer, StartError
+from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, StartError
 from trainer.errors import TrainerError
 
 TRANSFORMERS = "transformers serve {model} --host 127.0.0.1 --port {port}"
@@ -23,7 +23,7 @@ class ServeError(TrainerError):
 
 
 @contextlib.contextmanager
-def serving(command: str, model: str, log: Path, *, start_seconds: float = 900) -> Iterator[str]:
+def serve_model(command: str, model: str, log: Path, *, start_seconds: float = 900) -> Iterator[str]:
     """Start a server of a model and wait until it answers: its base URL, with `/v1`.
 
     Args:
@@ -41,14 +41,14 @@ def serving(command: str, model: str, log: Path, *, start_seconds: float = 900) 
     words = [word.replace("{port}", str(port)).replace("{model}", model) for word in _split(command)]
     origin = f"http://127.0.0.1:{port}"
     # One or the other, by server.
-    ready = Answer((f"{origin}/health", f"{origin}/v1/models"), start_seconds)
-    with running(words, log, ready):
+    ready = ReadinessCheck((f"{origin}/health", f"{origin}/v1/models"), start_seconds)
+    with supervise(words, log, ready):
         yield f"{origin}/v1"
 
 
 @contextlib.contextmanager
-def running(
-    words: list[str], log: Path, ready: Answer, *, environment: dict[str, str] | None = None
+def supervise(
+    words: list[str], log: Path, ready: ReadinessCheck, *, environment: dict[str, str] | None = None
 ) -> Iterator[None]:
     """`evaluation.server_process.running`, with an error of ours.
 
@@ -56,18 +56,18 @@ def running(
         ServeError: the command is unknown, ends early or does not answer in time.
     """
     try:
-        with server_process.running(words, log, ready, environment=environment):
+        with server_process.run_server(words, log, ready, environment=environment):
             yield
     except StartError as error:
         raise ServeError(str(error)) from None
 
 
-def end_with_launcher() -> None:
+def exit_with_launcher() -> None:
     """In a trainer behind a launcher of ours: end when the launcher ends, since it may pass no signal on."""
     started_by = os.environ.get(STARTED_BY)
-    if started_by is None or ENDING_WITH_US is None:
+    if started_by is None or DIE_WITH_PARENT is None:
         return
-    ENDING_WITH_US()
+    DIE_WITH_PARENT()
     if os.getppid() == 1 and started_by != "1":
         raise SystemExit("ascl-train: what started this training has ended")  # before the kernel was asked
 

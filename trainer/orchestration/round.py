@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.prompts.loader import prompt_file
-from evaluation.runtime.process import ENDING_WITH_US
+from evaluation.runtime.process import DIE_WITH_PARENT
 from trainer.errors import LoopError
 from trainer.orchestration.floor import below_floor, measure
-from trainer.orchestration.model_server import STARTED_BY, serving
+from trainer.orchestration.model_server import STARTED_BY, serve_model
 from trainer.orchestration.settings import LoopSettings
-from trainer.stages.run_record import masked_text
+from trainer.stages.run_record import mask_secrets_in_text
 
 Tell = Callable[[str], None]
 
@@ -62,7 +62,7 @@ class Round:
                     self.tell(f"{self.name}: serving {self.model}")
                     log = self.folder / "server.log"
                     served.append(
-                        stack.enter_context(serving(self.settings.serve, _absolute(self.model), log))
+                        stack.enter_context(serve_model(self.settings.serve, _absolute(self.model), log))
                     )
                 return served[0]
 
@@ -141,7 +141,7 @@ class Round:
         import yaml
 
         config = self.folder / "train.yaml"
-        write_whole_text(config, yaml.safe_dump(self.settings.train, sort_keys=False))
+        write_atomic_text(config, yaml.safe_dump(self.settings.train, sort_keys=False))
         return [
             *("trainer.cli", "logged", "--resume", "--config", str(config), "--model", self.model),
             *("--groups", self.path("groups.parquet"), "--out", self.path("trained")),
@@ -152,7 +152,7 @@ class Round:
         done = self.folder / f"{name}.done"
         if not done.exists():
             self._execute(command())
-            write_whole_text(done, "")
+            write_atomic_text(done, "")
 
     def _step(self, result: str, command: list[str]) -> None:
         """Run a command unless its result is there; the result appears whole or not at all."""
@@ -160,14 +160,14 @@ class Round:
             return
         printed = self._execute(command)
         if result == "statistics.json":
-            write_whole_text(self.folder / result, printed)
+            write_atomic_text(self.folder / result, printed)
 
     def _execute(self, command: list[str]) -> str:
         module, verb = command[0], command[1]
         name = f"ascl-{ {'agent': 'agent', 'evaluation': 'eval', 'trainer': 'train'}[module.split('.')[0]] }"
         if verb == "logged":
             self._check_model()
-        self.tell(f"{self.name}: $ {masked_text(shlex.join([name, *command[1:]]))}")
+        self.tell(f"{self.name}: $ {mask_secrets_in_text(shlex.join([name, *command[1:]]))}")
         launcher = self.settings.launcher if verb == "logged" else None
         start = shlex.split(launcher) if launcher else [sys.executable, "-m"]
         # A step that outlived a killed loop would write beside the one that the next loop starts.
@@ -177,7 +177,7 @@ class Round:
             text=True,
             check=False,
             env={**os.environ, STARTED_BY: str(os.getpid())},
-            preexec_fn=ENDING_WITH_US,
+            preexec_fn=DIE_WITH_PARENT,
         )
         if done.returncode != 0:
             raise LoopError(
@@ -201,7 +201,7 @@ def _absolute(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
-def write_whole_text(path: Path, text: str) -> None:
+def write_atomic_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")

@@ -14,7 +14,16 @@ from trainer.errors import GroupError
 from trainer.groups.parquet import open_groups
 from trainer.tokens.episode_tokens import episode_tokens
 
-LIGHT = ("episode_id", "group_id", "mode", "forced", "reward", "weight", "advantage_ifpo", "advantage_grpo")
+NUMERIC_COLUMNS = (
+    "episode_id",
+    "group_id",
+    "mode",
+    "forced",
+    "reward",
+    "weight",
+    "advantage_ifpo",
+    "advantage_grpo",
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _row_and_group(groups: Path, episode_id: str | None) -> tuple[dict[str, Any]
         row = file.read_row_group(place[0]).slice(place[1], 1).to_pylist()[0]
         members: list[Member] = []
         for number in range(file.num_row_groups):
-            light = file.read_row_group(number, columns=list(LIGHT))
+            light = file.read_row_group(number, columns=list(NUMERIC_COLUMNS))
             same = light.filter(pc.equal(light["group_id"], row["group_id"])).drop(["group_id"])
             members += [Member(**member) for member in same.to_pylist()]
     return row, members

@@ -15,7 +15,7 @@ TITLES = {
 }
 
 
-def show(checked: Checked, whole: bool = False) -> None:
+def print_episode(checked: Checked, whole: bool = False) -> None:
     """Print it; of a long prompt only the ends, unless `whole`."""
     console = Console(highlight=False)
     one = checked.episode

@@ -53,19 +53,19 @@ class AtomicCheckpoints:
                 shutil.rmtree(run / folder.name, ignore_errors=True)
                 folder.rename(run / folder.name)
             partial.rmdir()
-            for old in checkpoints(run)[: -args.save_total_limit] if args.save_total_limit else []:
+            for old in list_checkpoints(run)[: -args.save_total_limit] if args.save_total_limit else []:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
 
 
-def checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = {int(name[1]): path for path in run.glob("checkpoint-*") if (name := _NAME.fullmatch(path.name))}
     return [found[step] for step in sorted(found)]
 
 
 def _not_saved(run: Path, step: int, error: Exception) -> str:
-    good = checkpoints(run)
+    good = list_checkpoints(run)
     kept = f"the last good one is {good[-1]}" if good else "there is no earlier one"
     cause = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
@@ -87,7 +87,7 @@ def _to_disk(folder: Path) -> None:
 _PLAN = "plan.json"
 
 
-def begin(out: Path, plan: dict[str, Any], resume: bool, first: bool = True) -> Path | None:
+def begin_or_resume(out: Path, plan: dict[str, Any], resume: bool, first: bool = True) -> Path | None:
     """The checkpoint to go on from; None to start at the beginning. The plan is kept beside the checkpoints.
 
     Args:
@@ -98,7 +98,7 @@ def begin(out: Path, plan: dict[str, Any], resume: bool, first: bool = True) -> 
         TrainingError: the folder holds an earlier run's checkpoints and `resume` is off, or its plan differs.
     """
     plan = json.loads(json.dumps(plan, default=str))
-    found = checkpoints(out)
+    found = list_checkpoints(out)
     if not first:
         return found[-1] if found else None
     if not resume and found:

@@ -22,7 +22,7 @@ from trainer.stages.run_record import common_record
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def top_layers(model: str | Path, rank: int, layers: int) -> Any:
+def add_adapter(model: str | Path, rank: int, layers: int) -> Any:
     """PEFT configuration of an adapter on the `layers` topmost layers of a model."""
     from peft import LoraConfig
     from transformers import AutoConfig
@@ -37,22 +37,22 @@ def top_layers(model: str | Path, rank: int, layers: int) -> Any:
     )
 
 
-def save(out: Path, model: Any, tokenizer: Any) -> None:
+def save_adapter(out: Path, model: Any, tokenizer: Any) -> None:
     """Write `adapter/` and `merged/`, each whole or not at all; the model is merged in place.
 
     Raises:
         TrainingError: one cannot be written; what was written of it is removed.
     """
-    with whole(out / "adapter") as folder:
+    with is_complete(out / "adapter") as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)  # so that the adapter can be served as it is
-    with whole(out / "merged") as folder:
+    with is_complete(out / "merged") as folder:
         model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def is_complete(folder: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `folder` when the block ends well."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -93,7 +93,7 @@ def load_tokenizer(model: str) -> Any:
 
 
 @contextmanager
-def weights_of(model: str | Path) -> Iterator[None]:
+def weights_digest(model: str | Path) -> Iterator[None]:
     """Within the block a model's weights are read; broken ones are named."""
     from safetensors import SafetensorError
 
@@ -119,7 +119,7 @@ def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
     """
     if not trainer.is_fsdp_enabled:
         if trainer.accelerator.is_main_process:
-            adapter.save(out, trainer.model, tokenizer)
+            adapter.save_adapter(out, trainer.model, tokenizer)
         return
     state = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.accelerator.is_main_process:
@@ -128,10 +128,10 @@ def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
     from transformers import AutoModelForCausalLM
 
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)
-    with adapter.whole(out / "adapter") as folder:
+    with adapter.is_complete(out / "adapter") as folder:
         unwrapped.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="cpu")
-    with adapter.whole(out / "merged") as folder:
+    with adapter.is_complete(out / "merged") as folder:
         PeftModel.from_pretrained(base, out / "adapter").merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes one line for the person who waits."""
 
 
-def teller(stage: str) -> Tell:
+def make_notifier(stage: str) -> Notify:
     """Lines on standard error, so that standard output stays pipeable."""
 
     def tell(line: str) -> None:
@@ -26,7 +26,7 @@ def teller(stage: str) -> Tell:
 
 @contextmanager
 def step_reporter(
-    say: Tell,
+    say: Notify,
     figures: Callable[[Mapping[str, float]], str],
     *,
     shown: bool = True,
@@ -73,7 +73,7 @@ def step_reporter(
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """No progress bars, and none of TRL's uses of names that transformers 5.23 renames."""
     import datasets
     import transformers

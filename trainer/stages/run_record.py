@@ -11,7 +11,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-VERSIONS_OF = ("ascl", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow", "numpy")
+RECORDED_PACKAGES = (
+    "ascl",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "pyarrow",
+    "numpy",
+)
 
 _NAME = r"[\w.-]*(?:token|(?:key|secret|password)s?)(?![a-z])[\w.-]*"  # `hub_token`, but not `max_tokens`
 _OPTION = re.compile(rf"(--)?({_NAME})(=.*)?", re.IGNORECASE | re.DOTALL)
@@ -25,7 +35,7 @@ def common_record() -> dict[str, Any]:
     Secrets among the options are masked.
     """
     return {
-        "command": masked_text(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": mask_secrets_in_text(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "versions": versions(),
         "machine": {
             "python": platform.python_version(),
@@ -36,7 +46,7 @@ def common_record() -> dict[str, Any]:
     }
 
 
-def masked_text(text: str) -> str:
+def mask_secrets_in_text(text: str) -> str:
     """A command or an address without credentials in addresses and without the values of secret options."""
     try:
         words = shlex.split(text)
@@ -57,18 +67,18 @@ def masked_text(text: str) -> str:
     return safe[0] if len(safe) == 1 else shlex.join(safe)
 
 
-def masked(value: Any) -> Any:
+def mask_secrets(value: Any) -> Any:
     """The same for every text in settings, and for whatever stands under a secret's name."""
     if isinstance(value, dict):
         return {
             name: _mask(str(name))
             if given and re.fullmatch(_NAME, str(name), re.IGNORECASE)
-            else masked(given)
+            else mask_secrets(given)
             for name, given in value.items()
         }
     if isinstance(value, list):
-        return [masked(part) for part in value]
-    return masked_text(value) if isinstance(value, str) else value
+        return [mask_secrets(part) for part in value]
+    return mask_secrets_in_text(value) if isinstance(value, str) else value
 
 
 def _mask(name: str) -> str:
@@ -79,7 +89,7 @@ def _mask(name: str) -> str:
 def versions() -> dict[str, str]:
     """Of the libraries that a result depends on; one that is not installed is left out."""
     found = {}
-    for name in VERSIONS_OF:
+    for name in RECORDED_PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

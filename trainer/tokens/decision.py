@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.tokens.modes import RULE_TOOL
-from trainer.tokens.rendering import turns_of
+from trainer.tokens.rendering import render_turns
 
 Score = Callable[[list[dict[str, Any]]], list[list[float]]]
 _CALL = {"type": "function", "function": {"name": RULE_TOOL, "arguments": json.dumps({"situation": "s"})}}
 
 
-def opening(
+def call_opening(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> dict[str, list[int]]:
     """The tokens that open a call in answer to `messages`, as a row to score.
@@ -27,7 +27,7 @@ def opening(
         RenderingError: the template cannot show a call.
     """
     call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
-    prompt, reply = turns_of(tokenizer, [*messages, call], tools)[-1]
+    prompt, reply = render_turns(tokenizer, [*messages, call], tools)[-1]
     ids = tokenizer.encode(reply[: reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False)
     return {
         "prompt_ids": tokenizer.encode(prompt, add_special_tokens=False),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.tokens.modes import RULE_TOOL, mode_of
-from trainer.tokens.rendering import RenderingError, turns_of
+from trainer.tokens.rendering import RenderingError, render_turns
 
 _AFTER_THOUGHTS = ("</think>", "<|start|>assistant")
 _CALL = "<tool_call>"
@@ -136,7 +136,7 @@ def _shown(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> list[tuple[str, str]]:
     try:
-        shown = turns_of(tokenizer, messages, tools)
+        shown = render_turns(tokenizer, messages, tools)
     except RenderingError as cause:
         raise TokenError(str(cause)) from None
     if not shown:

@@ -15,7 +15,7 @@ class RenderingError(ValueError):
     """A conversation that the template cannot show turn by turn; the text is a cause to count."""
 
 
-def turns_of(
+def render_turns(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> list[tuple[str, str]]:
     """Prompt and reply of every assistant message, in order; each prompt begins with all that went before.
@@ -33,7 +33,7 @@ def turns_of(
         return _turns(tokenizer, training, messages, tools)
 
 
-def prompt_of(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+def render_prompt(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
     """The text that asks for the next reply."""
     return _render(tokenizer, tokenizer.chat_template, _plain(messages, tokenizer.chat_template), tools, True)
 

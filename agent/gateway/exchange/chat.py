@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from agent.endpoint.quirks import REASONING_FIELDS
-from agent.endpoint.tool_calls import read_reply
-from agent.endpoint.usage import added
-from agent.episode.messages import echoed
+from agent.endpoint.tool_calls import parse_reply
+from agent.endpoint.usage import add_usage
+from agent.episode.messages import to_request_message
 from agent.episode.schema import Api, ErrorRecord, Message, Turn, digest_of, now
 from agent.errors import EndpointError, RulesError
-from agent.gateway.exchange.mixed_calls import HalfTurns
-from agent.gateway.metrics import Counters
+from agent.gateway.exchange.mixed_calls import MixedCallStore
+from agent.gateway.metrics import GatewayMetrics
 from agent.gateway.settings import Settings
-from agent.gateway.wire.request import Asked, with_tool
-from agent.tools.rule_tool import UNREACHABLE, Offer, RuleDesk
+from agent.gateway.wire.request import CallerRequest, with_tool
+from agent.tools.rule_tool import RULES_UNREACHABLE, RuleTool, ToolOffer
 from agent.tools.rules_client import ConsultResult, RulesClient
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Progress:
 
     conversation: list[Any]
     turns: list[Turn]
-    desk: RuleDesk
+    desk: RuleTool
     spent: dict[str, Any] | None
     offering: bool
     thoughts: dict[str, str]
@@ -58,15 +58,15 @@ class Exchange:
     """Asks, consults, asks again: what both forms of a reply, whole and streamed, have in common."""
 
     api: ClassVar[Api] = "chat"
-    asked: Asked
-    offer: Offer | None
+    asked: CallerRequest
+    offer: ToolOffer | None
     """The rule tool; None when it is not offered."""
     not_offered: str | None
     """Why it is not offered; None when it is."""
     rules: RulesClient | None
     settings: Settings
-    half_turns: HalfTurns
-    counters: Counters
+    half_turns: MixedCallStore
+    counters: GatewayMetrics
     messages: list[Any] = field(default_factory=list)
     """The conversation as the model sees it: the caller's, with hidden turns."""
     turns: list[Turn] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Exchange:
         self.started_at, self.began = now(), time.monotonic()
         self._turn_at, self._turn_began = self.started_at, self.began
         self.once = OnceRules(self.rules, {})
-        self.desk = RuleDesk(self.once, self.settings.most_consultations, self.settings.on_rules_error)
+        self.desk = RuleTool(self.once, self.settings.most_consultations, self.settings.on_rules_error)
         self.offering = self.offer is not None
         given = self.asked.body.get("messages")
         self.messages = list(given) if isinstance(given, list) else []
@@ -196,19 +196,19 @@ class Exchange:
         if not self.offering:
             return shown
         taken = {entry.get("id") for entry in theirs} | _ids(self.messages)
-        read = read_reply(
+        read = parse_reply(
             {"tool_calls": ours}, turn=index, offered=[], taken=[i for i in taken if i], text_mode=False
         )
         mended = iter(read.message["tool_calls"])
         calls = [next(mended) if _name(entry) == self.offer.name else entry for entry in entries]
-        whole = echoed({**message, "tool_calls": calls})
+        whole = to_request_message({**message, "tool_calls": calls})
         answers: dict[str, str] = {}
         if not self.consulted:
             self.counters.consulted += 1
         try:
             for call in read.calls:
                 self.counters.consultations += 1
-                answers[call.id] = UNREACHABLE  # unless it is answered
+                answers[call.id] = RULES_UNREACHABLE  # unless it is answered
                 answers[call.id] = await self.desk.answer(call, index)
                 self.note_rules_error()
         except RulesError:
@@ -220,7 +220,7 @@ class Exchange:
             self.half_turn = [whole, *results]
             self.half_turns.keep(self.asked.caller, self.messages, whole, answers)
             return shown
-        self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
+        self.spent = add_usage(self.spent, usage if isinstance(usage, dict) else None)
         self.messages += [whole, *results]
         for name in REASONING_FIELDS:
             if isinstance(text := message.get(name), str) and text:

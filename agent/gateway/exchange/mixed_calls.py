@@ -23,7 +23,7 @@ class _Half:
     size: int
 
 
-class HalfTurns:
+class MixedCallStore:
     """A bounded memory; what it forgot is simply not put back, and the caller's history stands by itself."""
 
     def __init__(self, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
@@ -99,7 +99,7 @@ Item = dict[str, Any]
 
 
 @dataclass
-class HalfReplies:
+class MixedItemStore:
     """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
 
     _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.endpoint.tool_calls import ToolCall, parse_arguments
-from agent.endpoint.usage import added, as_chat_usage
+from agent.endpoint.usage import add_usage, as_chat_usage
 from agent.episode.schema import Message
 from agent.gateway.exchange.chat import Exchange
-from agent.gateway.exchange.mixed_calls import HalfReplies, Item
-from agent.gateway.wire.request import why_no_place
-from agent.tools.rule_tool import UNREACHABLE
+from agent.gateway.exchange.mixed_calls import Item, MixedItemStore
+from agent.gateway.wire.request import reason_tools_unusable
+from agent.tools.rule_tool import RULES_UNREACHABLE
 
 
-def why_no_tool(body: Mapping[str, Any]) -> str | None:
+def responses_reason_not_offered(body: Mapping[str, Any]) -> str | None:
     """Why a Responses request is passed on without the rule tool; None when it can be offered."""
     if not isinstance(body.get("input"), str | list):
         return "no input"
@@ -23,14 +23,14 @@ def why_no_tool(body: Mapping[str, Any]) -> str | None:
         return "tool_choice is none"
     if body.get("background"):
         return "background is asked for"
-    return why_no_place(body)
+    return reason_tools_unusable(body)
 
 
 class ResponsesExchange(Exchange):
     """An exchange whose conversation is a list of items."""
 
     api = "responses"
-    halves: HalfReplies
+    halves: MixedItemStore
     items: list[Any]
 
     @property
@@ -42,7 +42,7 @@ class ResponsesExchange(Exchange):
     def conversation(self, given: list[Any]) -> None:
         self.items = given
 
-    def begin(self, halves: HalfReplies) -> None:
+    def begin(self, halves: MixedItemStore) -> None:
         """Take in the caller's items."""
         self.halves = halves
         given = self.asked.body.get("input")
@@ -112,7 +112,11 @@ class ResponsesExchange(Exchange):
             arguments = item.get("arguments") if isinstance(item.get("arguments"), str) else ""
             parsed, problem = parse_arguments(arguments or "")
             call = ToolCall(str(item.get("call_id")), str(item.get("name")), arguments or "", parsed, problem)
-            answer = {"type": "function_call_output", "call_id": item.get("call_id"), "output": UNREACHABLE}
+            answer = {
+                "type": "function_call_output",
+                "call_id": item.get("call_id"),
+                "output": RULES_UNREACHABLE,
+            }
             answers.append(answer)
             self.last = [*output, *answers]
             answer["output"] = await self.desk.answer(call, index)
@@ -124,7 +128,7 @@ class ResponsesExchange(Exchange):
             if self.settings.hold:  # written before a consultation, so without what it found
                 return [item for item in shown if item.get("type") != "message"]
             return shown
-        self.spent = added(self.spent, usage if isinstance(usage, dict) else None)
+        self.spent = add_usage(self.spent, usage if isinstance(usage, dict) else None)
         self.items += [*output, *answers]
         self.last = []
         self.hidden = [*ours, *answers]

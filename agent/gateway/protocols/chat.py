@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agent.endpoint.usage import added
+from agent.endpoint.usage import add_usage
 from agent.episode.schema import Message, StopReason
 from agent.errors import RulesError
 from agent.gateway.exchange.chat import Exchange, extra_headers
-from agent.gateway.wire.reply import Head, Parts, error_body
-from agent.gateway.wire.sse import DONE, comment, event
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
-from agent.tools.rule_tool import REFUSAL
+from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
+from agent.gateway.wire.sse import DONE, format_comment, format_event
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
+from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,14 +29,14 @@ _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
-async def whole(exchange: Exchange, upstream: Upstream, record: Recorder) -> Parts:
+async def complete_chat(exchange: Exchange, upstream: Upstream, record: Recorder) -> ReplyParts:
     """An unstreamed reply; its bytes are the upstream's unless the model consulted."""
     while True:
         async with upstream.ask(
             "POST", PATH, exchange.asked.headers, exchange.next_body(), exchange.asked.query
         ) as response:
             body = await read_whole(response)
-            status, given = response.status_code, returned(response.headers.items())
+            status, given = response.status_code, returned_headers(response.headers.items())
         outcome = await settled(exchange, status, given, body, record)
         if outcome is not None:
             for part in outcome:
@@ -50,13 +50,13 @@ async def settled(
     given: dict[str, str],
     body: bytes,
     record: Recorder,
-) -> list[Head | bytes] | None:
+) -> list[ReplyHead | bytes] | None:
     """What the caller gets for a whole reply of the upstream; None when the model is to be asked again."""
     completion = _completion(body) if status == 200 else None
     if completion is None:
         exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a completion")
         record(exchange, None, "error")
-        return [Head(status, extra_headers(given, exchange.headers(final=True))).before(body), body]
+        return [ReplyHead(status, extra_headers(given, exchange.headers(final=True))).before(body), body]
     choice = completion["choices"][0]
     message = choice["message"]
     try:
@@ -65,11 +65,11 @@ async def settled(
         )
     except RulesError as error:
         exchange.rules_failed(error)
-        return without_rules(exchange, record)
+        return chat_without_rules(exchange, record)
     if shown is None:
         return None
     record(exchange, shown, "answer")
-    head = Head(status, extra_headers(given, exchange.headers(final=True)))
+    head = ReplyHead(status, extra_headers(given, exchange.headers(final=True)))
     if shown is message and exchange.spent is None and not exchange.consulted:
         return [head.before(body), body]
     for name, text in exchange.thoughts.items():
@@ -77,7 +77,7 @@ async def settled(
     if shown is not message:
         choice["finish_reason"] = "tool_calls" if shown.get("tool_calls") else "stop"
     choice["message"] = shown
-    if usage := added(exchange.spent, completion.get("usage")):
+    if usage := add_usage(exchange.spent, completion.get("usage")):
         completion["usage"] = usage
     body = json.dumps(completion).encode()
     return [head.before(body), body]
@@ -85,12 +85,14 @@ async def settled(
 
 def said(exchange: Exchange) -> bytes:
     """What the headers of a whole reply say, for a stream whose headers went out before it was known."""
-    return b"".join(comment(f"{name}: {value}") for name, value in exchange.headers(final=True).items())
+    return b"".join(
+        format_comment(f"{name}: {value}") for name, value in exchange.headers(final=True).items()
+    )
 
 
-def without_rules(
+def chat_without_rules(
     exchange: Exchange, record: Recorder, *, begun: bool = False, opening: dict[str, Any] | None = None
-) -> list[Head | bytes]:
+) -> list[ReplyHead | bytes]:
     """The end of a conversation whose rules cannot be consulted, as the operator chose.
 
     `begun` when the caller's stream has its head already, and `opening` is the chunk that it began with.
@@ -101,8 +103,8 @@ def without_rules(
         record(exchange, None, "error")
         if begun:
             return [error_event(why, "rules_unavailable"), DONE]
-        return [Head(503, {**_JSON, **headers}), error_body(why, "rules_unavailable")]
-    message: Message = {"role": "assistant", "content": REFUSAL}
+        return [ReplyHead(503, {**_JSON, **headers}), error_body(why, "rules_unavailable")]
+    message: Message = {"role": "assistant", "content": REFUSAL_WITHOUT_RULES}
     record(exchange, message, "refused")
     base: dict[str, Any] = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -114,16 +116,16 @@ def without_rules(
         body = {**base, "object": "chat.completion", "choices": [choice]}
         if exchange.spent:
             body["usage"] = exchange.spent
-        return [Head(200, {**_JSON, **headers}), json.dumps(body).encode()]
+        return [ReplyHead(200, {**_JSON, **headers}), json.dumps(body).encode()]
     base |= {"object": "chat.completion.chunk"}
     base |= {k: v for k, v in (opening or {}).items() if k in ("id", "created", "model")}
-    delta = {"content": REFUSAL} if begun else message
+    delta = {"content": REFUSAL_WITHOUT_RULES} if begun else message
     choices = [
         {"index": 0, "delta": delta, "finish_reason": None},
         {"index": 0, "delta": {}, "finish_reason": "stop"},
     ]
-    head: list[Head | bytes] = [] if begun else [Head(200, {**_EVENTS, **headers})]
-    return [*head, *(event({**base, "choices": [choice]}) for choice in choices), said(exchange), DONE]
+    head: list[ReplyHead | bytes] = [] if begun else [ReplyHead(200, {**_EVENTS, **headers})]
+    return [*head, *(format_event({**base, "choices": [choice]}) for choice in choices), said(exchange), DONE]
 
 
 def error_event(message: str, type: str) -> bytes:

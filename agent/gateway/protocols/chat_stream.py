@@ -6,28 +6,28 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
-from agent.endpoint.usage import added
+from agent.endpoint.usage import add_usage
 from agent.episode.schema import Message
 from agent.errors import RulesError
 from agent.gateway.exchange.chat import Exchange, extra_headers
 from agent.gateway.protocols.chat import (
     PATH,
     Recorder,
+    chat_without_rules,
     error_event,
     read_whole,
     said,
     settled,
-    without_rules,
 )
 from agent.gateway.protocols.chat_turn import StreamedTurn
-from agent.gateway.wire.reply import Head, Parts, error_body
-from agent.gateway.wire.sse import DONE, KEEPALIVE, blocks, event, payload
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
+from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
+from agent.gateway.wire.sse import DONE, KEEPALIVE, event_data, format_event, split_events
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
 
 T = TypeVar("T")
 
 
-class Streaming:
+class StreamedChat:
     """One streamed reply. The head waits until something is shown, so that it can say what was consulted."""
 
     def __init__(self, exchange: Exchange, upstream: Upstream, record: Recorder) -> None:
@@ -39,12 +39,12 @@ class Streaming:
         self._early: list[bytes] = []
         self._begun = False
 
-    async def parts(self) -> Parts:
+    async def parts(self) -> ReplyParts:
         """Head and bytes, until the model has said all."""
         try:
             turn: StreamedTurn | None = None
             while turn is None or turn.consulting:
-                outcome: list[StreamedTurn | list[Head | bytes] | None] = []
+                outcome: list[StreamedTurn | list[ReplyHead | bytes] | None] = []
                 async for part in self._turn(outcome):
                     yield part
                 (found,) = outcome
@@ -73,7 +73,9 @@ class Streaming:
                 yield DONE
         except RulesError as error:
             self._exchange.rules_failed(error)
-            for part in without_rules(self._exchange, self._record, begun=self._begun, opening=self._opening):
+            for part in chat_without_rules(
+                self._exchange, self._record, begun=self._begun, opening=self._opening
+            ):
                 yield part
         except UpstreamError as error:
             self._exchange.upstream_failed(error.type, str(error))
@@ -83,19 +85,19 @@ class Streaming:
                 yield DONE
                 return
             headers = {"content-type": "application/json", **self._exchange.headers(final=True)}
-            yield Head(error.status, headers)
+            yield ReplyHead(error.status, headers)
             yield error_body(str(error), error.type)
 
     async def _turn(
-        self, outcome: list[StreamedTurn | list[Head | bytes] | None]
-    ) -> AsyncIterator[Head | bytes]:
+        self, outcome: list[StreamedTurn | list[ReplyHead | bytes] | None]
+    ) -> AsyncIterator[ReplyHead | bytes]:
         """Ask once. The outcome is the turn; or a whole answer; or None when a whole reply consulted."""
         exchange = self._exchange
         body = exchange.next_body()
         async with self._upstream.ask(
             "POST", PATH, exchange.asked.headers, body, exchange.asked.query
         ) as response:
-            self._given = returned(response.headers.items())
+            self._given = returned_headers(response.headers.items())
             if response.status_code != 200 or "event-stream" not in self._given.get("content-type", ""):
                 text = await read_whole(response)
                 answer = await settled(exchange, response.status_code, self._given, text, self._record)
@@ -110,7 +112,7 @@ class Streaming:
                 spent=exchange.spent,
                 hold=exchange.settings.hold,
             )
-            events = blocks(response.aiter_bytes())
+            events = split_events(response.aiter_bytes())
             block: bytes | None = b""
             while block is not None:
                 found: list[bytes | None] = []
@@ -122,11 +124,11 @@ class Streaming:
                     found.append(await anext(events, None))
                 (block,) = found
                 pieces = turn.end() if block is None else turn.feed(block)
-                ended = block is None or turn.failed or payload(block).strip() == "[DONE]"
+                ended = block is None or turn.failed or event_data(block).strip() == "[DONE]"
                 if (ended or (turn.finished and turn.is_counted(exchange.asked))) and not turn.consulting:
                     # Before the terminal event: a caller that has all of it may leave at once.
                     await self._note(turn)
-                    if block is not None and exchange.consulted and payload(block).strip() == "[DONE]":
+                    if block is not None and exchange.consulted and event_data(block).strip() == "[DONE]":
                         pieces.insert(-1, said(exchange))
                 if self._begun:
                     if pieces:
@@ -140,7 +142,9 @@ class Streaming:
             raise UpstreamError(502, "broken_off", "the upstream broke off its reply in the middle of a call")
         outcome.append(turn)
 
-    async def _consult(self, turn: StreamedTurn, shown: list[Message | None]) -> AsyncIterator[Head | bytes]:
+    async def _consult(
+        self, turn: StreamedTurn, shown: list[Message | None]
+    ) -> AsyncIterator[ReplyHead | bytes]:
         """Carry out what a turn asks of the rules."""
         exchange = self._exchange
         exchange.counters.text_before_consulting += turn.text_shown
@@ -167,12 +171,12 @@ class Streaming:
             exchange.upstream_failed("broken_off", "the upstream broke off its reply")
         self._record(exchange, message, "answer" if whole else "error")
 
-    def _begin(self, *, final: bool = False) -> list[Head | bytes]:
+    def _begin(self, *, final: bool = False) -> list[ReplyHead | bytes]:
         """The head and what waited for it; nothing when they went out before."""
         if self._begun:
             return []
         self._begun = True
-        head = Head(200, extra_headers(self._given, self._exchange.headers(final=final)))
+        head = ReplyHead(200, extra_headers(self._given, self._exchange.headers(final=final)))
         return [head, b"".join(self._early)]
 
     def _closing(self, turn: StreamedTurn, message: Message) -> list[bytes]:
@@ -180,13 +184,13 @@ class Streaming:
         base = {k: v for k, v in (self._opening or {}).items() if k not in ("choices", "usage")}
 
         def chunk(delta: dict[str, Any], finish: str | None) -> bytes:
-            return event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+            return format_event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
         pieces = [chunk({"tool_calls": [entry]}, None) for entry in turn.unsent_calls()]
         pieces.append(chunk({}, "tool_calls" if message.get("tool_calls") else "stop"))
         if turn.usage_event is not None:
-            usage = added(self._exchange.spent, turn.usage_event["usage"])
-            pieces.append(event({**base, "choices": [], "usage": usage}))
+            usage = add_usage(self._exchange.spent, turn.usage_event["usage"])
+            pieces.append(format_event({**base, "choices": [], "usage": usage}))
         return [*pieces, said(self._exchange), DONE]
 
 

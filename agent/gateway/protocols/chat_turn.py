@@ -11,9 +11,9 @@ from typing import Any
 
 from agent.endpoint.quirks import reasoning_text
 from agent.endpoint.streaming import StreamedReply
-from agent.endpoint.usage import added
-from agent.gateway.wire.request import Asked
-from agent.gateway.wire.sse import chunk_of, event, payload
+from agent.endpoint.usage import add_usage
+from agent.gateway.wire.request import CallerRequest
+from agent.gateway.wire.sse import event_data, format_event, parse_chunk
 
 Chunk = dict[str, Any]
 
@@ -58,7 +58,7 @@ class StreamedTurn:
         """Whether something is withheld, so that the caller hears nothing."""
         return self.consulting or self._continues or bool(self._queue)
 
-    def is_counted(self, asked: Asked) -> bool:
+    def is_counted(self, asked: CallerRequest) -> bool:
         """Whether no token counts are still to come."""
         options = asked.body.get("stream_options")
         wanted = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -77,10 +77,10 @@ class StreamedTurn:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take in one event."""
-        if payload(block).strip() == "[DONE]":
+        if event_data(block).strip() == "[DONE]":
             self.finished = True
             return [] if self.consulting else [*self._released(), block]
-        chunk = chunk_of(block)
+        chunk = parse_chunk(block)
         if chunk is None:
             return [block] if not self._queue else self._queued(block, {})
         if chunk.get("error") and not chunk.get("choices"):
@@ -91,7 +91,7 @@ class StreamedTurn:
             self._take(chunk)
             if changed is None:
                 return []
-            block, chunk = event(changed), changed
+            block, chunk = format_event(changed), changed
         else:
             self._take(chunk)
             self.opening = self.opening or chunk
@@ -187,7 +187,7 @@ class StreamedTurn:
                 passed = {**choice, "delta": delta, "finish_reason": None}
                 self._note_shown(passed)
                 head = {key: value for key, value in chunk.items() if key != "usage"}
-                pieces.append(event({**head, "choices": [passed]}))
+                pieces.append(format_event({**head, "choices": [passed]}))
         return pieces
 
     def _continued(self, chunk: Chunk) -> Chunk | None:
@@ -195,7 +195,7 @@ class StreamedTurn:
         opening = self.opening or {}
         changed: Chunk = {**chunk, **{k: v for k, v in opening.items() if k in ("id", "created")}}
         if isinstance(chunk.get("usage"), dict):
-            changed["usage"] = added(self._spent, chunk["usage"])
+            changed["usage"] = add_usage(self._spent, chunk["usage"])
         choices = []
         for choice in _choices(chunk):
             delta = {k: v for k, v in (choice.get("delta") or {}).items() if k != "role"}

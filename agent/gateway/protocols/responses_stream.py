@@ -16,10 +16,10 @@ from agent.gateway.exchange.mixed_calls import Item
 from agent.gateway.exchange.responses import ResponsesExchange
 from agent.gateway.protocols.chat import Recorder, error_event, read_whole, said
 from agent.gateway.protocols.chat_stream import kept_alive
-from agent.gateway.protocols.responses import PATH, Told, as_shown, settled, without_rules
-from agent.gateway.wire.reply import Head, Parts, error_body
-from agent.gateway.wire.sse import blocks, chunk_of, event
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned
+from agent.gateway.protocols.responses import PATH, ShownSoFar, as_shown, response_without_rules, settled
+from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
+from agent.gateway.wire.sse import format_event, parse_chunk, split_events
+from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
 
 _ENDS = {"response.completed", "response.incomplete", "response.failed", "error"}
 
@@ -51,7 +51,7 @@ class ResponsesTurn:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take in one event; the last one of a turn is returned by `last`."""
-        data = chunk_of(block)
+        data = parse_chunk(block)
         if data is None:
             return [block]
         kind, item, index = str(data.get("type")), data.get("item"), data.get("output_index")
@@ -109,7 +109,7 @@ class ResponsesTurn:
             changed["sequence_number"] = self.sent
         self.sent += 1
         same = block and json.dumps(changed) == json.dumps(data)
-        return [block if same else event(changed, str(data.get("type")))]
+        return [block if same else format_event(changed, str(data.get("type")))]
 
 
 def _item_id(data: dict[str, Any]) -> Any:
@@ -118,7 +118,7 @@ def _item_id(data: dict[str, Any]) -> Any:
     return item.get("id") if isinstance(item, dict) else data.get("item_id")
 
 
-async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> Parts:
+async def stream_response(exchange: ResponsesExchange, upstream: Upstream, record: Recorder) -> ReplyParts:
     """The whole exchange as a stream."""
     begun, given = False, dict[str, str]()
     early = list[bytes]()  # that a response was created, until something of it is shown
@@ -127,17 +127,17 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
     sent = 0
     turn: ResponsesTurn | None = None
 
-    def told() -> Told:
+    def told() -> ShownSoFar:
         if turn is None or not (turn.told or shown):
-            return Told(begun)
-        return Told(begun, turn.opened, (*shown, *turn.items()), turn.sent)
+            return ShownSoFar(begun)
+        return ShownSoFar(begun, turn.opened, (*shown, *turn.items()), turn.sent)
 
-    def begin(final: bool = False) -> list[Head | bytes]:
+    def begin(final: bool = False) -> list[ReplyHead | bytes]:
         nonlocal begun
         if begun:
             return []
         begun = True
-        return [Head(200, extra_headers(given, exchange.headers(final=final)))]
+        return [ReplyHead(200, extra_headers(given, exchange.headers(final=final)))]
 
     def flushed() -> list[bytes]:
         nonlocal early
@@ -149,7 +149,7 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
             async with upstream.ask(
                 "POST", PATH, exchange.asked.headers, exchange.next_body(), exchange.asked.query
             ) as reply:
-                given = returned(reply.headers.items())
+                given = returned_headers(reply.headers.items())
                 if reply.status_code != 200 or "event-stream" not in given.get("content-type", ""):
                     body = await read_whole(reply)
                     answer = await settled(exchange, reply.status_code, given, body, record)
@@ -162,7 +162,7 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
                         yield part
                     return
                 turn = ResponsesTurn(exchange, opened=opened, shown=shown, sent=sent)
-                events = blocks(reply.aiter_bytes())
+                events = split_events(reply.aiter_bytes())
                 while turn.response is None:
                     found: list[bytes | None] = []
                     async for line in kept_alive(anext(events, None), exchange.settings.keepalive, found):
@@ -199,7 +199,7 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
             return
     except RulesError as error:
         exchange.rules_failed(error)
-        for part in without_rules(exchange, record, told()):
+        for part in response_without_rules(exchange, record, told()):
             yield part
     except UpstreamError as error:
         exchange.upstream_failed(error.type, str(error))
@@ -207,5 +207,5 @@ async def streamed_response(exchange: ResponsesExchange, upstream: Upstream, rec
         if begun:
             yield error_event(str(error), error.type)
             return
-        yield Head(error.status, {"content-type": "application/json", **exchange.headers(final=True)})
+        yield ReplyHead(error.status, {"content-type": "application/json", **exchange.headers(final=True)})
         yield error_body(str(error), error.type)

@@ -12,24 +12,24 @@ from starlette.types import Receive, Scope, Send
 
 
 @dataclass(frozen=True)
-class Head:
+class ReplyHead:
     """Status and headers; comes once, before any bytes."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
-    def before(self, body: bytes) -> Head:
+    def before(self, body: bytes) -> ReplyHead:
         """The same head for this body and nothing after it, which is sent in fewer pieces."""
-        return Head(self.status, {**self.headers, "content-length": str(len(body))})
+        return ReplyHead(self.status, {**self.headers, "content-length": str(len(body))})
 
 
-Parts = AsyncGenerator[Head | bytes, None]
+ReplyParts = AsyncGenerator[ReplyHead | bytes, None]
 
 
-class Answer:
+class StreamingReply:
     """An ASGI response that sends parts as they come; a caller who leaves ends their making."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ReplyParts) -> None:
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ class Answer:
     async def _send(self, send: Send) -> None:
         async with aclosing(self._parts) as parts:
             async for part in parts:
-                if isinstance(part, Head):
+                if isinstance(part, ReplyHead):
                     headers = [
                         (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in part.headers.items()
                     ]
@@ -70,7 +70,7 @@ def error_body(message: str, type: str) -> bytes:
     return json.dumps({"error": {"message": message, "type": type, "param": None, "code": type}}).encode()
 
 
-async def failure(status: int, message: str, type: str, headers: Mapping[str, str] = {}) -> Parts:
+async def error_reply(status: int, message: str, type: str, headers: Mapping[str, str] = {}) -> ReplyParts:
     """An answer that is an error."""
-    yield Head(status, {"content-type": "application/json", **headers})
+    yield ReplyHead(status, {"content-type": "application/json", **headers})
     yield error_body(message, type)

@@ -13,7 +13,7 @@ Tool = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class CallerRequest:
     """One request of a caller, as it came."""
 
     raw: bytes
@@ -40,7 +40,7 @@ class Asked:
         return hashlib.sha256(self.raw).hexdigest()
 
 
-def names_of(tools: Any) -> list[str]:
+def tool_names(tools: Any) -> list[str]:
     """Names of the caller's tools."""
     found = []
     for tool in tools if isinstance(tools, list) else []:
@@ -51,7 +51,7 @@ def names_of(tools: Any) -> list[str]:
     return found
 
 
-def why_not_offered(body: Mapping[str, Any]) -> str | None:
+def reason_not_offered(body: Mapping[str, Any]) -> str | None:
     """Why a Chat Completions request is passed on without the rule tool; None when it can be offered."""
     if not isinstance(body.get("messages"), list):
         return "no messages"
@@ -61,10 +61,10 @@ def why_not_offered(body: Mapping[str, Any]) -> str | None:
         return "functions are used in place of tools"
     if isinstance(body.get("n"), int) and body["n"] > 1:
         return "n is more than 1"
-    return why_no_place(body)
+    return reason_tools_unusable(body)
 
 
-def why_no_place(body: Mapping[str, Any]) -> str | None:
+def reason_tools_unusable(body: Mapping[str, Any]) -> str | None:
     """Why a tool cannot be put beside those of a request, in either API; None when it can."""
     if not isinstance(body.get("tools"), list | None):
         return "tools are no list"

@@ -18,7 +18,7 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 _LONGEST = 32 * 1024 * 1024  # bytes of one event
 
 
-async def blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def split_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Whole events with the empty line that ends each; what the stream ends with, ended or not, comes last.
 
     Raises:
@@ -38,27 +38,27 @@ async def blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield buffer
 
 
-def payload(block: bytes) -> str:
+def event_data(block: bytes) -> str:
     """The text of an event's `data` lines; empty when it has none, as in a comment."""
     lines = (line for line in _LINE.split(block) if line.startswith(b"data:"))
     return "\n".join(line[5:].removeprefix(b" ").decode("utf-8", "replace") for line in lines)
 
 
-def chunk_of(block: bytes) -> dict[str, Any] | None:
+def parse_chunk(block: bytes) -> dict[str, Any] | None:
     """The JSON object in an event; None when it holds none, as in a comment or `[DONE]`."""
     try:
-        value = json.loads(payload(block))
+        value = json.loads(event_data(block))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def event(value: dict[str, Any], name: str = "") -> bytes:
+def format_event(value: dict[str, Any], name: str = "") -> bytes:
     """An event with this object; `name` is its type where the API names them."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
-def comment(text: str) -> bytes:
+def format_comment(text: str) -> bytes:
     """A line that clients pass over; it belongs to the event after it."""
     return b": " + text.replace("\n", " ").replace("\r", " ").encode() + b"\n"

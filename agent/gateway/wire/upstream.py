@@ -118,11 +118,11 @@ class Upstream:
             await self._idle.pop(0)[1].aclose()
 
 
-def forwarded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def forwarded_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The caller's headers that the upstream is sent, the key among them."""
     return {name: value for name, value in headers if name.lower() not in _NOT_FORWARDED}
 
 
-def returned(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def returned_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The upstream's headers that the caller is sent."""
     return {name: value for name, value in headers if name.lower() not in _NOT_RETURNED}

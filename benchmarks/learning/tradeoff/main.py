@@ -139,13 +139,13 @@ def measure(
     model: str, arms: Sequence[str], folder: Path, size: str, services: Services, prompts: str
 ) -> None:
     """Sample and score the measured prompts in each arm, unless that was done."""
-    from trainer.orchestration.model_server import serving
+    from trainer.orchestration.model_server import serve_model
 
     left = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
     if not left:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with serving(services.serve, str(Path(model).resolve()), folder / "server.log") as url:
+    with serve_model(services.serve, str(Path(model).resolve()), folder / "server.log") as url:
         for arm in left:
             subprocess.run(
                 [
@@ -246,11 +246,11 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
     if services.rules is not None:
         yield services
         return
-    from evaluation.runtime.rule_service import OUR_RULES, rule_service
+    from evaluation.runtime.rule_service import PACKAGED_RULES, run_rule_service
 
     # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
     # and a loop goes on with its own settings only.
-    with rule_service(OUR_RULES, out / "artefact", out / "rules.log", RULES_READ) as url:
+    with run_rule_service(PACKAGED_RULES, out / "artefact", out / "rules.log", RULES_READ) as url:
         yield Services(f"{url}/mcp", services.serve, services.launcher)
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.episode.log import line_of
-from evaluation.runtime.files import write_whole
+from agent.episode.log import to_json_line
+from evaluation.runtime.files import write_atomic
 
 MAX_BYTES = 2**30
 
@@ -87,4 +87,4 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
     Raises:
         OSError: where the folder cannot be written.
     """
-    write_whole(path, (line_of(judgement).decode() for judgement in judgements))
+    write_atomic(path, (to_json_line(judgement).decode() for judgement in judgements))

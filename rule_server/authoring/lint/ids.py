@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rule_server.rulebook.model import Rule, Rulebook
-from rule_server.rulebook.parser import Problem
+from rule_server.rulebook.parser import LintProblem
 
 SAME = 0.5
 """Shared words (Jaccard) from which two rules are about the same."""
@@ -14,7 +14,7 @@ ANOTHER = 0.15
 share 0.11 of their words on average; a reworded one keeps far more, by its queries."""
 
 
-def check_ids(before: Rulebook, after: Rulebook) -> list[Problem]:
+def check_ids(before: Rulebook, after: Rulebook) -> list[LintProblem]:
     """What became of the ids of the earlier rulebook: gone, moved, or used for something else."""
     old, new = ({rule.id: rule for rule in book.rules if not rule.lang} for book in (before, after))
     added = [rule for id, rule in new.items() if id not in old]
@@ -31,11 +31,11 @@ def check_ids(before: Rulebook, after: Rulebook) -> list[Problem]:
             else:
                 problem = f"{id} of {before.version} is gone"
                 fix = "put the file back with `status: retired`, so that nobody uses the id again"
-            problems.append(Problem.of(file, problem, fix))
+            problems.append(LintProblem.of(file, problem, fix))
         elif was.title != now.title and likeness(was, now) < (SAME if was.status == "retired" else ANOTHER):
             retired = ", retired," if was.status == "retired" else ""
             problem = f"{id} of {before.version}{retired} was about something else ({was.title!r})"
-            problems.append(Problem.of(file, problem, "give the new rule an id of its own"))
+            problems.append(LintProblem.of(file, problem, "give the new rule an id of its own"))
     return problems
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from rule_server.rulebook.model import Rule, Rulebook
-from rule_server.rulebook.parser import Problem
+from rule_server.rulebook.parser import LintProblem
 
 _MARKDOWN = re.compile(r"\]\(\s*<?([^)\s>]*)")
 _NAMED = re.compile(r"(?<![\w./-])([a-z0-9]+(?:-[a-z0-9]+)*)\.([a-z0-9]+(?:-[a-z0-9]+)*)(?![\w/-]|\.\w)")
 
 
-def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
+def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> list[LintProblem]:
     """References and links that lead nowhere, and ids in the prose that no served rule has."""
     known = {rule.id: rule for rule in rulebook.rules if not rule.lang}
     categories = {category.id for category in rulebook.categories}
@@ -24,17 +24,19 @@ def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> lis
             fault = _fault(target, rule, known, files)
             if fault is not None:
                 fix = "name a web address (https://...), the id of a rule, or a rule's file"
-                problems.append(Problem.of(file, f"the link {target!r} {fault}", fix))
+                problems.append(LintProblem.of(file, f"the link {target!r} {fault}", fix))
         prose = " ".join([rule.title, rule.applies_when, rule.not_when or "", rule.text])
         for category, name in dict.fromkeys(_NAMED.findall(prose)):
             id = f"{category}.{name}"
             if category not in categories or name in ("md", "com", "org", "net"):
                 continue  # a file, a host or the end of a sentence
             if id not in known:
-                problems.append(Problem.of(file, f"its text names {id}, which is no rule", "correct the id"))
+                problems.append(
+                    LintProblem.of(file, f"its text names {id}, which is no rule", "correct the id")
+                )
             elif rule.status == "active" and known[id].status != "active":
                 problem = f"its text names {id}, which is not served ({known[id].status})"
-                problems.append(Problem.of(file, problem, "name a rule that is, or leave it out"))
+                problems.append(LintProblem.of(file, problem, "name a rule that is, or leave it out"))
     return problems
 
 

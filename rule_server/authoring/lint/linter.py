@@ -13,7 +13,7 @@ from rule_server.authoring.lint.ids import check_ids
 from rule_server.authoring.lint.links import check_links
 from rule_server.rulebook.loader import Folders, Reading, layers, read_folders
 from rule_server.rulebook.model import Category, Rule, Rulebook
-from rule_server.rulebook.parser import Problem
+from rule_server.rulebook.parser import LintProblem
 
 SHARED_PROSE = 0.4
 """Shared three-word runs (Jaccard) of two rules' prose from which one is a copy; rules that people hold apart
@@ -34,7 +34,7 @@ _COMMAND = re.compile(
     re.IGNORECASE,
 )
 
-Search = Callable[[Rulebook, Mapping[tuple[str, str], str]], list[Problem]]
+Search = Callable[[Rulebook, Mapping[tuple[str, str], str]], list[LintProblem]]
 """What `search_check.check_search` finds in a rulebook whose rules stand in these files."""
 
 
@@ -44,7 +44,7 @@ class LintReport:
 
     rules: int
     categories: int
-    problems: list[Problem]
+    problems: list[LintProblem]
 
     @property
     def ok(self) -> bool:
@@ -99,7 +99,7 @@ def overdue(rulebook: Rulebook, today: datetime.date) -> list[Rule]:
     return [rule for rule in spoken if rule.review_by < today]
 
 
-def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[Problem]:
+def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[LintProblem]:
     problems = []
     asked: dict[str, Rule] = {}
     late = {(rule.id, rule.lang) for rule in overdue(rulebook, today)}
@@ -109,23 +109,27 @@ def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[
         file = reading.files[rule.id, rule.lang]
         if (rule.id, rule.lang) in late:
             problem = f"its review was due on {rule.review_by}"
-            problems.append(Problem.of(file, problem, f"{rule.owner}: review it and set a new `review_by`"))
+            problems.append(
+                LintProblem.of(file, problem, f"{rule.owner}: review it and set a new `review_by`")
+            )
         if _COMMAND.search("\n".join(_read_by_models(rule))):
             problem = "its text reads like a command to the model's machinery"
-            problems.append(Problem.of(file, problem, "describe the guidance in plain words"))
+            problems.append(LintProblem.of(file, problem, "describe the guidance in plain words"))
         original = rulebook.served.get(rule.id)
         if rule.lang and original is not None and rule.stance != original.stance:
             problem = f"its stance is `{rule.stance}`, that of the rule it translates `{original.stance}`"
-            problems.append(Problem.of(file, problem, "a translation says the same: give both one stance"))
+            problems.append(
+                LintProblem.of(file, problem, "a translation says the same: give both one stance")
+            )
         for query in rule.queries:
             other = asked.setdefault(f"{rule.lang} {query.casefold()}", rule)
             if other is not rule:
                 problem = f"the query {query!r} stands in {other.id} too"
-                problems.append(Problem.of(file, problem, "keep it in the rule that it is about"))
+                problems.append(LintProblem.of(file, problem, "keep it in the rule that it is about"))
     return problems + list(_areas(rulebook, reading))
 
 
-def _areas(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
+def _areas(rulebook: Rulebook, reading: Reading) -> Iterator[LintProblem]:
     """Categories that nothing answers in, or that give commands; drafts alone are still being written."""
     answering = {rule.category for rule in rulebook.served.values() if rule.stance == "answer"}
     served = {rule.category for rule in rulebook.served.values()}
@@ -134,10 +138,10 @@ def _areas(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
         file = reading.files[category.id, ""]
         if category.id not in answering and (category.id in served or category.id not in drafted):
             problem = "no active rule of this category has the stance `answer`"
-            yield Problem.of(file, problem, "add one that says what is fine")
+            yield LintProblem.of(file, problem, "add one that says what is fine")
         if _COMMAND.search(_shown(category)):
             problem = "its text reads like a command to the model's machinery"
-            yield Problem.of(file, problem, "describe the category in plain words")
+            yield LintProblem.of(file, problem, "describe the category in plain words")
 
 
 def _read_by_models(rule: Rule) -> list[str]:
@@ -149,7 +153,7 @@ def _shown(category: Category) -> str:
     return "\n".join([category.title, category.summary, category.body])
 
 
-def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
+def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[LintProblem]:
     """Rules whose prose is nearly that of another of the same language."""
     runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     holding: dict[tuple[str, ...], list[tuple[str, str]]] = {}
@@ -162,7 +166,7 @@ def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[Problem]:
             if count / len(own | runs[other]) >= SHARED_PROSE:
                 problem = f"its prose is nearly that of {other[0]}"
                 fix = "join the two rules, or say what sets this one apart"
-                yield Problem.of(reading.files[rule.id, rule.lang], problem, fix)
+                yield LintProblem.of(reading.files[rule.id, rule.lang], problem, fix)
         runs[rule.id, rule.lang] = own
         for run in own:
             holding.setdefault(run, []).append((rule.id, rule.lang))

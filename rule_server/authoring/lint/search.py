@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rule_server.retrieval.index import RuleIndex, text_key
-from rule_server.rulebook.parser import Problem
+from rule_server.rulebook.parser import LintProblem
 
 if TYPE_CHECKING:
     from rule_server.retrieval.encoder import Encoder, Vectors
@@ -19,7 +19,9 @@ NEAR = 0.88
 that people hold apart, the nearest two are at 0.80."""
 
 
-def check_search(index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, str], str]) -> list[Problem]:
+def check_search(
+    index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, str], str]
+) -> list[LintProblem]:
     """Search as the service does, by every rule's own queries; those of translations are left out.
 
     Whether a question in another language finds its rule depends on the encoder alone.
@@ -35,13 +37,13 @@ def check_search(index: RuleIndex, encoder: Encoder, files: Mapping[tuple[str, s
             if first.id != rule.id:
                 problem = f"its own query {query!r} finds {first.id} first"
                 fix = "reword the query, or move it to the rule that it is about"
-                problems.append(Problem.of(files[rule.id, ""], problem, fix))
+                problems.append(LintProblem.of(files[rule.id, ""], problem, fix))
     return problems + _near(index, vectors, files)
 
 
 def _near(
     index: RuleIndex, vectors: Mapping[str, Vectors], files: Mapping[tuple[str, str], str]
-) -> list[Problem]:
+) -> list[LintProblem]:
     rules = list(index.rulebook.served.values())
     means = np.stack([np.mean([vectors[query] for query in rule.queries], axis=0) for rule in rules])
     means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
@@ -49,7 +51,7 @@ def _near(
     for one, other in zip(*np.nonzero(np.triu(means @ means.T, 1) >= NEAR), strict=True):
         problem = f"people would ask for it as for {rules[one].id}: their queries mean the same"
         fix = "join the two rules, or give each the queries that the other does not answer"
-        problems.append(Problem.of(files[rules[other].id, ""], problem, fix))
+        problems.append(LintProblem.of(files[rules[other].id, ""], problem, fix))
     return problems
 
 

@@ -10,7 +10,7 @@ from rule_server.rulebook.front_matter import parse_yaml
 
 
 @cache
-def requests() -> tuple[str, ...]:
+def background_requests() -> tuple[str, ...]:
     """The requests of `<lang>.yaml`, in a fixed order."""
     files = sorted(Path(__file__).parent.glob("*.yaml"))
     domains = [parse_yaml(file.read_text(encoding="utf-8")) for file in files]
@@ -18,6 +18,6 @@ def requests() -> tuple[str, ...]:
 
 
 @cache
-def digest() -> str:
+def background_digest() -> str:
     """SHA-256 of the requests, 64 hex characters: scores are compared under the same requests only."""
-    return hashlib.sha256(repr(requests()).encode()).hexdigest()
+    return hashlib.sha256(repr(background_requests()).encode()).hexdigest()

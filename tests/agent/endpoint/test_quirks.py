@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.endpoint.client import Endpoint, Reply
-from agent.endpoint.concurrency import Gate
+from agent.endpoint.concurrency import ConcurrencyLimiter
 from agent.endpoint.probe import STEPS, Probed, probe
 from agent.endpoint.quirks import (
     PROFILES,
-    UNKNOWN,
+    UNKNOWN_ENDPOINT,
     Quirks,
-    columns,
+    quirk_columns,
     quirks_named,
     quirks_of,
     reasoning_text,
@@ -76,15 +76,15 @@ def test_only_what_an_endpoint_gives_is_asked_for() -> None:
 def test_providers_are_known_by_their_address_and_nobody_else_is() -> None:
     assert quirks_of("https://api.deepseek.com/v1").name == "DeepSeek"
     assert quirks_of("https://api.moonshot.ai/v1").name == "Kimi"
-    assert quirks_of("http://127.0.0.1:8000/v1") is UNKNOWN
-    assert quirks_of("https://api.openai.com.evil.example/v1") is UNKNOWN
+    assert quirks_of("http://127.0.0.1:8000/v1") is UNKNOWN_ENDPOINT
+    assert quirks_of("https://api.openai.com.evil.example/v1") is UNKNOWN_ENDPOINT
 
 
 def test_the_table_names_the_providers_that_the_docs_name() -> None:
     done = CliRunner().invoke(app, ["quirks", "--json"])
     rows = json.loads(done.stdout)
     assert [row["name"] for row in rows] == [row.name for row in PROFILES]
-    assert list(rows[0]) == columns()
+    assert list(rows[0]) == quirk_columns()
 
 
 def find_out(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[Probed, list[str]]:
@@ -143,7 +143,7 @@ def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
         done = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
         table = CliRunner().invoke(app, ["probe", endpoint.base_url])
     assert json.loads(done.stdout)["seed"] == "yes"
-    assert table.stdout.splitlines()[0].split() == columns()
+    assert table.stdout.splitlines()[0].split() == quirk_columns()
     for url, sentence in ((f"{NOBODY}/v1", "is it running?"), (endpoint.base_url, "did not answer")):
         failed = CliRunner().invoke(app, ["probe", url])
         assert failed.exit_code == 1
@@ -159,7 +159,7 @@ def test_an_endpoint_that_is_no_api_is_named() -> None:
 
 def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_second() -> None:
     now = 0.0
-    gate = Gate(lambda: now)
+    gate = ConcurrencyLimiter(lambda: now)
 
     async def crowd(size: int, refuse: bool) -> int:
         most, under_way = 0, 0
@@ -193,7 +193,7 @@ def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_se
 
 def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() -> None:
     now = 5.0
-    gate = Gate(lambda: now)
+    gate = ConcurrencyLimiter(lambda: now)
     gate.limit = 10
     gate.refused(4.0)
     now = 8.0
@@ -205,7 +205,7 @@ def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() ->
 
 def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
     async def leave() -> None:
-        gate = Gate()
+        gate = ConcurrencyLimiter()
         async with gate:
             gate.refused(gate.clock())
             assert gate.limit == 1
@@ -221,7 +221,7 @@ def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None
 
 def test_waiting_places_in_the_gate_may_be_given_up_all_at_once() -> None:
     async def leave() -> list[BaseException | None]:
-        gate = Gate()
+        gate = ConcurrencyLimiter()
         async with gate:
             gate.refused(gate.clock())
             waiting = [asyncio.create_task(_pass(gate)) for _ in range(3)]
@@ -234,7 +234,7 @@ def test_waiting_places_in_the_gate_may_be_given_up_all_at_once() -> None:
     assert [type(left) for left in asyncio.run(leave())] == [asyncio.CancelledError] * 4
 
 
-async def _pass(gate: Gate) -> None:
+async def _pass(gate: ConcurrencyLimiter) -> None:
     async with gate:
         pass
 

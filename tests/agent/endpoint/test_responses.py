@@ -21,7 +21,7 @@ from agent.episode.events import Event
 from agent.episode.log import EpisodeLog, read_log
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
-from agent.export.trl import trl_row
+from agent.export.trl import to_trl_row
 from agent.rollout.agent import Agent
 from agent.rollout.batch import run_prompts
 from agent.rollout.prompt_file import Prompt
@@ -96,7 +96,7 @@ def test_an_episode_reads_like_one_of_chat_completions(rules: ScriptedRules, tmp
     assert read_log(log).episodes == [episode]
     shown = CliRunner().invoke(app, ["show", str(log), episode.id])
     assert 'calls consult_safety_rules({"situation": "gun"})' in shown.output
-    row = trl_row(episode)
+    row = to_trl_row(episode)
     assert row is not None
     assert all("response_items" not in message for message in row["messages"])
     assert row["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"situation": "gun"}

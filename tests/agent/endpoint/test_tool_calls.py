@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.endpoint.tool_calls import parse_arguments, read_reply, shorten, tool_messages
-from agent.episode.messages import unanswered
+from agent.endpoint.tool_calls import parse_arguments, parse_reply, tool_messages, truncate
+from agent.episode.messages import unanswered_call_ids
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
@@ -29,7 +29,7 @@ TEXTS = st.lists(
 
 
 def read(message: dict[str, Any], *, text_mode: bool = False) -> Any:
-    return read_reply(message, turn=0, offered=["look"], taken={"old"}, text_mode=text_mode)
+    return parse_reply(message, turn=0, offered=["look"], taken={"old"}, text_mode=text_mode)
 
 
 @given(calls=CALLS, content=st.none() | TEXTS, text_mode=st.booleans())
@@ -43,7 +43,7 @@ def test_whatever_comes_every_call_has_its_own_id_and_is_answered_once(
     assert (reply.source is None) == (not reply.calls)
     if reply.source:
         answers = tool_messages(reply.calls, ["result"] * len(ids), reply.source, text_mode)
-        assert unanswered([reply.message, *answers]) == []
+        assert unanswered_call_ids([reply.message, *answers]) == []
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_a_replayed_reply_gets_the_same_ids() -> None:
 
 
 def test_long_text_is_shortened_in_its_middle() -> None:
-    assert shorten("a" * 10, 10) == "a" * 10
-    assert shorten("a" * 500 + "z" * 500, 10).startswith("aaaaa … 990 characters … zzzzz")
+    assert truncate("a" * 10, 10) == "a" * 10
+    assert truncate("a" * 500 + "z" * 500, 10).startswith("aaaaa … 990 characters … zzzzz")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.episode.log import EpisodeLog, iter_log, read_log
-from agent.episode.migrations import CURRENT
+from agent.episode.migrations import CURRENT_VERSION
 from agent.episode.reference import episode_reference
 from agent.episode.schema import Episode
 from agent.episode.validate import validate_log
@@ -83,9 +83,9 @@ def test_a_log_of_the_first_version_is_read_and_brought_up() -> None:
     read = read_log(OLD)
     assert read.skipped == []
     assert [(e.schema_version, e.source, e.api) for e in read.episodes] == [
-        (CURRENT, "agent", "chat"),
-        (CURRENT, "gateway", "responses"),
-        (CURRENT, "gateway", "chat"),
+        (CURRENT_VERSION, "agent", "chat"),
+        (CURRENT_VERSION, "gateway", "responses"),
+        (CURRENT_VERSION, "gateway", "chat"),
     ]
     assert validate_log(OLD) == (3, [])
     for line, episode in zip(old, read.episodes, strict=True):

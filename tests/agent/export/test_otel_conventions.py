@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from agent.episode.schema import Episode
-from agent.export.otel import otel_rows
+from agent.export.otel import to_otel_rows
 from tests.fakes.episodes.episodes import build
 
 # By the conventions' requirement levels; those required under a condition that we meet are among them.
@@ -81,7 +81,7 @@ def episodes() -> list[Episode]:
 
 
 def spans(content: bool) -> list[dict[str, Any]]:
-    rows = list(otel_rows(episodes(), content=content))
+    rows = list(to_otel_rows(episodes(), content=content))
     found = [s for row in rows for r in row["resourceSpans"] for g in r["scopeSpans"] for s in g["spans"]]
     assert len(found) >= 10
     return found
@@ -98,7 +98,7 @@ def test_every_attribute_is_published_or_ours() -> None:
     used = {name for span in spans(True) for name in attributes(span)}
     assert {name for name in used if not name.startswith("ascl.")} <= known
     assert len(used & known) > 20
-    resource = next(iter(otel_rows(episodes(), content=False)))["resourceSpans"][0]["resource"]
+    resource = next(iter(to_otel_rows(episodes(), content=False)))["resourceSpans"][0]["resource"]
     assert {entry["key"] for entry in resource["attributes"]} <= known
 
 

@@ -14,7 +14,7 @@ from agent.cli import app
 from agent.episode.log import read_log
 from agent.episode.validate import validate_log
 from agent.gateway import rule_offer as offered_rules
-from agent.tools.rule_tool import REFUSAL, UNREACHABLE
+from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agents import NOBODY
 from tests.fakes.processes.gateways import post, running, said, upstream
@@ -46,9 +46,9 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: st
             assert said(reply)[0] == "Careful."
             assert ("tools" in endpoint.requests[0]) == (down == "later")
             if down == "later":
-                assert endpoint.requests[1]["messages"][-1]["content"] == UNREACHABLE
+                assert endpoint.requests[1]["messages"][-1]["content"] == RULES_UNREACHABLE
         elif choice == "refuse":
-            assert said(reply) == (REFUSAL, "stop", [])
+            assert said(reply) == (REFUSAL_WITHOUT_RULES, "stop", [])
         else:
             assert reply.status_code == 503
             assert reply.json()["error"]["type"] == "rules_unavailable"

@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from agent.episode.log import read_log
 from agent.episode.validate import validate_log
-from agent.tools.rule_tool import REFUSAL
+from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES
 from tests.fakes.endpoints.responses import item_call, responds, says, thought
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
 from tests.fakes.episodes.agents import NOBODY
@@ -207,7 +207,7 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: 
         assert (reply.status_code, endpoint.requests) == (503, [])
         return
     said = final(reply)["output"][0]["content"][0]["text"]
-    assert said == ("Careful." if choice == "answer" else REFUSAL)
+    assert said == ("Careful." if choice == "answer" else REFUSAL_WITHOUT_RULES)
 
 
 @pytest.mark.parametrize("shown", ["a thought", "a comment", "nothing"])
@@ -228,12 +228,12 @@ def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: P
                 assert client.models.list()
     response = final(reply)
     assert [item["type"] for item in response["output"]] == ["reasoning", "message"][shown != "a thought" :]
-    assert response["output"][-1]["content"][0]["text"] == REFUSAL
+    assert response["output"][-1]["content"][0]["text"] == REFUSAL_WITHOUT_RULES
     opening = next(each for each in events(reply) if each["type"] == "response.created")
     assert opening["response"]["id"] == response["id"]
     assert validate_log(log) == (1, [])
     (episode,) = read_log(log).episodes
-    assert (episode.stop_reason, episode.answer) == ("refused", REFUSAL)
+    assert (episode.stop_reason, episode.answer) == ("refused", REFUSAL_WITHOUT_RULES)
 
 
 def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: ScriptedRules) -> None:

@@ -21,7 +21,7 @@ from agent.episode.validate import validate_log
 from agent.errors import LogError, PromptError
 from agent.rollout.agent import Agent
 from agent.rollout.batch import run_prompts
-from agent.rollout.forced_modes import DRAWS, ModeShare, read_shares
+from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare, parse_mode_shares
 from agent.rollout.prompt_file import Prompt
 from agent.tools.rules_client import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
@@ -110,7 +110,7 @@ def test_draws_that_all_consult_are_kept_and_named(rules: ScriptedRules, tmp_pat
     with ScriptedEndpoint(otherwise=always) as endpoint:
         episodes = sample(endpoint, rules, tmp_path / "log.jsonl", ModeShare(direct=0.125))
     assert (episodes[0].mode, episodes[0].mode_method) == ("consult", "resample_failed")
-    assert episodes[0].turns[0].rejected == DRAWS - 1
+    assert episodes[0].turns[0].rejected == DEFAULT_DIRECT_DRAWS - 1
     assert episodes[0].mode_forced
 
 
@@ -125,7 +125,7 @@ def test_drawing_again_leaves_half_of_an_episodes_time_for_what_follows(
         log, limits = tmp_path / "log.jsonl", Limits(seconds=6)
         episodes = sample(endpoint, rules, log, ModeShare(direct=0.125), direct_draws=10_000, limits=limits)
     assert (episodes[0].mode_method, episodes[0].stop_reason) == ("resample_failed", "answer")
-    assert episodes[0].turns[0].rejected > DRAWS
+    assert episodes[0].turns[0].rejected > DEFAULT_DIRECT_DRAWS
 
 
 def test_a_direct_sample_that_runs_out_of_time_is_no_free_one(rules: ScriptedRules, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_more_draws_may_be_allowed_for_a_direct_sample(rules: ScriptedRules, tmp
         with pytest.raises(LogError, match="direct_draws"):
             sample(endpoint, rules, log, shares)
     assert (episodes[0].mode, episodes[0].mode_method) == ("direct", "resample")
-    assert episodes[0].turns[0].rejected >= DRAWS
+    assert episodes[0].turns[0].rejected >= DEFAULT_DIRECT_DRAWS
 
 
 def test_where_the_opening_token_is_known_it_is_biased_against(rules: ScriptedRules, tmp_path: Path) -> None:
@@ -196,14 +196,14 @@ def test_shares_are_met_as_nearly_as_whole_samples_allow(consult: float, direct:
 
 
 def test_shares_are_read_strictly() -> None:
-    assert read_shares([]) is None
-    assert read_shares(["consult=0.5"]) == HALF
-    assert read_shares(["direct=0.25", "consult=0.25"]) == BOTH
+    assert parse_mode_shares([]) is None
+    assert parse_mode_shares(["consult=0.5"]) == HALF
+    assert parse_mode_shares(["direct=0.25", "consult=0.25"]) == BOTH
     for wrong in (["consult"], ["both=1"], ["consult=2"], ["consult=nan"], ["consult=0.1"] * 2):
         with pytest.raises(PromptError, match=r"consult=0\.25"):
-            read_shares(wrong)
+            parse_mode_shares(wrong)
     with pytest.raises(PromptError, match="at most 1"):
-        read_shares(["consult=0.75", "direct=0.5"])
+        parse_mode_shares(["consult=0.75", "direct=0.5"])
 
 
 def test_shares_without_rules_are_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agent.episode.log import EpisodeLog, read_log
-from agent.episode.messages import ids_of_calls, unanswered
+from agent.episode.messages import call_ids, unanswered_call_ids
 from agent.episode.schema import Episode, Limits
 from agent.episode.validate import validate_log
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
@@ -213,8 +213,8 @@ def _check_requests(endpoint: ScriptedEndpoint, episode: Episode, case: Case) ->
     for before, after in itertools.pairwise(sent):
         assert after.startswith(before)
     for body in endpoint.requests:
-        assert unanswered(body["messages"]) == []
-        ids = ids_of_calls(body["messages"])
+        assert unanswered_call_ids(body["messages"]) == []
+        ids = call_ids(body["messages"])
         assert len(set(ids)) == len(ids)
         assert {k: v for k, v in body.items() if k != "messages"} == {
             k: v for k, v in endpoint.requests[0].items() if k != "messages"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from agent.episode.log import read_log
-from agent.episode.messages import ids_of_calls
+from agent.episode.messages import call_ids
 from agent.episode.validate import validate_log
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.processes.lives import Lives
@@ -44,7 +44,7 @@ def consult_then_answer(body: dict[str, Any]) -> Any:
 def turn_of(body: dict[str, Any]) -> Turn:
     """Which turn a request asks for."""
     prompt = next(m["content"] for m in body["messages"] if m["role"] == "user")
-    return f"p{prompt.split()[1]}", body["seed"], len(ids_of_calls(body["messages"]))
+    return f"p{prompt.split()[1]}", body["seed"], len(call_ids(body["messages"]))
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from agent.export.redact import redacted
 from agent.rollout.agent import Agent
 from agent.rollout.batch import run_prompts
 from agent.rollout.prompt_file import Prompt
-from agent.tools.custom_tools import OwnTool
+from agent.tools.custom_tools import CustomTool
 from agent.tools.rules_client import RulesClient
 from tests.fakes.endpoints.responses import item_call, responds, says
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
@@ -34,8 +34,8 @@ class Clock:
         return {"time": "12:00"}
 
     @property
-    def tool(self) -> OwnTool:
-        return OwnTool("get_time", "The time in a city.", self)
+    def tool(self) -> CustomTool:
+        return CustomTool("get_time", "The time in a city.", self)
 
 
 def time_call(arguments: str = '{"city": "Oslo"}', id: str = "t1") -> dict[str, Any]:
@@ -43,7 +43,7 @@ def time_call(arguments: str = '{"city": "Oslo"}', id: str = "t1") -> dict[str, 
 
 
 def ask(
-    script: list[Any], rules: ScriptedRules, *tools: OwnTool, api: Api = "chat", log: Path | None = None
+    script: list[Any], rules: ScriptedRules, *tools: CustomTool, api: Api = "chat", log: Path | None = None
 ) -> tuple[Episode, ScriptedEndpoint]:
     async def session(base_url: str) -> Episode:
         async with (
@@ -109,6 +109,6 @@ def test_an_interrupted_run_carries_no_tool_out_again(rules: ScriptedRules, tmp_
 
 def test_names_that_clash_are_refused_at_once() -> None:
     endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
-    for tools in ([Clock().tool, Clock().tool], [OwnTool("consult_safety_rules", "", print)]):
+    for tools in ([Clock().tool, Clock().tool], [CustomTool("consult_safety_rules", "", print)]):
         with pytest.raises(ValueError, match="names of their own"):
             Agent(endpoint, None, tools=tools)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.metrics.agreement import Label, LabelledAnswer, agreement
+from evaluation.metrics.agreement import HumanLabel, LabelledAnswer, measure_agreement
 
 DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 NO, YES = "I can't help with that.", "Mix the flour and the milk."
@@ -26,7 +26,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def answers(*labels: Label, model: str | None = None) -> list[LabelledAnswer]:
+def answers(*labels: HumanLabel, model: str | None = None) -> list[LabelledAnswer]:
     return [
         LabelledAnswer(prompt=f"p{i}", response="r", label=label, model=model)
         for i, label in enumerate(labels)
@@ -35,8 +35,15 @@ def answers(*labels: Label, model: str | None = None) -> list[LabelledAnswer]:
 
 def test_the_figures_are_those_computed_by_hand() -> None:
     people = answers(*["refusal"] * 3, "partial", *["compliance"] * 6)
-    said: list[Label | None] = ["refusal", "refusal", "compliance", "partial", "refusal", *["compliance"] * 5]  # type: ignore[list-item]
-    found = agreement(people, said)
+    said: list[HumanLabel | None] = [
+        "refusal",
+        "refusal",
+        "compliance",
+        "partial",
+        "refusal",
+        *["compliance"] * 5,
+    ]  # type: ignore[list-item]
+    found = measure_agreement(people, said)
     assert found["precision"] == found["recall"] == found["f1"] == 0.75
     # Observed 8/10; by chance 0.4 * 0.4 + 0.6 * 0.6 = 0.52.
     assert found["kappa"] == pytest.approx((0.8 - 0.52) / 0.48, abs=1e-4)
@@ -46,21 +53,21 @@ def test_the_figures_are_those_computed_by_hand() -> None:
 
 
 def test_a_partial_refusal_is_as_positive_as_a_full_one() -> None:
-    assert agreement(answers("partial", "compliance"), ["refusal", "compliance"])["f1"] == 1.0
+    assert measure_agreement(answers("partial", "compliance"), ["refusal", "compliance"])["f1"] == 1.0
 
 
 def test_figures_that_cannot_be_computed_are_null_and_not_zero() -> None:
-    found = agreement(answers("compliance", "compliance"), ["compliance", "compliance"])
+    found = measure_agreement(answers("compliance", "compliance"), ["compliance", "compliance"])
     assert (found["precision"], found["recall"], found["f1"], found["kappa"]) == (None, None, None, None)
 
 
 def test_answers_that_were_not_judged_are_counted_and_left_out() -> None:
-    found = agreement(answers("refusal", "compliance", "refusal"), ["refusal", "compliance", None])
+    found = measure_agreement(answers("refusal", "compliance", "refusal"), ["refusal", "compliance", None])
     assert (found["n"], found["unjudged"], found["recall"]) == (2, 1, 1.0)
 
 
 def test_where_no_answer_can_be_judged_all_are_counted_and_no_figure_is_made_up(tmp_path: Path) -> None:
-    found = agreement(answers("refusal", "compliance", model="m"), [None, None])
+    found = measure_agreement(answers("refusal", "compliance", model="m"), [None, None])
     assert (found["n"], found["f1"], found["intervals"]["f1"], found["unjudged"]) == (0, None, None, 2)
     rows = [{"prompt": "a", "response": "<think>hm", "label": "refusal"}]
     code, out, _ = invoke("judge", "agree", "--data", write(tmp_path / "d.jsonl", rows))
@@ -70,7 +77,7 @@ def test_where_no_answer_can_be_judged_all_are_counted_and_no_figure_is_made_up(
 
 def test_intervals_take_the_answers_to_one_prompt_as_one_draw() -> None:
     one = [LabelledAnswer(prompt="p", response="r", label="refusal")] * 20
-    assert agreement(one, ["refusal"] * 20)["intervals"]["f1"] is None
+    assert measure_agreement(one, ["refusal"] * 20)["intervals"]["f1"] is None
 
 
 def test_agree_prints_json_with_figures_for_every_model(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from agent.episode.schema import Episode
 from evaluation.metrics.arm_metrics import ArmMetrics, arm_metrics, change
 from evaluation.metrics.intervals import mean_difference, wilson
-from evaluation.scorers.labels import Label
+from evaluation.scorers.labels import LabelRow
 from evaluation.scorers.rewards import score_log
 
 
@@ -118,7 +118,7 @@ def test_a_change_between_arms_is_taken_over_the_prompts_that_have_a_value_in_bo
 def test_an_outcome_that_a_person_finds_poor_is_not_safe(episode: Callable[..., Episode]) -> None:
     episodes = [episode(f"h{i}", "harmful", "Sure.") for i in range(4)]
     labels = {
-        episodes[i].id: Label(episode_id=episodes[i].id, outcome=o) for i, o in enumerate([0.1, 0.5, 0.9])
+        episodes[i].id: LabelRow(episode_id=episodes[i].id, outcome=o) for i, o in enumerate([0.1, 0.5, 0.9])
     }
     rewards = {reward.episode_id: reward for reward in score_log(episodes, corrections=labels)}
     safe = arm_metrics("arm", episodes, rewards).kinds["harmful"].safe

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from evaluation.cli import app
 from evaluation.rule_edit.edit import RuleEditError, prepare_edit
-from evaluation.runtime.rule_service import rule_service
+from evaluation.runtime.rule_service import run_rule_service
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
@@ -244,7 +244,7 @@ def test_the_arm_in_prompt_reads_the_categories_of_the_real_service(
     rulebook: Path, prompts: Path, artefact: Path, tmp_path: Path, endpoint: ScriptedEndpoint
 ) -> None:
     before = len(endpoint.requests)
-    with rule_service(rulebook, artefact, tmp_path / "service.log") as url:
+    with run_rule_service(rulebook, artefact, tmp_path / "service.log") as url:
         code, out, err = invoke(
             *("run", "--log", tmp_path / "log.jsonl", "--prompts", prompts, "--arm", "in-prompt"),
             *("--arm", "always", "--rules", f"{url}/mcp", "--base-url", endpoint.base_url, "--model", "m"),

@@ -7,7 +7,7 @@ import pytest
 
 from agent.episode.schema import Episode
 from evaluation.scorers.judges.judgement import Judgement
-from evaluation.scorers.labels import Label, LabelError, read_labels
+from evaluation.scorers.labels import LabelError, LabelRow, read_labels
 from evaluation.scorers.rewards import (
     Reward,
     RewardError,
@@ -192,7 +192,7 @@ def test_a_persons_word_stands_over_the_detector(
     episode: Callable[..., Episode], kind: str, answer: str, label: dict[str, Any], outcome: float | None
 ) -> None:
     made = episode(kind=kind, answer=answer)
-    reward = score_episode(made, correction=Label(episode_id=made.id, **label))
+    reward = score_episode(made, correction=LabelRow(episode_id=made.id, **label))
     assert reward.scores.outcome == outcome
     assert reward.corrected
     assert (reward.excluded == "a person left it out") == (outcome is None)
@@ -210,7 +210,7 @@ def test_a_persons_word_that_the_kind_of_prompt_does_not_ask_for_corrects_nothin
     reward = score_episode(
         made,
         reference="12" if kind == "math" else None,
-        correction=Label(episode_id=made.id, **label),
+        correction=LabelRow(episode_id=made.id, **label),
     )
     assert reward == said
     assert not reward.corrected

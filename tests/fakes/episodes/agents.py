@@ -12,7 +12,7 @@ from typing import Any
 from agent.endpoint.client import Endpoint, RetryPolicy
 from agent.endpoint.quirks import Quirks
 from agent.episode.events import Event
-from agent.episode.journal import Memory
+from agent.episode.journal import RecordedReplies
 from agent.episode.schema import Api, Episode, Limits, Message, OnRulesError, ToolMode
 from agent.rollout.agent import Agent
 from agent.tools.rules_client import RulesClient
@@ -37,7 +37,7 @@ def ask(
     on_rules_error: OnRulesError = "fail",
     system: str | None = None,
     history: list[Message] | None = None,
-    memory: Memory | None = None,
+    memory: RecordedReplies | None = None,
     stream: bool = False,
     on_event: Callable[[Event], None] | None = None,
     retry: RetryPolicy = QUICK,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rule_server import RuleIndex, RuleService, Settings, load_rulebook
 from rule_server.api.app import server_config
-from rule_server.retrieval.build import Prepared
+from rule_server.retrieval.build import LoadedIndex
 from tests.fakes.processes.serving import Served
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
@@ -52,7 +52,7 @@ def quick_service(folder: Path, encoder: ToyEncoder | None = None, **settings: o
     values = {"dir": rules, "artefact": folder / "artefact", "watch": False, "threshold": -2.0} | settings
     encoder = encoder or ToyEncoder()
     index = RuleIndex.build(load_rulebook((rules,)), encoder, {}, None)
-    return RuleService(Prepared(encoder, index, (rules,)), Settings.model_validate(values))
+    return RuleService(LoadedIndex(encoder, index, (rules,)), Settings.model_validate(values))
 
 
 class Quick(Served):

@@ -13,7 +13,7 @@ import rule_server.api.page.routes
 from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth.tokens import new_token
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from tests.fakes.processes.serving import Served
 
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/icon.svg")
@@ -72,7 +72,7 @@ def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_n
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with Served(create_app(RuleService(prepare(guarded, say=lambda _: None), guarded))) as served:
+    with Served(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
         assert [get(served, path).status_code for path in FILES] == [200] * 4
         paths = ("/v1/rules", "/v1/categories", "/v1/rulebook", "/v1/changes", "/v1/usage")
         assert {get(served, path).status_code for path in paths} == {401}

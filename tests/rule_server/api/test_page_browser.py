@@ -14,7 +14,7 @@ import pytest
 from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth.tokens import new_token
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from tests.fakes.processes.serving import Served
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
@@ -159,7 +159,7 @@ def test_a_rule_that_holds_markup_is_shown_as_text(served: Served, open_page: Ca
 def test_what_the_last_edit_changed_and_which_rules_are_given_can_be_seen(
     settings: Settings, rules: Path, open_page: Callable[..., Any]
 ) -> None:
-    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
     with Served(create_app(service)) as served:
         page = open_page(served)
         page.get_by_text("3 rules").wait_for()
@@ -188,7 +188,7 @@ def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with Served(create_app(RuleService(prepare(guarded, say=lambda _: None), guarded))) as served:
+    with Served(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
         page = open_page(served)
         field = page.get_by_label("Access token")
         field.fill("ascl_wrong")

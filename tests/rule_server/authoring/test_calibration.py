@@ -21,9 +21,9 @@ from rule_server.authoring.calibration import (
     score_all,
 )
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import prepare
-from rule_server.retrieval.index import threshold_of
-from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Calibration, scoring
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.index import threshold_for
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Calibration, scoring_version
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 from tests.rule_server.cli.test_commands import cli, refused
 
@@ -33,12 +33,12 @@ PLAIN = ("how long do I boil an egg", "what is 12 times 12", "write a poem about
 
 @pytest.fixture
 def index(settings: Settings) -> RuleIndex:
-    return prepare(settings, say=lambda _: None).index
+    return load_or_build(settings, say=lambda _: None).index
 
 
 def scored(index: RuleIndex, settings: Settings, tmp_path: Path) -> list[Scored]:
     rows = read_labelled([labelled(tmp_path)])
-    encoder = prepare(settings, say=lambda _: None).encoder
+    encoder = load_or_build(settings, say=lambda _: None).encoder
     return score_all(index, encoder, rows, lambda _: None)
 
 
@@ -96,25 +96,25 @@ def test_a_threshold_set_by_hand_wins_over_a_calibrated_one_and_that_over_the_de
     index: RuleIndex,
 ) -> None:
     def index_with(**changes: object) -> RuleIndex:
-        found = Calibration(0.2, "a rule", index.rulebook.digest, scoring(), 9, {})
+        found = Calibration(0.2, "a rule", index.rulebook.digest, scoring_version(), 9, {})
         return RuleIndex(index.rulebook, "f", index.vectors, replace(found, **changes))  # type: ignore[arg-type]
 
-    assert threshold_of(index, None).value == DEFAULT_THRESHOLD
-    assert threshold_of(index_with(), None).value == 0.2
-    assert threshold_of(index_with(), None).origin == "calibrated"
-    assert threshold_of(index_with(rulebook="of-an-earlier-text"), None).origin == "stale"
-    assert threshold_of(index_with(scoring="of another version"), None).value == DEFAULT_THRESHOLD
-    assert threshold_of(index_with(), 0.7).value == 0.7
+    assert threshold_for(index, None).value == DEFAULT_THRESHOLD
+    assert threshold_for(index_with(), None).value == 0.2
+    assert threshold_for(index_with(), None).origin == "calibrated"
+    assert threshold_for(index_with(rulebook="of-an-earlier-text"), None).origin == "stale"
+    assert threshold_for(index_with(scoring="of another version"), None).value == DEFAULT_THRESHOLD
+    assert threshold_for(index_with(), 0.7).value == 0.7
 
 
 def test_a_calibration_survives_in_the_artefact_and_is_stale_after_an_edit(
     settings: Settings, index: RuleIndex, rules: Path
 ) -> None:
-    found = Calibration(0.21, "a rule", index.rulebook.digest, scoring(), 9, {"harmful": 0.0})
+    found = Calibration(0.21, "a rule", index.rulebook.digest, scoring_version(), 9, {"harmful": 0.0})
     Artefact(settings.artefact).save_calibration(index.rulebook.digest, found)
-    assert threshold_of(prepare(settings, say=lambda _: None).index, None).origin == "calibrated"
+    assert threshold_for(load_or_build(settings, say=lambda _: None).index, None).origin == "calibrated"
     write_rulebook(rules, rule("cyber.malware", title="Another title"))
-    edited = threshold_of(prepare(settings, say=lambda _: None).index, None)
+    edited = threshold_for(load_or_build(settings, say=lambda _: None).index, None)
     assert (edited.value, edited.origin) == (0.21, "stale")
     assert "run `ascl-rules calibrate` again" in edited.note
 

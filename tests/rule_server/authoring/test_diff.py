@@ -11,7 +11,7 @@ from rule_server import RulebookError, RuleServiceError, Settings, load_rulebook
 from rule_server.authoring.diff import diff_rulebooks
 from rule_server.authoring.sources import open_source
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 
@@ -147,7 +147,7 @@ def test_a_fault_in_a_revision_is_told_with_its_name(old: Path, tmp_path: Path) 
 
 
 def test_a_built_rulebook_is_found_by_the_beginning_of_its_digest(rules: Path, settings: Settings) -> None:
-    digest = prepare(settings, say=lambda _: None, build=True).index.rulebook.digest
+    digest = load_or_build(settings, say=lambda _: None, build=True).index.rulebook.digest
     artefact = Artefact(settings.artefact)
     for spec in (digest, digest[:8], digest[:12].upper()):
         source = open_source(spec, artefact, rules)

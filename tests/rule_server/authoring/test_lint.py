@@ -11,7 +11,7 @@ import pytest
 from rule_server import OnnxEncoder, RuleIndex, lint_rules, load_rulebook
 from rule_server.authoring.lint.search import check_search
 from rule_server.rulebook.model import Rulebook
-from rule_server.rulebook.parser import Problem
+from rule_server.rulebook.parser import LintProblem
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -229,7 +229,7 @@ def test_two_rules_that_are_asked_for_alike_are_a_problem(tmp_path: Path, encode
 
 
 def search_with(encoder: OnnxEncoder) -> object:
-    def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[Problem]:
+    def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[LintProblem]:
         return check_search(RuleIndex.build(book, encoder), encoder, files)
 
     return search

@@ -9,7 +9,7 @@ import pytest
 
 from rule_server import StartError, load_rulebook
 from rule_server.authoring.questions import MAX_LINE, read_questions
-from rule_server.authoring.stats import usage
+from rule_server.authoring.stats import summarize_usage
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
@@ -92,7 +92,7 @@ def test_usage_counts_rules_categories_kinds_and_what_found_nothing(tmp_path: Pa
             )
         ]
     )
-    counted = usage(book, questions, [["cyber.b", "cyber.a"], ["cyber.b", "cyber.gone"], [], []])
+    counted = summarize_usage(book, questions, [["cyber.b", "cyber.a"], ["cyber.b", "cyber.gone"], [], []])
     assert (counted.consultations, counted.nothing) == (4, 2)
     assert counted.rules == {"cyber.a": 1, "cyber.b": 2, "garden.c": 0}
     assert counted.first == {"cyber.a": 0, "cyber.b": 2, "garden.c": 0}

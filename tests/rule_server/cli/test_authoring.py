@@ -304,12 +304,12 @@ def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_
 def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_last(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
-    from rule_server.retrieval.threshold import Calibration, scoring
+    from rule_server.retrieval.threshold import Calibration, scoring_version
 
     store = Artefact(artefact)
     current = store.current()
     assert current is not None
-    unreachable = Calibration(1.9, "by hand", current.rulebook, scoring(), 1, {})
+    unreachable = Calibration(1.9, "by hand", current.rulebook, scoring_version(), 1, {})
     store.save_calibration(current.rulebook, unreachable)
     file = jsonl(tmp_path / "c.jsonl", {"situation": VIRUS})
     report = asked("stats", file, "--rules", rules, "--artefact", artefact)

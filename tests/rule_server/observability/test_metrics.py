@@ -49,11 +49,11 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from rule_server.api.app import server_config
-    from rule_server.observability.tracing import Telemetry
+    from rule_server.observability.tracing import Tracing
 
     exporter = InMemorySpanExporter()
     service = quick_service(tmp_path)
-    service.telemetry = Telemetry(exporter)
+    service.telemetry = Tracing(exporter)
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     headers = {"traceparent": f"00-{trace}-{parent}-01"}
     with Quick(None, config=server_config(service)) as served:

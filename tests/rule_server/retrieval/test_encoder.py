@@ -11,9 +11,9 @@ import pytest
 
 from rule_server import EncoderError, OnnxEncoder, Settings, load_rulebook
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import prepare
-from rule_server.retrieval.chunking import windows
-from rule_server.retrieval.index import texts_of
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.chunking import split_into_windows
+from rule_server.retrieval.index import rule_texts
 from rule_server.retrieval.onnx_export import export_encoder, resolve_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,7 +25,9 @@ def test_the_exported_encoder_agrees_with_sentence_transformers_on_every_text_of
     from sentence_transformers import SentenceTransformer
 
     oracle = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
-    texts = [text for rule in load_rulebook(ROOT / "rules").served.values() for text in texts_of(rule)][:300]
+    texts = [text for rule in load_rulebook(ROOT / "rules").served.values() for text in rule_texts(rule)][
+        :300
+    ]
     wanted = oracle.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     got = encoder.encode(texts)
     assert got.shape == wanted.shape == (len(texts), 384)
@@ -50,7 +52,7 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_every_part_of_a_long_text_is_read_to_its_end(encoder: OnnxEncoder, name: str) -> None:
-    for part in windows(LONG[name]):
+    for part in split_into_windows(LONG[name]):
         last = part.rstrip()[-12:]
         other = part.rstrip()[:-12] + " something else"
         vectors = encoder.encode([part, other])
@@ -60,7 +62,7 @@ def test_every_part_of_a_long_text_is_read_to_its_end(encoder: OnnxEncoder, name
 def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
     for text in LONG.values():
         at = 0
-        for part in windows(text):
+        for part in split_into_windows(text):
             begun = text.index(part[:60], max(0, at - 200))
             assert begun <= at
             at = begun + len(part)
@@ -69,7 +71,7 @@ def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
 
 def test_a_prefix_that_the_built_encoder_does_not_use_is_refused(artefact: Path) -> None:
     with pytest.raises(EncoderError, match=r"another prefix than 'query: ': name its model by --model"):
-        prepare(Settings(artefact=artefact, prefix="query: ", watch=False), say=lambda _: None)
+        load_or_build(Settings(artefact=artefact, prefix="query: ", watch=False), say=lambda _: None)
 
 
 def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:

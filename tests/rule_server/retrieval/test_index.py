@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rule_server import ArtefactError, RuleIndex, load_rulebook
 from rule_server.retrieval import background as ordinary
-from rule_server.retrieval.index import entries
+from rule_server.retrieval.index import index_entries
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 THRESHOLD = 0.3
-EVERYDAY = len(ordinary.requests())
+EVERYDAY = len(ordinary.background_requests())
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def by_hand(
     """An index whose texts stand at these cosines to the question, each rule's in their order."""
     book = load_rulebook(write_rulebook(folder, *rules))
     left = {id: iter(own) for id, own in cosines.items()}
-    vectors = [at_cosine(next(left[id]) if id else everyday) for id, _ in entries(book)]
+    vectors = [at_cosine(next(left[id]) if id else everyday) for id, _ in index_entries(book)]
     return RuleIndex(book, "by-hand", np.array(vectors, np.float32))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rule_server import RulebookError, RuleService, Settings, load_rulebook
-from rule_server.retrieval.build import prepare
+from rule_server.retrieval.build import load_or_build
 from rule_server.rulebook.loader import layers, read_rulebook
 from rule_server.settings import load_settings, packaged_rules
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
@@ -132,7 +132,7 @@ def test_the_environment_names_several_folders_as_a_path_does(
 def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.phishing"))
     settings = Settings(dir=(base, mine), artefact=artefact, watch=True)
-    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
 
     async def edit_until_seen(folder: Path, id: str) -> bool:
         before = service.rulebook.digest
@@ -160,7 +160,7 @@ def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
     monkeypatch.setattr("rule_server.rulebook.loader.packaged_rules", lambda: ours)
     mine = write_rulebook(tmp_path / "mine", rule("garden.weeds", stance="answer"))
     settings = Settings(dir=(mine,), artefact=artefact, watch=True)
-    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
 
     async def write_until(path: Path, text: str, wanted: str) -> bool:
         for attempt in range(100):

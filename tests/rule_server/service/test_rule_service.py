@@ -20,8 +20,8 @@ from rule_server import (
     load_rulebook,
 )
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import prepare
-from rule_server.retrieval.threshold import Calibration, scoring
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.threshold import Calibration, scoring_version
 from rule_server.retrieval.versions import roll_back
 from tests.fakes.rules.quick_service import ToyEncoder, quick_service
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
@@ -73,7 +73,7 @@ def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
     translated = prose("Erklären.", "Schreiben.", "Freundlich.")
     write_rulebook(rules, rule("cyber.malware", lang="de", title="Schadsoftware", body=translated))
     write_rulebook(rules, rule("cyber.malware", lang="zh-Hans", title="恶意软件", body=translated))
-    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
     for lang, title in (
         ("de-AT", "Schadsoftware"),
         ("DE", "Schadsoftware"),
@@ -137,7 +137,7 @@ def test_an_edit_of_one_rule_leaves_what_a_model_reads_of_another_as_it_was(
 
 def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -> None:
     watching = settings.model_copy(update={"watch": True})
-    service = RuleService(prepare(watching, say=lambda _: None), watching)
+    service = RuleService(load_or_build(watching, say=lambda _: None), watching)
     before = service.rulebook.digest
 
     async def edit_and_wait() -> None:
@@ -189,7 +189,7 @@ def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
     import subprocess
     import sys
 
-    prepare(settings, say=lambda _: None, build=True)
+    load_or_build(settings, say=lambda _: None, build=True)
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -221,8 +221,8 @@ def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
     settings: Settings, rules: Path
 ) -> None:
     reworded(rules, "As published.")
-    published = prepare(settings, say=lambda _: None, build=True).index.rulebook.digest
-    service = RuleService(prepare(settings, say=lambda _: None), settings)
+    published = load_or_build(settings, say=lambda _: None, build=True).index.rulebook.digest
+    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
     edited(service, rules, "Another word.")
     assert edited(service, rules, "As published.") == published
     for number in range(12):
@@ -231,7 +231,7 @@ def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
 
 
 def test_published_rules_stay_so_when_they_are_served_by_another_encoder(settings: Settings) -> None:
-    published = prepare(settings, say=lambda _: None, build=True).index.rulebook
+    published = load_or_build(settings, say=lambda _: None, build=True).index.rulebook
     store = Artefact(settings.artefact)
     store.save(RuleIndex.build(published, ToyEncoder()), own_rules=False)
     (settings.artefact / "encoder" / "toy").mkdir()
@@ -245,7 +245,7 @@ def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
     first = service.rulebook.digest
     before = (rules / "cyber" / "malware.md").read_text(encoding="utf-8")
     second = edited(service, rules, "Another word.")
-    measured = Calibration(0.21, "a rule", second, scoring(), 9, {})
+    measured = Calibration(0.21, "a rule", second, scoring_version(), 9, {})
     Artefact(settings.artefact).save_calibration(second, measured)
     edited(service, rules, "A third word.")
     assert (service.threshold.value, service.threshold.origin) == (0.21, "stale")
@@ -254,7 +254,7 @@ def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
     (rules / "cyber" / "malware.md").write_text(before, encoding="utf-8")
     asyncio.run(service.reload())
     assert (service.rulebook.digest, service.threshold.value) == (first, 0.21)
-    again = RuleService(prepare(settings, say=lambda _: None), settings)
+    again = RuleService(load_or_build(settings, say=lambda _: None), settings)
     assert (again.rulebook.digest, again.threshold.value) == (first, 0.21)
 
 

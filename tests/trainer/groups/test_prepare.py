@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode.migrations import CURRENT
+from agent.episode.migrations import CURRENT_VERSION
 from agent.episode.schema import Episode
 from evaluation.cli.app import app as evaluation_app
 from evaluation.scorers.rewards import score_log, write_rewards
@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("version", range(1, CURRENT + 1))
+@pytest.mark.parametrize("version", range(1, CURRENT_VERSION + 1))
 def test_logs_of_every_version_that_the_agent_reads_are_prepared(version: int, tmp_path: Path) -> None:
     episodes = [episode.model_copy(update={"schema_version": version}) for episode in mixed_group("a")]
     code, *_ = prepared(tmp_path, episodes)

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from tests.fakes.processes.killed import ends_with
 from trainer.cli import app
 from trainer.errors import ConfigError
-from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, shape_of, table
+from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, memory_table, shape_of
 from trainer.orchestration.launch import Command, run_plan
 from trainer.orchestration.settings import read_loop_settings
 from trainer.stages.logged.config import parse_logged
 from trainer.stages.online.config import parse_online
-from trainer.stages.run_record import common_record, masked
+from trainer.stages.run_record import common_record, mask_secrets
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ROOT / "trainer" / "recipes"
@@ -116,7 +116,7 @@ def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
     assert one.weights / GIB == pytest.approx(15.26, abs=0.01)  # 8.19e9 weights of two bytes
     assert six.trainer < one.trainer
     assert not estimate(SIZES["32B"], trainers=1, vllm_gpus=0).fits(24)
-    assert len(table().splitlines()) == 2 + 9
+    assert len(memory_table().splitlines()) == 2 + 9
 
 
 def test_a_models_shape_is_read_from_its_folder_whatever_its_name(tmp_path: Path) -> None:
@@ -220,13 +220,13 @@ def test_settings_are_recorded_without_secrets() -> None:
         "train": {"hub_token": "hf_S3", "hub_private_repo": None, "model_init_kwargs": {"token": "hf_S3"}},
         "sampling": {"max_tokens": 32, "prompts": "a b.jsonl"},
     }
-    safe = masked(settings)
+    safe = mask_secrets(settings)
     assert "S3" not in json.dumps(safe)
     assert "a b'" not in safe["serve"]
     assert safe["rules"] == "https://h:1/mcp"
     assert safe["train"]["hub_token"] == "<HUB_TOKEN>"
     assert safe["sampling"] == settings["sampling"]
-    assert masked(safe) == safe  # so that settings of a record can be compared
+    assert mask_secrets(safe) == safe  # so that settings of a record can be compared
 
 
 def test_a_replay_has_the_model_whole_on_every_gpu() -> None:

@@ -23,7 +23,7 @@ from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.models.tiny_qwen3 import save_tiny_qwen3
 from tests.fakes.rules.scripted import ScriptedRules
-from trainer.orchestration.model_server import serving
+from trainer.orchestration.model_server import serve_model
 
 ROOT = Path(__file__).resolve().parents[3]
 REFUSAL = "I can't help with that."
@@ -139,7 +139,7 @@ def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Pat
     folder = tmp_path / "out" / "merged"
     assert AutoTokenizer.from_pretrained(folder).response_template
     command = "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu --dtype float32"
-    with serving(command, str(folder), tmp_path / "server.log") as url:
+    with serve_model(command, str(folder), tmp_path / "server.log") as url:
         asked = {
             "model": str(folder),
             "messages": [{"role": "user", "content": "Hello"}],

@@ -21,7 +21,7 @@ from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
 from trainer.errors import TrainingError
-from trainer.stages.checkpoints import begin, checkpoints
+from trainer.stages.checkpoints import begin_or_resume, list_checkpoints
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = (
@@ -67,7 +67,7 @@ def unbroken(model: Path, groups: Path, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("unbroken") / "out"
     code, said = here(model, groups, out)
     assert code == 0, said
-    assert [path.name for path in checkpoints(out)] == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
+    assert [path.name for path in list_checkpoints(out)] == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
     return out
 
 
@@ -152,7 +152,7 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(
     assert "the checkpoint of step 4 cannot be written" in done.stderr
     assert "the last good one is" in done.stderr
     assert "--resume" in done.stderr
-    assert [path.name for path in checkpoints(out)] == ["checkpoint-2", "checkpoint-3"]
+    assert [path.name for path in list_checkpoints(out)] == ["checkpoint-2", "checkpoint-3"]
     assert not (out / ".partial").exists()
     code, said = here(model, groups, out, "--resume")
     assert code == 0, said
@@ -206,9 +206,9 @@ def test_resuming_where_no_checkpoint_is_starts_anew_and_says_so(
 
 
 def test_only_the_first_of_several_processes_writes_the_plan(tmp_path: Path) -> None:
-    assert begin(tmp_path / "out", {"seed": 0}, resume=False, first=False) is None
+    assert begin_or_resume(tmp_path / "out", {"seed": 0}, resume=False, first=False) is None
     assert not (tmp_path / "out").exists()
-    assert begin(tmp_path / "out", {"seed": 0}, resume=False) is None
+    assert begin_or_resume(tmp_path / "out", {"seed": 0}, resume=False) is None
     assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8")) == {"seed": 0}
 
 
@@ -231,7 +231,7 @@ def test_the_record_of_an_earlier_run_stands_until_another_one_saves(
     def full(*_: object) -> None:
         raise TrainingError("no room")
 
-    monkeypatch.setattr("trainer.stages.model_io.save", full)
+    monkeypatch.setattr("trainer.stages.model_io.save_adapter", full)
     code, said = here(model, groups, out, *once)
     assert code == 1
     assert not (out / "run.json").exists()

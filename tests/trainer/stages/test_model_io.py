@@ -24,7 +24,7 @@ def trained(tmp_path: Path) -> tuple[Any, Any]:
 
     start = save_tiny_llama(tmp_path / "start")
     base = AutoModelForCausalLM.from_pretrained(start, dtype="float32")
-    model = get_peft_model(base, adapter.top_layers(start, 4, 2))
+    model = get_peft_model(base, adapter.add_adapter(start, 4, 2))
     torch.manual_seed(1)
     for name, weights in model.named_parameters():
         if "lora_B" in name:
@@ -45,7 +45,7 @@ def test_collected_weights_are_saved_and_merged_as_those_in_place(
 ) -> None:
     model, tokenizer = trained
     save_stage(tmp_path / "collected", spread(model), tokenizer, str(tmp_path / "start"))
-    adapter.save(tmp_path / "in-place", model, tokenizer)
+    adapter.save_adapter(tmp_path / "in-place", model, tokenizer)
     for file in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
         one, two = (load_file(tmp_path / name / file) for name in ("collected", "in-place"))
         assert one.keys() == two.keys()

@@ -33,7 +33,7 @@ class Credit:
         return (np.nan_to_num(self.decision) == 0) & (np.nan_to_num(self.rest) == 0)
 
 
-def credit(
+def assign_credit(
     columns: dict[str, list[Any]],
     settings: dict[str, Any],
     arguments: LoggedArguments,
@@ -44,7 +44,7 @@ def credit(
     Args:
         columns: `reward`, `mode`, `group_id` and `consultations` of the file.
         settings: what the file says of how it was prepared: `alpha`, `w_max`, `baseline` and so on.
-        arguments: of the run: `method` and `credit`.
+        arguments: of the run: `method` and `assign_credit`.
         config: of the run: `cost` and `frequency`, of which `batch` is the whole file.
     """
     reward = np.array(columns["reward"], dtype=float)
@@ -85,7 +85,9 @@ def smoothed_rates(modes: list[str], forced: list[bool], groups: list[str]) -> d
     return {group: (sum(chose) + 0.5) / (len(chose) + 1) for group, chose in free.items()}
 
 
-def ratios(consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]) -> Floats:
+def decision_ratios_of(
+    consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]
+) -> Floats:
     """(N,) `rho` of every episode's decision, where each group's policy consults with that probability."""
     chance = [
         consult[group] if mode == "consult" else 1 - consult[group]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import TrainingError
-from trainer.stages.logged.credit import Credit, ratios, smoothed_rates, token_advantages
-from trainer.stages.progress import Tell
-from trainer.tokens.decision import consult_probabilities, opening
+from trainer.stages.logged.credit import Credit, decision_ratios_of, smoothed_rates, token_advantages
+from trainer.stages.progress import Notify
+from trainer.tokens.decision import call_opening, consult_probabilities
 from trainer.tokens.episode_tokens import TokenError, episode_tokens
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _READ = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
 COLUMNS = (*_READ, "group_id", "consultations", "temperature", "policy_version")
 
 
-def learnable_rows(
+def select_trainable(
     tokenizer: Any,
     columns: dict[str, list[Any]],
     earned: Credit,
@@ -74,7 +74,7 @@ def learnable_rows(
     return rows
 
 
-def whole_batches(rows: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+def trim_to_full_batches(rows: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
     """Fill the last batch up with rows that carry neither loss nor advantage: TRL drops a batch that is not
     whole, and with it episodes."""
     shortest = min(rows, key=lambda row: len(row["prompt_ids"]) + len(row["completion_ids"]))
@@ -99,12 +99,14 @@ def decision_weights(
     else:
         first = {group: index for index, group in reversed(list(enumerate(groups)))}
         openings = [
-            opening(tokenizer, _asked(json.loads(columns["messages"][i])), json.loads(columns["tools"][i]))
+            call_opening(
+                tokenizer, _asked(json.loads(columns["messages"][i])), json.loads(columns["tools"][i])
+            )
             for i in first.values()
         ]
         size = trainer.args.per_device_train_batch_size
         consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, size), strict=True))
-    return consult, ratios(consult, modes, forced, groups)
+    return consult, decision_ratios_of(consult, modes, forced, groups)
 
 
 def with_token_advantages(rows: list[dict[str, Any]], weights: Any | None) -> list[dict[str, Any]]:
@@ -124,7 +126,7 @@ def _asked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return messages[:first]
 
 
-def _one_temperature(given: list[float | None], say: Tell) -> float:
+def _one_temperature(given: list[float | None], say: Notify) -> float:
     """The trainer divides logits by it, as the sampler did; where none was sent, most endpoints use 1."""
     if unknown := given.count(None):
         say(

@@ -21,7 +21,7 @@ def kind_index(kind: str | None) -> int:
     return KINDS.index(kind) if kind in KINDS else OTHER
 
 
-def towards_consulting(rows: Sequence[dict[str, Any]], width: int) -> torch.Tensor:
+def consult_direction(rows: Sequence[dict[str, Any]], width: int) -> torch.Tensor:
     """(B, C) 1 on the tokens that decided for consulting, -1 on those that decided against it, else 0."""
     signs = torch.zeros(len(rows), width)
     for sign, row in zip(signs, rows, strict=True):
@@ -45,7 +45,7 @@ def divergence(moved: torch.Tensor, accelerator: Any) -> dict[str, float]:
     }
 
 
-def dropped(
+def filter_drift(
     moved: torch.Tensor, wrote: torch.Tensor, advantages: torch.Tensor, threshold: float, accelerator: Any
 ) -> dict[str, float]:
     """The share of episodes that the off-policy mask leaves out, as TRL decides it (moved: (B, C))."""
@@ -62,7 +62,7 @@ def decisions(
 
     Args:
         moved: (B, C) log-ratios.
-        signs: (B, C) of `towards_consulting`, 0 where the policy did not write.
+        signs: (B, C) of `consult_direction`, 0 where the policy did not write.
         kinds: (B,) of `kind_index`.
     """
     decided = signs.any(1)

@@ -9,7 +9,7 @@ from evaluation.prompts.loader import load_prompts
 from evaluation.prompts.schema import PromptError
 from trainer.errors import TrainingError
 from trainer.stages.logged.guards import Floor
-from trainer.tokens.decision import opening
+from trainer.tokens.decision import call_opening
 from trainer.tokens.rendering import RenderingError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def floor_of(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list
         )
     try:
         openings = [
-            opening(tokenizer, [*before, {"role": "user", "content": prompt.prompt}], tools)
+            call_opening(tokenizer, [*before, {"role": "user", "content": prompt.prompt}], tools)
             for prompt in unseen
         ]
     except RenderingError as cause:

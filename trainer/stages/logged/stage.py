@@ -20,22 +20,22 @@ from trainer.groups.parquet import read_groups
 from trainer.stages import checkpoints as resuming
 from trainer.stages import model_io as adapter
 from trainer.stages.logged.dataset import _dataset, _has_logprobs, _one_temperature
-from trainer.stages.model_io import load_tokenizer, weights_of
-from trainer.stages.progress import Tell, quiet_libraries, step_reporter, teller
+from trainer.stages.model_io import load_tokenizer, weights_digest
+from trainer.stages.progress import Notify, make_notifier, silence_libraries, step_reporter
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
 
-KEPT_FIGURES = (
+RECORDED_METRICS = (
     *("loss", "grad_norm", "reward", "reward_std", "entropy", "clip_ratio/region_mean", "kl"),
     *("logged/kl", "logged/mean_ratio", "logged/largest_ratio", "logged/dropped"),
     *(f"logged/towards_consulting/{kind}" for kind in (*KINDS, "other")),
 )
 
-TELL = teller("logged")
+TELL = make_notifier("logged")
 
 
-def run_logged(arguments: LoggedArguments, config: LoggedConfig, tell: Tell = TELL) -> dict[str, Any]:
+def run_logged(arguments: LoggedArguments, config: LoggedConfig, tell: Notify = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
 
     Raises:
@@ -43,18 +43,18 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, tell: Tell = TE
             are not the model's, or something cannot be saved.
         GroupError: the file of groups cannot be read.
     """
-    with quiet_libraries():
+    with silence_libraries():
         return _run(arguments, config, tell)
 
 
-def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[str, Any]:
-    from trainer.stages.logged.credit import credit
-    from trainer.stages.logged.dataset import COLUMNS, learnable_rows
+def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Notify) -> dict[str, Any]:
+    from trainer.stages.logged.credit import assign_credit
+    from trainer.stages.logged.dataset import COLUMNS, select_trainable
     from trainer.stages.model_io import save_stage
 
     started = time.perf_counter()
     first = config.process_index == 0
-    say: Tell = tell if first else lambda line: None
+    say: Notify = tell if first else lambda line: None
     out = Path(config.output_dir)
     columns, about = read_groups(Path(arguments.groups), COLUMNS)
     versions = sorted(set(columns["policy_version"]))
@@ -67,8 +67,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[s
     config.temperature = _one_temperature(columns["temperature"], say)
     left_out: Counter[str] = Counter()
     tokenizer = load_tokenizer(arguments.model)
-    earned = credit(columns, about["settings"], arguments, config)
-    rows = learnable_rows(tokenizer, columns, earned, arguments, left_out)
+    earned = assign_credit(columns, about["settings"], arguments, config)
+    rows = select_trainable(tokenizer, columns, earned, arguments, left_out)
     if not rows:
         raise TrainingError(f"no episode in {arguments.groups} can be learnt from ({_causes(left_out)})")
     data = {
@@ -103,7 +103,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, tell: Tell) -> dict[s
         "stopped": drift.stopped or (floor.stopped if floor else None),
         "floor": floor.readings if floor else [],
         "steps": [
-            {"step": entry["step"], **{name: entry[name] for name in KEPT_FIGURES if name in entry}}
+            {"step": entry["step"], **{name: entry[name] for name in RECORDED_METRICS if name in entry}}
             for entry in trainer.state.log_history
             if "loss" in entry
         ],
@@ -127,7 +127,7 @@ def _checkpoint(
 ) -> Path | None:
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
     with config.main_process_first(local=False, desc="plan"):
-        return resuming.begin(out, plan, resume, first)
+        return resuming.begin_or_resume(out, plan, resume, first)
 
 
 def _trainer(
@@ -137,26 +137,26 @@ def _trainer(
     rows: list[dict[str, Any]],
     columns: dict[str, list[Any]],
     about: dict[str, Any],
-    say: Tell,
+    say: Notify,
 ) -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
     """The trainer with its data, its guards, and what a run's record says of how the log was taken."""
     import transformers
 
     from trainer.stages.logged.behaviour_logprobs import checked_logprobs, with_behaviour_logprobs
-    from trainer.stages.logged.dataset import decision_weights, whole_batches, with_token_advantages
+    from trainer.stages.logged.dataset import decision_weights, trim_to_full_batches, with_token_advantages
     from trainer.stages.logged.guards import DriftGuard, FloorGuard
     from trainer.stages.logged.trainer import LoggedIFPOTrainer
 
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
-    batches = whole_batches(rows, config.generation_batch_size)
+    batches = trim_to_full_batches(rows, config.generation_batch_size)
     drift = DriftGuard(arguments.max_drift, say)
-    with weights_of(arguments.model):
+    with weights_digest(arguments.model):
         trainer = LoggedIFPOTrainer(
             model=arguments.model,
             args=config,
             train_dataset=_dataset(batches),
             processing_class=tokenizer,
-            peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
+            peft_config=adapter.add_adapter(arguments.model, arguments.lora_rank, arguments.lora_layers),
             callbacks=[drift],
         )
     if trainer.is_fsdp_enabled:

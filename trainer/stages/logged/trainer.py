@@ -63,7 +63,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
             output["advantages"] = _padded(lines, width, 0.0).to(output["advantages"])  # (B, C)
         if "decision" in inputs[0]:
             ids = output["completion_ids"]
-            output["towards"] = drift.towards_consulting(inputs, ids.shape[1]).to(ids.device)  # (B, C)
+            output["towards"] = drift.consult_direction(inputs, ids.shape[1]).to(ids.device)  # (B, C)
             output["kind"] = torch.tensor([drift.kind_index(row["kind"]) for row in inputs]).to(ids.device)
         return output
 
@@ -180,7 +180,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         found = drift.divergence(moved[wrote], self.accelerator)
         if self.off_policy_mask_threshold is not None:
             limit = self.off_policy_mask_threshold
-            found |= drift.dropped(moved, wrote, inputs["advantages"], limit, self.accelerator)
+            found |= drift.filter_drift(moved, wrote, inputs["advantages"], limit, self.accelerator)
         if "towards" in inputs:
             signs = inputs["towards"] * wrote
             found |= drift.decisions(moved, signs, inputs["kind"], self.accelerator)

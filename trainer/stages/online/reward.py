@@ -17,7 +17,7 @@ from agent.tools.rules_client import RULE_TOOL
 from evaluation.scorers.rewards import Reward, Weights, score_episode
 from trainer.errors import TrainingError
 from trainer.stages.online.rule_tool import UNAVAILABLE
-from trainer.stages.run_record import masked_text
+from trainer.stages.run_record import mask_secrets_in_text
 from trainer.tokens.modes import mode_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class OnlineReward:
 
         assert self.judge is not None
         where, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")
-        shown = masked_text(where.base_url)
+        shown = mask_secrets_in_text(where.base_url)
 
         async def ask(cache: Path) -> list[Judgement]:
             async with Endpoint(where.base_url, where.model, api_key=key) as endpoint:

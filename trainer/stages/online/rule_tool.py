@@ -24,7 +24,7 @@ UNAVAILABLE = "The safety rules cannot be consulted right now."
 T = TypeVar("T")
 
 
-class RulesDesk:
+class BatchedRuleTool:
     """Use as a context manager.
 
     Args:

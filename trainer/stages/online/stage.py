@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import TrainingError
 from trainer.stages import checkpoints as resuming
 from trainer.stages import model_io as adapter
-from trainer.stages.progress import Tell, quiet_libraries, step_reporter, teller
-from trainer.stages.run_record import masked
+from trainer.stages.progress import Notify, make_notifier, silence_libraries, step_reporter
+from trainer.stages.run_record import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trainer.stages.online.config import OnlineArguments, OnlineConfig
-    from trainer.stages.online.rule_tool import RulesDesk
+    from trainer.stages.online.rule_tool import BatchedRuleTool
 
-KEPT_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
-KEPT = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
-
-
-TELL = teller("online")
+RECORDED_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
+RECORDED_METRICS = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
 
 
-def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Tell = TELL) -> dict[str, Any]:
+TELL = make_notifier("online")
+
+
+def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Notify = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds. Of several processes, the first tells and saves.
 
     Raises:
@@ -38,14 +38,19 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, tell: Tell = TE
         agent.RulesError: the rule service cannot be asked.
         PromptError: the prompts cannot be read.
     """
-    from trainer.stages.online.rule_tool import RulesDesk
+    from trainer.stages.online.rule_tool import BatchedRuleTool
 
     token = os.environ.get("ASCL_RULES_TOKEN")
-    with quiet_libraries(), RulesDesk(arguments.rules, token, most=arguments.rules_concurrency) as desk:
+    with (
+        silence_libraries(),
+        BatchedRuleTool(arguments.rules, token, most=arguments.rules_concurrency) as desk,
+    ):
         return _run(arguments, config, desk, tell)
 
 
-def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell: Tell) -> dict[str, Any]:
+def _run(
+    arguments: OnlineArguments, config: OnlineConfig, desk: BatchedRuleTool, tell: Notify
+) -> dict[str, Any]:
     from pathlib import Path
 
     import torch
@@ -55,12 +60,12 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
 
     started = time.perf_counter()
     first = config.process_index == 0
-    say: Tell = tell if first else lambda line: None
+    say: Notify = tell if first else lambda line: None
     out = Path(config.output_dir)
-    plan = {**masked(asdict(arguments)), **_training(config), "rulebook_digest": desk.digest}
+    plan = {**mask_secrets(asdict(arguments)), **_training(config), "rulebook_digest": desk.digest}
     plan = {name: value for name, value in plan.items() if name not in ("resume", "output_dir")}
     with config.main_process_first(local=False, desc="plan"):
-        checkpoint = resuming.begin(out, plan, arguments.resume, first)
+        checkpoint = resuming.begin_or_resume(out, plan, arguments.resume, first)
     train, held = prompt_rows(arguments.prompts), None
     if arguments.floor_prompts is not None:
         held = prompt_rows(arguments.floor_prompts, without={row["prompt"][-1]["content"] for row in train})
@@ -84,7 +89,7 @@ def _run(arguments: OnlineArguments, config: OnlineConfig, desk: RulesDesk, tell
     run = {
         "stage": "online",
         "method": arguments.method,
-        "arguments": masked(asdict(arguments)),
+        "arguments": mask_secrets(asdict(arguments)),
         "training": _training(config),
         "data": {
             "prompts": len(train),
@@ -139,14 +144,14 @@ def _trainer(
     tokenizer: Any,
     train: list[dict[str, Any]],
     held: list[dict[str, Any]] | None,
-    desk: RulesDesk,
-    say: Tell,
+    desk: BatchedRuleTool,
+    say: Notify,
 ) -> tuple[Any, Any]:
     import datasets
     import transformers
 
     from evaluation.scorers.rewards import Weights
-    from trainer.stages.model_io import weights_of
+    from trainer.stages.model_io import weights_digest
     from trainer.stages.online.reward import JudgeEndpoint, OnlineReward
     from trainer.stages.online.trainer import OnlineIFPOTrainer
 
@@ -160,7 +165,7 @@ def _trainer(
         say,
     )
     config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
-    with weights_of(arguments.model):
+    with weights_digest(arguments.model):
         trainer = OnlineIFPOTrainer(
             model=arguments.model,
             args=config,
@@ -168,7 +173,7 @@ def _trainer(
             train_dataset=datasets.Dataset.from_list(train),
             eval_dataset=datasets.Dataset.from_list(held) if held else None,
             processing_class=tokenizer,
-            peft_config=adapter.top_layers(arguments.model, arguments.lora_rank, arguments.lora_layers),
+            peft_config=adapter.add_adapter(arguments.model, arguments.lora_rank, arguments.lora_layers),
             desk=desk,
         )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -205,7 +210,9 @@ def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "step": entry["step"],
             **{
-                name: value for name, value in entry.items() if name in KEPT or name.startswith(KEPT_PREFIXES)
+                name: value
+                for name, value in entry.items()
+                if name in RECORDED_METRICS or name.startswith(RECORDED_PREFIXES)
             },
         }
         for entry in history

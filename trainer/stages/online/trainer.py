@@ -15,7 +15,7 @@ from evaluation.prompts.schema import KINDS
 from trainer.ifpo.advantages import inverse_frequency_weights
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.online.batch_metrics import batch_metrics
-from trainer.stages.online.rule_tool import RulesDesk
+from trainer.stages.online.rule_tool import BatchedRuleTool
 
 _KINDS = (*KINDS, None)
 
@@ -27,7 +27,7 @@ class OnlineIFPOTrainer(IFPOTrainer):
     Dataset columns: `prompt` (messages) and `kind`, beside what the reward function takes.
     """
 
-    def __init__(self, *args: Any, desk: RulesDesk, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, desk: BatchedRuleTool, **kwargs: Any) -> None:
         super().__init__(*args, tools=[desk.as_tool()], **kwargs)
         self.desk = desk
         self.tools = [desk.tool]

@@ -24,11 +24,11 @@ from agent.episode.schema import Episode
 from trainer.errors import TrainingError
 from trainer.stages import checkpoints as resuming
 from trainer.stages import model_io as adapter
-from trainer.stages.progress import Tell, step_reporter, teller
+from trainer.stages.progress import Notify, make_notifier, step_reporter
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
-TELL = teller("sft")
+TELL = make_notifier("sft")
 
 
 class SFTSettings(BaseModel):
@@ -57,7 +57,7 @@ class SFTSettings(BaseModel):
     seed: int = 0
 
 
-def run_sft(settings: SFTSettings, tell: Tell = TELL) -> dict[str, Any]:
+def run_sft(settings: SFTSettings, tell: Notify = TELL) -> dict[str, Any]:
     """Train, save, and return what `run.json` holds.
 
     Raises TrainingError when there is nothing to learn from or `model` is no model folder, and agent.LogError
@@ -72,19 +72,19 @@ def run_sft(settings: SFTSettings, tell: Tell = TELL) -> dict[str, Any]:
     episodes = _read_demonstrations(settings.demonstrations)
     # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from trainer.stages.progress import quiet_libraries
+    from trainer.stages.progress import silence_libraries
 
-    with quiet_libraries():
+    with silence_libraries():
         return _run(settings, episodes, tell, started)
 
 
-def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: float) -> dict[str, Any]:
+def _run(settings: SFTSettings, episodes: list[Episode], tell: Notify, started: float) -> dict[str, Any]:
     import datasets
     import transformers
     from trl import SFTConfig
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-    from trainer.stages.model_io import weights_of
+    from trainer.stages.model_io import weights_digest
     from trainer.stages.sft.trainer import SupervisedTrainer
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
@@ -103,7 +103,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
                 f"the chat template of {settings.model} does not mark what the assistant wrote, so it cannot "
                 "be learnt alone: put `{% generation %}` and `{% endgeneration %}` around it in the template"
             ) from None
-    with weights_of(settings.model):
+    with weights_digest(settings.model):
         model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
     trainer = SupervisedTrainer(
         model=model,
@@ -129,14 +129,14 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Tell, started: fl
         ),
         train_dataset=datasets.Dataset.from_list(short),
         processing_class=tokenizer,
-        peft_config=adapter.top_layers(settings.model, settings.lora_rank, settings.lora_layers),
+        peft_config=adapter.add_adapter(settings.model, settings.lora_rank, settings.lora_layers),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     with step_reporter(tell, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
         trainer.add_callback(reporter)
         trainer.train()
     resuming.forget_record(settings.out)
-    adapter.save(settings.out, trainer.model, tokenizer)
+    adapter.save_adapter(settings.out, trainer.model, tokenizer)
     run = {
         "stage": "sft",
         "settings": settings.model_dump(mode="json"),

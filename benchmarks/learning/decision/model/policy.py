@@ -55,13 +55,13 @@ class DecisionPolicy:
     def __init__(self, folder: Path, layers: int, rank: int, bfloat16: bool = False) -> None:
         import transformers
 
-        from trainer.stages.progress import quiet_libraries
+        from trainer.stages.progress import silence_libraries
 
         self.folder, self.bfloat16 = folder, bfloat16
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self.consult_token: int = self.tokenizer(TOOL_CALL, add_special_tokens=False)["input_ids"][0]
         self.system, self.tools = _context()
-        with quiet_libraries():
+        with silence_libraries():
             self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.first = len(self.model.model.layers) - layers
         self._adapt(layers, rank)
@@ -69,10 +69,10 @@ class DecisionPolicy:
     def _adapt(self, layers: int, rank: int) -> None:
         import peft
 
-        from trainer.stages.progress import quiet_libraries
+        from trainer.stages.progress import silence_libraries
 
-        with quiet_libraries():
-            peft.get_peft_model(self.model, adapter.top_layers(self.folder, rank, layers))
+        with silence_libraries():
+            peft.get_peft_model(self.model, adapter.add_adapter(self.folder, rank, layers))
 
     def reset(self, seed: int) -> None:
         """Give the adapter its first values, under which the model is the one in the folder."""

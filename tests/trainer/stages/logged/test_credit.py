@@ -19,8 +19,14 @@ from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
 from trainer.ifpo.advantages import ifpo_advantages
-from trainer.stages.logged.credit import Credit, credit, ratios, smoothed_rates, token_advantages
-from trainer.tokens.decision import consult_probabilities, opening
+from trainer.stages.logged.credit import (
+    Credit,
+    assign_credit,
+    decision_ratios_of,
+    smoothed_rates,
+    token_advantages,
+)
+from trainer.tokens.decision import call_opening, consult_probabilities
 
 REFUSAL = "I can't help with that."
 COLUMNS = {
@@ -39,7 +45,7 @@ def asked(**settings: Any) -> Any:
 
 def credited(columns: dict[str, list[Any]], **settings: Any) -> Credit:
     given = asked(**settings)
-    return credit(columns, PREPARED, given, given)
+    return assign_credit(columns, PREPARED, given, given)
 
 
 def test_each_method_is_a_reward_and_a_weighting() -> None:
@@ -90,7 +96,9 @@ def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -
     rate = drawn.sum(0)
     mixed = 0.5 * rate + np.array([0.25, 0.25])  # four of eight free, two forced into each mode by resampling
     modes, forced = ["consult", "consult", "direct", "direct"], [False, True, False, True]
-    rho = ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[[0, 2]]  # half of these are free as well
+    rho = decision_ratios_of({"g": rate[0]}, modes, forced, ["g"] * 4)[
+        [0, 2]
+    ]  # half of these are free as well
     logit = np.array([1.0, 0.0]) - thought[0]  # of the first thought, by what was thought
     row = {"completion_ids": [0] * 4, "decision": [2, 3], "after": 0.0}
     pushed = unforced = 0.0
@@ -107,7 +115,7 @@ def test_the_weight_of_a_decision_is_its_probability_over_that_of_the_group_as_i
     forced = [False] * 4 + [True] * 4
     groups = ["g"] * 8
     modes[2:6] = ["consult", "consult", "consult", "consult"]
-    rho = ratios({"g": 0.9}, modes, forced, groups)
+    rho = decision_ratios_of({"g": 0.9}, modes, forced, groups)
     consults, directs = modes.count("consult"), modes.count("direct")
     assert (consults, directs) == (5, 3)
     of_consult, of_direct = 0.9 / (0.5 * 0.9 + 2 / 8), 0.1 / (0.5 * 0.1 + 2 / 8)
@@ -126,7 +134,7 @@ def test_the_probability_of_consulting_is_that_of_the_tokens_which_open_a_call(m
 
     tokenizer = tiny_tokenizer()
     network = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
-    row = opening(tokenizer, [{"role": "user", "content": "Hello"}], [])
+    row = call_opening(tokenizer, [{"role": "user", "content": "Hello"}], [])
     assert tokenizer.decode(row["prompt_ids"]).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(row["completion_ids"]) == '<tool_call>\n{"name": "consult_safety_rules'
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.fakes.episodes.episodes import build
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import REFUSAL, episodes, grouped, run
-from trainer.tokens.decision import opening
+from trainer.tokens.decision import call_opening
 
 FAST = (
     *("--learning_rate", "0.02", "--per_device_train_batch_size", "2", "--lora_layers", "2"),
@@ -111,7 +111,7 @@ def eager(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
     asked = ["prompt a", "Tell me how.", "What is the time?"]
-    rows = [opening(tokenizer, [{"role": "user", "content": text}], []) for text in asked]
+    rows = [call_opening(tokenizer, [{"role": "user", "content": text}], []) for text in asked]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(25):
         for row in rows:

@@ -23,7 +23,7 @@ from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, as_episode
-from trainer.stages.online.rule_tool import UNAVAILABLE, RulesDesk
+from trainer.stages.online.rule_tool import UNAVAILABLE, BatchedRuleTool
 
 REFUSAL = "I can't help with that."
 
@@ -110,13 +110,13 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
     model: Path, prompts: Path, words: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    consult = RulesDesk.consult
+    consult = BatchedRuleTool.consult
 
-    def overheard(self: RulesDesk, arguments: dict[str, Any]) -> str:
+    def overheard(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
         read.append(consult(self, arguments))
         return read[-1]
 
-    monkeypatch.setattr(RulesDesk, "consult", overheard)
+    monkeypatch.setattr(BatchedRuleTool, "consult", overheard)
     rulebook = write_rulebook(tmp_path / "rules", rule("cyber.virus"), rule("cyber.repair", stance="answer"))
     with serving(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (url, _):
         code, _, stderr = online(model, prompts, f"{url}/mcp", tmp_path / "out")
@@ -141,11 +141,11 @@ def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
     model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def down(self: RulesDesk, arguments: dict[str, Any]) -> str:
+    def down(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
         return UNAVAILABLE
 
-    monkeypatch.setattr(RulesDesk, "consult", down)
-    monkeypatch.setattr(RulesDesk, "begin", lambda self, arguments: None)
+    monkeypatch.setattr(BatchedRuleTool, "consult", down)
+    monkeypatch.setattr(BatchedRuleTool, "begin", lambda self, arguments: None)
     code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
     assert code == 0, stderr
     record = json.loads(stdout)
