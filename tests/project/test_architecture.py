@@ -1,23 +1,83 @@
-"""The import directions of the parts, and what must stay cheap to import."""
+"""Import directions between and inside the packages, sizes of folders, and what stays cheap to import."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"rule_server", "agent", "evaluation", "trainer"}
+PACKAGES = ("rule_server", "agent", "evaluation", "trainer")
 MAY_IMPORT = {
     "rule_server": set(),
     "agent": set(),
     "evaluation": {"agent"},
     "trainer": {"agent", "evaluation"},
 }
+"""Package -> the other packages that it may import."""
+ORDER = {
+    "rule_server": [
+        ["errors"],
+        ["settings"],
+        ["rulebook"],
+        ["schemas", "retrieval"],
+        ["observability"],
+        ["service"],
+        ["authoring", "api"],
+        ["cli"],
+    ],
+    "agent": [
+        ["errors", "urls"],
+        ["episode"],
+        ["endpoint"],
+        ["tools", "export"],
+        ["rollout", "gateway"],
+        ["cli"],
+    ],
+    "agent.gateway": [
+        ["settings", "metrics", "rule_offer"],
+        ["wire"],
+        ["exchange"],
+        ["protocols", "idempotency", "episode_log"],
+        ["app"],
+    ],
+    "evaluation": [
+        ["errors", "runtime"],
+        ["prompts", "scorers"],
+        ["metrics", "sampling"],
+        ["reports", "rule_edit"],
+        ["cli"],
+    ],
+    "trainer": [
+        ["errors", "ifpo", "tokens"],
+        ["groups", "models"],
+        ["stages"],
+        ["orchestration", "reports"],
+        ["cli"],
+    ],
+    "trainer.stages": [
+        ["config", "checkpoints", "run_record", "progress"],
+        ["model_io", "ifpo_trainer"],
+        ["sft", "logged", "online"],
+    ],
+}
+"""Package -> its modules and sub-packages from the ground up. A line may import the lines above it only."""
+MOST_AT_THE_TOP = 10
+MOST_BELOW = 9
+MAY_HOLD_ONE_MODULE = {
+    "rule_server.api.page",
+    "rule_server.retrieval.background",
+    "agent.rollout.system_prompt",
+    "trainer.models",
+}
+"""They hold data beside it."""
+MOST_LINES = 400
+MOST_FUNCTION_LINES = 60
 HEAVY = {
     *("torch", "transformers", "trl", "faiss", "onnxruntime"),
-    *("openai", "mcp", "matplotlib", "datasets", "pyarrow", "inspect_ai"),
+    *("openai", "mcp", "matplotlib", "datasets", "pyarrow", "inspect_ai", "scipy"),
 }
 COMMANDS = {
     "ascl-rules": "rule_server",
@@ -25,30 +85,174 @@ COMMANDS = {
     "ascl-eval": "evaluation",
     "ascl-train": "trainer",
 }
+Imports = dict[str, set[str]]
+"""Module -> the modules of the same tree that it imports."""
 
 
-def imported_names(file: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+def module_of(file: Path, root: Path) -> str:
+    parts = file.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_a_part_imports_only_the_parts_it_may(part: str) -> None:
-    files = sorted((ROOT / part).rglob("*.py"))
-    assert files
-    for file in files:
-        forbidden = (imported_names(file) & PARTS) - MAY_IMPORT[part] - {part}
-        assert not forbidden, f"{file.relative_to(ROOT)} imports {sorted(forbidden)}"
+def imports_of(root: Path, package: str) -> Imports:
+    """What each module of a package imports, by dotted name; nested and type-checking imports count."""
+    found: Imports = {}
+    for file in sorted((root / package).rglob("*.py")):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found[module_of(file, root)] = names
+    return found
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_no_module_shadows_a_library_it_sits_beside(part: str) -> None:
-    assert not {"http.py", "mcp.py"} & {file.name for file in (ROOT / part).rglob("*.py")}
+def place_of(name: str, package: str) -> str | None:
+    """The direct member of `package` that a dotted name lies in; None outside of it."""
+    inside = name.startswith(f"{package}.")
+    return name.removeprefix(f"{package}.").partition(".")[0] if inside else None
+
+
+def order_violations(imports: Imports, package: str, lines: list[list[str]]) -> list[str]:
+    """Imports that run up or sideways in the order of a package, and members that the order does not list."""
+    rank = {member: at for at, line in enumerate(lines) for member in line}
+    found = []
+    for module, names in imports.items():
+        if (source := place_of(module, package)) is None:
+            continue
+        if source not in rank:
+            found.append(f"{module}: {source} has no place in the order of {package}")
+            continue
+        for name in sorted(names):
+            target = place_of(name, package)
+            if target in rank and target != source and rank[target] >= rank[source]:
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def circles(imports: Imports, package: str) -> list[list[str]]:
+    """Circles among the direct members of a package, as strongly connected sets of more than one member."""
+    graph: dict[str, set[str]] = {}
+    for module, names in imports.items():
+        if (source := place_of(module, package)) is None:
+            continue
+        targets = {place_of(name, package) for name in names} - {None, source}
+        graph.setdefault(source, set()).update(target for target in targets if target)
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            fresh = graph.get(waiting.pop(), set()) - seen
+            seen |= fresh
+            waiting += fresh
+        return seen
+
+    reach = {member: reachable(member) for member in graph}
+    together = {
+        frozenset(other for other in graph if other in reach[member] and member in reach[other])
+        for member in graph
+        if member in reach[member]
+    }
+    return sorted(sorted(circle) for circle in together)
+
+
+def entries(folder: Path) -> list[str]:
+    """The modules and sub-packages of a folder; `__init__`, `__main__` and data do not count."""
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__", "__main__"}
+    return sorted(modules | {child.name for child in folder.iterdir() if any(child.glob("**/*.py"))})
+
+
+def packages_below(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("__init__.py")):
+        yield file.parent
+
+
+@pytest.fixture(scope="module")
+def imports() -> Imports:
+    return {module: names for package in PACKAGES for module, names in imports_of(ROOT, package).items()}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_the_packages_it_may(package: str, imports: Imports) -> None:
+    own = {module: names for module, names in imports.items() if module.partition(".")[0] == package}
+    assert len(own) > 20
+    for module, names in own.items():
+        others = {name.partition(".")[0] for name in names} & set(PACKAGES) - MAY_IMPORT[package] - {package}
+        assert not others, f"{module} imports {sorted(others)}"
+
+
+@pytest.mark.parametrize("package", sorted(ORDER))
+def test_imports_inside_a_package_follow_its_order(package: str, imports: Imports) -> None:
+    assert order_violations(imports, package, ORDER[package]) == []
+
+
+def test_there_is_no_import_circle_at_any_folder_level(imports: Imports) -> None:
+    for name in PACKAGES:
+        for folder in packages_below(ROOT / name):
+            package = module_of(folder / "__init__.py", ROOT)
+            assert circles(imports, package) == [], package
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_folder_holds_few_entries_and_more_than_one(name: str) -> None:
+    for folder in packages_below(ROOT / name):
+        package = module_of(folder / "__init__.py", ROOT)
+        held = entries(folder)
+        assert len(held) <= (MOST_AT_THE_TOP if package == name else MOST_BELOW), f"{package}: {held}"
+        if package not in MAY_HOLD_ONE_MODULE:
+            assert len(held) > 1, f"{package} holds one module only: {held}"
+
+
+def test_a_planted_violation_is_found(tmp_path: Path) -> None:
+    files = {
+        "house/__init__.py": "",
+        "house/low.py": "def late() -> None:\n    from house.high import roof\n",
+        "house/high/__init__.py": "from house.low import late\n",
+        "house/high/roof.py": "from house.high.wall import brick\n",
+        "house/high/wall.py": "if TYPE_CHECKING:\n    from house.high import roof\n",
+        "house/attic.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = imports_of(tmp_path, "house")
+    assert order_violations(found, "house", [["low"], ["high"]]) == [
+        "house.attic: attic has no place in the order of house",
+        "house.low imports house.high.roof",
+    ]
+    assert circles(found, "house") == [["high", "low"]]
+    assert circles(found, "house.high") == [["roof", "wall"]]
+    assert entries(tmp_path / "house") == ["attic", "high", "low"]
+
+
+def test_functions_and_files_are_short_or_say_why_not() -> None:
+    for folder in (*PACKAGES, "benchmarks", "deploy"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            text = file.read_text(encoding="utf-8")
+            assert text.count("\n") <= MOST_LINES, f"{file.relative_to(ROOT)} has {text.count(chr(10))} lines"
+            if folder == "benchmarks":
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                    length = node.end_lineno - node.lineno + 1
+                    said = "Long because" in (ast.get_docstring(node) or "")
+                    assert length <= MOST_FUNCTION_LINES or said, (
+                        f"{file.name}:{node.name} has {length} lines"
+                    )
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_sub_package_says_what_it_is_for(name: str) -> None:
+    for folder in packages_below(ROOT / name):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert text, folder.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_shadows_a_library_it_sits_beside(package: str) -> None:
+    assert not {"http.py", "mcp.py"} & {file.name for file in (ROOT / package).rglob("*.py")}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
