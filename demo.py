@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, StartError, run_server
+from evaluation.runtime import DIE_WITH_PARENT, ReadinessCheck, StartError, run_server
 
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent

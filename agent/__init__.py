@@ -9,15 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.endpoint.client import Endpoint, RetryPolicy
-    from agent.episode.events import Event
-    from agent.episode.log import EpisodeLog, LogReading, SkippedLine, iter_log, read_log
-    from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
+    from agent.endpoint import Endpoint, RetryPolicy
+    from agent.episode import (
+        Consultation,
+        Episode,
+        EpisodeLog,
+        ErrorRecord,
+        Event,
+        Limits,
+        LogReading,
+        RuleHit,
+        SkippedLine,
+        Turn,
+        iter_log,
+        read_log,
+    )
     from agent.errors import AgentError, EndpointError, LogError, PromptError, RulesError
-    from agent.rollout.agent import Agent
+    from agent.rollout import Agent
     from agent.rollout.system_prompt import system_prompt
-    from agent.tools.custom_tools import CustomTool, OwnTool
-    from agent.tools.rules_client import ConsultResult, RulesClient
+    from agent.tools import ConsultResult, CustomTool, OwnTool, RulesClient
 
 _HOME = {
     "Agent": "agent.rollout.agent",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rule_server.api.app import create_app
-    from rule_server.authoring.lint.linter import lint_rules
+    from rule_server.authoring.lint import lint_rules
     from rule_server.errors import (
         ArtefactError,
         ConsultError,
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
         RuleServiceError,
         StartError,
     )
+    from rule_server.retrieval import Encoder, OnnxEncoder
     from rule_server.retrieval.artefact import Artefact
-    from rule_server.retrieval.encoder import Encoder, OnnxEncoder
     from rule_server.retrieval.index import RuleIndex
-    from rule_server.rulebook.loader import load_rulebook
-    from rule_server.rulebook.model import Category, Rule, Rulebook
-    from rule_server.rulebook.parser import LintProblem, Problem
+    from rule_server.rulebook import Category, LintProblem, Problem, Rule, Rulebook, load_rulebook
     from rule_server.schemas import ConsultRequest, ConsultResponse
     from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rule_server.errors import ConsultError
-from rule_server.rulebook.model import Category, Rule, Rulebook, Stance
+from rule_server.rulebook import Category, Rule, Rulebook, Stance
 
 Verdict = Literal["rules_found", "no_applicable_rule"]
 LONGEST = 4000

@@ -35,9 +35,9 @@ from agent.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from agent.endpoint.client import Endpoint
-    from agent.episode.schema import Episode, Message
-    from agent.tools.rules_client import RulesClient
+    from agent.endpoint import Endpoint
+    from agent.episode import Episode, Message
+    from agent.tools import RulesClient
 
 
 def chat(
@@ -64,9 +64,9 @@ def chat(
 ) -> None:
     """Talk to the model. The answer goes to standard output, thoughts and consultations to standard error."""
     from agent.cli.live_trace import LiveTrace
-    from agent.episode.log import EpisodeLog
+    from agent.episode import EpisodeLog
     from agent.errors import RulesError
-    from agent.rollout.agent import Agent
+    from agent.rollout import Agent
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
 

@@ -49,9 +49,9 @@ def gateway(
 
     Nothing else changes for the application. Its key goes to the upstream and is kept nowhere.
     """
+    from agent.gateway import Settings
     from agent.gateway.app import serve
-    from agent.gateway.settings import Settings
-    from agent.tools.rules_client import RulesClient
+    from agent.tools import RulesClient
 
     if rules == "none":
         fail("a gateway without rules would only pass requests on: give the address of a rule service", 2)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from agent.episode.events import Event
-from agent.episode.schema import Episode
-from agent.episode.summary import consultation_line, strip_control_characters
+from agent.episode import Episode, Event, consultation_line, strip_control_characters
 
 _TAG = "<tool_call>"
 

@@ -11,7 +11,7 @@ import typer
 from agent.cli.options import AsJson, LogArgument, fail, or_exit
 
 if TYPE_CHECKING:
-    from agent.export.export import Exported
+    from agent.export import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def show(
 ) -> None:
     """List the episodes of a log, or show one of them in full."""
     from agent.cli.tables import print_episode, print_table, row, select
-    from agent.episode.log import read_log
+    from agent.episode import read_log
 
     reading = or_exit(lambda: read_log(log))
     if reading.skipped:
@@ -55,7 +55,7 @@ def show(
 
 def validate(log: LogArgument, as_json: AsJson = False) -> None:
     """Check that every line of a log is an episode and fits together; exit code 1 when something is wrong."""
-    from agent.episode.validate import validate_log
+    from agent.episode import validate_log
 
     episodes, problems = or_exit(lambda: validate_log(log))
     if as_json:
@@ -94,7 +94,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a log in the form that another tool reads."""
-    from agent.export.export import export_log
+    from agent.export import export_log
 
     if rewards is not None and to != "inspect":
         fail(f"--rewards stand in the log of Inspect only, not in --to {to}: leave them out", 2)
@@ -112,7 +112,7 @@ def redact(
     as_json: AsJson = False,
 ) -> None:
     """Write a log without what people and models wrote; counts, times, rules and settings stay."""
-    from agent.export.export import redact_log
+    from agent.export import redact_log
 
     _say_exported(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from agent.endpoint.client import Endpoint
-    from agent.episode.schema import Api, Limits
-    from agent.tools.rules_client import RulesClient
+    from agent.endpoint import Endpoint
+    from agent.episode import Api, Limits
+    from agent.tools import RulesClient
 
 T = TypeVar("T")
 
@@ -95,9 +95,8 @@ def _with_services(
     api: Api,
 ) -> T:
     """Run `use` with the endpoint and the rule service open."""
-    from agent.endpoint.client import Endpoint
-    from agent.endpoint.quirks import PROFILES, quirks_named
-    from agent.tools.rules_client import RulesClient
+    from agent.endpoint import PROFILES, Endpoint, quirks_named
+    from agent.tools import RulesClient
 
     if not base_url:
         fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
@@ -125,7 +124,7 @@ def _with_services(
 
 
 def _limits(turns: int, consultations: int, tokens: int | None, seconds: float) -> Limits:
-    from agent.episode.schema import Limits
+    from agent.episode import Limits
 
     return Limits(turns=turns, consultations=consultations, tokens=tokens, seconds=seconds)
 

@@ -12,7 +12,7 @@ import typer
 from agent.cli.options import AsJson, Timeout, or_exit
 
 if TYPE_CHECKING:
-    from agent.endpoint.quirks import Quirks
+    from agent.endpoint import Quirks
 
 
 def probe(
@@ -23,8 +23,8 @@ def probe(
 ) -> None:
     """Find out an endpoint's habits with a dozen small requests, and print them as a row of `quirks`."""
     from agent.cli.tables import StepView, print_quirks
-    from agent.endpoint.probe import STEPS
-    from agent.endpoint.probe import probe as find_out
+    from agent.endpoint import STEPS
+    from agent.endpoint import probe as find_out
 
     key = os.environ.get("OPENAI_API_KEY")
     with StepView(STEPS) as view:
@@ -42,7 +42,7 @@ def probe(
 def quirks(as_json: AsJson = False) -> None:
     """Print what is known of providers: names for --provider, and where they differ."""
     from agent.cli.tables import print_quirks
-    from agent.endpoint.quirks import PROFILES
+    from agent.endpoint import PROFILES
 
     if as_json:
         typer.echo(json.dumps([row_of(row) for row in PROFILES]))
@@ -52,6 +52,6 @@ def quirks(as_json: AsJson = False) -> None:
 
 def row_of(row: Quirks) -> dict[str, str]:
     """A row of the quirks table for JSON output."""
-    from agent.endpoint.quirks import quirk_columns
+    from agent.endpoint import quirk_columns
 
     return {column: getattr(row, column) for column in quirk_columns()}

@@ -34,8 +34,8 @@ from agent.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from agent.endpoint.client import Endpoint
-    from agent.tools.rules_client import RulesClient
+    from agent.endpoint import Endpoint
+    from agent.tools import RulesClient
 
 
 def run(
@@ -81,11 +81,15 @@ def run(
 ) -> None:
     """Sample episodes for many prompts into a log. Interrupted, the same command goes on where it stopped."""
     from agent.cli.tables import summary_line
-    from agent.rollout.agent import Agent
-    from agent.rollout.batch import RunSummary, run_prompts
-    from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, parse_mode_shares
-    from agent.rollout.progress import ProgressView
-    from agent.rollout.prompt_file import read_prompts
+    from agent.rollout import (
+        DEFAULT_DIRECT_DRAWS,
+        Agent,
+        ProgressView,
+        RunSummary,
+        parse_mode_shares,
+        read_prompts,
+        run_prompts,
+    )
 
     limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
     wanted = or_exit(lambda: read_prompts(prompts))

@@ -13,11 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from agent.endpoint.quirks import Quirks, quirk_columns, reasoning_text
-from agent.episode.schema import Episode
-from agent.episode.summary import consultation_line, one_line, strip_control_characters
+from agent.endpoint import Quirks, quirk_columns, reasoning_text
+from agent.episode import Episode, consultation_line, one_line, strip_control_characters
 from agent.errors import LogError
-from agent.rollout.batch import RunSummary
+from agent.rollout import RunSummary
 
 
 class StepView:

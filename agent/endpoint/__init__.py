@@ -1,1 +1,53 @@
 """Talks to a model: Chat Completions and Responses, one retry loop, provider quirks."""
+
+from agent.endpoint.client import Endpoint, Reply, RetryPolicy
+from agent.endpoint.probe import STEPS, probe
+from agent.endpoint.quirks import (
+    PROFILES,
+    REASONING_FIELDS,
+    Quirks,
+    quirk_columns,
+    quirks_named,
+    reasoning_field,
+    reasoning_text,
+)
+from agent.endpoint.responses import RESPONSE_ITEMS
+from agent.endpoint.streaming import StreamedReply
+from agent.endpoint.tool_calls import (
+    ParsedReply,
+    ToolCall,
+    explain_malformed_call,
+    has_malformed_arguments,
+    parse_arguments,
+    parse_reply,
+    tool_messages,
+    truncate,
+)
+from agent.endpoint.usage import add_usage, as_chat_usage
+
+__all__ = [
+    "Endpoint",
+    "PROFILES",
+    "ParsedReply",
+    "Quirks",
+    "REASONING_FIELDS",
+    "RESPONSE_ITEMS",
+    "Reply",
+    "RetryPolicy",
+    "STEPS",
+    "StreamedReply",
+    "ToolCall",
+    "add_usage",
+    "as_chat_usage",
+    "explain_malformed_call",
+    "has_malformed_arguments",
+    "parse_arguments",
+    "parse_reply",
+    "probe",
+    "quirk_columns",
+    "quirks_named",
+    "reasoning_field",
+    "reasoning_text",
+    "tool_messages",
+    "truncate",
+]

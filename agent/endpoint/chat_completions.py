@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.endpoint.quirks import Quirks
 from agent.endpoint.streaming import DeltaListener, StreamedReply
-from agent.episode.schema import Message
+from agent.episode import Message
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -20,8 +20,7 @@ from agent.endpoint.quirks import REJECTS_MALFORMED_ARGUMENTS, Quirks, quirks_of
 from agent.endpoint.responses import ResponsesApi, StreamedResponse
 from agent.endpoint.streaming import BrokenStreamError, DeltaListener, FailedReplyError, StreamedReply
 from agent.endpoint.tool_calls import has_malformed_arguments, truncate, with_readable_arguments
-from agent.episode.messages import to_request_message
-from agent.episode.schema import Api, Message
+from agent.episode import Api, Message, to_request_message
 from agent.errors import EndpointError
 from agent.urls import bearer, public_address, without_secrets
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.endpoint.quirks import Quirks
 from agent.endpoint.streaming import DeltaListener, FailedReplyError
 from agent.endpoint.usage import as_chat_usage
-from agent.episode.schema import Message
+from agent.episode import Message
 from agent.errors import EndpointError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from agent.episode.messages import tool_calls
-from agent.episode.schema import Message
+from agent.episode import Message, tool_calls
 
 # An unclosed tag runs to the end: the reply was cut off, or generation stopped at the closing tag.
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)

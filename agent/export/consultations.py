@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 
 
 def consultation_rows(episodes: Iterable[Episode]) -> Iterator[dict[str, Any]]:

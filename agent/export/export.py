@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.episode.log import EpisodeLog, SkippedLine, iter_log, numbered_lines
-from agent.episode.schema import Episode
+from agent.episode import Episode, EpisodeLog, SkippedLine, iter_log, numbered_lines
 from agent.errors import ExportError
 from agent.export.consultations import consultation_rows
 from agent.export.inspect_log import SUFFIXES, write_inspect

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from agent.episode.schema import Episode, text_digest
+from agent.episode import Episode, text_digest
 from agent.errors import ExportError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput
 
-    from agent.episode.messages import reply_positions
+    from agent.episode import reply_positions
     from agent.export.inspect_messages import chat_messages, model_output, model_usage
 
     messages = chat_messages(episode)

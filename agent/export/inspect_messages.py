@@ -22,10 +22,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
 
-from agent.endpoint.quirks import reasoning_field
-from agent.endpoint.tool_calls import parse_arguments
-from agent.episode.messages import reply_positions
-from agent.episode.schema import Consultation, Episode, Message, Turn
+from agent.endpoint import parse_arguments, reasoning_field
+from agent.episode import Consultation, Episode, Message, Turn, reply_positions
 
 _READ = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _STOPS: dict[str, StopReason] = {

@@ -12,10 +12,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.endpoint.quirks import reasoning_text
-from agent.endpoint.tool_calls import parse_arguments
-from agent.episode.messages import reply_positions
-from agent.episode.schema import Consultation, Episode, Message, Turn, text_digest
+from agent.endpoint import parse_arguments, reasoning_text
+from agent.episode import Consultation, Episode, Message, Turn, reply_positions, text_digest
 
 AGENT = "ascl"
 _SCHEMA = "https://opentelemetry.io/schemas/1.41.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.episode.schema import Consultation, Episode, Message, Turn, text_digest
+from agent.episode import Consultation, Episode, Message, Turn, text_digest
 
 REMOVED = "[removed]"
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.endpoint.responses import RESPONSE_ITEMS
-from agent.endpoint.tool_calls import parse_arguments
-from agent.episode.schema import Episode, Message
+from agent.endpoint import RESPONSE_ITEMS, parse_arguments
+from agent.episode import Episode, Message
 from agent.errors import ExportError
 
 

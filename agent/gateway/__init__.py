@@ -3,3 +3,7 @@
 The rule tool is added to the caller's request; turns in which the model consults are carried out here and
 stay hidden; everything else passes through as it came.
 """
+
+from agent.gateway.settings import Settings
+
+__all__ = ["Settings"]

@@ -17,27 +17,42 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.episode.log import DailyLog, EpisodeLog
-from agent.episode.schema import Message, StopReason
+from agent.episode import DailyLog, EpisodeLog, Message, StopReason
 from agent.errors import GatewayError, LogError, RulesError
 from agent.gateway.episode_log import episode_of
-from agent.gateway.exchange.chat import Exchange
-from agent.gateway.exchange.mixed_calls import MixedCallStore, MixedItemStore
-from agent.gateway.exchange.responses import ResponsesExchange, responses_reason_not_offered
+from agent.gateway.exchange import (
+    Exchange,
+    MixedCallStore,
+    MixedItemStore,
+    ResponsesExchange,
+    responses_reason_not_offered,
+)
 from agent.gateway.idempotency import Attempt, RepeatedRequests
 from agent.gateway.metrics import GatewayMetrics
-from agent.gateway.protocols.chat import chat_without_rules, complete_chat
-from agent.gateway.protocols.chat_stream import StreamedChat
-from agent.gateway.protocols.responses import complete_response
-from agent.gateway.protocols.responses import response_without_rules as refused_response
-from agent.gateway.protocols.responses_stream import stream_response
+from agent.gateway.protocols import (
+    StreamedChat,
+    chat_without_rules,
+    complete_chat,
+    complete_response,
+    stream_response,
+)
+from agent.gateway.protocols import response_without_rules as refused_response
 from agent.gateway.rule_offer import RuleOffer
 from agent.gateway.settings import Settings, is_loopback
-from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_reply
-from agent.gateway.wire.request import CallerRequest, reason_not_offered, tool_names
-from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded_headers, returned_headers
-from agent.tools.rule_tool import ToolOffer
-from agent.tools.rules_client import RulesClient
+from agent.gateway.wire import (
+    CallerRequest,
+    ReplyHead,
+    ReplyParts,
+    StreamingReply,
+    Upstream,
+    UpstreamError,
+    error_reply,
+    forwarded_headers,
+    reason_not_offered,
+    returned_headers,
+    tool_names,
+)
+from agent.tools import RulesClient, ToolOffer
 
 
 class Gateway:

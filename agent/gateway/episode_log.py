@@ -7,17 +7,9 @@ import time
 import uuid
 from typing import Any
 
-from agent.endpoint.tool_calls import parse_reply
-from agent.episode.schema import (
-    Episode,
-    ErrorRecord,
-    Limits,
-    Message,
-    StopReason,
-    digest_of,
-    text_digest,
-)
-from agent.gateway.exchange.chat import Exchange
+from agent.endpoint import parse_reply
+from agent.episode import Episode, ErrorRecord, Limits, Message, StopReason, digest_of, text_digest
+from agent.gateway.exchange import Exchange
 
 # Fields of a request that say how to sample; others may name people or hold what is not ours to keep.
 _SAMPLING = (

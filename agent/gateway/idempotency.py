@@ -18,13 +18,13 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.episode.schema import digest_of
-from agent.gateway.wire.reply import ReplyHead
+from agent.episode import digest_of
+from agent.gateway.wire import ReplyHead
 
 if TYPE_CHECKING:
-    from agent.gateway.exchange.chat import Exchange
+    from agent.gateway.exchange import Exchange
     from agent.gateway.settings import Settings
-    from agent.gateway.wire.request import CallerRequest
+    from agent.gateway.wire import CallerRequest
 
 _MOST = 256  # tries that are remembered
 _MOST_BYTES = 64 * 1024 * 1024  # of their requests

@@ -7,8 +7,7 @@ import math
 import time
 
 from agent.errors import RulesError
-from agent.tools.rule_tool import ToolOffer
-from agent.tools.rules_client import RulesClient
+from agent.tools import RulesClient, ToolOffer
 
 _FRESH = 30.0  # seconds that a tool and digest are offered before they are read again
 _AFTER_ERROR = 2.0  # seconds before a service that did not answer is asked for its tool again

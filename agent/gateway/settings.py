@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from agent.episode.schema import OnRulesError
+from agent.episode import OnRulesError
 from agent.errors import GatewayError
 from agent.urls import public_address, without_secrets
 

@@ -1,1 +1,20 @@
 """Runs one prompt as a state machine, and many prompts into one log."""
+
+from agent.rollout.agent import Agent
+from agent.rollout.batch import RunSummary, check_log, run_prompts
+from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare, parse_mode_shares
+from agent.rollout.progress import ProgressView
+from agent.rollout.prompt_file import Prompt, read_prompts
+
+__all__ = [
+    "Agent",
+    "DEFAULT_DIRECT_DRAWS",
+    "ModeShare",
+    "ProgressView",
+    "Prompt",
+    "RunSummary",
+    "check_log",
+    "parse_mode_shares",
+    "read_prompts",
+    "run_prompts",
+]

@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.endpoint.client import Endpoint
-from agent.episode.events import Listener
-from agent.episode.journal import RecordedReplies
-from agent.episode.schema import Episode, Limits, Message, Mode, OnRulesError, ToolMode, text_digest
+from agent.endpoint import Endpoint
+from agent.episode import (
+    Episode,
+    Limits,
+    Listener,
+    Message,
+    Mode,
+    OnRulesError,
+    RecordedReplies,
+    ToolMode,
+    text_digest,
+)
 from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS
 from agent.rollout.state_machine import EpisodeRun
 from agent.rollout.system_prompt import system_prompt
-from agent.tools.custom_tools import CustomTool
-from agent.tools.rule_tool import ToolOffer
-from agent.tools.rules_client import RULE_TOOL, RulesClient
+from agent.tools import RULE_TOOL, CustomTool, RulesClient, ToolOffer
 
 
 class Agent:

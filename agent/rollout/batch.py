@@ -10,10 +10,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.episode.journal import Journal, Sample, changed_settings, settings_mismatch_message
-from agent.episode.log import EpisodeLog, SkippedLine, iter_log
-from agent.episode.migrations import LATER
-from agent.episode.schema import Episode, Mode, StopReason, digest_of, text_digest
+from agent.episode import (
+    LATER,
+    Episode,
+    EpisodeLog,
+    Journal,
+    Mode,
+    Sample,
+    SkippedLine,
+    StopReason,
+    changed_settings,
+    digest_of,
+    iter_log,
+    settings_mismatch_message,
+    text_digest,
+)
 from agent.errors import AgentError, EndpointError, LogError, RulesError
 from agent.rollout.agent import Agent
 from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare

@@ -16,8 +16,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from agent.endpoint.tool_calls import ToolCall, parse_arguments
-from agent.episode.schema import Message, Mode
+from agent.endpoint import ToolCall, parse_arguments
+from agent.episode import Message, Mode
 from agent.errors import PromptError
 
 DEFAULT_DIRECT_DRAWS = 8

@@ -8,8 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agent.episode.schema import Episode
-from agent.episode.summary import episode_lines
+from agent.episode import Episode, episode_lines
 
 
 class ProgressView:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.episode.log import numbered_lines
+from agent.episode import numbered_lines
 from agent.errors import LogError, PromptError
 
 

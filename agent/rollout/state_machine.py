@@ -12,25 +12,27 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.endpoint.tool_calls import ParsedReply, ToolCall, parse_reply, tool_messages
-from agent.episode.events import Event, Listener
-from agent.episode.journal import RecordedReplies, RecordedTurn
-from agent.episode.messages import call_ids
-from agent.episode.schema import (
+from agent.endpoint import ParsedReply, ToolCall, parse_reply, tool_messages
+from agent.episode import (
     Episode,
     ErrorRecord,
+    Event,
+    Listener,
     Message,
     Mode,
     ModeMethod,
+    RecordedReplies,
+    RecordedTurn,
     StopReason,
     Turn,
+    call_ids,
     digest_of,
     now,
     text_digest,
 )
 from agent.errors import AgentError, RulesError
 from agent.rollout.forced_modes import agent_written_call, redraw_sampling
-from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE, RuleTool, ToolOffer
+from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE, RuleTool, ToolOffer
 
 if TYPE_CHECKING:
     from agent.rollout.agent import Agent

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.endpoint.tool_calls import ToolCall, explain_malformed_call, truncate
+from agent.endpoint import ToolCall, explain_malformed_call, truncate
 
 
 @dataclass(frozen=True)

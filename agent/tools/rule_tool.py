@@ -7,10 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.endpoint.tool_calls import ToolCall, explain_malformed_call
-from agent.episode.events import Event, Listener
-from agent.episode.journal import RecordedReplies
-from agent.episode.schema import Consultation, OnRulesError
+from agent.endpoint import ToolCall, explain_malformed_call
+from agent.episode import Consultation, Event, Listener, OnRulesError, RecordedReplies
 from agent.errors import RulesError
 from agent.tools.rules_client import ConsultResult, read_verdict
 

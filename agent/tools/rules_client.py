@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from agent.episode.schema import RuleHit
+from agent.episode import RuleHit
 from agent.errors import RulesError
 from agent.urls import bearer, public_address, without_secrets
 

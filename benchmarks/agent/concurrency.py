@@ -17,12 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.endpoint.client import Endpoint
-from agent.episode.log import iter_log
-from agent.episode.validate import validate_log
-from agent.rollout.agent import Agent
-from agent.rollout.batch import run_prompts
-from agent.rollout.prompt_file import Prompt
+from agent.endpoint import Endpoint
+from agent.episode import iter_log, validate_log
+from agent.rollout import Agent, Prompt, run_prompts
 from benchmarks.agent.slow_endpoint import slow_endpoint
 
 PER_SECOND = 100

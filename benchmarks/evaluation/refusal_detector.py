@@ -23,8 +23,8 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.evaluation.train_refusal_style import examples_of, fit
-from evaluation.metrics.agreement import HumanLabel, LabelledAnswer, measure_agreement, read_answers
-from evaluation.scorers.refusal.detector import RefusalVerdict, detect_refusal
+from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement, read_answers
+from evaluation.scorers.refusal import RefusalVerdict, detect_refusal
 
 PARTS = ("phrase", "lecture", "style")
 

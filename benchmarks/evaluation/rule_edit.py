@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from demo import dtype
-from evaluation.metrics.intervals import wilson
-from trainer.orchestration.model_server import ServeError, serve_model
+from evaluation.metrics import wilson
+from trainer.orchestration import ServeError, serve_model
 
 PROMPTS = Path(__file__).with_name("rule_edit.jsonl")
 RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-goods.own-property")

@@ -24,10 +24,9 @@ import typer
 # The checkout's own packages, also where this file is run by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from evaluation.metrics.agreement import LabelledAnswer, read_answers
-from evaluation.scorers.refusal.detector import refusal_features
-from evaluation.scorers.refusal.style_model import WEIGHTS, RefusalModel
-from evaluation.scorers.text import visible_answer
+from evaluation.metrics import LabelledAnswer, read_answers
+from evaluation.scorers import visible_answer
+from evaluation.scorers.refusal import WEIGHTS, RefusalModel, refusal_features
 
 LEAST_ANSWERS = 8  # that a feature occurs in
 LEAST_MODELS = 2

@@ -23,9 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.tools.seed_means import Interval, mean_interval, shown
-from trainer.ifpo.advantages import Baseline, ifpo_advantages
-from trainer.ifpo.consult_cost import with_consultation_cost
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo import Baseline, decision_ratios, ifpo_advantages, with_consultation_cost
 
 Floats = npt.NDArray[np.float64]
 CONTEXTS = ("harmful", "harmless")

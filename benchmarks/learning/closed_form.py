@@ -30,8 +30,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from trainer.ifpo.advantages import ifpo_advantages
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo import decision_ratios, ifpo_advantages
 
 CHANCES = (0.05, 0.5, 0.9, 0.97, 0.99)
 SIZES = (2, 4, 8)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rule_server.retrieval.encoder import Encoder
+from rule_server.retrieval import Encoder
 from rule_server.retrieval.index import text_key
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoder import Vectors
+    from rule_server.retrieval import Vectors
 
 
 class CachedEncoder:

@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import ALWAYS, TOP_K, rate
 from rule_server.errors import RuleServiceError
+from rule_server.retrieval import Encoder
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.encoder import Encoder
 from rule_server.retrieval.index import RuleIndex, threshold_for
-from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook import Rulebook
 from rule_server.settings import load_settings
 
 PROMPTS = Path(__file__).with_name("zh_prompts.jsonl")

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieval.quality import read_rows
 from rule_server.errors import RuleServiceError
+from rule_server.retrieval import resolve_model, split_into_windows
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.chunking import split_into_windows
 from rule_server.retrieval.index import index_entries
-from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.settings import load_settings
 
 LEAST_COSINE, TOP, TIE = 0.9999, 5, 1e-6

@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from rule_server.authoring.calibration import wilson
+from rule_server.authoring import wilson
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.schemas import LONGEST, ConsultRequest, ConsultResponse

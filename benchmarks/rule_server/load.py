@@ -24,8 +24,8 @@ from benchmarks.rule_server.raw_encoder import RawEncoder, raw_encoder
 from benchmarks.rule_server.service_under_test import guarded
 from benchmarks.tools.cpu_pinning import CALLER_CORE, Server, keep_to, server
 from benchmarks.tools.http_load import Load, load
+from rule_server.retrieval import TOKENIZER_FILE
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.encoder import TOKENIZER_FILE
 
 CONCURRENCY = (1, 8, 32, 64)
 BARS = {"rate": 0.90, "cpu": 0.90, "p99/p50": 2.0}

@@ -22,9 +22,8 @@ import psutil
 
 from benchmarks.tools.cpu_pinning import ROOT, SERVER_CORE, cpu_seconds, environment, keep_to
 from benchmarks.tools.http_load import Load
-from rule_server.retrieval.encoder import MODEL_FILE
-from rule_server.retrieval.onnx_export import resolve_model
-from rule_server.rulebook.model import Rulebook
+from rule_server.retrieval import MODEL_FILE, resolve_model
+from rule_server.rulebook import Rulebook
 
 PINS = {"chroma": "chroma-mcp==0.2.6", "qdrant": "mcp-server-qdrant==0.8.1"}
 OLDER = {"chroma": ["pydantic<2.11"], "qdrant": []}

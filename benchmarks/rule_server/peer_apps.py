@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from rule_server.retrieval.index import threshold_for
-from rule_server.rulebook.loader import load_rulebook
+from rule_server.rulebook import load_rulebook
 from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
 
@@ -80,7 +80,7 @@ def naive() -> Any:
     from fastapi import FastAPI
     from sentence_transformers import SentenceTransformer
 
-    from rule_server.retrieval.onnx_export import resolve_model
+    from rule_server.retrieval import resolve_model
 
     model = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
     rules = list(load_rulebook((packaged_rules(),), {}).served.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook import Rulebook
 
 TOKENS = 43
 

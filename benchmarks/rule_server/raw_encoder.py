@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.tools.cpu_pinning import SERVER_CORE, keep_to
-from rule_server.retrieval.encoder import BATCH, OnnxEncoder
+from rule_server.retrieval import BATCH, OnnxEncoder
 
 
 class RawEncoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from rule_server.retrieval.build import load_or_build
 from rule_server.settings import Settings
 

@@ -20,7 +20,7 @@ from benchmarks.tools.cpu_pinning import Server, server
 from benchmarks.tools.http_load import load
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.index import RuleIndex
-from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook import Rule, Rulebook
 
 BARS = {"seconds": 2.0, "MiB": 350.0}
 RULES = 1000

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from trl import GRPOTrainer
 
-from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo import ifpo_advantages
+from trainer.stages import silence_libraries
 from trainer.stages.logged import drift
 from trainer.stages.logged.config import LoggedConfig
 from trainer.stages.logged.trainer import LoggedIFPOTrainer, logged_reward
-from trainer.stages.progress import silence_libraries
 
 
 def save_model(folder: Path, layers: int) -> Path:

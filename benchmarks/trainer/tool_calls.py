@@ -16,7 +16,7 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
 from tests.fakes.rules.scripted import ScriptedRules, found
-from trainer.stages.online.rule_tool import BatchedRuleTool
+from trainer.stages.online import BatchedRuleTool
 
 
 class SlowRules(ScriptedRules):

@@ -16,14 +16,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def clear_errors(code: int = 1) -> Iterator[None]:
     """Turn what a user can mend into one sentence and an exit code."""
     from agent.errors import AgentError
-    from evaluation.metrics.agreement import AgreementError
-    from evaluation.prompts.schema import PromptError
-    from evaluation.reports.arm_log import ArmError
-    from evaluation.reports.compare import ComparisonError
-    from evaluation.rule_edit.edit import RuleEditError
+    from evaluation.metrics import AgreementError
+    from evaluation.prompts import PromptError
+    from evaluation.reports import ArmError, ComparisonError
+    from evaluation.rule_edit import RuleEditError
+    from evaluation.scorers import LabelError, RewardError
     from evaluation.scorers.judges.judgement import JudgementError
-    from evaluation.scorers.labels import LabelError
-    from evaluation.scorers.rewards import RewardError
 
     try:
         yield

@@ -26,8 +26,8 @@ def agree(
     as_json: AsJson = False,
 ) -> None:
     """Measure the offline refusal detector against people's labels; refusal and partial are positive."""
-    from evaluation.metrics.agreement import HumanLabel, measure_agreement, read_answers
-    from evaluation.scorers.refusal.detector import detect_refusal
+    from evaluation.metrics import HumanLabel, measure_agreement, read_answers
+    from evaluation.scorers.refusal import detect_refusal
 
     with clear_errors():
         answers = read_answers(data)
@@ -74,10 +74,10 @@ def run(
     """
     import asyncio
 
-    from agent.endpoint.client import Endpoint
-    from evaluation.prompts.schema import KINDS
-    from evaluation.reports.arm_log import read_episodes
-    from evaluation.runtime.files import named_input
+    from agent.endpoint import Endpoint
+    from evaluation.prompts import KINDS
+    from evaluation.reports import read_episodes
+    from evaluation.runtime import named_input
     from evaluation.scorers.judges.judgement import Judgement, write_judgements
     from evaluation.scorers.judges.registry import make_judge
     from evaluation.scorers.judges.runner import judge_log

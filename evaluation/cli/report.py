@@ -33,7 +33,7 @@ def report(
     """Compare arms: consult and refusal rates, rewards, and what consulting gains, each with its interval."""
     if prompts is None and (pair_by or label_map):
         fail("--pair-by and --label-map say how to read --prompts: pass the prompts too", 2)
-    from evaluation.reports.arm_log import parse_arm
+    from evaluation.reports import parse_arm
 
     with clear_errors(2):
         arms = [parse_arm(text) for text in arm]
@@ -47,9 +47,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Set two reports side by side: every rate and mean of the arms and kinds that both have."""
-    from evaluation.reports.compare import compare as compared
-    from evaluation.reports.compare import read_summary
-    from evaluation.reports.render import comparison
+    from evaluation.reports import compare as compared
+    from evaluation.reports import comparison, read_summary
 
     with clear_errors():
         found = compared(read_summary(first), read_summary(second))
@@ -76,7 +75,7 @@ NamedLog = tuple[str, Path, Path | None]
 
 def _check_names(arms: Sequence[NamedLog], out: Path) -> None:
     """Refuse what a report could not show, or could not name in the command that computes it again."""
-    from evaluation.reports.arm_log import MAX_NAME
+    from evaluation.reports import MAX_NAME
 
     names = [name for name, _, _ in arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -94,11 +93,9 @@ def _check_names(arms: Sequence[NamedLog], out: Path) -> None:
 
 
 def _report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportOptions) -> None:
-    from evaluation.metrics.paired import NO_NOTES, prompt_notes
-    from evaluation.prompts.loader import load_prompts
-    from evaluation.reports.arm_log import load_arm
-    from evaluation.reports.render import markdown, write_report
-    from evaluation.reports.summary import build_summary
+    from evaluation.metrics import NO_NOTES, prompt_notes
+    from evaluation.prompts import load_prompts
+    from evaluation.reports import build_summary, load_arm, markdown, write_report
 
     with clear_errors():
         loaded = [load_arm(*parts) for parts in arms]

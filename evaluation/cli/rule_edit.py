@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from evaluation.cli.common import AsJson, clear_errors, fail
-from evaluation.runtime.rule_service import PACKAGED_RULES
+from evaluation.runtime import PACKAGED_RULES
 
 
 def edit_rule(
@@ -57,12 +57,10 @@ def edit_rule(
     """
     import asyncio
 
-    from evaluation.prompts.loader import load_prompts, prompt_file
-    from evaluation.rule_edit.edit import prepare_edit
-    from evaluation.rule_edit.proof import PHASES, edit_proof, format_proof
-    from evaluation.runtime.files import write_atomic
-    from evaluation.runtime.rule_service import run_rule_service, wait_for_digest
-    from evaluation.sampling.sample import Policy, sample
+    from evaluation.prompts import load_prompts, prompt_file
+    from evaluation.rule_edit import PHASES, edit_proof, format_proof, prepare_edit
+    from evaluation.runtime import run_rule_service, wait_for_digest, write_atomic
+    from evaluation.sampling import Policy, sample
 
     if not base_url:
         fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
@@ -113,7 +111,7 @@ def edit_rule(
 
 def _last_of_each_prompt(log: Path, wanted: Sequence[str]) -> list[Any]:
     """An episode that ended in an error was asked again: the later one counts."""
-    from agent.episode.log import read_log
+    from agent.episode import read_log
 
     last = {episode.prompt_id: episode for episode in read_log(log).episodes}
     return [last[id] for id in wanted if id in last]

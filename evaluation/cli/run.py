@@ -58,9 +58,8 @@ def run(
     """Run prompts through the agent, then score the episodes and report on them, in one go."""
     import asyncio
 
-    from evaluation.prompts.loader import load_prompts, prompt_file
-    from evaluation.sampling.arms import ARM_KINDS
-    from evaluation.sampling.sample import Policy, sample
+    from evaluation.prompts import load_prompts, prompt_file
+    from evaluation.sampling import ARM_KINDS, Policy, sample
 
     if not base_url:
         fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)

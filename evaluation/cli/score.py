@@ -53,8 +53,8 @@ def score(
 
 def _worked_over(rewards: Path) -> bool:
     """Whether rewards hold what scoring offline does not give: verdicts of a judge, or corrections."""
-    from evaluation.metrics.arm_metrics import is_unjudged
-    from evaluation.scorers.rewards import read_rewards
+    from evaluation.metrics import is_unjudged
+    from evaluation.scorers import read_rewards
 
     rows = read_rewards(rewards).values() if rewards.exists() else ()
     return any(row.corrected or "judge" in row.scorers or is_unjudged(row) for row in rows)
@@ -68,12 +68,11 @@ def _score(
     judgements: Path | None = None,
     labels: Path | None = None,
 ) -> dict[str, Any]:
-    from evaluation.prompts.loader import load_prompts, prompt_file
-    from evaluation.reports.arm_log import iter_episodes
-    from evaluation.runtime.files import named_input
+    from evaluation.prompts import load_prompts, prompt_file
+    from evaluation.reports import iter_episodes
+    from evaluation.runtime import named_input
+    from evaluation.scorers import RewardCounts, Weights, read_labels, score_log, write_rewards
     from evaluation.scorers.judges.judgement import read_judgements
-    from evaluation.scorers.labels import read_labels
-    from evaluation.scorers.rewards import RewardCounts, Weights, score_log, write_rewards
 
     skipped: list[Any] = []
     with clear_errors():

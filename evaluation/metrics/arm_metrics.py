@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evaluation.metrics.intervals import Difference, Rate, mean_difference, rounded, wilson
-from evaluation.prompts.schema import KINDS
-from evaluation.scorers.rewards import Reward, excluded_by_cause, format_faults
+from evaluation.prompts import KINDS
+from evaluation.scorers import Reward, excluded_by_cause, format_faults
 
 if TYPE_CHECKING:
-    from agent.episode.schema import Episode
+    from agent.episode import Episode
 
 BENIGN = ("benign_sensitive", "benign_plain")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.metrics.intervals import Rate, wilson
-from evaluation.prompts.schema import Prompt, PromptError
-from evaluation.scorers.rewards import Reward
+from evaluation.prompts import Prompt, PromptError
+from evaluation.scorers import Reward
 
 if TYPE_CHECKING:
-    from agent.episode.schema import Episode
+    from agent.episode import Episode
 
 HIT_AT = 3
 MAX_MAP_BYTES = 2**20

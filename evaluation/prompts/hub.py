@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 
 from evaluation.prompts.schema import Kind, Prompt, PromptError, first_error
-from evaluation.runtime.files import write_atomic
+from evaluation.runtime import write_atomic
 
 _COLUMNS = ("prompt", "id", "category", "answer")
 MOST_ROWS = 200_000

@@ -1,1 +1,25 @@
 """Builds a report from named episode logs."""
+
+from evaluation.reports.arm_log import MAX_NAME, ArmError, iter_episodes, load_arm, parse_arm, read_episodes
+from evaluation.reports.compare import ComparisonError, compare, read_summary
+from evaluation.reports.figures import COLOURS, MARKERS
+from evaluation.reports.render import comparison, markdown, write_report
+from evaluation.reports.summary import build_summary
+
+__all__ = [
+    "ArmError",
+    "COLOURS",
+    "ComparisonError",
+    "MARKERS",
+    "MAX_NAME",
+    "build_summary",
+    "compare",
+    "comparison",
+    "iter_episodes",
+    "load_arm",
+    "markdown",
+    "parse_arm",
+    "read_episodes",
+    "read_summary",
+    "write_report",
+]

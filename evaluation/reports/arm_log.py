@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode.log import SkippedLine, iter_log
-from agent.episode.schema import Episode
-from evaluation.scorers.rewards import Reward, read_rewards, score_log
+from agent.episode import Episode, SkippedLine, iter_log
+from evaluation.scorers import Reward, read_rewards, score_log
 
 MAX_NAME = 40
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics.paired import HIT_AT
+from evaluation.metrics import HIT_AT
 from evaluation.reports import figures
 
 TEMPLATES = Path(__file__).parent

@@ -8,29 +8,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from agent.episode.schema import Episode
-from evaluation.metrics.arm_metrics import (
+from agent.episode import Episode
+from evaluation.metrics import (
     BENIGN,
+    HIT_AT,
+    NO_NOTES,
     ArmMetrics,
+    Difference,
+    PromptNotes,
     arm_metrics,
     change,
+    compare_outcomes,
+    contrast_score,
     read_tokens,
+    retrieval_hits,
     seconds_taken,
     without_retried,
     written_tokens,
 )
-from evaluation.metrics.intervals import Difference
-from evaluation.metrics.paired import (
-    HIT_AT,
-    NO_NOTES,
-    PromptNotes,
-    compare_outcomes,
-    contrast_score,
-    retrieval_hits,
-)
-from evaluation.prompts.schema import KINDS
+from evaluation.prompts import KINDS
 from evaluation.reports.arm_log import Arm
-from evaluation.scorers.text import visible_answer
+from evaluation.scorers import visible_answer
 
 SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
 SHOWN_ANSWER = 160  # characters of the answer to one

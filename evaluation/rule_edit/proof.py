@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.episode.schema import Episode
-from evaluation.metrics.intervals import wilson
+from agent.episode import Episode
+from evaluation.metrics import wilson
 from evaluation.rule_edit.edit import RuleEdit, Stance
-from evaluation.scorers.refusal.detector import RefusalLabel, detect_refusal
-from evaluation.scorers.text import final_text, visible_answer
+from evaluation.scorers import final_text, visible_answer
+from evaluation.scorers.refusal import RefusalLabel, detect_refusal
 
 PHASES = ("before", "edited", "back")
 MOST_READ = 8  # rules that are named as read first

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import RulesError
-from agent.tools.rules_client import RulesClient
+from agent.tools import RulesClient
 from evaluation.runtime.process import ReadinessCheck, StartError, run_server
 
 START_SECONDS = 300.0  # the first start embeds every rule

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from agent.endpoint.client import Endpoint
-from agent.episode.schema import Limits, OnRulesError, ToolMode
+from agent.endpoint import Endpoint
+from agent.episode import Limits, OnRulesError, ToolMode
 from agent.errors import RulesError
-from agent.rollout.agent import Agent
-from agent.rollout.forced_modes import ModeShare
-from agent.tools.rules_client import RulesClient
+from agent.rollout import Agent, ModeShare
+from agent.tools import RulesClient
 from agent.urls import public_address
 
 ArmKind = Literal["none", "in-prompt", "always", "adaptive"]

@@ -21,15 +21,14 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
-from agent.episode.log import iter_log
-from agent.episode.messages import reply_positions
+from agent.episode import iter_log, reply_positions
 from agent.errors import LogError
-from agent.export.inspect_log import sample_metadata, scores_of
+from agent.export import sample_metadata, scores_of
 from agent.export.inspect_messages import chat_messages, model_output
-from agent.rollout.batch import check_log
+from agent.rollout import check_log
 from evaluation.sampling.arms import ALWAYS, ArmKind, make_agent
 from evaluation.sampling.sample import check_same_arm
-from evaluation.scorers.rewards import score_episode
+from evaluation.scorers import score_episode
 
 STORED = "ascl_episode"
 

@@ -17,8 +17,8 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import get_model
 
 from agent import Limits
-from agent.episode.schema import OnRulesError, ToolMode
-from evaluation.prompts.loader import load_prompts
+from agent.episode import OnRulesError, ToolMode
+from evaluation.prompts import load_prompts
 from evaluation.sampling.arms import ARM_KINDS, ArmKind
 from evaluation.sampling.inspect_solver import Arms, consulted, consulting_agent, reward
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.episode.schema import OnRulesError, ToolMode
+from agent.episode import OnRulesError, ToolMode
 from evaluation.sampling.arms import ArmKind
 
 if TYPE_CHECKING:
-    from agent.rollout.batch import RunSummary
+    from agent.rollout import RunSummary
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,10 @@ async def sample(
     Raises:
         AgentError: when the prompts, the log, the endpoint or the rule service cannot be used.
     """
-    from agent.endpoint.client import Endpoint
-    from agent.episode.schema import Limits
-    from agent.rollout.batch import run_prompts
-    from agent.rollout.progress import ProgressView
-    from agent.rollout.prompt_file import read_prompts
-    from agent.tools.rules_client import RulesClient
+    from agent.endpoint import Endpoint
+    from agent.episode import Limits
+    from agent.rollout import ProgressView, read_prompts, run_prompts
+    from agent.tools import RulesClient
     from evaluation.sampling.arms import ALWAYS, make_agent
 
     wanted = read_prompts(prompts)
@@ -87,7 +85,7 @@ def check_same_arm(log: Path, arm: ArmKind) -> None:
     Raises:
         LogError: where the log was begun by another arm.
     """
-    from agent.episode.log import iter_log
+    from agent.episode import iter_log
     from agent.errors import LogError
 
     first = next(iter_log(log), None) if log.exists() else None

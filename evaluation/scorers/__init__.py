@@ -1,1 +1,33 @@
 """Scores answers: refusal, correctness, judges and the composed reward."""
+
+from evaluation.scorers.labels import LabelError, read_labels
+from evaluation.scorers.rewards import (
+    Reward,
+    RewardCounts,
+    RewardError,
+    Weights,
+    excluded_by_cause,
+    format_faults,
+    read_rewards,
+    score_episode,
+    score_log,
+    write_rewards,
+)
+from evaluation.scorers.text import final_text, visible_answer
+
+__all__ = [
+    "LabelError",
+    "Reward",
+    "RewardCounts",
+    "RewardError",
+    "Weights",
+    "excluded_by_cause",
+    "final_text",
+    "format_faults",
+    "read_labels",
+    "read_rewards",
+    "score_episode",
+    "score_log",
+    "visible_answer",
+    "write_rewards",
+]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.endpoint.tool_calls import has_malformed_arguments
-from evaluation.runtime.files import write_atomic
-from evaluation.scorers.answers.exact import ANSWERS_VERSION, is_right
-from evaluation.scorers.refusal.detector import REFUSAL_VERSION, RefusalLabel, detect_refusal
+from agent.endpoint import has_malformed_arguments
+from evaluation.runtime import write_atomic
+from evaluation.scorers.answers import ANSWERS_VERSION, is_right
+from evaluation.scorers.refusal import REFUSAL_VERSION, RefusalLabel, detect_refusal
 from evaluation.scorers.text import final_text, visible_answer
 
 if TYPE_CHECKING:
-    from agent.episode.schema import Consultation, Episode
+    from agent.episode import Consultation, Episode
     from evaluation.scorers.judges.judgement import Judgement
     from evaluation.scorers.labels import LabelRow
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.episode.schema import Episode
+    from agent.episode import Episode
 
 
 MAX_CHARS = 200_000

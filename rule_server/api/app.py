@@ -16,7 +16,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rule_server.api.auth.authenticator import Authenticator
+from rule_server.api.auth import Authenticator
 from rule_server.api.mcp_server import create_mcp
 from rule_server.api.middleware import RequestMiddleware
 from rule_server.api.page.routes import create_page

@@ -16,21 +16,18 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rule_server.api.auth.authenticator import is_public, nameless, needed_scope
-from rule_server.api.auth.rate_limit import RateLimit
+from rule_server.api.auth import RateLimit, is_public, nameless, needed_scope
 from rule_server.api.error_responses import RefusedRequest, error_response
 from rule_server.errors import AuthUnavailableError
-from rule_server.observability.context import CURRENT_CALLER
-from rule_server.observability.logs import log_access
-from rule_server.observability.tracing import describe_request
+from rule_server.observability import CURRENT_CALLER, describe_request, log_access
 from rule_server.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from rule_server.api.auth.authenticator import Authenticator, Principal
+    from rule_server.api.auth import Authenticator, Principal
+    from rule_server.observability import Tracing
     from rule_server.observability.metrics import Metrics
-    from rule_server.observability.tracing import Tracing
 
 log = logging.getLogger(__name__)
 

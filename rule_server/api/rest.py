@@ -22,9 +22,8 @@ from rule_server.schemas import (
     RuleView,
     explain,
 )
-from rule_server.service.changes import Changes
+from rule_server.service import Changes, UsageView
 from rule_server.service.rule_service import RuleService
-from rule_server.service.usage import UsageView
 
 ETag = Annotated[str | None, Header(alias="if-none-match")]
 UNCHANGED: dict[int | str, dict[str, Any]] = {

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval.chunking import split_into_windows
-from rule_server.retrieval.threshold import Calibration, scoring_version
+from rule_server.retrieval import Calibration, scoring_version, split_into_windows
 from rule_server.schemas import LONGEST
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoder import Encoder
+    from rule_server.retrieval import Encoder
     from rule_server.retrieval.index import RuleIndex
 
 KINDS_THAT_FIND = ("harmful",)

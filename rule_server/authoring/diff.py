@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rule_server.authoring.questions import Question
-from rule_server.rulebook.model import Category, Rule, Rulebook
+from rule_server.rulebook import Category, Rule, Rulebook
 from rule_server.schemas import ConsultResponse
 
 Key = tuple[str, str]

@@ -13,9 +13,7 @@ from pathlib import Path
 from rule_server.errors import ArtefactError, RulebookError
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.versions import SHORTEST_PREFIX, find_version, list_versions, load_version
-from rule_server.rulebook.loader import MAX_BYTES, MAX_RULES, load_rulebook
-from rule_server.rulebook.model import Rulebook
-from rule_server.rulebook.parser import MAX_FILE
+from rule_server.rulebook import MAX_BYTES, MAX_FILE, MAX_RULES, Rulebook, load_rulebook
 
 GIT_SECONDS = 60
 _DIGEST = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}")

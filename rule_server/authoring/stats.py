@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rule_server.authoring.questions import Question
-from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook import Rulebook
 
 
 @dataclass(frozen=True)

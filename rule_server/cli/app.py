@@ -226,7 +226,7 @@ def calibrate(
 
 
 def _service(settings: Settings, *, look: bool = False, drafts: bool = False) -> RuleService:
-    from rule_server.observability.logs import set_up_logs
+    from rule_server.observability import set_up_logs
     from rule_server.retrieval.build import load_or_build
     from rule_server.service.rule_service import RuleService
 

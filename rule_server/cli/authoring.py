@@ -23,12 +23,10 @@ from rule_server.cli.options import (
 from rule_server.errors import RulebookError
 
 if TYPE_CHECKING:
-    from rule_server.authoring.diff import ChangedAnswer
-    from rule_server.authoring.lint.linter import Search
-    from rule_server.authoring.questions import Question
+    from rule_server.authoring import ChangedAnswer, Question
+    from rule_server.authoring.lint import Search
     from rule_server.retrieval.versions import StoredRulebook
-    from rule_server.rulebook.model import Rulebook
-    from rule_server.rulebook.parser import LintProblem
+    from rule_server.rulebook import LintProblem, Rulebook
     from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
 
@@ -48,7 +46,7 @@ def init(
 
     Example: ascl-rules init my-rules
     """
-    from rule_server.authoring.template import write_starter
+    from rule_server.authoring import write_starter
 
     for file in write_starter(folder, standalone=standalone, name=name):
         typer.echo(str(file))
@@ -75,7 +73,7 @@ def lint(
     Example: ascl-rules lint --rules my-rules --against HEAD --json
     """
     settings = load_cli_settings(dir=rules, artefact=artefact)
-    from rule_server.authoring.lint.linter import lint_rules
+    from rule_server.authoring.lint import lint_rules
     from rule_server.retrieval.build import rules_folders
 
     folders = rules_folders(settings)
@@ -115,8 +113,7 @@ def diff(
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
     settings = load_cli_settings(dir=rules, artefact=artefact)
-    from rule_server.authoring.diff import changed_answers, diff_rulebooks
-    from rule_server.authoring.questions import read_questions
+    from rule_server.authoring import changed_answers, diff_rulebooks, read_questions
 
     asked, bad = read_questions(questions or [])
     folders = [Path(spec) for spec in (before, after) if spec and Path(spec).is_dir()]
@@ -159,8 +156,7 @@ def stats(
     Example: ascl-rules stats consultations.jsonl --json
     """
     settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
-    from rule_server.authoring.questions import read_questions
-    from rule_server.authoring.stats import summarize_usage
+    from rule_server.authoring import read_questions, summarize_usage
 
     asked, bad = read_questions(files, answers_suffice=True)
     again = [question for question in asked if question.rules is None]
@@ -191,7 +187,7 @@ def owners(
     import datetime
 
     settings = load_cli_settings(dir=rules)
-    from rule_server.authoring.lint.linter import overdue as overdue_rules
+    from rule_server.authoring.lint import overdue as overdue_rules
 
     book = _followed(settings)
     late = overdue_rules(book, datetime.datetime.now(datetime.UTC).date())
@@ -288,7 +284,7 @@ def _followed(settings: Settings) -> Rulebook:
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.build import rules_folders
     from rule_server.retrieval.versions import load_version
-    from rule_server.rulebook.loader import load_rulebook
+    from rule_server.rulebook import load_rulebook
 
     artefact = Artefact(settings.artefact)
     current = artefact.current()
@@ -307,7 +303,7 @@ def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Ruleboo
     book = _followed(settings)
     if not questions:
         return book, []
-    from rule_server.authoring.diff import ids
+    from rule_server.authoring import ids
 
     [answers] = _asked([book], questions, settings)
     return book, [ids(answer) for answer in answers]

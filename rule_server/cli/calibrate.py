@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rule_server.authoring.calibration import (
+from rule_server.authoring import (
     KINDS_THAT_FIND,
     KINDS_THAT_FIND_NOTHING,
     Report,
@@ -19,10 +19,10 @@ from rule_server.authoring.calibration import (
 )
 from rule_server.cli.options import print_json, print_table, progress
 from rule_server.errors import ArtefactError
+from rule_server.retrieval import Threshold
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import Notify, load_or_build
 from rule_server.retrieval.index import threshold_for
-from rule_server.retrieval.threshold import Threshold
 from rule_server.settings import Settings
 
 

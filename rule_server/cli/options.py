@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval import Encoder, Vectors
     from rule_server.settings import Settings
 
 Rules = Annotated[

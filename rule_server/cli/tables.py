@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rule_server.authoring.diff import ids
+from rule_server.authoring import ids
 from rule_server.cli.options import notify, print_table
 
 if TYPE_CHECKING:
-    from rule_server.authoring.diff import ChangedAnswer, RulebookDiff
-    from rule_server.authoring.questions import BadLine, Question
-    from rule_server.authoring.stats import Usage
-    from rule_server.rulebook.model import Rulebook
+    from rule_server.authoring import BadLine, ChangedAnswer, Question, RulebookDiff, Usage
+    from rule_server.rulebook import Rulebook
 
 SHOWN = 20
 """Rows of a list that goes on; `--json` has them all."""

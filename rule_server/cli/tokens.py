@@ -38,9 +38,9 @@ def new(
 
     Example: ascl-rules token new ci-agent --scope consult --scope read
     """
-    from rule_server.api.auth.tokens import SCOPES, new_token
+    from rule_server.api.auth import SCOPES, new_token
     from rule_server.errors import StartError
-    from rule_server.observability.logs import now
+    from rule_server.observability import now
 
     wanted = [known for known in SCOPES if known in (scope or ["consult"])]
     unknown = sorted(set(scope or ()) - set(SCOPES))
@@ -60,7 +60,7 @@ def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
 
     Example: ascl-rules token list --json
     """
-    from rule_server.api.auth.tokens import read_tokens
+    from rule_server.api.auth import read_tokens
 
     entries = read_tokens(_file(file))
     if as_json:
@@ -76,7 +76,7 @@ def remove(name: Annotated[str, typer.Argument(help="Whose token goes.")], file:
 
     Example: ascl-rules token remove ci-agent
     """
-    from rule_server.api.auth.tokens import remove_token
+    from rule_server.api.auth import remove_token
 
     remove_token(_file(file), name)
     notify(f"the token of {name} is removed")

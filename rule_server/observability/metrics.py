@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 if TYPE_CHECKING:
-    from rule_server.rulebook.model import Rulebook
+    from rule_server.rulebook import Rulebook
     from rule_server.schemas import ConsultResponse
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -30,7 +30,7 @@ from rule_server.errors import ArtefactError
 from rule_server.retrieval import background as ordinary
 from rule_server.retrieval.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.retrieval.threshold import Calibration
-from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook import Rulebook
 
 if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from rule_server.errors import ArtefactError, EncoderError, RulebookError
 from rule_server.retrieval.artefact import Artefact, Current
-from rule_server.rulebook.loader import load_rulebook
-from rule_server.rulebook.model import with_drafts_active
+from rule_server.rulebook import load_rulebook, with_drafts_active
 from rule_server.settings import Settings, packaged_rules
 
 if TYPE_CHECKING:
     from rule_server.retrieval.encoder import Encoder
     from rule_server.retrieval.index import RuleIndex
-    from rule_server.rulebook.model import Rulebook
+    from rule_server.rulebook import Rulebook
 
 Notify = Callable[[str], None]
 

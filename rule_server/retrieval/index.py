@@ -13,7 +13,7 @@ import numpy as np
 from rule_server.errors import ArtefactError
 from rule_server.retrieval import background as ordinary
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
-from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook import Rule, Rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.artefact import PUBLISHED, SERVED, Artefact, Current
 from rule_server.retrieval.encoder import MANIFEST_FILE
-from rule_server.rulebook.model import Rulebook
+from rule_server.rulebook import Rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

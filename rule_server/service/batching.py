@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from rule_server.errors import NotReadyError
-from rule_server.retrieval.encoder import BATCH, Encoder
+from rule_server.retrieval import BATCH, Encoder
 
 if TYPE_CHECKING:
     from rule_server.retrieval.index import Floats, RuleIndex

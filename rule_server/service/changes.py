@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from rule_server.observability.logs import now
-from rule_server.rulebook.model import Rulebook
+from rule_server.observability import now
+from rule_server.rulebook import Rulebook
 
 UNSPOKEN = {"owner", "review_by", "priority", "tags", "references"}
 """Keys of a rule that no model reads and no search goes by."""

@@ -11,17 +11,13 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
-from rule_server.observability.audit import AuditLog
-from rule_server.observability.logs import now
+from rule_server.observability import AuditLog, describe_answer, now, start_tracing
 from rule_server.observability.metrics import Metrics
-from rule_server.observability.tracing import describe_answer, start_tracing
+from rule_server.retrieval import Threshold, split_into_windows
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import LoadedIndex, rebuild
-from rule_server.retrieval.chunking import split_into_windows
 from rule_server.retrieval.index import Hit, RuleIndex, threshold_for
-from rule_server.retrieval.threshold import Threshold
-from rule_server.rulebook.loader import layers, load_rulebook
-from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook import Rule, Rulebook, layers, load_rulebook
 from rule_server.schemas import (
     NEAREST,
     ConsultRequest,

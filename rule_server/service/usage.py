@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rule_server.observability.logs import now
-from rule_server.rulebook.model import Rulebook
+from rule_server.observability import now
+from rule_server.rulebook import Rulebook
 from rule_server.schemas import ConsultResponse
 from rule_server.service.changes import _View
 

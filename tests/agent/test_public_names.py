@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import agent
-from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
+from agent.episode import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,9 +22,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from agent.endpoint.quirks import quirks_named
-from agent.episode.log import read_log
-from agent.episode.validate import validate_log
+from agent.endpoint import quirks_named
+from agent.episode import read_log, validate_log
 from demo import dtype
 from tests.fakes.rules.rule_service import serving
 

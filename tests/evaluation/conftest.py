@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from tests.fakes.episodes import episodes as made
 
 MakeEpisode = Callable[..., Episode]

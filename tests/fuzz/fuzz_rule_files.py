@@ -22,7 +22,7 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["rule_server", "yaml"]):
-    from rule_server.rulebook.loader import read_folders
+    from rule_server.rulebook import read_folders
     from rule_server.settings import packaged_rules
 
 RULE = """---

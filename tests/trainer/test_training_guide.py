@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from agent.cli.app import app as agent_app
 from evaluation.cli.app import app as evaluation_app
-from evaluation.prompts.schema import KINDS
+from evaluation.prompts import KINDS
 from evaluation.scorers.labels import LabelRow
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.models.tiny_llama import save_tiny_llama

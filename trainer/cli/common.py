@@ -26,8 +26,8 @@ def is_first_process() -> bool:
 def clear_errors() -> Iterator[None]:
     """Turn what a user can mend into one sentence and an exit code."""
     from agent.errors import AgentError
-    from evaluation.prompts.schema import PromptError
-    from evaluation.scorers.rewards import RewardError
+    from evaluation.prompts import PromptError
+    from evaluation.scorers import RewardError
     from trainer.errors import TrainerError
 
     try:

@@ -12,7 +12,7 @@ import typer
 from trainer.cli.common import AsJson, clear_errors, fail
 
 if TYPE_CHECKING:
-    from evaluation.metrics.intervals import Difference
+    from evaluation.metrics import Difference
     from trainer.groups.statistics import GroupStatistics
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from trainer.cli.common import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
-from trainer.orchestration.model_server import exit_with_launcher
+from trainer.orchestration import exit_with_launcher
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +40,7 @@ def loop(
 ) -> None:
     """Serve, sample, reward, train, and again with what came of it; killed, the same command goes on."""
     with clear_errors():
-        from trainer.orchestration.loop import run_loop
-        from trainer.orchestration.settings import read_loop_settings
+        from trainer.orchestration import read_loop_settings, run_loop
 
         settings = read_loop_settings(config, rounds=rounds, model=model)
         idle_threads_sleep()
@@ -116,9 +115,15 @@ def launch(
     """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
     with clear_errors():
         from trainer.errors import ConfigError
-        from trainer.orchestration.launch import Machines, estimate_memory, format_estimate, plan, run_plan
-        from trainer.orchestration.settings import read_yaml
-        from trainer.stages.run_record import mask_secrets_in_text
+        from trainer.orchestration import (
+            Machines,
+            estimate_memory,
+            format_estimate,
+            plan,
+            read_yaml,
+            run_plan,
+        )
+        from trainer.stages import mask_secrets_in_text
 
         known = read_yaml(config)
         named = model or known.get("model")

@@ -29,7 +29,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Show one episode as the trainer sees it: tokens by who wrote them, log-probabilities, advantage."""
-    from trainer.tokens.episode_tokens import TokenError
+    from trainer.tokens import TokenError
 
     with clear_errors():
         try:
@@ -54,7 +54,7 @@ def plot(
 ) -> None:
     """Draw runs side by side: consult rate by kind, reward by mode, weights, drift; PNG and one page."""
     with clear_errors():
-        from trainer.reports.plot import plot_runs
+        from trainer.reports import plot_runs
 
         drawn = plot_runs(runs, out)
     if as_json:

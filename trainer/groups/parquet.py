@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import GroupError
-from trainer.ifpo.advantages import Baseline, Scale
+from trainer.ifpo import Baseline, Scale
 
 if TYPE_CHECKING:
     import pyarrow

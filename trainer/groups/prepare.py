@@ -25,8 +25,8 @@ from trainer.groups.log_reader import REWARDED_IDS, LogReader
 from trainer.groups.parquet import AdvantageSettings, describe_file, replace_file
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
 from trainer.groups.spill import IDS, NUMBERS, NUMERIC_FIELDS, spill
-from trainer.ifpo.advantages import ifpo_advantages, inverse_frequency_weights
-from trainer.stages.progress import Notify, make_notifier
+from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
+from trainer.stages import Notify, make_notifier
 
 TELL = make_notifier("prepare")
 PART = 64 * 2**20

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metrics.arm_metrics import BENIGN
-from evaluation.metrics.intervals import FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
-from evaluation.prompts.schema import KINDS
+from evaluation.metrics import BENIGN, FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
+from evaluation.prompts import KINDS
 from trainer.groups.parquet import open_groups
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
 

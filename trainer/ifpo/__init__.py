@@ -1,1 +1,25 @@
 """Inverse Frequency Policy Optimization (arXiv 2602.13562): advantages in numpy, without torch or I/O."""
+
+from trainer.ifpo.advantages import (
+    Baseline,
+    Frequency,
+    Scale,
+    ifpo_advantages,
+    inverse_frequency_weights,
+    split_advantages,
+)
+from trainer.ifpo.arrays import Floats
+from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.stratified import decision_ratios
+
+__all__ = [
+    "Baseline",
+    "Floats",
+    "Frequency",
+    "Scale",
+    "decision_ratios",
+    "ifpo_advantages",
+    "inverse_frequency_weights",
+    "split_advantages",
+    "with_consultation_cost",
+]

@@ -1,1 +1,5 @@
 """The local model: SmolLM2 as a folder."""
+
+from trainer.models.smollm2 import default_directory, prepare_local_model
+
+__all__ = ["default_directory", "prepare_local_model"]

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]]:
     """Consult rate and mean outcome by kind of prompt."""
-    from agent.episode.log import iter_log
-    from evaluation.metrics.arm_metrics import arm_metrics
-    from evaluation.scorers.rewards import read_rewards
+    from agent.episode import iter_log
+    from evaluation.metrics import arm_metrics
+    from evaluation.scorers import read_rewards
 
     rated = read_rewards(rewards)
     kinds = arm_metrics("measured", iter_log(log), rated).kinds

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck
+from evaluation.runtime import DIE_WITH_PARENT, ReadinessCheck
 from trainer.errors import ConfigError, TrainingError
 from trainer.orchestration.gpu_memory import GIB, Estimate, estimate, shape_of
 from trainer.orchestration.model_server import STARTED_BY, supervise
-from trainer.stages.run_record import mask_secrets_in_text
+from trainer.stages import mask_secrets_in_text
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parents[1] / "recipes" / "fsdp2.yaml"

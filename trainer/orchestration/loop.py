@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluation.prompts.loader import load_prompts
+from evaluation.prompts import load_prompts
 from trainer.errors import LoopError
 from trainer.orchestration.round import Round, Tell, write_atomic_text
 from trainer.orchestration.settings import LoopSettings, check_training
@@ -80,7 +80,7 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
     if given is not None and "://" in given:
         yield given
         return
-    from evaluation.runtime.rule_service import PACKAGED_RULES, run_rule_service
+    from evaluation.runtime import PACKAGED_RULES, run_rule_service
 
     folder = Path(given) if given else PACKAGED_RULES
     with run_rule_service(folder, out / "artefact", out / "rules.log", settings.rules_top_k) as url:
@@ -89,7 +89,7 @@ def _rules(settings: LoopSettings, out: Path) -> Iterator[str]:
 
 def _begun(settings: LoopSettings, out: Path) -> dict[str, Any]:
     """The record of this loop, new or as it was left; the number of rounds may grow."""
-    from trainer.stages.run_record import common_record, mask_secrets
+    from trainer.stages import common_record, mask_secrets
 
     asked = mask_secrets(settings.model_dump(mode="json"))
     path = out / "loop.json"

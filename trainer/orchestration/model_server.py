@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from evaluation.runtime import DIE_WITH_PARENT, ReadinessCheck, StartError
 from evaluation.runtime import process as server_process
-from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, StartError
 from trainer.errors import TrainerError
 
 TRANSFORMERS = "transformers serve {model} --host 127.0.0.1 --port {port}"

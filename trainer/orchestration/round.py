@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from evaluation.prompts.loader import prompt_file
-from evaluation.runtime.process import DIE_WITH_PARENT
+from evaluation.prompts import prompt_file
+from evaluation.runtime import DIE_WITH_PARENT
 from trainer.errors import LoopError
 from trainer.orchestration.floor import below_floor, measure
 from trainer.orchestration.model_server import STARTED_BY, serve_model
 from trainer.orchestration.settings import LoopSettings
-from trainer.stages.run_record import mask_secrets_in_text
+from trainer.stages import mask_secrets_in_text
 
 Tell = Callable[[str], None]
 

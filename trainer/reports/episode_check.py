@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.errors import GroupError
 from trainer.groups.parquet import open_groups
-from trainer.tokens.episode_tokens import episode_tokens
+from trainer.tokens import episode_tokens
 
 NUMERIC_COLUMNS = (
     "episode_id",

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.reports.figures import COLOURS, MARKERS
+from evaluation.reports import COLOURS, MARKERS
 from trainer.reports.run_history import History, HistoryError, read_history
 
 _INK, _GRID = "#333333", "#dddddd"

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from trainer.ifpo.advantages import ifpo_advantages, inverse_frequency_weights
-from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, with_consultation_cost
 from trainer.stages.checkpoints import AtomicCheckpoints
 from trainer.stages.config import IFPOConfig
-from trainer.tokens.modes import consultations_of
+from trainer.tokens import consultations_of
 
 Output = dict[str, Any]
 

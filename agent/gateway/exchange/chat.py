@@ -9,18 +9,14 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from agent.endpoint.quirks import REASONING_FIELDS
-from agent.endpoint.tool_calls import parse_reply
-from agent.endpoint.usage import add_usage
-from agent.episode.messages import to_request_message
-from agent.episode.schema import Api, ErrorRecord, Message, Turn, digest_of, now
+from agent.endpoint import REASONING_FIELDS, add_usage, parse_reply
+from agent.episode import Api, ErrorRecord, Message, Turn, digest_of, now, to_request_message
 from agent.errors import EndpointError, RulesError
 from agent.gateway.exchange.mixed_calls import MixedCallStore
 from agent.gateway.metrics import GatewayMetrics
 from agent.gateway.settings import Settings
-from agent.gateway.wire.request import CallerRequest, with_tool
-from agent.tools.rule_tool import RULES_UNREACHABLE, RuleTool, ToolOffer
-from agent.tools.rules_client import ConsultResult, RulesClient
+from agent.gateway.wire import CallerRequest, with_tool
+from agent.tools import RULES_UNREACHABLE, ConsultResult, RulesClient, RuleTool, ToolOffer
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.episode.schema import Message, digest_of
+from agent.episode import Message, digest_of
 
 _MOST = 4096  # replies
 _MOST_BYTES = 64 * 1024 * 1024

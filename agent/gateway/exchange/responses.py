@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agent.endpoint.tool_calls import ToolCall, parse_arguments
-from agent.endpoint.usage import add_usage, as_chat_usage
-from agent.episode.schema import Message
+from agent.endpoint import ToolCall, add_usage, as_chat_usage, parse_arguments
+from agent.episode import Message
 from agent.gateway.exchange.chat import Exchange
 from agent.gateway.exchange.mixed_calls import Item, MixedItemStore
-from agent.gateway.wire.request import reason_tools_unusable
-from agent.tools.rule_tool import RULES_UNREACHABLE
+from agent.gateway.wire import reason_tools_unusable
+from agent.tools import RULES_UNREACHABLE
 
 
 def responses_reason_not_offered(body: Mapping[str, Any]) -> str | None:

@@ -8,14 +8,22 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agent.endpoint.usage import add_usage
-from agent.episode.schema import Message, StopReason
+from agent.endpoint import add_usage
+from agent.episode import Message, StopReason
 from agent.errors import RulesError
-from agent.gateway.exchange.chat import Exchange, extra_headers
-from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
-from agent.gateway.wire.sse import DONE, format_comment, format_event
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
-from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES
+from agent.gateway.exchange import Exchange, extra_headers
+from agent.gateway.wire import (
+    DONE,
+    ReplyHead,
+    ReplyParts,
+    Upstream,
+    UpstreamError,
+    error_body,
+    format_comment,
+    format_event,
+    returned_headers,
+)
+from agent.tools import REFUSAL_WITHOUT_RULES
 
 if TYPE_CHECKING:
     import httpx2

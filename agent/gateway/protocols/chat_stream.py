@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
-from agent.endpoint.usage import add_usage
-from agent.episode.schema import Message
+from agent.endpoint import add_usage
+from agent.episode import Message
 from agent.errors import RulesError
-from agent.gateway.exchange.chat import Exchange, extra_headers
+from agent.gateway.exchange import Exchange, extra_headers
 from agent.gateway.protocols.chat import (
     PATH,
     Recorder,
@@ -20,9 +20,19 @@ from agent.gateway.protocols.chat import (
     settled,
 )
 from agent.gateway.protocols.chat_turn import StreamedTurn
-from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
-from agent.gateway.wire.sse import DONE, KEEPALIVE, event_data, format_event, split_events
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
+from agent.gateway.wire import (
+    DONE,
+    KEEPALIVE,
+    ReplyHead,
+    ReplyParts,
+    Upstream,
+    UpstreamError,
+    error_body,
+    event_data,
+    format_event,
+    returned_headers,
+    split_events,
+)
 
 T = TypeVar("T")
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.endpoint.quirks import reasoning_text
-from agent.endpoint.streaming import StreamedReply
-from agent.endpoint.usage import add_usage
-from agent.gateway.wire.request import CallerRequest
-from agent.gateway.wire.sse import event_data, format_event, parse_chunk
+from agent.endpoint import StreamedReply, add_usage, reasoning_text
+from agent.gateway.wire import CallerRequest, event_data, format_event, parse_chunk
 
 Chunk = dict[str, Any]
 

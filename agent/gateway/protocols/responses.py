@@ -12,16 +12,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from agent.endpoint.usage import add_usage
+from agent.endpoint import add_usage
 from agent.errors import RulesError
-from agent.gateway.exchange.chat import Exchange, extra_headers
-from agent.gateway.exchange.mixed_calls import Item
-from agent.gateway.exchange.responses import ResponsesExchange
+from agent.gateway.exchange import Exchange, Item, ResponsesExchange, extra_headers
 from agent.gateway.protocols.chat import Recorder, error_event, read_whole, said
-from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
-from agent.gateway.wire.sse import format_event
-from agent.gateway.wire.upstream import Upstream, returned_headers
-from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES
+from agent.gateway.wire import ReplyHead, ReplyParts, Upstream, error_body, format_event, returned_headers
+from agent.tools import REFUSAL_WITHOUT_RULES
 
 PATH = "/responses"
 _JSON = {"content-type": "application/json"}

@@ -11,15 +11,21 @@ import json
 from typing import Any
 
 from agent.errors import RulesError
-from agent.gateway.exchange.chat import extra_headers
-from agent.gateway.exchange.mixed_calls import Item
-from agent.gateway.exchange.responses import ResponsesExchange
+from agent.gateway.exchange import Item, ResponsesExchange, extra_headers
 from agent.gateway.protocols.chat import Recorder, error_event, read_whole, said
 from agent.gateway.protocols.chat_stream import kept_alive
 from agent.gateway.protocols.responses import PATH, ShownSoFar, as_shown, response_without_rules, settled
-from agent.gateway.wire.reply import ReplyHead, ReplyParts, error_body
-from agent.gateway.wire.sse import format_event, parse_chunk, split_events
-from agent.gateway.wire.upstream import Upstream, UpstreamError, returned_headers
+from agent.gateway.wire import (
+    ReplyHead,
+    ReplyParts,
+    Upstream,
+    UpstreamError,
+    error_body,
+    format_event,
+    parse_chunk,
+    returned_headers,
+    split_events,
+)
 
 _ENDS = {"response.completed", "response.incomplete", "response.failed", "error"}
 

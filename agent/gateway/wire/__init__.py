@@ -1,1 +1,44 @@
 """HTTP as the gateway speaks it: requests, replies, the upstream, server-sent events."""
+
+from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_body, error_reply
+from agent.gateway.wire.request import (
+    CallerRequest,
+    reason_not_offered,
+    reason_tools_unusable,
+    tool_names,
+    with_tool,
+)
+from agent.gateway.wire.sse import (
+    DONE,
+    KEEPALIVE,
+    event_data,
+    format_comment,
+    format_event,
+    parse_chunk,
+    split_events,
+)
+from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded_headers, returned_headers
+
+__all__ = [
+    "CallerRequest",
+    "DONE",
+    "KEEPALIVE",
+    "ReplyHead",
+    "ReplyParts",
+    "StreamingReply",
+    "Upstream",
+    "UpstreamError",
+    "error_body",
+    "error_reply",
+    "event_data",
+    "format_comment",
+    "format_event",
+    "forwarded_headers",
+    "parse_chunk",
+    "reason_not_offered",
+    "reason_tools_unusable",
+    "returned_headers",
+    "split_events",
+    "tool_names",
+    "with_tool",
+]

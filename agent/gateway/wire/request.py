@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.episode.schema import text_digest
+from agent.episode import text_digest
 
 Tool = dict[str, Any]
 

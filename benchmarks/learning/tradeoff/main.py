@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.learning.tradeoff.report import Row, collect, draw, figures, markdown
 from demo import dtype
-from evaluation.prompts.loader import load_prompts
+from evaluation.prompts import load_prompts
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 TRAINED_ON = "builtin:train"
@@ -84,7 +84,7 @@ def loop_settings(
     method: str, seed: int, size: str, model: Path, services: Services, prompts: str = TRAINED_ON
 ) -> Any:
     """The settings of one loop."""
-    from trainer.orchestration.settings import LoopSettings
+    from trainer.orchestration import LoopSettings
 
     changes = METHODS[method]
     return LoopSettings.model_validate(
@@ -139,7 +139,7 @@ def measure(
     model: str, arms: Sequence[str], folder: Path, size: str, services: Services, prompts: str
 ) -> None:
     """Sample and score the measured prompts in each arm, unless that was done."""
-    from trainer.orchestration.model_server import serve_model
+    from trainer.orchestration import serve_model
 
     left = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
     if not left:
@@ -184,7 +184,7 @@ def run(
     runs: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
 ) -> None:
     """Everything that is not done yet: the start in all arms, then seed by seed every method."""
-    from trainer.orchestration.loop import run_loop
+    from trainer.orchestration import run_loop
 
     with _rules(services, runs) as ready:
         trained, measured = (prompts_of(name, runs, size) for name in (TRAINED_ON, MEASURED))
@@ -246,7 +246,7 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
     if services.rules is not None:
         yield services
         return
-    from evaluation.runtime.rule_service import PACKAGED_RULES, run_rule_service
+    from evaluation.runtime import PACKAGED_RULES, run_rule_service
 
     # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
     # and a loop goes on with its own settings only.

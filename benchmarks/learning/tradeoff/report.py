@@ -21,7 +21,7 @@ def collect(runs: Path, rounds: int) -> list[Row]:
 
     A start made anew on another machine is another model: its seed is the first of those that begin from it.
     """
-    from trainer.orchestration.floor import measure
+    from trainer.orchestration import measure
 
     rows = []
     seeds = sorted(int(each.name[-2:]) for each in runs.glob("*-[0-9][0-9]")) or [0]

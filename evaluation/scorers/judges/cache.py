@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.episode.log import LineFile, numbered_lines
+from agent.episode import LineFile, numbered_lines
 
 
 class _Line(BaseModel):

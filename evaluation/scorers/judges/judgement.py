@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.episode.log import to_json_line
-from evaluation.runtime.files import write_atomic
+from agent.episode import to_json_line
+from evaluation.runtime import write_atomic
 
 MAX_BYTES = 2**30
 

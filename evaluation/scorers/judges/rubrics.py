@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.episode.schema import Message
+from agent.episode import Message
 from evaluation.scorers.judges.base import MalformedError, Reading, json_object, without_thoughts
 
 _POLICY = """\

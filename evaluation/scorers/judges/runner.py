@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.episode.schema import Episode, Message, digest_of
+from agent.episode import Episode, Message, digest_of
 from agent.errors import AgentError, EndpointError
 from evaluation.scorers.judges.base import Judge, MalformedError
 from evaluation.scorers.judges.cache import ReplyCache
@@ -16,7 +16,7 @@ from evaluation.scorers.judges.judgement import Judgement
 from evaluation.scorers.text import final_text, visible_answer
 
 if TYPE_CHECKING:
-    from agent.endpoint.client import Endpoint
+    from agent.endpoint import Endpoint
 
 LONGEST_TEXT = 24_000  # characters of a prompt or an answer that a judge is shown
 _PATIENCE = 2  # rounds of all workers failing alike, after which a judge that had answered is given up

@@ -1,1 +1,5 @@
 """Checks a rulebook for mistakes that loading it does not find."""
+
+from rule_server.authoring.lint.linter import Search, lint_rules, overdue
+
+__all__ = ["Search", "lint_rules", "overdue"]

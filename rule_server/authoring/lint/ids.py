@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rule_server.rulebook.model import Rule, Rulebook
-from rule_server.rulebook.parser import LintProblem
+from rule_server.rulebook import LintProblem, Rule, Rulebook
 
 SAME = 0.5
 """Shared words (Jaccard) from which two rules are about the same."""

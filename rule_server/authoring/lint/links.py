@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from rule_server.rulebook.model import Rule, Rulebook
-from rule_server.rulebook.parser import LintProblem
+from rule_server.rulebook import LintProblem, Rule, Rulebook
 
 _MARKDOWN = re.compile(r"\]\(\s*<?([^)\s>]*)")
 _NAMED = re.compile(r"(?<![\w./-])([a-z0-9]+(?:-[a-z0-9]+)*)\.([a-z0-9]+(?:-[a-z0-9]+)*)(?![\w/-]|\.\w)")

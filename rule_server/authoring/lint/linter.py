@@ -11,9 +11,7 @@ from typing import Any
 
 from rule_server.authoring.lint.ids import check_ids
 from rule_server.authoring.lint.links import check_links
-from rule_server.rulebook.loader import Folders, Reading, layers, read_folders
-from rule_server.rulebook.model import Category, Rule, Rulebook
-from rule_server.rulebook.parser import LintProblem
+from rule_server.rulebook import Category, Folders, LintProblem, Reading, Rule, Rulebook, layers, read_folders
 
 SHARED_PROSE = 0.4
 """Shared three-word runs (Jaccard) of two rules' prose from which one is a copy; rules that people hold apart

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rule_server.retrieval.index import RuleIndex, text_key
-from rule_server.rulebook.parser import LintProblem
+from rule_server.rulebook import LintProblem
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval import Encoder, Vectors
 
 BATCH = 256
 NEAR = 0.88

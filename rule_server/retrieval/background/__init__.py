@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from rule_server.rulebook.front_matter import parse_yaml
+from rule_server.rulebook import parse_yaml
 
 
 @cache

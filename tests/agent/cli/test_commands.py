@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from agent.episode.log import read_log
+from agent.episode import read_log
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.episodes.agents import NOBODY
 from tests.fakes.rules.scripted import ScriptedRules
@@ -144,7 +144,7 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
 )
 def test_prompts_that_cannot_be_used_are_named_by_line(tmp_path: Path, content: str, said: str) -> None:
     from agent.errors import PromptError
-    from agent.rollout.prompt_file import read_prompts
+    from agent.rollout import read_prompts
 
     path = tmp_path / "p.jsonl"
     path.write_text(content, encoding="utf-8")

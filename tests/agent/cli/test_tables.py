@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode.log import EpisodeLog
+from agent.episode import EpisodeLog
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.episodes.agents import ask
 from tests.fakes.rules.scripted import ScriptedRules

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint.client import Endpoint, Reply, RetryPolicy
+from agent.endpoint import Endpoint, Reply, RetryPolicy
 from agent.errors import EndpointError
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import NOBODY, QUICK, ask

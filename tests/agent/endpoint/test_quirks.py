@@ -11,18 +11,20 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint.client import Endpoint, Reply
-from agent.endpoint.concurrency import ConcurrencyLimiter
-from agent.endpoint.probe import STEPS, Probed, probe
-from agent.endpoint.quirks import (
+from agent.endpoint import (
     PROFILES,
-    UNKNOWN_ENDPOINT,
+    STEPS,
+    Endpoint,
     Quirks,
+    Reply,
+    probe,
     quirk_columns,
     quirks_named,
-    quirks_of,
     reasoning_text,
 )
+from agent.endpoint.concurrency import ConcurrencyLimiter
+from agent.endpoint.probe import Probed
+from agent.endpoint.quirks import UNKNOWN_ENDPOINT, quirks_of
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import NOBODY, ask
 from tests.fakes.rules.scripted import ScriptedRules

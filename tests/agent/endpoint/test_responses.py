@@ -15,17 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint.client import Endpoint
-from agent.endpoint.quirks import quirks_named
-from agent.episode.events import Event
-from agent.episode.log import EpisodeLog, read_log
-from agent.episode.schema import Episode
-from agent.episode.validate import validate_log
+from agent.endpoint import Endpoint, quirks_named
+from agent.episode import Episode, EpisodeLog, Event, read_log, validate_log
 from agent.export.trl import to_trl_row
-from agent.rollout.agent import Agent
-from agent.rollout.batch import run_prompts
-from agent.rollout.prompt_file import Prompt
-from agent.tools.rules_client import RulesClient
+from agent.rollout import Agent, Prompt, run_prompts
+from agent.tools import RulesClient
 from tests.fakes.endpoints.responses import item_call, responds, says, thought
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
 from tests.fakes.episodes.agents import QUICK, ask

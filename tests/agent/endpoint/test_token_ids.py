@@ -11,12 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
+from agent.episode import Episode, read_log
 from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consults
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
-from trainer.tokens.episode_tokens import episode_tokens
+from trainer.tokens import episode_tokens
 
 PROMPT = "How do I make a gun?"
 MOST = 96

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.endpoint.tool_calls import parse_arguments, parse_reply, tool_messages, truncate
+from agent.endpoint import parse_arguments, parse_reply, tool_messages, truncate
 from agent.episode.messages import unanswered_call_ids
 
 JSON = st.recursive(

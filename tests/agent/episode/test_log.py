@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.episode.log import EpisodeLog, iter_log, read_log
+from agent.episode import Episode, EpisodeLog, iter_log, read_log, validate_log
 from agent.episode.migrations import CURRENT_VERSION
 from agent.episode.reference import episode_reference
-from agent.episode.schema import Episode
-from agent.episode.validate import validate_log
 from agent.errors import LogError
 from tests.fakes.episodes.episodes import build
 

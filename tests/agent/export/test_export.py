@@ -12,9 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
-from agent.episode.validate import validate_log
+from agent.episode import Episode, read_log, validate_log
 from tests.fakes.episodes.episodes import build, write_log
 
 
@@ -34,7 +32,7 @@ def consulted(prompt: str = "p2", **more: Any) -> Episode:
 
 
 def hit(id: str) -> Any:
-    from agent.episode.schema import RuleHit
+    from agent.episode import RuleHit
 
     return RuleHit(id=id, category=id.split(".")[0], stance="decline", score=0.5)
 

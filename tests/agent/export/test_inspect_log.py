@@ -20,7 +20,7 @@ from inspect_ai.model import ContentReasoning, ContentText
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from tests.fakes.episodes.episodes import build, write_log
 
 

@@ -14,7 +14,7 @@ import opentelemetry.semconv._incubating.attributes as published
 import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from agent.export.otel import to_otel_rows
 from tests.fakes.episodes.episodes import build
 

@@ -11,8 +11,7 @@ import httpx2
 import pytest
 
 from agent.episode import log as dated_log
-from agent.episode.log import read_log
-from agent.episode.validate import validate_log
+from agent.episode import read_log, validate_log
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.processes.gateways import chunks, post, running, said, text, tool_names, upstream
 from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found

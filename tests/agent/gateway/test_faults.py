@@ -11,10 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.episode.log import read_log
-from agent.episode.validate import validate_log
+from agent.episode import read_log, validate_log
 from agent.gateway import rule_offer as offered_rules
-from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
+from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agents import NOBODY
 from tests.fakes.processes.gateways import post, running, said, upstream

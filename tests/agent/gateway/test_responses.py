@@ -12,9 +12,8 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from agent.episode.log import read_log
-from agent.episode.validate import validate_log
-from agent.tools.rule_tool import REFUSAL_WITHOUT_RULES
+from agent.episode import read_log, validate_log
+from agent.tools import REFUSAL_WITHOUT_RULES
 from tests.fakes.endpoints.responses import item_call, responds, says, thought
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
 from tests.fakes.episodes.agents import NOBODY

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.episode.events import Event
-from agent.episode.log import EpisodeLog
-from agent.episode.schema import Episode, Limits
-from agent.episode.validate import problems_of, validate_log
+from agent.episode import Episode, EpisodeLog, Event, Limits, validate_log
+from agent.episode.validate import problems_of
 from agent.rollout.state_machine import REFUSAL
 from agent.rollout.system_prompt import system_prompt
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call

@@ -12,15 +12,11 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint.client import Endpoint
-from agent.episode.journal import Journal
-from agent.episode.log import read_log
-from agent.episode.validate import validate_log
+from agent.endpoint import Endpoint
+from agent.episode import Journal, read_log, validate_log
 from agent.errors import EndpointError, LogError, RulesError
-from agent.rollout.agent import Agent
-from agent.rollout.batch import RunSummary, run_prompts
-from agent.rollout.prompt_file import Prompt
-from agent.tools.rules_client import RulesClient
+from agent.rollout import Agent, Prompt, RunSummary, run_prompts
+from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import NOBODY, QUICK
 from tests.fakes.rules.scripted import ScriptedRules

@@ -14,16 +14,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.endpoint.client import Endpoint
-from agent.episode.log import read_log
-from agent.episode.schema import Episode, Limits
-from agent.episode.validate import validate_log
+from agent.endpoint import Endpoint
+from agent.episode import Episode, Limits, read_log, validate_log
 from agent.errors import LogError, PromptError
-from agent.rollout.agent import Agent
-from agent.rollout.batch import run_prompts
-from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare, parse_mode_shares
-from agent.rollout.prompt_file import Prompt
-from agent.tools.rules_client import RulesClient
+from agent.rollout import DEFAULT_DIRECT_DRAWS, Agent, ModeShare, Prompt, parse_mode_shares, run_prompts
+from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.rules.scripted import ScriptedRules
 

@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from agent.episode.log import EpisodeLog, read_log
-from agent.episode.messages import call_ids, unanswered_call_ids
-from agent.episode.schema import Episode, Limits
-from agent.episode.validate import validate_log
+from agent.episode import Episode, EpisodeLog, Limits, call_ids, read_log, validate_log
+from agent.episode.messages import unanswered_call_ids
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import QUICK, ask
 from tests.fakes.rules.scripted import ScriptedRules

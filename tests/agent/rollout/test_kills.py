@@ -17,9 +17,7 @@ from typing import Any
 
 import pytest
 
-from agent.episode.log import read_log
-from agent.episode.messages import call_ids
-from agent.episode.validate import validate_log
+from agent.episode import call_ids, read_log, validate_log
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.processes.lives import Lives
 from tests.fakes.rules.scripted import ScriptedRules

@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.endpoint.client import Endpoint
-from agent.episode.log import read_log
-from agent.episode.schema import Api, Episode
+from agent.endpoint import Endpoint
+from agent.episode import Api, Episode, read_log
 from agent.export.redact import redacted
-from agent.rollout.agent import Agent
-from agent.rollout.batch import run_prompts
-from agent.rollout.prompt_file import Prompt
-from agent.tools.custom_tools import CustomTool
-from agent.tools.rules_client import RulesClient
+from agent.rollout import Agent, Prompt, run_prompts
+from agent.tools import CustomTool, RulesClient
 from tests.fakes.endpoints.responses import item_call, responds, says
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import QUICK

@@ -8,7 +8,7 @@ import pytest
 from mcp.server import MCPServer
 
 from agent.errors import RulesError
-from agent.tools.rules_client import RulesClient
+from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.episodes.agents import NOBODY
 from tests.fakes.processes.serving import Served

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from evaluation.cli import app
-from evaluation.metrics.intervals import wilson
-from evaluation.scorers.rewards import read_rewards
+from evaluation.metrics import wilson
+from evaluation.scorers import read_rewards
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.rules.scripted import ScriptedRules
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
+from agent.episode import Episode, read_log
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.endpoints.scripted import ScriptedEndpoint

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.metrics.agreement import HumanLabel, LabelledAnswer, measure_agreement
+from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement
 
 DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 NO, YES = "I can't help with that.", "Mix the flour and the milk."

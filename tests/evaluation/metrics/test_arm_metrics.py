@@ -3,11 +3,11 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.episode.schema import Episode
-from evaluation.metrics.arm_metrics import ArmMetrics, arm_metrics, change
-from evaluation.metrics.intervals import mean_difference, wilson
+from agent.episode import Episode
+from evaluation.metrics import ArmMetrics, arm_metrics, change, wilson
+from evaluation.metrics.intervals import mean_difference
+from evaluation.scorers import score_log
 from evaluation.scorers.labels import LabelRow
-from evaluation.scorers.rewards import score_log
 
 
 def measured(episodes: list[Episode]) -> ArmMetrics:

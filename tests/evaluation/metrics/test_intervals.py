@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.metrics.intervals import MOST_RESAMPLED, PromptSums
+from evaluation.metrics import PromptSums
+from evaluation.metrics.intervals import MOST_RESAMPLED
 
 
 def observations(prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from evaluation.cli import app
-from evaluation.metrics.paired import compare_outcomes, contrast_score, mcnemar, retrieval_hits
-from evaluation.scorers.rewards import Reward, score_log
+from evaluation.metrics import compare_outcomes, contrast_score, retrieval_hits
+from evaluation.metrics.paired import mcnemar
+from evaluation.scorers import Reward, score_log
 from tests.fakes.episodes.episodes import build, write_log
 
 NO = "I can't help with that."

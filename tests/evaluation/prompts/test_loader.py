@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.prompts.loader import load_prompts
-from evaluation.prompts.schema import PromptError
+from evaluation.prompts import PromptError, load_prompts
 
 CATEGORIES = {file.parent.name for file in (Path(__file__).parents[3] / "rules").glob("*/_category.md")}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.episodes.episodes import build

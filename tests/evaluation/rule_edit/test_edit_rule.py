@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.rule_edit.edit import RuleEditError, prepare_edit
-from evaluation.runtime.rule_service import run_rule_service
+from evaluation.rule_edit import RuleEditError, prepare_edit
+from evaluation.runtime import run_rule_service
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 

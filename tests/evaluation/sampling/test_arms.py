@@ -9,11 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typer.testing import CliRunner
 
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
-from agent.episode.validate import validate_log
+from agent.episode import Episode, read_log, validate_log
 from evaluation.cli import app
-from evaluation.sampling.arms import ARM_KINDS
+from evaluation.sampling import ARM_KINDS
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.rules.scripted import ScriptedRules
 

@@ -17,15 +17,13 @@ from inspect_ai import eval as inspect_eval
 from inspect_ai.log import EvalLog, read_eval_log
 
 from agent import Endpoint, Limits
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
-from agent.episode.validate import validate_log
+from agent.episode import Episode, read_log, validate_log
 from agent.errors import RulesError
-from evaluation.prompts.schema import PromptError
-from evaluation.sampling.arms import ARM_KINDS
+from evaluation.prompts import PromptError
+from evaluation.sampling import ARM_KINDS
 from evaluation.sampling.inspect_solver import Arms
 from evaluation.sampling.inspect_task import safety
-from evaluation.scorers.rewards import score_episode
+from evaluation.scorers import score_episode
 from tests.evaluation.sampling.test_arms import NO, PROMPTS, policy
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules

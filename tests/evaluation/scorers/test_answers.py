@@ -1,6 +1,6 @@
 import pytest
 
-from evaluation.scorers.answers.exact import is_right
+from evaluation.scorers.answers import is_right
 from evaluation.scorers.answers.latex import available, equivalent, last_box
 
 needs_math_verify = pytest.mark.skipif(not available(), reason="math-verify is not installed")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent.endpoint.client import Endpoint, RetryPolicy
-from agent.episode.schema import Episode
+from agent.endpoint import Endpoint, RetryPolicy
+from agent.episode import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, read_judgements
 from evaluation.scorers.judges.registry import JUDGES, make_judge

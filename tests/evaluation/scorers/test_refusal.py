@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.scorers.refusal.detector import REFUSAL_VERSION, detect_refusal
-from evaluation.scorers.refusal.style_model import LEXICON, WEIGHTS, refusal_model
-from evaluation.scorers.text import visible_answer
+from evaluation.scorers import visible_answer
+from evaluation.scorers.refusal import REFUSAL_VERSION, WEIGHTS, detect_refusal
+from evaluation.scorers.refusal.style_model import LEXICON, refusal_model
 from tests.evaluation.scorers.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
 ROOT = Path(__file__).parents[3]

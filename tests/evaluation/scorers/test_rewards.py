@@ -5,19 +5,21 @@ from typing import Any
 
 import pytest
 
-from agent.episode.schema import Episode
-from evaluation.scorers.judges.judgement import Judgement
-from evaluation.scorers.labels import LabelError, LabelRow, read_labels
-from evaluation.scorers.rewards import (
+from agent.episode import Episode
+from evaluation.scorers import (
+    LabelError,
     Reward,
     RewardError,
     Weights,
     format_faults,
+    read_labels,
     read_rewards,
     score_episode,
     score_log,
     write_rewards,
 )
+from evaluation.scorers.judges.judgement import Judgement
+from evaluation.scorers.labels import LabelRow
 
 REFUSAL = "I can't help with that."
 PARTIAL = (

@@ -9,13 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.endpoint.client import Endpoint, RetryPolicy
-from agent.endpoint.quirks import Quirks
-from agent.episode.events import Event
-from agent.episode.journal import RecordedReplies
-from agent.episode.schema import Api, Episode, Limits, Message, OnRulesError, ToolMode
-from agent.rollout.agent import Agent
-from agent.tools.rules_client import RulesClient
+from agent.endpoint import Endpoint, Quirks, RetryPolicy
+from agent.episode import Api, Episode, Event, Limits, Message, OnRulesError, RecordedReplies, ToolMode
+from agent.rollout import Agent
+from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.episode.schema import Episode
+from agent.episode import Episode
 
 
 def build(

@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx2
 
+from agent.gateway import Settings
 from agent.gateway.app import Gateway
-from agent.gateway.settings import Settings
-from agent.tools.rules_client import RulesClient
+from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.processes.serving import Served
 from tests.fakes.rules.scripted import ScriptedRules

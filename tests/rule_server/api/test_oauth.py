@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rule_server import StartError
-from rule_server.api.auth.authenticator import Authenticator
+from rule_server.api.auth import Authenticator
 from rule_server.settings import Settings
 from tests.fakes.processes.serving import Served
 from tests.fakes.rules.quick_service import served_quickly

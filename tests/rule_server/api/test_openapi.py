@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from tests.fakes.rules.quick_service import served_quickly
 
 EXAMPLES = os.environ.get("ASCL_API_EXAMPLES", "15")

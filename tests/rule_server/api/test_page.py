@@ -12,7 +12,7 @@ import pytest
 import rule_server.api.page.routes
 from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from rule_server.retrieval.build import load_or_build
 from tests.fakes.processes.serving import Served
 

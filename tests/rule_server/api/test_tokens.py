@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from rule_server import StartError
 from rule_server.api.app import check_exposure, create_app
-from rule_server.api.auth.authenticator import Authenticator
-from rule_server.api.auth.tokens import hash_token, new_token, remove_token
+from rule_server.api.auth import Authenticator, new_token, remove_token
+from rule_server.api.auth.tokens import hash_token
 from rule_server.cli import app
 from rule_server.settings import Settings
 from tests.fakes.processes.serving import Served

@@ -10,20 +10,13 @@ from pathlib import Path
 import pytest
 
 from rule_server import RuleIndex, Settings
-from rule_server.authoring.calibration import (
-    CalibrationError,
-    Report,
-    Scored,
-    calibrate,
-    choose,
-    plot,
-    read_labelled,
-    score_all,
-)
+from rule_server.authoring import Report, calibrate, plot, read_labelled, score_all
+from rule_server.authoring.calibration import CalibrationError, Scored, choose
+from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.index import threshold_for
-from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Calibration, scoring_version
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 from tests.rule_server.cli.test_commands import cli, refused
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rule_server import RulebookError, RuleServiceError, Settings, load_rulebook
-from rule_server.authoring.diff import diff_rulebooks
+from rule_server.authoring import diff_rulebooks
 from rule_server.authoring.sources import open_source
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build

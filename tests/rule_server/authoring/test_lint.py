@@ -10,8 +10,7 @@ import pytest
 
 from rule_server import OnnxEncoder, RuleIndex, lint_rules, load_rulebook
 from rule_server.authoring.lint.search import check_search
-from rule_server.rulebook.model import Rulebook
-from rule_server.rulebook.parser import LintProblem
+from rule_server.rulebook import LintProblem, Rulebook
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rule_server import StartError, load_rulebook
-from rule_server.authoring.questions import MAX_LINE, read_questions
-from rule_server.authoring.stats import summarize_usage
+from rule_server.authoring import read_questions, summarize_usage
+from rule_server.authoring.questions import MAX_LINE
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 

@@ -304,7 +304,7 @@ def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_
 def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_last(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
-    from rule_server.retrieval.threshold import Calibration, scoring_version
+    from rule_server.retrieval import Calibration, scoring_version
 
     store = Artefact(artefact)
     current = store.current()

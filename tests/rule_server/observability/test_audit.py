@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rule_server import ConsultResponse, Settings, StartError
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from rule_server.cli import app
-from rule_server.observability.audit import AuditLog
+from rule_server.observability import AuditLog
 from rule_server.observability.pii import mask
 from tests.fakes.rules.quick_service import QUESTION, served_quickly
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from rule_server.observability.logs import JsonLines
 from tests.fakes.rules.quick_service import QUESTION, Quick, quick_service, served_quickly
 from tests.fakes.rules.rulebooks import rule
@@ -49,7 +49,7 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from rule_server.api.app import server_config
-    from rule_server.observability.tracing import Tracing
+    from rule_server.observability import Tracing
 
     exporter = InMemorySpanExporter()
     service = quick_service(tmp_path)

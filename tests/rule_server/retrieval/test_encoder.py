@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rule_server import EncoderError, OnnxEncoder, Settings, load_rulebook
+from rule_server.retrieval import resolve_model, split_into_windows
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.chunking import split_into_windows
 from rule_server.retrieval.index import rule_texts
-from rule_server.retrieval.onnx_export import export_encoder, resolve_model
+from rule_server.retrieval.onnx_export import export_encoder
 
 ROOT = Path(__file__).resolve().parents[3]
 

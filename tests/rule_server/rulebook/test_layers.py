@@ -9,7 +9,8 @@ import pytest
 
 from rule_server import RulebookError, RuleService, Settings, load_rulebook
 from rule_server.retrieval.build import load_or_build
-from rule_server.rulebook.loader import layers, read_rulebook
+from rule_server.rulebook import layers
+from rule_server.rulebook.loader import read_rulebook
 from rule_server.settings import load_settings, packaged_rules
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rule_server import load_rulebook
-from rule_server.rulebook.model import Rule, Rulebook
+from rule_server.rulebook import Rule, Rulebook
 from rule_server.rulebook.parser import MAX_WORDS
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx2
 
-from rule_server.api.auth.tokens import new_token
+from rule_server.api.auth import new_token
 from tests.fakes.rules.rule_service import serving
 
 CALLERS = 16

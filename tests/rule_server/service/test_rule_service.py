@@ -19,9 +19,9 @@ from rule_server import (
     Settings,
     load_rulebook,
 )
+from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.threshold import Calibration, scoring_version
 from rule_server.retrieval.versions import roll_back
 from tests.fakes.rules.quick_service import ToyEncoder, quick_service
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook

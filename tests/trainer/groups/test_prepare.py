@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from agent.episode import Episode
 from agent.episode.migrations import CURRENT_VERSION
-from agent.episode.schema import Episode
 from evaluation.cli.app import app as evaluation_app
-from evaluation.scorers.rewards import score_log, write_rewards
+from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from trainer.cli import app
 from trainer.groups.parquet import read_groups
-from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo import ifpo_advantages
 
 ROOT = Path(__file__).resolve().parents[3]
 REFUSAL = "I can't help with that."

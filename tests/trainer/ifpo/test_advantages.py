@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.ifpo.advantages import ifpo_advantages, inverse_frequency_weights, split_advantages
+from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, split_advantages
 
 REWARDS = st.one_of(st.sampled_from([0.0, 1.0, -0.2, 0.8]), st.floats(-100, 100, width=32))
 SCALES = st.sampled_from(["group", "batch", "none"])

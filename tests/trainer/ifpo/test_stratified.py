@@ -11,9 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.ifpo.advantages import ifpo_advantages
-from trainer.ifpo.consult_cost import with_consultation_cost
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo import decision_ratios, ifpo_advantages, with_consultation_cost
 
 CHANCES = st.floats(0, 1)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.models.tiny_llama import tiny_tokenizer
+from trainer.models import default_directory, prepare_local_model
 from trainer.models import smollm2 as local_model
-from trainer.models.smollm2 import LocalModelError, default_directory, prepare_local_model
+from trainer.models.smollm2 import LocalModelError
 
 TOOL = {
     "type": "function",

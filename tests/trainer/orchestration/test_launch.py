@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from tests.fakes.processes.killed import ends_with
 from trainer.cli import app
 from trainer.errors import ConfigError
+from trainer.orchestration import read_loop_settings, run_plan
 from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, memory_table, shape_of
-from trainer.orchestration.launch import Command, run_plan
-from trainer.orchestration.settings import read_loop_settings
+from trainer.orchestration.launch import Command
+from trainer.stages import common_record, mask_secrets
 from trainer.stages.logged.config import parse_logged
 from trainer.stages.online.config import parse_online
-from trainer.stages.run_record import common_record, mask_secrets
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ROOT / "trainer" / "recipes"

@@ -14,15 +14,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from agent.episode.log import read_log
+from agent.episode import read_log
 from tests.fakes.processes.killed import ends_with
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import ConfigError, LoopError
+from trainer.orchestration import LoopSettings
 from trainer.orchestration import settings as loop_settings
 from trainer.orchestration.floor import below_floor
 from trainer.orchestration.round import Round
-from trainer.orchestration.settings import Floor, LoopSettings
+from trainer.orchestration.settings import Floor
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -18,12 +18,12 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from evaluation.scorers.rewards import score_log, write_rewards
+from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.models.tiny_qwen3 import save_tiny_qwen3
 from tests.fakes.rules.scripted import ScriptedRules
-from trainer.orchestration.model_server import serve_model
+from trainer.orchestration import serve_model
 
 ROOT = Path(__file__).resolve().parents[3]
 REFUSAL = "I can't help with that."

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.scorers.rewards import score_log, write_rewards
+from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.cli import app

@@ -21,7 +21,7 @@ from tests.fakes.episodes import logged_rows
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
-from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo import ifpo_advantages
 from trainer.stages.config import IFPOConfig
 from trainer.stages.ifpo_trainer import IFPOTrainer
 

@@ -16,11 +16,11 @@ from trl.trainer.utils import RepeatSampler
 
 from tests.fakes.episodes import logged_rows
 from tests.fakes.models.tiny_llama import save_tiny_llama
-from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo import ifpo_advantages
 from trainer.stages.config import IFPOConfig
 from trainer.stages.ifpo_trainer import IFPOTrainer
 from trainer.stages.logged.trainer import EpochSampler
-from trainer.tokens.modes import consultations_of
+from trainer.tokens import consultations_of
 
 CALL = '<tool_call>\n{"name": "consult_safety_rules", "arguments": {}}\n</tool_call>'
 # Two prompts, four completions each: text and reward.

@@ -8,8 +8,7 @@ import pytest
 
 from tests.fakes.episodes.episodes import build
 from tests.fakes.models.tiny_llama import tiny_tokenizer
-from trainer.tokens.episode_tokens import TokenError, episode_tokens
-from trainer.tokens.modes import consultations_of
+from trainer.tokens import TokenError, consultations_of, episode_tokens
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 
 from tests.fakes.episodes.episodes import build
 from tests.fakes.models.templates import FAMILIES, tokenizer_of
-from trainer.tokens.episode_tokens import EpisodeTokens, TokenError, episode_tokens
+from trainer.tokens import TokenError, episode_tokens
+from trainer.tokens.episode_tokens import EpisodeTokens
 
 ANSWER = "Here is how."
 TOOLS = [

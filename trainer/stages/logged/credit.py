@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.ifpo.advantages import ifpo_advantages, split_advantages
-from trainer.ifpo.arrays import Floats
-from trainer.ifpo.consult_cost import with_consultation_cost
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig

@@ -15,8 +15,7 @@ import numpy as np
 from trainer.errors import TrainingError
 from trainer.stages.logged.credit import Credit, decision_ratios_of, smoothed_rates, token_advantages
 from trainer.stages.progress import Notify
-from trainer.tokens.decision import call_opening, consult_probabilities
-from trainer.tokens.episode_tokens import TokenError, episode_tokens
+from trainer.tokens import TokenError, call_opening, consult_probabilities, episode_tokens
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from evaluation.prompts.schema import KINDS
+from evaluation.prompts import KINDS
 
 OTHER = len(KINDS)
 """The index of a kind that is none of ours."""

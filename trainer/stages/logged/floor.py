@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts.loader import load_prompts
-from evaluation.prompts.schema import PromptError
+from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
 from trainer.stages.logged.guards import Floor
-from trainer.tokens.decision import call_opening
-from trainer.tokens.rendering import RenderingError
+from trainer.tokens import RenderingError, call_opening
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments

@@ -15,8 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from trainer.errors import TrainingError
-from trainer.tokens.decision import consult_probabilities
-from trainer.tokens.modes import RULE_TOOL
+from trainer.tokens import RULE_TOOL, consult_probabilities
 
 Say = Callable[[str], None]
 
@@ -143,7 +142,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
                     value.copy_(self._good[1][name])
 
     def _safe_share(self) -> float:
-        from evaluation.scorers.refusal.detector import detect_refusal
+        from evaluation.scorers.refusal import detect_refusal
 
         floor, trainer = self.floor, self.trainer
         tokenizer, size = trainer.processing_class, trainer.args.per_device_train_batch_size

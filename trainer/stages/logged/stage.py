@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts.schema import KINDS
+from evaluation.prompts import KINDS
 from trainer.errors import TrainingError
 from trainer.groups.parquet import read_groups
 from trainer.stages import checkpoints as resuming

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.episode.schema import Consultation, Episode, ErrorRecord, Message, Turn
+from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
 from agent.errors import EndpointError
-from agent.tools.rules_client import RULE_TOOL
-from evaluation.scorers.rewards import Reward, Weights, score_episode
+from agent.tools import RULE_TOOL
+from evaluation.scorers import Reward, Weights, score_episode
 from trainer.errors import TrainingError
 from trainer.stages.online.rule_tool import UNAVAILABLE
 from trainer.stages.run_record import mask_secrets_in_text
-from trainer.tokens.modes import mode_of
+from trainer.tokens import mode_of
 
 if TYPE_CHECKING:
     from evaluation.scorers.judges.judgement import Judgement
@@ -87,7 +87,7 @@ class OnlineReward:
         Raises:
             TrainingError: it refuses the key, the model or the request: no waiting mends that.
         """
-        from agent.endpoint.client import Endpoint
+        from agent.endpoint import Endpoint
         from evaluation.scorers.judges.registry import make_judge
         from evaluation.scorers.judges.runner import judge_log
 

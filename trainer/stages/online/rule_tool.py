@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agent.errors import RulesError
-from agent.tools.rules_client import RULE_TOOL, RulesClient
+from agent.tools import RULE_TOOL, RulesClient
 
 UNAVAILABLE = "The safety rules cannot be consulted right now."
 """What the model reads when the service fails; an episode that holds it has no reward."""

@@ -120,7 +120,7 @@ def prompt_rows(spec: str, without: set[str] = frozenset()) -> list[dict[str, An
         TrainingError: none is left.
     """
     from agent.rollout.system_prompt import system_prompt
-    from evaluation.prompts.loader import load_prompts
+    from evaluation.prompts import load_prompts
 
     system = system_prompt()
     rows = [
@@ -150,7 +150,7 @@ def _trainer(
     import datasets
     import transformers
 
-    from evaluation.scorers.rewards import Weights
+    from evaluation.scorers import Weights
     from trainer.stages.model_io import weights_digest
     from trainer.stages.online.reward import JudgeEndpoint, OnlineReward
     from trainer.stages.online.trainer import OnlineIFPOTrainer
@@ -223,6 +223,6 @@ def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _digest(spec: str) -> str:
     import hashlib
 
-    from evaluation.prompts.loader import prompt_file
+    from evaluation.prompts import prompt_file
 
     return hashlib.sha256(prompt_file(spec).read_bytes()).hexdigest()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from trl.chat_template_utils import parse_response
 
-from agent.tools.rules_client import RULE_TOOL
-from evaluation.prompts.schema import KINDS
-from trainer.ifpo.advantages import inverse_frequency_weights
+from agent.tools import RULE_TOOL
+from evaluation.prompts import KINDS
+from trainer.ifpo import inverse_frequency_weights
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.online.batch_metrics import batch_metrics
 from trainer.stages.online.rule_tool import BatchedRuleTool

@@ -19,8 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
+from agent.episode import Episode, read_log
 from trainer.errors import TrainingError
 from trainer.stages import checkpoints as resuming
 from trainer.stages import model_io as adapter

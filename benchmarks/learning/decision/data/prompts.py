@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.prompts.loader import load_prompts
-from evaluation.prompts.schema import Prompt
-from trainer.stages.sft.demonstrations.build import read_written
+from evaluation.prompts import Prompt, load_prompts
+from trainer.stages.sft.demonstrations import read_written
 
 OWN = Path(__file__).with_name("decision_prompts.jsonl")
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.prompts.schema import Prompt
+from evaluation.prompts import Prompt
 
 Floats = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from benchmarks.learning.decision.experiment.settings import Experiment, Method
 from benchmarks.learning.decision.model.cold_start import cold_start
 from benchmarks.learning.decision.model.policy import DecisionPolicy
 from benchmarks.learning.decision.model.training import Learnt, Watched, by_kind, train
-from evaluation.prompts.schema import Prompt
+from evaluation.prompts import Prompt
 from trainer.stages import run_record as record
 
 Tell = Callable[[str], None]

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.learning.decision.experiment.outcomes import ModeChances
-from trainer.ifpo.advantages import Baseline, Frequency, Scale
+from trainer.ifpo import Baseline, Frequency, Scale
 
 
 class Strict(BaseModel):

@@ -14,8 +14,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.episode.log import read_log
-from trainer.models.smollm2 import prepare_local_model
+from agent.episode import read_log
+from trainer.models import prepare_local_model
 from trainer.stages.sft.stage import DEMONSTRATIONS, SFTSettings, run_sft
 
 

@@ -55,7 +55,7 @@ class DecisionPolicy:
     def __init__(self, folder: Path, layers: int, rank: int, bfloat16: bool = False) -> None:
         import transformers
 
-        from trainer.stages.progress import silence_libraries
+        from trainer.stages import silence_libraries
 
         self.folder, self.bfloat16 = folder, bfloat16
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -69,7 +69,7 @@ class DecisionPolicy:
     def _adapt(self, layers: int, rank: int) -> None:
         import peft
 
-        from trainer.stages.progress import silence_libraries
+        from trainer.stages import silence_libraries
 
         with silence_libraries():
             peft.get_peft_model(self.model, adapter.add_adapter(self.folder, rank, layers))

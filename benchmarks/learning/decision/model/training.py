@@ -15,9 +15,7 @@ from torch import Tensor
 from benchmarks.learning.decision.experiment.outcomes import Floats, luck
 from benchmarks.learning.decision.experiment.settings import Method, Training
 from benchmarks.learning.decision.model.policy import DecisionPolicy, Encoded
-from trainer.ifpo.advantages import ifpo_advantages, split_advantages
-from trainer.ifpo.consult_cost import with_consultation_cost
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo import decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
 
 
 @dataclass(frozen=True)

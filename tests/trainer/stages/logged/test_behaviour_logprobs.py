@@ -11,15 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli.app import app as agent
-from agent.episode.log import read_log
-from agent.episode.schema import Episode
-from evaluation.scorers.rewards import Reward, Scores, write_rewards
+from agent.episode import Episode, read_log
+from evaluation.scorers import Reward, write_rewards
+from evaluation.scorers.rewards import Scores
 from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consults
 from tests.fakes.episodes.episodes import write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
-from trainer.tokens.episode_tokens import episode_tokens
+from trainer.tokens import episode_tokens
 
 FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_length", "2000")
 

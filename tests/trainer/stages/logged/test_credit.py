@@ -13,12 +13,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from agent.episode.schema import Episode
-from evaluation.scorers.rewards import score_log, write_rewards
+from agent.episode import Episode
+from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
-from trainer.ifpo.advantages import ifpo_advantages
+from trainer.ifpo import ifpo_advantages
 from trainer.stages.logged.credit import (
     Credit,
     assign_credit,
@@ -26,7 +26,7 @@ from trainer.stages.logged.credit import (
     smoothed_rates,
     token_advantages,
 )
-from trainer.tokens.decision import call_opening, consult_probabilities
+from trainer.tokens import call_opening, consult_probabilities
 
 REFUSAL = "I can't help with that."
 COLUMNS = {

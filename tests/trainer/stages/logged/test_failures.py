@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.scorers.rewards import Reward, score_log, write_rewards
+from evaluation.scorers import Reward, score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import FAST, episodes, run

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.fakes.episodes.episodes import build
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import REFUSAL, episodes, grouped, run
-from trainer.tokens.decision import call_opening
+from trainer.tokens import call_opening
 
 FAST = (
     *("--learning_rate", "0.02", "--per_device_train_batch_size", "2", "--lora_layers", "2"),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from agent.episode.schema import Episode
-from evaluation.scorers.rewards import score_log, write_rewards
+from agent.episode import Episode
+from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.episodes import build, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.cli import app

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
-from evaluation.scorers.rewards import Weights
+from evaluation.scorers import Weights
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.endpoints.token_endpoint import consults
 from tests.fakes.models.tiny_llama import save_tiny_llama
@@ -22,8 +22,9 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import TrainingError
+from trainer.stages.online import BatchedRuleTool
 from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, as_episode
-from trainer.stages.online.rule_tool import UNAVAILABLE, BatchedRuleTool
+from trainer.stages.online.rule_tool import UNAVAILABLE
 
 REFUSAL = "I can't help with that."
 

@@ -9,7 +9,8 @@ import pytest
 
 from agent import Episode, read_log, system_prompt
 from evaluation import load_prompts
-from trainer.stages.sft.demonstrations.build import FOLDER, read_written
+from trainer.stages.sft.demonstrations import read_written
+from trainer.stages.sft.demonstrations.build import FOLDER
 
 RULE_CATEGORIES = 18
 FUNCTION_WORDS = re.compile(

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from agent import Agent, Endpoint, Episode, RulesClient
-from agent.endpoint.client import Reply
+from agent.endpoint import Reply
 from agent.errors import AgentError
 
 FOLDER = Path(__file__).parent
