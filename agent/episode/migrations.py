@@ -28,7 +28,8 @@ def migrate(line: Line) -> Line:
         raise ValueError(f"schema_version is {version!r}: the versions are 1 to {CURRENT_VERSION}")
     if version > CURRENT_VERSION:
         raise ValueError(
-            f"{LATER} (schema_version {version}; this version reads up to {CURRENT_VERSION}): update ascl"
+            f"{LATER} (schema_version {version}, this one reads up to"
+            f" {CURRENT_VERSION}): update ascl to read it"
         )
     for number in range(version, CURRENT_VERSION):
         line = {**_STEPS[number](line), "schema_version": number + 1}

@@ -15,7 +15,8 @@ from rule_server.schemas import ConsultRequest, ConsultResponse
 from rule_server.service.rule_service import RuleService
 
 if TYPE_CHECKING:
-    from rule_server.retrieval import Encoder, Vectors
+    from rule_server.retrieval import Encoder
+    from rule_server.retrieval.encoder import Vectors
     from rule_server.retrieval.index import RuleIndex
     from rule_server.settings import Settings
 

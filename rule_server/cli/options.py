@@ -13,7 +13,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rule_server.retrieval import Encoder, Vectors
+    from rule_server.retrieval import Encoder
+    from rule_server.retrieval.encoder import Vectors
     from rule_server.settings import Settings
 
 Rules = Annotated[

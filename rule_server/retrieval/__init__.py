@@ -1,7 +1,7 @@
 """Embeds, indexes and scores rules, and stores the index artefact on disk."""
 
 from rule_server.retrieval.chunking import split_into_windows
-from rule_server.retrieval.encoder import BATCH, MODEL_FILE, TOKENIZER_FILE, Encoder, OnnxEncoder, Vectors
+from rule_server.retrieval.encoder import BATCH, MODEL_FILE, TOKENIZER_FILE, Encoder, OnnxEncoder
 from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.retrieval.threshold import Calibration, Threshold, scoring_version
 
@@ -13,7 +13,6 @@ __all__ = [
     "OnnxEncoder",
     "TOKENIZER_FILE",
     "Threshold",
-    "Vectors",
     "resolve_model",
     "scoring_version",
     "split_into_windows",

@@ -148,8 +148,8 @@ def test_methods_that_sample_alike_learn_from_one_first_log(tmp_path: Path) -> N
 def test_what_was_measured_again_takes_the_place_of_what_was_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tradeoff_smollm2, "RESULTS", tmp_path / "data" / "tradeoff.jsonl")
-    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(tradeoff_smollm2, "RESULTS", tmp_path / "results.jsonl")
+    (tmp_path / "pictures").mkdir()
 
     def keep(*rows: dict[str, object], start: str = "habitual") -> None:
         tradeoff_smollm2._keep([{"size": "short", "start": start, **row} for row in rows])
@@ -160,7 +160,7 @@ def test_what_was_measured_again_takes_the_place_of_what_was_kept(
     kept = {(row["start"], row["seed"]): row["kinds"] for row in tradeoff_smollm2._kept()}
     plain = {run: kinds["benign_plain"]["consult_rate"] for run, kinds in kept.items()}
     assert plain == {("habitual", 0): 0.2, ("habitual", 1): 0.4, ("mild", 1): 0.9}
-    assert (tmp_path / "tradeoff_short_mild.png").is_file()
+    assert (tmp_path / "pictures" / "short_mild.png").is_file()
 
 
 def test_the_probability_of_consulting_is_taken_from_the_model_itself(tmp_path: Path) -> None:

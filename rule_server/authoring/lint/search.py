@@ -11,7 +11,8 @@ from rule_server.retrieval.index import RuleIndex, text_key
 from rule_server.rulebook import LintProblem
 
 if TYPE_CHECKING:
-    from rule_server.retrieval import Encoder, Vectors
+    from rule_server.retrieval import Encoder
+    from rule_server.retrieval.encoder import Vectors
 
 BATCH = 256
 NEAR = 0.88

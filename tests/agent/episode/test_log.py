@@ -176,7 +176,7 @@ def test_killed_while_writing_the_log_holds_every_episode_that_was_acknowledged(
 WRITER = """
 import sys
 from agent.episode import Episode
-from agent.log import EpisodeLog
+from agent.episode import EpisodeLog
 fields = dict(
     group_id="g", prompt_id="p", prompt="x" * 20000, model_requested="m", endpoint="http://h",
     policy_version="v", sampling_sent={}, prompt_digest="0", messages=[], mode="direct",

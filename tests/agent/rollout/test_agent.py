@@ -8,8 +8,8 @@ import pytest
 
 from agent.episode import Episode, EpisodeLog, Event, Limits, validate_log
 from agent.episode.validate import problems_of
-from agent.rollout.state_machine import REFUSAL
 from agent.rollout.system_prompt import system_prompt
+from agent.tools import REFUSAL_WITHOUT_RULES
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agents import NOBODY, ask
 from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found
@@ -244,7 +244,7 @@ def test_without_a_rule_service_the_model_may_answer_and_the_fault_is_recorded()
 def test_without_a_rule_service_the_user_may_choose_refusal() -> None:
     with ScriptedEndpoint(["never asked"]) as endpoint:
         episode = ask(GUN, endpoint, f"{NOBODY}/mcp", on_rules_error="refuse")
-    assert (episode.answer, episode.stop_reason, endpoint.requests) == (REFUSAL, "refused", [])
+    assert (episode.answer, episode.stop_reason, endpoint.requests) == (REFUSAL_WITHOUT_RULES, "refused", [])
 
 
 def test_without_a_rule_service_the_user_may_choose_failure() -> None:

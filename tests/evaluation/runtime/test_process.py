@@ -13,14 +13,14 @@ import pytest
 OWNER = """
 import sys, time
 from pathlib import Path
-from evaluation.server_process import Answer, running
+from evaluation.runtime import ReadinessCheck, run_server
 
-class Ready(Answer):
+class Ready(ReadinessCheck):
     def given(self):
         return (Path(sys.argv[1]) / "pid").is_file()
 
 server = "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(str(os.getpid())); time.sleep(120)"
-with running([sys.executable, "-c", server, sys.argv[1]], Path(sys.argv[1]) / "log", Ready(())):
+with run_server([sys.executable, "-c", server, sys.argv[1]], Path(sys.argv[1]) / "log", Ready(())):
     print("up", flush=True)
     time.sleep(120)
 """

@@ -194,10 +194,10 @@ def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
         "import sys\n"
         "from pathlib import Path\n"
         "from rule_server import RuleService, Settings\n"
-        "from rule_server.app import create_app\n"
-        "from rule_server.prepare import prepare\n"
+        "from rule_server.api.app import create_app\n"
+        "from rule_server.retrieval.build import load_or_build\n"
         f"settings = Settings(artefact=Path({str(settings.artefact)!r}))\n"
-        "create_app(RuleService(prepare(settings, print), settings))\n"
+        "create_app(RuleService(load_or_build(settings, print), settings))\n"
         "print(sorted({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)))\n"
     )
     rules.rename(rules.with_name("gone"))
