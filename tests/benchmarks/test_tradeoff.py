@@ -44,8 +44,8 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
     with ScriptedRules() as rules:
         services = Services(
             rules.url,
-            f"{sys.executable} -m tests.fakes.serve_scripted {{model}} {{port}}",
-            f"{sys.executable} {ROOT / 'tests' / 'fakes' / 'instant_training.py'}",
+            f"{sys.executable} -m tests.fakes.endpoints.serve_scripted {{model}} {{port}}",
+            f"{sys.executable} {ROOT / 'tests' / 'fakes' / 'models' / 'instant_training.py'}",
         )
         for _ in range(2):  # the second time there is nothing left to do
             run(tmp_path / "out", "quick", ["ifpo-stratified"], [5], start, services)

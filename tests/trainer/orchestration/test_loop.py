@@ -57,8 +57,8 @@ def settings(rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "model": str(start),
         "rounds": 2,
         "rules": rules.url,
-        "serve": f"{sys.executable} -m tests.fakes.serve_scripted {{model}} {{port}}",
-        "launcher": f"{sys.executable} {ROOT / 'tests' / 'fakes' / 'instant_training.py'}",
+        "serve": f"{sys.executable} -m tests.fakes.endpoints.serve_scripted {{model}} {{port}}",
+        "launcher": f"{sys.executable} {ROOT / 'tests' / 'fakes' / 'models' / 'instant_training.py'}",
         "sampling": {"prompts": str(prompts), "samples": 4, "max_tokens": 32},
         "floor": None,
     }

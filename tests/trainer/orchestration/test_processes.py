@@ -100,7 +100,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
         "model": str(model),
         "rounds": 2,
         "rules": rules.url,
-        "serve": f"{sys.executable} -m tests.fakes.serve_scripted {{model}} {{port}}",
+        "serve": f"{sys.executable} -m tests.fakes.endpoints.serve_scripted {{model}} {{port}}",
         "sampling": {
             "prompts": "builtin:held_out", "samples": 2, "concurrency": 4, "seed": 0
         },
