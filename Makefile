@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers
+.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers reference
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -82,6 +82,11 @@ fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (1
 
 api-fuzz: install  ## made-up requests on every REST route, ASCL_API_EXAMPLES (500) each, against the OpenAPI document
 	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/api/test_openapi.py --timeout 1800
+
+reference: install  ## regenerate the files in docs/reference from the code
+	$(BIN)/python -m agent.episode.reference > docs/reference/episode.md
+	$(BIN)/python -m tests.project.module_map > docs/reference/modules.md
+	$(BIN)/ascl-rules settings --markdown > docs/reference/settings.md
 
 serve: install  ## the rule service on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve

@@ -160,7 +160,7 @@ def query(
 @app.command()
 def settings(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="As the table in docs/guides/operators.md.")
+        bool, typer.Option("--markdown", help="Print the page docs/reference/settings.md.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -170,10 +170,10 @@ def settings(
     """
     from dataclasses import asdict
 
-    from rule_server.cli.settings import markdown_table, setting_rows
+    from rule_server.cli.settings import setting_rows, settings_reference
 
     if markdown:
-        typer.echo(markdown_table(), nl=False)
+        typer.echo(settings_reference(), nl=False)
     elif as_json:
         print_json([asdict(row) for row in setting_rows()])
     else:

@@ -1,4 +1,4 @@
-"""What the README says holds in a fresh clone: its tree is the tree, its commands are commands."""
+"""The README and the module map describe the repository as it is."""
 
 from __future__ import annotations
 
@@ -9,53 +9,61 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.module_map import MAPPED, folders, module_map, modules
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PARTS = {
+MODULES = ROOT / "docs" / "reference" / "modules.md"
+PACKAGES = {
     "ascl-rules": "rule_server",
     "ascl-agent": "agent",
     "ascl-eval": "evaluation",
     "ascl-train": "trainer",
 }
+MAX_LINES = 120
 
 
 def blocks() -> list[str]:
-    return re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    return re.findall(r"^```\w*\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-def test_the_readme_opens_with_the_two_commands_and_ends_with_the_tree() -> None:
-    first, *_, tree = blocks()
-    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
-    assert README.rstrip().endswith("```")
-    assert tree.startswith("rules/")
+def tree() -> set[str]:
+    """Returns the paths that the README's tree names."""
+    (block,) = (block for block in blocks() if block.startswith("rules/"))
+    paths, parent = set(), ""
+    for line in block.splitlines():
+        columns = re.split(r" {2,}", line.strip())
+        if line.startswith("  "):
+            paths.add(parent + columns[0])
+        elif len(columns) == 2:
+            parent = columns[0]
+            paths.add(parent)
+        else:
+            paths |= set(columns)
+    return paths
 
 
-def test_every_file_and_folder_of_the_tree_is_there_and_every_module_is_in_the_tree() -> None:
-    tree = blocks()[-1]
-    named: set[Path] = set()
-    folder = ROOT
-    for line in tree.splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
-        if not indent:
-            folder = ROOT
-        path = (folder / name) if indent else ROOT / name
-        assert path.exists() or "<" in name, f"{name} is in the README's tree but not in the folder"
-        if not indent and name.endswith("/"):
-            folder = path
-        named.add(path)
-    for part in PARTS.values():
-        for module in (ROOT / part).glob("*.py"):
-            assert module.name == "__init__.py" or module in named, (
-                f"{module.name} is not in the README's tree"
-            )
+def test_the_readme_is_short_and_opens_with_the_two_commands() -> None:
+    assert len(README.splitlines()) <= MAX_LINES
+    assert [line.split("#")[0].strip() for line in blocks()[0].splitlines()] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("name", sorted(PARTS))
+def test_the_tree_names_every_sub_package_and_nothing_that_is_missing() -> None:
+    named = tree()
+    for path in named:
+        assert (ROOT / path).exists(), f"the README's tree names {path}, which does not exist"
+    for package in PACKAGES.values():
+        for file in (ROOT / package).glob("*/__init__.py"):
+            sub_package = f"{package}/{file.parent.name}/"
+            assert sub_package in named, f"{sub_package} is missing in the README's tree"
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_every_command_of_the_readme_is_known(name: str) -> None:
     verbs = set(re.findall(rf"{name} ([a-z][a-z-]*)", README))
     assert verbs
     help = subprocess.run(
-        [sys.executable, "-m", f"{PARTS[name]}.cli", "--help"],
+        [sys.executable, "-m", f"{PACKAGES[name]}.cli", "--help"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -63,3 +71,29 @@ def test_every_command_of_the_readme_is_known(name: str) -> None:
     ).stdout
     for verb in verbs:
         assert re.search(rf"^\W*{verb}\b", help, re.MULTILINE), f"{name} has no command {verb}"
+
+
+def test_every_make_target_of_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        named = set(re.findall(r"`make ([a-z][a-z-]*)", page.read_text(encoding="utf-8")))
+        assert named <= targets, f"{page.name}: {sorted(named - targets)}"
+
+
+def test_the_module_map_is_complete_and_without_repeats() -> None:
+    listed, folder = [], ""
+    for line in module_map().splitlines():
+        if heading := re.match(r"#+ `(.+)`", line):
+            folder = heading[1]
+        elif row := re.match(r"\| `(\S+\.py)` \| (.*) \|$", line):
+            assert row[2], f"{folder}{row[1]} has no docstring"
+            listed.append(folder + row[1])
+    present = [file for part in MAPPED for file in (ROOT / part).rglob("*.py")]
+    assert sorted(listed) == sorted(
+        file.relative_to(ROOT).as_posix() for file in present if file.stem not in ("__init__", "__main__")
+    )
+    assert len(listed) == sum(len(modules(each)) for each in folders())
+
+
+def test_the_module_map_is_current() -> None:
+    assert MODULES.read_text(encoding="utf-8") == module_map(), "run `make reference`"
