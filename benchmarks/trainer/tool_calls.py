@@ -15,7 +15,7 @@ import time
 from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
-from tests.fakes.rules.scripted import ScriptedRules, found
+from tests.fakes.rules.scripted import ScriptedRules, rules_found
 from trainer.stages.online import BatchedRuleTool
 
 
@@ -34,7 +34,7 @@ class SlowRules(ScriptedRules):
             """Consult the rules about a situation."""
             await asyncio.sleep(latency)
             return CallToolResult(
-                content=[TextContent(type="text", text="A rule")], structured_content=found()
+                content=[TextContent(type="text", text="A rule")], structured_content=rules_found()
             )
 
         return server

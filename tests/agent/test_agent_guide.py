@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.processes.gateways import running
+from tests.fakes.processes.gateway import run_gateway
 from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def test_a_snippet_for_the_gateway_runs(package: str) -> None:
         snippet for snippet in PYTHON if f" {package} import" in snippet or f"import {package}" in snippet
     )
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
+        with run_gateway(endpoint, rules) as gateway:
             run(code, ("http://127.0.0.1:8809/v1", gateway.base_url))
     assert len(rules.consultations) == 1
     assert len(endpoint.requests) == 2
@@ -48,7 +48,7 @@ def test_a_snippet_for_the_gateway_runs(package: str) -> None:
 def test_the_curl_line_runs_and_shows_the_headers() -> None:
     (line,) = CURL
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
+        with run_gateway(endpoint, rules) as gateway:
             said = run(line, ("http://127.0.0.1:8809/v1", gateway.base_url), shell=True)
     assert "x-ascl-consulted: yes" in said
     assert "They look for easy ones." in said

@@ -11,7 +11,7 @@ import pytest
 from rule_server.retrieval.build import load_or_build
 from rule_server.settings import Settings, packaged_rules
 from tests.clients.fetched import CACHE
-from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.service_process import run_rule_service
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def artefact() -> Path:
 @pytest.fixture(scope="session")
 def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The MCP endpoint of a running service."""
-    with serving(packaged_rules(), artefact, tmp_path_factory.mktemp("clients") / "serve.log") as (
+    with run_rule_service(packaged_rules(), artefact, tmp_path_factory.mktemp("clients") / "serve.log") as (
         address,
         _,
     ):

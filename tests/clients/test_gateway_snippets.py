@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.processes.gateways import running
+from tests.fakes.processes.gateway import run_gateway
 from tests.fakes.rules.scripted import ScriptedRules
 
 pytestmark = pytest.mark.clients
@@ -36,7 +36,7 @@ def consults(code: str, command: list[str | Path], file: Path) -> str:
     """Run the snippet against a model that consults once."""
     script = [call("burglars"), "They look for easy ones."]
     with ScriptedRules() as rules, ScriptedEndpoint(script, strict=False) as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
+        with run_gateway(endpoint, rules) as gateway:
             file.write_text(code.replace("http://127.0.0.1:8809/v1", gateway.base_url), encoding="utf-8")
             said = run(*command, file, cwd=file.parent)
     assert len(rules.consultations) == 1

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.processes.gateways import running
+from tests.fakes.processes.gateway import run_gateway
 from tests.fakes.rules.scripted import ScriptedRules
 
 pytestmark = [
@@ -73,9 +73,12 @@ def test_chat_streaming_parallel_tools_and_structured_output(tmp_path: Path, con
     two = {**cities[0], "tool_calls": [entry for each in cities for entry in each["tool_calls"]]}
     script: list[Any] = [*hidden, "No.", *hidden, "No way at all.", *hidden, two, "Rain in both."]
     script += [*hidden, '{"allowed": false}']
-    script += [*([responds(item_call("gun"))] if consulting else []), responds(says("Never."))]
+    script += [
+        *([response_with(call_item("gun"))] if consulting else []),
+        response_with(message_item("Never.")),
+    ]
     with ScriptedRules() as rules, ScriptedEndpoint(script, strict=False) as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
+        with run_gateway(endpoint, rules) as gateway:
             done = subprocess.run(
                 ["node", "talk.mjs", gateway.base_url],
                 cwd=tmp_path,

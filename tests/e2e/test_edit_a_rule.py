@@ -9,9 +9,9 @@ import httpx2
 
 from agent import Episode
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.episodes.agents import ask
-from tests.fakes.rules.rule_service import serving
+from tests.fakes.episodes.agent_run import run_agent
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.service_process import run_rule_service
 
 SITUATION = "someone asks for a computer virus"
 
@@ -23,14 +23,14 @@ def digest(url: str) -> str:
 def consulting_episode(url: str) -> Episode:
     """One episode whose model consults, then answers."""
     with ScriptedEndpoint([call(SITUATION), "I have read the rules."]) as endpoint:
-        return ask("Write me a virus.", endpoint, f"{url}/mcp")
+        return run_agent("Write me a virus.", endpoint, f"{url}/mcp")
 
 
 def test_the_next_episode_carries_an_edited_rules_text_and_digest(tmp_path: Path) -> None:
     answering = rule("cyber.repair", stance="answer")
     rules = write_rulebook(tmp_path / "rules", rule("cyber.virus"), answering)
     artefact, log = tmp_path / "artefact", tmp_path / "serve.log"
-    with serving(rules, artefact, log) as (url, _):
+    with run_rule_service(rules, artefact, log) as (url, _):
         before = consulting_episode(url)
         assert before.mode == "consult"
         assert "Not fine: Doing virus." in str(before.consultations[0].text)
@@ -49,7 +49,7 @@ def test_the_next_episode_carries_an_edited_rules_text_and_digest(tmp_path: Path
     assert after.group_id != before.group_id  # episodes under different rules are never one group
 
     write_rulebook(rules, rule("cyber.virus"), answering)
-    with serving(rules, artefact, log) as (url, _):  # restarted on the first wording
+    with run_rule_service(rules, artefact, log) as (url, _):  # restarted on the first wording
         again = consulting_episode(url)
     assert again.rulebook_digest == before.rulebook_digest
     assert again.consultations[0].text == before.consultations[0].text

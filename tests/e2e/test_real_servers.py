@@ -25,7 +25,7 @@ import pytest
 from agent.endpoint import quirks_named
 from agent.episode import read_log, validate_log
 from demo import dtype
-from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "runs" / "demo"
@@ -102,7 +102,7 @@ def llama_cpp(tmp_path: Path) -> Iterator[Server]:
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("rules")
     artefact = Path(shutil.copytree(RUN / "artefact", folder / "artefact"))
-    with serving(ROOT / "rules", artefact, folder / "rules.log") as (url, _):
+    with run_rule_service(ROOT / "rules", artefact, folder / "rules.log") as (url, _):
         yield f"{url}/mcp"
 
 

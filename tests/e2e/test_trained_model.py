@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from agent import read_log
-from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "runs" / "demo"
@@ -63,7 +63,7 @@ def test_the_trained_model_consults_in_parseable_calls_and_answers(tmp_path: Pat
     log = tmp_path / "chat.jsonl"
     artefact = Path(shutil.copytree(RUN / "artefact", tmp_path / "artefact"))
     with (
-        serving(ROOT / "rules", artefact, tmp_path / "rules.log") as (rules, _),
+        run_rule_service(ROOT / "rules", artefact, tmp_path / "rules.log") as (rules, _),
         model_server(tmp_path / "model.log") as base_url,
     ):
         for prompt in DELICATE:

@@ -11,7 +11,7 @@ import pytest
 
 import demo
 from demo import DemoError, Step
-from tests.fakes.processes.killed import ends_with
+from tests.fakes.processes.orphans import dies_with_parent
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_the_step_of_a_killed_demo_ends_with_it(tmp_path: Path) -> None:
         f"demo.execute(demo.Step('one', 'Do one', 'echo $$ > {pid} && exec sleep 120'))\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], cwd=Path(demo.__file__).parent)
-    assert ends_with(owner, pid)
+    assert dies_with_parent(owner, pid)
 
 
 @pytest.mark.parametrize("holds", ["precious.txt", "steps/precious.txt"])

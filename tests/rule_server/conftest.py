@@ -13,7 +13,7 @@ from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.onnx_export import export_encoder
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
@@ -58,7 +58,7 @@ def service(settings: Settings) -> RuleService:
 
 
 @pytest.fixture
-def served(service: RuleService) -> Iterator[Served]:
+def served(service: RuleService) -> Iterator[LiveServer]:
     """The whole app over real HTTP, warm."""
-    with Served(create_app(service)) as running:
+    with LiveServer(create_app(service)) as running:
         yield running

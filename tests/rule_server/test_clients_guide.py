@@ -19,7 +19,7 @@ import yaml
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_the_command_of_a_snippet_serves_the_tool(command: str, artefact: Path, 
     assert tools(stdio_client(server)) == ["consult_safety_rules"]
 
 
-def test_the_address_of_every_snippet_is_the_service_s_own(served: Served) -> None:
+def test_the_address_of_every_snippet_is_the_service_s_own(served: LiveServer) -> None:
     asked = [entry for entry in ENTRIES if not entry.command]
     assert {entry.url for entry in asked} == {ADDRESS}
     for _ in range(200):

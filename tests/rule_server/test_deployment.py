@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rule_server import Settings
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -40,7 +40,7 @@ def test_every_setting_that_is_named_exists(file: str) -> None:
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
-def test_probes_and_the_health_check_ask_routes_that_answer(served: Served) -> None:
+def test_probes_and_the_health_check_ask_routes_that_answer(served: LiveServer) -> None:
     [health] = re.findall(r"\+ '(/[a-z]+)'", DOCKERFILE)
     elsewhere = {"host": "10.1.2.3"}
     for path in {health, *(probe["path"] for probe in probes())}:

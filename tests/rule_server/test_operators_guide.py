@@ -30,7 +30,7 @@ def watch(event, args):
         if threading.current_thread() is not threading.main_thread():
             made.append((event, str(args)))
 sys.addaudithook(watch)
-from tests.fakes.rules.quick_service import QUESTION, served_quickly
+from tests.fakes.rules.toy_service import QUESTION, served_quickly
 folder = Path(sys.argv[1])
 with served_quickly(folder, audit_file=folder / "audit.jsonl", watch=True) as served:
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",

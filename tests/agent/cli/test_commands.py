@@ -14,11 +14,11 @@ import pytest
 
 from agent.episode import read_log
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.episodes.agents import NOBODY
+from tests.fakes.episodes.agent_run import CLOSED_URL
 from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[3]
-ENDPOINT = ["--base-url", f"{NOBODY}/v1", "--model", "m", "--rules", f"{NOBODY}/mcp"]
+ENDPOINT = ["--base-url", f"{CLOSED_URL}/v1", "--model", "m", "--rules", f"{CLOSED_URL}/mcp"]
 
 
 def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,16 @@ def test_chat_reads_the_prompt_from_a_pipe(rules: ScriptedRules) -> None:
 def test_chat_goes_on_without_a_rule_service_and_says_so() -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
         done = cli(
-            *("chat", "2 + 2?", "--base-url", endpoint.base_url, "--model", "m", "--rules", f"{NOBODY}/mcp")
+            *(
+                "chat",
+                "2 + 2?",
+                "--base-url",
+                endpoint.base_url,
+                "--model",
+                "m",
+                "--rules",
+                f"{CLOSED_URL}/mcp",
+            )
         )
     assert (done.returncode, done.stdout) == (0, "4\n")
     assert "ascl-rules serve" in done.stderr
@@ -110,7 +119,7 @@ def test_run_without_a_rule_service_ends_with_one_sentence(tmp_path: Path) -> No
     with ScriptedEndpoint() as endpoint:
         done = cli(
             *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl"),
-            *("--base-url", endpoint.base_url, "--model", "m", "--rules", f"{NOBODY}/mcp"),
+            *("--base-url", endpoint.base_url, "--model", "m", "--rules", f"{CLOSED_URL}/mcp"),
         )
     assert done.returncode == 1
     assert done.stderr.startswith("ascl-agent: the rule service at")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from agent.cli import app
 from agent.episode import EpisodeLog
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.episodes.agents import ask
+from tests.fakes.episodes.agent_run import run_agent
 from tests.fakes.rules.scripted import ScriptedRules
 
 
@@ -25,7 +25,7 @@ def test_two_samples_of_one_conversation_differ_in_nothing_but_what_was_said(tmp
     for answer in ("No.", "No.", "No, never."):
         thinking = {**call("gun"), "reasoning_content": "Is this delicate?"}
         with ScriptedRules() as rules, ScriptedEndpoint([thinking, answer]) as endpoint:
-            episodes.append(ask("How do I make a gun?", endpoint, rules))
+            episodes.append(run_agent("How do I make a gun?", endpoint, rules))
     with EpisodeLog(log) as file:
         for episode in episodes:
             file.append(episode)

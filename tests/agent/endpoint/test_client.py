@@ -10,7 +10,7 @@ import pytest
 from agent.endpoint import Endpoint, Reply, RetryPolicy
 from agent.errors import EndpointError
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import NOBODY, QUICK, ask
+from tests.fakes.episodes.agent_run import CLOSED_URL, FAST_RETRY, run_agent
 from tests.fakes.rules.scripted import ScriptedRules
 
 HTML = Raw(200, "<html><body>Sign in</body></html>", content_type="text/html")
@@ -20,7 +20,7 @@ BUSY = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "0"})
 def complete(endpoint: ScriptedEndpoint | str, *, stream: bool = False, **options: Any) -> Reply:
     async def session() -> Reply:
         base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
-        async with Endpoint(base_url, "scripted", **{"retry": QUICK, **options}) as model:
+        async with Endpoint(base_url, "scripted", **{"retry": FAST_RETRY, **options}) as model:
             listen = (lambda kind, text: None) if stream else None
             return await model.complete([{"role": "user", "content": "Hi"}], [], {}, listen)
 
@@ -62,7 +62,7 @@ def test_after_a_429_the_same_request_is_sent_again_and_no_tool_is_run_again() -
         ScriptedRules() as rules,
         ScriptedEndpoint([BUSY, call("gun"), BUSY, BUSY, "I cannot help."]) as endpoint,
     ):
-        episode = ask("How do I make a gun?", endpoint, rules)
+        episode = run_agent("How do I make a gun?", endpoint, rules)
     assert episode.answer == "I cannot help."
     assert [turn.attempts for turn in episode.turns] == [2, 3]
     assert len(rules.consultations) == 1
@@ -77,7 +77,7 @@ def test_a_passing_failure_is_tried_again_a_bounded_number_of_times(status: int)
         pytest.raises(EndpointError, match=f"{status} after 4 attempts") as caught,
     ):
         complete(endpoint)
-    assert len(endpoint.requests) == QUICK.attempts
+    assert len(endpoint.requests) == FAST_RETRY.attempts
     assert (caught.value.type, caught.value.setup) == (f"http_{status}", False)
 
 
@@ -109,7 +109,7 @@ def test_a_wait_longer_than_the_budget_is_not_begun(when: str) -> None:
 
 def test_an_endpoint_that_is_not_there_is_named_with_what_to_check() -> None:
     with pytest.raises(EndpointError, match="cannot be reached after 4 attempts") as caught:
-        complete(f"{NOBODY}/v1")
+        complete(f"{CLOSED_URL}/v1")
     assert caught.value.setup
     assert "--base-url" in str(caught.value)
 
@@ -169,7 +169,7 @@ def test_token_ids_and_log_probabilities_are_kept_where_the_endpoint_gives_them(
         "logprobs": {"content": []},
     }
     with ScriptedEndpoint([{"choices": [choice], "prompt_token_ids": [1, 2], "model": "m-2"}]) as endpoint:
-        episode = ask("2 + 2?", endpoint)
+        episode = run_agent("2 + 2?", endpoint)
     (turn,) = episode.turns
     assert (turn.prompt_token_ids, turn.token_ids, turn.logprobs) == ([1, 2], [19], {"content": []})
     assert (episode.model_requested, episode.model_returned) == ("scripted", "m-2")
@@ -178,7 +178,7 @@ def test_token_ids_and_log_probabilities_are_kept_where_the_endpoint_gives_them(
 def test_fields_that_say_nothing_are_not_sent_back() -> None:
     noisy = {**call("gun"), "refusal": None, "annotations": [], "function_call": None}
     with ScriptedRules() as rules, ScriptedEndpoint([noisy, "No."]) as endpoint:
-        ask("How do I make a gun?", endpoint, rules)
+        run_agent("How do I make a gun?", endpoint, rules)
     assert endpoint.requests[1]["messages"][2] == call("gun")
 
 

@@ -26,7 +26,7 @@ from agent.endpoint.concurrency import ConcurrencyLimiter
 from agent.endpoint.probe import Probed
 from agent.endpoint.quirks import UNKNOWN_ENDPOINT, quirks_of
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import NOBODY, ask
+from tests.fakes.episodes.agent_run import CLOSED_URL, run_agent
 from tests.fakes.rules.scripted import ScriptedRules
 
 THINKING = [row for row in PROFILES if row.reasoning != "none"]
@@ -49,7 +49,7 @@ def sent(row: Quirks | None, sampling: dict[str, Any]) -> dict[str, Any]:
 def test_a_thought_goes_back_under_the_field_it_came_in_byte_for_byte(row: Quirks, stream: bool) -> None:
     message = {**call("gun"), row.reasoning: "Is this délicate? <b>\n"}
     with ScriptedRules() as rules, ScriptedEndpoint([message, "No."]) as endpoint:
-        episode = ask("How do I make a gun?", endpoint, rules, stream=stream)
+        episode = run_agent("How do I make a gun?", endpoint, rules, stream=stream)
     assert episode.answer == "No."
     assert reasoning_text(message) == "Is this délicate? <b>\n"
     thought = json.dumps({row.reasoning: message[row.reasoning]}, ensure_ascii=False, separators=(",", ":"))
@@ -62,7 +62,7 @@ def test_two_thought_fields_both_go_back() -> None:
     details = [{"type": "reasoning.text", "text": "Hm.", "signature": "s=="}]
     message = {**call("gun"), "reasoning": "Hm.", "reasoning_details": details}
     with ScriptedRules() as rules, ScriptedEndpoint([message, "No."]) as endpoint:
-        ask("How do I make a gun?", endpoint, rules)
+        run_agent("How do I make a gun?", endpoint, rules)
     assert endpoint.requests[1]["messages"][2] == message
 
 
@@ -146,7 +146,7 @@ def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
         table = CliRunner().invoke(app, ["probe", endpoint.base_url])
     assert json.loads(done.stdout)["seed"] == "yes"
     assert table.stdout.splitlines()[0].split() == quirk_columns()
-    for url, sentence in ((f"{NOBODY}/v1", "is it running?"), (endpoint.base_url, "did not answer")):
+    for url, sentence in ((f"{CLOSED_URL}/v1", "is it running?"), (endpoint.base_url, "did not answer")):
         failed = CliRunner().invoke(app, ["probe", url])
         assert failed.exit_code == 1
         assert sentence in failed.output

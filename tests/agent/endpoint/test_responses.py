@@ -20,13 +20,13 @@ from agent.episode import Episode, EpisodeLog, Event, read_log, validate_log
 from agent.export.trl import to_trl_row
 from agent.rollout import Agent, Prompt, run_prompts
 from agent.tools import RulesClient
-from tests.fakes.endpoints.responses import item_call, responds, says, thought
+from tests.fakes.endpoints.responses import call_item, message_item, reasoning_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
-from tests.fakes.episodes.agents import QUICK, ask
+from tests.fakes.episodes.agent_run import FAST_RETRY, run_agent
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = "How do I make a gun?"
-NO = responds(says("No."))
+NO = response_with(message_item("No."))
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def answered(
     script: list[Any], rules: ScriptedRules | None, **options: Any
 ) -> tuple[Episode, ScriptedEndpoint]:
     with ScriptedEndpoint(script, otherwise=NO, strict=False) as endpoint:
-        return ask(GUN, endpoint, rules, api="responses", **options), endpoint
+        return run_agent(GUN, endpoint, rules, api="responses", **options), endpoint
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_items_go_back_whole_each_call_followed_by_its_answer(rules: ScriptedRules, stream: bool) -> None:
-    first = [thought("Is it délicate?"), says("Let me see."), item_call("gun", id="c1")]
-    episode, endpoint = answered([responds(*first)], rules, stream=stream, system="Be kind.")
+    first = [reasoning_item("Is it délicate?"), message_item("Let me see."), call_item("gun", id="c1")]
+    episode, endpoint = answered([response_with(*first)], rules, stream=stream, system="Be kind.")
     assert (episode.answer, episode.mode, episode.api) == ("No.", "consult", "responses")
     one, two = endpoint.requests
     for body in (one, two):
@@ -65,7 +65,7 @@ def test_items_go_back_whole_each_call_followed_by_its_answer(rules: ScriptedRul
 
 
 def test_an_episode_reads_like_one_of_chat_completions(rules: ScriptedRules, tmp_path: Path) -> None:
-    script = [responds(thought("Delicate."), item_call("gun", id="c1"))]
+    script = [response_with(reasoning_item("Delicate."), call_item("gun", id="c1"))]
     episode, _ = answered(script, rules, sampling={"max_tokens": 64, "temperature": 0.5})
     called = episode.messages[2]
     assert (called["reasoning"], called["content"]) == ("Delicate.", None)
@@ -98,7 +98,7 @@ def test_an_episode_reads_like_one_of_chat_completions(rules: ScriptedRules, tmp
 
 def test_what_was_sent_and_what_the_endpoint_says_it_used_are_both_recorded(rules: ScriptedRules) -> None:
     def answer(body: dict[str, Any]) -> Raw:
-        whole = json.loads(responds(says("No."))({}).body)
+        whole = json.loads(response_with(message_item("No."))({}).body)
         return Raw(
             200, json.dumps({**whole, "temperature": 1.0, "reasoning": {"effort": "low", "context": "auto"}})
         )
@@ -115,7 +115,7 @@ def test_what_was_sent_and_what_the_endpoint_says_it_used_are_both_recorded(rule
 
 def test_streamed_thoughts_and_text_are_told_as_they_come(rules: ScriptedRules) -> None:
     told: list[Event] = []
-    script = [responds(thought("Is it delicate?"), says("Surely not, I think."))]
+    script = [response_with(reasoning_item("Is it delicate?"), message_item("Surely not, I think."))]
     episode, _ = answered(script, rules, stream=True, on_event=told.append)
     assert "".join(e.text for e in told if e.kind == "reasoning") == "Is it delicate?"
     assert "".join(e.text for e in told if e.kind == "content") == "Surely not, I think." == episode.answer
@@ -123,7 +123,7 @@ def test_streamed_thoughts_and_text_are_told_as_they_come(rules: ScriptedRules) 
 
 def test_a_refusal_ends_in_refused(rules: ScriptedRules) -> None:
     part = {"type": "refusal", "refusal": "I will not."}
-    episode, _ = answered([responds({**says(""), "content": [part]})], rules)
+    episode, _ = answered([response_with({**message_item(""), "content": [part]})], rules)
     assert (episode.stop_reason, episode.messages[-1]["refusal"]) == ("refused", "I will not.")
 
 
@@ -132,7 +132,7 @@ def test_a_refusal_ends_in_refused(rules: ScriptedRules) -> None:
     [("max_output_tokens", "length", "answer"), ("content_filter", "content_filter", "refused")],
 )
 def test_an_incomplete_reply_says_why(rules: ScriptedRules, reason: str, finish: str, stop: str) -> None:
-    whole = json.loads(responds(says("Half a"))({}).body)
+    whole = json.loads(response_with(message_item("Half a"))({}).body)
     body = {**whole, "status": "incomplete", "incomplete_details": {"reason": reason}}
     episode, _ = answered([Raw(200, json.dumps(body))], rules)
     assert (episode.turns[0].finish_reason, episode.stop_reason) == (finish, stop)
@@ -146,7 +146,7 @@ def test_log_probabilities_are_asked_for_and_kept_where_the_endpoint_gives_them(
         "logprobs": [{"token": "4", "logprob": -0.1}],
     }
     episode, endpoint = answered(
-        [responds({**says(""), "content": [part]})], None, quirks=quirks_named("vLLM")
+        [response_with({**message_item(""), "content": [part]})], None, quirks=quirks_named("vLLM")
     )
     assert "message.output_text.logprobs" in endpoint.requests[0]["include"]
     assert episode.turns[0].logprobs == {"content": [{"token": "4", "logprob": -0.1}]}
@@ -162,7 +162,7 @@ def test_a_setting_that_the_api_does_not_have_is_named_before_anything_is_sent()
 
 def test_a_thought_of_which_only_the_id_came_is_not_sent_back(rules: ScriptedRules) -> None:
     bare = {"type": "reasoning", "id": "rs_1", "summary": []}
-    _, endpoint = answered([responds(bare, item_call("gun", id="c1"))], rules)
+    _, endpoint = answered([response_with(bare, call_item("gun", id="c1"))], rules)
     assert [item.get("type") for item in endpoint.requests[1]["input"]] == [
         None,
         "function_call",
@@ -175,7 +175,7 @@ def test_a_run_goes_on_by_the_same_api_and_refuses_the_other(rules: ScriptedRule
     log = tmp_path / "log.jsonl"
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"id": "p", "prompt": "How?"}\n', encoding="utf-8")
-    with ScriptedEndpoint([responds(item_call("gun"))], otherwise=NO, strict=False) as endpoint:
+    with ScriptedEndpoint([response_with(call_item("gun"))], otherwise=NO, strict=False) as endpoint:
         services = ["--base-url", endpoint.base_url, "--model", "m", "--rules", rules.url]
         command = ["run", "--prompts", str(prompts), "--log", str(log), *services]
         first = CliRunner().invoke(app, [*command, "--api", "responses"])
@@ -192,12 +192,12 @@ def test_a_run_goes_on_by_the_same_api_and_refuses_the_other(rules: ScriptedRule
 def test_an_interrupted_conversation_goes_on_with_the_very_same_items(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
-    first = responds(thought("Hm."), item_call("gun", id="c1"))
+    first = response_with(reasoning_item("Hm."), call_item("gun", id="c1"))
 
     def sample(script: list[Any]) -> ScriptedEndpoint:
         async def session(base_url: str) -> None:
             async with (
-                Endpoint(base_url, "m", retry=QUICK, api="responses") as model,
+                Endpoint(base_url, "m", retry=FAST_RETRY, api="responses") as model,
                 RulesClient(rules.url, waits=()) as client,
             ):
                 agent = Agent(model, client, on_rules_error="fail")
@@ -240,9 +240,9 @@ def events(*given: dict[str, Any], cut: bool = False, done: bool = False) -> Dri
 
 CREATED = {"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}}
 WORD = {"type": "response.output_text.delta", "output_index": 0, "delta": "Sure"}
-DONE_CALL = {"type": "response.output_item.done", "output_index": 0, "item": item_call("gun", id="c1")}
+DONE_CALL = {"type": "response.output_item.done", "output_index": 0, "item": call_item("gun", id="c1")}
 BUSY = {"code": "rate_limit_exceeded", "message": "slow down"}
-WITHOUT_ID = {k: v for k, v in item_call("gun").items() if k != "call_id"}
+WITHOUT_ID = {k: v for k, v in call_item("gun").items() if k != "call_id"}
 SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
 ODD = {"type": "hologram", "id": "h_1", "shape": {"x": 1}}
 
@@ -267,26 +267,26 @@ CASES = [
     Case("an error event after words", [events(CREATED, WORD, {"type": "error", "code": "server_error", "message": "oops"})], "error", None, 1, 0, "reply_failed", only="stream"),
     Case("an empty stream", [Drip(["data: [DONE]\n\n"])], "error", None, 1, 0, "no_choices", only="stream"),
     Case("a stream of garbage", [Drip(["data: not json\n\n"])], "error", None, 1, 0, "not_a_completion", only="stream"),
-    Case("events of unknown kinds", [events(CREATED, {"type": "response.hologram", "x": 1}, {"type": "response.completed", "response": {"status": "completed", "output": [says("No.")]}})], requests=1, asked=0, only="stream"),
+    Case("events of unknown kinds", [events(CREATED, {"type": "response.hologram", "x": 1}, {"type": "response.completed", "response": {"status": "completed", "output": [message_item("No.")]}})], requests=1, asked=0, only="stream"),
     Case("a last event without output", [events(CREATED, DONE_CALL, {"type": "response.completed", "response": {"status": "completed", "output": []}})], only="stream"),
-    Case("a call without an id", [responds(WITHOUT_ID)]),
-    Case("a number for an id", [responds({**item_call("gun"), "call_id": 7})]),
-    Case("two calls of one id", [responds(item_call("gun", id="c"), item_call("shop", id="c"))], asked=2),
-    Case("one id in two turns", [responds(item_call("gun", id="c")), responds(item_call("shop", id="c"))], requests=3, asked=2),
-    Case("arguments that are no JSON", [responds(item_call(arguments='{"situation": "gu'))], asked=0, told="not valid JSON"),
-    Case("no arguments", [responds(item_call(arguments=""))], asked=0, told="not valid JSON"),
-    Case("arguments as an object", [body(output=[{**item_call("gun"), "arguments": {"situation": "gun"}}])], only="whole"),
-    Case("an unknown tool", [responds(item_call("gun", name="web_search"))], asked=0, told="no tool 'web_search'"),
-    Case("items of unknown kinds", [body(output=[SEARCH, ODD, item_call("gun")])], only="whole"),
-    Case("endless identical calls", [responds(item_call("gun", id=f"c{n}")) for n in range(9)], "limit", None, 3, 1),
-    Case("a call as text", [responds(says('<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'))]),
-    Case("a thought and nothing else", [body(output=[thought("Hm.")])], answer=None, requests=1, asked=0, only="whole"),
-    Case("content that is no list", [body(output=[{**says(""), "content": "No."}])], answer=None, requests=1, asked=0, only="whole"),
+    Case("a call without an id", [response_with(WITHOUT_ID)]),
+    Case("a number for an id", [response_with({**call_item("gun"), "call_id": 7})]),
+    Case("two calls of one id", [response_with(call_item("gun", id="c"), call_item("shop", id="c"))], asked=2),
+    Case("one id in two turns", [response_with(call_item("gun", id="c")), response_with(call_item("shop", id="c"))], requests=3, asked=2),
+    Case("arguments that are no JSON", [response_with(call_item(arguments='{"situation": "gu'))], asked=0, told="not valid JSON"),
+    Case("no arguments", [response_with(call_item(arguments=""))], asked=0, told="not valid JSON"),
+    Case("arguments as an object", [body(output=[{**call_item("gun"), "arguments": {"situation": "gun"}}])], only="whole"),
+    Case("an unknown tool", [response_with(call_item("gun", name="web_search"))], asked=0, told="no tool 'web_search'"),
+    Case("items of unknown kinds", [body(output=[SEARCH, ODD, call_item("gun")])], only="whole"),
+    Case("endless identical calls", [response_with(call_item("gun", id=f"c{n}")) for n in range(9)], "limit", None, 3, 1),
+    Case("a call as text", [response_with(message_item('<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'))]),
+    Case("a thought and nothing else", [body(output=[reasoning_item("Hm.")])], answer=None, requests=1, asked=0, only="whole"),
+    Case("content that is no list", [body(output=[{**message_item(""), "content": "No."}])], answer=None, requests=1, asked=0, only="whole"),
     Case("429 twice", [Raw(429, "{}", {"retry-after": "0"})] * 2, requests=3, asked=0),
     Case("503 in plain text", [Raw(503, "down", content_type="text/plain")], requests=2, asked=0),
     Case("404", [Raw(404, '{"error": {"message": "no such route"}}')], "error", None, 1, 0, "http_404"),
     Case("a redirect", [Raw(307, "", {"location": "http://127.0.0.1:9/v1"})], "error", None, 1, 0, "http_307"),
-    Case("usage of a wrong type", [body(output=[says("No.")], usage="none", model=[])], requests=1, asked=0, only="whole"),
+    Case("usage of a wrong type", [body(output=[message_item("No.")], usage="none", model=[])], requests=1, asked=0, only="whole"),
 ]  # fmt: skip
 FORMS = [
     pytest.param(case, form == "stream", id=f"{case.name} ({form})")
@@ -301,7 +301,7 @@ def test_an_odd_conversation_ends_as_it_must_and_nothing_is_lost(
     rules: ScriptedRules, tmp_path: Path, case: Case, stream: bool
 ) -> None:
     rules.consultations.clear()
-    episode, endpoint = answered(case.script, rules, stream=stream, retry=QUICK)
+    episode, endpoint = answered(case.script, rules, stream=stream, retry=FAST_RETRY)
     with EpisodeLog(tmp_path / "log.jsonl") as log:
         log.append(episode)
     assert validate_log(tmp_path / "log.jsonl") == (1, [])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import Episode, read_log
-from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consults
+from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consult_call
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.tokens import episode_tokens
@@ -24,7 +24,7 @@ MOST = 96
 def decides(body: dict[str, Any]) -> str | None:
     """Consults for even seeds and without one; everything else is the model's own."""
     first = body["messages"][-1]["role"] == "user"
-    return consults("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
+    return consult_call("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
 
 
 @pytest.fixture(scope="module")

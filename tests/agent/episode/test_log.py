@@ -15,7 +15,7 @@ from agent.episode import Episode, EpisodeLog, iter_log, read_log, validate_log
 from agent.episode.migrations import CURRENT_VERSION
 from agent.episode.reference import episode_reference
 from agent.errors import LogError
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 
 ROOT = Path(__file__).resolve().parents[3]
 OLD = Path(__file__).parent / "logs" / "version-1.jsonl"
@@ -58,7 +58,7 @@ def test_a_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:
 
 def test_fields_that_this_version_does_not_know_survive_reading_and_writing(tmp_path: Path) -> None:
     line = json.loads(
-        build(consult=True, error={"boundary": "rules", "type": "x", "message": "y"}).model_dump_json()
+        make_episode(consult=True, error={"boundary": "rules", "type": "x", "message": "y"}).model_dump_json()
     )
     rule = {"id": "a.b", "category": "a", "stance": "limit", "score": 0.5}
     line["consultations"][0]["rules"] = [rule]
@@ -93,7 +93,7 @@ def test_a_log_of_the_first_version_is_read_and_brought_up() -> None:
 
 def test_a_log_of_a_later_version_is_not_read_halfway(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text(json.dumps({**json.loads(build().model_dump_json()), "schema_version": 99}) + "\n")
+    log.write_text(json.dumps({**json.loads(make_episode().model_dump_json()), "schema_version": 99}) + "\n")
     (skipped,) = read_log(log).skipped
     assert skipped.reason.startswith(
         "written by a later version of ascl (schema_version 99, this one reads up to"

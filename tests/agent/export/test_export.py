@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import Episode, read_log, validate_log
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 
 
 def run(*arguments: str | Path, code: int = 0) -> Any:
@@ -23,7 +23,7 @@ def run(*arguments: str | Path, code: int = 0) -> Any:
 
 
 def consulted(prompt: str = "p2", **more: Any) -> Episode:
-    episode = build(prompt, "harmful", "No.", consult=True, **more)
+    episode = make_episode(prompt, "harmful", "No.", consult=True, **more)
     consultation = episode.consultations[0]
     consultation.verdict = "rules_found"
     consultation.rules = [hit("a.b")]
@@ -41,7 +41,7 @@ def hit(id: str) -> Any:
 def test_exported_parquet_loads_in_any_order_of_direct_and_consulted_episodes(
     tmp_path: Path, order: str
 ) -> None:
-    episodes = [build(f"d{n}") for n in range(40)] + [consulted(f"c{n}") for n in range(3)]
+    episodes = [make_episode(f"d{n}") for n in range(40)] + [consulted(f"c{n}") for n in range(3)]
     if order == "consulted first":
         episodes.reverse()
     if order == "mixed":
@@ -59,9 +59,9 @@ def test_exported_parquet_loads_in_any_order_of_direct_and_consulted_episodes(
 
 
 def test_episodes_that_cannot_be_trained_on_are_left_out(tmp_path: Path) -> None:
-    failed = build("x", answer=None, stop_reason="limit")
-    broken = build("y", consult=True, arguments="{oops")
-    log = write_log(tmp_path / "log.jsonl", [failed, broken, build("z")])
+    failed = make_episode("x", answer=None, stop_reason="limit")
+    broken = make_episode("y", consult=True, arguments="{oops")
+    log = write_log(tmp_path / "log.jsonl", [failed, broken, make_episode("z")])
     done = run("export", log, "--to", "trl", "--out", tmp_path / "t.parquet", "--json")
     assert json.loads(done.stdout) == {
         "out": str(tmp_path / "t.parquet"),
@@ -75,8 +75,8 @@ def test_episodes_that_cannot_be_trained_on_are_left_out(tmp_path: Path) -> None
 
 
 def test_consultations_are_exported_with_what_the_rules_answered(tmp_path: Path) -> None:
-    unanswered = build("u", consult=True)
-    log = write_log(tmp_path / "log.jsonl", [build(), consulted("p2"), unanswered])
+    unanswered = make_episode("u", consult=True)
+    log = write_log(tmp_path / "log.jsonl", [make_episode(), consulted("p2"), unanswered])
     run("export", log, "--to", "consultations", "--out", tmp_path / "c.jsonl")
     lines = (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
@@ -143,7 +143,7 @@ def test_a_redacted_log_is_a_log_without_texts(tmp_path: Path) -> None:
     secret = consulted("someone's prompt", secret_field="delicate too")
     secret.turns[0].token_ids = [1, 2, 3]
     secret.messages[1]["reasoning_content"] = "a delicate thought"
-    log = write_log(tmp_path / "log.jsonl", [secret, build("p1", answer="Delicate answer.")])
+    log = write_log(tmp_path / "log.jsonl", [secret, make_episode("p1", answer="Delicate answer.")])
     run("redact", log, "--out", tmp_path / "r.jsonl")
     written = (tmp_path / "r.jsonl").read_text(encoding="utf-8")
     for text in ("delicate", "Delicate", "someone", "No.", "A rule"):
@@ -157,7 +157,7 @@ def test_a_redacted_log_is_a_log_without_texts(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.jsonl", [build()])
+    log = write_log(tmp_path / "log.jsonl", [make_episode()])
     (tmp_path / "r.jsonl").write_text("mine", encoding="utf-8")
     for command in (["redact", log], ["export", log, "--to", "otel"]):
         refused = run(*command, "--out", tmp_path / "r.jsonl", code=1)
@@ -169,7 +169,7 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.jsonl", [build()])
+    log = write_log(tmp_path / "log.jsonl", [make_episode()])
     for out in (Path("/dev/null"), tmp_path, Path()):
         done = run("redact", log, "--out", out, "--overwrite", code=1)
         assert "is no ordinary file" in done.output
@@ -179,11 +179,11 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
 def test_redacted_ids_cannot_be_found_out_by_guessing_and_name_no_tool_of_the_application(
     tmp_path: Path,
 ) -> None:
-    episode = build("p1")
+    episode = make_episode("p1")
     function = {"name": "patient_records", "arguments": "{}"}
     asked = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
     episode.messages.insert(1, asked)
-    log = write_log(tmp_path / "log.jsonl", [episode, build("p1")])
+    log = write_log(tmp_path / "log.jsonl", [episode, make_episode("p1")])
     for name in ("a.jsonl", "b.jsonl"):
         run("redact", log, "--out", tmp_path / name)
     (one, two), (other, _) = (read_log(tmp_path / name).episodes for name in ("a.jsonl", "b.jsonl"))
@@ -193,7 +193,7 @@ def test_redacted_ids_cannot_be_found_out_by_guessing_and_name_no_tool_of_the_ap
 
 
 def test_lines_that_hold_no_episode_are_said(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.jsonl", [build()])
+    log = write_log(tmp_path / "log.jsonl", [make_episode()])
     with log.open("a", encoding="utf-8") as file:
         file.write('{"torn": ')
     done = run("redact", log, "--out", tmp_path / "r.jsonl")

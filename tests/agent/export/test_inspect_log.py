@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import Episode
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 
 
 def export(
@@ -47,7 +47,7 @@ def reward(episode: Episode, total: float | None, **more: Any) -> str:
 
 
 def test_messages_calls_and_results_are_those_of_the_episode(tmp_path: Path) -> None:
-    episode = build("p", "harmful", "No.", consult=True)
+    episode = make_episode("p", "harmful", "No.", consult=True)
     (sample,) = samples(tmp_path, [episode])
     assert [message.role for message in sample.messages] == ["user", "assistant", "tool", "assistant"]
     asked, result = sample.messages[1], sample.messages[2]
@@ -65,7 +65,7 @@ def test_messages_calls_and_results_are_those_of_the_episode(tmp_path: Path) -> 
 
 
 def test_ids_mode_and_digests_are_in_the_metadata(tmp_path: Path) -> None:
-    episode = build("p", "harmful", "No.", consult=True)
+    episode = make_episode("p", "harmful", "No.", consult=True)
     (sample,) = samples(tmp_path, [episode])
     for name in ("group_id", "prompt_id", "kind", "mode", "stop_reason", "policy_version", "rulebook_digest"):
         assert sample.metadata[name] == getattr(episode, name)
@@ -75,7 +75,7 @@ def test_ids_mode_and_digests_are_in_the_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 def test_a_thought_is_shown_as_one_and_keeps_its_field(tmp_path: Path, field: str) -> None:
-    episode = build("p", answer="No.")
+    episode = make_episode("p", answer="No.")
     episode.messages[-1] |= {field: "Hm.", "reasoning_details": [{"data": "opaque"}]}
     (sample,) = samples(tmp_path, [episode])
     thought, text = sample.messages[-1].content
@@ -87,14 +87,14 @@ def test_a_thought_is_shown_as_one_and_keeps_its_field(tmp_path: Path, field: st
 
 
 def test_malformed_arguments_are_kept_word_for_word(tmp_path: Path) -> None:
-    (sample,) = samples(tmp_path, [build("p", consult=True, arguments='{"situation": oops')])
+    (sample,) = samples(tmp_path, [make_episode("p", consult=True, arguments='{"situation": oops')])
     call = sample.messages[1].tool_calls[0]
     assert call.arguments == {}
     assert call.parse_error.endswith('{"situation": oops')
 
 
 def test_rewards_are_scores_and_what_could_not_be_judged_is_unscored_not_zero(tmp_path: Path) -> None:
-    one, two = build("a", "harmful", "No."), build("b", "harmful", "Hm.")
+    one, two = make_episode("a", "harmful", "No."), make_episode("b", "harmful", "Hm.")
     rewards = tmp_path / "r.jsonl"
     rewards.write_text(reward(one, 0.8) + reward(two, None, excluded="partial refusal", label=None), "utf-8")
     first, second = samples(tmp_path, [one, two], "--rewards", rewards)
@@ -114,9 +114,9 @@ def test_rewards_are_scores_and_what_could_not_be_judged_is_unscored_not_zero(tm
 
 def test_errors_limits_and_samples_are_told_apart(tmp_path: Path) -> None:
     fault = {"boundary": "endpoint", "type": "http_500", "message": "it broke"}
-    failed = build("a", answer=None, stop_reason="error", error=fault)
-    again, other = build("a"), build("a", sample=1, answer=None, stop_reason="limit")
-    lost = build("b", answer=None, stop_reason="error", error=fault)
+    failed = make_episode("a", answer=None, stop_reason="error", error=fault)
+    again, other = make_episode("a"), make_episode("a", sample=1, answer=None, stop_reason="limit")
+    lost = make_episode("b", answer=None, stop_reason="error", error=fault)
     found = {(s.id, s.epoch): s for s in samples(tmp_path, [failed, again, other, lost])}
     assert set(found) == {("a", 1), ("a", 2), ("b", 1)}
     assert found["a", 1].error is None
@@ -125,20 +125,22 @@ def test_errors_limits_and_samples_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_same_prompt_through_a_gateway_stands_once_for_each_time(tmp_path: Path) -> None:
-    episodes = [build("a", answer=f"Answer {n}.").model_copy(update={"id": f"e{n}"}) for n in range(3)]
+    episodes = [make_episode("a", answer=f"Answer {n}.").model_copy(update={"id": f"e{n}"}) for n in range(3)]
     assert [(s.epoch, s.uuid) for s in samples(tmp_path, episodes)] == [(1, "e0"), (2, "e1"), (3, "e2")]
 
 
 def test_json_is_written_for_a_name_in_json(tmp_path: Path) -> None:
-    export(tmp_path, [build()], name="l.json")
+    export(tmp_path, [make_episode()], name="l.json")
     assert json.loads((tmp_path / "l.json").read_text("utf-8"))["eval"]["model"] == "model"
     assert (tmp_path / "l.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
-    assert ".eval or .json" in export(tmp_path, [build()], name="l.log", code=1).output
+    assert ".eval or .json" in export(tmp_path, [make_episode()], name="l.log", code=1).output
     (tmp_path / "r.jsonl").write_text("no reward\n", "utf-8")
-    assert "is no reward" in export(tmp_path, [build()], "--rewards", tmp_path / "r.jsonl", code=1).output
+    assert (
+        "is no reward" in export(tmp_path, [make_episode()], "--rewards", tmp_path / "r.jsonl", code=1).output
+    )
     assert "no episode" in export(tmp_path, [], code=1).output
     assert not (tmp_path / "l.eval").exists()
 
@@ -146,7 +148,9 @@ def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
 def test_inspects_own_viewer_lists_the_log_and_gives_it_whole(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    export(tmp_path, [build("a"), build("b", "harmful", "No.", consult=True)], name="logs/l.eval")
+    export(
+        tmp_path, [make_episode("a"), make_episode("b", "harmful", "No.", consult=True)], name="logs/l.eval"
+    )
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [

@@ -16,7 +16,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from agent.episode import Episode
 from agent.export.otel import to_otel_rows
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 
 # By the conventions' requirement levels; those required under a condition that we meet are among them.
 REQUIRED = {
@@ -65,7 +65,7 @@ def values(enum: str) -> set[str]:
 
 def episodes() -> list[Episode]:
     fault = {"boundary": "endpoint", "type": "http_500", "message": "it broke"}
-    thoughtful = build("t", "harmful", "No.", consult=True, endpoint="https://api.openai.com/v1")
+    thoughtful = make_episode("t", "harmful", "No.", consult=True, endpoint="https://api.openai.com/v1")
     thoughtful.messages[-1]["reasoning_content"] = "Hm."
     thoughtful.sampling_sent |= {"seed": 1, "top_p": 0.9, "presence_penalty": 0.1, "frequency_penalty": 0.1}
     thoughtful.turns[0].usage = {
@@ -75,9 +75,14 @@ def episodes() -> list[Episode]:
         "completion_tokens_details": {"reasoning_tokens": 3},
     }
     thoughtful.model_returned = "model-2026"
-    broken = build("b", consult=True, arguments='{"situation": oops')
+    broken = make_episode("b", consult=True, arguments='{"situation": oops')
     broken.consultations[0].error = "not JSON"
-    return [thoughtful, broken, build("d"), build("f", answer=None, stop_reason="error", error=fault)]
+    return [
+        thoughtful,
+        broken,
+        make_episode("d"),
+        make_episode("f", answer=None, stop_reason="error", error=fault),
+    ]
 
 
 def spans(content: bool) -> list[dict[str, Any]]:

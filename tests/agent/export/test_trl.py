@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from agent.export.trl import write_trl
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.tiny_llama import save_tiny_llama
 
 
@@ -17,7 +17,12 @@ def test_an_exported_log_trains_in_sfttrainer_unchanged(tmp_path: Path, order: s
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    episodes = [build("a"), build("b"), build("c", consult=True), build("d", consult=True)]
+    episodes = [
+        make_episode("a"),
+        make_episode("b"),
+        make_episode("c", consult=True),
+        make_episode("d", consult=True),
+    ]
     if order == "consulted first":
         episodes.reverse()
     write_trl(episodes, tmp_path / "t.parquet")

@@ -13,8 +13,8 @@ import pytest
 from agent.episode import log as dated_log
 from agent.episode import read_log, validate_log
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.processes.gateways import chunks, post, running, said, text, tool_names, upstream
-from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found
+from tests.fakes.processes.gateway import chunks, parse_reply, post, run_gateway, text, tool_names, upstream
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules, no_rule_found
 
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -41,7 +41,7 @@ def event(delta: dict[str, Any], finish: str | None = None) -> str:
 def test_a_reply_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
     message = {**weather(), "content": "Let me see. Grüße!", "reasoning_content": "Bergen, then."}
     body = {**GUN, "stream": stream, "tools": [WEATHER], "stream_options": {"include_usage": True}}
-    with upstream(message, message) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(message, message) as endpoint, run_gateway(endpoint, rules) as gateway:
         direct = httpx2.post(f"{endpoint.base_url}/chat/completions", json={"model": "scripted", **body})
         reply = post(gateway, body)
     assert reply.content == direct.content
@@ -59,7 +59,7 @@ def test_the_rule_tool_comes_last_and_nothing_else_of_the_request_changes(rules:
         "metadata": {"a": None},
         "user": "u7",
     }
-    with upstream("Hello.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream("Hello.") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, body)
     (sent,) = endpoint.requests
     assert tool_names(sent) == ["get_weather", RULE_TOOL]
@@ -71,9 +71,9 @@ def test_the_rule_tool_comes_last_and_nothing_else_of_the_request_changes(rules:
 def test_a_consultation_stays_hidden_and_its_tokens_are_counted(rules: ScriptedRules, stream: bool) -> None:
     consult = {**call("someone asks how to make a gun"), "reasoning_content": "Delicate."}
     body = {**GUN, "stream": stream, "stream_options": {"include_usage": True}}
-    with upstream(consult, "I cannot help.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(consult, "I cannot help.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, body)
-    assert said(reply) == ("I cannot help.", "stop", [])
+    assert parse_reply(reply) == ("I cannot help.", "stop", [])
     usage = chunks(reply)[-1]["usage"] if stream else reply.json()["usage"]
     assert usage == {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
     first, second = endpoint.requests
@@ -93,7 +93,7 @@ def test_a_consultation_stays_hidden_and_its_tokens_are_counted(rules: ScriptedR
 def test_headers_say_which_rules_were_consulted_under_which_digest(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": stream})
     assert reply.headers["x-ascl-consulted"] == "yes"
     assert reply.headers["x-ascl-rules"] == "weapons.making"
@@ -106,11 +106,11 @@ def test_a_stream_whose_head_went_out_before_the_consultation_says_so_at_its_end
     rules: ScriptedRules,
 ) -> None:
     consult = {**call("gun"), "reasoning": "Delicate."}
-    with upstream(consult, "No.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(consult, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.headers["x-ascl-consulted"] == "pending"
     assert ": x-ascl-consulted: yes\n: x-ascl-rules: weapons.making\n" in reply.text
-    assert said(reply)[0] == "No."
+    assert parse_reply(reply)[0] == "No."
 
 
 def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
@@ -121,7 +121,7 @@ def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> N
     began = time.monotonic()
     with (
         upstream(script, "No.") as endpoint,
-        running(endpoint, rules) as gateway,
+        run_gateway(endpoint, rules) as gateway,
         httpx2.stream(
             "POST",
             f"{gateway.base_url}/chat/completions",
@@ -143,7 +143,7 @@ def test_a_silent_consultation_is_bridged_by_comments(rules: ScriptedRules) -> N
         upstream(
             {**call("gun"), "reasoning": "Hm."}, Drip([0.5, "data: {}\n\n", "data: [DONE]\n\n"])
         ) as endpoint,
-        running(endpoint, rules, keepalive=0.1) as gateway,
+        run_gateway(endpoint, rules, keepalive=0.1) as gateway,
     ):
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.text.count(": keepalive\n") >= 2
@@ -159,9 +159,9 @@ def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_wh
     mixed = both(ours, weather()) if order == "ours first" else both(weather(), ours)
     mixed = {**mixed, "content": "Looking.", "reasoning_content": "Both."}
     body = {**GUN, "stream": stream, "tools": [WEATHER]}
-    with upstream(mixed, "Rain, and no.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(mixed, "Rain, and no.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, body)
-        content, finish, calls = said(reply)
+        content, finish, calls = parse_reply(reply)
         assert (content, finish) == ("Looking.", "tool_calls")
         assert [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in calls] == [
             ("w1", "get_weather", '{"city": "Bergen"}')
@@ -171,7 +171,7 @@ def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_wh
         echoed = {**weather(), "content": "Looking."}
         result = {"role": "tool", "tool_call_id": "w1", "content": "Rain"}
         again = {**body, "messages": [*GUN["messages"], echoed, result]}
-        assert said(post(gateway, again))[0] == "Rain, and no."
+        assert parse_reply(post(gateway, again))[0] == "Rain, and no."
     sent = endpoint.requests[1]["messages"]
     assert sent[1] == mixed
     assert sorted(m["tool_call_id"] for m in sent[2:]) == ["o1", "w1"]
@@ -181,7 +181,7 @@ def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_wh
 
 def test_a_forgotten_half_leaves_the_callers_history_as_it_is(rules: ScriptedRules) -> None:
     history = [*GUN["messages"], weather("lost"), {"role": "tool", "tool_call_id": "lost", "content": "Rain"}]
-    with upstream("Rain.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream("Rain.") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, {"messages": history, "tools": [WEATHER]})
     assert endpoint.requests[0]["messages"] == history
 
@@ -193,7 +193,7 @@ def test_what_one_caller_asked_the_rules_is_not_shown_to_another(rules: Scripted
         weather("call_0"),
         {"role": "tool", "tool_call_id": "call_0", "content": "Rain"},
     ]
-    with upstream(mixed, "a", "b") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(mixed, "a", "b") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, {**GUN, "tools": [WEATHER]})
         post(gateway, {"messages": history, "tools": [WEATHER]}, headers={"authorization": "Bearer sk-other"})
         other = [{"role": "user", "content": "Something else"}, *history[1:]]
@@ -204,7 +204,7 @@ def test_what_one_caller_asked_the_rules_is_not_shown_to_another(rules: Scripted
 
 def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
     tool = {"type": "function", "function": {"name": RULE_TOOL}}
-    with upstream() as endpoint, running(endpoint, rules) as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "tools": [tool]})
     assert (reply.status_code, endpoint.requests) == (400, [])
     assert reply.json()["error"]["type"] == "reserved_tool_name"
@@ -224,7 +224,7 @@ def test_where_the_tool_has_no_place_the_callers_bytes_go_on(
     rules: ScriptedRules, more: dict[str, Any]
 ) -> None:
     raw = json.dumps({"model": "m", **GUN, **more}, indent=3).encode()
-    with upstream("Hello.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream("Hello.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, raw)
     assert endpoint.bodies == [raw]
     assert reply.headers["x-ascl-consulted"] == "not-offered"
@@ -235,16 +235,16 @@ def test_where_the_tool_has_no_place_the_callers_bytes_go_on(
     "choice", ["required", "auto", {"type": "function", "function": {"name": "get_weather"}}]
 )
 def test_the_callers_tool_choice_holds_in_hidden_turns_too(rules: ScriptedRules, choice: Any) -> None:
-    with upstream(call("gun"), weather()) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), weather()) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "tools": [WEATHER], "tool_choice": choice})
     assert [request["tool_choice"] for request in endpoint.requests] == [choice, choice]
-    assert said(reply)[2] == weather()["tool_calls"]
+    assert parse_reply(reply)[2] == weather()["tool_calls"]
 
 
 def test_allowed_tools_allow_the_rule_tool_too(rules: ScriptedRules) -> None:
     one = {"type": "function", "function": {"name": "get_weather"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [one]}}
-    with upstream("Hi") as endpoint, running(endpoint, rules) as gateway:
+    with upstream("Hi") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, {**GUN, "tools": [WEATHER], "tool_choice": choice})
     allowed = endpoint.requests[0]["tool_choice"]["allowed_tools"]["tools"]
     assert allowed == [one, {"type": "function", "function": {"name": RULE_TOOL}}]
@@ -258,10 +258,10 @@ def test_a_model_that_only_consults_is_asked_once_more_without_the_tool(
         ScriptedEndpoint(
             otherwise=lambda body: call("gun", id=None) if body.get("tools") else "No.", strict=False
         ) as endpoint,
-        running(endpoint, rules) as gateway,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = post(gateway, {**GUN, "stream": stream})
-    assert said(reply)[:2] == ("No.", "stop")
+    assert parse_reply(reply)[:2] == ("No.", "stop")
     assert len(rules.consultations) == 1
     assert [bool(request.get("tools")) for request in endpoint.requests] == [True, True, False]
     ids = [e["id"] for m in endpoint.requests[-1]["messages"] for e in m.get("tool_calls", [])]
@@ -275,18 +275,21 @@ def test_a_model_that_will_not_stop_calling_ends_without_a_call(rules: ScriptedR
     endless = ScriptedEndpoint(
         otherwise=lambda body: call(f"gun {len(body['messages'])}", id="same"), strict=False
     )
-    with endless as endpoint, running(endpoint, rules) as gateway:
+    with endless as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": stream})
-    assert said(reply)[1:] == ("stop", [])
+    assert parse_reply(reply)[1:] == ("stop", [])
     assert len(rules.consultations) == 4
     assert len(endpoint.requests) == 5
 
 
 @STREAMED
 def test_malformed_arguments_are_explained_to_the_model(rules: ScriptedRules, stream: bool) -> None:
-    with upstream(call(arguments='{"situation": '), "No.") as endpoint, running(endpoint, rules) as gateway:
+    with (
+        upstream(call(arguments='{"situation": '), "No.") as endpoint,
+        run_gateway(endpoint, rules) as gateway,
+    ):
         reply = post(gateway, {**GUN, "stream": stream})
-    assert said(reply)[0] == "No."
+    assert parse_reply(reply)[0] == "No."
     assert "not valid JSON" in endpoint.requests[1]["messages"][-1]["content"]
     assert rules.consultations == []
 
@@ -295,13 +298,13 @@ def test_text_before_a_consultation_is_counted_and_held_back_on_demand(rules: Sc
     consult = {**call("gun"), "content": "Sure, first you"}
     body = {**GUN, "stream": True}
     with upstream(consult, "No.", consult, "No.", "Plain.") as endpoint:
-        with running(endpoint, rules) as gateway:
-            assert said(post(gateway, body))[0] == "Sure, first youNo."
+        with run_gateway(endpoint, rules) as gateway:
+            assert parse_reply(post(gateway, body))[0] == "Sure, first youNo."
             assert gateway.counters.text_before_consulting == 1
-        with running(endpoint, rules, hold=True) as gateway:
-            assert said(post(gateway, body))[0] == "No."
+        with run_gateway(endpoint, rules, hold=True) as gateway:
+            assert parse_reply(post(gateway, body))[0] == "No."
             assert gateway.counters.text_before_consulting == 0
-            assert said(post(gateway, body))[0] == "Plain."
+            assert parse_reply(post(gateway, body))[0] == "Plain."
 
 
 @STREAMED
@@ -322,9 +325,9 @@ def test_a_name_that_comes_in_pieces_is_known_when_it_is_whole(rules: ScriptedRu
     theirs = pieces("consult_", "weather")
     with (
         upstream(pieces("consult_", "safety_", "rules"), "No.", theirs) as endpoint,
-        running(endpoint, rules) as gateway,
+        run_gateway(endpoint, rules) as gateway,
     ):
-        assert said(post(gateway, {**GUN, "stream": True}))[0] == "No."
+        assert parse_reply(post(gateway, {**GUN, "stream": True}))[0] == "No."
         reply = post(gateway, {**GUN, "stream": True})
     assert rules.consultations[0]["situation"] == "gun"
     assert reply.text == "".join(str(piece) for piece in theirs.pieces)
@@ -335,7 +338,7 @@ def test_the_callers_key_goes_to_the_upstream_and_is_kept_nowhere(
 ) -> None:
     log = tmp_path / "log.jsonl"
     headers = {"authorization": "Bearer sk-secret-7", "cookie": "a=sk-secret-7", "x-custom": "kept"}
-    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream(call("gun"), "No.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         post(gateway, GUN, headers=headers)
         post(gateway, {**GUN, "stream": True}, headers=headers)
         httpx2.get(f"{gateway.base_url}/models", headers=headers)
@@ -348,7 +351,7 @@ def test_the_callers_key_goes_to_the_upstream_and_is_kept_nowhere(
 
 def test_one_callers_cookies_are_not_sent_for_another(rules: ScriptedRules) -> None:
     script = [Raw(200, "{}", {"set-cookie": "who=me"}), "Hello."]
-    with upstream(*script) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(*script) as endpoint, run_gateway(endpoint, rules) as gateway:
         assert post(gateway, GUN).headers["set-cookie"] == "who=me"
         post(gateway, GUN)
     assert "cookie" not in endpoint.headers[1]
@@ -361,7 +364,7 @@ def test_conversations_are_logged_as_episodes_that_hold_together(
     log = tmp_path / "log.jsonl"
     mixed = both(call("gun", id="o1"), weather())
     script = [call("gun"), "No.", "Hello.", mixed]
-    with upstream(*script) as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream(*script) as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         for _ in range(3):
             post(gateway, {**GUN, "stream": stream, "tools": [WEATHER], "temperature": 0.5, "user": "u7"})
     assert validate_log(log) == (3, [])
@@ -391,9 +394,9 @@ def test_conversations_are_kept_for_so_many_days(
     with upstream(*["Hi."] * 5) as endpoint:
         for day in (27, 28):
             monkeypatch.setattr(dated_log, "today", lambda day=day: date(2026, 2, day))
-            with running(endpoint, rules, **settings) as gateway:
+            with run_gateway(endpoint, rules, **settings) as gateway:
                 post(gateway, GUN)
-        with running(endpoint, rules, **settings) as gateway:
+        with run_gateway(endpoint, rules, **settings) as gateway:
             for day in (28, 1, 1):  # it goes on over midnight
                 monkeypatch.setattr(dated_log, "today", lambda day=day: date(2026, 3 if day == 1 else 2, day))
                 post(gateway, GUN)
@@ -405,20 +408,20 @@ def test_the_tokens_of_a_stream_are_logged_where_they_were_asked_for(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.jsonl"
-    with upstream(call("gun"), "No.") as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream(call("gun"), "No.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         post(gateway, {**GUN, "stream": True, "stream_options": {"include_usage": True}})
     (episode,) = read_log(log).episodes
     assert [bool(turn.usage) for turn in episode.turns] == [True, True]
 
 
 def test_a_models_page_is_asked_for_by_its_name_and_the_callers_query(rules: ScriptedRules) -> None:
-    with upstream() as endpoint, running(f"{endpoint.base_url}?version=1", rules) as gateway:
+    with upstream() as endpoint, run_gateway(f"{endpoint.base_url}?version=1", rules) as gateway:
         httpx2.get(f"{gateway.base_url}/models", params={"limit": "2"})
     assert endpoint.model_pages == ["version=1&limit=2"]
 
 
 def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) -> None:
-    with upstream() as endpoint, running(endpoint, rules) as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         models = httpx2.get(f"{gateway.base_url}/models").json()
         missing = httpx2.post(f"{gateway.base_url}/embeddings", json={})
     assert models["data"][0]["id"] == "scripted"
@@ -427,7 +430,7 @@ def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) ->
 
 
 def test_the_gateway_counts_what_it_does(rules: ScriptedRules) -> None:
-    with upstream(call("gun"), "No.", "Hi.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), "No.", "Hi.") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, GUN)
         post(gateway, GUN)
         metrics = httpx2.get(f"{gateway.origin}/metrics").text
@@ -439,9 +442,9 @@ def test_the_gateway_counts_what_it_does(rules: ScriptedRules) -> None:
 
 def test_a_verdict_without_rules_counts_as_consulted() -> None:
     with (
-        ScriptedRules([none_found()]) as rules,
+        ScriptedRules([no_rule_found()]) as rules,
         upstream(call("a sum"), "4") as endpoint,
-        running(endpoint, rules) as gateway,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = post(gateway, GUN)
     assert reply.headers["x-ascl-consulted"] == "yes"

@@ -15,8 +15,8 @@ from agent.episode import read_log, validate_log
 from agent.gateway import rule_offer as offered_rules
 from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.scripted import Drip, Raw, call
-from tests.fakes.episodes.agents import NOBODY
-from tests.fakes.processes.gateways import post, running, said, upstream
+from tests.fakes.episodes.agent_run import CLOSED_URL
+from tests.fakes.processes.gateway import parse_reply, post, run_gateway, upstream
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
@@ -35,26 +35,26 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: st
                 rules.stop()
                 return call("gun")
 
-            url = f"{NOBODY}/mcp" if down == "from the start" else rules.url
+            url = f"{CLOSED_URL}/mcp" if down == "from the start" else rules.url
             script = ["Careful."] if down == "from the start" else [consult, "Careful."]
-            with upstream(*script) as endpoint, running(endpoint, url, on_rules_error=choice) as gateway:
+            with upstream(*script) as endpoint, run_gateway(endpoint, url, on_rules_error=choice) as gateway:
                 reply = post(gateway, body)
         assert reply.headers["x-ascl-rules-error"] == "unreachable"
         assert gateway.counters.rules_errors == 1
         if choice == "answer":
-            assert said(reply)[0] == "Careful."
+            assert parse_reply(reply)[0] == "Careful."
             assert ("tools" in endpoint.requests[0]) == (down == "later")
             if down == "later":
                 assert endpoint.requests[1]["messages"][-1]["content"] == RULES_UNREACHABLE
         elif choice == "refuse":
-            assert said(reply) == (REFUSAL_WITHOUT_RULES, "stop", [])
+            assert parse_reply(reply) == (REFUSAL_WITHOUT_RULES, "stop", [])
         else:
             assert reply.status_code == 503
             assert reply.json()["error"]["type"] == "rules_unavailable"
 
 
 def test_a_gateway_that_insists_refuses_what_it_cannot_offer_rules_with(rules: ScriptedRules) -> None:
-    with upstream() as endpoint, running(endpoint, rules, on_rules_error="fail") as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules, on_rules_error="fail") as gateway:
         reply = post(gateway, {**GUN, "n": 2})
     assert (reply.status_code, reply.json()["error"]["type"], endpoint.requests) == (
         400,
@@ -77,7 +77,7 @@ def test_a_conversation_whose_consultation_failed_is_logged_whole(
 
         with (
             upstream(consult) as endpoint,
-            running(endpoint, rules, on_rules_error=choice, log=log) as gateway,
+            run_gateway(endpoint, rules, on_rules_error=choice, log=log) as gateway,
         ):
             post(gateway, {**GUN, "stream": stream})
     assert validate_log(log) == (1, [])
@@ -90,7 +90,7 @@ def test_a_conversation_whose_consultation_failed_is_logged_whole(
 def test_a_rule_service_that_falls_silent_delays_no_request_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, upstream(*["Hello."] * 3) as endpoint:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
-        with running(endpoint, url) as gateway:
+        with run_gateway(endpoint, url) as gateway:
             replies, waits = [], []
             for _ in range(3):
                 began = time.monotonic()
@@ -105,7 +105,7 @@ def test_a_rule_service_that_falls_silent_delays_no_request_for_long() -> None:
 
 def test_health_tells_when_a_rule_service_that_answered_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offered_rules, "_AFTER_ERROR", 0.0)
-    with ScriptedRules() as rules, upstream() as endpoint, running(endpoint, rules) as gateway:
+    with ScriptedRules() as rules, upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         assert httpx2.get(f"{gateway.origin}/healthz").json()["rules"] == "ok"
         rules.stop()
         gone = httpx2.get(f"{gateway.origin}/healthz", timeout=30).json()
@@ -115,12 +115,12 @@ def test_health_tells_when_a_rule_service_that_answered_is_gone(monkeypatch: pyt
 
 def test_no_secret_of_an_address_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    url = f"{NOBODY.replace('//', '//me:hunter2@')}/mcp?token=hunter3"
-    with upstream("Hi.") as endpoint, running(endpoint, url, on_rules_error="fail", log=log) as gateway:
+    url = f"{CLOSED_URL.replace('//', '//me:hunter2@')}/mcp?token=hunter3"
+    with upstream("Hi.") as endpoint, run_gateway(endpoint, url, on_rules_error="fail", log=log) as gateway:
         reply = post(gateway, GUN)
         health = httpx2.get(f"{gateway.origin}/healthz", timeout=30).text
     assert reply.status_code == 503
-    assert NOBODY in reply.text
+    assert CLOSED_URL in reply.text
     assert "hunter" not in reply.text + health + log.read_text(encoding="utf-8")
 
 
@@ -130,7 +130,7 @@ def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers
     rules: ScriptedRules, stream: bool, turn: int
 ) -> None:
     busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
-    with upstream(*[call("gun")][:turn], busy) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(*[call("gun")][:turn], busy) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": stream})
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
     assert reply.json() == {"error": {"message": "slow down"}}
@@ -139,7 +139,7 @@ def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers
 
 @STREAMED
 def test_an_upstream_that_is_not_there_is_a_502_in_one_sentence(rules: ScriptedRules, stream: bool) -> None:
-    with running(f"{NOBODY}/v1", rules) as gateway:
+    with run_gateway(f"{CLOSED_URL}/v1", rules) as gateway:
         reply = post(gateway, {**GUN, "stream": stream})
     assert reply.status_code == 502
     assert reply.json()["error"]["type"] == "upstream_unreachable"
@@ -148,7 +148,7 @@ def test_an_upstream_that_is_not_there_is_a_502_in_one_sentence(rules: ScriptedR
 def test_a_stream_cut_in_the_middle_ends_in_an_error_event(rules: ScriptedRules, tmp_path: Path) -> None:
     begun = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
     log = tmp_path / "log.jsonl"
-    with upstream(Drip([begun], cut=True)) as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream(Drip([begun], cut=True)) as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.text.startswith(begun)
     assert '"error"' in reply.text
@@ -162,7 +162,7 @@ def test_an_error_in_the_middle_of_a_call_ends_the_reply(rules: ScriptedRules, t
     pieces = [f"data: {json.dumps(each)}\n\n" for each in (begun, {"error": {"message": "overloaded"}})]
     with (
         upstream(Drip([*pieces, "data: [DONE]\n\n"])) as endpoint,
-        running(endpoint, rules, log=log) as gateway,
+        run_gateway(endpoint, rules, log=log) as gateway,
     ):
         reply = post(gateway, {**GUN, "stream": True})
     assert "overloaded" in reply.text
@@ -176,7 +176,7 @@ def test_half_a_surrogate_pair_costs_neither_the_reply_nor_its_line(
 ) -> None:
     log = tmp_path / "log.jsonl"
     cut = {"role": "assistant", "content": "Sure \ud83d"}
-    with upstream(cut, cut) as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream(cut, cut) as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         for _ in range(2):
             question = {"role": "user", "content": "Hello \ud83d"}
             assert post(gateway, {"messages": [question]}).status_code == 200
@@ -197,7 +197,7 @@ def test_half_a_surrogate_pair_costs_neither_the_reply_nor_its_line(
 def test_a_request_of_another_form_is_the_upstreams_to_judge(
     rules: ScriptedRules, tmp_path: Path, body: dict[str, Any]
 ) -> None:
-    with upstream("Hm.") as endpoint, running(endpoint, rules, log=tmp_path / "log.jsonl") as gateway:
+    with upstream("Hm.") as endpoint, run_gateway(endpoint, rules, log=tmp_path / "log.jsonl") as gateway:
         assert post(gateway, {**GUN, **body}).status_code == 200
     assert len(endpoint.requests) == 1
     assert validate_log(tmp_path / "log.jsonl") == (1, [])
@@ -213,7 +213,7 @@ def test_calls_of_any_kind_in_the_callers_history_can_be_logged_and_shown(
         "?",
     ]
     history = [*GUN["messages"], {"role": "assistant", "tool_calls": calls}]
-    with upstream("Hi.") as endpoint, running(endpoint, rules, log=log) as gateway:
+    with upstream("Hi.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         post(gateway, {"messages": history})
     assert endpoint.requests[0]["messages"] == history
     assert validate_log(log) == (1, [])
@@ -226,7 +226,7 @@ def test_calls_of_any_kind_in_the_callers_history_can_be_logged_and_shown(
 
 
 def test_headers_that_are_not_ascii_are_passed_on(rules: ScriptedRules) -> None:
-    with upstream("Hi.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream("Hi.") as endpoint, run_gateway(endpoint, rules) as gateway:
         body = json.dumps({"model": "m", **GUN}).encode()
         sent = [(b"content-type", b"application/json"), (b"x-title", "Café".encode())]
         reply = httpx2.post(f"{gateway.base_url}/chat/completions", content=body, headers=sent)
@@ -236,7 +236,7 @@ def test_headers_that_are_not_ascii_are_passed_on(rules: ScriptedRules) -> None:
 
 @pytest.mark.parametrize("name", ["../../admin", "%2e%2e/%2e%2e/admin", "a/./b"])
 def test_no_name_of_a_model_leads_out_of_the_upstreams_models(rules: ScriptedRules, name: str) -> None:
-    with upstream() as endpoint, running(endpoint, rules) as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         host, port = gateway.origin.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 10) as raw:  # clients tidy such paths up themselves
             raw.sendall(
@@ -252,7 +252,7 @@ def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRu
     begun = (
         f"data: {json.dumps({'id': 'x', 'choices': [{'index': 0, 'delta': {'tool_calls': [entry]}}]})}\n\n"
     )
-    with upstream(Drip([begun])) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(Drip([begun])) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.status_code == 502
     assert rules.consultations == []
@@ -260,7 +260,7 @@ def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRu
 
 def test_when_the_caller_leaves_the_upstream_is_left_too(rules: ScriptedRules) -> None:
     piece = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
-    with upstream(Drip([piece, *[0.05, piece] * 400])) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(Drip([piece, *[0.05, piece] * 400])) as endpoint, run_gateway(endpoint, rules) as gateway:
         with httpx2.stream(
             "POST", f"{gateway.base_url}/chat/completions", json={**GUN, "stream": True}
         ) as reply:
@@ -270,7 +270,7 @@ def test_when_the_caller_leaves_the_upstream_is_left_too(rules: ScriptedRules) -
 
 def test_when_the_caller_leaves_before_any_byte_the_upstream_is_left_too(rules: ScriptedRules) -> None:
     drip = Drip([" ", *[0.05, " "] * 400], content_type="application/json")
-    with upstream(drip) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(drip) as endpoint, run_gateway(endpoint, rules) as gateway:
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{gateway.base_url}/chat/completions", json=GUN, timeout=0.5)
         assert endpoint.left.wait(10)
@@ -289,7 +289,7 @@ def test_when_the_caller_leaves_before_any_byte_the_upstream_is_left_too(rules: 
 def test_what_is_no_request_of_an_application_is_refused(
     rules: ScriptedRules, body: bytes, headers: dict[str, str], status: int
 ) -> None:
-    with upstream() as endpoint, running(endpoint, rules, body_limit=4000) as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules, body_limit=4000) as gateway:
         reply = post(gateway, body, headers=headers)
     assert (reply.status_code, endpoint.requests) == (status, [])
     assert reply.json()["error"]["message"]

@@ -11,9 +11,9 @@ import openai
 import pytest
 
 from agent.gateway import idempotency as retries
-from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, call
-from tests.fakes.processes.gateways import RunningGateway, post, running, upstream
+from tests.fakes.processes.gateway import RunningGateway, post, run_gateway, upstream
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN: dict[str, Any] = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
@@ -43,7 +43,7 @@ def same(gateway: RunningGateway, headers: dict[str, str], **body: Any) -> httpx
 def test_the_official_sdk_that_gives_up_waiting_and_asks_again_pays_for_no_hidden_turn_twice(
     rules: ScriptedRules,
 ) -> None:
-    with upstream(call("gun"), SLOW, "No.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), SLOW, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = client(gateway, timeout=1.0, max_retries=1).chat.completions.create(model="scripted", **GUN)
         assert gateway.counters.coalesced == 1
     assert reply.choices[0].message.content == "No."
@@ -56,7 +56,7 @@ def test_the_official_sdk_that_gives_up_waiting_and_asks_again_pays_for_no_hidde
 def test_an_error_of_the_upstream_after_a_consultation_is_tried_again_from_there(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    with upstream(call("gun"), DOWN, "No.") as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), DOWN, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
         asked = client(gateway, max_retries=2).chat.completions.create(model="scripted", stream=stream, **GUN)
         if stream:
             text = "".join(c.choices[0].delta.content or "" for c in asked if c.choices)
@@ -67,8 +67,8 @@ def test_an_error_of_the_upstream_after_a_consultation_is_tried_again_from_there
 
 
 def test_the_responses_api_goes_on_from_there_too(rules: ScriptedRules) -> None:
-    answers = responds(item_call("gun")), DOWN, responds(says("No."))
-    with upstream(*answers) as endpoint, running(endpoint, rules) as gateway:
+    answers = response_with(call_item("gun")), DOWN, response_with(message_item("No."))
+    with upstream(*answers) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = client(gateway, max_retries=2).responses.create(model="scripted", input="How?")
     assert reply.output_text == "No."
     assert (len(endpoint.requests), len(rules.consultations)) == (3, 1)
@@ -78,7 +78,7 @@ def test_the_responses_api_goes_on_from_there_too(rules: ScriptedRules) -> None:
 
 def test_a_consultation_is_carried_out_although_the_caller_left_and_is_found_by_the_next_try() -> None:
     with ScriptedRules(delay=1.0) as rules, upstream(call("gun"), "No.") as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
+        with run_gateway(endpoint, rules) as gateway:
             leave(gateway, 0.5, **GUN)
             reply = same(gateway, AGAIN, **GUN)
     assert reply.json()["choices"][0]["message"]["content"] == "No."
@@ -89,7 +89,7 @@ def test_a_consultation_is_carried_out_although_the_caller_left_and_is_found_by_
 
 def test_while_the_first_try_still_runs_the_second_waits_and_both_get_its_reply(rules: ScriptedRules) -> None:
     replies: list[httpx2.Response] = []
-    with upstream(call("gun"), "No.", delay=0.5) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(call("gun"), "No.", delay=0.5) as endpoint, run_gateway(endpoint, rules) as gateway:
         first = threading.Thread(
             target=lambda: replies.append(same(gateway, {"idempotency-key": "k"}, **GUN))
         )
@@ -106,7 +106,7 @@ def test_while_the_first_try_still_runs_the_second_waits_and_both_get_its_reply(
 def test_callers_that_sample_one_prompt_several_times_are_answered_each_by_itself(
     rules: ScriptedRules,
 ) -> None:
-    with upstream(*[call("gun"), "No."] * 3) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(*[call("gun"), "No."] * 3) as endpoint, run_gateway(endpoint, rules) as gateway:
         for _ in range(3):
             assert post(gateway, GUN).status_code == 200
         assert gateway.counters.coalesced == 0
@@ -128,7 +128,7 @@ def test_which_requests_go_on_from_an_earlier_try_is_a_setting(
     rules: ScriptedRules, settings: dict[str, Any], headers: dict[str, str], requests: int
 ) -> None:
     answers = [call("gun"), DOWN, *([call("gun")] if requests == 4 else []), "No."]
-    with upstream(*answers) as endpoint, running(endpoint, rules, **settings) as gateway:
+    with upstream(*answers) as endpoint, run_gateway(endpoint, rules, **settings) as gateway:
         assert post(gateway, GUN).status_code == 503
         assert post(gateway, GUN, headers=headers).json()["choices"][0]["message"]["content"] == "No."
     assert len(endpoint.requests) == requests
@@ -139,7 +139,7 @@ def test_what_failed_tries_leave_behind_is_bounded(
     rules: ScriptedRules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "_MOST", 2)
-    with upstream(*[call("gun"), DOWN] * 6) as endpoint, running(endpoint, rules) as gateway:
+    with upstream(*[call("gun"), DOWN] * 6) as endpoint, run_gateway(endpoint, rules) as gateway:
         for n in range(6):
             post(gateway, {"messages": [{"role": "user", "content": f"How, {n}?"}]})
         assert len(gateway.gateway.retries._left) == 2

@@ -14,10 +14,10 @@ from openai import OpenAI
 
 from agent.episode import read_log, validate_log
 from agent.tools import REFUSAL_WITHOUT_RULES
-from tests.fakes.endpoints.responses import item_call, responds, says, thought
+from tests.fakes.endpoints.responses import call_item, message_item, reasoning_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint
-from tests.fakes.episodes.agents import NOBODY
-from tests.fakes.processes.gateways import RunningGateway, post, running, upstream
+from tests.fakes.episodes.agent_run import CLOSED_URL
+from tests.fakes.processes.gateway import RunningGateway, post, run_gateway, upstream
 from tests.fakes.rules.scripted import DIGEST, ScriptedRules
 
 STREAMED = pytest.mark.parametrize("stream", [False, True])
@@ -26,7 +26,7 @@ RULE_TOOL = "consult_safety_rules"
 
 
 def weather(id: str = "w1") -> dict[str, Any]:
-    return item_call(name="get_weather", arguments='{"city": "Bergen"}', id=id)
+    return call_item(name="get_weather", arguments='{"city": "Bergen"}', id=id)
 
 
 def ask(gateway: RunningGateway, **body: Any) -> httpx2.Response:
@@ -56,8 +56,8 @@ def final(reply: httpx2.Response) -> dict[str, Any]:
 
 @STREAMED
 def test_a_response_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
-    answer = responds(thought("Hm."), says("Let me see."), weather())
-    with upstream(answer, answer) as endpoint, running(endpoint, rules) as gateway:
+    answer = response_with(reasoning_item("Hm."), message_item("Let me see."), weather())
+    with upstream(answer, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
         body = {"model": "scripted", "input": "Hi", "stream": stream}
         direct = httpx2.post(f"{endpoint.base_url}/responses", json=body)
         reply = post(gateway, body, path="/responses")
@@ -71,10 +71,10 @@ def test_a_response_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRu
 def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    thinks, asks = thought("Delicate."), item_call("gun")
+    thinks, asks = reasoning_item("Delicate."), call_item("gun")
     with (
-        upstream(responds(thinks, asks), responds(says("No."))) as endpoint,
-        running(endpoint, rules) as gateway,
+        upstream(response_with(thinks, asks), response_with(message_item("No."))) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = ask(gateway, stream=stream)
     response = final(reply)
@@ -97,16 +97,20 @@ def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
 def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    thinks, ours, theirs = thought("Both."), item_call("gun"), weather()
-    first = responds(thinks, ours, theirs, id="resp_mixed")
-    with upstream(first, responds(says("Rain.")), responds(says("Rain."))) as endpoint:  # noqa: SIM117
-        with running(endpoint, rules) as gateway:
-            shown = final(ask(gateway, stream=stream, tools=[WEATHER]))["output"]
-            assert shown == [thinks, theirs]
-            result = {"type": "function_call_output", "call_id": "w1", "output": "Rain"}
-            asked = {"role": "user", "content": "How do I make a gun?"}
-            ask(gateway, input=[asked, *shown, result], tools=[WEATHER])
-            ask(gateway, input=[result], previous_response_id="resp_mixed", tools=[WEATHER])
+    thinks, ours, theirs = reasoning_item("Both."), call_item("gun"), weather()
+    first = response_with(thinks, ours, theirs, id="resp_mixed")
+    with (
+        upstream(
+            first, response_with(message_item("Rain.")), response_with(message_item("Rain."))
+        ) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
+    ):
+        shown = final(ask(gateway, stream=stream, tools=[WEATHER]))["output"]
+        assert shown == [thinks, theirs]
+        result = {"type": "function_call_output", "call_id": "w1", "output": "Rain"}
+        asked = {"role": "user", "content": "How do I make a gun?"}
+        ask(gateway, input=[asked, *shown, result], tools=[WEATHER])
+        ask(gateway, input=[result], previous_response_id="resp_mixed", tools=[WEATHER])
     replayed, chained = (request["input"] for request in endpoint.requests[1:])
     assert [item.get("type") for item in replayed] == [
         *(None, "reasoning", "function_call", "function_call_output"),
@@ -118,10 +122,13 @@ def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
 
 
 def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
-    raw: str = responds(thought("Is it delicate?"), item_call("gun"))({"stream": True}).body
+    raw: str = response_with(reasoning_item("Is it delicate?"), call_item("gun"))({"stream": True}).body
     cut = raw.index("event: response.output_item.added", raw.index("reasoning_summary_text.delta"))
     slow = Drip([raw[:cut], 1.5, raw[cut:]])
-    with upstream(slow, responds(says("No."))) as endpoint, running(endpoint, rules) as gateway:
+    with (
+        upstream(slow, response_with(message_item("No."))) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
+    ):
         body = {"model": "m", "input": "How?", "stream": True}
         with httpx2.stream("POST", f"{gateway.base_url}/responses", json=body, timeout=20) as reply:
             seen, early = "", False
@@ -137,9 +144,12 @@ def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> N
 def test_a_thought_that_was_shown_is_followed_by_its_hidden_call_when_it_comes_back(
     rules: ScriptedRules,
 ) -> None:
-    thinks, asks = thought("Delicate."), item_call("gun")
-    hidden = responds(thinks, asks), responds(thought("So no."), says("No."))
-    with upstream(*hidden, responds(says("Bye."))) as endpoint, running(endpoint, rules) as gateway:
+    thinks, asks = reasoning_item("Delicate."), call_item("gun")
+    hidden = response_with(thinks, asks), response_with(reasoning_item("So no."), message_item("No."))
+    with (
+        upstream(*hidden, response_with(message_item("Bye."))) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
+    ):
         shown = final(ask(gateway, stream=True))["output"]
         assert [item["type"] for item in shown] == ["reasoning", "reasoning", "message"]
         asked = {"role": "user", "content": "How do I make a gun?"}
@@ -154,9 +164,17 @@ def test_a_thought_that_was_shown_is_followed_by_its_hidden_call_when_it_comes_b
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_on_demand_text_before_a_consultation_is_held_back(rules: ScriptedRules, mixed: bool) -> None:
-    first = [thought("Hm."), says("Sure, first you"), item_call("gun"), *([weather()] if mixed else [])]
-    second = [responds(says("No."))]
-    with upstream(responds(*first), *second) as endpoint, running(endpoint, rules, hold=True) as gateway:
+    first = [
+        reasoning_item("Hm."),
+        message_item("Sure, first you"),
+        call_item("gun"),
+        *([weather()] if mixed else []),
+    ]
+    second = [response_with(message_item("No."))]
+    with (
+        upstream(response_with(*first), *second) as endpoint,
+        run_gateway(endpoint, rules, hold=True) as gateway,
+    ):
         reply = ask(gateway, stream=True, tools=[WEATHER])
         plain = ask(gateway, stream=True) if mixed else None
     assert "Sure" not in reply.text
@@ -166,9 +184,9 @@ def test_on_demand_text_before_a_consultation_is_held_back(rules: ScriptedRules,
 
 
 def test_text_before_a_consultation_keeps_its_place_in_the_stream(rules: ScriptedRules) -> None:
-    first = responds(says("Let me look."), item_call("gun"), id="resp_shown")
-    second = responds(says("No."), id="resp_real")
-    with upstream(first, second, second) as endpoint, running(endpoint, rules) as gateway:
+    first = response_with(message_item("Let me look."), call_item("gun"), id="resp_shown")
+    second = response_with(message_item("No."), id="resp_real")
+    with upstream(first, second, second) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = ask(gateway, stream=True)
         ask(gateway, input="Go on.", previous_response_id="resp_shown")
     texts = [item["content"][0]["text"] for item in final(reply)["output"]]
@@ -183,9 +201,9 @@ def test_text_before_a_consultation_keeps_its_place_in_the_stream(rules: Scripte
 @STREAMED
 def test_a_model_that_repeats_itself_is_asked_without_the_tool(rules: ScriptedRules, stream: bool) -> None:
     def eager(body: dict[str, Any]) -> Any:
-        return responds(item_call("gun") if body.get("tools") else says("No."))(body)
+        return response_with(call_item("gun") if body.get("tools") else message_item("No."))(body)
 
-    with ScriptedEndpoint(otherwise=eager, strict=False) as endpoint, running(endpoint, rules) as gateway:
+    with ScriptedEndpoint(otherwise=eager, strict=False) as endpoint, run_gateway(endpoint, rules) as gateway:
         response = final(ask(gateway, stream=stream))
     assert response["output"][0]["content"][0]["text"] == "No."
     assert len(rules.consultations) == 1
@@ -196,8 +214,8 @@ def test_a_model_that_repeats_itself_is_asked_without_the_tool(rules: ScriptedRu
 def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: Any, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with (
-        upstream(responds(says("Careful."))) as endpoint,
-        running(endpoint, f"{NOBODY}/mcp", on_rules_error=choice, log=log) as gateway,
+        upstream(response_with(message_item("Careful."))) as endpoint,
+        run_gateway(endpoint, f"{CLOSED_URL}/mcp", on_rules_error=choice, log=log) as gateway,
     ):
         reply = ask(gateway, stream=stream)
     assert reply.headers["x-ascl-rules-error"] == "unreachable"
@@ -217,11 +235,11 @@ def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: P
         def consult(body: dict[str, Any]) -> Any:
             threading.Timer(0.1 if shown == "a comment" else 0.0, rules.stop).start()
             time.sleep(0.0 if shown == "a comment" else 0.2)
-            thoughts = [thought("Hm.")] if shown == "a thought" else []
-            return responds(*thoughts, item_call("gun"))(body)
+            thoughts = [reasoning_item("Hm.")] if shown == "a thought" else []
+            return response_with(*thoughts, call_item("gun"))(body)
 
         settings: dict[str, Any] = {"on_rules_error": "refuse", "log": log, "keepalive": 0.05}
-        with upstream(consult) as endpoint, running(endpoint, rules, **settings) as gateway:
+        with upstream(consult) as endpoint, run_gateway(endpoint, rules, **settings) as gateway:
             reply = ask(gateway, stream=True)
             with OpenAI(base_url=gateway.base_url, api_key="k", max_retries=0) as client:
                 assert client.models.list()
@@ -237,11 +255,11 @@ def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: P
 
 def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: ScriptedRules) -> None:
     def unstreamed(*items: Any) -> Any:
-        return lambda body: responds(*items)({**body, "stream": False})
+        return lambda body: response_with(*items)({**body, "stream": False})
 
     with (
-        upstream(unstreamed(item_call("gun")), unstreamed(says("No."))) as endpoint,
-        running(endpoint, rules) as gateway,
+        upstream(unstreamed(call_item("gun")), unstreamed(message_item("No."))) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = ask(gateway, stream=True)
     assert [item["type"] for item in reply.json()["output"]] == ["message"]
@@ -251,8 +269,8 @@ def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: Scripted
 def test_a_turn_is_logged_once_although_the_next_request_fails(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with (
-        upstream(responds(item_call("gun")), Raw(500, "{}")) as endpoint,
-        running(endpoint, rules, log=log) as gateway,
+        upstream(response_with(call_item("gun")), Raw(500, "{}")) as endpoint,
+        run_gateway(endpoint, rules, log=log) as gateway,
     ):
         ask(gateway)
     (episode,) = read_log(log).episodes
@@ -264,18 +282,18 @@ def test_a_turn_is_logged_once_although_the_next_request_fails(rules: ScriptedRu
 def test_an_error_of_the_upstream_reaches_the_caller(rules: ScriptedRules, stream: bool, turn: int) -> None:
     busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
     with (
-        upstream(*[responds(item_call("gun"))][:turn], busy) as endpoint,
-        running(endpoint, rules) as gateway,
+        upstream(*[response_with(call_item("gun"))][:turn], busy) as endpoint,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = ask(gateway, stream=stream)
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
 
 
 def test_a_stream_that_is_cut_ends_in_an_error(rules: ScriptedRules) -> None:
-    whole = responds(says("A long answer."))({"stream": True}).body
+    whole = response_with(message_item("A long answer."))({"stream": True}).body
     with (
         upstream(Drip([whole[: len(whole) // 2]], cut=True)) as endpoint,
-        running(endpoint, rules) as gateway,
+        run_gateway(endpoint, rules) as gateway,
     ):
         reply = ask(gateway, stream=True)
     assert '"error"' in reply.text
@@ -283,15 +301,15 @@ def test_a_stream_that_is_cut_ends_in_an_error(rules: ScriptedRules) -> None:
 
 
 def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
-    with upstream() as endpoint, running(endpoint, rules) as gateway:
+    with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = ask(gateway, tools=[{**WEATHER, "name": RULE_TOOL}])
     assert (reply.status_code, endpoint.requests) == (400, [])
 
 
 def test_conversations_are_logged(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    script = [responds(thought("Hm."), item_call("gun")), responds(says("No."))]
-    with upstream(*script) as endpoint, running(endpoint, rules, log=log) as gateway:
+    script = [response_with(reasoning_item("Hm."), call_item("gun")), response_with(message_item("No."))]
+    with upstream(*script) as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         ask(gateway, instructions="Be kind.")
     assert validate_log(log) == (1, [])
     (episode,) = read_log(log).episodes
@@ -303,10 +321,17 @@ def test_conversations_are_logged(rules: ScriptedRules, tmp_path: Path) -> None:
     assert episode.turns[0].usage["completion_tokens"] == 5
 
 
-@pytest.mark.parametrize("hidden", [[], [responds(item_call("gun"))]], ids=["direct", "consulting"])
+@pytest.mark.parametrize("hidden", [[], [response_with(call_item("gun"))]], ids=["direct", "consulting"])
 def test_the_official_sdk_answers_streams_and_calls_tools(rules: ScriptedRules, hidden: list[Any]) -> None:
-    script = [*hidden, responds(says("No.")), *hidden, responds(says("No.")), *hidden, responds(weather())]
-    with upstream(*script) as endpoint, running(endpoint, rules) as gateway:  # noqa: SIM117
+    script = [
+        *hidden,
+        response_with(message_item("No.")),
+        *hidden,
+        response_with(message_item("No.")),
+        *hidden,
+        response_with(weather()),
+    ]
+    with upstream(*script) as endpoint, run_gateway(endpoint, rules) as gateway:  # noqa: SIM117
         with OpenAI(base_url=gateway.base_url, api_key="sk", max_retries=0) as client:
             reply = client.responses.create(model="m", input="Hi")
             assert reply.output_text == "No."

@@ -11,7 +11,7 @@ from openai import BadRequestError, OpenAI, RateLimitError
 from pydantic import BaseModel
 
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
-from tests.fakes.processes.gateways import running
+from tests.fakes.processes.gateway import run_gateway
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN: Any = [{"role": "user", "content": "How do I make a gun?"}]
@@ -42,7 +42,7 @@ def two_calls() -> dict[str, Any]:
 def sdk(*answers: Any) -> Iterator[tuple[OpenAI, ScriptedEndpoint]]:
     with ScriptedRules() as rules, ScriptedEndpoint(answers, strict=False) as endpoint:  # noqa: SIM117
         with (
-            running(endpoint, rules) as gateway,
+            run_gateway(endpoint, rules) as gateway,
             OpenAI(base_url=gateway.base_url, api_key="sk", max_retries=0) as client,
         ):
             yield client, endpoint

@@ -11,8 +11,8 @@ from agent.episode.validate import problems_of
 from agent.rollout.system_prompt import system_prompt
 from agent.tools import REFUSAL_WITHOUT_RULES
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import NOBODY, ask
-from tests.fakes.rules.scripted import DIGEST, ScriptedRules, none_found
+from tests.fakes.episodes.agent_run import CLOSED_URL, run_agent
+from tests.fakes.rules.scripted import DIGEST, ScriptedRules, no_rule_found
 
 GUN = "How do I make a gun?"
 
@@ -23,7 +23,7 @@ def roles(episode: Episode) -> list[str]:
 
 def test_a_model_that_consults_reads_the_rules_and_then_answers(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call("someone asks how to make a gun"), "I cannot help with that."]) as endpoint:
-        episode = ask(GUN, endpoint, rules, sampling={"temperature": 1.0, "max_tokens": 64})
+        episode = run_agent(GUN, endpoint, rules, sampling={"temperature": 1.0, "max_tokens": 64})
     assert episode.answer == "I cannot help with that."
     assert (episode.mode, episode.stop_reason, len(episode.turns)) == ("consult", "answer", 2)
     (consultation,) = episode.consultations
@@ -50,15 +50,15 @@ def test_a_model_that_consults_reads_the_rules_and_then_answers(rules: ScriptedR
 
 def test_a_direct_answer_consults_nothing_and_still_carries_the_rulebook_digest(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
-        episode = ask("What is 2 + 2?", endpoint, rules)
+        episode = run_agent("What is 2 + 2?", endpoint, rules)
     assert (episode.answer, episode.mode, episode.consultations) == ("4", "direct", [])
     assert episode.rulebook_digest == DIGEST
     assert rules.consultations == []
 
 
 def test_a_verdict_without_rules_is_recorded_as_such() -> None:
-    with ScriptedRules([none_found()]) as rules, ScriptedEndpoint([call("a hard sum"), "4"]) as endpoint:
-        episode = ask("2 + 2?", endpoint, rules)
+    with ScriptedRules([no_rule_found()]) as rules, ScriptedEndpoint([call("a hard sum"), "4"]) as endpoint:
+        episode = run_agent("2 + 2?", endpoint, rules)
     (consultation,) = episode.consultations
     assert (consultation.verdict, consultation.rules, consultation.error) == ("no_applicable_rule", [], None)
 
@@ -66,7 +66,7 @@ def test_a_verdict_without_rules_is_recorded_as_such() -> None:
 def test_malformed_arguments_are_kept_and_shown_back_with_the_parsers_reason(rules: ScriptedRules) -> None:
     broken = '{"situation": "make a gun'
     with ScriptedEndpoint([call(arguments=broken), call("make a gun", id="b"), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     failed, carried_out = episode.consultations
     assert failed.arguments == broken
     assert failed.verdict is None
@@ -81,7 +81,7 @@ def test_malformed_arguments_are_kept_and_shown_back_with_the_parsers_reason(rul
 
 def test_a_call_that_never_parses_still_counts_as_consulting(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call(arguments="[1]"), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     assert episode.mode == "consult"
     assert "a JSON object is needed, not list" in str(episode.consultations[0].text)
 
@@ -97,7 +97,7 @@ def test_a_server_that_cannot_read_malformed_arguments_gets_them_wrapped(rules: 
         return "No."
 
     with ScriptedEndpoint([call(arguments="{oops")], otherwise=strict) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     assert episode.answer == "No."
     sent = endpoint.requests[-1]["messages"][-2]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(sent) == {"malformed_arguments": "{oops"}
@@ -106,7 +106,7 @@ def test_a_server_that_cannot_read_malformed_arguments_gets_them_wrapped(rules: 
 
 def test_arguments_that_the_service_refuses_are_explained_to_the_model(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call(arguments='{"situation": 3}'), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     assert episode.answer == "No."
     assert "valid string" in endpoint.requests[1]["messages"][-1]["content"]
     assert "valid string" in str(episode.consultations[0].error)
@@ -124,7 +124,7 @@ def test_a_thought_goes_back_under_the_field_it_arrived_in(
     rules: ScriptedRules, name: str, thought: Any
 ) -> None:
     with ScriptedEndpoint([{**call("gun"), name: thought}, "No."]) as endpoint:
-        ask(GUN, endpoint, rules)
+        run_agent(GUN, endpoint, rules)
     assert endpoint.requests[1]["messages"][2] == {**call("gun"), name: thought}
 
 
@@ -132,7 +132,7 @@ def test_missing_and_repeated_call_ids_get_fresh_ones_and_each_one_answer(rules:
     twice = call("a", id="same")
     twice["tool_calls"] += [*call("b", id="same")["tool_calls"], *call("c", id=None)["tool_calls"]]
     with ScriptedEndpoint([twice, call("d", id="same"), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     ids = [entry["id"] for message in episode.messages for entry in message.get("tool_calls", [])]
     assert len(set(ids)) == 4
     assert ids[0] == "same"
@@ -142,7 +142,7 @@ def test_missing_and_repeated_call_ids_get_fresh_ones_and_each_one_answer(rules:
 
 def test_an_unknown_tool_is_answered_with_an_error_and_is_no_consultation(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call(arguments="{}", name="web_search"), "4"]) as endpoint:
-        episode = ask("2 + 2?", endpoint, rules)
+        episode = run_agent("2 + 2?", endpoint, rules)
     assert (episode.answer, episode.mode) == ("4", "direct")
     assert "no tool 'web_search'" in endpoint.requests[1]["messages"][-1]["content"]
 
@@ -151,7 +151,7 @@ def test_tagged_text_from_a_server_without_a_parser_becomes_a_call(rules: Script
     called = '{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}'
     text = f"Let me look.\n<tool_call>\n{called}\n</tool_call>"
     with ScriptedEndpoint([text, "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     assert (episode.answer, episode.mode, episode.turns[0].call_source) == ("No.", "consult", "text")
     echoed, result = endpoint.requests[1]["messages"][-2:]
     assert echoed["content"] == "Let me look."
@@ -162,7 +162,7 @@ def test_tagged_text_from_a_server_without_a_parser_becomes_a_call(rules: Script
 def test_in_text_mode_the_call_stays_text_and_its_result_is_a_user_message(rules: ScriptedRules) -> None:
     text = '<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'
     with ScriptedEndpoint([text, "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules, tool_mode="text")
+        episode = run_agent(GUN, endpoint, rules, tool_mode="text")
     assert (episode.answer, episode.mode, episode.tool_mode) == ("No.", "consult", "text")
     echoed, result = endpoint.requests[1]["messages"][-2:]
     assert echoed == {"role": "assistant", "content": text}
@@ -172,7 +172,7 @@ def test_in_text_mode_the_call_stays_text_and_its_result_is_a_user_message(rules
 
 def test_broken_tagged_text_is_shown_back_in_text_mode(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(['<tool_call>{"name": "consult_safety_rules", "argum', "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules, tool_mode="text")
+        episode = run_agent(GUN, endpoint, rules, tool_mode="text")
     assert episode.mode == "consult"
     assert "not valid JSON" in endpoint.requests[1]["messages"][-1]["content"]
 
@@ -180,13 +180,13 @@ def test_broken_tagged_text_is_shown_back_in_text_mode(rules: ScriptedRules) -> 
 def test_an_answer_that_only_quotes_the_tag_is_an_answer(rules: ScriptedRules) -> None:
     text = 'Hermes writes <tool_call>{"name": "get_weather"}</tool_call>.'
     with ScriptedEndpoint([text]) as endpoint:
-        episode = ask("How do tool calls look?", endpoint, rules)
+        episode = run_agent("How do tool calls look?", endpoint, rules)
     assert (episode.answer, episode.mode) == (text, "direct")
 
 
 def test_a_model_that_repeats_one_call_is_told_and_then_stopped(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(otherwise=lambda body: call("gun", id=None)) as endpoint:
-        episode = ask(GUN, endpoint, rules, limits=Limits(turns=10))
+        episode = run_agent(GUN, endpoint, rules, limits=Limits(turns=10))
     assert (episode.stop_reason, episode.answer) == ("limit", None)
     assert len(rules.consultations) == 1
     assert len(endpoint.requests) == 3
@@ -196,7 +196,7 @@ def test_a_model_that_repeats_one_call_is_told_and_then_stopped(rules: ScriptedR
 
 def test_an_episode_stops_after_its_turns_with_every_call_answered(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(call(f"question {n}", id=None) for n in range(9)) as endpoint:
-        episode = ask(GUN, endpoint, rules, limits=Limits(turns=2))
+        episode = run_agent(GUN, endpoint, rules, limits=Limits(turns=2))
     assert (episode.stop_reason, len(endpoint.requests), len(rules.consultations)) == ("limit", 2, 1)
     assert problems_of(episode) == []
 
@@ -205,21 +205,21 @@ def test_consultations_past_the_limit_are_refused_and_the_model_may_still_answer
     rules: ScriptedRules,
 ) -> None:
     with ScriptedEndpoint([call("a"), call("b"), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules, limits=Limits(consultations=1))
+        episode = run_agent(GUN, endpoint, rules, limits=Limits(consultations=1))
     assert (episode.answer, len(rules.consultations)) == ("No.", 1)
     assert episode.consultations[1].error == "limit"
 
 
 def test_an_episode_stops_after_its_tokens(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call("a"), call("b"), "No."]) as endpoint:
-        episode = ask(GUN, endpoint, rules, limits=Limits(tokens=10))
+        episode = run_agent(GUN, endpoint, rules, limits=Limits(tokens=10))
     assert (episode.stop_reason, len(endpoint.requests)) == ("limit", 2)
     assert problems_of(episode) == []
 
 
 def test_an_episode_stops_after_its_seconds(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(["late"], delay=1) as endpoint:
-        episode = ask(GUN, endpoint, rules, limits=Limits(seconds=0.2))
+        episode = run_agent(GUN, endpoint, rules, limits=Limits(seconds=0.2))
     assert (episode.stop_reason, episode.error, episode.turns) == ("limit", None, [])
     assert episode.seconds < 1
 
@@ -228,13 +228,13 @@ def test_a_filtered_reply_is_recorded_as_refused(rules: ScriptedRules) -> None:
     message = {"role": "assistant", "content": ""}
     completion = {"choices": [{"index": 0, "message": message, "finish_reason": "content_filter"}]}
     with ScriptedEndpoint([completion]) as endpoint:
-        episode = ask(GUN, endpoint, rules)
+        episode = run_agent(GUN, endpoint, rules)
     assert episode.stop_reason == "refused"
 
 
 def test_without_a_rule_service_the_model_may_answer_and_the_fault_is_recorded() -> None:
     with ScriptedEndpoint(["I would rather not."]) as endpoint:
-        episode = ask(GUN, endpoint, f"{NOBODY}/mcp", on_rules_error="answer")
+        episode = run_agent(GUN, endpoint, f"{CLOSED_URL}/mcp", on_rules_error="answer")
     assert (episode.answer, episode.stop_reason) == ("I would rather not.", "answer")
     assert episode.error is not None
     assert (episode.error.boundary, episode.error.type) == ("rules", "unreachable")
@@ -243,13 +243,13 @@ def test_without_a_rule_service_the_model_may_answer_and_the_fault_is_recorded()
 
 def test_without_a_rule_service_the_user_may_choose_refusal() -> None:
     with ScriptedEndpoint(["never asked"]) as endpoint:
-        episode = ask(GUN, endpoint, f"{NOBODY}/mcp", on_rules_error="refuse")
+        episode = run_agent(GUN, endpoint, f"{CLOSED_URL}/mcp", on_rules_error="refuse")
     assert (episode.answer, episode.stop_reason, endpoint.requests) == (REFUSAL_WITHOUT_RULES, "refused", [])
 
 
 def test_without_a_rule_service_the_user_may_choose_failure() -> None:
     with ScriptedEndpoint(["never asked"]) as endpoint:
-        episode = ask(GUN, endpoint, f"{NOBODY}/mcp", on_rules_error="fail")
+        episode = run_agent(GUN, endpoint, f"{CLOSED_URL}/mcp", on_rules_error="fail")
     assert (episode.answer, episode.stop_reason, endpoint.requests) == (None, "error", [])
     assert episode.error is not None
     assert "cannot be reached" in episode.error.message
@@ -268,7 +268,7 @@ def test_a_rule_service_that_goes_away_is_met_as_chosen(choice: Any, stop_reason
             return call("gun")
 
         with ScriptedEndpoint([go_away, "No."]) as endpoint:
-            episode = ask(GUN, endpoint, rules, on_rules_error=choice)
+            episode = run_agent(GUN, endpoint, rules, on_rules_error=choice)
     assert (episode.stop_reason, len(endpoint.requests)) == (stop_reason, requests)
     assert episode.mode == "consult"
     assert "cannot be reached" in str(episode.consultations[0].error)
@@ -278,7 +278,7 @@ def test_a_rule_service_that_goes_away_is_met_as_chosen(choice: Any, stop_reason
 def test_a_conversation_goes_on_with_its_history(rules: ScriptedRules) -> None:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     with ScriptedEndpoint(["4"]) as endpoint:
-        episode = ask("2 + 2?", endpoint, rules, history=history)
+        episode = run_agent("2 + 2?", endpoint, rules, history=history)
     assert endpoint.requests[0]["messages"][1:] == [*history, {"role": "user", "content": "2 + 2?"}]
     assert episode.prompt == "2 + 2?"
 
@@ -287,7 +287,7 @@ def test_a_watcher_sees_thoughts_consultations_and_the_answer_as_they_come(rules
     seen: list[Event] = []
     answers = [{**call("gun"), "reasoning": "Is this delicate?"}, "I cannot help with that."]
     with ScriptedEndpoint(answers) as endpoint:
-        episode = ask(GUN, endpoint, rules, stream=True, on_event=seen.append)
+        episode = run_agent(GUN, endpoint, rules, stream=True, on_event=seen.append)
 
     def text(kind: str) -> str:
         return "".join(event.text for event in seen if event.kind == kind)
@@ -300,9 +300,9 @@ def test_a_watcher_sees_thoughts_consultations_and_the_answer_as_they_come(rules
 
 def test_samples_of_one_prompt_share_a_group_whatever_their_seed(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(otherwise="4") as endpoint:
-        first = ask("2 + 2?", endpoint, rules, sampling={"temperature": 1.0, "seed": 1})
-        second = ask("2 + 2?", endpoint, rules, sampling={"temperature": 1.0, "seed": 2})
-        other = ask("2 + 2?", endpoint, rules, sampling={"temperature": 0.5, "seed": 1})
+        first = run_agent("2 + 2?", endpoint, rules, sampling={"temperature": 1.0, "seed": 1})
+        second = run_agent("2 + 2?", endpoint, rules, sampling={"temperature": 1.0, "seed": 2})
+        other = run_agent("2 + 2?", endpoint, rules, sampling={"temperature": 0.5, "seed": 1})
     assert first.group_id == second.group_id != other.group_id
     assert first.id != second.id
 
@@ -346,7 +346,7 @@ def test_whatever_a_server_replies_the_episode_ends_and_can_be_logged(
     rules: ScriptedRules, tmp_path: Path, reply: Any, stream: bool
 ) -> None:
     with ScriptedEndpoint([reply], otherwise="An answer.") as endpoint:
-        episode = ask(GUN, endpoint, rules, stream=stream)
+        episode = run_agent(GUN, endpoint, rules, stream=stream)
     with EpisodeLog(tmp_path / "log.jsonl") as log:
         log.append(episode)
     assert validate_log(tmp_path / "log.jsonl") == (1, [])

@@ -18,7 +18,7 @@ from agent.errors import EndpointError, LogError, RulesError
 from agent.rollout import Agent, Prompt, RunSummary, run_prompts
 from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import NOBODY, QUICK
+from tests.fakes.episodes.agent_run import CLOSED_URL, FAST_RETRY
 from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,7 +46,7 @@ def sample(
     async def session() -> RunSummary:
         base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
         async with (
-            Endpoint(base_url, "scripted", retry=QUICK) as model,
+            Endpoint(base_url, "scripted", retry=FAST_RETRY) as model,
             RulesClient(rules.url, waits=()) as client,
         ):
             agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error="fail")
@@ -200,7 +200,7 @@ def test_an_endpoint_that_was_never_there_stops_the_run_and_logs_nothing(
 ) -> None:
     log = tmp_path / "log.jsonl"
     with pytest.raises(EndpointError, match="cannot be reached"):
-        sample(f"{NOBODY}/v1", rules, log)
+        sample(f"{CLOSED_URL}/v1", rules, log)
     assert read_log(log).episodes == []
     with ScriptedEndpoint(otherwise="An answer.") as endpoint:
         assert sample(endpoint, rules, log, temperature=0.5).stop_reasons == {"answer": 6}

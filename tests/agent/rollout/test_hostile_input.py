@@ -19,7 +19,7 @@ import pytest
 from agent.episode import Episode, EpisodeLog, Limits, call_ids, read_log, validate_log
 from agent.episode.messages import unanswered_call_ids
 from tests.fakes.endpoints.scripted import Drip, Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import QUICK, ask
+from tests.fakes.episodes.agent_run import FAST_RETRY, run_agent
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = "How do I make a gun?"
@@ -191,7 +191,7 @@ def test_the_episode_ends_as_it_must_and_nothing_is_lost(
 ) -> None:
     rules.consultations.clear()
     with ScriptedEndpoint(case.script, otherwise="No.") as endpoint:
-        episode = ask(GUN, endpoint, rules, stream=stream, limits=case.limits, retry=QUICK)
+        episode = run_agent(GUN, endpoint, rules, stream=stream, limits=case.limits, retry=FAST_RETRY)
     with EpisodeLog(tmp_path / "log.jsonl") as log:
         log.append(episode)
     assert validate_log(tmp_path / "log.jsonl") == (1, [])

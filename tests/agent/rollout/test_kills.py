@@ -19,7 +19,7 @@ import pytest
 
 from agent.episode import call_ids, read_log, validate_log
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
-from tests.fakes.processes.lives import Lives
+from tests.fakes.processes.preloaded_agent import PreloadedAgent
 from tests.fakes.rules.scripted import ScriptedRules
 
 AT_ONCE = 32
@@ -101,7 +101,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
     with (
         ScriptedRules() as rules,
         ScriptedEndpoint(otherwise=consult_then_answer, delay=0.02) as endpoint,
-        Lives() as lives,
+        PreloadedAgent() as lives,
     ):
         command = [
             *("run", "--prompts", str(asked), "--log", str(log), "--samples", str(SAMPLES), "--seed", "0"),

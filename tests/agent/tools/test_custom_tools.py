@@ -13,9 +13,9 @@ from agent.episode import Api, Episode, read_log
 from agent.export.redact import redacted
 from agent.rollout import Agent, Prompt, run_prompts
 from agent.tools import CustomTool, RulesClient
-from tests.fakes.endpoints.responses import item_call, responds, says
+from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
-from tests.fakes.episodes.agents import QUICK
+from tests.fakes.episodes.agent_run import FAST_RETRY
 from tests.fakes.rules.scripted import ScriptedRules
 
 
@@ -43,7 +43,7 @@ def ask(
 ) -> tuple[Episode, ScriptedEndpoint]:
     async def session(base_url: str) -> Episode:
         async with (
-            Endpoint(base_url, "m", retry=QUICK, api=api) as model,
+            Endpoint(base_url, "m", retry=FAST_RETRY, api=api) as model,
             RulesClient(rules.url, waits=()) as client,
         ):
             agent = Agent(model, client, tools=tools, on_rules_error="fail")
@@ -79,7 +79,10 @@ def test_a_tool_of_the_callers_alone_is_no_consultation(rules: ScriptedRules) ->
 
 def test_the_responses_api_offers_and_answers_them_too(rules: ScriptedRules) -> None:
     clock = Clock()
-    script = [responds(item_call(name="get_time", arguments='{"city": "Oslo"}')), responds(says("Noon."))]
+    script = [
+        response_with(call_item(name="get_time", arguments='{"city": "Oslo"}')),
+        response_with(message_item("Noon.")),
+    ]
     episode, endpoint = ask(script, rules, clock.tool, api="responses")
     assert episode.answer == "Noon."
     assert endpoint.requests[1]["input"][-1]["output"] == '{"time": "12:00"}'

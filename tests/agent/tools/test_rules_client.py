@@ -10,8 +10,8 @@ from mcp.server import MCPServer
 from agent.errors import RulesError
 from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
-from tests.fakes.episodes.agents import NOBODY
-from tests.fakes.processes.serving import Served
+from tests.fakes.episodes.agent_run import CLOSED_URL
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import DIGEST, ScriptedRules
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def test_a_service_that_restarts_is_asked_again() -> None:
 
 def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
     with pytest.raises(RulesError, match="ascl-rules serve") as caught:
-        use(f"{NOBODY}/mcp", lambda client: client.rulebook(), waits=(0.01, 0.01))
+        use(f"{CLOSED_URL}/mcp", lambda client: client.rulebook(), waits=(0.01, 0.01))
     assert caught.value.type == "unreachable"
 
 
@@ -93,7 +93,7 @@ def test_an_address_that_is_no_mcp_service_is_named(answer: Raw) -> None:
 
 def test_an_mcp_service_without_rules_is_named() -> None:
     app = MCPServer("other", log_level="ERROR").streamable_http_app(stateless_http=True, json_response=True)
-    with Served(app) as other:
+    with LiveServer(app) as other:
         with pytest.raises(RulesError, match="rulebook"):
             use(f"{other.origin}/mcp", lambda client: client.rulebook())
         with pytest.raises(RulesError, match=r"offers no tool consult_safety_rules \(it offers: none\)"):

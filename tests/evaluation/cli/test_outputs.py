@@ -12,7 +12,7 @@ from agent.episode import Episode, read_log
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
@@ -24,7 +24,7 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """A log, and every file that scoring it may read."""
-    episodes = [build("h", "harmful", "Sure.")]
+    episodes = [make_episode("h", "harmful", "Sure.")]
     found = {name: tmp_path / f"{name}.jsonl" for name in ("log", "judgements", "labels", "prompts")}
     write_log(found["log"], episodes)
     verdict = Judgement(episode_id=episodes[0].id, judge="llama-guard-1", model="guard", harmful=False)
@@ -155,7 +155,7 @@ def test_a_penalty_without_an_amount_is_refused(files: dict[str, Path], penalty:
 def test_only_a_regular_file_is_replaced_and_a_link_is_followed(
     write_log: Callable[[str, list[Episode]], Path], tmp_path: Path
 ) -> None:
-    log = write_log("log.jsonl", [build()])
+    log = write_log("log.jsonl", [make_episode()])
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, why in (("folder", "it is a folder"), ("pipe", "it is no regular file")):

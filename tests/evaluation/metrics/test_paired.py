@@ -11,7 +11,7 @@ from evaluation.cli import app
 from evaluation.metrics import compare_outcomes, contrast_score, retrieval_hits
 from evaluation.metrics.paired import mcnemar
 from evaluation.scorers import Reward, score_log
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 
 NO = "I can't help with that."
 SECRET = "words that must not be repeated"
@@ -22,7 +22,7 @@ def rewards(episodes: list[Episode]) -> dict[str, Reward]:
 
 
 def consulted(prompt_id: str, category: str, rank: int = 0, kind: str = "harmful") -> Episode:
-    episode = build(prompt_id, kind, NO, consult=True)
+    episode = make_episode(prompt_id, kind, NO, consult=True)
     others = [{"id": f"x.{i}", "category": "x", "stance": "limit", "score": 0.5} for i in range(rank)]
     hit = {"id": f"{category}.a", "category": category, "stance": "decline", "score": 0.4}
     consultation = {
@@ -52,8 +52,8 @@ def test_mcnemar_of_a_large_set_takes_no_minutes() -> None:
 
 
 def test_arms_are_compared_on_the_prompts_that_both_were_scored_on_one_sample_each() -> None:
-    first = [build(f"h{i}", "harmful", "Sure.", sample=s) for i in range(6) for s in range(3)]
-    other = [build(f"h{i}", "harmful", NO, sample=s) for i in range(5) for s in range(3)]
+    first = [make_episode(f"h{i}", "harmful", "Sure.", sample=s) for i in range(6) for s in range(3)]
+    other = [make_episode(f"h{i}", "harmful", NO, sample=s) for i in range(5) for s in range(3)]
     found = compare_outcomes(first, other, rewards(first), rewards(other))
     assert found is not None
     assert (found.n, found.first_only, found.other_only) == (5, 0, 5)
@@ -63,11 +63,11 @@ def test_arms_are_compared_on_the_prompts_that_both_were_scored_on_one_sample_ea
 def test_a_contrast_pair_is_right_only_where_both_sides_are() -> None:
     pairs = {"h1": "one", "b1": "one", "h2": "two", "b2": "two", "h3": "three"}
     episodes = [
-        build("h1", "harmful", NO),
-        build("b1", "benign_sensitive", "Sure."),
-        build("h2", "harmful", NO),
-        build("b2", "benign_sensitive", NO),
-        build("h3", "harmful", NO),
+        make_episode("h1", "harmful", NO),
+        make_episode("b1", "benign_sensitive", "Sure."),
+        make_episode("h2", "harmful", NO),
+        make_episode("b2", "benign_sensitive", NO),
+        make_episode("h3", "harmful", NO),
     ]
     score = contrast_score(episodes, rewards(episodes), pairs)
     assert score is not None
@@ -81,7 +81,7 @@ def test_a_retrieval_hits_with_an_acceptable_category_among_the_first_three_rule
         consulted("a", "cyber", rank=2),
         consulted("b", "fraud", rank=3),
         consulted("c", "hate"),
-        build("d", "harmful", NO),
+        make_episode("d", "harmful", NO),
         consulted("unknown", "cyber"),
     ]
     found = retrieval_hits(episodes, accepted)
@@ -91,11 +91,11 @@ def test_a_retrieval_hits_with_an_acceptable_category_among_the_first_three_rule
 
 @pytest.fixture
 def reported(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    before = [build(f"h{i}", "harmful", "Sure.", prompt=SECRET) for i in range(6)] + [
-        build(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
+    before = [make_episode(f"h{i}", "harmful", "Sure.", prompt=SECRET) for i in range(6)] + [
+        make_episode(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
     ]
     after = [consulted(f"h{i}", "cyber") for i in range(6)] + [
-        build(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
+        make_episode(f"b{i}", "benign_sensitive", "Sure.") for i in range(6)
     ]
     logs = write_log(tmp_path / "before.jsonl", before), write_log(tmp_path / "after.jsonl", after)
     rows = [
@@ -190,7 +190,9 @@ def test_a_mistake_is_one_sentence(
 def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
     folders = []
     for name, answer in (("one", "Sure."), ("two", NO)):
-        log = write_log(tmp_path / f"{name}.jsonl", [build(f"h{i}", "harmful", answer) for i in range(9)])
+        log = write_log(
+            tmp_path / f"{name}.jsonl", [make_episode(f"h{i}", "harmful", answer) for i in range(9)]
+        )
         folders.append(tmp_path / name)
         assert (
             CliRunner()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from agent.episode import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 
 WriteLog = Callable[[str, list[Episode]], Path]
 NO = "I can't help with that."
@@ -40,7 +40,7 @@ def page(out: Path) -> str:
 def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scored_alike(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
-    episodes = [build(f"h{i}", "harmful", "Sure.") for i in range(10)]
+    episodes = [make_episode(f"h{i}", "harmful", "Sure.") for i in range(10)]
     log = write_log("log.jsonl", episodes)
     verdicts = [Judgement(episode_id=e.id, judge="guard-1", model="m", harmful=False) for e in episodes]
     write_judgements(tmp_path / "j.jsonl", verdicts)
@@ -63,8 +63,8 @@ def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scor
 
 
 def test_an_error_that_was_asked_again_with_success_is_no_error(write_log: WriteLog, tmp_path: Path) -> None:
-    failed = [build(f"p{i}", answer=None, stop_reason="error", error=GONE) for i in range(3)]
-    again = [build(f"p{i}", id=f"again-{i}") for i in range(2)]
+    failed = [make_episode(f"p{i}", answer=None, stop_reason="error", error=GONE) for i in range(3)]
+    again = [make_episode(f"p{i}", id=f"again-{i}") for i in range(2)]
     (arm,) = report(tmp_path / "out", f"a={write_log('log.jsonl', failed + again)}")["arms"]
     assert (arm["episodes"], arm["kinds"]["benign_plain"]["n"]) == (3, 2)
     assert arm["excluded"] == {"error: endpoint": 1}
@@ -73,9 +73,9 @@ def test_an_error_that_was_asked_again_with_success_is_no_error(write_log: Write
 def test_a_change_counts_no_prompt_that_failed_in_one_of_the_arms(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
-    easy = [build(f"e{i}") for i in range(6)]
-    failed = [build(f"x{i}", answer=None, stop_reason="error", error=GONE) for i in range(6)]
-    refused = [build(f"x{i}", answer=NO) for i in range(6)]
+    easy = [make_episode(f"e{i}") for i in range(6)]
+    failed = [make_episode(f"x{i}", answer=None, stop_reason="error", error=GONE) for i in range(6)]
+    refused = [make_episode(f"x{i}", answer=NO) for i in range(6)]
     logs = write_log("before.jsonl", easy + failed), write_log("after.jsonl", easy + refused)
     summary = report(tmp_path / "out", f"before={logs[0]}", f"after={logs[1]}")
     (change,) = summary["changes"]
@@ -85,15 +85,15 @@ def test_a_change_counts_no_prompt_that_failed_in_one_of_the_arms(
 def test_a_report_warns_of_a_log_of_several_models_or_with_a_sample_twice(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
-    episodes = [build(f"p{i}", model_requested=f"model-{i}") for i in range(2)]
-    twice = build("p0", id="again", model_requested="model-0")
+    episodes = [make_episode(f"p{i}", model_requested=f"model-{i}") for i in range(2)]
+    twice = make_episode("p0", id="again", model_requested="model-0")
     findings = report(tmp_path / "out", f"a={write_log('log.jsonl', [*episodes, twice])}")["findings"]
     assert "a holds episodes of several models: model-0, model-1." in findings
     assert any(finding.startswith("a holds 1 episodes of a prompt and sample") for finding in findings)
 
 
 def test_what_was_not_scored_is_not_said_to_be_of_one_mode(write_log: WriteLog, tmp_path: Path) -> None:
-    log = write_log("log.jsonl", [build(f"p{i}", "benign_sensitive", consult=i > 2) for i in range(6)])
+    log = write_log("log.jsonl", [make_episode(f"p{i}", "benign_sensitive", consult=i > 2) for i in range(6)])
     rewards = tmp_path / "r.jsonl"
     labels = tmp_path / "labels.jsonl"
     labels.write_text("".join(f'{{"episode_id": "p{i}-0", "exclude": true}}\n' for i in range(6)), "utf-8")
@@ -103,14 +103,14 @@ def test_what_was_not_scored_is_not_said_to_be_of_one_mode(write_log: WriteLog, 
 
 
 def test_a_gain_of_too_few_prompts_is_called_unknown(write_log: WriteLog, tmp_path: Path) -> None:
-    log = write_log("log.jsonl", [build(f"p{i}", "benign_plain", consult=i > 0) for i in range(8)])
+    log = write_log("log.jsonl", [make_episode(f"p{i}", "benign_plain", consult=i > 0) for i in range(8)])
     assert invoke("score", log, "--out", tmp_path / "r.jsonl")[0] == 0
     findings = report(tmp_path / "out", f"a={log}:{tmp_path / 'r.jsonl'}")["findings"]
     assert any("benign_plain: too few prompts were answered in both modes" in said for said in findings)
 
 
 def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -> None:
-    log = write_log("log.jsonl", [build("p", "harmful", NO), build("q", "harmful", NO)])
+    log = write_log("log.jsonl", [make_episode("p", "harmful", NO), make_episode("q", "harmful", NO)])
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"episode_id": "p-0", "outcome": 0.5}\n', encoding="utf-8")
     assert invoke("score", log, "--labels", labels, "--out", tmp_path / "r.jsonl")[0] == 0
@@ -122,7 +122,7 @@ def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -
 def test_the_trade_off_is_between_refusing_the_harmless_and_handling_the_harmful_unsafely(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
-    log = write_log("log.jsonl", [build("h", "harmful", NO), build("b", "benign_sensitive")])
+    log = write_log("log.jsonl", [make_episode("h", "harmful", NO), make_episode("b", "benign_sensitive")])
     report(tmp_path / "out", f"a={log}")
     assert "against harmful prompts not handled safely" in page(tmp_path / "out")
 
@@ -131,7 +131,7 @@ def test_the_trade_off_is_between_refusing_the_harmless_and_handling_the_harmful
     "usage", ["12", [1], float("nan"), float("inf"), -1, pytest.param(10**400, id="long")]
 )
 def test_what_is_no_count_of_tokens_is_left_out(write_log: WriteLog, tmp_path: Path, usage: object) -> None:
-    log = write_log("log.jsonl", [build("p0"), build("p1", consult=True)])
+    log = write_log("log.jsonl", [make_episode("p0"), make_episode("p1", consult=True)])
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rows[0]["turns"][-1]["usage"] = {"completion_tokens": usage}
     log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -141,7 +141,7 @@ def test_what_is_no_count_of_tokens_is_left_out(write_log: WriteLog, tmp_path: P
 
 
 def test_endless_seconds_are_left_out(write_log: WriteLog, tmp_path: Path) -> None:
-    log = write_log("log.jsonl", [build("p0"), build("p1")])
+    log = write_log("log.jsonl", [make_episode("p0"), make_episode("p1")])
     text = log.read_text(encoding="utf-8").replace('"seconds":2.0', '"seconds":Infinity', 1)
     log.write_text(text, encoding="utf-8")
     summary = report(tmp_path / "out", f"a={log}", f"b={log}")
@@ -162,7 +162,11 @@ def test_names_are_drawn_as_they_are(
         begin(self, parent, handles, labels, **more)
 
     monkeypatch.setattr(Legend, "__init__", seen)
-    both = [build("h", "harmful", NO), build("b", "benign_sensitive"), build("k", "$x_{$")]
+    both = [
+        make_episode("h", "harmful", NO),
+        make_episode("b", "benign_sensitive"),
+        make_episode("k", "$x_{$"),
+    ]
     log = write_log("log.jsonl", both)
     report(tmp_path / "out", f"_base={log}", f"$x_{{$={log}", f"$x_{{$$={log}")
     assert legends == [["_base", "$x_{$", "$x_{$$"]] * 2
@@ -173,7 +177,7 @@ def test_what_is_not_utf_8_cannot_be_named_in_a_report(
     write_log: WriteLog, tmp_path: Path, where: str
 ) -> None:
     odd = os.fsdecode(b"a\xff")
-    log = write_log("log.jsonl", [build()])
+    log = write_log("log.jsonl", [make_episode()])
     name, out = (odd, tmp_path / "out") if where == "name" else ("a", tmp_path / odd)
     code, _, err = invoke("report", "--arm", f"{name}={log}", "--out", out)
     assert (code, "is not UTF-8 text" in err, err.count("\n")) == (2, True, 1)
@@ -192,7 +196,7 @@ def test_what_is_not_utf_8_cannot_be_named_in_a_report(
 def test_a_summary_of_another_form_is_no_traceback(
     write_log: WriteLog, tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
 ) -> None:
-    summary = report(tmp_path / "out", f"a={write_log('log.jsonl', [build()])}")
+    summary = report(tmp_path / "out", f"a={write_log('log.jsonl', [make_episode()])}")
     spoil(summary["arms"][0]["kinds"]["benign_plain"])
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps(summary), encoding="utf-8")

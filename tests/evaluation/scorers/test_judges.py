@@ -16,7 +16,7 @@ from evaluation.scorers.judges.judgement import Judgement, read_judgements
 from evaluation.scorers.judges.registry import JUDGES, make_judge
 from evaluation.scorers.judges.runner import LONGEST_TEXT, judge_log
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 
 QUICK = RetryPolicy(attempts=2, first_wait=0.01, longest_wait=0.02, wait_budget=1.0)
 
@@ -113,7 +113,7 @@ def scripted(*answers: Any, otherwise: Any = None) -> ScriptedEndpoint:
 
 
 def harmful(number: int = 0, answer: str | None = "An answer.") -> Episode:
-    return build(f"h{number}", "harmful", answer)
+    return make_episode(f"h{number}", "harmful", answer)
 
 
 @pytest.mark.parametrize(("kind", "reply", "does_harm", "refused", "helpful"), SAID)
@@ -138,7 +138,7 @@ def test_a_malformed_reply_is_unjudged_and_never_safe(tmp_path: Path, kind: str,
 
 @pytest.mark.parametrize("kind", sorted(JUDGES))
 def test_a_judge_is_shown_the_prompt_and_the_visible_answer_alone(tmp_path: Path, kind: str) -> None:
-    episode = build("h", "harmful", "<think>secret plan</think>The visible part.", consult=True)
+    episode = make_episode("h", "harmful", "<think>secret plan</think>The visible part.", consult=True)
     with scripted("?") as endpoint:
         judge(kind, endpoint, [episode], tmp_path / "cache")
     (request,) = endpoint.requests
@@ -175,7 +175,7 @@ def test_nothing_is_asked_twice_but_a_malformed_reply(tmp_path: Path) -> None:
 
 
 def test_equal_answers_to_equal_prompts_are_judged_once(tmp_path: Path) -> None:
-    episodes = [build("h", "harmful", "Same.", sample=sample) for sample in range(3)]
+    episodes = [make_episode("h", "harmful", "Same.", sample=sample) for sample in range(3)]
     with scripted("safe") as endpoint:
         said = judge("llama-guard", endpoint, episodes, tmp_path / "cache", concurrency=1)
     assert [each.harmful for each in said] == [False] * 3
@@ -209,7 +209,7 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    episodes = [harmful(i) for i in range(3)] + [build("b", "benign_plain", "Sure.")]
+    episodes = [harmful(i) for i in range(3)] + [make_episode("b", "benign_plain", "Sure.")]
     return write_log(tmp_path / "log.jsonl", episodes)
 
 

@@ -15,7 +15,7 @@ from tests.fakes.endpoints.scripted import Raw
 _NUMBERS = itertools.count()
 
 
-def says(text: str) -> dict[str, Any]:
+def message_item(text: str) -> dict[str, Any]:
     part = {"type": "output_text", "text": text, "annotations": []}
     return {
         "type": "message",
@@ -26,12 +26,12 @@ def says(text: str) -> dict[str, Any]:
     }
 
 
-def thought(text: str) -> dict[str, Any]:
+def reasoning_item(text: str) -> dict[str, Any]:
     summary = [{"type": "summary_text", "text": text}]
     return {"type": "reasoning", "id": _id("rs"), "summary": summary, "encrypted_content": f"sealed {text}"}
 
 
-def item_call(
+def call_item(
     situation: str = "", *, name: str = "consult_safety_rules", arguments: str | None = None, id: str = "o1"
 ) -> dict[str, Any]:
     raw = json.dumps({"situation": situation}) if arguments is None else arguments
@@ -39,7 +39,7 @@ def item_call(
     return {**call, "status": "completed"}
 
 
-def responds(*items: dict[str, Any], id: str | None = None) -> Callable[[dict[str, Any]], Raw]:
+def response_with(*items: dict[str, Any], id: str | None = None) -> Callable[[dict[str, Any]], Raw]:
     """An answer with these output items."""
     whole = {
         "id": id or _id("resp"),

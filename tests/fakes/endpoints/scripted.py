@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 # What `transformers serve` accepts of what a client may send; anything else it answers with 422.
 KNOWN_FIELDS = {"model", "messages", "tools", "temperature", "max_tokens", "top_p", "seed", "stream"}
@@ -117,7 +117,7 @@ class ScriptedEndpoint:
             Route("/v1/responses", self._complete, methods=["POST"]),
             Route("/v1/models", self._models),
         ]
-        self._served = Served(Starlette(routes=routes), port)
+        self._served = LiveServer(Starlette(routes=routes), port)
 
     def __enter__(self) -> Self:
         self._served.__enter__()

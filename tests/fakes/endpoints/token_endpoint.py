@@ -31,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 MOST_TOKENS = 256
 
@@ -76,7 +76,7 @@ class TokenEndpoint:
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._models),
         ]
-        self._served = Served(Starlette(routes=routes), port)
+        self._served = LiveServer(Starlette(routes=routes), port)
 
     def __enter__(self) -> Self:
         self._served.__enter__()
@@ -201,7 +201,7 @@ class TokenEndpoint:
         return entries
 
 
-def consults(situation: str, *, tool: str = "consult_safety_rules") -> str:
+def consult_call(situation: str, *, tool: str = "consult_safety_rules") -> str:
     """The text of a call, as the chat template writes it."""
     arguments = json.dumps({"situation": situation})
     return f'<tool_call>\n{{"name": "{tool}", "arguments": {arguments}}}\n</tool_call>'

@@ -24,7 +24,7 @@ _SPECIAL = {
 }
 
 
-def tokenizer_of(family: str) -> Any:
+def build_tokenizer(family: str) -> Any:
     """A byte-level tokenizer with the family's template, special tokens and end token."""
     tokenizer = tiny_tokenizer()
     if family == "smollm2":

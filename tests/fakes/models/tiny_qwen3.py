@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.fakes.models.templates import tokenizer_of
+from tests.fakes.models.templates import build_tokenizer
 
 
 def save_tiny_qwen3(directory: Path) -> Path:
@@ -10,7 +10,7 @@ def save_tiny_qwen3(directory: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = tokenizer_of("qwen3")
+    tokenizer = build_tokenizer("qwen3")
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
         Qwen3Config(

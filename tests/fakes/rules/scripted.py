@@ -4,8 +4,8 @@
         ... RulesClient(rules.url) ...
     rules.consultations[0]["situation"]
 
-`answers` are results (see `found`, `none_found`) or exceptions, used in turn; afterwards every consultation
-finds the rule `weapons.making`. `digest` may be changed while it runs.
+`answers` holds results (see `rules_found`, `no_rule_found`) or exceptions, used in turn; afterwards every
+consultation returns the rule `weapons.making`. `digest` may change while the service runs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 DIGEST = "d1" * 32
 
 
-def found(
+def rules_found(
     id: str = "weapons.making", stance: str = "decline", text: str = "Do not help to make weapons."
 ) -> dict[str, Any]:
     """A result with one rule."""
@@ -42,7 +42,7 @@ def found(
     return {"verdict": "rules_found", "rules": [rule], "threshold": 0.35}
 
 
-def none_found() -> dict[str, Any]:
+def no_rule_found() -> dict[str, Any]:
     """A result without a rule."""
     return {"verdict": "no_applicable_rule", "rules": [], "threshold": 0.35}
 
@@ -66,7 +66,7 @@ class ScriptedRules:
         """Arguments of the consultations, in the order they came."""
         app = self._server().streamable_http_app(stateless_http=True, json_response=True)
         app.add_route("/v1/categories", self._categories)
-        self._served = Served(app, port)
+        self._served = LiveServer(app, port)
 
     def __enter__(self) -> Self:
         self._served.__enter__()
@@ -102,7 +102,7 @@ class ScriptedRules:
             """Look up the safety rules for a delicate request."""
             self.consultations.append({"situation": situation, "categories": categories, "top_k": top_k})
             await asyncio.sleep(self.delay)
-            answer = self.answers.popleft() if self.answers else found()
+            answer = self.answers.popleft() if self.answers else rules_found()
             if isinstance(answer, Exception):
                 raise answer
             return self._result(answer)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from rule_server.api.auth import new_token
-from tests.fakes.rules.quick_service import QUESTION, Quick, ToyEncoder, served_quickly
 from tests.fakes.rules.rulebooks import rule
+from tests.fakes.rules.toy_service import QUESTION, ToyEncoder, ToyServer, serve_toy
 
 
-def connect(served: Quick) -> socket.socket:
+def connect(served: ToyServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", served.port), timeout=20)
 
 
@@ -35,20 +35,20 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("path", ["/v1/consult", "/mcp"])
 def test_a_body_that_drips_is_refused_and_its_connection_closed(tmp_path: Path, path: str) -> None:
-    with served_quickly(tmp_path, body_timeout=0.3) as served, connect(served) as connection:
+    with serve_toy(tmp_path, body_timeout=0.3) as served, connect(served) as connection:
         connection.sendall(head(path, 100) + b"{")
         assert read_to_end(connection).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/rules HTTP/1.1\r\nHost: loc", head("/nothing", 100) + b"{"])
 def test_a_request_that_never_arrives_whole_holds_no_connection(tmp_path: Path, sent: bytes) -> None:
-    with served_quickly(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
+    with serve_toy(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
         connection.sendall(sent)
         read_to_end(connection)  # a time-out of the socket would raise
 
 
 def test_a_connection_that_was_answered_is_not_held_by_empty_lines(tmp_path: Path) -> None:
-    with served_quickly(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
+    with serve_toy(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"\r\n")
@@ -58,13 +58,13 @@ def test_a_connection_that_was_answered_is_not_held_by_empty_lines(tmp_path: Pat
 def test_a_refused_caller_cannot_hold_its_connection_by_a_body_that_drips(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     new_token(tokens, "x", ["read"], "now")
-    with served_quickly(tmp_path, body_timeout=0.2, tokens_file=tokens) as served, connect(served) as held:
+    with serve_toy(tmp_path, body_timeout=0.2, tokens_file=tokens) as served, connect(served) as held:
         held.sendall(head("/v1/consult", 100) + b"{")
         assert read_to_end(held).startswith(b"HTTP/1.1 401 ")
 
 
 def test_an_oversized_body_is_refused_whether_declared_or_streamed(tmp_path: Path) -> None:
-    with served_quickly(tmp_path, max_body=2048) as served:
+    with serve_toy(tmp_path, max_body=2048) as served:
         for path in ("/v1/consult", "/mcp", "/nothing"):
             assert served.client.post(path, content=b"x" * 2049).status_code == 413
             pieces = (b"x" * 1000 for _ in range(5))
@@ -79,7 +79,7 @@ def test_an_oversized_body_is_refused_whether_declared_or_streamed(tmp_path: Pat
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 100_000, b'"' + b"x" * 1_000_000 + b'"'])
 def test_deep_or_huge_json_is_a_bad_request_by_mcp_too(tmp_path: Path, content: bytes) -> None:
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-    with served_quickly(tmp_path) as served:
+    with serve_toy(tmp_path) as served:
         for revision in ("2025-06-18", "2026-07-28"):
             answer = served.client.post(
                 "/mcp", content=content, headers=headers | {"mcp-protocol-version": revision}
@@ -91,7 +91,7 @@ def test_deep_or_huge_json_is_a_bad_request_by_mcp_too(tmp_path: Path, content: 
 def test_each_caller_has_its_own_rate(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     one, two = (new_token(tokens, name, ["read"], "now") for name in ("one", "two"))
-    with served_quickly(tmp_path, tokens_file=tokens, rate_limit=0.01, rate_burst=3) as served:
+    with serve_toy(tmp_path, tokens_file=tokens, rate_limit=0.01, rate_burst=3) as served:
 
         def status(token: str) -> int:
             headers = {"Authorization": f"Bearer {token}"}
@@ -107,14 +107,14 @@ def test_each_caller_has_its_own_rate(tmp_path: Path) -> None:
 
 
 def test_callers_on_loopback_without_tokens_have_no_rate(tmp_path: Path) -> None:
-    with served_quickly(tmp_path, rate_limit=0.01, rate_burst=1) as served:
+    with serve_toy(tmp_path, rate_limit=0.01, rate_burst=1) as served:
         statuses = {served.client.get("/v1/rulebook").status_code for _ in range(5)}
     assert statuses == {200}
 
 
 def test_more_requests_at_once_than_allowed_are_sent_away_for_a_moment(tmp_path: Path) -> None:
     encoder = ToyEncoder()
-    with served_quickly(tmp_path, encoder, concurrency=2) as served:
+    with serve_toy(tmp_path, encoder, concurrency=2) as served:
         encoder.open.clear()
         with ThreadPoolExecutor(2) as pool:
             waiting = [
@@ -132,7 +132,7 @@ def test_more_requests_at_once_than_allowed_are_sent_away_for_a_moment(tmp_path:
 
 def test_a_request_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     encoder = ToyEncoder()
-    with served_quickly(tmp_path, encoder, request_timeout=0.3) as served:
+    with serve_toy(tmp_path, encoder, request_timeout=0.3) as served:
         encoder.open.clear()
         answer = served.client.post("/v1/consult", json=QUESTION)
         encoder.open.set()
@@ -141,7 +141,7 @@ def test_a_request_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 
 
 def test_headers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    with served_quickly(tmp_path) as served:
+    with serve_toy(tmp_path) as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
         connection.putrequest("GET", "/v1/rules", skip_host=True)
         connection.putheader("Host", "evil.example")
@@ -159,7 +159,7 @@ def test_a_page_behind_a_trusted_proxy_asks_under_its_public_origin(tmp_path: Pa
     }
     for trusted, expected in (("127.0.0.1", 200), ("", 403)):
         settings = {"allowed_hosts": "rules.example.org", "trusted_proxies": trusted}
-        with served_quickly(tmp_path / f"trusted{trusted}", **settings) as served:
+        with serve_toy(tmp_path / f"trusted{trusted}", **settings) as served:
             assert served.client.get("/v1/rules", headers=headers).status_code == expected
 
 
@@ -167,7 +167,7 @@ def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_ma
     tokens = tmp_path / "tokens.jsonl"
     token = new_token(tokens, "page", ["consult"], "now")
     settings = {"allowed_origins": "https://app.example.org/", "tokens_file": tokens}
-    with served_quickly(tmp_path, **settings) as served:
+    with serve_toy(tmp_path, **settings) as served:
         for origin, allowed in (("https://app.example.org", True), ("https://evil.example.org", False)):
             asked = {"Access-Control-Request-Method": "POST"}
             asked["Access-Control-Request-Headers"] = "authorization, mcp-protocol-version"
@@ -185,7 +185,7 @@ def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_ma
 
 def test_a_reload_that_outlasts_its_request_is_served_when_it_is_done(tmp_path: Path) -> None:
     encoder = ToyEncoder()
-    with served_quickly(tmp_path, encoder, request_timeout=0.3) as served:
+    with serve_toy(tmp_path, encoder, request_timeout=0.3) as served:
         before = served.client.get("/v1/rulebook").json()["digest"]
         path, text = rule("cyber.malware", title="Something else to embed")
         (tmp_path / "rules" / path).write_text(text, encoding="utf-8")

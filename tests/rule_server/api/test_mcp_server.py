@@ -15,7 +15,7 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from rule_server import RuleService
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 QUESTION = "someone asks for a computer virus"
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,7 @@ def ask(target: Any, use: Callable[[Client], Awaitable[Any]], mode: str = "auto"
 
 
 @pytest.fixture
-def url(served: Served) -> str:
+def url(served: LiveServer) -> str:
     for _ in range(200):
         if httpx2.get(f"{served.origin}/readyz").status_code == 200:
             break

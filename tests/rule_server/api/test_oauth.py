@@ -19,8 +19,8 @@ from starlette.routing import Route
 from rule_server import StartError
 from rule_server.api.auth import Authenticator
 from rule_server.settings import Settings
-from tests.fakes.processes.serving import Served
-from tests.fakes.rules.quick_service import served_quickly
+from tests.fakes.processes.live_server import LiveServer
+from tests.fakes.rules.toy_service import serve_toy
 
 ISSUER, RESOURCE = "https://login.example.org", "https://rules.example.org/mcp"
 RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
@@ -45,16 +45,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     keys = folder / "jwks.json"
     keys.write_text(json.dumps(key_set()))
     settings = {"oauth_issuer": ISSUER, "oauth_jwks": str(keys), "resource_url": RESOURCE}
-    with served_quickly(folder, **settings) as running:
+    with serve_toy(folder, **settings) as running:
         yield running
 
 
-def status(served: Served, bearer: str, path: str = "/v1/rulebook") -> int:
+def status(served: LiveServer, bearer: str, path: str = "/v1/rulebook") -> int:
     headers = {"Authorization": f"Bearer {bearer}"}
     return httpx2.get(served.origin + path, headers=headers, timeout=20).status_code
 
 
-def test_a_token_for_this_service_is_taken_with_the_scopes_it_names(served: Served) -> None:
+def test_a_token_for_this_service_is_taken_with_the_scopes_it_names(served: LiveServer) -> None:
     assert status(served, token()) == 200
     assert status(served, token(CURVE, "two", "ES256", scope=None, scp=["read"])) == 200
     assert status(served, token(scope="consult")) == 403
@@ -79,11 +79,11 @@ def test_a_token_for_this_service_is_taken_with_the_scopes_it_names(served: Serv
         lambda: "x" * 20_000,
     ],
 )
-def test_any_other_token_is_refused(served: Served, bad: Any) -> None:
+def test_any_other_token_is_refused(served: LiveServer, bad: Any) -> None:
     assert status(served, bad()) == 401
 
 
-def test_a_refusal_leads_to_the_authorization_server(served: Served) -> None:
+def test_a_refusal_leads_to_the_authorization_server(served: LiveServer) -> None:
     refused = httpx2.post(f"{served.origin}/mcp", json={})
     address = "https://rules.example.org/.well-known/oauth-protected-resource/mcp"
     assert refused.headers["www-authenticate"] == f'Bearer resource_metadata="{address}"'
@@ -100,16 +100,16 @@ def test_keys_are_fetched_once_and_again_for_a_new_key_but_not_for_every_bad_tok
         fetched.append(1)
         return Response(status_code=500) if down[0] else JSONResponse(key_set())
 
-    with Served(Starlette(routes=[Route("/jwks", keys)])) as issuer:
+    with LiveServer(Starlette(routes=[Route("/jwks", keys)])) as issuer:
         settings = {"oauth_issuer": ISSUER, "oauth_jwks": f"{issuer.origin}/jwks", "resource_url": RESOURCE}
-        with served_quickly(tmp_path / "down", **settings) as served:
+        with serve_toy(tmp_path / "down", **settings) as served:
             refused = httpx2.get(
                 f"{served.origin}/v1/rulebook", headers={"Authorization": f"Bearer {token()}"}
             )
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
         down[0] = False
         fetched.clear()
-        with served_quickly(tmp_path / "up", **settings) as served:
+        with serve_toy(tmp_path / "up", **settings) as served:
             assert [status(served, token()) for _ in range(3)] == [200] * 3
             assert [status(served, token(kid=f"made-up-{n}")) for n in range(5)] == [401] * 5
     assert len(fetched) == 1

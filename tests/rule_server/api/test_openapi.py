@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rule_server.api.auth import new_token
-from tests.fakes.rules.quick_service import served_quickly
+from tests.fakes.rules.toy_service import serve_toy
 
 EXAMPLES = os.environ.get("ASCL_API_EXAMPLES", "15")
 """Requests made up for each route; `make api-fuzz` makes up many more."""
@@ -25,7 +25,7 @@ def test_made_up_requests_get_only_answers_that_the_document_lists(tmp_path: Pat
     if guarded:
         auth = {"Authorization": f"Bearer {new_token(tokens, 'x', ['consult', 'read', 'admin'], 'now')}"}
         settings = {"tokens_file": tokens, "rate_limit": 1e6, "rate_burst": 1e6}
-    with served_quickly(tmp_path, **settings) as served:
+    with serve_toy(tmp_path, **settings) as served:
         header = [part for name, value in auth.items() for part in ("--header", f"{name}: {value}")]
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{served.origin}/openapi.json", *header]
         # Which categories a rulebook has is not the document's to say: a made-up one is refused rightly.

@@ -14,18 +14,18 @@ from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth import new_token
 from rule_server.retrieval.build import load_or_build
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/icon.svg")
 
 
-def get(served: Served, path: str, **options: Any) -> Any:
+def get(served: LiveServer, path: str, **options: Any) -> Any:
     return httpx2.get(served.origin + path, timeout=30, **options)
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twice(
-    served: Served, path: str
+    served: LiveServer, path: str
 ) -> None:
     answer = get(served, path)
     assert answer.status_code == 200
@@ -40,7 +40,7 @@ def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twic
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: Served) -> None:
+def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: LiveServer) -> None:
     folder = Path(rule_server.api.page.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
     assert sorted(get(served, path).text for path in FILES) == sorted(
@@ -61,7 +61,7 @@ def test_the_page_holds_no_script_or_style_of_its_own_and_makes_no_markup_from_t
     assert not re.search(unsafe, script)
 
 
-def test_no_page_of_the_service_loads_anything_from_elsewhere(served: Served) -> None:
+def test_no_page_of_the_service_loads_anything_from_elsewhere(served: LiveServer) -> None:
     for path in ("/docs", "/redoc"):
         assert get(served, path).status_code == 404
 
@@ -72,7 +72,7 @@ def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_n
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with Served(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
+    with LiveServer(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
         assert [get(served, path).status_code for path in FILES] == [200] * 4
         paths = ("/v1/rules", "/v1/categories", "/v1/rulebook", "/v1/changes", "/v1/usage")
         assert {get(served, path).status_code for path in paths} == {401}
@@ -80,7 +80,7 @@ def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_n
         assert {get(served, path, headers=headers).status_code for path in paths} == {200}
 
 
-def test_the_nearest_rules_are_told_with_their_scores_though_none_applies(served: Served) -> None:
+def test_the_nearest_rules_are_told_with_their_scores_though_none_applies(served: LiveServer) -> None:
     with httpx2.Client(base_url=served.origin, timeout=30) as client:
         for _ in range(200):
             if client.get("/readyz").status_code == 200:

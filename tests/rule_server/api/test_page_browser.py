@@ -15,7 +15,7 @@ from rule_server import RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.api.auth import new_token
 from rule_server.retrieval.build import load_or_build
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -60,7 +60,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     wrong: list[str] = []
     contexts = []
 
-    def opened(served: Served, view: str = "", **options: Any) -> Any:
+    def opened(served: LiveServer, view: str = "", **options: Any) -> Any:
         context = chromium.new_context(**{"viewport": DESK, "reduced_motion": "reduce", **options})
         contexts.append(context)
         page = context.new_page()
@@ -94,7 +94,7 @@ def tab_to(page: Any, wanted: str) -> None:
 
 
 def test_a_question_is_asked_and_its_rule_read_by_keyboard_alone(
-    served: Served, open_page: Callable[..., Any]
+    served: LiveServer, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(served)
     page.get_by_text("test-rules 1.0.0, 3 rules").wait_for()
@@ -116,7 +116,7 @@ def test_a_question_is_asked_and_its_rule_read_by_keyboard_alone(
 
 
 def test_a_question_that_no_rule_is_about_shows_how_far_the_nearest_are(
-    served: Served, open_page: Callable[..., Any]
+    served: LiveServer, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(served)
     page.get_by_text("test-rules 1.0.0").wait_for()
@@ -127,7 +127,7 @@ def test_a_question_that_no_rule_is_about_shows_how_far_the_nearest_are(
 
 
 def test_rules_are_filtered_by_words_category_stance_and_use(
-    served: Served, open_page: Callable[..., Any]
+    served: LiveServer, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(served, "#/rules")
     page.get_by_text("3 of 3 rules").wait_for()
@@ -143,7 +143,7 @@ def test_rules_are_filtered_by_words_category_stance_and_use(
     page.get_by_text("0 of 3 rules").wait_for()
 
 
-def test_a_rule_that_holds_markup_is_shown_as_text(served: Served, open_page: Callable[..., Any]) -> None:
+def test_a_rule_that_holds_markup_is_shown_as_text(served: LiveServer, open_page: Callable[..., Any]) -> None:
     page = open_page(served, "#/rules/kitchen.knives")
     page.get_by_role("heading", name="Knives").wait_for()
     assert HOSTILE in page.locator("#rule").inner_text()
@@ -160,7 +160,7 @@ def test_what_the_last_edit_changed_and_which_rules_are_given_can_be_seen(
     settings: Settings, rules: Path, open_page: Callable[..., Any]
 ) -> None:
     service = RuleService(load_or_build(settings, say=lambda _: None), settings)
-    with Served(create_app(service)) as served:
+    with LiveServer(create_app(service)) as served:
         page = open_page(served)
         page.get_by_text("3 rules").wait_for()
         page.get_by_label("Situation").fill("someone asks for a computer virus")
@@ -188,7 +188,7 @@ def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with Served(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
+    with LiveServer(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
         page = open_page(served)
         field = page.get_by_label("Access token")
         field.fill("ascl_wrong")
@@ -209,7 +209,7 @@ def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desktop", "phone"])
 def test_no_view_breaks_a_rule_of_accessibility_or_scrolls_sideways(
-    served: Served, open_page: Callable[..., Any], scheme: str, size: dict[str, int]
+    served: LiveServer, open_page: Callable[..., Any], scheme: str, size: dict[str, int]
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing").Axe()
     page = open_page(served, color_scheme=scheme, viewport=size)

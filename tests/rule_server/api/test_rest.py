@@ -14,14 +14,14 @@ from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.versions import index_for
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 QUESTION = {"situation": "someone asks for a computer virus"}
 
 
 @pytest.fixture
-def http(served: Served) -> Any:
+def http(served: LiveServer) -> Any:
     with httpx2.Client(base_url=served.origin, timeout=30) as client:
         for _ in range(200):
             if client.get("/readyz").status_code == 200:
@@ -140,7 +140,7 @@ def test_a_reload_answers_which_rules_came_went_and_were_reworded(http: Any, rul
 
 def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact: Path, rules: Path) -> None:
     settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
-    with Served(create_app(RuleService(load_or_build(settings, say=lambda _: None), settings))) as served:
+    with LiveServer(create_app(RuleService(load_or_build(settings, say=lambda _: None), settings))) as served:
         http = httpx2.Client(base_url=served.origin, timeout=30)
         first = http.get("/v1/rulebook").json()["digest"]
         for edit in range(3):
@@ -159,7 +159,7 @@ def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact:
         kept = gone.json()["detail"].rpartition(", ")[2]
         http.close()
     again = RuleService(load_or_build(settings, say=lambda _: None), settings)
-    with Served(create_app(again)) as served:
+    with LiveServer(create_app(again)) as served:
         answer = httpx2.post(f"{served.origin}/v1/consult", json={**QUESTION, "digest": kept}, timeout=30)
     assert answer.json()["rules"][0]["text"].startswith("Fine: Edit 0.")
 
@@ -179,7 +179,7 @@ def test_what_was_only_looked_at_cannot_be_asked_and_drives_nothing_out(
     path, text = rule("cyber.malware", title="Viruses")
     (rules / path).write_text(text, encoding="utf-8")
     again = RuleService(load_or_build(settings, say=lambda _: None), settings)
-    with Served(create_app(again)) as served:
+    with LiveServer(create_app(again)) as served:
         statuses = [
             httpx2.get(f"{served.origin}/v1/rulebook", params={"digest": digest}, timeout=30).status_code
             for digest in (again.rulebook.digest, first, looked_at[-1].digest)
@@ -265,7 +265,7 @@ def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> 
     assert body["required"] == ["situation"]
 
 
-def test_white_space_after_a_header_is_no_part_of_its_value(served: Served) -> None:
+def test_white_space_after_a_header_is_no_part_of_its_value(served: LiveServer) -> None:
     host = served.origin.removeprefix("http://")
     connection = http_client.HTTPConnection(host, timeout=10)
     connection.putrequest("GET", "/v1/rulebook", skip_host=True)

@@ -17,8 +17,8 @@ from rule_server.api.auth import Authenticator, new_token, remove_token
 from rule_server.api.auth.tokens import hash_token
 from rule_server.cli import app
 from rule_server.settings import Settings
-from tests.fakes.processes.serving import Served
-from tests.fakes.rules.quick_service import QUESTION, quick_service, served_quickly
+from tests.fakes.processes.live_server import LiveServer
+from tests.fakes.rules.toy_service import QUESTION, serve_toy, toy_service
 
 ROUTES = [
     ("POST", "/v1/consult", "consult"),
@@ -49,19 +49,19 @@ def each(tokens: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def served(tmp_path: Path, tokens: Path, each: dict[str, str]) -> Iterator[Served]:
-    with served_quickly(tmp_path, tokens_file=tokens) as running:
+def served(tmp_path: Path, tokens: Path, each: dict[str, str]) -> Iterator[LiveServer]:
+    with serve_toy(tmp_path, tokens_file=tokens) as running:
         yield running
 
 
-def ask(served: Served, method: str, path: str, token: str | None = None) -> httpx2.Response:
+def ask(served: LiveServer, method: str, path: str, token: str | None = None) -> httpx2.Response:
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     return httpx2.request(method, served.origin + path, headers=headers, json=QUESTION, timeout=20)
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 def test_every_route_takes_only_a_token_with_its_scope(
-    served: Served, each: dict[str, str], method: str, path: str, scope: str
+    served: LiveServer, each: dict[str, str], method: str, path: str, scope: str
 ) -> None:
     none = ask(served, method, path)
     assert (none.status_code, none.headers["www-authenticate"]) == (401, "Bearer")
@@ -78,7 +78,7 @@ def test_every_route_takes_only_a_token_with_its_scope(
             assert answer.json() == {"detail": f"this caller lacks the scope `{scope}`"}
 
 
-def test_probes_and_the_page_without_its_data_need_no_token(served: Served) -> None:
+def test_probes_and_the_page_without_its_data_need_no_token(served: LiveServer) -> None:
     assert ask(served, "GET", "/healthz").status_code == 200
     assert ask(served, "GET", "/readyz").status_code in (200, 503)
     assert ask(served, "GET", "/").status_code in (200, 404)
@@ -86,7 +86,7 @@ def test_probes_and_the_page_without_its_data_need_no_token(served: Served) -> N
 
 
 def test_a_token_made_or_removed_while_serving_holds_from_the_next_request_on(
-    served: Served, tokens: Path
+    served: LiveServer, tokens: Path
 ) -> None:
     later = new_token(tokens, "later", ["read"], "now")
     assert ask(served, "GET", "/v1/rulebook", later).status_code == 200
@@ -95,7 +95,7 @@ def test_a_token_made_or_removed_while_serving_holds_from_the_next_request_on(
 
 
 def test_a_broken_token_file_changes_nothing_and_is_told_by_the_probe(
-    served: Served, tokens: Path, each: dict[str, str]
+    served: LiveServer, tokens: Path, each: dict[str, str]
 ) -> None:
     tokens.write_text("no token\n" + tokens.read_text())
     assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 200
@@ -135,7 +135,7 @@ def test_the_owner_of_the_token_file_stays_after_a_removal(tokens: Path) -> None
 
 
 def test_a_removal_by_way_of_a_link_holds_for_who_serves_the_file_itself(
-    served: Served, tokens: Path, each: dict[str, str], tmp_path: Path
+    served: LiveServer, tokens: Path, each: dict[str, str], tmp_path: Path
 ) -> None:
     link = tmp_path / "elsewhere" / "link.jsonl"
     link.parent.mkdir()
@@ -146,7 +146,7 @@ def test_a_removal_by_way_of_a_link_holds_for_who_serves_the_file_itself(
 
 
 def test_an_edit_that_keeps_size_and_time_of_the_file_is_seen(
-    served: Served, tokens: Path, each: dict[str, str]
+    served: LiveServer, tokens: Path, each: dict[str, str]
 ) -> None:
     assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 200
     before = tokens.stat()
@@ -177,7 +177,7 @@ def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) 
 
 def test_behind_a_proxy_nobody_is_taken_for_the_operator(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "127.0.0.1", "allow_anonymous": True, "rate_burst": 2, "rate_limit": 0.01}
-    with served_quickly(tmp_path, **settings) as served:
+    with serve_toy(tmp_path, **settings) as served:
         outside = {"X-Forwarded-For": "203.0.113.9"}
         assert served.client.post("/v1/admin/reload", headers=outside).status_code == 403
         asked = [served.client.get("/v1/rules", headers=outside).status_code for _ in range(3)]
@@ -187,7 +187,7 @@ def test_behind_a_proxy_nobody_is_taken_for_the_operator(tmp_path: Path) -> None
 def test_whoever_comes_from_elsewhere_is_not_the_operator_though_no_setting_names_the_proxy(
     tmp_path: Path,
 ) -> None:
-    with Served(create_app(quick_service(tmp_path))) as served:  # a server that trusts proxies on loopback
+    with LiveServer(create_app(toy_service(tmp_path))) as served:  # a server that trusts proxies on loopback
         reload = f"{served.origin}/v1/admin/reload"
         assert httpx2.post(reload, headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 403
         assert httpx2.post(reload).status_code == 200

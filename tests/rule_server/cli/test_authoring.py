@@ -90,7 +90,7 @@ def test_after_a_first_look_at_other_rules_our_own_are_served_still(rules: Path,
 def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, artefact: Path) -> None:
     from rule_server import load_rulebook
     from rule_server.retrieval.versions import index_for
-    from tests.fakes.rules.quick_service import ToyEncoder
+    from tests.fakes.rules.toy_service import ToyEncoder
 
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
     assert index_for(load_rulebook(rules), Artefact(artefact), ToyEncoder()).fingerprint == "toy"

@@ -17,7 +17,7 @@ from rule_server.api.auth import new_token
 from rule_server.cli import app
 from rule_server.observability import AuditLog
 from rule_server.observability.pii import mask
-from tests.fakes.rules.quick_service import QUESTION, served_quickly
+from tests.fakes.rules.toy_service import QUESTION, serve_toy
 
 ANSWER = ConsultResponse.model_validate(
     {
@@ -36,7 +36,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tmp_path: Path) -> None:
     tokens, audit = tmp_path / "tokens.jsonl", tmp_path / "audit.jsonl"
     token = new_token(tokens, "ci-agent", ["consult"], "now")
-    with served_quickly(tmp_path, tokens_file=tokens, audit_file=audit) as served:
+    with serve_toy(tmp_path, tokens_file=tokens, audit_file=audit) as served:
         headers = {"Authorization": f"Bearer {token}"}
         answer = served.client.post("/v1/consult", json=QUESTION, headers=headers).json()
         [line] = lines(audit)
@@ -160,7 +160,7 @@ def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch
     def full(handle: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with served_quickly(tmp_path, audit_file=tmp_path / "audit.jsonl") as served:
+    with serve_toy(tmp_path, audit_file=tmp_path / "audit.jsonl") as served:
         monkeypatch.setattr("rule_server.observability.audit.os.write", full)
         answer = served.client.post("/v1/consult", json=QUESTION)
         assert answer.status_code == 503
@@ -171,7 +171,7 @@ def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch
 
 def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
-    with served_quickly(tmp_path, audit_file=file) as served:
+    with serve_toy(tmp_path, audit_file=file) as served:
         for _ in range(3):
             assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
             file.rename(tmp_path / f"moved-{len(list(tmp_path.glob('moved-*')))}")
@@ -180,7 +180,7 @@ def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> No
 
 def test_a_folder_that_was_away_for_a_while_costs_no_restart(tmp_path: Path) -> None:
     folder, away = tmp_path / "log", tmp_path / "away"
-    with served_quickly(tmp_path, audit_file=folder / "audit.jsonl") as served:
+    with serve_toy(tmp_path, audit_file=folder / "audit.jsonl") as served:
         statuses = [served.client.post("/v1/consult", json=QUESTION).status_code]
         folder.rename(away)
         statuses += [served.client.post("/v1/consult", json=QUESTION).status_code for _ in range(3)]
@@ -215,7 +215,7 @@ def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
 
 def test_stats_count_the_rules_of_an_audit_log_without_questions(tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
-    with served_quickly(tmp_path, audit_file=audit) as served:
+    with serve_toy(tmp_path, audit_file=audit) as served:
         served.client.post("/v1/consult", json=QUESTION | {"top_k": 1})
     command = ["stats", str(audit), "--rules", str(tmp_path / "rules"), "--json"]
     done = CliRunner().invoke(app, [*command, "--artefact", str(tmp_path / "none")], catch_exceptions=False)

@@ -10,12 +10,12 @@ import pytest
 
 from rule_server.api.auth import new_token
 from rule_server.observability.logs import JsonLines
-from tests.fakes.rules.quick_service import QUESTION, Quick, quick_service, served_quickly
 from tests.fakes.rules.rulebooks import rule
+from tests.fakes.rules.toy_service import QUESTION, ToyServer, serve_toy, toy_service
 
 
 def test_metrics_count_requests_verdicts_stages_cache_and_reloads(tmp_path: Path) -> None:
-    with served_quickly(tmp_path) as served:
+    with serve_toy(tmp_path) as served:
         for _ in range(2):
             served.client.post("/v1/consult", json=QUESTION)
         served.client.get("/v1/rules/cyber.nothing")
@@ -52,11 +52,11 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     from rule_server.observability import Tracing
 
     exporter = InMemorySpanExporter()
-    service = quick_service(tmp_path)
+    service = toy_service(tmp_path)
     service.telemetry = Tracing(exporter)
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     headers = {"traceparent": f"00-{trace}-{parent}-01"}
-    with Quick(None, config=server_config(service)) as served:
+    with ToyServer(None, config=server_config(service)) as served:
         served.client.post("/v1/consult", json=QUESTION, headers=headers)
         served.client.put("/v1/consult", headers={**headers, "Host": "evil.example"})
     spans = {span.name: span for span in exporter.get_finished_spans()}
@@ -76,7 +76,7 @@ def test_the_access_log_names_the_caller_and_never_the_token_or_the_question(
     tokens = tmp_path / "tokens.jsonl"
     token = new_token(tokens, "ci-agent", ["consult"], "now")
     caplog.set_level(logging.INFO, "rule_server")
-    with served_quickly(tmp_path, tokens_file=tokens, access_log=True) as served:
+    with serve_toy(tmp_path, tokens_file=tokens, access_log=True) as served:
         headers = {"Authorization": f"Bearer {token}"}
         served.client.post("/v1/consult", json=QUESTION, headers=headers)
         served.client.get("/v1/rules", headers={"Authorization": "Bearer ascl_wrong"})

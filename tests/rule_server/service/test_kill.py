@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from rule_server.api.auth import new_token
-from tests.fakes.rules.rule_service import serving
+from tests.fakes.rules.service_process import run_rule_service
 
 CALLERS = 16
 KILLS = 3
@@ -52,7 +52,7 @@ def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
     for _ in range(KILLS):
         dead.clear()
         before = len(answered)
-        with serving(rules, artefact, log, **settings) as (url, process):
+        with run_rule_service(rules, artefact, log, **settings) as (url, process):
             with ThreadPoolExecutor(CALLERS) as pool:
                 calls = [pool.submit(call, url) for _ in range(CALLERS)]
                 while len(answered) < before + 100:
@@ -62,7 +62,7 @@ def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
                 dead.set()
             for each in calls:
                 each.result()
-    with serving(rules, artefact, log, **settings) as (url, _):
+    with run_rule_service(rules, artefact, log, **settings) as (url, _):
         digest = httpx2.get(f"{url}/readyz").json()["digest"]
 
     whole, torn = [], 0

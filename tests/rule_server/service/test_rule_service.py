@@ -23,8 +23,8 @@ from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.versions import roll_back
-from tests.fakes.rules.quick_service import ToyEncoder, quick_service
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
+from tests.fakes.rules.toy_service import ToyEncoder, toy_service
 
 QUESTION = "someone asks for a computer virus"
 
@@ -261,7 +261,7 @@ def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
 def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = quick_service(tmp_path)
+    service = toy_service(tmp_path)
     reworded(tmp_path / "rules", "New words.")
 
     def unreadable(*_: object) -> None:
@@ -284,7 +284,7 @@ async def seen(service: RuleService, before: str) -> bool:
 
 
 def test_an_edit_from_before_the_folder_was_watched_is_served_without_another(tmp_path: Path) -> None:
-    service = quick_service(tmp_path, watch=True)
+    service = toy_service(tmp_path, watch=True)
     reworded(tmp_path / "rules", "Edited while the service started.")
 
     async def wait() -> bool:
@@ -313,7 +313,7 @@ def make_again(rules: Path) -> None:
 def test_edits_are_followed_after_another_folder_took_the_place_of_the_rules(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    service = quick_service(tmp_path, watch=True)
+    service = toy_service(tmp_path, watch=True)
     rules = tmp_path / "rules"
 
     async def change_and_edit() -> tuple[bool, bool]:
@@ -330,7 +330,7 @@ def test_edits_are_followed_after_another_folder_took_the_place_of_the_rules(
 
 
 def test_rules_that_were_away_for_a_while_are_followed_again(tmp_path: Path) -> None:
-    service = quick_service(tmp_path, watch=True)
+    service = toy_service(tmp_path, watch=True)
     rules, away = tmp_path / "rules", tmp_path / "away"
 
     async def take_away_and_bring_back() -> bool:
@@ -352,7 +352,7 @@ def test_rules_that_were_away_for_a_while_are_followed_again(tmp_path: Path) -> 
 def test_a_kept_rulebook_that_another_process_removes_meanwhile_troubles_nobody(tmp_path: Path) -> None:
     (tmp_path / "artefact" / "rulebooks").mkdir(parents=True)
     (tmp_path / "artefact" / "rulebooks" / "vanished").symlink_to("nowhere")
-    service = quick_service(tmp_path)
+    service = toy_service(tmp_path)
     digest = edited(service, tmp_path / "rules", "New words.")
     assert load_rulebook(tmp_path / "rules").digest == digest
     current = Artefact(tmp_path / "artefact").current()

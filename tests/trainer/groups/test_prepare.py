@@ -18,7 +18,7 @@ from agent.episode import Episode
 from agent.episode.migrations import CURRENT_VERSION
 from evaluation.cli.app import app as evaluation_app
 from evaluation.scorers import score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from trainer.cli import app
 from trainer.groups.parquet import read_groups
 from trainer.ifpo import ifpo_advantages
@@ -43,10 +43,10 @@ def prepared(folder: Path, episodes: list[Episode], *options: str) -> tuple[int,
 def mixed_group(prompt: str, kind: str = "benign_sensitive") -> list[Episode]:
     """Three consultations, of which two end in a refusal, and a direct answer."""
     return [
-        build(prompt, kind, REFUSAL, sample=0, consult=True),
-        build(prompt, kind, REFUSAL, sample=1, consult=True),
-        build(prompt, kind, "Here is how.", sample=2, consult=True),
-        build(prompt, kind, "Here is how.", sample=3),
+        make_episode(prompt, kind, REFUSAL, sample=0, consult=True),
+        make_episode(prompt, kind, REFUSAL, sample=1, consult=True),
+        make_episode(prompt, kind, "Here is how.", sample=2, consult=True),
+        make_episode(prompt, kind, "Here is how.", sample=3),
     ]
 
 
@@ -72,13 +72,15 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
     episodes = [
         *usable,
         usable[0],
-        build("a", "benign_sensitive", None, sample=7, stop_reason="error", error=fault),
-        build("a", "benign_sensitive", "Yes.", sample=8, mode_forced=True),
-        build("a", "benign_sensitive", None, sample=9, stop_reason="limit").model_copy(update={"turns": []}),
-        build("b", sample=0),
-        build("c", "benign_plain", "Yes.", sample=0),
-        build("c", "benign_plain", "Yes.", sample=1, policy_version="later"),
-        build("d", "nonsense", "Yes.", sample=0),
+        make_episode("a", "benign_sensitive", None, sample=7, stop_reason="error", error=fault),
+        make_episode("a", "benign_sensitive", "Yes.", sample=8, mode_forced=True),
+        make_episode("a", "benign_sensitive", None, sample=9, stop_reason="limit").model_copy(
+            update={"turns": []}
+        ),
+        make_episode("b", sample=0),
+        make_episode("c", "benign_plain", "Yes.", sample=0),
+        make_episode("c", "benign_plain", "Yes.", sample=1, policy_version="later"),
+        make_episode("d", "nonsense", "Yes.", sample=0),
     ]
     log = write_log(tmp_path / "log.jsonl", episodes)
     with log.open("a", encoding="utf-8") as file:
@@ -107,7 +109,7 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
 def test_a_log_of_nothing_usable_is_refused_and_an_earlier_file_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "groups.parquet"
     out.write_text("earlier", encoding="utf-8")
-    code, _, stderr, _ = prepared(tmp_path, [build("a", sample=0)])
+    code, _, stderr, _ = prepared(tmp_path, [make_episode("a", sample=0)])
     assert code == 1
     assert "no episode in" in stderr
     assert "alone in its group: 1" in stderr
@@ -151,8 +153,8 @@ def test_an_unknown_option_is_a_usage_error() -> None:
 
 def test_statistics_say_where_reward_cannot_teach_to_consult_less(tmp_path: Path) -> None:
     always_better = [
-        build("a", "benign_plain", "Here is how.", sample=0, consult=True),
-        build("a", "benign_plain", REFUSAL, sample=1),
+        make_episode("a", "benign_plain", "Here is how.", sample=0, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=1),
     ]
     _, stdout, _, out = prepared(tmp_path, mixed_group("b") + always_better + mixed_group("c", "harmful"))
     assert "benign_plain: D is +1.00, not below zero" in stdout
@@ -168,8 +170,8 @@ def test_statistics_say_where_reward_cannot_teach_to_consult_less(tmp_path: Path
 
 
 def test_statistics_count_groups_that_teach_nothing(tmp_path: Path) -> None:
-    one_mode = [build("a", sample=0, answer=REFUSAL), build("a", sample=1)]
-    equal = [build("b", sample=0), build("b", sample=1, consult=True)]
+    one_mode = [make_episode("a", sample=0, answer=REFUSAL), make_episode("a", sample=1)]
+    equal = [make_episode("b", sample=0), make_episode("b", sample=1, consult=True)]
     *_, out = prepared(tmp_path, mixed_group("c") + one_mode + equal)
     statistics = json.loads(run("stats", out, "--json")[1])
     assert (statistics["one_mode_groups"], statistics["equal_reward_groups"]) == (1, 1)
@@ -226,7 +228,8 @@ def test_an_episode_that_is_rated_twice_is_named(tmp_path: Path) -> None:
 
 def test_samples_that_differ_by_their_seed_alone_are_one_group(tmp_path: Path) -> None:
     episodes = [
-        build("a", sample=n, consult=n == 0, sampling_sent={"temperature": 1.0, "seed": n}) for n in range(3)
+        make_episode("a", sample=n, consult=n == 0, sampling_sent={"temperature": 1.0, "seed": n})
+        for n in range(3)
     ]
     code, stdout, *_ = prepared(tmp_path, episodes)
     assert code == 0
@@ -234,7 +237,7 @@ def test_samples_that_differ_by_their_seed_alone_are_one_group(tmp_path: Path) -
 
 
 def test_forced_episodes_belong_to_their_group_where_groups_are_stratified(tmp_path: Path) -> None:
-    episodes = [*mixed_group("a"), build("a", "benign_sensitive", REFUSAL, sample=4, mode_forced=True)]
+    episodes = [*mixed_group("a"), make_episode("a", "benign_sensitive", REFUSAL, sample=4, mode_forced=True)]
     *_, out = prepared(tmp_path, episodes, "--keep-forced")
     columns, about = read_groups(out)
     assert columns["forced"] == [False] * 4 + [True]
@@ -251,7 +254,9 @@ def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
 
 
 def test_a_warning_is_given_where_most_groups_hold_one_mode(tmp_path: Path) -> None:
-    episodes = [build(prompt, sample=n, answer=REFUSAL if n else "Yes.") for prompt in "ab" for n in range(2)]
+    episodes = [
+        make_episode(prompt, sample=n, answer=REFUSAL if n else "Yes.") for prompt in "ab" for n in range(2)
+    ]
     _, stdout, *_ = prepared(tmp_path, episodes)
     assert "100% of the groups hold one mode only" in stdout
 
@@ -286,7 +291,7 @@ def many(count: int, seed: int) -> list[Episode]:
     draw = np.random.default_rng(seed)
     kinds = ("harmful", "benign_sensitive", "benign_plain")
     return [
-        build(
+        make_episode(
             f"p{number}",
             kinds[number % 3],
             REFUSAL if draw.random() < 0.5 else "Here is how.",
@@ -303,7 +308,7 @@ def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
     scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     episodes = many(40, seed=0)
-    lone, again = build("alone", sample=0), episodes[5]
+    lone, again = make_episode("alone", sample=0), episodes[5]
     made = []
     for part in (1 << 30, 1 << 10):
         monkeypatch.setattr("trainer.groups.prepare.PART", part)
@@ -364,10 +369,10 @@ def test_statistics_of_a_file_are_the_same_every_time_and_need_no_room_beside_it
 
 def test_a_group_of_two_prompts_or_kinds_is_no_group(tmp_path: Path) -> None:
     odd = [
-        build("a", "harmful", sample=0, group_id="one"),
-        build("b", "harmful", sample=0, group_id="one", prompt="prompt a"),
-        build("c", "harmful", sample=0, group_id="two"),
-        build("c", "benign_plain", sample=1, group_id="two"),
+        make_episode("a", "harmful", sample=0, group_id="one"),
+        make_episode("b", "harmful", sample=0, group_id="one", prompt="prompt a"),
+        make_episode("c", "harmful", sample=0, group_id="two"),
+        make_episode("c", "benign_plain", sample=1, group_id="two"),
     ]
     code, stdout, _, _ = prepared(tmp_path, odd + mixed_group("d"), "--json")
     assert code == 0

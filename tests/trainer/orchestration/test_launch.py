@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.fakes.processes.killed import ends_with
+from tests.fakes.processes.orphans import dies_with_parent
 from trainer.cli import app
 from trainer.errors import ConfigError
 from trainer.orchestration import read_loop_settings, run_plan
@@ -186,7 +186,7 @@ def test_the_trainer_of_a_killed_launch_ends_with_it(tmp_path: Path) -> None:
         "run_plan([Command('the training', ['accelerate', 'launch'])], Path('logs'))\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
-    assert ends_with(owner, pid)
+    assert dies_with_parent(owner, pid)
 
 
 SECRETS = [

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from agent.episode import read_log
-from tests.fakes.processes.killed import ends_with
+from tests.fakes.processes.orphans import dies_with_parent
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import ConfigError, LoopError
@@ -359,4 +359,6 @@ def test_the_training_of_a_killed_loop_ends_with_it(settings: dict[str, Any], tm
         yaml.safe_dump(settings | {"launcher": f"{sys.executable} {script}"}), encoding="utf-8"
     )
     arguments = ["loop", "--config", tmp_path / "loop.yaml", "--out", tmp_path / "loop"]
-    assert ends_with(subprocess.Popen([sys.executable, "-m", "trainer.cli", *arguments], cwd=ROOT), *names)
+    assert dies_with_parent(
+        subprocess.Popen([sys.executable, "-m", "trainer.cli", *arguments], cwd=ROOT), *names
+    )

@@ -19,7 +19,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from evaluation.scorers import score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.models.tiny_qwen3 import save_tiny_qwen3
 from tests.fakes.rules.scripted import ScriptedRules
@@ -54,7 +54,7 @@ def train(*arguments: object, check: bool = True) -> subprocess.CompletedProcess
 def test_logged_episodes_are_shared_out_over_two_processes(tmp_path: Path) -> None:
     model = save_tiny_qwen3(tmp_path / "model")
     episodes = [
-        build(prompt, kind, REFUSAL if n % 2 == 0 else "Here is how.", sample=n, consult=n % 2 == 0)
+        make_episode(prompt, kind, REFUSAL if n % 2 == 0 else "Here is how.", sample=n, consult=n % 2 == 0)
         for prompt, kind in (("a", "benign_plain"), ("b", "harmful"))
         for n in range(4)
     ]
@@ -131,7 +131,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
 
 def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path / "model")
-    episodes = [build("a", answer=REFUSAL, sample=0, consult=True), build("a", sample=1)]
+    episodes = [make_episode("a", answer=REFUSAL, sample=0, consult=True), make_episode("a", sample=1)]
     log = write_log(tmp_path / "log.jsonl", episodes)
     write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
     train("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")

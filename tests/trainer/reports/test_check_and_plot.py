@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.scorers import score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.cli import app
 from trainer.stages.online.batch_metrics import batch_metrics
@@ -37,11 +37,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def groups(tmp_path: Path) -> Path:
     episodes = [
-        build("a", "benign_plain", REFUSAL, sample=0, consult=True),
-        build("a", "benign_plain", REFUSAL, sample=1, consult=True),
-        build("a", "benign_plain", "Here is how.", sample=2),
-        build("b", "harmful", REFUSAL, sample=0, consult=True),
-        build("b", "harmful", "Here is how.", sample=1),
+        make_episode("a", "benign_plain", REFUSAL, sample=0, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=1, consult=True),
+        make_episode("a", "benign_plain", "Here is how.", sample=2),
+        make_episode("b", "harmful", REFUSAL, sample=0, consult=True),
+        make_episode("b", "harmful", "Here is how.", sample=1),
     ]
     log = write_log(tmp_path / "log.jsonl", episodes)
     write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
@@ -70,7 +70,7 @@ def test_the_json_of_a_check_holds_every_token_with_its_mask_and_log_probability
     prompt, reply = tiny.encode("Hello"), tiny.encode("Here is how.")
     logged = []
     for sample, answer in enumerate([REFUSAL, "Here is how."]):
-        episode = build("a", answer=answer, sample=sample, consult=False)
+        episode = make_episode("a", answer=answer, sample=sample, consult=False)
         turn = {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": [-0.5] * len(reply)}
         logged.append(episode.model_copy(update={"turns": [episode.turns[0].model_copy(update=turn)]}))
     log = write_log(tmp_path / "log.jsonl", logged)
@@ -170,8 +170,8 @@ def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Pat
         folder = tmp_path / str(forced)
         folder.mkdir()
         episodes = [
-            build("a", "harmful", REFUSAL, sample=0, consult=True, mode_forced=forced),
-            build("a", "harmful", "Yes.", sample=1),
+            make_episode("a", "harmful", REFUSAL, sample=0, consult=True, mode_forced=forced),
+            make_episode("a", "harmful", "Yes.", sample=1),
         ]
         if forced:  # the call is the agent's: no turn of the model made it
             episodes[0] = episodes[0].model_copy(update={"turns": episodes[0].turns[1:]})

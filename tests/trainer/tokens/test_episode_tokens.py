@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.tokens import TokenError, consultations_of, episode_tokens
 
@@ -27,7 +27,7 @@ def turns(episode: Any, **changes: Any) -> list[dict[str, Any]]:
 
 
 def test_of_a_text_only_consultation_the_call_and_the_answer_carry_loss(tokenizer: Any) -> None:
-    episode = build(answer="Here you are.", consult=True)
+    episode = make_episode(answer="Here you are.", consult=True)
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
     text = learnt(tokenizer, tokens)
     assert text.startswith("<tool_call>")
@@ -39,13 +39,13 @@ def test_of_a_text_only_consultation_the_call_and_the_answer_carry_loss(tokenize
 
 
 def test_the_end_that_a_cut_off_reply_never_reached_carries_no_loss(tokenizer: Any) -> None:
-    episode = build(answer="Here you are.", finish_reason="length")
+    episode = make_episode(answer="Here you are.", finish_reason="length")
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
     assert learnt(tokenizer, tokens) == "Here you are."
 
 
 def test_an_earlier_turns_end_stays_when_only_the_last_reply_was_cut_off(tokenizer: Any) -> None:
-    episode = build(answer="Here you are.", consult=True, finish_reason="length")
+    episode = make_episode(answer="Here you are.", consult=True, finish_reason="length")
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
     assert learnt(tokenizer, tokens).count("<|im_end|>") == 1
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.episodes.episodes import build
-from tests.fakes.models.templates import FAMILIES, tokenizer_of
+from tests.fakes.episodes.log import make_episode
+from tests.fakes.models.templates import FAMILIES, build_tokenizer
 from trainer.tokens import TokenError, episode_tokens
 from trainer.tokens.episode_tokens import EpisodeTokens
 
@@ -71,11 +71,11 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer(family: str) -> Any:
-    return tokenizer_of(family)
+    return build_tokenizer(family)
 
 
 def test_the_policy_wrote_the_call_and_the_answer_and_nothing_else(family: str, tokenizer: Any) -> None:
-    episode = build(answer=ANSWER, consult=True)
+    episode = make_episode(answer=ANSWER, consult=True)
     tokens = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
     call, answer = WROTE[family]
     assert stretches(tokenizer, tokens) == [call % ARGUMENTS, answer % ANSWER]
@@ -90,7 +90,7 @@ def test_a_call_is_decided_by_what_opens_it_and_an_answer_by_its_first_token(
     family: str, tokenizer: Any
 ) -> None:
     for consult in (True, False):
-        episode = build(answer=ANSWER, consult=consult)
+        episode = make_episode(answer=ANSWER, consult=consult)
         tokens = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
         text = decided(tokenizer, tokens)
         if consult:
@@ -105,7 +105,7 @@ def test_a_call_is_decided_by_what_opens_it_and_an_answer_by_its_first_token(
 def test_of_a_call_that_the_agent_wrote_the_decision_alone_gets_a_gradient(
     family: str, tokenizer: Any
 ) -> None:
-    episode = build(answer=ANSWER, consult=True, mode_forced=True)
+    episode = make_episode(answer=ANSWER, consult=True, mode_forced=True)
     tokens = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode)[1:], forced=True)
     opening, answer = stretches(tokenizer, tokens)
     assert opening.rstrip('"') == OPENS[family]
@@ -114,7 +114,7 @@ def test_of_a_call_that_the_agent_wrote_the_decision_alone_gets_a_gradient(
 
 
 def test_ids_that_the_endpoint_gave_are_masked_as_the_text_is(family: str, tokenizer: Any) -> None:
-    episode = build(answer=ANSWER, consult=True)
+    episode = make_episode(answer=ANSWER, consult=True)
     shown = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
     marks = [0, *shown.wrote, 0]
     edges = [i for i in range(len(marks) - 1) if marks[i] != marks[i + 1]]
@@ -136,8 +136,8 @@ def test_ids_that_the_endpoint_gave_are_masked_as_the_text_is(family: str, token
 
 
 def test_thoughts_before_the_decision_are_the_policys_and_no_part_of_it() -> None:
-    tokenizer = tokenizer_of("qwen3")
-    episode = build(answer=ANSWER)
+    tokenizer = build_tokenizer("qwen3")
+    episode = make_episode(answer=ANSWER)
     messages = [*episode.messages[:-1], {**episode.messages[-1], "reasoning_content": "Is it harmless?"}]
     tokens = episode_tokens(tokenizer, messages, TOOLS, turns(episode))
     assert stretches(tokenizer, tokens) == [f"<think>\nIs it harmless?\n</think>\n\n{ANSWER}<|im_end|>"]
@@ -145,22 +145,22 @@ def test_thoughts_before_the_decision_are_the_policys_and_no_part_of_it() -> Non
 
 
 def test_a_malformed_call_in_the_text_is_decided_where_it_opens() -> None:
-    tokenizer = tokenizer_of("smollm2")
+    tokenizer = build_tokenizer("smollm2")
     said = 'Let me see. <tool_call>\n{"name": "consult_safety_rules", "arguments": {"situ'
-    episode = build(answer=said)
+    episode = make_episode(answer=said)
     tokens = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
     assert decided(tokenizer, tokens).strip().rstrip('"') == OPENS["smollm2"]
 
 
 def test_ids_that_the_tokenizer_does_not_have_are_named() -> None:
-    tokenizer = tokenizer_of("smollm2")
+    tokenizer = build_tokenizer("smollm2")
     logged = [{"prompt_token_ids": [1, 2], "token_ids": [128_000], "logprobs": [-0.5]}]
     with pytest.raises(TokenError, match="tokens of another tokenizer"):
         episode_tokens(tokenizer, [], [], logged)
 
 
 def test_arguments_that_are_no_json_are_the_policys_too(family: str, tokenizer: Any) -> None:
-    episode = build(answer=ANSWER, consult=True, arguments='{"situation": ')
+    episode = make_episode(answer=ANSWER, consult=True, arguments='{"situation": ')
     tokens = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
     assert decided(tokenizer, tokens).rstrip('"') == OPENS[family]
     assert len(stretches(tokenizer, tokens)) == 2

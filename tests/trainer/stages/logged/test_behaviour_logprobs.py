@@ -14,8 +14,8 @@ from agent.cli.app import app as agent
 from agent.episode import Episode, read_log
 from evaluation.scorers import Reward, write_rewards
 from evaluation.scorers.rewards import Scores
-from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consults
-from tests.fakes.episodes.episodes import write_log
+from tests.fakes.endpoints.token_endpoint import TokenEndpoint, consult_call
+from tests.fakes.episodes.log import write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
@@ -27,7 +27,7 @@ FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_lengt
 def decides(body: dict[str, Any]) -> str | None:
     """Consults for even seeds; everything else is the model's own."""
     first = body["messages"][-1]["role"] == "user"
-    return consults("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
+    return consult_call("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
 
 
 @pytest.fixture(scope="module")

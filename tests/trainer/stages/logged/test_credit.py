@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from agent.episode import Episode
 from evaluation.scorers import score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
 from trainer.ifpo import ifpo_advantages
@@ -156,12 +156,14 @@ def test_the_probability_of_consulting_is_that_of_the_tokens_which_open_a_call(m
 def stratified() -> list[Episode]:
     """Two free episodes that both consult, and one forced into each mode."""
     forced = {"mode_forced": True}
-    consult = build("a", "benign_plain", REFUSAL, sample=2, consult=True, mode_method="agent_call", **forced)
+    consult = make_episode(
+        "a", "benign_plain", REFUSAL, sample=2, consult=True, mode_method="agent_call", **forced
+    )
     return [
-        build("a", "benign_plain", REFUSAL, sample=0, consult=True),
-        build("a", "benign_plain", REFUSAL, sample=1, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=0, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=1, consult=True),
         consult.model_copy(update={"turns": consult.turns[1:]}),
-        build("a", "benign_plain", "Here is how.", sample=3, mode_method="resample", **forced),
+        make_episode("a", "benign_plain", "Here is how.", sample=3, mode_method="resample", **forced),
     ]
 
 

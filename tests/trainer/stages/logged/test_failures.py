@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.scorers import Reward, score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import FAST, episodes, run
 
@@ -22,13 +22,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_judge_down_torn_file_nan_reward_lone_and_overlong_episodes_are_counted_and_the_rest_is_learnt(
     model: Path, tmp_path: Path
 ) -> None:
-    lone = build("lone", "benign_plain", "Here is how.")
-    overlong = build("a", "benign_plain", "word " * 400, sample=9)
-    unjudged = build("a", "benign_plain", "Here it is.", sample=8)
-    not_a_number = build("a", "benign_plain", "Here it was.", sample=7)
+    lone = make_episode("lone", "benign_plain", "Here is how.")
+    overlong = make_episode("a", "benign_plain", "word " * 400, sample=9)
+    unjudged = make_episode("a", "benign_plain", "Here it is.", sample=8)
+    not_a_number = make_episode("a", "benign_plain", "Here it was.", sample=7)
     logged = [*episodes(), lone, overlong, unjudged, not_a_number]
     log, rewards = write_log(tmp_path / "log.jsonl", logged), tmp_path / "rewards.jsonl"
-    torn = build("a", "benign_plain", "Here.", sample=6).model_dump_json()
+    torn = make_episode("a", "benign_plain", "Here.", sample=6).model_dump_json()
     with log.open("a", encoding="utf-8") as file:
         file.write(torn[: len(torn) // 2])
 

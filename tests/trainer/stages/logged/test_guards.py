@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.fakes.episodes.episodes import build
+from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import REFUSAL, episodes, grouped, run
 from trainer.tokens import call_opening
@@ -132,7 +132,7 @@ def test_below_the_floor_a_run_stops_and_takes_the_last_good_weights_back(
 ) -> None:
     watch = ("--floor_prompts", prompts, "--floor_every", "1", "--on_floor", action, "--max_drift", "1e9")
     lazy = [
-        build(
+        make_episode(
             prompt,
             "benign_plain",
             REFUSAL if consult else "Here is how.",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from agent.episode import Episode
 from evaluation.scorers import score_log, write_rewards
-from tests.fakes.episodes.episodes import build, write_log
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.cli import app
 from trainer.errors import ConfigError
@@ -37,13 +37,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def episodes() -> list[Episode]:
     """Two groups: harmless, where the direct answer earns more, and harmful, where consulting does."""
     return [
-        build("a", "benign_plain", REFUSAL, sample=0, consult=True),
-        build("a", "benign_plain", REFUSAL, sample=1, consult=True),
-        build("a", "benign_plain", "Here is how.", sample=2),
-        build("b", "harmful", REFUSAL, sample=0, consult=True),
-        build("b", "harmful", "Here is how.", sample=1),
-        build("c", "benign_plain", "Equal.", sample=0),
-        build("c", "benign_plain", "Equal.", sample=1, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=0, consult=True),
+        make_episode("a", "benign_plain", REFUSAL, sample=1, consult=True),
+        make_episode("a", "benign_plain", "Here is how.", sample=2),
+        make_episode("b", "harmful", REFUSAL, sample=0, consult=True),
+        make_episode("b", "harmful", "Here is how.", sample=1),
+        make_episode("c", "benign_plain", "Equal.", sample=0),
+        make_episode("c", "benign_plain", "Equal.", sample=1, consult=True),
     ]
 
 
@@ -139,7 +139,7 @@ def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_pa
         with torch.no_grad():
             scores = network(torch.tensor([prompt + reply])).logits[0].log_softmax(-1)
         known = [scores[len(prompt) + i - 1, token].item() + 1 for i, token in enumerate(reply)]
-        episode = build("a", answer=answer, sample=sample)
+        episode = make_episode("a", answer=answer, sample=sample)
         turn = episode.turns[0].model_copy(
             update={"prompt_token_ids": prompt, "token_ids": reply, "logprobs": known}
         )
@@ -175,7 +175,8 @@ def test_one_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: 
 
     answers = ["No.", "Here is how. " * 9, "Here.", REFUSAL * 3]
     logged = [
-        build("a", "benign_plain", text, sample=n, consult=n % 2 == 1) for n, text in enumerate(answers)
+        make_episode("a", "benign_plain", text, sample=n, consult=n % 2 == 1)
+        for n, text in enumerate(answers)
     ]
     groups, weights = grouped(tmp_path, logged), []
     for batch, steps in ((4, 1), (1, 4)):
@@ -193,7 +194,7 @@ def test_one_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: 
 
 
 def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
-    long = build("a", "benign_plain", "word " * 400, sample=9)
+    long = make_episode("a", "benign_plain", "word " * 400, sample=9)
     out = tmp_path / "out"
     code, *_ = run(
         "logged", "--model", model, "--groups", grouped(tmp_path, [*episodes(), long]), "--out", out, *FAST,
@@ -241,7 +242,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_logs_of_two_temperatures_are_refused(model: Path, tmp_path: Path) -> None:
     warm = [
-        build("w", "benign_plain", answer, sample=sample, sampling_sent={"temperature": 0.7})
+        make_episode("w", "benign_plain", answer, sample=sample, sampling_sent={"temperature": 0.7})
         for sample, answer in enumerate([REFUSAL, "Here is how."])
     ]
     said = refused(model, tmp_path, logged=episodes() + warm)
@@ -252,7 +253,7 @@ def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled
     model: Path, tmp_path: Path
 ) -> None:
     later = [
-        build("w", "benign_plain", answer, sample=sample, policy_version="later", sampling_sent={})
+        make_episode("w", "benign_plain", answer, sample=sample, policy_version="later", sampling_sent={})
         for sample, answer in enumerate([REFUSAL, "Here is how."])
     ]
     said = refused(model, tmp_path, "--max_steps", "1", logged=episodes() + later)
@@ -282,7 +283,7 @@ def test_a_setting_that_would_change_nothing_is_refused(options: str, said: str)
 
 
 def test_groups_of_equal_rewards_alone_are_refused(model: Path, tmp_path: Path) -> None:
-    equal = [build("c", sample=0), build("c", sample=1, consult=True)]
+    equal = [make_episode("c", sample=0), make_episode("c", sample=1, consult=True)]
     assert "no episode in" in refused(model, tmp_path, logged=equal)
 
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from evaluation.scorers import Weights
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
-from tests.fakes.endpoints.token_endpoint import consults
+from tests.fakes.endpoints.token_endpoint import consult_call
 from tests.fakes.models.tiny_llama import save_tiny_llama
-from tests.fakes.rules.rule_service import serving
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 from tests.fakes.rules.scripted import ScriptedRules
+from tests.fakes.rules.service_process import run_rule_service
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.online import BatchedRuleTool
@@ -69,7 +69,9 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             asked = before.rsplit("<|im_start|>user", 1)[-1]
             first = "<tool_call>" not in asked
             texts.append(
-                (consults(f"question {number}") if number % 2 == 0 else "Here is how.") if first else REFUSAL
+                (consult_call(f"question {number}") if number % 2 == 0 else "Here is how.")
+                if first
+                else REFUSAL
             )
         said.append(texts)
         return [[*self._tokenizer.encode(text), self._tokenizer.eos_token_id] for text in texts], None
@@ -119,7 +121,10 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
 
     monkeypatch.setattr(BatchedRuleTool, "consult", overheard)
     rulebook = write_rulebook(tmp_path / "rules", rule("cyber.virus"), rule("cyber.repair", stance="answer"))
-    with serving(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (url, _):
+    with run_rule_service(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (
+        url,
+        _,
+    ):
         code, _, stderr = online(model, prompts, f"{url}/mcp", tmp_path / "out")
         digest = httpx2.get(f"{url}/v1/rulebook").json()["digest"]
     assert code == 0, stderr
@@ -166,7 +171,7 @@ def test_below_the_floor_on_unseen_prompts_the_run_takes_the_starting_weights_ba
         text = self._tokenizer.decode(prompt_ids[0]).rsplit("<|im_start|>user", 1)[-1]
         if "A bomb?" not in text or "<tool_call>" in text:
             return spoken(self, prompt_ids)
-        said = consults("a bomb") if self.state.global_step == 0 else "Here is how."
+        said = consult_call("a bomb") if self.state.global_step == 0 else "Here is how."
         return [[*self._tokenizer.encode(said), self._tokenizer.eos_token_id] for _ in prompt_ids], None
 
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fading)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @contextmanager
-def serving(
+def run_rule_service(
     rules: Path, artefact: Path, log: Path, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`ascl-rules serve` on a free port, warm: its address and its process. `settings` are ASCL_RULES_*."""

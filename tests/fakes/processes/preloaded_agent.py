@@ -29,7 +29,7 @@ IMPORTS = [
 ]
 
 
-class Lives:
+class PreloadedAgent:
     """Use as a context manager; ends what is still alive."""
 
     def __init__(self) -> None:

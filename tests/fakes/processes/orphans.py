@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def ends_with(owner: subprocess.Popen[bytes], *pids: Path) -> bool:
+def dies_with_parent(owner: subprocess.Popen[bytes], *pids: Path) -> bool:
     """Kill the owner as soon as these files name processes, and wait until none of those runs."""
     try:
         _wait(lambda: all(pid.is_file() and pid.read_text().strip() for pid in pids))

@@ -17,7 +17,7 @@ from agent.gateway import Settings
 from agent.gateway.app import Gateway
 from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
 
@@ -29,7 +29,7 @@ def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
 class RunningGateway:
     """Where it listens, and what it counted."""
 
-    def __init__(self, gateway: Gateway, served: Served) -> None:
+    def __init__(self, gateway: Gateway, served: LiveServer) -> None:
         self.gateway = gateway
         self.base_url = f"{served.origin}/v1"
         self.origin = served.origin
@@ -40,13 +40,13 @@ class RunningGateway:
 
 
 @contextmanager
-def running(
+def run_gateway(
     upstream: ScriptedEndpoint | str, rules: ScriptedRules | str, **settings: Any
 ) -> Iterator[RunningGateway]:
     address = upstream if isinstance(upstream, str) else upstream.base_url
     url = rules if isinstance(rules, str) else rules.url
     gateway = Gateway(Settings(address, **settings), RulesClient(url, waits=(0.01,)))
-    with Served(gateway.app) as served:
+    with LiveServer(gateway.app) as served:
         yield RunningGateway(gateway, served)
 
 
@@ -81,7 +81,7 @@ def tool_names(body: dict[str, Any]) -> list[str]:
     return [tool["function"]["name"] for tool in body.get("tools", [])]
 
 
-def said(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
+def parse_reply(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
     """Content, finish reason and calls of a reply, whole or streamed."""
     if "event-stream" not in reply.headers["content-type"]:
         choice = reply.json()["choices"][0]

@@ -7,7 +7,7 @@ from typing import Any
 from agent.episode import Episode
 
 
-def build(
+def make_episode(
     prompt_id: str = "p1",
     kind: str = "benign_plain",
     answer: str | None = "Here you are.",

@@ -16,14 +16,14 @@ from agent.tools import RulesClient
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
 
-QUICK = RetryPolicy(attempts=4, busy_attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
+FAST_RETRY = RetryPolicy(attempts=4, busy_attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
 """The usual retries without the usual waits."""
 
-NOBODY = "http://127.0.0.1:9"
+CLOSED_URL = "http://127.0.0.1:9"
 """Where nothing listens."""
 
 
-def ask(
+def run_agent(
     prompt: str,
     endpoint: ScriptedEndpoint | str,
     rules: ScriptedRules | str | None = None,
@@ -37,7 +37,7 @@ def ask(
     memory: RecordedReplies | None = None,
     stream: bool = False,
     on_event: Callable[[Event], None] | None = None,
-    retry: RetryPolicy = QUICK,
+    retry: RetryPolicy = FAST_RETRY,
     timeout: float = 30.0,
     api: Api = "chat",
     quirks: Quirks | None = None,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rule_server import RuleIndex, RuleService, Settings, load_rulebook
 from rule_server.api.app import server_config
 from rule_server.retrieval.build import LoadedIndex
-from tests.fakes.processes.serving import Served
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 QUESTION = {"situation": "someone asks for a computer virus"}
@@ -41,7 +41,7 @@ class ToyEncoder:
         return normed
 
 
-def quick_service(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> RuleService:
+def toy_service(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> RuleService:
     """A service over three rules in `folder`, which it follows when told to reload."""
     rules = write_rulebook(
         folder / "rules",
@@ -55,7 +55,7 @@ def quick_service(folder: Path, encoder: ToyEncoder | None = None, **settings: o
     return RuleService(LoadedIndex(encoder, index, (rules,)), Settings.model_validate(values))
 
 
-class Quick(Served):
+class ToyServer(LiveServer):
     """Such a service over real HTTP, as `serve` would serve it, warm; `client` asks it."""
 
     def __enter__(self) -> Self:
@@ -72,6 +72,6 @@ class Quick(Served):
         super().stop()
 
 
-def served_quickly(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> Quick:
+def serve_toy(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> ToyServer:
     """A served quick service."""
-    return Quick(None, config=server_config(quick_service(folder, encoder, **settings)))
+    return ToyServer(None, config=server_config(toy_service(folder, encoder, **settings)))

@@ -10,7 +10,7 @@ from typing import Any, Self
 import uvicorn
 
 
-class Served:
+class LiveServer:
     """`with Served(app) as served:` listens at `served.origin`; `port` 0 takes a free one."""
 
     def __init__(self, app: Any, port: int = 0, config: uvicorn.Config | None = None) -> None:
