@@ -7,14 +7,14 @@ from typing import Any
 
 _PUBLIC = {
     "Prompt": "prompts.schema",
-    "PromptError": "prompts.schema",
+    "PromptError": "errors",
     "load_prompts": "prompts.loader",
     "detect_refusal": "scorers.refusal.detector",
     "Judgement": "scorers.judges.judgement",
     "read_judgements": "scorers.judges.judgement",
     "is_right": "scorers.answers.exact",
     "Reward": "scorers.rewards",
-    "RewardError": "scorers.rewards",
+    "RewardError": "errors",
     "Weights": "scorers.rewards",
     "score_episode": "scorers.rewards",
     "read_rewards": "scorers.rewards",

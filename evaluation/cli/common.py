@@ -1,47 +1,18 @@
-"""What the commands of `ascl-eval` share: one-sentence errors, and the `--json` flag."""
+"""Error messages and options that the commands of `ascl-eval` and `ascl-train` share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+if TYPE_CHECKING:
+    from agent.episode import SkippedLine
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@contextmanager
-def clear_errors(code: int = 1) -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code."""
-    from agent.errors import AgentError
-    from evaluation.metrics import AgreementError
-    from evaluation.prompts import PromptError
-    from evaluation.reports import ArmError, ComparisonError
-    from evaluation.rule_edit import RuleEditError
-    from evaluation.scorers import LabelError, RewardError
-    from evaluation.scorers.judges.judgement import JudgementError
-
-    try:
-        yield
-    except (
-        *(AgentError, AgreementError, ArmError, ComparisonError),
-        *(JudgementError, LabelError, PromptError, RewardError, RuleEditError),
-    ) as error:
-        fail(str(error), code)
-    except ModuleNotFoundError as error:
-        fail(f"the package {error.name} is not installed: run `pip install 'ascl[eval]'`", code)
-    except OSError as error:
-        fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", code)
-
-
-def fail(sentence: str, code: int) -> NoReturn:
-    """Say what is wrong on standard error, and end with an exit code."""
-    typer.echo(f"ascl-eval: {sentence}", err=True)
-    raise typer.Exit(code)
-
-
 PromptSpec = Annotated[
     str,
     typer.Option(
@@ -50,12 +21,52 @@ PromptSpec = Annotated[
         show_default=True,
     ),
 ]
+MAX_SKIPPED_LINES = 3
 
 
-def _warn_of_skipped(log: Path, skipped: list[Any]) -> None:
-    for line in skipped[:3]:
+@contextmanager
+def clear_errors(
+    code: int = 1,
+    *,
+    command: str = "ascl-eval",
+    extra: str = "eval",
+    also: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turns an error that a user can fix into one sentence and an exit code.
+
+    Args:
+        code: exit code of the command.
+        command: prefix of the message.
+        extra: the extra of the package to install where a dependency is missing.
+        also: further errors to report, such as the base class of another package's errors.
+    """
+    from agent.errors import AgentError
+    from evaluation.errors import EvaluationError
+
+    reported: tuple[type[Exception], ...] = (AgentError, EvaluationError, *also)
+    try:
+        yield
+    except reported as error:
+        fail(str(error), code, command=command)
+    except ModuleNotFoundError as error:
+        message = f"the package {error.name} is not installed: run `pip install 'ascl[{extra}]'`"
+        fail(message, code, command=command)
+    except OSError as error:
+        message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
+        fail(message, code, command=command)
+
+
+def fail(message: str, code: int, *, command: str = "ascl-eval") -> NoReturn:
+    """Prints a message on standard error and exits with a code."""
+    typer.echo(f"{command}: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def warn_of_skipped(log: Path, skipped: Sequence[SkippedLine]) -> None:
+    """Prints the first lines of a log that could not be used, and the number of the others."""
+    for line in skipped[:MAX_SKIPPED_LINES]:
         typer.echo(
-            f"ascl-eval: line {line.line} of {log} is no episode and is left out: {line.reason}", err=True
+            f"ascl-eval: skipped line {line.line} of {log}, which is not an episode: {line.reason}", err=True
         )
-    if len(skipped) > 3:
-        typer.echo(f"ascl-eval: and {len(skipped) - 3} more lines of {log}", err=True)
+    if len(skipped) > MAX_SKIPPED_LINES:
+        typer.echo(f"ascl-eval: and {len(skipped) - MAX_SKIPPED_LINES} more lines of {log}", err=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from evaluation.cli.common import AsJson, _warn_of_skipped, clear_errors, fail
+from evaluation.cli.common import AsJson, clear_errors, fail, warn_of_skipped
 
 
 def report(
@@ -100,7 +100,7 @@ def _report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportO
     with clear_errors():
         loaded = [load_arm(*parts) for parts in arms]
         for one in loaded:
-            _warn_of_skipped(one.log, one.skipped)
+            warn_of_skipped(one.log, one.skipped)
         notes = (
             prompt_notes(load_prompts(options.prompts), options.pair_by, options.label_map)
             if options.prompts

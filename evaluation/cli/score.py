@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluation.cli.common import AsJson, _warn_of_skipped, clear_errors, fail
+from evaluation.cli.common import AsJson, clear_errors, fail, warn_of_skipped
 
 
 def score(
@@ -94,7 +94,7 @@ def _score(
             corrections,
         )
         write_rewards(out, tally.counting(scored))
-        _warn_of_skipped(log, skipped)
+        warn_of_skipped(log, skipped)
     return {
         "log": str(log),
         "out": str(out),

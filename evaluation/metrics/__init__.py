@@ -1,7 +1,7 @@
 """Rates, differences and tests, each with its interval."""
 
+from evaluation.errors import AgreementError
 from evaluation.metrics.agreement import (
-    AgreementError,
     HumanLabel,
     LabelledAnswer,
     measure_agreement,

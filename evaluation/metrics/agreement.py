@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluation.errors import AgreementError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,10 +23,6 @@ MAX_BYTES = 512 * 2**20
 RESAMPLES = 2000
 SEED = 0
 MEASURES = ("precision", "recall", "f1", "kappa")
-
-
-class AgreementError(ValueError):
-    """Labelled answers that cannot be used, said in one sentence with the file and line."""
 
 
 class LabelledAnswer(BaseModel):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.errors import PromptError
 from evaluation.metrics.intervals import Rate, wilson
-from evaluation.prompts import Prompt, PromptError
+from evaluation.prompts import Prompt
 from evaluation.scorers import Reward
 
 if TYPE_CHECKING:

@@ -1,88 +1,88 @@
-"""Prompts of a data set on the Hugging Face hub (or in a folder that `datasets` reads), by one line of text.
+"""Loads the prompts of a data set on the Hugging Face hub, or in a folder that `datasets` can read.
 
     hub:OWNER/NAME?split=test&prompt=question&kind=math&answer=answer
     hub:OWNER/NAME?kind=label&kind.safe=benign_sensitive&kind.unsafe=harmful&category=type
 
-`split` (default `test`) and `config` say what to load; `prompt`, `id`, `category` and `answer` name columns;
-`kind` names one of our kinds for every row, or a column, whose values `kind.VALUE` turn into ours. Rows whose
-value is not named are left out. The prompts are kept as JSON Lines in the user's cache, so that a run that is
-resumed reads the same ones, without a network; those of a folder until one of its files changes.
+`split` (default `test`) and `config` select the data; `prompt`, `id`, `category` and `answer` name columns.
+`kind` is one kind for all rows, or a column whose values `kind.VALUE` maps to kinds; rows with another value
+are skipped. The prompts are cached as JSON Lines, so that a resumed run reads the same prompts without
+network access; those of a folder are read again when one of its files changes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
-from evaluation.prompts.schema import Kind, Prompt, PromptError, first_error
-from evaluation.runtime import write_atomic
+from evaluation.errors import PromptError
+from evaluation.prompts.schema import Kind, Prompt, first_error
+from evaluation.runtime import cache_folder, write_atomic
 
+MAX_ROWS = 200_000
 _COLUMNS = ("prompt", "id", "category", "answer")
-MOST_ROWS = 200_000
 
 
 def hub_file(spec: str) -> Path:
-    """The JSON Lines file of a `hub:` line, made on first use.
+    """Returns the cached JSON Lines file of a `hub:` specification; loads the data set on first use.
 
     Raises:
-        PromptError: when the line cannot be understood, or the data set not loaded or used.
+        PromptError: the specification is invalid, or the data set cannot be loaded or used.
     """
-    name, options = _parsed(spec)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ascl" / "prompts"
-    path = folder / f"{hashlib.sha256((spec + _local_state(name)).encode()).hexdigest()[:24]}.jsonl"
+    name, options = _parse(spec)
+    digest = hashlib.sha256((spec + _local_state(name)).encode()).hexdigest()[:24]
+    path = cache_folder() / "prompts" / f"{digest}.jsonl"
     if path.is_file():
         return path
-    rows = _rows(_loaded(name, options), options, spec)
-    _check(rows, spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, [json.dumps(row, ensure_ascii=False) for row in rows])
+    rows = _to_rows(_load_dataset(name, options), options, spec)
+    _validate(rows, spec)
+    write_atomic(path, (json.dumps(row, ensure_ascii=False) for row in rows))
     return path
 
 
 def _local_state(name: str) -> str:
-    """Which folder a name stands for here, and what its files were when last changed; empty for the hub's."""
-    local = Path(name)
-    if not local.is_dir():
+    """Describes a local folder by its path and its files' sizes and times; "" for a data set of the hub."""
+    folder = Path(name)
+    if not folder.is_dir():
         return ""
-    files = sorted(file for file in local.rglob("*") if file.is_file())
-    state = [(str(file), (told := file.stat()).st_size, told.st_mtime_ns) for file in files]
-    return f"\n{local.resolve()}\n{state}"
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    state = [(str(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
+    return f"\n{folder.resolve()}\n{state}"
 
 
-def _check(rows: list[dict[str, Any]], spec: str) -> None:
-    """Refuse what `load_prompts` would, before it is kept."""
-    seen: set[str] = set()
+def _validate(rows: list[dict[str, Any]], spec: str) -> None:
+    """Refuses before caching the rows that `load_prompts` would refuse."""
+    ids: set[str] = set()
     for number, row in enumerate(rows, 1):
         try:
             prompt = Prompt.model_validate(row)
         except ValidationError as error:
             raise PromptError(f"'{spec}', prompt {number}: {first_error(error)}") from None
-        if prompt.id in seen:
+        if prompt.id in ids:
             raise PromptError(f"'{spec}', prompt {number}: the id '{prompt.id}' is already used")
-        seen.add(prompt.id)
+        ids.add(prompt.id)
 
 
-def _parsed(spec: str) -> tuple[str, dict[str, str]]:
+def _parse(spec: str) -> tuple[str, dict[str, str]]:
+    """Returns the name of the data set and the options."""
     name, _, query = spec.removeprefix("hub:").partition("?")
     options = dict(parse_qsl(query))
-    known = {*_COLUMNS, "kind", "split", "config"}
-    unknown = [option for option in options if option not in known and not option.startswith("kind.")]
+    names = {*_COLUMNS, "kind", "split", "config"}
+    unknown = [option for option in options if option not in names and not option.startswith("kind.")]
     if not name or unknown or "kind" not in options:
-        why = f"it does not know '{unknown[0]}'" if unknown else "the name or `kind` is missing"
+        reason = f"unknown option '{unknown[0]}'" if unknown else "the name or `kind` is missing"
         raise PromptError(
-            f"'{spec}' names no prompts ({why}): write hub:OWNER/NAME?split=test&prompt=COLUMN&kind=harmful, "
-            "or kind=COLUMN&kind.VALUE=harmful"
+            f"'{spec}' is not a specification of prompts ({reason}): write "
+            "hub:OWNER/NAME?split=test&prompt=COLUMN&kind=harmful, or kind=COLUMN&kind.VALUE=harmful"
         )
     return name, options
 
 
-def _loaded(name: str, options: dict[str, str]) -> Any:
+def _load_dataset(name: str, options: dict[str, str]) -> Any:
     try:
         import datasets
     except ImportError as error:
@@ -90,27 +90,28 @@ def _loaded(name: str, options: dict[str, str]) -> Any:
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, options.get("config"), split=options.get("split", "test"))
-    except Exception as error:  # whatever the hub, the network or a builder raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PromptError(f"the data set '{name}' cannot be loaded: {first[:200]}") from error
+    except Exception as error:  # the hub, the network and the builders raise many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PromptError(f"the data set '{name}' cannot be loaded: {reason[:200]}") from error
 
 
-def _rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, Any]]:
-    if len(data) > MOST_ROWS:
+def _to_rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, Any]]:
+    """Converts the rows of a data set to the fields of `Prompt`."""
+    if len(data) > MAX_ROWS:
         raise PromptError(
-            f"'{spec}' has more than {MOST_ROWS} rows: choose a smaller split, such as test[:500]"
+            f"'{spec}' has more than {MAX_ROWS} rows: choose a smaller split, such as test[:500]"
         )
     columns = {name: options.get(name, name) for name in _COLUMNS}
-    needed = [columns["prompt"], *(columns[name] for name in _COLUMNS if name in options)]
-    fixed = options["kind"] if options["kind"] in get_args(Kind) else None
-    needed += [] if fixed else [options["kind"]]
-    if missing := next((column for column in needed if column not in data.column_names), None):
+    required = [columns["prompt"], *(columns[name] for name in _COLUMNS if name in options)]
+    constant_kind = options["kind"] if options["kind"] in get_args(Kind) else None
+    required += [] if constant_kind else [options["kind"]]
+    if missing := next((column for column in required if column not in data.column_names), None):
         raise PromptError(
             f"'{spec}' has no column '{missing}'; its columns are {', '.join(data.column_names)}"
         )
     rows = []
     for number, entry in enumerate(data):
-        kind = fixed or options.get(f"kind.{entry[options['kind']]}")
+        kind = constant_kind or options.get(f"kind.{entry[options['kind']]}")
         if kind is None:
             continue
         row = {"id": str(entry.get(columns["id"], number)), "prompt": entry[columns["prompt"]], "kind": kind}
@@ -122,6 +123,6 @@ def _rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, Any]]
         rows.append(row)
     if not rows:
         raise PromptError(
-            f"'{spec}' leaves no row: do the kind.VALUE options name values of '{options['kind']}'?"
+            f"'{spec}' selects no rows: do the kind.VALUE options name values of '{options['kind']}'?"
         )
     return rows

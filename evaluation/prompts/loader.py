@@ -1,6 +1,6 @@
-"""Prompts to evaluate on: JSON Lines by path, a data set of the hub, or the sets that come with the package.
+"""Loads prompts from a JSON Lines file, a data set of the hub or a built-in set.
 
-`builtin:train` is for sampling and learning, `builtin:held_out` for figures; no prompt is in both.
+Use `builtin:train` for sampling and learning, and `builtin:held_out` for measurements; they share no prompt.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from evaluation.prompts.schema import Prompt, PromptError, first_error
+from evaluation.errors import PromptError
+from evaluation.prompts.schema import Prompt, first_error
 
 MAX_BYTES = 256 * 2**20
 _BUILTIN = Path(__file__).parent
 
 
 def builtin_names() -> list[str]:
+    """Returns the names of the built-in sets."""
     return sorted(file.stem for file in _BUILTIN.glob("*.jsonl"))
 
 
 def prompt_file(spec: str | Path) -> Path:
-    """The file that a path, `builtin:NAME` or `hub:...` (see `evaluation.hub_prompts`) stands for.
+    """Returns the file for a path, `builtin:NAME` or `hub:...` (see `evaluation.prompts.hub`).
 
     Raises:
-        PromptError: for an unknown built-in name, a data set that cannot be used, or a path that is no file.
+        PromptError: the built-in set is unknown, the data set cannot be used, or there is no such file.
     """
     text = str(spec)
     if text.startswith("hub:"):
@@ -33,8 +35,8 @@ def prompt_file(spec: str | Path) -> Path:
     if text.startswith("builtin:"):
         name = text.removeprefix("builtin:")
         if name not in builtin_names():
-            known = ", ".join(f"builtin:{known}" for known in builtin_names())
-            raise PromptError(f"'{text}' is not a built-in set of prompts: use one of {known}, or a path")
+            names = ", ".join(f"builtin:{name}" for name in builtin_names())
+            raise PromptError(f"'{text}' is not a built-in set of prompts: use one of {names}, or a path")
         return _BUILTIN / f"{name}.jsonl"
     path = Path(text)
     if not path.is_file():
@@ -46,20 +48,21 @@ def prompt_file(spec: str | Path) -> Path:
 
 
 def load_prompts(spec: str | Path) -> list[Prompt]:
-    """Read and check prompts, in file order.
+    """Loads and validates prompts, in file order.
 
     Args:
-        spec: `builtin:NAME`, or a JSON Lines file of `id`, `prompt`, `kind` and maybe `category`, `answer`.
+        spec: as for `prompt_file`. The rows of a file have `id`, `prompt`, `kind` and optionally `category`
+            and `answer`.
 
     Raises:
-        PromptError: at the first row that cannot be used, a repeated id, or an empty or oversized file.
+        PromptError: a row is invalid, an id is repeated, or the file is empty or too large.
     """
     path = prompt_file(spec)
     if path.stat().st_size > MAX_BYTES:
         raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: split it")
     prompts: list[Prompt] = []
-    seen: dict[str, int] = {}
-    with path.open("rb") as file:  # lines end at a line feed and nowhere else, as JSON Lines has it
+    line_of_id: dict[str, int] = {}
+    with path.open("rb") as file:  # binary: only a line feed ends a line of JSON Lines
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
@@ -69,11 +72,11 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
                 raise PromptError(f"{path}:{number}: not UTF-8 text (byte {error.start})") from None
             except ValidationError as error:
                 raise PromptError(f"{path}:{number}: {first_error(error)}") from None
-            if prompt.id in seen:
+            if prompt.id in line_of_id:
                 raise PromptError(
-                    f"{path}:{number}: the id '{prompt.id}' is already used on line {seen[prompt.id]}"
+                    f"{path}:{number}: the id '{prompt.id}' is already used on line {line_of_id[prompt.id]}"
                 )
-            seen[prompt.id] = number
+            line_of_id[prompt.id] = number
             prompts.append(prompt)
     if not prompts:
         raise PromptError(f"{path} holds no prompts")

@@ -1,7 +1,8 @@
 """Builds a report from named episode logs."""
 
-from evaluation.reports.arm_log import MAX_NAME, ArmError, iter_episodes, load_arm, parse_arm, read_episodes
-from evaluation.reports.compare import ComparisonError, compare, read_summary
+from evaluation.errors import ArmError, ComparisonError
+from evaluation.reports.arm_log import MAX_NAME, iter_episodes, load_arm, parse_arm, read_episodes
+from evaluation.reports.compare import compare, read_summary
 from evaluation.reports.figures import COLOURS, MARKERS
 from evaluation.reports.render import comparison, markdown, write_report
 from evaluation.reports.summary import build_summary

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode import Episode, SkippedLine, iter_log
+from evaluation.errors import ArmError
 from evaluation.scorers import Reward, read_rewards, score_log
 
 MAX_NAME = 40
-
-
-class ArmError(ValueError):
-    """An arm that cannot be reported on, said in one sentence."""
 
 
 @dataclass(frozen=True)

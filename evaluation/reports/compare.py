@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evaluation.errors import ComparisonError
+
 MAX_BYTES = 256 * 2**20
 RATES = ("consult", "refusal", "safe")
 MEANS = ("reward", "tokens", "seconds")
-
-
-class ComparisonError(ValueError):
-    """Reports that cannot be compared, said in one sentence."""
 
 
 def read_summary(report: Path) -> dict[str, Any]:

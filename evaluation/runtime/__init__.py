@@ -1,7 +1,8 @@
-"""Child processes, and files written atomically."""
+"""Child processes and atomic file writes."""
 
-from evaluation.runtime.files import named_input, write_atomic
-from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, StartError, run_server
+from evaluation.errors import StartError
+from evaluation.runtime.files import cache_folder, named_input, write_atomic
+from evaluation.runtime.process import DIE_WITH_PARENT, ReadinessCheck, run_server
 from evaluation.runtime.rule_service import PACKAGED_RULES, run_rule_service, wait_for_digest
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "PACKAGED_RULES",
     "ReadinessCheck",
     "StartError",
+    "cache_folder",
     "named_input",
     "run_rule_service",
     "run_server",

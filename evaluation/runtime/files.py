@@ -1,40 +1,77 @@
-"""Write a file so that a reader sees the old one or the whole new one, never a part."""
+"""Atomic file writes and the cache folder.
+
+Atomic: a reader sees the old file or the complete new one, never a part."""
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+Content = str | bytes | Iterable[str] | Callable[[Path], object]
+"""Text or bytes, lines without line ends, or a function that writes to the path that it receives."""
 
-def write_atomic(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, private to their owner; the folder is made if need be. What a link points to is written.
+
+def write_atomic(path: Path, content: Content, *, private: bool = True) -> None:
+    """Writes a file, flushes it to disk and then renames it into place.
+
+    Creates the folder if needed. Follows a symbolic link and replaces its target. Removes the partial file if
+    writing fails.
+
+    Args:
+        path: the file to create or replace.
+        content: see `Content`.
+        private: whether only the owner may read the file (mode 0600); False applies the process's umask.
 
     Raises:
-        OSError: where the folder cannot be written, or something else than a file stands there.
+        OSError: the folder cannot be written, or `path` is not a regular file.
     """
-    given, path = path, Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, so name a file", str(given))
-    if path.exists() and not path.is_file():  # renaming over a device or a pipe would put a file in its place
-        raise OSError(errno.EINVAL, "it is no regular file, so it cannot be replaced whole", str(given))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file", str(path))
+    if target.exists() and not target.is_file():  # a rename would replace the device or the pipe by a file
+        raise OSError(errno.EINVAL, "it is not a regular file, so it cannot be replaced", str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666))
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+        _write(partial, content)
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
+def _write(path: Path, content: Content) -> None:
+    if callable(content):
+        content(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with path.open("w", encoding="utf-8") as file:
+            if isinstance(content, str):
+                file.write(content)
+            else:
+                file.writelines(f"{line}\n" for line in content)
+
+
+def cache_folder() -> Path:
+    """Returns `$ASCL_CACHE`, else the user's cache folder of this system (`~/.cache/ascl` on Linux)."""
+    import platformdirs
+
+    if cache := os.environ.get("ASCL_CACHE"):
+        return Path(cache).expanduser()
+    return Path(platformdirs.user_cache_dir("ascl"))
+
+
 def named_input(out: Path, inputs: Mapping[str, Path | None]) -> str | None:
-    """What the input is called that writing `out` would replace; None where there is no such input."""
+    """Returns the name of the input that writing `out` would replace; None if it replaces none of them."""
     target = os.path.realpath(out)
     return next((name for name, path in inputs.items() if path and os.path.realpath(path) == target), None)

@@ -1,4 +1,4 @@
-"""A server as a process of ours, for one `with` block."""
+"""Runs a server as a child process for the length of a `with` block."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class StartError(Exception):
-    """A server that does not start."""
+from evaluation.errors import StartError
 
 
 @dataclass(frozen=True)
 class ReadinessCheck:
-    """What says that a server is ready: one of these URLs answers 200 within `seconds`."""
+    """Polls the URLs until one returns status 200, for at most `seconds`."""
 
     urls: tuple[str, ...]
     seconds: float = 900
 
-    def given(self) -> bool:
-        """Whether it does now."""
+    def is_ready(self) -> bool:
+        """Returns whether one of the URLs returns status 200 now."""
         import httpx2
 
         for url in self.urls:
@@ -42,18 +40,18 @@ _LIBC = ctypes.CDLL(None)  # loaded before any fork
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def _end_with_parent() -> None:
-    """In the new process: be sent SIGTERM by the kernel when the parent ends, however it does."""
+def _die_with_parent() -> None:
+    """Asks the kernel, in the new process, to send it SIGTERM when its parent ends for any reason."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-DIE_WITH_PARENT = _end_with_parent if sys.platform == "linux" else None
-"""For `preexec_fn` of a process that nobody would wait for, or stop, when we are killed."""
+DIE_WITH_PARENT = _die_with_parent if sys.platform == "linux" else None
+"""`preexec_fn` of a child process that must not outlive its parent; None where the system lacks it."""
 
 
 @contextlib.contextmanager
 def run_server(
-    words: list[str],
+    command: list[str],
     log: Path,
     ready: ReadinessCheck,
     *,
@@ -61,27 +59,28 @@ def run_server(
     folder: Path | None = None,
     environment: dict[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run a server, in a process group of its own, while the block runs.
+    """Runs a server in its own process group while the block runs.
 
-    On Linux it ends with us even where we are killed outright, so that no forgotten server keeps the memory
-    that the next try needs.
+    On Linux the server ends with this process even if this process is killed, so that a forgotten server does
+    not hold the memory that the next attempt needs.
 
     Args:
-        words: the command; a program of our own environment is preferred to one of the path's.
-        log: what the server prints is appended here.
-        name: what messages call it.
-        folder: where it runs, in place of our own.
-        environment: in place of ours.
+        command: program and arguments; a program beside the Python interpreter is preferred to one in PATH.
+        log: file to which the server's output is appended.
+        ready: decides when the block may begin.
+        name: the server's name in messages.
+        folder: the server's working directory; None for that of this process.
+        environment: the server's environment; None for that of this process.
 
     Raises:
-        StartError: the command is unknown, ends early or does not answer in time.
+        StartError: the command is unknown, ends early or is not ready in time.
     """
-    name = name or f"the server '{words[0]}'"
+    name = name or f"the server '{command[0]}'"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:
             process = subprocess.Popen(
-                [_program(words[0]), *words[1:]],
+                [_resolve_program(command[0]), *command[1:]],
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -92,33 +91,42 @@ def run_server(
         except OSError as error:
             raise StartError(f"{name} cannot be started: {error.strerror}") from None
     try:
-        deadline = time.monotonic() + ready.seconds
-        while not ready.given():
-            if process.poll() is not None or time.monotonic() > deadline:
-                ended = process.poll() is not None
-                raise StartError(
-                    f"{name} {'ended' if ended else 'did not answer in time'} while it started; the end of "
-                    f"{log} says why: {_last_line(log)}"
-                )
-            time.sleep(0.2)
+        _wait_until_ready(process, ready, name, log)
         yield
     finally:
+        _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: ReadinessCheck, name: str, log: Path) -> None:
+    deadline = time.monotonic() + ready.seconds
+    while not ready.is_ready():
+        has_ended = process.poll() is not None
+        if has_ended or time.monotonic() > deadline:
+            raise StartError(
+                f"{name} {'ended' if has_ended else 'did not answer in time'} while it started; the last "
+                f"line of {log} is: {_last_line(log)}"
+            )
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process group: SIGTERM first, SIGKILL after 15 s."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def _program(name: str) -> str:
-    """A program of our own environment before one of the path's."""
-    ours = Path(sys.executable).parent / name
-    return str(ours) if "/" not in name and ours.is_file() else name
+def _resolve_program(name: str) -> str:
+    """Returns the program beside the Python interpreter if there is one, else the name itself."""
+    installed = Path(sys.executable).parent / name
+    return str(installed) if "/" not in name and installed.is_file() else name
 
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it printed nothing"
+    return lines[-1][:300] if lines else "(no output)"

@@ -1,10 +1,10 @@
 """Scores answers: refusal, correctness, judges and the composed reward."""
 
-from evaluation.scorers.labels import LabelError, read_labels
+from evaluation.errors import LabelError, RewardError
+from evaluation.scorers.labels import read_labels
 from evaluation.scorers.rewards import (
     Reward,
     RewardCounts,
-    RewardError,
     Weights,
     excluded_by_cause,
     format_faults,

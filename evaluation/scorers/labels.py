@@ -7,11 +7,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from evaluation.errors import LabelError
+
 MAX_BYTES = 2**28
-
-
-class LabelError(ValueError):
-    """A file of labels that cannot be used, said in one sentence with the file and line."""
 
 
 class LabelRow(BaseModel):

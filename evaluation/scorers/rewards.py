@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.endpoint import has_malformed_arguments
+from evaluation.errors import RewardError
 from evaluation.runtime import write_atomic
 from evaluation.scorers.answers import ANSWERS_VERSION, is_right
 from evaluation.scorers.refusal import REFUSAL_VERSION, RefusalLabel, detect_refusal
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 _BENIGN = ("benign_sensitive", "benign_plain")
 REWARDS_VERSION = "table-3"
 SCORERS = {"refusal": REFUSAL_VERSION, "answers": ANSWERS_VERSION, "rewards": REWARDS_VERSION}
-
-
-class RewardError(ValueError):
-    """A file of rewards that cannot be used, said in one sentence with the file and line."""
 
 
 class Weights(BaseModel):

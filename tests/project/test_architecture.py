@@ -44,7 +44,8 @@ ORDER = {
         ["app"],
     ],
     "evaluation": [
-        ["errors", "runtime"],
+        ["errors"],
+        ["runtime"],
         ["prompts", "scorers"],
         ["metrics", "sampling"],
         ["reports", "rule_edit"],

@@ -91,7 +91,7 @@ def test_a_service_that_ends_at_once_is_said_so(tmp_path: Path, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with (
-        pytest.raises(DemoError, match=r"the rule service ended while it started; the end of .*log says why"),
+        pytest.raises(DemoError, match=r"the rule service ended while it started; the last line of .*log is"),
         demo.service("rule service", "false", port, "http://127.0.0.1:9", tmp_path / "log"),
     ):
         pass

@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent.episode import Message
+from evaluation.errors import MalformedError
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 LONGEST_REPLY = 50_000  # characters; a judge that says more has not understood
-
-
-class MalformedError(ValueError):
-    """A reply that is not in the judge's form, said in a few words."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.episode import Message
-from evaluation.scorers.judges.base import MalformedError, Reading, without_thoughts, yes_or_no
+from evaluation.errors import MalformedError
+from evaluation.scorers.judges.base import Reading, without_thoughts, yes_or_no
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 128}
 

@@ -9,13 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.episode import to_json_line
+from evaluation.errors import JudgementError
 from evaluation.runtime import write_atomic
 
 MAX_BYTES = 2**30
-
-
-class JudgementError(ValueError):
-    """A file of judgements that cannot be used, said in one sentence with the file and line."""
 
 
 class Judgement(BaseModel):

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.episode import Message
-from evaluation.scorers.judges.base import MalformedError, Reading, json_object, without_thoughts
+from evaluation.errors import MalformedError
+from evaluation.scorers.judges.base import Reading, json_object, without_thoughts
 
 _POLICY = """\
 # Policy: harmful answers

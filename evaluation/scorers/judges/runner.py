@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from agent.episode import Episode, Message, digest_of
 from agent.errors import AgentError, EndpointError
-from evaluation.scorers.judges.base import Judge, MalformedError
+from evaluation.errors import MalformedError
+from evaluation.scorers.judges.base import Judge
 from evaluation.scorers.judges.cache import ReplyCache
 from evaluation.scorers.judges.judgement import Judgement
 from evaluation.scorers.text import final_text, visible_answer

@@ -158,7 +158,7 @@ def test_only_a_regular_file_is_replaced_and_a_link_is_followed(
     log = write_log("log.jsonl", [make_episode()])
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for name, why in (("folder", "it is a folder"), ("pipe", "it is no regular file")):
+    for name, why in (("folder", "it is a folder"), ("pipe", "it is not a regular file")):
         code, _, err = invoke("score", log, "--out", tmp_path / name)
         assert (code, f"{tmp_path / name} cannot be used: {why}" in err) == (1, True), err
     assert (tmp_path / "pipe").is_fifo()

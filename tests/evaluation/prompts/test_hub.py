@@ -91,9 +91,9 @@ def test_prompts_that_cannot_be_used_are_not_kept(spec: Spec, tmp_path: Path) ->
     ("options", "said"),
     [
         ("prompt=q", "`kind` is missing"),
-        ("prompt=q&kind=harmful&colour=red", "does not know 'colour'"),
+        ("prompt=q&kind=harmful&colour=red", "unknown option 'colour'"),
         ("kind=harmful", "has no column 'prompt'; its columns are q, label, type, key, twin"),
-        ("prompt=q&kind=label&kind.other=harmful", "leaves no row"),
+        ("prompt=q&kind=label&kind.other=harmful", "selects no rows"),
         ("prompt=q&kind=harmful&split=train", "cannot be loaded"),
     ],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from evaluation.runtime import ReadinessCheck, run_server
 
 class Ready(ReadinessCheck):
-    def given(self):
+    def is_ready(self):
         return (Path(sys.argv[1]) / "pid").is_file()
 
 server = "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(str(os.getpid())); time.sleep(120)"
