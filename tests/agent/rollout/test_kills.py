@@ -110,7 +110,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
         ]
         for _ in range(kills):
             requests, consultations = len(endpoint.requests), len(rules.consultations)
-            process = lives.begin(command, said)
+            process = lives.start(command, said)
             if dice.random() < 0.2:  # while it starts, reads the log and writes the journal anew
                 process.join(dice.uniform(0.0, 0.6))
             else:
@@ -126,7 +126,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
             killed.note_requests(endpoint.requests[requests:], new)
             killed.note_files()
         requests, consultations = len(endpoint.requests), len(rules.consultations)
-        process = lives.begin(command, said)
+        process = lives.start(command, said)
         process.join(LONGEST * 5)
         assert process.exitcode == 0, said.read_text(encoding="utf-8")[-2000:]
         new = [c["situation"] for c in rules.consultations[consultations:]]

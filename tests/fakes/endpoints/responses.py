@@ -1,4 +1,4 @@
-"""Replies of a Responses API for `ScriptedEndpoint`, whole or streamed as the request asks.
+"""Builds Responses API replies for `ScriptedEndpoint`, whole or streamed as the request demands.
 
 ScriptedEndpoint([responds(thought("Hm."), item_call("gun")), responds(says("No."))], strict=False)
 """
@@ -40,7 +40,7 @@ def call_item(
 
 
 def response_with(*items: dict[str, Any], id: str | None = None) -> Callable[[dict[str, Any]], Raw]:
-    """An answer with these output items."""
+    """Returns a scripted answer with these output items."""
     whole = {
         "id": id or _id("resp"),
         "object": "response",
@@ -69,9 +69,9 @@ def response_with(*items: dict[str, Any], id: str | None = None) -> Callable[[di
 
 
 def _events(whole: dict[str, Any]) -> str:
-    begun = {**whole, "output": [], "status": "in_progress", "usage": None}
+    initial = {**whole, "output": [], "status": "in_progress", "usage": None}
     events: list[dict[str, Any]] = [
-        {"type": f"response.{n}", "response": begun} for n in ("created", "in_progress")
+        {"type": f"response.{n}", "response": initial} for n in ("created", "in_progress")
     ]
     for index, item in enumerate(whole["output"]):
         place = {"output_index": index, "item_id": item["id"]}

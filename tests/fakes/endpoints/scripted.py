@@ -1,13 +1,13 @@
-"""A scripted OpenAI-compatible endpoint that speaks real HTTP: a queue of answers, a history of requests.
+"""A scripted OpenAI-compatible endpoint over real HTTP, with a queue of answers and a history of requests.
 
     with ScriptedEndpoint([call("kill a process"), "Use kill."]) as endpoint:
         ... base_url=endpoint.base_url, model="scripted" ...
     endpoint.requests[0]["messages"]
 
-An answer is a text, a message (dict with a `role`), a `Raw` HTTP answer, a whole completion (dict with
-`choices`), a `Drip` of pieces, or a function of the request that returns one of these. When the queue is
-empty, `otherwise` answers every request; without it the endpoint answers 400, so that a test notices a
-request too many. `strict` refuses fields that `transformers serve` refuses.
+An answer is a text, a message (a dict with `role`), a `Raw` HTTP response, a completion (a dict with
+`choices`), a `Drip` of pieces, or a function that takes the request and returns one of these. When the queue
+is empty, `otherwise` answers every request. Without `otherwise` the endpoint returns 400, so that a test
+notices an unexpected request. `strict` rejects the fields that `transformers serve` rejects.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from starlette.routing import Route
 
 from tests.fakes.processes.live_server import LiveServer
 
-# What `transformers serve` accepts of what a client may send; anything else it answers with 422.
+# Request fields that `transformers serve` accepts. It returns 422 for any other field.
 KNOWN_FIELDS = {"model", "messages", "tools", "temperature", "max_tokens", "top_p", "seed", "stream"}
 
 
 @dataclass(frozen=True)
 class Raw:
-    """An HTTP answer as it is."""
+    """An HTTP response that is sent unchanged."""
 
     status: int = 200
     body: str = ""
@@ -44,9 +44,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Drip:
-    """A body in pieces: bytes are sent as they are, numbers are seconds to wait.
+    """A body in pieces: text and bytes are sent, numbers are pauses in seconds.
 
-    `cut` breaks the connection off after the last piece.
+    `cut` closes the connection abruptly after the last piece.
     """
 
     pieces: Sequence[bytes | str | float]
@@ -67,7 +67,7 @@ def call(
     name: str = "consult_safety_rules",
     content: str | None = None,
 ) -> dict[str, Any]:
-    """An assistant message with one tool call: of a situation, or with these very arguments."""
+    """Returns an assistant message with one tool call, for a situation or with raw `arguments`."""
     raw = json.dumps({"situation": situation}) if arguments is None else arguments
     entry: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": raw}}
     if id is not None:
@@ -76,7 +76,7 @@ def call(
 
 
 class ScriptedEndpoint:
-    """Use as a context manager; may be entered once."""
+    """Context manager. It can be entered once."""
 
     def __init__(
         self,
@@ -89,24 +89,24 @@ class ScriptedEndpoint:
         strict: bool = True,
         accepts: Iterable[str] = (),
     ) -> None:
-        """`accepts` names request fields that this server knows beyond the usual ones."""
+        """`accepts` names request fields that this server accepts in addition to `KNOWN_FIELDS`."""
         self._known = KNOWN_FIELDS | set(accepts)
         self.answers: deque[Script] = deque(answers)
         self.requests: list[dict[str, Any]] = []
-        """Bodies of the requests, in the order they came."""
+        """Bodies of the requests, in order of arrival."""
         self.headers: list[dict[str, str]] = []
-        """Their headers, names in lower case."""
+        """Headers of the requests, with names in lower case."""
         self.bodies: list[bytes] = []
-        """The same bodies as bytes."""
+        """Bodies of the requests as bytes."""
         self.model_pages: list[str] = []
-        """Queries of the requests for `/v1/models`."""
+        """Query strings of the requests for `/v1/models`."""
         self.sent: list[bytes] = []
-        """Bodies of the streamed replies that were sent to their end, `Drip`s excepted."""
+        """Bodies of the streamed replies, except for `Drip`s."""
         self.left = threading.Event()
-        """Set when a caller left a `Drip` before its end."""
+        """Set when a client disconnects before the end of a `Drip`."""
         self._strict = strict
         self.in_flight_most = 0
-        """Most requests that were being answered at once."""
+        """Maximum number of requests that were in flight at the same time."""
         self._otherwise = otherwise
         self._delay = delay
         self._usage = usage or {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
@@ -135,7 +135,7 @@ class ScriptedEndpoint:
     async def _complete(self, request: Request) -> Response:
         try:
             raw = await request.body()
-        except ClientDisconnect:  # cut off before it was a request
+        except ClientDisconnect:  # the client disconnected before the request was complete
             return Response(status_code=400)
         body = json.loads(raw)
         with self._lock:
@@ -207,13 +207,13 @@ class ScriptedEndpoint:
 
 
 def _sliced(whole: bytes) -> Iterator[bytes]:
-    """In pieces that end anywhere, as a network delivers them."""
+    """Splits a body at arbitrary places, as a network does."""
     for i in range(0, len(whole), 97):
         yield whole[i : i + 97]
 
 
 def _chunks(completion: dict[str, Any], usage: bool = True) -> Iterator[str]:
-    """The completion as server-sent events: texts and arguments in pieces of a few characters."""
+    """Yields the completion as server-sent events, with texts and arguments in pieces of a few characters."""
     head = {k: v for k, v in completion.items() if k not in ("choices", "usage")}
     head["object"] = "chat.completion.chunk"
 

@@ -1,7 +1,8 @@
-"""A scripted model server as a process: `python -m tests.fakes.endpoints.serve_scripted MODEL PORT`.
+"""Runs a scripted model server: `python -m tests.fakes.endpoints.serve_scripted MODEL PORT`.
 
-It consults for even seeds, then refuses; for odd seeds it answers at once. A model folder that holds a file
-`never_consults` makes it answer always at once. Every start is noted in `STARTS`, if that is set.
+For even seeds the model consults and then refuses. For odd seeds it answers directly. If the model folder
+contains a file `never_consults`, the model always answers directly. Each start appends the model's name to
+the file that the environment variable `STARTS` names, if set.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""A real model behind real HTTP that returns token ids and log-probabilities the way vLLM does.
+"""Serves a real model over real HTTP and returns token ids and log-probabilities as vLLM does.
 
     with TokenEndpoint(save_tiny_llama(folder)) as endpoint:
         ... base_url=endpoint.base_url, model="tiny", provider "vLLM" ...
 
-Chat Completions, whole and streamed. The prompt is rendered by the tokenizer's chat template, the reply is
-sampled token by token (`temperature`, `top_p`, `seed`, `logit_bias`) and its tool calls are read by the
-tokenizer's response template. On demand: `return_token_ids` (`prompt_token_ids` on the reply, `token_ids` on
-the choice, the end token included) and `logprobs`. As in vLLM, log-probabilities are the model's own, before
-temperature and bias, unless `processed` is set. One request is computed at a time.
+It implements Chat Completions, whole and streamed. The tokenizer's chat template renders the prompt. The
+server samples the reply token by token (`temperature`, `top_p`, `seed`, `logit_bias`) and parses tool calls
+with the tokenizer's response template. A request can ask for `logprobs` and for `return_token_ids`
+(`prompt_token_ids` on the reply; `token_ids` on the choice, including the end token). As in vLLM,
+log-probabilities are those of the model before temperature and bias, unless `processed` is set. The server
+computes one request at a time.
 
-A model of random weights calls no tool by itself. `says` may put words into its mouth: a function of the
-request whose text the model is made to write, token by token, with the log-probabilities that it gives them.
+A model with random weights never calls a tool. `says` forces its output: the function receives the request
+and returns a text, which the model emits token by token with its own log-probabilities for these tokens.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from starlette.routing import Route
 
 from tests.fakes.processes.live_server import LiveServer
 
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A reply as tokens."""
+    """A sampled reply as token ids."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -47,12 +48,12 @@ class Sampled:
 
 
 class TokenEndpoint:
-    """Use as a context manager; may be entered once.
+    """Context manager. It can be entered once.
 
     Args:
-        folder: of a model and a tokenizer with both templates, as `save_tiny_llama` writes it.
-        says: what the model is made to write in answer to a request; None, or returning None, to sample.
-        processed: whether log-probabilities are those of the distribution that was sampled from.
+        folder: a model and a tokenizer with both templates, as written by `save_tiny_llama`.
+        says: returns the text that the model is forced to emit for a request, or None to sample.
+        processed: whether log-probabilities are those of the sampling distribution.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class TokenEndpoint:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
         self.requests: list[dict[str, Any]] = []
-        """Bodies of the requests, in the order they came."""
+        """Bodies of the requests, in order of arrival."""
         self._says = says
         self._processed = processed
         self._lock = threading.Lock()
@@ -99,7 +100,7 @@ class TokenEndpoint:
         self.requests.append(body)
         try:
             prompt_ids = self._prompt(body)
-        except Exception as error:  # a template refuses what it cannot render, in whatever way
+        except Exception as error:  # a template may raise any exception for messages that it cannot render
             return _json(400, {"error": {"message": f"{error}", "type": "BadRequestError", "code": 400}})
         sampled = await asyncio.to_thread(self._sample, prompt_ids, body)
         completion = self._completion(body, sampled)
@@ -119,7 +120,7 @@ class TokenEndpoint:
         import torch
 
         temperature = 1.0 if body.get("temperature") is None else float(body["temperature"])
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or MOST_TOKENS
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or MAX_TOKENS
         generator = torch.Generator()
         if (seed := body.get("seed")) is None:
             generator.seed()
@@ -128,33 +129,33 @@ class TokenEndpoint:
         bias = torch.zeros(self.model.config.vocab_size)
         for token, value in (body.get("logit_bias") or {}).items():
             bias[int(token)] = float(value)
-        said = self._says(body)
-        given = None if said is None else [*self._encoded(said), self.tokenizer.eos_token_id]
+        text = self._says(body)
+        forced = None if text is None else [*self._encode(text), self.tokenizer.eos_token_id]
         ids: list[int] = []
         logprobs: list[float] = []
         cache, step = None, torch.tensor([prompt_ids])
         with self._lock, torch.inference_mode():
-            while len(ids) < most:
+            while len(ids) < limit:
                 out = self.model(input_ids=step, past_key_values=cache, use_cache=True)
                 cache = out.past_key_values
                 own = out.logits[0, -1].float()
                 scores = own + bias
-                if given is not None:
-                    chosen = given[len(ids)]
+                if forced is not None:
+                    token = forced[len(ids)]
                 elif temperature > 0:
                     scores = _nucleus(scores / temperature, body.get("top_p") or 1.0)
-                    chosen = int(torch.multinomial(scores.softmax(-1), 1, generator=generator))
+                    token = int(torch.multinomial(scores.softmax(-1), 1, generator=generator))
                 else:
-                    chosen = int(scores.argmax())
-                ids.append(chosen)
-                shown = scores if self._processed else own
-                logprobs.append(float(shown.log_softmax(-1)[chosen]))
-                if chosen == self.tokenizer.eos_token_id:
+                    token = int(scores.argmax())
+                ids.append(token)
+                reported = scores if self._processed else own
+                logprobs.append(float(reported.log_softmax(-1)[token]))
+                if token == self.tokenizer.eos_token_id:
                     return Sampled(prompt_ids, ids, logprobs, "stop")
-                step = torch.tensor([[chosen]])
+                step = torch.tensor([[token]])
         return Sampled(prompt_ids, ids, logprobs, "length")
 
-    def _encoded(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _completion(self, body: dict[str, Any], sampled: Sampled) -> dict[str, Any]:
@@ -202,13 +203,13 @@ class TokenEndpoint:
 
 
 def consult_call(situation: str, *, tool: str = "consult_safety_rules") -> str:
-    """The text of a call, as the chat template writes it."""
+    """Returns the text of a tool call in the format of the chat template."""
     arguments = json.dumps({"situation": situation})
     return f'<tool_call>\n{{"name": "{tool}", "arguments": {arguments}}}\n</tool_call>'
 
 
 def _nucleus(scores: Any, share: float) -> Any:
-    """The scores with everything outside the smallest set of that probability put out of reach."""
+    """Masks the scores outside the smallest set of tokens whose probability reaches `share`."""
     if share >= 1:
         return scores
     probabilities, order = scores.softmax(-1).sort(descending=True)
@@ -217,7 +218,7 @@ def _nucleus(scores: Any, share: float) -> Any:
 
 
 def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose calls carry their arguments as objects, as vLLM hands them to a template."""
+    """Converts the arguments of tool calls from JSON text to objects, as vLLM does for templates."""
     if not message.get("tool_calls"):
         return message
     calls = []
@@ -237,7 +238,7 @@ def _as_sent(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events(body: dict[str, Any], completion: dict[str, Any]) -> Iterator[str]:
-    """The completion as vLLM streams it: prompt ids first, then the ids and scores of each piece."""
+    """Yields the completion as vLLM streams it: prompt ids, then ids and log-probabilities per piece."""
     (choice,) = completion["choices"]
     base = {**{k: completion[k] for k in ("id", "created", "model")}, "object": "chat.completion.chunk"}
     message, entries = choice["message"], (choice["logprobs"] or {}).get("content")

@@ -1,4 +1,4 @@
-"""Run the real agent once against the scripted services.
+"""Runs the real agent once against scripted services.
 
 episode = ask("How do I make a gun?", endpoint, rules, on_rules_error="fail")
 """
@@ -17,10 +17,10 @@ from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
 
 FAST_RETRY = RetryPolicy(attempts=4, busy_attempts=4, first_wait=0.01, longest_wait=0.02, wait_budget=5.0)
-"""The usual retries without the usual waits."""
+"""The default number of retries with very short waits."""
 
 CLOSED_URL = "http://127.0.0.1:9"
-"""Where nothing listens."""
+"""An address on which nothing listens."""
 
 
 def run_agent(
@@ -42,7 +42,7 @@ def run_agent(
     api: Api = "chat",
     quirks: Quirks | None = None,
 ) -> Episode:
-    """One episode; a service is given as its fake or as an address."""
+    """Runs one episode. A service is passed as its fake or as a URL."""
 
     async def session() -> Episode:
         base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url

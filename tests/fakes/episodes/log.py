@@ -1,4 +1,4 @@
-"""Episodes as the agent logs them, made by hand."""
+"""Builds episodes and logs without running the agent."""
 
 import json
 from pathlib import Path
@@ -78,6 +78,6 @@ def make_episode(
 
 
 def write_log(path: Path, episodes: list[Episode]) -> Path:
-    """A log of these episodes."""
+    """Writes the episodes to a log file. Returns its path."""
     path.write_text("".join(episode.model_dump_json() + "\n" for episode in episodes), encoding="utf-8")
     return path

@@ -1,6 +1,7 @@
-"""In place of `python -m`: `instant_training.py trainer.cli logged --out FOLDER ...` leaves a stage's files.
+"""Replaces `python -m`: `instant_training.py trainer.cli logged --out FOLDER` only writes a stage's files.
 
-With `FAIL_ONCE` set to a path, the first call ends in the middle of its work, as a kill would.
+If the environment variable `FAIL_ONCE` names a path, the first call exits halfway, as after a kill. If
+`UNLEARNS` is set, the resulting model never consults.
 """
 
 from __future__ import annotations

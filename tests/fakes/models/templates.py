@@ -1,4 +1,4 @@
-"""Tokenizers in memory with the chat templates of the model families that the trainer supports."""
+"""Builds in-memory tokenizers with the chat templates of the model families that the trainer supports."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _SPECIAL = {
 
 
 def build_tokenizer(family: str) -> Any:
-    """A byte-level tokenizer with the family's template, special tokens and end token."""
+    """Builds a byte-level tokenizer with the family's template, special tokens and end token."""
     tokenizer = tiny_tokenizer()
     if family == "smollm2":
         return tokenizer

@@ -1,4 +1,4 @@
-"""A randomly initialised Llama of some hundred kilobytes, with a byte-level tokenizer and our templates."""
+"""A randomly initialised Llama of a few hundred kilobytes, with a byte-level tokenizer and our templates."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from trainer.models.smollm2 import set_templates
 
 
 def tiny_tokenizer() -> Any:
-    """A byte-level BPE tokenizer with ChatML's special tokens, as SmolLM2 has them."""
+    """Builds a byte-level BPE tokenizer with the ChatML special tokens of SmolLM2."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -36,7 +36,7 @@ def tiny_tokenizer() -> Any:
 
 
 def save_tiny_llama(directory: Path) -> Path:
-    """Write model and tokenizer to a folder and return it."""
+    """Writes the model and its tokenizer to a folder. Returns the folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

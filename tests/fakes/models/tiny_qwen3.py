@@ -1,4 +1,4 @@
-"""A randomly initialised Qwen3 of some hundred kilobytes, with Qwen3's chat template and tool calls."""
+"""A randomly initialised Qwen3 of a few hundred kilobytes, with Qwen3's chat template and tool calls."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.fakes.models.templates import build_tokenizer
 
 
 def save_tiny_qwen3(directory: Path) -> Path:
-    """Write model and tokenizer to a folder and return it."""
+    """Writes the model and its tokenizer to a folder. Returns the folder."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

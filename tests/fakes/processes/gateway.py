@@ -1,4 +1,4 @@
-"""A gateway that listens on a free port between a scripted endpoint and a scripted rule service.
+"""Runs a gateway on a free port, between a scripted endpoint and a scripted rule service.
 
 with running(endpoint, rules, on_rules_error="fail") as gateway:
     post(gateway, {"messages": [...]})
@@ -22,12 +22,12 @@ from tests.fakes.rules.scripted import ScriptedRules
 
 
 def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
-    """A model that answers what it is told to, and takes any request."""
+    """A scripted endpoint that accepts any request."""
     return ScriptedEndpoint(answers, strict=False, **options)
 
 
 class RunningGateway:
-    """Where it listens, and what it counted."""
+    """A running gateway: its addresses and its counters."""
 
     def __init__(self, gateway: Gateway, served: LiveServer) -> None:
         self.gateway = gateway
@@ -57,32 +57,32 @@ def post(
     headers: dict[str, str] | None = None,
     path: str = "/chat/completions",
 ) -> httpx2.Response:
-    """One request, its reply read to the end."""
+    """Sends one request and reads the whole reply."""
     raw = body if isinstance(body, bytes) else json.dumps({"model": "scripted", **body}).encode()
-    sent = {"content-type": "application/json", "authorization": "Bearer sk-caller", **(headers or {})}
+    all_headers = {"content-type": "application/json", "authorization": "Bearer sk-caller", **(headers or {})}
     with httpx2.Client(timeout=30) as client:
-        return client.post(gateway.base_url + path, content=raw, headers=sent)
+        return client.post(gateway.base_url + path, content=raw, headers=all_headers)
 
 
 def chunks(reply: httpx2.Response) -> list[dict[str, Any]]:
-    """The JSON events of a streamed reply."""
+    """Parses the JSON events of a streamed reply."""
     lines = reply.text.splitlines()
     return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
 
 
 def text(reply: httpx2.Response, field: str = "content") -> str:
-    """A streamed reply's text, put together."""
+    """Joins the text deltas of a streamed reply."""
     deltas = [choice["delta"] for chunk in chunks(reply) for choice in chunk["choices"]]
     return "".join(delta.get(field) or "" for delta in deltas)
 
 
 def tool_names(body: dict[str, Any]) -> list[str]:
-    """Names of the tools in a request, in order."""
+    """Returns the names of the tools in a request, in order."""
     return [tool["function"]["name"] for tool in body.get("tools", [])]
 
 
 def parse_reply(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
-    """Content, finish reason and calls of a reply, whole or streamed."""
+    """Returns content, finish reason and tool calls of a reply, whole or streamed."""
     if "event-stream" not in reply.headers["content-type"]:
         choice = reply.json()["choices"][0]
         return (
@@ -96,10 +96,10 @@ def parse_reply(reply: httpx2.Response) -> tuple[str | None, Any, list[Any]]:
         for choice in chunk["choices"]:
             finishes += [choice["finish_reason"]] if choice["finish_reason"] else []
             for entry in choice["delta"].get("tool_calls") or []:
-                have = calls.setdefault(entry["index"], {"function": {"arguments": ""}})
-                have["id"] = entry.get("id") or have.get("id")
-                have["function"]["name"] = entry["function"].get("name") or have["function"].get("name")
-                have["function"]["arguments"] += entry["function"].get("arguments") or ""
+                merged = calls.setdefault(entry["index"], {"function": {"arguments": ""}})
+                merged["id"] = entry.get("id") or merged.get("id")
+                merged["function"]["name"] = entry["function"].get("name") or merged["function"].get("name")
+                merged["function"]["arguments"] += entry["function"].get("arguments") or ""
     assert len(finishes) == 1
     assert reply.text.count("data: [DONE]") == 1
     assert reply.text.endswith("data: [DONE]\n\n")

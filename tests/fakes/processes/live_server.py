@@ -1,4 +1,4 @@
-"""An ASGI app served over real HTTP on a free loopback port by a thread, for the length of a `with` block."""
+"""Serves an ASGI app over real HTTP on a loopback port, from a thread, for the duration of a `with` block."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import uvicorn
 
 
 class LiveServer:
-    """`with Served(app) as served:` listens at `served.origin`; `port` 0 takes a free one."""
+    """`with LiveServer(app) as server:` listens at `server.origin`. Port 0 selects a free port."""
 
     def __init__(self, app: Any, port: int = 0, config: uvicorn.Config | None = None) -> None:
-        """`config` serves its own app, in its own way, on a free port."""
+        """`config` replaces `app` and `port`: uvicorn serves the app that it names, on a free port."""
         if config is not None:
             config.host, config.port = "127.0.0.1", 0
         config = config or uvicorn.Config(
@@ -34,7 +34,7 @@ class LiveServer:
         deadline = time.monotonic() + 20
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the fake service did not start")
+                raise RuntimeError("the test server did not start")
             time.sleep(0.005)
         self._port = int(self._server.servers[0].sockets[0].getsockname()[1])
         return self
@@ -45,7 +45,7 @@ class LiveServer:
         self.stop()
 
     def stop(self) -> None:
-        """Stop listening; a second time does nothing."""
+        """Stops the server. Later calls do nothing."""
         self._server.should_exit = True
         self._thread.join(20)
 

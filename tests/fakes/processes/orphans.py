@@ -1,4 +1,4 @@
-"""What becomes of a process when the one that started it is killed outright."""
+"""Checks that child processes end when their parent is killed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def dies_with_parent(owner: subprocess.Popen[bytes], *pids: Path) -> bool:
-    """Kill the owner as soon as these files name processes, and wait until none of those runs."""
+def dies_with_parent(parent: subprocess.Popen[bytes], *pid_files: Path) -> bool:
+    """Kills the parent once every file holds a process id, and waits until none of those processes runs."""
     try:
-        _wait(lambda: all(pid.is_file() and pid.read_text().strip() for pid in pids))
+        _wait_until(lambda: all(file.is_file() and file.read_text().strip() for file in pid_files))
     finally:
-        owner.kill()
-        owner.wait()
-    _wait(lambda: not any(_runs(pid.read_text().strip()) for pid in pids))
+        parent.kill()
+        parent.wait()
+    _wait_until(lambda: not any(_is_running(file.read_text().strip()) for file in pid_files))
     return True
 
 
-def _runs(pid: str) -> bool:
+def _is_running(pid: str) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
@@ -27,8 +27,8 @@ def _runs(pid: str) -> bool:
     return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def _wait(until: Callable[[], bool]) -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not until():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

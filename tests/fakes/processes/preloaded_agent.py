@@ -1,11 +1,10 @@
-"""`ascl-agent` in processes that start at once, so that it can be killed a hundred times in a few minutes.
+"""Runs `ascl-agent` in forked processes that start at once, so that a test can kill a hundred of them.
 
-with Lives() as lives:
-    process = lives.begin(["run", ...], output)
+with PreloadedAgent() as agent:
+    process = agent.start(["run", ...], output)
     process.kill()
 
-The processes are forked from a server that has loaded the agent's imports already; what runs in them is the
-command itself.
+A fork server imports the agent's modules once and forks each process. The process then runs the real command.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-IMPORTS = [
+PRELOAD = [
     "agent.cli",
     "agent.rollout.batch",
     "agent.cli.tables",
@@ -30,12 +29,12 @@ IMPORTS = [
 
 
 class PreloadedAgent:
-    """Use as a context manager; ends what is still alive."""
+    """Context manager that starts agent processes and kills the remaining ones at its end."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(IMPORTS)
-        self._begun: list[Any] = []
+        self._context.set_forkserver_preload(PRELOAD)
+        self._processes: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
@@ -43,21 +42,21 @@ class PreloadedAgent:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._begun:
+        for process in self._processes:
             process.kill()
             process.join(20)
             process.close()
 
-    def begin(self, arguments: Sequence[str], output: Path) -> Any:
-        """Start the command; what it prints is appended to `output`."""
-        process = self._context.Process(target=live, args=(list(arguments), str(output)))
+    def start(self, arguments: Sequence[str], output: Path) -> Any:
+        """Starts the command. Appends its standard output and standard error to `output`."""
+        process = self._context.Process(target=run_command, args=(list(arguments), str(output)))
         process.start()
-        self._begun.append(process)
+        self._processes.append(process)
         return process
 
 
-def live(arguments: list[str], output: str) -> None:
-    """What a process does: the command, its output in a file."""
+def run_command(arguments: list[str], output: str) -> None:
+    """Runs `ascl-agent` in this process with both output streams redirected to a file."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)

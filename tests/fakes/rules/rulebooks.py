@@ -1,4 +1,4 @@
-"""Small rulebooks on disk, written file by file.
+"""Writes small rulebooks to disk.
 
 folder = write_rulebook(tmp_path / "rules", rule("cyber.malware"), rule("cyber.repair", stance="answer"))
 """
@@ -14,9 +14,10 @@ CATEGORY = {"summary": "Something to be careful with.", "mlcommons": ["S2"], "se
 
 
 def rule(id: str = "cyber.malware", **changes: Any) -> tuple[str, str]:
-    """Path and text of a rule file.
+    """Returns the path and the text of a rule file.
 
-    `changes` replace front matter (None removes a key), or the prose by `body`; `lang` makes a translation.
+    `changes` replaces front-matter values (None removes a key). `body` replaces the prose. `lang` makes the
+    rule a translation.
     """
     name = id.partition(".")[2].replace("-", " ")
     front: dict[str, Any] = {
@@ -46,12 +47,12 @@ def rule(id: str = "cyber.malware", **changes: Any) -> tuple[str, str]:
 
 
 def prose(fine: str, not_fine: str, how: str) -> str:
-    """The three sections of a rule."""
+    """Returns the three sections of a rule as Markdown."""
     return f"## Fine\n\n{fine}\n\n## Not fine\n\n{not_fine}\n\n## How to answer\n\n{how}\n"
 
 
 def write_rulebook(folder: Path, *rules: tuple[str, str], name: str = "test-rules") -> Path:
-    """The folder with these rule files, a category file for each of their categories, and a manifest."""
+    """Writes the rule files, a file for each of their categories, and a manifest. Returns the folder."""
     for path, text in rules:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)

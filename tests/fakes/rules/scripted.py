@@ -1,4 +1,4 @@
-"""A small rule service that speaks real MCP over HTTP: one rule, or what the test scripts.
+"""A small rule service that speaks real MCP over HTTP and returns scripted results.
 
     with ScriptedRules() as rules:
         ... RulesClient(rules.url) ...
@@ -30,7 +30,7 @@ DIGEST = "d1" * 32
 def rules_found(
     id: str = "weapons.making", stance: str = "decline", text: str = "Do not help to make weapons."
 ) -> dict[str, Any]:
-    """A result with one rule."""
+    """Returns a result with one rule."""
     rule = {
         "id": id,
         "title": id,
@@ -43,12 +43,12 @@ def rules_found(
 
 
 def no_rule_found() -> dict[str, Any]:
-    """A result without a rule."""
+    """Returns a result without a rule."""
     return {"verdict": "no_applicable_rule", "rules": [], "threshold": 0.35}
 
 
 class ScriptedRules:
-    """Use as a context manager; may be entered once."""
+    """Context manager. It can be entered once."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class ScriptedRules:
         delay: float = 0.0,
         port: int = 0,
     ) -> None:
-        """`delay` is how long a consultation takes, in seconds."""
+        """`delay` is the duration of a consultation in seconds."""
         self.delay = delay
         self.answers: deque[dict[str, Any] | Exception] = deque(answers)
         self.digest = digest
         self.consultations: list[dict[str, Any]] = []
-        """Arguments of the consultations, in the order they came."""
+        """Arguments of the consultations, in order of arrival."""
         app = self._server().streamable_http_app(stateless_http=True, json_response=True)
         app.add_route("/v1/categories", self._categories)
         self._served = LiveServer(app, port)
@@ -78,7 +78,7 @@ class ScriptedRules:
         self._served.__exit__(kind, value, trace)
 
     def stop(self) -> None:
-        """Go away before the block ends."""
+        """Stops the service before the block ends."""
         self._served.stop()
 
     @property

@@ -1,6 +1,6 @@
-"""The real rule service as a process of its own.
+"""Runs the real rule service in a separate process.
 
-with serving(rules, artefact, log) as (url, process):
+with run_rule_service(rules, artefact, log) as (url, process):
     ... f"{url}/mcp" ...
 """
 
@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[3]
 def run_rule_service(
     rules: Path, artefact: Path, log: Path, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`ascl-rules serve` on a free port, warm: its address and its process. `settings` are ASCL_RULES_*."""
+    """Starts `ascl-rules serve` on a free port and yields its URL and process once it is ready.
+
+    `settings` become the environment variables ASCL_RULES_*.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with log.open("ab") as output:
@@ -43,7 +46,7 @@ def run_rule_service(
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 120
-        while not ready(url):
+        while not is_ready(url):
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.05)
@@ -53,7 +56,7 @@ def run_rule_service(
         process.wait(20)
 
 
-def ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
     try:
         return bool(httpx2.get(f"{url}/readyz", timeout=2).status_code == 200)
     except httpx2.TransportError:

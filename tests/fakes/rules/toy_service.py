@@ -1,4 +1,4 @@
-"""The real rule service over a tiny rulebook and a toy encoder: for what has nothing to do with meaning."""
+"""Runs the real rule service with a tiny rulebook and a toy encoder, for tests that need no embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = {"situation": "someone asks for a computer virus"}
 
 
 class ToyEncoder:
-    """A vector by the words of a text. While `open` is not set, encoding waits."""
+    """Encodes a text as a hash of its words. Encoding blocks while `open` is not set."""
 
     fingerprint = "toy"
 
@@ -37,12 +37,12 @@ class ToyEncoder:
         for row, text in enumerate(texts):
             for word in text.lower().split():
                 vectors[row, hashlib.sha256(word.encode()).digest()[0] % 32] += 1
-        normed: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return normed
+        normalized: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return normalized
 
 
 def toy_service(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> RuleService:
-    """A service over three rules in `folder`, which it follows when told to reload."""
+    """Creates a service with three rules, which it reads from `folder` again on `reload()`."""
     rules = write_rulebook(
         folder / "rules",
         rule("cyber.malware", title="Malicious software", applies_when="Someone asks for a computer virus."),
@@ -56,7 +56,7 @@ def toy_service(folder: Path, encoder: ToyEncoder | None = None, **settings: obj
 
 
 class ToyServer(LiveServer):
-    """Such a service over real HTTP, as `serve` would serve it, warm; `client` asks it."""
+    """Serves a toy service over real HTTP, configured as by `serve` and warmed up. `client` queries it."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -73,5 +73,5 @@ class ToyServer(LiveServer):
 
 
 def serve_toy(folder: Path, encoder: ToyEncoder | None = None, **settings: object) -> ToyServer:
-    """A served quick service."""
+    """Creates a toy service and its server."""
     return ToyServer(None, config=server_config(toy_service(folder, encoder, **settings)))

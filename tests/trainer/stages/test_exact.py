@@ -117,10 +117,10 @@ def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
 
 
 def in_process(model: Path, out: Path, resume: str | None = None, **settings: Any) -> list[torch.Tensor]:
-    made = logged_rows.trainer(
+    made = logged_rows.make_trainer(
         model,
         out,
-        logged_rows.rows(16),
+        logged_rows.make_rows(16),
         **({"per_device_train_batch_size": 8, "num_train_epochs": 3} | settings),
     )
     made.train(resume_from_checkpoint=resume)

@@ -65,7 +65,7 @@ def test_an_unknown_trl_is_named() -> None:
 
 
 def test_the_batch_handed_to_the_loss_has_the_parts_that_we_change(model: Path, tmp_path: Path) -> None:
-    held = logged_rows.trainer(model, tmp_path, logged_rows.rows(4))
+    held = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(4))
     held.model.train()
     batch = held._generate_and_score_completions(list(held.train_dataset))
     assert set(batch) == {
@@ -88,7 +88,7 @@ def losses(held: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor
 def test_scoring_the_policys_own_tokens_alone_leaves_loss_and_gradient_as_they_are(
     beta: float, model: Path, tmp_path: Path
 ) -> None:
-    held = logged_rows.trainer(model, tmp_path, logged_rows.rows(6), beta=beta, temperature=0.7)
+    held = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(6), beta=beta, temperature=0.7)
     held.model.train()
     batch = held._generate_and_score_completions(list(held.train_dataset))
     ours = losses(held, dict(batch))
@@ -110,10 +110,10 @@ def test_scoring_the_policys_own_tokens_alone_leaves_loss_and_gradient_as_they_a
 def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_gradient(
     model: Path, tmp_path: Path
 ) -> None:
-    made = logged_rows.rows(2)
+    made = logged_rows.make_rows(2)
     for row in made:
         row["wrote"] = [0] * len(row["wrote"])
-    held = logged_rows.trainer(model, tmp_path, made)
+    held = logged_rows.make_trainer(model, tmp_path, made)
     held.model.train()
     held.current_gradient_accumulation_steps = 1
     loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
@@ -125,10 +125,10 @@ def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_grad
 def test_a_micro_batch_of_replies_that_are_all_cut_off_and_masked_for_it_has_no_loss(
     model: Path, tmp_path: Path
 ) -> None:
-    made = logged_rows.rows(2)
+    made = logged_rows.make_rows(2)
     for row in made:
         row["completion_ids"][-1] = 5  # no end of a turn
-    held = logged_rows.trainer(model, tmp_path, made, mask_truncated_completions=True)
+    held = logged_rows.make_trainer(model, tmp_path, made, mask_truncated_completions=True)
     held.model.train()
     held.current_gradient_accumulation_steps = 1
     loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
@@ -141,11 +141,11 @@ def test_a_micro_batch_of_replies_that_are_all_cut_off_and_masked_for_it_has_no_
 def test_every_loss_type_of_trl_takes_a_step_on_a_log(
     by_token: bool, loss_type: str, model: Path, tmp_path: Path
 ) -> None:
-    made = logged_rows.rows(4)
+    made = logged_rows.make_rows(4)
     if by_token:
         for row in made:
             row["token_advantages"] = [row["advantage"] * (1 + 0.1 * i) for i in range(len(row["wrote"]))]
-    held = logged_rows.trainer(model, tmp_path, made, loss_type=loss_type, beta=0.01)
+    held = logged_rows.make_trainer(model, tmp_path, made, loss_type=loss_type, beta=0.01)
     before = [p.detach().clone() for p in held.model.parameters()]
     held.train()
     steps = [entry for entry in held.state.log_history if "loss" in entry]
