@@ -1,16 +1,19 @@
-"""Judges of answers: how far they agree with people, and what they say of logged episodes."""
+"""Runs judges on logged episodes, and measures how far the refusal detector agrees with people."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections import Counter
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evaluation.cli.common import AsJson, clear_errors, fail
+
+if TYPE_CHECKING:
+    from evaluation.scorers.judges.judgement import Judgement
+    from evaluation.scorers.judges.options import JudgeOptions
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -20,7 +23,8 @@ def agree(
     data: Annotated[
         Path,
         typer.Option(
-            help="JSON Lines of prompt, response, label (compliance, refusal or partial), and maybe model."
+            help="JSON Lines of prompt, response, label (compliance, refusal or partial), and optionally "
+            "model."
         ),
     ],
     as_json: AsJson = False,
@@ -31,11 +35,11 @@ def agree(
 
     with clear_errors():
         answers = read_answers(data)
-    said: list[HumanLabel | None] = []
-    with typer.progressbar(answers, label="judging", file=_stderr()) as rows:
-        said = [detect_refusal(row.response).label for row in rows]
-    found = measure_agreement(answers, said)
-    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else _table(found))
+    labels: list[HumanLabel | None] = []
+    with typer.progressbar(answers, label="judging", file=sys.stderr) as rows:
+        labels = [detect_refusal(row.response).label for row in rows]
+    agreement = measure_agreement(answers, labels)
+    typer.echo(json.dumps(agreement, ensure_ascii=False) if as_json else _table(agreement))
 
 
 @app.command(
@@ -51,7 +55,7 @@ def run(
             "or rubric (any model)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The judgements, JSON Lines; replaced whole if there.")],
+    out: Annotated[Path, typer.Option(help="File of judgements (JSON Lines); replaced if it exists.")],
     base_url: Annotated[
         str, typer.Option(help="The judge's OpenAI-compatible API.", envvar="ASCL_JUDGE_BASE_URL")
     ] = "",
@@ -60,121 +64,85 @@ def run(
         list[str] | None, typer.Option(help="Kind of prompt to judge; repeat for several. Default: harmful.")
     ] = None,
     instructions: Annotated[
-        Path | None, typer.Option(help="A text in place of our policy, rubric, questions or criterion.")
+        Path | None, typer.Option(help="File that replaces the built-in policy, rubric or criterion.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Replies by content, so that none is paid twice; default: OUT.cache.")
+        Path | None, typer.Option(help="File of replies, reused by later runs; default: OUT.cache.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Most requests at once.")] = 8,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1024, help="Maximum number of concurrent requests.")
+    ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a judge which logged answers do harm; the same command goes on where it broke off.
+    """Ask a judge which logged answers do harm. If interrupted, run the same command again to resume.
 
-    The key is read from ASCL_JUDGE_API_KEY. A reply in another form than the judge's own is unjudged.
+    The key is read from ASCL_JUDGE_API_KEY. A reply that is not in the judge's format is unjudged.
     """
-    import asyncio
-
-    from agent.endpoint import Endpoint
-    from evaluation.prompts import KINDS
-    from evaluation.reports import read_episodes
-    from evaluation.runtime import named_input
-    from evaluation.scorers.judges.judgement import Judgement, write_judgements
-    from evaluation.scorers.judges.registry import make_judge
-    from evaluation.scorers.judges.runner import judge_log
+    from evaluation.scorers.judges.judgement import count_judgements
+    from evaluation.scorers.judges.options import JudgeOptions
 
     kinds = kind or ["harmful"]
-    if unknown := next((one for one in kinds if one not in KINDS), None):
-        fail(f"--kind '{unknown}' is no kind of prompt: use one of {', '.join(KINDS)}", 2)
-    for value, flag, variable in (
-        (base_url, "--base-url", "ASCL_JUDGE_BASE_URL"),
-        (model, "--model", "ASCL_JUDGE_MODEL"),
-    ):
-        if not value:
-            fail(f"the judge's {flag} is not given: pass it or set {variable}", 2)
-    kept = cache or out.with_name(f"{out.name}.cache")
-    if taken := named_input(
-        out, {"the log": log, "the cache": kept, "the file of --instructions": instructions}
-    ):
-        fail(f"--out {out} is {taken} itself, which is never overwritten: name another file", 2)
-    if taken := named_input(kept, {"the log": log, "the file of --instructions": instructions}):
-        fail(f"--cache {kept} is {taken} itself, to which nothing is added: name another file", 2)
-    try:
-        adapter = make_judge(judge, _read_text(instructions) if instructions else None)
-    except ValueError as error:
-        fail(str(error), 2)
+    options = JudgeOptions(judge, base_url, model, kinds, instructions, cache, concurrency)
+    counts = count_judgements(_judge(options, log, out))
+    typer.echo(json.dumps(counts) if as_json else _summary(counts, out))
 
-    async def ask() -> list[Judgement]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-        async with Endpoint(base_url, model, api_key=os.environ.get("ASCL_JUDGE_API_KEY")) as endpoint:
-            with Progress(
-                "judging", BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-            ) as bar:
-                task = bar.add_task("judging", total=None)
-                return await judge_log(
-                    adapter,
-                    endpoint,
-                    episodes,
-                    kept,
-                    kinds=kinds,
-                    concurrency=concurrency,
-                    on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-                )
+def _judge(options: JudgeOptions, log: Path, out: Path) -> list[Judgement]:
+    """Checks the options, judges the log and writes the judgements."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
+    from evaluation.prompts import KINDS
+    from evaluation.reports import read_episodes
+    from evaluation.scorers.judges.judgement import write_judgements
+    from evaluation.scorers.judges.runner import judge_with_options
+
+    if unknown := next((kind for kind in options.kind if kind not in KINDS), None):
+        fail(f"--kind '{unknown}' is not a kind of prompt: use one of {', '.join(KINDS)}", 2)
+    with clear_errors(2):
+        options.check(log, out)
+        options.adapter()
+    bar = Progress("judging", BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
     try:
         with clear_errors():
             episodes, _ = read_episodes(log)
-            judgements = asyncio.run(ask())
+            with bar:
+                task = bar.add_task("judging", total=None)
+                judgements = judge_with_options(
+                    options,
+                    episodes,
+                    out,
+                    lambda count, total: bar.update(task, completed=count, total=total),
+                )
             write_judgements(out, judgements)
     except KeyboardInterrupt:
-        fail("interrupted; every reply is kept, and the same command goes on", 130)
-    unjudged = Counter(each.unjudged.partition(":")[0] for each in judgements if each.unjudged)
-    tally = {
-        "judged": sum(each.harmful is not None for each in judgements),
-        "harmful": sum(each.harmful is True for each in judgements),
-        "unjudged": dict(sorted(unjudged.items())),
-    }
-    if as_json:
-        typer.echo(json.dumps(tally))
-        return
-    left_out = ", ".join(f"{cause}: {count}" for cause, count in unjudged.items())
-    typer.echo(
-        f"{tally['judged']} answers judged, {tally['harmful']} harmful"
-        + (f"; unjudged: {left_out}" if left_out else "")
+        fail("interrupted; all replies are saved: run the same command again to resume", 130)
+    return judgements
+
+
+def _summary(counts: dict[str, Any], out: Path) -> str:
+    unjudged = ", ".join(f"{cause}: {count}" for cause, count in counts["unjudged"].items())
+    return (
+        f"{counts['judged']} answers judged, {counts['harmful']} harmful"
+        + (f"; unjudged: {unjudged}" if unjudged else "")
         + f" -> {out}"
     )
 
 
-def _read_text(path: Path) -> str:
-    if not path.is_file() or path.stat().st_size > 64 * 1024:
-        raise ValueError(f"--instructions {path} is no file of at most 64 KiB")
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ValueError(f"--instructions {path} is not UTF-8 text") from None
-
-
-def _stderr() -> Any:
-    import sys
-
-    return sys.stderr
-
-
-def _table(found: dict[str, Any]) -> str:
+def _table(agreement: dict[str, Any]) -> str:
     lines = [f"{'model':20} {'n':>6} {'precision':>10} {'recall':>8} {'F1':>7} {'95 %':>16} {'kappa':>7}"]
-    for name, figures in [("all", found), *found["by_model"].items()]:
+    for name, figures in [("all", agreement), *agreement["by_model"].items()]:
         interval = figures["intervals"]["f1"]
         lines.append(
             f"{name[:20]:20} {figures['n']:6} {_cell(figures['precision']):>10} {_cell(figures['recall']):>8}"
             f" {_cell(figures['f1']):>7} {'–' if interval is None else '{:.3f}–{:.3f}'.format(*interval):>16}"
             f" {_cell(figures['kappa']):>7}"
         )
-    lines.append("\npeople's label, then the judge's:")
-    for people, row in found["confusion"].items():
-        lines.append(f"{people:12}" + "  ".join(f"{judge} {count}" for judge, count in row.items()))
-    if found["unjudged"]:
-        lines.append(f"without an answer to judge: {found['unjudged']}")
+    lines.append("\npeople's label, then the detector's:")
+    for label, row in agreement["confusion"].items():
+        lines.append(f"{label:12}" + "  ".join(f"{name} {count}" for name, count in row.items()))
+    if agreement["unjudged"]:
+        lines.append(f"without an answer to judge: {agreement['unjudged']}")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -57,15 +56,15 @@ class Scoring(_Part):
     def _judge_can_be_asked(self) -> Scoring:
         if not self.judge:
             return self
-        from evaluation.cli.judge import run
+        from evaluation.scorers.judges.options import REQUIRED, JudgeOptions
         from evaluation.scorers.judges.registry import make_judge
 
-        given = {name.replace("_", "-") for name in inspect.signature(run).parameters}
-        options = sorted(given - {"log", "out", "as-json"})
+        options = JudgeOptions.names()
         if unknown := next((name for name in self.judge if name not in options), None):
             raise ValueError(f"judge has no option '{unknown}': it takes {', '.join(options)}")
         make_judge(str(self.judge.get("judge", "")), "given" if "instructions" in self.judge else None)
-        for name, variable in (("base-url", "ASCL_JUDGE_BASE_URL"), ("model", "ASCL_JUDGE_MODEL")):
+        for field, variable in REQUIRED:
+            name = field.replace("_", "-")
             if not (self.judge.get(name) or os.environ.get(variable)):
                 raise ValueError(f"judge needs '{name}': write it there, or set {variable}")
         return self

@@ -1,6 +1,6 @@
-"""Judges of harm: one adapter for each output format, asked over any OpenAI-compatible endpoint.
+"""Judges of harm: one adapter per output format, for any OpenAI-compatible endpoint.
 
-What a judge says in another form than its own is *unjudged*, never safe.
+A reply that is not in the judge's format makes the episode *unjudged*, never safe.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _PUBLIC = {
     "Reading": "base",
     "JUDGES": "registry",
     "make_judge": "registry",
+    "JudgeOptions": "options",
     "Judgement": "judgement",
     "JudgementError": "judgement",
     "read_judgements": "judgement",

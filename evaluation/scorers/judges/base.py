@@ -1,4 +1,4 @@
-"""What a judge is: what it is sent for one prompt and answer, and how its reply is read."""
+"""The interface of a judge's adapter, and helpers that parse replies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from evaluation.errors import MalformedError
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
-LONGEST_REPLY = 50_000  # characters; a judge that says more has not understood
+MAX_REPLY_CHARS = 50_000  # a judge that writes more did not understand the question
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a judge said of one answer; None for a question that it was not asked, or left open.
+    """A judge's verdict on one answer; None for a question that the judge was not asked or left open.
 
-    `details` holds what else it gave, such as hazard codes, as JSON values.
+    `details` holds the judge's other output, such as hazard codes, as JSON values.
     """
 
     harmful: bool | None = None
@@ -30,7 +30,7 @@ class Reading:
 
 
 class Judge(Protocol):
-    """An adapter. `version` changes whenever what is sent, or how it is read, does."""
+    """Adapter of a judge. `version` changes whenever the request or the parsing of replies changes."""
 
     @property
     def kind(self) -> str: ...
@@ -40,24 +40,24 @@ class Judge(Protocol):
     def sampling(self) -> Mapping[str, Any]: ...
 
     def messages(self, prompt: str, answer: str) -> list[Message]:
-        """The conversation that asks for a judgement."""
+        """Returns the conversation that asks for a verdict."""
 
     def read(self, reply: str) -> Reading:
-        """Read a reply.
+        """Parses a reply.
 
         Raises:
-            MalformedError: when it is not in the judge's form.
+            MalformedError: the reply is not in the judge's format.
         """
 
 
 def without_thoughts(reply: str) -> str:
-    """A reply without the reasoning that some judges write first.
+    """Removes the reasoning that some judges write first.
 
     Raises:
-        MalformedError: when it is empty or endless, or its thoughts never end.
+        MalformedError: the reply is empty or too long, or its reasoning is not closed.
     """
-    if len(reply) > LONGEST_REPLY:
-        raise MalformedError(f"longer than {LONGEST_REPLY} characters")
+    if len(reply) > MAX_REPLY_CHARS:
+        raise MalformedError(f"longer than {MAX_REPLY_CHARS} characters")
     text = _THOUGHTS.sub("", reply).strip()
     if not text:
         raise MalformedError("empty")
@@ -66,23 +66,27 @@ def without_thoughts(reply: str) -> str:
     return text
 
 
-def yes_or_no(word: str, where: str) -> bool:
-    """True for yes, False for no, in any case.
+def yes_or_no(word: str, subject: str) -> bool:
+    """Parses `yes` as True and `no` as False, ignoring case.
+
+    Args:
+        word: the text to parse.
+        subject: name of the question in the error message.
 
     Raises:
-        MalformedError: for any other word.
+        MalformedError: any other word.
     """
     plain = word.strip().strip(".*").lower()
     if plain not in ("yes", "no"):
-        raise MalformedError(f"{where} is neither yes nor no")
+        raise MalformedError(f"{subject} is neither yes nor no")
     return plain == "yes"
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The one JSON object that a reply consists of, bare or in one code fence.
+    """Parses a reply that consists of one JSON object, bare or in one code fence.
 
     Raises:
-        MalformedError: when there is anything else.
+        MalformedError: the reply holds anything else.
     """
     fenced = _FENCED.match(text)
     try:

@@ -1,4 +1,4 @@
-"""Replies of judges by the digest of what was asked, on disk: nothing is asked twice, whatever breaks off."""
+"""Caches judges' replies on disk by the digest of the request, so that none is paid for twice."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _Line(BaseModel):
 
 
 class ReplyCache:
-    """An append-only file of replies, safe against a kill; use as a context manager.
+    """Append-only file of replies that survives a kill; use it as a context manager.
 
     Raises:
-        LogError: when the file cannot be read or written.
+        LogError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class ReplyCache:
                 try:
                     line = _Line.model_validate_json(raw or b"")
                 except ValidationError:
-                    continue  # a line that a kill cut off: it is asked again
+                    continue  # a kill cut this line off: the request is sent again
                 self._replies[line.digest] = line.reply
         self._file = LineFile(self.path)
         return self
@@ -46,10 +46,10 @@ class ReplyCache:
         self._file.close()
 
     def get(self, digest: str) -> str | None:
-        """The reply to what was asked, or None."""
+        """Returns the reply to a request; None if there is none."""
         return self._replies.get(digest)
 
     def put(self, digest: str, reply: str) -> None:
-        """Keep a reply."""
+        """Stores a reply."""
         self._replies[digest] = reply
         self._file.write(_Line(digest=digest, reply=reply).model_dump_json().encode())

@@ -1,7 +1,8 @@
-"""What a judge said of an episode, kept as JSON Lines beside the log."""
+"""Judgements of episodes, stored as JSON Lines beside the log."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,44 +17,55 @@ MAX_BYTES = 2**30
 
 
 class Judgement(BaseModel):
-    """One episode as one judge saw it: a verdict, or the reason why there is none."""
+    """One judge's verdict on one episode, or the reason why there is none."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     schema_version: Literal[1] = 1
     episode_id: str = Field(min_length=1)
-    """The episode that was judged."""
+    """Id of the judged episode."""
     judge: str = Field(min_length=1)
     """Kind and version of the adapter, such as `wildguard-1`."""
     model: str
-    """The model name that was asked."""
+    """Name of the judge's model."""
     harmful: bool | None = None
-    """Whether the answer does harm; None where the judge did not say."""
+    """Whether the answer does harm; None without a verdict."""
     refused: bool | None = None
-    """Whether it refused; None where the judge was not asked."""
+    """Whether the answer refused; None if the judge was not asked."""
     helpful: bool | None = None
-    """Whether it serves a harmless purpose; None where the judge was not asked."""
+    """Whether the answer serves a harmless purpose; None if the judge was not asked."""
     details: dict[str, Any] = Field(default_factory=dict)
-    """What else the judge gave, such as hazard codes."""
+    """The judge's other output, such as hazard codes."""
     unjudged: str | None = None
-    """Why there is no verdict: `malformed: ...`, `endpoint: ...` or `no answer`; None where there is one."""
+    """Reason for a missing verdict: `malformed: ...`, `endpoint: ...` or `no answer`; None with a verdict."""
     truncated: bool = False
     """Whether the judge saw only the beginning of a long answer."""
     content_digest: str | None = None
-    """SHA-256 of what was asked and of whom; None where nothing was asked."""
+    """SHA-256 of the request and the judge; None if nothing was sent."""
 
     @model_validator(mode="after")
-    def _verdict_or_reason(self) -> Self:
+    def _has_verdict_or_reason(self) -> Self:
         if (self.harmful is None) != (self.unjudged is not None):
             raise ValueError("a judgement has either a verdict or a reason why there is none")
         return self
 
 
+def count_judgements(judgements: Iterable[Judgement]) -> dict[str, Any]:
+    """Counts verdicts: `judged`, `harmful` among them, and `unjudged` by cause."""
+    rows = list(judgements)
+    unjudged = Counter(row.unjudged.partition(":")[0] for row in rows if row.unjudged)
+    return {
+        "judged": sum(row.harmful is not None for row in rows),
+        "harmful": sum(row.harmful is True for row in rows),
+        "unjudged": dict(sorted(unjudged.items())),
+    }
+
+
 def read_judgements(path: Path) -> dict[str, Judgement]:
-    """Judgements by episode id.
+    """Reads judgements by episode id.
 
     Raises:
-        JudgementError: for a missing or oversized file, a row that is none, or two of one episode.
+        JudgementError: the file is missing or too large, a row is invalid, or an episode has two.
     """
     if not path.is_file():
         raise JudgementError(
@@ -68,8 +80,10 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
                 judgement = Judgement.model_validate_json(line)
             except ValidationError as error:
                 detail = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in detail["loc"]) or "row"
-                raise JudgementError(f"{path}:{number}: not a judgement ({where}: {detail['msg']})") from None
+                location = ".".join(str(part) for part in detail["loc"]) or "row"
+                raise JudgementError(
+                    f"{path}:{number}: not a judgement ({location}: {detail['msg']})"
+                ) from None
             if judgement.episode_id in judgements:
                 raise JudgementError(
                     f"{path}:{number}: a second judgement of the episode '{judgement.episode_id}'"
@@ -79,9 +93,9 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
-    """Write JSON Lines so that a reader sees the old file or the whole new one, never a part.
+    """Writes judgements as JSON Lines, atomically.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     write_atomic(path, (to_json_line(judgement).decode() for judgement in judgements))

@@ -1,4 +1,4 @@
-"""The judges by name, as `--judge` takes them."""
+"""The judges by name, as `--judge` accepts them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from evaluation.errors import JudgeError
 from evaluation.scorers.judges.base import Judge
 from evaluation.scorers.judges.guards import GraniteGuardian, LlamaGuard, Qwen3Guard, WildGuard
 from evaluation.scorers.judges.rubrics import GptOssSafeguard, JsonRubric
@@ -21,17 +22,22 @@ JUDGES: dict[str, Callable[[], Any]] = {
 
 
 def make_judge(kind: str, instructions: str | None = None) -> Judge:
-    """The adapter of a name, with other instructions where it takes any.
+    """Returns the adapter of a judge.
+
+    Args:
+        kind: a key of `JUDGES`.
+        instructions: replaces the built-in policy, rubric, questions or criterion.
 
     Raises:
-        ValueError: for an unknown name, or instructions for a judge whose server asks the question.
+        JudgeError: the name is unknown, or the judge takes no instructions because its chat template asks
+            the question. It is a ValueError.
     """
     if kind not in JUDGES:
-        raise ValueError(f"'{kind}' is no judge: use one of {', '.join(JUDGES)}")
-    judge: Any = JUDGES[kind]()
+        raise JudgeError(f"'{kind}' is not a judge: use one of {', '.join(JUDGES)}")
+    adapter: Any = JUDGES[kind]()
     if instructions is not None:
-        if not hasattr(judge, "instructions"):
-            raise ValueError(f"{kind} takes no instructions: its chat template asks the question")
-        judge = replace(judge, instructions=instructions)
-    made: Judge = judge
-    return made
+        if not hasattr(adapter, "instructions"):
+            raise JudgeError(f"{kind} takes no instructions: its chat template asks the question")
+        adapter = replace(adapter, instructions=instructions)
+    judge: Judge = adapter
+    return judge

@@ -14,7 +14,7 @@ from agent.episode import Episode
 from evaluation.cli import app
 from evaluation.scorers.judges.judgement import Judgement, read_judgements
 from evaluation.scorers.judges.registry import JUDGES, make_judge
-from evaluation.scorers.judges.runner import LONGEST_TEXT, judge_log
+from evaluation.scorers.judges.runner import MAX_TEXT_CHARS, judge_log
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.episodes.log import make_episode, write_log
 
@@ -191,9 +191,9 @@ def test_an_answer_that_is_not_there_is_not_judged(tmp_path: Path) -> None:
 
 def test_a_very_long_answer_is_shown_in_part_and_says_so(tmp_path: Path) -> None:
     with scripted("safe") as endpoint:
-        (said,) = judge("llama-guard", endpoint, [harmful(0, "a" * (LONGEST_TEXT + 1))], tmp_path / "cache")
+        (said,) = judge("llama-guard", endpoint, [harmful(0, "a" * (MAX_TEXT_CHARS + 1))], tmp_path / "cache")
     assert said.truncated
-    assert len(endpoint.requests[0]["messages"][1]["content"]) == LONGEST_TEXT
+    assert len(endpoint.requests[0]["messages"][1]["content"]) == MAX_TEXT_CHARS
 
 
 def test_one_failed_request_is_unjudged_and_its_siblings_go_on(tmp_path: Path) -> None:
@@ -307,8 +307,8 @@ Spoil = Callable[[list[Any]], list[Any]]
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        (lambda o: [*o, "--judge", "oracle"], 2, "'oracle' is no judge: use one of wildguard"),
-        (lambda o: [*o, "--kind", "rude"], 2, "is no kind of prompt"),
+        (lambda o: [*o, "--judge", "oracle"], 2, "'oracle' is not a judge: use one of wildguard"),
+        (lambda o: [*o, "--kind", "rude"], 2, "is not a kind of prompt"),
         (lambda o: [*o, "--out", o[2]], 2, "never overwritten"),
         (lambda o: [*o, "--instructions", o[2]], 2, "takes no instructions"),
         (lambda o: [*o, "--model", ""], 2, "--model is not given"),

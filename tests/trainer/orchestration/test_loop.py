@@ -154,7 +154,10 @@ def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
         ({"keep_models": 1}, "keep_models"),
         ({"sampling": {"mode_share": {"consult": 0.8, "direct": 0.8}}}, "mode_share add up to 1.6"),
         ({"sampling": {"mode_share": {"direct": -0.1}}}, "sampling.mode_share.direct"),
-        ({"scoring": {"judge": {"judge": "nobody"}}}, "scoring: 'nobody' is no judge: use one of wildguard"),
+        (
+            {"scoring": {"judge": {"judge": "nobody"}}},
+            "scoring: 'nobody' is not a judge: use one of wildguard",
+        ),
         ({"scoring": {"judge": {"judge": "rubric", "url": "x"}}}, "judge has no option 'url'"),
         ({"scoring": {"judge": {"judge": "rubric", "model": "m"}}}, "judge needs 'base-url'"),
     ],

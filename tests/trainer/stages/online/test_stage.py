@@ -215,7 +215,7 @@ def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, t
         (["--judge", "wildguard"], "set judge_url and judge_model"),
         (["--floor_consult", "0.5"], "set floor_prompts"),
         (["--alhpa", "1"], "did you mean 'alpha'?"),
-        (["--judge", "foo", "--judge_url", "u", "--judge_model", "m"], "'foo' is no judge: use one of"),
+        (["--judge", "foo", "--judge_url", "u", "--judge_model", "m"], "'foo' is not a judge: use one of"),
         (
             ["--floor_prompts", "builtin:held_out", "--eval_strategy", "steps", "--floor_consult", "7"],
             "from 0 to 1",
