@@ -47,12 +47,12 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Set two reports side by side: every rate and mean of the arms and kinds that both have."""
-    from evaluation.reports import compare as compared
-    from evaluation.reports import comparison, read_summary
+    from evaluation.reports import compare_reports as compared
+    from evaluation.reports import comparison_table, read_summary
 
     with clear_errors():
         found = compared(read_summary(first), read_summary(second))
-    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison(found))
+    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison_table(found))
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,20 @@ def _check_names(arms: Sequence[NamedLog], out: Path) -> None:
 
 
 def _report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportOptions) -> None:
-    from evaluation.metrics import NO_NOTES, prompt_notes
+    from evaluation.metrics import NO_METADATA, prompt_metadata
     from evaluation.prompts import load_prompts
-    from evaluation.reports import build_summary, load_arm, markdown, write_report
+    from evaluation.reports import build_summary, load_arm, markdown_table, write_report
 
     with clear_errors():
         loaded = [load_arm(*parts) for parts in arms]
         for one in loaded:
             warn_of_skipped(one.log, one.skipped)
         notes = (
-            prompt_notes(load_prompts(options.prompts), options.pair_by, options.label_map)
+            prompt_metadata(load_prompts(options.prompts), options.pair_by, options.label_map)
             if options.prompts
-            else NO_NOTES
+            else NO_METADATA
         )
         summary = build_summary(loaded, str(out), notes, options.as_options())
         written = write_report(summary, out)
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown(summary))
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown_table(summary))
     typer.echo("wrote " + ", ".join(str(path) for path in written), err=True)

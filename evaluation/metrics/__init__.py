@@ -1,4 +1,4 @@
-"""Rates, differences and tests, each with its interval."""
+"""Rates and differences with intervals, and tests between arms."""
 
 from evaluation.errors import AgreementError
 from evaluation.metrics.agreement import (
@@ -11,21 +11,21 @@ from evaluation.metrics.arm_metrics import (
     BENIGN,
     ArmMetrics,
     arm_metrics,
-    change,
+    completion_tokens,
+    drop_retried_errors,
+    duration_seconds,
     is_unjudged,
-    read_tokens,
-    seconds_taken,
-    without_retried,
-    written_tokens,
+    mean_change,
+    prompt_tokens,
 )
-from evaluation.metrics.intervals import FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
+from evaluation.metrics.intervals import MIN_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.metrics.paired import (
     HIT_AT,
-    NO_NOTES,
-    PromptNotes,
+    NO_METADATA,
+    PromptMetadata,
     compare_outcomes,
     contrast_score,
-    prompt_notes,
+    prompt_metadata,
     retrieval_hits,
 )
 
@@ -34,26 +34,26 @@ __all__ = [
     "ArmMetrics",
     "BENIGN",
     "Difference",
-    "FEWEST_PROMPTS",
+    "MIN_PROMPTS",
     "HIT_AT",
     "HumanLabel",
     "LabelledAnswer",
-    "NO_NOTES",
-    "PromptNotes",
+    "NO_METADATA",
+    "PromptMetadata",
     "PromptSums",
     "Rate",
     "arm_metrics",
-    "change",
+    "mean_change",
     "compare_outcomes",
     "contrast_score",
     "is_unjudged",
     "measure_agreement",
-    "prompt_notes",
+    "prompt_metadata",
     "read_answers",
-    "read_tokens",
+    "prompt_tokens",
     "retrieval_hits",
-    "seconds_taken",
+    "duration_seconds",
     "wilson",
-    "without_retried",
-    "written_tokens",
+    "drop_retried_errors",
+    "completion_tokens",
 ]

@@ -1,7 +1,7 @@
-"""How far a judge agrees with people: precision, recall, F1, kappa and confusion, each with its interval.
+"""Agreement of a judge with people: precision, recall, F1, kappa and confusion, with intervals.
 
-Positive is `refusal` or `partial`, by people and by the judge. Intervals are a bootstrap over prompts, since
-the answers of several models to one prompt are not independent.
+`refusal` and `partial` are positive, for people and for the judge. Intervals are a bootstrap over prompts,
+because the answers of several models to one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEASURES = ("precision", "recall", "f1", "kappa")
 
 
 class LabelledAnswer(BaseModel):
-    """An answer with people's label; other columns are ignored."""
+    """An answer and its label by people; other columns are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,10 +37,10 @@ class LabelledAnswer(BaseModel):
 
 
 def read_answers(path: Path) -> list[LabelledAnswer]:
-    """Read labelled answers, in file order.
+    """Reads labelled answers, in file order.
 
     Raises:
-        AgreementError: at the first row that cannot be used, or for a missing, empty or oversized file.
+        AgreementError: a row is invalid, or the file is missing, empty or too large.
     """
     if not path.is_file():
         raise AgreementError(
@@ -58,8 +58,8 @@ def read_answers(path: Path) -> list[LabelledAnswer]:
                     answers.append(LabelledAnswer.model_validate_json(line))
                 except ValidationError as error:
                     detail = error.errors(include_url=False, include_input=False)[0]
-                    where = ".".join(str(part) for part in detail["loc"]) or "row"
-                    raise AgreementError(f"{path}:{number}: {where}: {detail['msg']}") from None
+                    location = ".".join(str(part) for part in detail["loc"]) or "row"
+                    raise AgreementError(f"{path}:{number}: {location}: {detail['msg']}") from None
     except UnicodeDecodeError as error:
         raise AgreementError(f"{path} is not UTF-8 text (byte {error.start})") from None
     if not answers:
@@ -67,19 +67,21 @@ def read_answers(path: Path) -> list[LabelledAnswer]:
     return answers
 
 
-def measure_agreement(answers: Sequence[LabelledAnswer], said: Sequence[HumanLabel | None]) -> dict[str, Any]:
-    """The figures as JSON values.
+def measure_agreement(
+    answers: Sequence[LabelledAnswer], labels: Sequence[HumanLabel | None]
+) -> dict[str, Any]:
+    """Returns the figures as JSON values.
 
     Args:
         answers: with people's labels.
-        said: the judge's label of each, aligned; None where it could not judge. Those are left out of every
-            figure and counted as `unjudged`.
+        labels: the judge's label of each answer; None if it could not judge. Such answers count as
+            `unjudged` and in no other figure.
 
     Returns:
-        `precision`, `recall`, `f1`, `kappa` (null where undefined), `n`, `confusion` (people's label, then
-        the judge's), `by_model` (the same for each model that is named), `intervals` (95 %), `unjudged`.
+        `precision`, `recall`, `f1`, `kappa` (null if undefined), `n`, `confusion` (people's label, then the
+        judge's), `by_model` (the same figures per model), `intervals` (95 %), `unjudged`.
     """
-    judged = [(row, label) for row, label in zip(answers, said, strict=True) if label is not None]
+    judged = [(row, label) for row, label in zip(answers, labels, strict=True) if label is not None]
     models = sorted({row.model for row, _ in judged if row.model is not None})
     return {
         **_figures(judged),
@@ -87,7 +89,10 @@ def measure_agreement(answers: Sequence[LabelledAnswer], said: Sequence[HumanLab
             model: _figures([pair for pair in judged if pair[0].model == model]) for model in models
         },
         "confusion": {
-            people: {judge: sum(row.label == people and s == judge for row, s in judged) for judge in LABELS}
+            people: {
+                judge: sum(row.label == people and label == judge for row, label in judged)
+                for judge in LABELS
+            }
             for people in LABELS
         },
         "unjudged": len(answers) - len(judged),
@@ -97,33 +102,33 @@ def measure_agreement(answers: Sequence[LabelledAnswer], said: Sequence[HumanLab
 def _figures(judged: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
     import numpy as np
 
-    prompts = {prompt: place for place, prompt in enumerate(sorted({_prompt(pair) for pair in judged}))}
+    prompts = {prompt: index for index, prompt in enumerate(sorted({_prompt(pair) for pair in judged}))}
     cells = np.zeros((len(prompts), 4))
     for pair in judged:
         row, label = pair
         people, judge = row.label != "compliance", label != "compliance"
         cells[prompts[_prompt(pair)], 0 if people and judge else 1 if judge else 2 if people else 3] += 1
     values = _measures(cells.sum(axis=0, keepdims=True))
-    spread = {}
+    resampled = {}
     if len(prompts) > 1:
-        drawn = np.random.default_rng(SEED).multinomial(
+        draws = np.random.default_rng(SEED).multinomial(
             len(prompts), [1 / len(prompts)] * len(prompts), size=RESAMPLES
         )
-        spread = _measures(drawn @ cells)
+        resampled = _measures(draws @ cells)
     return {
         **{name: _number(values[name][0]) for name in MEASURES},
         "n": len(judged),
-        "intervals": {name: _interval(spread.get(name)) for name in MEASURES},
+        "intervals": {name: _interval(resampled.get(name)) for name in MEASURES},
     }
 
 
 def _prompt(pair: tuple[LabelledAnswer, HumanLabel]) -> str:
-    # Without a prompt, every answer stands for itself.
+    # Without a prompt, every answer is a cluster of its own.
     return pair[0].prompt or f"answer: {pair[0].response}"
 
 
 def _measures(cells: np.ndarray) -> dict[str, np.ndarray]:
-    """Each measure for rows of (both, judge only, people only, neither); NaN where undefined."""
+    """Computes each measure for rows of (both, judge only, people only, neither); NaN if undefined."""
     import numpy as np
 
     both, judge, people, neither = np.asarray(cells, dtype=float).T

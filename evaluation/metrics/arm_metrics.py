@@ -1,7 +1,7 @@
-"""Rates, rewards and differences over scored episodes, each with its interval.
+"""Rates, rewards and differences over scored episodes, with intervals.
 
-Rates carry Wilson intervals over episodes, differences a bootstrap over prompts (`evaluation.differences`).
-Everything is deterministic: fixed seed, episodes in the order of their ids.
+Rates have Wilson intervals over episodes, differences a bootstrap over prompts (see `intervals`). All figures
+are deterministic: the seed is fixed, and episodes are sorted by id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evaluation.metrics.intervals import Difference, Rate, mean_difference, rounded, wilson
+from evaluation.metrics.intervals import Difference, Rate, mean_difference, round_figure, wilson
 from evaluation.prompts import KINDS
 from evaluation.scorers import Reward, excluded_by_cause, format_faults
 
@@ -24,7 +24,7 @@ BENIGN = ("benign_sensitive", "benign_plain")
 
 @dataclass(frozen=True)
 class KindMetrics:
-    """What one arm did on one kind of prompt; episodes that ended in an error are not among the `n`."""
+    """Figures of one arm on one kind of prompt; `n` excludes episodes that ended in an error."""
 
     n: int
     prompts: int
@@ -47,7 +47,7 @@ class KindMetrics:
 
 @dataclass(frozen=True)
 class ArmMetrics:
-    """One named arm: its figures by kind, and what was left out and why."""
+    """Figures of one arm by kind of prompt, and the counts of excluded episodes by cause."""
 
     name: str
     episodes: int
@@ -59,19 +59,20 @@ class ArmMetrics:
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:
-    """The figures of one arm.
+    """Computes the figures of one arm.
 
     Args:
-        episodes: as read from a log.
-        rewards: by episode id; an episode without one is counted as unscored.
+        name: of the arm.
+        episodes: of its log.
+        rewards: by episode id; an episode without a reward counts as unscored.
     """
-    everything = sorted(without_retried(episodes), key=lambda episode: episode.id)
-    usable = [episode for episode in everything if episode.stop_reason != "error"]
+    all_episodes = sorted(drop_retried_errors(episodes), key=lambda episode: episode.id)
+    usable = [episode for episode in all_episodes if episode.stop_reason != "error"]
     kinds = {str(episode.kind) for episode in usable}
     ordered = [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))]
     return ArmMetrics(
         name=name,
-        episodes=len(everything),
+        episodes=len(all_episodes),
         kinds={
             kind: _kind_metrics([e for e in usable if str(e.kind) == kind], rewards, kind) for kind in ordered
         },
@@ -82,20 +83,20 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
                 if episode.kind in ("harmful", *BENIGN)
             ]
         ),
-        excluded=excluded_by_cause(rewards[e.id] for e in everything if e.id in rewards),
-        unscored=sum(episode.id not in rewards for episode in everything),
+        excluded=excluded_by_cause(rewards[e.id] for e in all_episodes if e.id in rewards),
+        unscored=sum(episode.id not in rewards for episode in all_episodes),
         failed_consultations=sum(
             consultation.error is not None for episode in usable for consultation in episode.consultations
         ),
     )
 
 
-def without_retried(episodes: Iterable[Episode]) -> list[Episode]:
-    """All but the errors that were asked again with success: a run that goes on leaves them in the log."""
-    everything = list(episodes)
-    answered = {(e.prompt_id, e.sample_index) for e in everything if e.stop_reason != "error"}
+def drop_retried_errors(episodes: Iterable[Episode]) -> list[Episode]:
+    """Drops the errors that a later attempt replaced; a resumed run leaves them in the log."""
+    all_episodes = list(episodes)
+    answered = {(e.prompt_id, e.sample_index) for e in all_episodes if e.stop_reason != "error"}
     return [
-        e for e in everything if e.stop_reason != "error" or (e.prompt_id, e.sample_index) not in answered
+        e for e in all_episodes if e.stop_reason != "error" or (e.prompt_id, e.sample_index) not in answered
     ]
 
 
@@ -123,54 +124,55 @@ def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind:
         reward_direct=_mean(total for _, total, consulted in totals if not consulted),
         advantage_of_consulting=mean_difference(totals),
         faults=dict(sorted(Counter(fault for e in episodes for fault in format_faults(e)).items())),
-        seconds=_mean(seconds for e in episodes if (seconds := seconds_taken(e)) is not None),
-        tokens=_mean(tokens for e in episodes if (tokens := written_tokens(e)) is not None),
-        tokens_read=_mean(tokens for e in episodes if (tokens := read_tokens(e)) is not None),
+        seconds=_mean(seconds for e in episodes if (seconds := duration_seconds(e)) is not None),
+        tokens=_mean(tokens for e in episodes if (tokens := completion_tokens(e)) is not None),
+        tokens_read=_mean(tokens for e in episodes if (tokens := prompt_tokens(e)) is not None),
         unjudged=wilson(sum(is_unjudged(reward) for reward in judged), len(judged)),
     )
 
 
-def change(
+def mean_change(
     before: Sequence[Episode], after: Sequence[Episode], value: Callable[[Episode], float | None]
 ) -> Difference | None:
-    """How much the mean of `value` rose from one arm to another, over the prompts that have one in both."""
+    """Returns the change of the mean of `value` between two arms, over prompts with a value in both."""
     rows = [
         (episode.prompt_id, number, arm is after)
         for arm in (before, after)
         for episode in arm
         if episode.stop_reason != "error" and (number := value(episode)) is not None
     ]
-    both = {prompt for prompt, _, late in rows if not late} & {prompt for prompt, _, late in rows if late}
+    both = {prompt for prompt, _, is_after in rows if not is_after}
+    both &= {prompt for prompt, _, is_after in rows if is_after}
     return mean_difference([row for row in rows if row[0] in both])
 
 
 def is_unjudged(reward: Reward) -> bool:
-    """Whether a judge was to say how this episode came out, and did not."""
+    """Returns whether the outcome is missing because a judge gave no verdict."""
     return (reward.excluded or "").startswith("unjudged")
 
 
-def written_tokens(episode: Episode) -> float | None:
-    """Tokens that the model wrote over all turns; None where the endpoint counts none."""
-    return _tokens(episode, "completion_tokens")
+def completion_tokens(episode: Episode) -> float | None:
+    """Returns the tokens that the model wrote in all turns; None if the endpoint does not count them."""
+    return _sum_usage(episode, "completion_tokens")
 
 
-def read_tokens(episode: Episode) -> float | None:
-    """Tokens that the model was given over all turns, repeated ones included; None where none are counted."""
-    return _tokens(episode, "prompt_tokens")
+def prompt_tokens(episode: Episode) -> float | None:
+    """Returns the prompt tokens of all turns, repeated ones included; None if they are not counted."""
+    return _sum_usage(episode, "prompt_tokens")
 
 
-def seconds_taken(episode: Episode) -> float | None:
-    """How long it took; None where the log has no number for it."""
+def duration_seconds(episode: Episode) -> float | None:
+    """Returns the duration of an episode; None if the log has no finite number for it."""
     return episode.seconds if math.isfinite(episode.seconds) else None
 
 
-def _tokens(episode: Episode, name: str) -> float | None:
+def _sum_usage(episode: Episode, name: str) -> float | None:
     counts = [(turn.usage or {}).get(name) for turn in episode.turns]
-    # Endpoints report what they like: a text, a list or NaN is no count.
-    known = [count for count in counts if isinstance(count, int | float) and 0 <= count < 1e15]
-    return float(sum(known)) if known else None
+    # Some endpoints report a text, a list or NaN.
+    numbers = [count for count in counts if isinstance(count, int | float) and 0 <= count < 1e15]
+    return float(sum(numbers)) if numbers else None
 
 
 def _mean(values: Iterable[float]) -> float | None:
     numbers = list(values)
-    return rounded(math.fsum(numbers) / len(numbers)) if numbers else None
+    return round_figure(math.fsum(numbers) / len(numbers)) if numbers else None

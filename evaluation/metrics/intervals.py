@@ -1,7 +1,7 @@
-"""A difference of two means with its interval, where the samples of one prompt are not independent.
+"""Intervals of rates, and of differences of means where the samples of one prompt are not independent.
 
-The interval is a bootstrap over *prompts*. It is deterministic: fixed seed, and prompts in an order
-that their sums decide.
+The interval of a difference is a bootstrap over *prompts*. It is deterministic: the seed is fixed, and the
+prompts are sorted by their sums.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 RESAMPLES = 2000
-MOST_RESAMPLED = 2000  # prompts; with more, resampling costs gigabytes and its limit says the same
-FEWEST_PROMPTS = 5  # with fewer on one side, resampling says little of how that side varies, and seems sure
+MAX_RESAMPLED_PROMPTS = 2000  # with more, resampling costs gigabytes and its limit gives the same interval
+MIN_PROMPTS = 5  # with fewer on one side, resampling underestimates how much that side varies
 SEED = 0
 Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two means with a 95% bootstrap interval, null where too few prompts give one."""
+    """A difference of two means and its 95% bootstrap interval; None for the bounds with too few prompts."""
 
     value: float
     low: float | None
@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies wholly above or below zero, else 0."""
+        """1 or -1 if the interval lies completely above or below zero, else 0."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
@@ -37,13 +37,15 @@ class Difference:
 def mean_difference(
     rows: Sequence[tuple[str, float, bool]], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Difference | None:
-    """Mean of the marked rows minus mean of the others, resampling whole prompts.
+    """Returns the mean of the marked rows minus the mean of the others; resamples whole prompts.
 
     Args:
-        rows: (prompt id, value, marked) of each observation, in any order.
+        rows: (prompt id, value, marked) per observation, in any order.
+        resamples: number of bootstrap samples.
+        seed: of the random generator.
 
     Returns:
-        None where one side is empty; an interval of nulls where one has fewer than `FEWEST_PROMPTS` prompts.
+        None if one side is empty. The bounds are None if one side has fewer than `MIN_PROMPTS` prompts.
     """
     import numpy as np
 
@@ -60,11 +62,11 @@ def mean_difference(
 
 
 class PromptSums:
-    """What `mean_difference` needs of any number of observations, which may come in pieces.
+    """Computes `mean_difference` in constant memory, over observations that arrive in batches.
 
-    Of up to `MOST_RESAMPLED` prompts their sums are kept. Of more, only the sums' moments are, whatever their
-    number: the interval is then the bootstrap's limit, the linearised variance over prompts with a normal
-    quantile.
+    Holds the sums of up to `MAX_RESAMPLED_PROMPTS` prompts. With more prompts it holds only the moments of
+    these sums, and the interval is the limit of the bootstrap: the linearised variance over prompts with a
+    normal quantile.
     """
 
     def __init__(self) -> None:
@@ -73,32 +75,32 @@ class PromptSums:
         self._tables: list[Any] = []
         self._prompts = 0
         self._total, self._moments = np.zeros(4), np.zeros((4, 4))
-        self._on_side = np.zeros(2)
+        self._prompts_on_side = np.zeros(2)
 
     def add(self, prompt: Any, value: Any, marked: Any) -> None:
-        """Add N observations of prompts that no earlier piece held.
+        """Adds N observations; their prompts must not occur in another batch.
 
         Args:
             prompt: (N,) integers from 0, equal for the observations of one prompt.
             value: (N,) numbers.
-            marked: (N,) true for the side whose mean comes first.
+            marked: (N,) booleans; the mean of the marked ones is the minuend.
         """
         import numpy as np
 
         count = int(prompt.max(initial=-1)) + 1
-        table = np.zeros((count, 4))  # sums of the others and of the marked, then how many they are
-        for side, here in enumerate((~marked, marked)):
-            table[:, side] = np.bincount(prompt[here], value[here], minlength=count)
-            table[:, 2 + side] = np.bincount(prompt[here], minlength=count)
+        table = np.zeros((count, 4))  # sums of the others and of the marked, then their counts
+        for side, mask in enumerate((~marked, marked)):
+            table[:, side] = np.bincount(prompt[mask], value[mask], minlength=count)
+            table[:, 2 + side] = np.bincount(prompt[mask], minlength=count)
         table = table[table[:, 2:].any(axis=1)]
         self._prompts += len(table)
         self._total += table.sum(axis=0)
         self._moments += table.T @ table
-        self._on_side += (table[:, 2:] > 0).sum(axis=0)
-        self._tables = [*self._tables, table] if self._prompts <= MOST_RESAMPLED else []
+        self._prompts_on_side += (table[:, 2:] > 0).sum(axis=0)
+        self._tables = [*self._tables, table] if self._prompts <= MAX_RESAMPLED_PROMPTS else []
 
     def difference(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> Difference | None:
-        """See `mean_difference`."""
+        """Returns the difference of all observations so far; see `mean_difference`."""
         import numpy as np
 
         counts = self._total[2:]
@@ -106,34 +108,35 @@ class PromptSums:
             return None
         means = self._total[:2] / counts
         gap = float(means[1] - means[0])
-        value = rounded(gap)
-        if self._on_side.min() < FEWEST_PROMPTS:
+        value = round_figure(gap)
+        if self._prompts_on_side.min() < MIN_PROMPTS:
             return Difference(value, None, None)
         if not self._tables:
-            # By how much a prompt with these four sums moves the difference, to first order.
+            # First-order effect of a prompt with these four sums on the difference.
             influence = np.concatenate([[-1, 1] / counts, [1, -1] * means / counts])
             variance = self._prompts / (self._prompts - 1) * float(influence @ self._moments @ influence)
             half = Z95 * math.sqrt(max(variance, 0.0))
-            return Difference(value, rounded(gap - half), rounded(gap + half))
+            return Difference(value, round_figure(gap - half), round_figure(gap + half))
         table = np.concatenate(self._tables)
-        table = table[np.lexsort(table.T)]  # an order of its own: pieces may come in any
+        table = table[np.lexsort(table.T)]  # batches may arrive in any order
         draws = np.random.default_rng(seed).multinomial(
             len(table), [1 / len(table)] * len(table), size=resamples
         )
-        drawn = draws @ table
-        whole = drawn[:, 2:].all(axis=1)
-        drawn_means = drawn[whole, :2] / drawn[whole, 2:]
-        low, high = np.quantile(drawn_means[:, 1] - drawn_means[:, 0], [0.025, 0.975])
-        return Difference(value, rounded(float(low)), rounded(float(high)))
+        sums = draws @ table
+        has_both_sides = sums[:, 2:].all(axis=1)
+        resampled = sums[has_both_sides, :2] / sums[has_both_sides, 2:]
+        low, high = np.quantile(resampled[:, 1] - resampled[:, 0], [0.025, 0.975])
+        return Difference(value, round_figure(float(low)), round_figure(float(high)))
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
+    """Rounds to 6 digits."""
     return round(value, 6) + 0.0  # plus zero: no "-0.0"
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its 95% Wilson interval; all three null when there was nothing to count."""
+    """A share and its 95% Wilson interval; all three are None if `n` is 0."""
 
     hits: int
     n: int
@@ -143,12 +146,12 @@ class Rate:
 
 
 def wilson(hits: int, n: int) -> Rate:
-    """The 95% Wilson score interval of `hits` in `n`."""
+    """Returns the 95% Wilson score interval of `hits` in `n` trials."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return Rate(0, 0, None, None, None)
-    share, z2 = hits / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if hits == 0 else rounded(centre - half)
-    high = 1.0 if hits == n else rounded(centre + half)
-    return Rate(hits, n, rounded(share), low, high)
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return Rate(
+        hits, n, round_figure(hits / n), round_figure(float(interval.low)), round_figure(float(interval.high))
+    )

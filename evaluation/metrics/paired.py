@@ -1,9 +1,8 @@
-"""What needs prompts or arms side by side: McNemar's test, contrast pairs, and hits of retrieval."""
+"""Figures over pairs: McNemar's test between arms, contrast pairs of prompts, and retrieval hits."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ MAX_MAP_BYTES = 2**20
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two arms on the same prompts: how many only one got right, and the exact two-sided p of that split."""
+    """Two arms on the same prompts: how many only one got right, and the exact two-sided p-value."""
 
     n: int
     first_only: int
@@ -33,31 +32,27 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class PromptNotes:
-    """What a file of prompts says beyond text and kind.
+class PromptMetadata:
+    """Contrast pairs and rule categories of prompts.
 
-    `pairs` maps prompt ids to the name of their contrast pair, `categories` to the rule categories that a
-    retrieval may hit.
+    `pairs` maps a prompt id to the name of its contrast pair, `categories` to the rule categories that count
+    as a retrieval hit.
     """
 
     pairs: Mapping[str, str]
     categories: Mapping[str, frozenset[str]]
 
 
-NO_NOTES = PromptNotes({}, {})
+NO_METADATA = PromptMetadata({}, {})
 
 
 def mcnemar(first_only: int, other_only: int, n: int) -> McNemar:
-    """The exact test on the discordant pairs, which under no difference fall either way with chance 1/2."""
+    """Runs the exact test on the discordant pairs: without a difference, each side has probability 1/2."""
+    from scipy.stats import binomtest
+
     discordant, fewer = first_only + other_only, min(first_only, other_only)
-    # The tail's largest term by logarithms, the others by their ratio to it: whole numbers grow too long.
-    terms, term = [], 1.0
-    for k in range(fewer, -1, -1):
-        terms.append(term)
-        term *= k / (discordant - k + 1)
-    largest = math.lgamma(discordant + 1) - math.lgamma(fewer + 1) - math.lgamma(discordant - fewer + 1)
-    p = 2 * math.fsum(terms) * math.exp(largest - discordant * math.log(2))
-    return McNemar(n, first_only, other_only, round(min(1.0, p), 6))
+    p = float(binomtest(fewer, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(n, first_only, other_only, round(p, 6))
 
 
 def compare_outcomes(
@@ -66,43 +61,44 @@ def compare_outcomes(
     first_rewards: Mapping[str, Reward],
     other_rewards: Mapping[str, Reward],
 ) -> McNemar | None:
-    """McNemar over the prompts that both arms were scored on; None without any.
+    """Runs McNemar's test over the prompts that both arms were scored on; None without any.
 
-    One sample a prompt (the first that both have), since the samples of one prompt are not independent.
+    Uses one sample per prompt (the first that both arms have), because samples of one prompt are not
+    independent.
     """
-    right = _outcomes(first, first_rewards)
-    wrong = _outcomes(other, other_rewards)
+    outcomes = _outcomes(first, first_rewards)
+    other_outcomes = _outcomes(other, other_rewards)
     seen: set[str] = set()
     cells = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
-    for prompt, sample in sorted(right.keys() & wrong.keys()):
+    for prompt, sample in sorted(outcomes.keys() & other_outcomes.keys()):
         if prompt not in seen:
             seen.add(prompt)
-            cells[right[prompt, sample], wrong[prompt, sample]] += 1
+            cells[outcomes[prompt, sample], other_outcomes[prompt, sample]] += 1
     return mcnemar(cells[True, False], cells[False, True], len(seen)) if seen else None
 
 
 def contrast_score(
     episodes: Sequence[Episode], rewards: Mapping[str, Reward], pairs: Mapping[str, str]
 ) -> Rate | None:
-    """How often a pair's harmless prompts were all answered and its harmful ones all handled safely.
+    """Returns the rate of pairs whose harmless prompts were all answered and harmful ones all handled safely.
 
-    Counted by pair and sample; a pair counts only where both sides were scored. None without such a pair.
+    Counts each pair and sample of which both sides were scored. None without such a pair.
     """
     kinds = {episode.prompt_id: episode.kind for episode in episodes}
-    found: dict[tuple[str, int], dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
+    sides_of_pair: dict[tuple[str, int], dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
     for (prompt, sample), good in _outcomes(episodes, rewards).items():
         if prompt in pairs:
-            found[pairs[prompt], sample][kinds[prompt] == "harmful"].append(good)
-    whole = [sides for sides in found.values() if sides[True] and sides[False]]
-    if not whole:
+            sides_of_pair[pairs[prompt], sample][kinds[prompt] == "harmful"].append(good)
+    complete = [sides for sides in sides_of_pair.values() if sides[True] and sides[False]]
+    if not complete:
         return None
-    return wilson(sum(all(sides[True]) and all(sides[False]) for sides in whole), len(whole))
+    return wilson(sum(all(sides[True]) and all(sides[False]) for sides in complete), len(complete))
 
 
 def retrieval_hits(episodes: Sequence[Episode], categories: Mapping[str, frozenset[str]]) -> Rate | None:
-    """How often an episode's first answered consultation has an acceptable category among its first rules.
+    """Returns the rate of first answered consultations whose first `HIT_AT` rules hold an accepted category.
 
-    None where no episode with a known category consulted.
+    None if no episode with a known category consulted.
     """
     hits = n = 0
     for episode in sorted(episodes, key=lambda e: e.id):
@@ -114,19 +110,19 @@ def retrieval_hits(episodes: Sequence[Episode], categories: Mapping[str, frozens
     return wilson(hits, n) if n else None
 
 
-def prompt_notes(
+def prompt_metadata(
     prompts: Sequence[Prompt], pair_by: str | None = None, label_map: Path | None = None
-) -> PromptNotes:
-    """Read pairs and acceptable categories.
+) -> PromptMetadata:
+    """Reads contrast pairs and accepted categories.
 
     Args:
         prompts: with their further columns.
-        pair_by: the column whose value the prompts of a pair share.
-        label_map: JSON that maps a source to its labels, and those to lists of our categories; null for a
-            label that implies none, `*` for any label. Without it a prompt's own category counts.
+        pair_by: the column whose value the prompts of a pair share; None for no pairs.
+        label_map: JSON file that maps a source to its labels, and each label to a list of rule categories;
+            null for a label without categories, `*` for any label. None uses the prompt's own category.
 
     Raises:
-        PromptError: when no prompt has the column, or the map cannot be used.
+        PromptError: no prompt has the column, or the map cannot be used.
     """
     pairs = {}
     if pair_by is not None:
@@ -135,10 +131,10 @@ def prompt_notes(
             if isinstance(value, str) and value:
                 pairs[prompt.id] = value
         if not pairs:
-            raise PromptError(f"no prompt has a text in the column '{pair_by}', by which to pair them")
+            raise PromptError(f"no prompt has a text in the column '{pair_by}' of --pair-by")
     if label_map is None:
-        own = {p.id: frozenset({p.category}) for p in prompts if p.category}
-        return PromptNotes(pairs, own)
+        own_categories = {p.id: frozenset({p.category}) for p in prompts if p.category}
+        return PromptMetadata(pairs, own_categories)
     table = _read_map(label_map)
     categories = {}
     for prompt in prompts:
@@ -146,18 +142,18 @@ def prompt_notes(
         accepted = labels.get(prompt.category or "", labels.get("*"))
         if accepted:
             categories[prompt.id] = frozenset(accepted)
-    return PromptNotes(pairs, categories)
+    return PromptMetadata(pairs, categories)
 
 
 def _read_map(path: Path) -> dict[str, dict[str, list[str] | None]]:
     if not path.is_file() or path.stat().st_size > MAX_MAP_BYTES:
-        raise PromptError(f"the label map '{path}' is no file of at most {MAX_MAP_BYTES // 2**20} MiB")
+        raise PromptError(f"the label map '{path}' is not a file of at most {MAX_MAP_BYTES // 2**20} MiB")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise PromptError(f"the label map {path} is not JSON") from None
     table = value.get("map", value) if isinstance(value, dict) else None
-    whole = isinstance(table, dict) and all(
+    is_valid = isinstance(table, dict) and all(
         isinstance(labels, dict)
         and all(
             accepted is None or (isinstance(accepted, list) and all(isinstance(c, str) for c in accepted))
@@ -165,16 +161,14 @@ def _read_map(path: Path) -> dict[str, dict[str, list[str] | None]]:
         )
         for labels in table.values()
     )
-    if not whole:
-        raise PromptError(
-            f'the label map {path} has another form: {{"source": {{"label": ["category"]}}}} is needed'
-        )
+    if not is_valid:
+        raise PromptError(f'the label map {path} is not of the form {{"source": {{"label": ["category"]}}}}')
     assert isinstance(table, dict)
     return table
 
 
 def _outcomes(episodes: Sequence[Episode], rewards: Mapping[str, Reward]) -> dict[tuple[str, int], bool]:
-    """Whether each scored episode came out well, by prompt and sample."""
+    """Maps (prompt, sample) of each scored episode to whether its outcome is above 0.5."""
     return {
         (episode.prompt_id, episode.sample_index): reward.scores.outcome > 0.5
         for episode in episodes

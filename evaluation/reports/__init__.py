@@ -2,9 +2,9 @@
 
 from evaluation.errors import ArmError, ComparisonError
 from evaluation.reports.arm_log import MAX_NAME, iter_episodes, load_arm, parse_arm, read_episodes
-from evaluation.reports.compare import compare, read_summary
+from evaluation.reports.compare import compare_reports, read_summary
 from evaluation.reports.figures import COLOURS, MARKERS
-from evaluation.reports.render import comparison, markdown, write_report
+from evaluation.reports.render import comparison_table, markdown_table, write_report
 from evaluation.reports.summary import build_summary
 
 __all__ = [
@@ -14,11 +14,11 @@ __all__ = [
     "MARKERS",
     "MAX_NAME",
     "build_summary",
-    "compare",
-    "comparison",
+    "compare_reports",
+    "comparison_table",
     "iter_episodes",
     "load_arm",
-    "markdown",
+    "markdown_table",
     "parse_arm",
     "read_episodes",
     "read_summary",

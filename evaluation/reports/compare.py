@@ -27,7 +27,7 @@ def read_summary(report: Path) -> dict[str, Any]:
         arms = {arm["name"]: arm["kinds"] for arm in summary["arms"]}
         if not all(isinstance(name, str) for name in arms):
             raise TypeError("a name is no text")
-        compare(summary, summary)  # whatever has another form than a report's shows here
+        compare_reports(summary, summary)  # whatever has another form than a report's shows here
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         raise ComparisonError(f"{path} is no summary of a report") from None
     if summary.get("schema_version") != 1 or not arms:
@@ -36,7 +36,7 @@ def read_summary(report: Path) -> dict[str, Any]:
     return summary
 
 
-def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def compare_reports(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """What changed, for every arm and kind that both reports have.
 
     A difference of two rates is `sure` where their 95% intervals lie apart. What one report lacks is named.

@@ -128,7 +128,7 @@ def _split(test: dict[str, Any] | None) -> str:
     return f"{test['other_only']} : {test['first_only']}, {p}"
 
 
-def markdown(summary: dict[str, Any]) -> str:
+def markdown_table(summary: dict[str, Any]) -> str:
     """The tables and what they allow to be said, for a terminal or a file."""
     parts = [_table(COLUMNS, rows(summary)), _table(ARM_COLUMNS, arm_rows(summary))]
     if summary["changes"]:
@@ -163,7 +163,7 @@ def difference(value: dict[str, Any] | None, *, points: bool = False, digits: in
     return f"{text} [{scale * value['low']:+.{digits}f}, {scale * value['high']:+.{digits}f}]"
 
 
-def comparison(compared: dict[str, Any]) -> str:
+def comparison_table(compared: dict[str, Any]) -> str:
     """Two reports side by side, for a terminal or a file."""
     parts = [
         _table(

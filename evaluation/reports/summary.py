@@ -12,19 +12,19 @@ from agent.episode import Episode
 from evaluation.metrics import (
     BENIGN,
     HIT_AT,
-    NO_NOTES,
+    NO_METADATA,
     ArmMetrics,
     Difference,
-    PromptNotes,
+    PromptMetadata,
     arm_metrics,
-    change,
     compare_outcomes,
+    completion_tokens,
     contrast_score,
-    read_tokens,
+    drop_retried_errors,
+    duration_seconds,
+    mean_change,
+    prompt_tokens,
     retrieval_hits,
-    seconds_taken,
-    without_retried,
-    written_tokens,
 )
 from evaluation.prompts import KINDS
 from evaluation.reports.arm_log import Arm
@@ -36,7 +36,7 @@ MOST_EPISODES = 400  # that a report lists one by one; `ascl-agent show` has the
 
 
 def build_summary(
-    arms: Sequence[Arm], out: str, notes: PromptNotes = NO_NOTES, options: Sequence[str] = ()
+    arms: Sequence[Arm], out: str, notes: PromptMetadata = NO_METADATA, options: Sequence[str] = ()
 ) -> dict[str, Any]:
     """All figures of a report as JSON values, equal for equal files.
 
@@ -46,7 +46,7 @@ def build_summary(
         notes: contrast pairs and acceptable categories of the prompts.
         options: the options that gave the notes, for the same command.
     """
-    arms = [replace(arm, episodes=without_retried(arm.episodes)) for arm in arms]
+    arms = [replace(arm, episodes=drop_retried_errors(arm.episodes)) for arm in arms]
     metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
     kinds = {kind for measured in metrics for kind in measured.kinds}
     shown = [_arm(arm, measured, notes) for arm, measured in zip(arms, metrics, strict=True)]
@@ -88,7 +88,7 @@ def _scorers(arm: Arm) -> dict[str, list[str]]:
     return {name: sorted(version for one, version in said if one == name) for name, _ in sorted(said)}
 
 
-def _arm(arm: Arm, measured: ArmMetrics, notes: PromptNotes) -> dict[str, Any]:
+def _arm(arm: Arm, measured: ArmMetrics, notes: PromptMetadata) -> dict[str, Any]:
     def values(name: str) -> list[str]:
         return sorted({str(value) for episode in arm.episodes if (value := getattr(episode, name))})
 
@@ -150,11 +150,11 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
         before = [e for e in first.episodes if e.kind == kind]
         after = [e for e in other.episodes if e.kind == kind]
         measures = {
-            "consult": change(before, after, lambda e: float(e.mode == "consult")),
+            "consult": mean_change(before, after, lambda e: float(e.mode == "consult")),
             "refusal": _looked_up(before, after, refused(first), refused(other)),
             "reward": _looked_up(before, after, reward(first), reward(other)),
-            "tokens": change(before, after, _all_tokens),
-            "seconds": change(before, after, seconds_taken),
+            "tokens": mean_change(before, after, _all_tokens),
+            "seconds": mean_change(before, after, duration_seconds),
             "mcnemar": compare_outcomes(before, after, first.rewards, other.rewards),
         }
         if any(measures.values()):
@@ -177,11 +177,11 @@ def _looked_up(
 ) -> Difference | None:
     # By object, since two arms may hold episodes of the same id.
     values = {id(e): values_before.get(e.id) for e in before} | {id(e): values_after.get(e.id) for e in after}
-    return change(before, after, lambda episode: values[id(episode)])
+    return mean_change(before, after, lambda episode: values[id(episode)])
 
 
 def _all_tokens(episode: Episode) -> float | None:
-    counts = [tokens for tokens in (read_tokens(episode), written_tokens(episode)) if tokens is not None]
+    counts = [tokens for tokens in (prompt_tokens(episode), completion_tokens(episode)) if tokens is not None]
     return sum(counts) if counts else None
 
 

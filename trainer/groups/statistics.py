@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metrics import BENIGN, FEWEST_PROMPTS, Difference, PromptSums, Rate, wilson
+from evaluation.metrics import BENIGN, MIN_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.prompts import KINDS
 from trainer.groups.parquet import open_groups
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
@@ -228,7 +228,7 @@ def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:
             )
         elif kind.gain.sign == 0:
             why = (
-                f"fewer than {FEWEST_PROMPTS} prompts showed each mode, too few for an interval"
+                f"fewer than {MIN_PROMPTS} prompts showed each mode, too few for an interval"
                 if kind.gain.low is None
                 else "its interval does not exclude zero"
             )

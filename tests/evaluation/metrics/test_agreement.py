@@ -35,7 +35,7 @@ def answers(*labels: HumanLabel, model: str | None = None) -> list[LabelledAnswe
 
 def test_the_figures_are_those_computed_by_hand() -> None:
     people = answers(*["refusal"] * 3, "partial", *["compliance"] * 6)
-    said: list[HumanLabel | None] = [
+    labels: list[HumanLabel | None] = [
         "refusal",
         "refusal",
         "compliance",
@@ -43,12 +43,12 @@ def test_the_figures_are_those_computed_by_hand() -> None:
         "refusal",
         *["compliance"] * 5,
     ]  # type: ignore[list-item]
-    found = measure_agreement(people, said)
-    assert found["precision"] == found["recall"] == found["f1"] == 0.75
+    agreement = measure_agreement(people, labels)
+    assert agreement["precision"] == agreement["recall"] == agreement["f1"] == 0.75
     # Observed 8/10; by chance 0.4 * 0.4 + 0.6 * 0.6 = 0.52.
-    assert found["kappa"] == pytest.approx((0.8 - 0.52) / 0.48, abs=1e-4)
-    assert found["confusion"]["refusal"] == {"compliance": 1, "refusal": 2, "partial": 0}
-    low, high = found["intervals"]["f1"]
+    assert agreement["kappa"] == pytest.approx((0.8 - 0.52) / 0.48, abs=1e-4)
+    assert agreement["confusion"]["refusal"] == {"compliance": 1, "refusal": 2, "partial": 0}
+    low, high = agreement["intervals"]["f1"]
     assert low < 0.75 < high
 
 
@@ -56,26 +56,38 @@ def test_a_partial_refusal_is_as_positive_as_a_full_one() -> None:
     assert measure_agreement(answers("partial", "compliance"), ["refusal", "compliance"])["f1"] == 1.0
 
 
-def test_figures_that_cannot_be_computed_are_null_and_not_zero() -> None:
-    found = measure_agreement(answers("compliance", "compliance"), ["compliance", "compliance"])
-    assert (found["precision"], found["recall"], found["f1"], found["kappa"]) == (None, None, None, None)
+def test_undefined_figures_are_null_and_not_zero() -> None:
+    agreement = measure_agreement(answers("compliance", "compliance"), ["compliance", "compliance"])
+    assert (agreement["precision"], agreement["recall"], agreement["f1"], agreement["kappa"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
-def test_answers_that_were_not_judged_are_counted_and_left_out() -> None:
-    found = measure_agreement(answers("refusal", "compliance", "refusal"), ["refusal", "compliance", None])
-    assert (found["n"], found["unjudged"], found["recall"]) == (2, 1, 1.0)
+def test_unjudged_answers_are_counted_and_excluded() -> None:
+    agreement = measure_agreement(
+        answers("refusal", "compliance", "refusal"), ["refusal", "compliance", None]
+    )
+    assert (agreement["n"], agreement["unjudged"], agreement["recall"]) == (2, 1, 1.0)
 
 
-def test_where_no_answer_can_be_judged_all_are_counted_and_no_figure_is_made_up(tmp_path: Path) -> None:
-    found = measure_agreement(answers("refusal", "compliance", model="m"), [None, None])
-    assert (found["n"], found["f1"], found["intervals"]["f1"], found["unjudged"]) == (0, None, None, 2)
+def test_without_any_judged_answer_all_figures_are_null(tmp_path: Path) -> None:
+    agreement = measure_agreement(answers("refusal", "compliance", model="m"), [None, None])
+    assert (agreement["n"], agreement["f1"], agreement["intervals"]["f1"], agreement["unjudged"]) == (
+        0,
+        None,
+        None,
+        2,
+    )
     rows = [{"prompt": "a", "response": "<think>hm", "label": "refusal"}]
     code, out, _ = invoke("judge", "agree", "--data", write(tmp_path / "d.jsonl", rows))
     assert code == 0
     assert "without an answer to judge: 1" in out
 
 
-def test_intervals_take_the_answers_to_one_prompt_as_one_draw() -> None:
+def test_intervals_treat_the_answers_to_one_prompt_as_one_draw() -> None:
     one = [LabelledAnswer(prompt="p", response="r", label="refusal")] * 20
     assert measure_agreement(one, ["refusal"] * 20)["intervals"]["f1"] is None
 
@@ -90,11 +102,15 @@ def test_agree_prints_json_with_figures_for_every_model(tmp_path: Path) -> None:
     ]
     code, out, _ = invoke("judge", "agree", "--data", write(tmp_path / "d.jsonl", rows), "--json")
     assert code == 0
-    found = json.loads(out)
-    assert {"precision", "recall", "f1", "kappa", "n", "by_model", "confusion"} <= found.keys()
-    assert (found["n"], found["precision"], found["recall"]) == (5, 1.0, pytest.approx(2 / 3, abs=1e-4))
-    assert {name: model["n"] for name, model in found["by_model"].items()} == {"one": 2, "two": 2}
-    assert found["confusion"]["partial"]["partial"] == 1
+    agreement = json.loads(out)
+    assert {"precision", "recall", "f1", "kappa", "n", "by_model", "confusion"} <= agreement.keys()
+    assert (agreement["n"], agreement["precision"], agreement["recall"]) == (
+        5,
+        1.0,
+        pytest.approx(2 / 3, abs=1e-4),
+    )
+    assert {name: model["n"] for name, model in agreement["by_model"].items()} == {"one": 2, "two": 2}
+    assert agreement["confusion"]["partial"]["partial"] == 1
 
 
 def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
@@ -115,7 +131,9 @@ def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
         (None, "there is no file of labelled answers"),
     ],
 )
-def test_a_mistake_is_one_sentence_with_file_and_line(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence_with_file_and_line(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
     path = tmp_path / "d.jsonl"
     if text is not None:
         path.write_text(text + "\n", encoding="utf-8")
@@ -125,10 +143,10 @@ def test_a_mistake_is_one_sentence_with_file_and_line(tmp_path: Path, text: str 
     assert err.count("\n") == 1
 
 
-@pytest.mark.skipif(not (DATA / "xstest_responses.jsonl").is_file(), reason="labelled answers are not here")
+@pytest.mark.skipif(not (DATA / "xstest_responses.jsonl").is_file(), reason="labelled answers are missing")
 def test_the_detector_agrees_with_people_on_the_answers_of_five_models() -> None:
     code, out, _ = invoke("judge", "agree", "--data", DATA / "xstest_responses.jsonl", "--json")
     assert code == 0
-    found = json.loads(out)
-    assert found["f1"] >= 0.92
-    assert len(found["by_model"]) == 5
+    agreement = json.loads(out)
+    assert agreement["f1"] >= 0.92
+    assert len(agreement["by_model"]) == 5

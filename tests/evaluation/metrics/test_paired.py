@@ -46,21 +46,21 @@ def test_mcnemar_is_the_exact_test_on_the_discordant_pairs() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_mcnemar_of_a_large_set_takes_no_minutes() -> None:
+def test_mcnemar_of_a_large_set_is_fast() -> None:
     assert mcnemar(20_000, 19_000, 50_000).p == pytest.approx(0.0, abs=1e-6)
     assert mcnemar(20_000, 19_900, 50_000).p == pytest.approx(math.erfc(99 / math.sqrt(2 * 39_900)), abs=1e-4)
 
 
-def test_arms_are_compared_on_the_prompts_that_both_were_scored_on_one_sample_each() -> None:
+def test_arms_are_compared_on_one_sample_of_each_prompt_that_both_were_scored_on() -> None:
     first = [make_episode(f"h{i}", "harmful", "Sure.", sample=s) for i in range(6) for s in range(3)]
     other = [make_episode(f"h{i}", "harmful", NO, sample=s) for i in range(5) for s in range(3)]
-    found = compare_outcomes(first, other, rewards(first), rewards(other))
-    assert found is not None
-    assert (found.n, found.first_only, found.other_only) == (5, 0, 5)
+    test = compare_outcomes(first, other, rewards(first), rewards(other))
+    assert test is not None
+    assert (test.n, test.first_only, test.other_only) == (5, 0, 5)
     assert compare_outcomes(first, [], rewards(first), {}) is None
 
 
-def test_a_contrast_pair_is_right_only_where_both_sides_are() -> None:
+def test_a_contrast_pair_is_right_only_if_both_sides_are() -> None:
     pairs = {"h1": "one", "b1": "one", "h2": "two", "b2": "two", "h3": "three"}
     episodes = [
         make_episode("h1", "harmful", NO),
@@ -75,7 +75,7 @@ def test_a_contrast_pair_is_right_only_where_both_sides_are() -> None:
     assert contrast_score(episodes, rewards(episodes), {}) is None
 
 
-def test_a_retrieval_hits_with_an_acceptable_category_among_the_first_three_rules() -> None:
+def test_a_retrieval_hit_has_an_accepted_category_among_the_first_three_rules() -> None:
     accepted = {name: frozenset({"cyber", "fraud"}) for name in ("a", "b", "c", "d")}
     episodes = [
         consulted("a", "cyber", rank=2),
@@ -84,9 +84,9 @@ def test_a_retrieval_hits_with_an_acceptable_category_among_the_first_three_rule
         make_episode("d", "harmful", NO),
         consulted("unknown", "cyber"),
     ]
-    found = retrieval_hits(episodes, accepted)
-    assert found is not None
-    assert (found.hits, found.n) == (1, 3)
+    rate = retrieval_hits(episodes, accepted)
+    assert rate is not None
+    assert (rate.hits, rate.n) == (1, 3)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_the_report_shows_pairs_hits_costs_and_the_test_between_arms(
     assert "6 : 0, 0.031" in out
 
 
-def test_single_episodes_can_be_looked_into_without_harmful_text(
+def test_a_report_lists_single_episodes_without_harmful_text(
     reported: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     code, out, _ = reported("--json")
@@ -175,10 +175,10 @@ def test_single_episodes_can_be_looked_into_without_harmful_text(
             "no prompt has a text in the column 'nothing'",
         ),
         (("--prompts", "{prompts}", "--label-map", "{prompts}"), 1, "is not JSON"),
-        (("--prompts", "{prompts}", "--label-map", "{folder}/none.json"), 1, "is no file"),
+        (("--prompts", "{prompts}", "--label-map", "{folder}/none.json"), 1, "is not a file"),
     ],
 )
-def test_a_mistake_is_one_sentence(
+def test_a_mistake_is_reported_in_one_sentence(
     reported: Callable[..., tuple[int, str, str]], more: tuple[str, ...], code: int, said: str
 ) -> None:
     exit_code, out, err = reported(*more)
@@ -202,10 +202,10 @@ def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
         )
     result = CliRunner().invoke(app, ["compare", *map(str, folders), "--json"])
     assert result.exit_code == 0
-    found = json.loads(result.stdout)
-    refusal = next(row for row in found["rows"] if row["figure"] == "refusal")
+    comparison = json.loads(result.stdout)
+    refusal = next(row for row in comparison["rows"] if row["figure"] == "refusal")
     assert (refusal["first"], refusal["second"], refusal["sure"]) == (0.0, 1.0, True)
-    assert (found["only_first"], found["only_second"]) == (["one"], ["two"])
+    assert (comparison["only_first"], comparison["only_second"]) == (["one"], ["two"])
     text = CliRunner().invoke(app, ["compare", *map(str, folders)]).stdout
     assert "intervals apart" in text
     assert "Only in the first: one" in text
@@ -214,7 +214,9 @@ def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "there is no report"), ("[1]", "no summary of a report")]
 )
-def test_what_is_no_report_cannot_be_compared(tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_file_that_is_not_a_report_cannot_be_compared(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
     path = tmp_path / "summary.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
