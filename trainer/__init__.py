@@ -1,1 +1,1 @@
-"""SFT cold start and IFPO, on TRL."""
+"""Supervised cold start and IFPO training, built on TRL."""

@@ -1,10 +1,10 @@
-"""What a user of the trainer can mend: each is one sentence that says how."""
+"""Errors that a user can fix. Each message is one sentence that says how."""
 
 from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Base of all; the command line shows its text and nothing else."""
+    """Base class. The command line prints its message without a traceback."""
 
 
 class LocalModelError(TrainerError):
@@ -12,16 +12,16 @@ class LocalModelError(TrainerError):
 
 
 class GroupError(TrainerError):
-    """Groups cannot be made or read."""
+    """Groups cannot be computed or read."""
 
 
 class ConfigError(TrainerError):
-    """Settings cannot be used."""
+    """A setting is unknown or invalid."""
 
 
 class TrainingError(TrainerError):
-    """A run cannot start."""
+    """A training run cannot start or failed."""
 
 
 class LoopError(TrainerError):
-    """A loop cannot go on."""
+    """A training loop cannot continue."""

@@ -1,4 +1,4 @@
-"""The command line `ascl-train`."""
+"""The `ascl-train` command line."""
 
 from trainer.cli.app import app, main
 

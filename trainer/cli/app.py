@@ -1,4 +1,4 @@
-"""`ascl-train`: prepare a model, give it a cold start, and train it on logged episodes."""
+"""`ascl-train`: prepare a model, teach it to consult the rules, and train it on its own episodes."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ orchestration.register(app)
 
 
 def main() -> None:
-    """Entry point of `ascl-train`."""
+    """Runs `ascl-train`."""
     app()

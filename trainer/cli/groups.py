@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""`ascl-train prepare` and `stats`: compute groups from a log, and print what they can teach."""
 
 from __future__ import annotations
 
@@ -17,54 +17,63 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    log: Annotated[Path, typer.Argument(help="An episode log.", show_default=False)],
-    rewards: Annotated[Path, typer.Argument(help="Its rewards, by `ascl-eval score`.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The groups, Parquet; replaced whole if there.")],
-    alpha: Annotated[float, typer.Option(min=0, help="0 is GRPO; 1 gives every mode the same weight.")] = 1.0,
-    w_max: Annotated[float, typer.Option(help="Bound on a weight before scaling.")] = 4.0,
+    log: Annotated[Path, typer.Argument(help="Episode log.", show_default=False)],
+    rewards: Annotated[
+        Path, typer.Argument(help="Rewards of the log, from `ascl-eval score`.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Groups file to write (Parquet). An existing file is replaced.")],
+    alpha: Annotated[
+        float, typer.Option(min=0, help="Exponent of the mode weights: 0 is GRPO, 1 weights modes equally.")
+    ] = 1.0,
+    w_max: Annotated[float, typer.Option(help="Upper bound of a weight, before scaling.")] = 4.0,
     baseline: Annotated[
-        Literal["balanced", "group"], typer.Option(help="Which mean to subtract.")
+        Literal["balanced", "group"], typer.Option(help="Mean to subtract from the rewards.")
     ] = "balanced",
     scale_rewards: Annotated[
-        Literal["group", "batch", "none"], typer.Option(help="Which standard deviation divides.")
+        Literal["group", "batch", "none"], typer.Option(help="Standard deviation to divide by.")
     ] = "group",
     keep_forced: Annotated[
         bool,
         typer.Option(
-            "--keep-forced", help="Groups of a run with --mode-share: keep episodes brought into a mode."
+            "--keep-forced", help="Keep episodes with a forced mode, for logs sampled with --mode-share."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make groups of logged episodes with their advantages; count by cause what cannot be used."""
+    """Compute groups with advantages from a scored log. Unusable episodes are counted by cause."""
     from trainer.groups.parquet import AdvantageSettings
-    from trainer.groups.prepare import prepare as make_groups
+    from trainer.groups.prepare import prepare_groups
     from trainer.groups.statistics import group_statistics
+    from trainer.stages import make_notifier
 
     if not w_max > 0:
         fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
-        fail(f"--out {out} is one of the files to read, which are never overwritten: name another", 2)
+        fail(f"--out {out} is an input file, and inputs are never overwritten: name another file", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
     with clear_errors():
-        made = make_groups(log, rewards, out, settings, keep_forced=keep_forced)
+        prepared = prepare_groups(
+            log, rewards, out, settings, keep_forced=keep_forced, notify=make_notifier("prepare")
+        )
         statistics = group_statistics(out)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **asdict(made), **statistics.as_json()}))
+        typer.echo(json.dumps({"out": str(out), **asdict(prepared), **statistics.as_json()}))
         return
-    typer.echo(f"{made.episodes} episodes in {made.groups} groups -> {out}")
-    for cause, count in made.left_out.items():
+    typer.echo(f"{prepared.episodes} episodes in {prepared.groups} groups -> {out}")
+    for cause, count in prepared.left_out.items():
         typer.echo(f"  left out, {cause}: {count}")
-    if made.corrected:
-        typer.echo(f"  corrected by people: {made.corrected}")
-    _show(statistics)
+    if prepared.corrected:
+        typer.echo(f"  corrected by people: {prepared.corrected}")
+    _print_statistics(statistics)
 
 
 def stats(
-    groups: Annotated[Path, typer.Argument(help="A file by `ascl-train prepare`.", show_default=False)],
+    groups: Annotated[
+        Path, typer.Argument(help="Groups file from `ascl-train prepare`.", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Say what groups can teach: consult rates, rewards, what consulting gains, and their make-up."""
+    """Print statistics of groups: consult rates, rewards, the gain of consulting, and the mix of modes."""
     from trainer.groups.statistics import group_statistics
 
     with clear_errors():
@@ -72,10 +81,10 @@ def stats(
     if as_json:
         typer.echo(json.dumps(statistics.as_json()))
     else:
-        _show(statistics)
+        _print_statistics(statistics)
 
 
-def _show(statistics: GroupStatistics) -> None:
+def _print_statistics(statistics: GroupStatistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -92,13 +101,13 @@ def _show(statistics: GroupStatistics) -> None:
                 "–" if value is None else f"{value:.2f}"
                 for value in (kind.reward_consult, kind.reward_direct)
             ),
-            _difference(kind.gain),
+            _format_difference(kind.gain),
         )
     console = Console(highlight=False)
     console.print(table)
     console.print(
         f"{statistics.groups} groups: {statistics.one_mode_groups} of one mode only, "
-        f"{statistics.equal_reward_groups} with equal rewards (they teach nothing), "
+        f"{statistics.equal_reward_groups} with equal rewards (no training signal), "
         f"{statistics.teaching_groups} that compare the modes; "
         f"largest weight {statistics.largest_weight:.2f}, effective share {statistics.effective_share:.2f}",
         soft_wrap=True,
@@ -113,7 +122,7 @@ def _show(statistics: GroupStatistics) -> None:
         console.print(finding, soft_wrap=True)
 
 
-def _difference(gain: Difference | None) -> str:
+def _format_difference(gain: Difference | None) -> str:
     if gain is None:
         return "–"
     interval = "" if gain.low is None or gain.high is None else f" [{gain.low:+.2f}, {gain.high:+.2f}]"

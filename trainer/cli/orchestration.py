@@ -1,4 +1,4 @@
-"""`ascl-train online`, `loop` and `launch`: training with sampling in it, and on many processes."""
+"""`ascl-train loop`, `online` and `launch`: training that samples, on one or many processes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
+from trainer.cli.common import AsJson, clear_errors, fail, is_first_process, let_idle_threads_sleep
 from trainer.orchestration import exit_with_launcher
+
+if TYPE_CHECKING:
+    from trainer.orchestration import Machines
+    from trainer.orchestration.gpu_memory import MemoryEstimate
+    from trainer.orchestration.launch import Command
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to `ascl-train`."""
-    exit_with_launcher()  # at once: a launcher that is killed while the libraries load leaves none behind
+    """Adds the commands to `ascl-train`."""
+    # Before the libraries load, so that a launcher killed in the meantime leaves no process behind.
+    exit_with_launcher()
     app.command(epilog="Example: ascl-train loop --config trainer/recipes/loop.yaml --out runs/loop")(loop)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -31,32 +37,32 @@ def register(app: typer.Typer) -> None:
 
 def loop(
     config: Annotated[Path, typer.Option(help="YAML of settings; see trainer/recipes/loop.yaml.")],
-    out: Annotated[Path, typer.Option(help="Folder for rounds/ and loop.json; the same command goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for rounds/ and loop.json.")],
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="How many rounds in all; over the YAML's.")
+        int | None, typer.Option(min=1, help="Total number of rounds; overrides the YAML.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model to start from; over the YAML's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to start from; overrides the YAML.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve, sample, reward, train, and again with what came of it; killed, the same command goes on."""
+    """Run rounds of serving, sampling, scoring and training. To resume, run the same command again."""
     with clear_errors():
         from trainer.orchestration import read_loop_settings, run_loop
 
         settings = read_loop_settings(config, rounds=rounds, model=model)
-        idle_threads_sleep()
-        record = run_loop(settings, out, lambda line: typer.echo(line, err=True))
+        let_idle_threads_sleep()
+        record = run_loop(settings, out, _notify)
     if as_json:
         typer.echo(json.dumps(record))
         return
-    for told in record["rounds"]:
+    for entry in record["rounds"]:
         rates = ", ".join(
             f"{kind} {figures['consult_rate']:.0%}"
-            for kind, figures in told.get("measured", {}).items()
+            for kind, figures in entry.get("measured", {}).items()
             if figures["consult_rate"] is not None
         )
-        typer.echo(f"round {told['round']}: consult rate {rates or 'not measured'}")
-        if told["below_floor"]:
-            typer.echo(f"stopped: {told['below_floor']}")
+        typer.echo(f"round {entry['round']}: consult rate {rates or 'not measured'}")
+        if entry["below_floor"]:
+            typer.echo(f"stopped: {entry['below_floor']}")
     typer.echo(f"model: {record['model']}")
 
 
@@ -64,20 +70,20 @@ def online(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.")],
     config: Annotated[
-        Path | None, typer.Option(help="YAML of settings: ours and all of trl.GRPOConfig's.")
+        Path | None, typer.Option(help="YAML of settings: those of this stage and of trl.GRPOConfig.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model to train; over the YAML's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train; overrides the YAML.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on fresh episodes through a running rule service. Any setting can be overridden."""
+    """Train on fresh episodes with a running rule service. Override any setting with `--setting value`."""
     with clear_errors():
         if config is not None and not config.is_file():
-            fail(f"there is no file at '{config}'", 1)
-        idle_threads_sleep()
+            fail(f"the file '{config}' does not exist", 1)
+        let_idle_threads_sleep()
         from trainer.stages.online.config import parse_online
 
         named = {"model": model, "output_dir": str(out)}
-        options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
+        options = [word for name, value in named.items() if value for word in (f"--{name}", value)]
         arguments, settings = parse_online(config, [*options, *context.args])
         from trainer.stages.online.stage import run_online
 
@@ -96,58 +102,69 @@ def online(
 
 def launch(
     context: typer.Context,
-    stage: Annotated[Literal["online", "logged"], typer.Argument(help="What to run.")],
+    stage: Annotated[Literal["online", "logged"], typer.Argument(help="Stage to run.")],
     config: Annotated[Path, typer.Option(help="YAML of the stage's settings.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[str | None, typer.Option(help="The model to train; over the YAML's.")] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 for a CPU.")] = 1,
-    vllm_gpus: Annotated[int, typer.Option(min=0, help="How many of them serve vLLM.")] = 0,
-    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
-    node: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
-    main: Annotated[str, typer.Option(help="Address of the first machine.")] = "127.0.0.1",
+    model: Annotated[str | None, typer.Option(help="Model to train; overrides the YAML.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs per node; 0 for CPU.")] = 1,
+    vllm_gpus: Annotated[int, typer.Option(min=0, help="How many of the GPUs serve vLLM.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1,
+    node: Annotated[int, typer.Option(min=0, help="Index of this node, from 0.")] = 0,
+    main: Annotated[str, typer.Option(help="Address of the first node.")] = "127.0.0.1",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Trainer processes a machine; left out: one a free GPU.")
+        int | None, typer.Option(min=1, help="Trainer processes per node; default: one per free GPU.")
     ] = None,
     gpu_gib: Annotated[float, typer.Option(min=1, help="Memory of a GPU, GiB.")] = 80,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and run none.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a stage on several processes or machines, and what it needs beside it; the rest passes on."""
+    """Run a stage on several processes or nodes, with its services. Other options go to the stage."""
     with clear_errors():
         from trainer.errors import ConfigError
-        from trainer.orchestration import (
-            Machines,
-            estimate_memory,
-            format_estimate,
-            plan,
-            read_yaml,
-            run_plan,
-        )
-        from trainer.stages import mask_secrets_in_text
+        from trainer.orchestration import Machines, estimate_memory, plan, read_yaml, run_plan
 
-        known = read_yaml(config)
-        named = model or known.get("model")
-        if not named:
+        settings = read_yaml(config)
+        model = model or settings.get("model")
+        if not model:
             raise ConfigError(f"{config} names no model: pass --model, or write `model: NAME` there")
         machines = Machines(gpus, vllm_gpus, nodes, node, main, processes, gpu_gib)
         commands = plan(
-            stage, config, str(named), out, machines, context.args, known.get("rules") is not None
+            stage, config, str(model), out, machines, context.args, settings.get("rules") is not None
         )
-        memory = estimate_memory(stage, known, str(named), machines)
+        memory = estimate_memory(stage, settings, str(model), machines)
         if as_json:
-            # What is to be pasted stands as it was given; what is run may end in a log.
-            lines = [c.line() if dry_run else mask_secrets_in_text(c.line()) for c in commands]
-            shown = [
-                {"title": c.title, "command": line, "answers_at": c.answers_at}
-                for c, line in zip(commands, lines, strict=True)
-            ]
-            typer.echo(json.dumps({"commands": shown, "memory": asdict(memory) if memory else None}))
+            typer.echo(json.dumps(_plan_as_json(commands, memory, dry_run)))
         elif dry_run:
-            for command in commands:
-                typer.echo(f"# {command.title}" + ("" if command.answers_at is None else ", beside the rest"))
-                typer.echo(command.line())
-            if memory:
-                typer.echo(f"# {format_estimate(memory, machines)}")
+            _print_plan(commands, memory, machines)
         if not dry_run:
             output = sys.stderr if as_json else None
-            run_plan(commands, out / "logs", lambda line: typer.echo(line, err=True), output)
+            run_plan(commands, out / "logs", _notify, output)
+
+
+def _plan_as_json(commands: list[Command], memory: MemoryEstimate | None, dry_run: bool) -> dict[str, Any]:
+    """Masks secrets, except in a dry run, whose commands must work when pasted."""
+    from trainer.stages import mask_secrets_in_text
+
+    entries = [
+        {
+            "title": command.title,
+            "command": command.line() if dry_run else mask_secrets_in_text(command.line()),
+            "answers_at": command.answers_at,
+        }
+        for command in commands
+    ]
+    return {"commands": entries, "memory": asdict(memory) if memory else None}
+
+
+def _print_plan(commands: list[Command], memory: MemoryEstimate | None, machines: Machines) -> None:
+    from trainer.orchestration import format_estimate
+
+    for command in commands:
+        typer.echo(f"# {command.title}" + ("" if command.answers_at is None else ", runs in the background"))
+        typer.echo(command.line())
+    if memory:
+        typer.echo(f"# {format_estimate(memory, machines)}")
+
+
+def _notify(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""`ascl-train check` and `plot`: what a person looks at."""
+"""`ascl-train check` and `plot`: inspect an episode, and compare runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.cli.common import AsJson, clear_errors, fail
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to `ascl-train`."""
+    """Adds the commands to `ascl-train`."""
     app.command(
         epilog="Example: ascl-train check runs/groups.parquet --model runs/cold-start/merged --episode ID"
     )(check)
@@ -20,15 +20,17 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    groups: Annotated[Path, typer.Argument(help="A file by `ascl-train prepare`.", show_default=False)],
+    groups: Annotated[
+        Path, typer.Argument(help="Groups file from `ascl-train prepare`.", show_default=False)
+    ],
     model: Annotated[str, typer.Option(help="Folder or hub name of the model to train.")],
     episode: Annotated[
-        str | None, typer.Option(help="Which; left out: the first that has an advantage.")
+        str | None, typer.Option(help="Episode id; default: the first with a nonzero advantage.")
     ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Show all of a long prompt.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Print long prompts in full.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one episode as the trainer sees it: tokens by who wrote them, log-probabilities, advantage."""
+    """Show an episode as the trainer sees it: which tokens carry loss, log-probabilities, advantage."""
     from trainer.tokens import TokenError
 
     with clear_errors():
@@ -47,19 +49,19 @@ def check(
 
 def plot(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs: of a stage, or of a loop.", show_default=False)
+        list[Path], typer.Argument(help="Folders of runs: of a stage or of a loop.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs.png, runs.html and runs.json.")],
     as_json: AsJson = False,
 ) -> None:
-    """Draw runs side by side: consult rate by kind, reward by mode, weights, drift; PNG and one page."""
+    """Plot runs side by side: consult rate by kind, reward by mode, weights, drift. Writes PNG and HTML."""
     with clear_errors():
         from trainer.reports import plot_runs
 
-        drawn = plot_runs(runs, out)
+        comparison = plot_runs(runs, out)
     if as_json:
-        typer.echo(json.dumps(drawn.as_json()))
+        typer.echo(json.dumps(comparison.as_json()))
         return
-    for note in drawn.notes:
+    for note in comparison.notes:
         typer.echo(note)
-    typer.echo("wrote " + ", ".join(str(path) for path in drawn.written))
+    typer.echo("wrote " + ", ".join(str(path) for path in comparison.written))

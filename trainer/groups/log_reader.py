@@ -1,9 +1,9 @@
-"""A log and its rewards read once, side by side, in little memory.
+"""Reads an episode log and its rewards together in one pass, in little memory.
 
-A log of a million episodes is gigabytes of text, of which preparing groups needs a few fields. Those are
-decoded; conversations, tools and turns stay the bytes that they are. Rewards lie in the order of their log,
-as `ascl-eval score` writes them, so that one row of each is in hand at a time; rewards in any other order are
-kept until their episode comes. So are all that follow the place of an episode without one.
+A log of a million episodes is gigabytes of text, but computing groups needs only a few fields. Those are
+decoded; conversations, tools and turns stay raw bytes. `ascl-eval score` writes rewards in the order of the
+log, so normally one episode and one reward are in memory at a time. Rewards in another order are held until
+their episode is read, as are all rewards that follow an episode without a reward.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from agent.episode import numbered_lines
 from evaluation.scorers import RewardError
 from trainer.groups.partitions import Partitions
 
-Name = Annotated[str, msgspec.Meta(min_length=1)]
+NonEmptyStr = Annotated[str, msgspec.Meta(min_length=1)]
 Mode = Literal["consult", "direct"]
 
 
 class LoggedTurn(msgspec.Struct, gc=False):
-    """What training needs of a turn."""
+    """The fields of a turn that training reads."""
 
     finish_reason: str | None = None
     prompt_token_ids: msgspec.Raw = msgspec.Raw(b"null")
@@ -34,17 +34,17 @@ class LoggedTurn(msgspec.Struct, gc=False):
 
 
 class LoggedConsultation(msgspec.Struct, gc=False):
-    """What training needs of a consultation."""
+    """The fields of a consultation that training reads."""
 
     error: str | None = None
 
 
 class LoggedEpisode(msgspec.Struct, gc=False):
-    """The fields of `agent.Episode` that groups are made of; a line without one of them is no episode."""
+    """The fields of `agent.Episode` that groups need. A line without a required field is not an episode."""
 
-    id: Name
-    group_id: Name
-    prompt_id: Name
+    id: NonEmptyStr
+    group_id: NonEmptyStr
+    prompt_id: NonEmptyStr
     prompt: str
     model_requested: str
     policy_version: str
@@ -53,7 +53,7 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     messages: msgspec.Raw
     mode: Mode
     stop_reason: Literal["answer", "limit", "refused", "error"]
-    # What version 2 added (the API spoken) is not read here, so a line of version 1 needs no migration.
+    # The field that version 2 added (the API) is not read here, so a line of version 1 needs no migration.
     schema_version: Literal[1, 2] = 2
     kind: str | None = None
     rulebook_digest: str | None = None
@@ -64,10 +64,10 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     turns: list[LoggedTurn] = []
     consultations: list[LoggedConsultation] = []
 
-    def setting(self) -> int:
-        """A hash of what must be equal in a group, or its episodes were not drawn from one distribution."""
+    def settings_hash(self) -> int:
+        """Returns a hash of the fields that are equal for all episodes drawn from one distribution."""
         sampling = self.sampling_sent
-        if "seed" in sampling:  # which differs from sample to sample and changes no distribution
+        if "seed" in sampling:  # differs between samples without changing the distribution
             sampling = {name: value for name, value in sampling.items() if name != "seed"}
         return hash(
             (
@@ -86,9 +86,9 @@ class LoggedEpisode(msgspec.Struct, gc=False):
 
 
 class LoggedReward(msgspec.Struct, gc=False):
-    """The fields of `evaluation.rewards.Reward` that groups are made of."""
+    """The fields of `evaluation.scorers.rewards.Reward` that groups need."""
 
-    episode_id: Name
+    episode_id: NonEmptyStr
     total: float | None
     excluded: str | None = None
     corrected: bool = False
@@ -96,89 +96,89 @@ class LoggedReward(msgspec.Struct, gc=False):
 
 
 REWARDED_IDS = [("id", "i8")]
-"""Of every reward, the hash of its episode's id: an episode has one reward."""
-_AT_ONCE = 65536
-_LIST = ord("[")
-_episode = msgspec.json.Decoder(LoggedEpisode)
-_reward = msgspec.json.Decoder(LoggedReward)
+"""Record fields: the hash of the episode id of every reward, to detect two rewards of one episode."""
+_BATCH_SIZE = 65536
+_LIST_START = ord("[")
+_episode_decoder = msgspec.json.Decoder(LoggedEpisode)
+_reward_decoder = msgspec.json.Decoder(LoggedReward)
 
 
 class LogReader:
-    """Every episode of a log with its reward, in the log's order.
+    """Iterates over the episodes of a log with their rewards, in log order.
 
-    Raises, while it is iterated:
+    Raises, during iteration:
         agent.LogError: the log cannot be read.
-        RewardError: the rewards cannot be read, or rate an episode twice.
+        RewardError: the rewards cannot be read, or contain two rewards of one episode.
     """
 
-    def __init__(self, log: Path, rewards: Path, rated: Partitions) -> None:
-        self.torn_lines = 0
-        """Lines of the log that are no episode."""
-        self._log, self._path = log, rewards
+    def __init__(self, log: Path, rewards: Path, rewarded_ids: Partitions) -> None:
+        self.invalid_lines = 0
+        """Number of log lines that are not an episode."""
+        self._log, self._rewards_path = log, rewards
         self._rewards = self._read_rewards()
-        self._waiting: dict[str, LoggedReward] = {}
-        self._rated, self._hashes = rated, array("q")
+        self._pending: dict[str, LoggedReward] = {}
+        self._rewarded_ids, self._hashes = rewarded_ids, array("q")
 
     def __iter__(self) -> Iterator[tuple[LoggedEpisode, LoggedReward | None]]:
         for _, line in numbered_lines(self._log):
             try:
-                episode = _decoded(line)
+                episode = _decode_episode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                self.torn_lines += 1
+                self.invalid_lines += 1
                 continue
             yield episode, self._reward_of(episode.id)
-        for _ in self._rewards:
+        for _ in self._rewards:  # read the rest, so that duplicates are detected
             pass
-        self._refuse_two_of_one()
+        self._check_duplicates()
 
     def _reward_of(self, id: str) -> LoggedReward | None:
-        if id in self._waiting:
-            return self._waiting.pop(id)
+        if id in self._pending:
+            return self._pending.pop(id)
         for reward in self._rewards:
             if reward.episode_id == id:
                 return reward
-            self._waiting[reward.episode_id] = reward
+            self._pending[reward.episode_id] = reward
         return None
 
     def _read_rewards(self) -> Iterator[LoggedReward]:
-        if not self._path.is_file():
+        if not self._rewards_path.is_file():
             raise RewardError(
-                f"there is no file of rewards at '{self._path}': write it with "
-                f"`ascl-eval score LOG --out {self._path}`"
+                f"the rewards file '{self._rewards_path}' does not exist: write it with "
+                f"`ascl-eval score LOG --out {self._rewards_path}`"
             )
-        for number, line in numbered_lines(self._path):
+        for number, line in numbered_lines(self._rewards_path):
             try:
-                reward = _reward.decode(line or b"")
+                reward = _reward_decoder.decode(line or b"")
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise RewardError(f"{self._path}:{number}: not a reward ({error})") from None
+                raise RewardError(f"{self._rewards_path}:{number}: not a reward ({error})") from None
             self._hashes.append(hash(reward.episode_id))
-            if len(self._hashes) == _AT_ONCE:
-                self._put_away()
+            if len(self._hashes) == _BATCH_SIZE:
+                self._flush_hashes()
             yield reward
 
-    def _put_away(self) -> None:
+    def _flush_hashes(self) -> None:
         hashes, self._hashes = np.array(self._hashes), array("q")
-        self._rated.add(hashes, id=hashes)
+        self._rewarded_ids.add(hashes, id=hashes)
 
-    def _refuse_two_of_one(self) -> None:
-        self._put_away()
-        twice: set[int] = set()
-        for part in range(len(self._rated)):
-            rated = np.sort(self._rated.read(part)["id"])
-            twice.update(rated[1:][rated[1:] == rated[:-1]].tolist())
-        if not twice:
+    def _check_duplicates(self) -> None:
+        self._flush_hashes()
+        duplicates: set[int] = set()
+        for index in range(len(self._rewarded_ids)):
+            ids = np.sort(self._rewarded_ids.read(index)["id"])
+            duplicates.update(ids[1:][ids[1:] == ids[:-1]].tolist())
+        if not duplicates:
             return
-        for number, line in numbered_lines(self._path):
-            id = _reward.decode(line or b"").episode_id
-            if hash(id) in twice:
-                raise RewardError(f"{self._path}:{number}: one of two rewards of the episode '{id}'")
+        for number, line in numbered_lines(self._rewards_path):
+            id = _reward_decoder.decode(line or b"").episode_id
+            if hash(id) in duplicates:
+                raise RewardError(f"{self._rewards_path}:{number}: one of two rewards of the episode '{id}'")
 
 
-def _decoded(line: bytes | None) -> LoggedEpisode:
-    """One line as an episode; its conversation and tools must be lists, whatever they hold."""
+def _decode_episode(line: bytes | None) -> LoggedEpisode:
+    """Decodes a log line. Checks that messages and tools are lists, but not their contents."""
     if line is None:
-        raise msgspec.DecodeError("too long")
-    episode: LoggedEpisode = _episode.decode(line)
-    if memoryview(episode.messages)[0] != _LIST or memoryview(episode.tools)[0] != _LIST:
-        raise msgspec.DecodeError("messages and tools are lists")
+        raise msgspec.DecodeError("the line is too long")
+    episode: LoggedEpisode = _episode_decoder.decode(line)
+    if memoryview(episode.messages)[0] != _LIST_START or memoryview(episode.tools)[0] != _LIST_START:
+        raise msgspec.DecodeError("messages and tools must be lists")
     return episode

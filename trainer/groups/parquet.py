@@ -1,14 +1,12 @@
-"""The file of groups, Parquet: its columns, what it says about itself, and how it is read and replaced.
+"""The groups file (Parquet): columns, metadata, reading and writing.
 
-`trainer.prepare` writes it. Only the columns that are asked for are read, so that statistics of a million
-episodes never touch their text.
+`trainer.groups.prepare` writes it. Readers load only the columns they need, so statistics of a million
+episodes never read their text.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 SCHEMA_VERSION = 2
-_METADATA = b"ascl"
+_METADATA_KEY = b"ascl"
 
 
 class AdvantageSettings(BaseModel):
-    """How advantages are computed; see `trainer.ifpo.ifpo_advantages`."""
+    """Parameters of the advantage computation; see `trainer.ifpo.ifpo_advantages`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,8 +37,11 @@ class AdvantageSettings(BaseModel):
     eps: float = Field(default=1e-4, ge=0)
 
 
-def schema(without: Iterable[str] = ()) -> pyarrow.Schema:
-    """The columns of a prepared file. Conversations and tools are JSON text: their form is not fixed."""
+def groups_schema(without: Iterable[str] = ()) -> pyarrow.Schema:
+    """Returns the columns of a groups file, except those in `without`.
+
+    Messages, tools and turns are JSON text because their structure is not fixed.
+    """
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.float64()
@@ -48,17 +49,17 @@ def schema(without: Iterable[str] = ()) -> pyarrow.Schema:
         "episode_id": text,
         "group_id": text,
         "prompt_id": text,
-        "kind": text,  # null when unknown
+        "kind": text,  # null if unknown
         "mode": text,
-        "forced": pyarrow.bool_(),  # whether the mode was not the policy's own choice
+        "forced": pyarrow.bool_(),  # the policy did not choose the mode
         "reward": number,
         "weight": number,
         "advantage_ifpo": number,
         "advantage_grpo": number,
         "policy_version": text,
-        "temperature": number,  # as sent; null when the endpoint's default was used
+        "temperature": number,  # as sent; null if the endpoint's default was used
         "consultations": pyarrow.int32(),
-        "failed_consultations": pyarrow.int32(),  # calls that got no verdict
+        "failed_consultations": pyarrow.int32(),  # calls without a verdict
         "messages": text,
         "tools": text,
         "turns": text,  # finish reasons, token ids and log-probabilities; null in text-only logs
@@ -66,78 +67,68 @@ def schema(without: Iterable[str] = ()) -> pyarrow.Schema:
     return pyarrow.schema({name: kind for name, kind in columns.items() if name not in without})
 
 
-def describe_file(about: dict[str, Any]) -> pyarrow.Schema:
-    """The schema of a file that says this about itself."""
-    known = {"schema_version": SCHEMA_VERSION, **about}
-    return schema().with_metadata({_METADATA: json.dumps(known).encode()})
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; gone after the block, unless the block moved it to its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def schema_with_metadata(metadata: dict[str, Any]) -> pyarrow.Schema:
+    """Returns the full schema with this metadata attached as JSON."""
+    versioned = {"schema_version": SCHEMA_VERSION, **metadata}
+    return groups_schema().with_metadata({_METADATA_KEY: json.dumps(versioned).encode()})
 
 
 def read_groups(
     path: Path, columns: Iterable[str] | None = None
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """The columns of a prepared file as lists, and what it says about itself.
+    """Reads a groups file: its columns as lists, and its metadata.
 
     Raises:
-        GroupError: there is no such file, or `prepare` did not write it.
+        GroupError: the file does not exist, or `ascl-train prepare` did not write it.
     """
-    table, about = read_table(path, columns)
-    return table.to_pydict(), about
+    table, metadata = read_table(path, columns)
+    return table.to_pydict(), metadata
 
 
 def read_table(path: Path, columns: Iterable[str] | None = None) -> tuple[pyarrow.Table, dict[str, Any]]:
-    """The same as an Arrow table.
+    """Reads a groups file: an Arrow table, and its metadata.
 
     Raises:
-        GroupError: there is no such file, or `prepare` did not write it.
+        GroupError: the file does not exist, or `ascl-train prepare` did not write it.
     """
-    with open_groups(path) as (file, about):
-        return file.read(list(columns) if columns is not None else None), about
+    with open_groups(path) as (file, metadata):
+        return file.read(list(columns) if columns is not None else None), metadata
 
 
 @contextmanager
 def open_groups(
     path: Path, *, dictionary: Iterable[str] = ()
 ) -> Iterator[tuple[pyarrow.parquet.ParquetFile, dict[str, Any]]]:
-    """A prepared file to read from, and what it says about itself; the columns in `dictionary` come as codes,
-    where few values repeat.
+    """Opens a groups file for reading; yields it with its metadata.
+
+    Args:
+        dictionary: columns with few distinct values, to read as dictionary codes.
 
     Raises:
-        GroupError: there is no such file, or `prepare` did not write it.
+        GroupError: the file does not exist, or `ascl-train prepare` did not write it.
     """
     import pyarrow
     import pyarrow.parquet
 
     if not path.is_file():
         raise GroupError(
-            f"there is no file of groups at '{path}': write it with "
+            f"the groups file '{path}' does not exist: write it with "
             f"`ascl-train prepare LOG REWARDS --out {path}`"
         )
     foreign = GroupError(f"'{path}' was not written by `ascl-train prepare`: prepare the log again")
     try:
         file = pyarrow.parquet.ParquetFile(path, read_dictionary=list(dictionary))
-        about = json.loads((file.schema_arrow.metadata or {})[_METADATA])
-        version = about["schema_version"]
+        metadata = json.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+        version = metadata["schema_version"]
     except (pyarrow.ArrowException, KeyError, ValueError):
         raise foreign from None
     with file:
         if version != SCHEMA_VERSION:
             raise GroupError(
-                f"'{path}' has the format {version}, but this version reads {SCHEMA_VERSION}: prepare the "
-                "log again"
+                f"'{path}' has format version {version}, but this release reads version {SCHEMA_VERSION}: "
+                "prepare the log again"
             )
         try:
-            yield file, about
+            yield file, metadata
         except pyarrow.ArrowException:
             raise foreign from None

@@ -1,9 +1,9 @@
-"""From a log and its rewards to groups with advantages, in one Parquet file, whatever the log's size.
+"""Computes groups with advantages from an episode log and its rewards, and writes them to one Parquet file.
 
-The episodes of a log do not change, so neither do their advantages: they are computed here once, over groups
-of any sizes, and stored as columns. The advantages need a group's rewards together, wherever in the log its
-episodes lie: what they need lies in parts on disk, by group, so that memory does not grow with the log. What
-cannot be used is left out and counted by its cause.
+The episodes of a log do not change, so neither do their advantages: they are computed once, over groups of
+any size, and stored as columns. Advantages need all rewards of a group, but its episodes may be anywhere in
+the log. The numbers they need are therefore partitioned on disk by group, so that memory does not grow with
+the log. Episodes that cannot be used are left out and counted by cause.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 import math
 import tempfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,51 +21,50 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.runtime import write_atomic
 from trainer.errors import GroupError
 from trainer.groups.log_reader import REWARDED_IDS, LogReader
-from trainer.groups.parquet import AdvantageSettings, describe_file, replace_file
+from trainer.groups.parquet import AdvantageSettings, schema_with_metadata
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
-from trainer.groups.spill import IDS, NUMBERS, NUMERIC_FIELDS, spill
+from trainer.groups.spill import COMPUTED_COLUMNS, ID_FIELDS, NUMERIC_FIELDS, SpilledLog, spill_log
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
-from trainer.stages import Notify, make_notifier
 
-TELL = make_notifier("prepare")
-PART = 64 * 2**20
-"""Bytes of a log whose episodes share a part."""
+PARTITION_BYTES = 64 * 2**20
+"""Bytes of the log whose episodes share a partition."""
 
 
 @dataclass(frozen=True)
 class PreparedGroups:
-    """What `prepare` made: how many episodes and groups, and what it left out by cause."""
+    """Result of `prepare_groups`: the number of episodes and groups, and of episodes left out by cause."""
 
     episodes: int
     groups: int
     corrected: int
-    """Episodes whose reward a person's label decides."""
+    """Episodes whose reward was set by a human label."""
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def prepare(
+def prepare_groups(
     log: Path,
     rewards: Path,
     out: Path,
     settings: AdvantageSettings | None = None,
     *,
     keep_forced: bool = False,
-    tell: Notify = TELL,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> PreparedGroups:
-    """Write `out` from a log and the rewards of its episodes.
+    """Writes the groups file `out` from a log and the rewards of its episodes.
 
     Args:
-        keep_forced: episodes whose mode was forced belong to their group (stratified groups); otherwise they
-            are left out, since the policy did not choose.
-        tell: takes a line of warning where the sampling was one that training cannot represent.
+        keep_forced: keep episodes whose mode was forced in their group (stratified groups). Otherwise they
+            are left out, because the policy did not choose the mode.
+        notify: receives a warning if training cannot reproduce the sampling settings.
 
     Raises:
         agent.LogError: the log cannot be read.
-        evaluation.rewards.RewardError: the rewards cannot be read.
-        GroupError: nothing in it can be used; the causes are named. Or `alpha` is no finite number.
-        OSError: the disk is full, or the folder cannot be written; an earlier `out` is then as it was.
+        evaluation.scorers.RewardError: the rewards cannot be read.
+        GroupError: no episode can be used (the message names the causes), or `alpha` is not finite.
+        OSError: the disk is full or the folder is not writable. An existing `out` is unchanged.
     """
     settings = settings or AdvantageSettings()
     if not math.isfinite(settings.alpha):
@@ -72,50 +72,53 @@ def prepare(
     left_out: Counter[str] = Counter()
     folder = out.parent
     folder.mkdir(parents=True, exist_ok=True)
-    # One standard deviation over all rewards needs all of them in one part, whatever memory that takes.
+    # One standard deviation over all rewards needs all of them in one partition, regardless of memory.
     whole = settings.scale_rewards == "batch" or not log.is_file()
-    count = 1 if whole else partition_count(log.stat().st_size, PART)
-    # Hashing runs beside parsing: it holds no lock of the interpreter.
+    count = 1 if whole else partition_count(log.stat().st_size, PARTITION_BYTES)
+    # Hashing runs in parallel with parsing because it releases the GIL.
     with (
-        tempfile.TemporaryFile(dir=folder) as spilled_rows,
-        open_partitions(folder, NUMERIC_FIELDS, count) as light,
-        open_partitions(folder, IDS, count) as ids,
-        open_partitions(folder, REWARDED_IDS, count) as rated,
-        ThreadPoolExecutor(1) as beside,
+        tempfile.TemporaryFile(dir=folder) as rows,
+        open_partitions(folder, NUMERIC_FIELDS, count) as numbers,
+        open_partitions(folder, ID_FIELDS, count) as ids,
+        open_partitions(folder, REWARDED_IDS, count) as rewarded_ids,
+        ThreadPoolExecutor(1) as executor,
     ):
-        digests = [beside.submit(_sha256, path) for path in (log, rewards)]
-        spilled = spill(LogReader(log, rewards, rated), spilled_rows, light, ids, left_out, keep_forced)
-        kept = _advantages(light, _seconds(ids, left_out), settings, left_out)
-        left_out += Counter()  # without causes that nothing had
-        if not kept["episodes"]:
+        digests = [executor.submit(_sha256, path) for path in (log, rewards)]
+        spilled = spill_log(LogReader(log, rewards, rewarded_ids), rows, numbers, ids, left_out, keep_forced)
+        counts = _compute_advantages(numbers, _duplicate_rows(ids, left_out), settings, left_out)
+        left_out += Counter()  # drops causes with a count of zero
+        if not counts["episodes"]:
             causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
             raise GroupError(
-                f"no episode in {log} can be used ({causes or 'it is empty'}): two scored episodes of one "
-                "prompt are the least"
+                f"no episode in {log} can be used ({causes or 'it is empty'}): a group needs at least two "
+                "scored episodes of one prompt"
             )
-        prepared = PreparedGroups(**kept, left_out=dict(sorted(left_out.items())))
-        about = {
+        prepared = PreparedGroups(**counts, left_out=dict(sorted(left_out.items())))
+        metadata = {
             "settings": settings.model_dump(mode="json"),
             "stratified": keep_forced,
             **asdict(prepared),
-            "sources": {
-                "policy_versions": sorted(spilled.policy_versions),
-                "rulebook_digests": sorted(spilled.rulebook_digests),
-                "sampled_with": sorted(spilled.reshaped),
-                "log_sha256": digests[0].result(),
-                "rewards_sha256": digests[1].result(),
-            },
+            "sources": _sources(spilled, *digests),
         }
-        with replace_file(out) as target:
-            _write(spilled_rows, target, light, spilled.counts, about)
-            target.replace(out)
-    if spilled.reshaped:
-        tell(
-            f"the episodes were sampled with {', '.join(sorted(spilled.reshaped))}, which training cannot "
-            "represent: it knows a temperature alone, so ratios to the policy that sampled are only near; "
-            "sample without for exact ones"
+        write_atomic(out, lambda target: _write(rows, target, numbers, spilled.counts, metadata))
+    if spilled.sampling_filters:
+        notify(
+            f"the episodes were sampled with {', '.join(sorted(spilled.sampling_filters))}. Training models "
+            "the temperature only, so ratios to the sampling policy are approximate; sample without these "
+            "settings for exact ratios"
         )
     return prepared
+
+
+def _sources(spilled: SpilledLog, log_sha256: Future[str], rewards_sha256: Future[str]) -> dict[str, Any]:
+    """Metadata about the log and its rewards."""
+    return {
+        "policy_versions": sorted(spilled.policy_versions),
+        "rulebook_digests": sorted(spilled.rulebook_digests),
+        "sampled_with": sorted(spilled.sampling_filters),
+        "log_sha256": log_sha256.result(),
+        "rewards_sha256": rewards_sha256.result(),
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -123,90 +126,102 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seconds(ids: Partitions, left_out: Counter[str]) -> npt.NDArray[np.int64]:
-    """The rows whose id an earlier row has."""
-    again = []
-    for part in range(len(ids)):
-        found = ids.read(part)
-        scored = found[found["row"] >= 0]
+def _duplicate_rows(ids: Partitions, left_out: Counter[str]) -> npt.NDArray[np.int64]:
+    """Returns the rows whose episode id occurs in an earlier row."""
+    duplicates = []
+    for index in range(len(ids)):
+        records = ids.read(index)
+        scored = records[records["row"] >= 0]
         first = np.unique(scored["id"], return_index=True)[1]
-        again.append(np.delete(scored["row"], first))
-        # A repeated line finds its reward taken, so it looks unscored.
-        twice = int(np.isin(found["id"][found["row"] < 0], scored["id"]).sum())
-        left_out["not scored"] -= twice
-        left_out["a second episode of that id"] += twice + len(again[-1])
-    return np.concatenate(again)
+        duplicates.append(np.delete(scored["row"], first))
+        # The reward of a repeated line is already taken, so that line was counted as not scored.
+        repeated = int(np.isin(records["id"][records["row"] < 0], scored["id"]).sum())
+        left_out["not scored"] -= repeated
+        left_out["a second episode of that id"] += repeated + len(duplicates[-1])
+    return np.concatenate(duplicates)
 
 
-def _advantages(
-    light: Partitions, seconds: npt.NDArray[np.int64], settings: AdvantageSettings, left_out: Counter[str]
+def _compute_advantages(
+    numbers: Partitions,
+    duplicates: npt.NDArray[np.int64],
+    settings: AdvantageSettings,
+    left_out: Counter[str],
 ) -> dict[str, int]:
-    """Number what is kept, part by part: how many episodes, groups and corrected episodes that is."""
+    """Fills in the computed columns, one partition at a time.
+
+    Returns:
+        The number of included episodes, of their groups, and of episodes with a corrected reward.
+    """
     options = settings.model_dump()
     counts: Counter[str] = Counter()
-    for part in range(len(light)):
-        found = light.read(part).copy()
-        kept = _kept(found, ~np.isin(found["row"], seconds), left_out)
-        chosen = found[kept]
+    for index in range(len(numbers)):
+        records = numbers.read(index).copy()
+        included = _select(records, ~np.isin(records["row"], duplicates), left_out)
+        chosen = records[included]
         rewards, modes, groups = chosen["reward"], chosen["consulted"], chosen["group"]
-        found["kept"] = kept
-        found["weight"][kept] = inverse_frequency_weights(
+        records["included"] = included
+        records["weight"][included] = inverse_frequency_weights(
             modes, groups, alpha=settings.alpha, w_max=settings.w_max
         )
-        found["advantage_ifpo"][kept] = ifpo_advantages(rewards, modes, groups, **options)
-        found["advantage_grpo"][kept] = ifpo_advantages(rewards, modes, groups, **(options | {"alpha": 0.0}))
-        light.replace(part, found)
+        records["advantage_ifpo"][included] = ifpo_advantages(rewards, modes, groups, **options)
+        grpo = ifpo_advantages(rewards, modes, groups, **(options | {"alpha": 0.0}))
+        records["advantage_grpo"][included] = grpo
+        numbers.replace(index, records)
         counts += Counter(
             episodes=len(chosen), groups=len(np.unique(groups)), corrected=int(chosen["corrected"].sum())
         )
     return {name: counts[name] for name in ("episodes", "groups", "corrected")}
 
 
-def _kept(found: Records, kept: npt.NDArray[np.bool_], left_out: Counter[str]) -> npt.NDArray[np.bool_]:
-    """Which of these episodes stand in a group of one setting, among others."""
-    if not len(found):
-        return kept
-    group = np.unique(found["group"], return_inverse=True)[1]
+def _select(
+    records: Records, included: npt.NDArray[np.bool_], left_out: Counter[str]
+) -> npt.NDArray[np.bool_]:
+    """Clears the flag of records whose group mixes settings or has only one episode."""
+    if not len(records):
+        return included
+    group = np.unique(records["group"], return_inverse=True)[1]
     lowest = np.full(group.max() + 1, np.iinfo(np.int64).max)
     highest = np.full(group.max() + 1, np.iinfo(np.int64).min)
-    np.minimum.at(lowest, group[kept], found["setting"][kept])
-    np.maximum.at(highest, group[kept], found["setting"][kept])
-    mixed = kept & (lowest != highest)[group]
+    np.minimum.at(lowest, group[included], records["setting"][included])
+    np.maximum.at(highest, group[included], records["setting"][included])
+    mixed = included & (lowest != highest)[group]
     left_out["its group mixes checkpoints, rulebooks or settings"] += int(mixed.sum())
-    kept &= ~mixed
-    alone = kept & (np.bincount(group[kept], minlength=len(lowest)) == 1)[group]
+    included &= ~mixed
+    alone = included & (np.bincount(group[included], minlength=len(lowest)) == 1)[group]
     left_out["alone in its group"] += int(alone.sum())
-    kept &= ~alone
-    return kept
+    included &= ~alone
+    return included
 
 
 def _write(
-    spilled: BinaryIO,
+    rows: BinaryIO,
     target: Path,
-    light: Partitions,
+    numbers: Partitions,
     counts: list[npt.NDArray[np.int64]],
-    about: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> None:
-    """The kept rows of the spill with their numbers, batch by batch: a row group each."""
+    """Writes the included rows with their computed columns: one Parquet row group per spilled batch."""
     import pyarrow
     import pyarrow.ipc
     import pyarrow.parquet
 
-    form = describe_file(about)
-    spilled.seek(0)
-    repeated = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
+    schema = schema_with_metadata(metadata)
+    rows.seek(0)
+    repetitive = ["group_id", "prompt_id", "kind", "mode", "policy_version", "tools"]
     with (
-        pyarrow.ipc.open_stream(spilled) as batches,
+        pyarrow.ipc.open_stream(rows) as batches,
         pyarrow.parquet.ParquetWriter(
-            target, form, compression="zstd", compression_level=1, use_dictionary=repeated
+            target, schema, compression="zstd", compression_level=1, use_dictionary=repetitive
         ) as writer,
     ):
-        for batch, here in zip(batches, counts, strict=True):
-            found = np.concatenate([light.next(part, int(count)) for part, count in enumerate(here)])
-            found = found[np.argsort(found["row"])]  # every part holds its rows in order: a merge
-            chosen = batch.filter(pyarrow.array(found["kept"]))
+        for batch, batch_counts in zip(batches, counts, strict=True):
+            records = np.concatenate(
+                [numbers.read_next(index, int(count)) for index, count in enumerate(batch_counts)]
+            )
+            records = records[np.argsort(records["row"])]  # merges the partitions: each is in row order
+            chosen = batch.filter(pyarrow.array(records["included"]))
             columns = {name: chosen.column(name) for name in chosen.schema.names}
-            for name in NUMBERS:
-                columns[name] = pyarrow.array(found[name][found["kept"]])
+            for name in COMPUTED_COLUMNS:
+                columns[name] = pyarrow.array(records[name][records["included"]])
             if len(chosen):
-                writer.write_table(pyarrow.table([columns[name] for name in form.names], schema=form))
+                writer.write_table(pyarrow.table([columns[name] for name in schema.names], schema=schema))

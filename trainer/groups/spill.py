@@ -1,7 +1,7 @@
-"""A log's usable episodes on disk: their rows as they will be written, and a few numbers of each by group.
+"""Spills the usable episodes of a log to disk: rows in log order, and numbers partitioned by group.
 
-The log is parsed once. Rows go to a spill file in the log's order; what advantages need goes to parts, so
-that memory does not grow with the log.
+The log is parsed once. Rows are written to a temporary Arrow stream; the numbers that advantages need are
+written to partitions. Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.groups.log_reader import LoggedEpisode, LoggedReward, LogReader
-from trainer.groups.parquet import schema
+from trainer.groups.parquet import groups_schema
 from trainer.groups.partitions import Partitions
 
 if TYPE_CHECKING:
     import pyarrow
 
-NUMBERS = ("weight", "advantage_ifpo", "advantage_grpo")
-"""The columns that depend on an episode's group."""
+COMPUTED_COLUMNS = ("weight", "advantage_ifpo", "advantage_grpo")
+"""Columns that depend on the other episodes of the group."""
 NUMERIC_FIELDS = [
     ("row", "i8"),
     ("group", "i8"),
@@ -32,29 +32,31 @@ NUMERIC_FIELDS = [
     ("reward", "f8"),
     ("consulted", "?"),
     ("corrected", "?"),
-    ("kept", "?"),
-    *((name, "f8") for name in NUMBERS),
+    ("included", "?"),
+    *((name, "f8") for name in COMPUTED_COLUMNS),
 ]
-"""Of a spilled episode, in the part of its group: hashes in place of names; the last four come later."""
-IDS = [("id", "i8"), ("row", "i8")]
-"""Of an episode, in the part of its id; the row is -1 where the episode is not scored and so not spilled."""
-_ROWS_AT_ONCE = 4096  # rows in memory while writing
-_BYTES_AT_ONCE = 32 * 2**20  # and about how much of their text: long episodes come fewer at a time
+"""Record fields of a spilled episode, partitioned by group. `group` and `setting` are hashes; the last four
+fields are filled in later."""
+ID_FIELDS = [("id", "i8"), ("row", "i8")]
+"""Record fields of an episode, partitioned by id. `row` is -1 for an episode that is not scored: it is not
+spilled."""
+_BATCH_ROWS = 4096
+_BATCH_BYTES = 32 * 2**20  # approximate text size at which a batch is written early
 
 
 @dataclass(frozen=True)
 class SpilledLog:
-    """What was spilled of a log, beside its rows and their numbers."""
+    """Summary of a spilled log."""
 
     counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    """(P,) of every batch of rows: how many of them lie in each part."""
+    """(P,) for each batch of rows: the number of its records in each partition."""
     policy_versions: set[str] = field(default_factory=set)
     rulebook_digests: set[str] = field(default_factory=set)
-    reshaped: set[str] = field(default_factory=set)
-    """Settings under which the policy's own probabilities were not those that tokens were drawn with."""
+    sampling_filters: set[str] = field(default_factory=set)
+    """Sampling settings under which tokens were not drawn from the policy's own distribution."""
 
 
-NEUTRAL = {
+NEUTRAL_VALUES = {
     "top_p": (1,),
     "top_k": (0, -1),
     "min_p": (0,),
@@ -62,38 +64,44 @@ NEUTRAL = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
 }
-"""Settings of sampling that a trainer cannot repeat, and the values with which they change nothing."""
+"""Sampling settings that a trainer cannot reproduce, and the values at which they have no effect."""
 
 
-def spill(
-    rows: LogReader,
-    file: BinaryIO,
-    light: Partitions,
+def spill_log(
+    log: LogReader,
+    rows: BinaryIO,
+    numbers: Partitions,
     ids: Partitions,
     left_out: Counter[str],
     keep_forced: bool,
 ) -> SpilledLog:
-    """Write what may be used of the log to `file`, in its order, and its numbers to `light` and `ids`."""
+    """Reads a log and writes its usable episodes to `rows` (an Arrow stream), `numbers` and `ids`.
+
+    Args:
+        left_out: counts the episodes that are not usable, by cause.
+        keep_forced: treat episodes with a forced mode as usable.
+    """
+    import pyarrow
     import pyarrow.ipc
 
     spilled = SpilledLog()
-    unrated = array("q")
-    form = schema(without=NUMBERS)
-    with pyarrow.ipc.new_stream(file, form) as writer:
-        batch = _Batch(form)
+    unscored = array("q")
+    schema = groups_schema(without=COMPUTED_COLUMNS)
+    with pyarrow.ipc.new_stream(rows, schema) as writer:
+        batch = _Batch(schema)
 
-        def write() -> None:
-            rows_of_batch, counts = batch.drain(light, ids)
-            writer.write_batch(rows_of_batch)
+        def write_batch() -> None:
+            record_batch, counts = batch.drain(numbers, ids)
+            writer.write_batch(record_batch)
             spilled.counts.append(counts)
-            without = np.frombuffer(unrated, dtype=np.int64)
-            ids.add(without, id=without, row=-1)
+            hashes = np.frombuffer(unscored, dtype=np.int64)
+            ids.add(hashes, id=hashes, row=-1)
 
-        for episode, reward in rows:
+        for episode, reward in log:
             if cause := _unusable(episode, reward, keep_forced):
                 left_out[cause] += 1
                 if reward is None and cause == "not scored":
-                    unrated.append(hash(episode.id))
+                    unscored.append(hash(episode.id))
                 continue
             assert reward is not None
             assert reward.total is not None
@@ -101,19 +109,19 @@ def spill(
             if episode.rulebook_digest is not None:
                 spilled.rulebook_digests.add(episode.rulebook_digest)
             for name, value in episode.sampling_sent.items():
-                if name in NEUTRAL and value is not None and value not in NEUTRAL[name]:
-                    spilled.reshaped.add(f"{name} {value}")
+                if name in NEUTRAL_VALUES and value is not None and value not in NEUTRAL_VALUES[name]:
+                    spilled.sampling_filters.add(f"{name} {value}")
             batch.add(episode, reward.total, reward.corrected)
             if batch.full:
-                write()
-                unrated = array("q")
-        write()
-    left_out["line that is no episode"] += rows.torn_lines
+                write_batch()
+                unscored = array("q")
+        write_batch()
+    left_out["line that is not an episode"] += log.invalid_lines
     return spilled
 
 
 def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: bool) -> str | None:
-    """Why an episode is left out, or None."""
+    """Returns why an episode is left out, or None."""
     if episode.stop_reason == "error":
         return "ended in an error"
     if episode.mode_forced and not keep_forced:
@@ -125,16 +133,16 @@ def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: 
     if reward.total is None:
         return f"no reward ({reward.excluded or 'null'})"
     if not math.isfinite(reward.total):
-        return "a reward that is no finite number"
+        return "a reward that is not finite"
     return None
 
 
 class _Batch:
-    """Rows gathered until they are enough to write."""
+    """Collects rows until there are enough to write."""
 
-    def __init__(self, form: pyarrow.Schema) -> None:
-        self._form = form
-        self._first = 0
+    def __init__(self, schema: pyarrow.Schema) -> None:
+        self._schema = schema
+        self._first_row = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -145,7 +153,7 @@ class _Batch:
     def add(self, episode: LoggedEpisode, reward: float, corrected: bool) -> None:
         temperature = episode.sampling_sent.get("temperature")
         messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
-        asked = episode.consultations
+        consultations = episode.consultations
         self._rows.append(
             (
                 episode.id,
@@ -157,36 +165,38 @@ class _Batch:
                 reward,
                 episode.policy_version,
                 temperature if isinstance(temperature, int | float) else None,
-                len(asked),
-                sum([each.error is not None for each in asked]) if asked else 0,
+                len(consultations),
+                sum([each.error is not None for each in consultations]) if consultations else 0,
                 messages,
                 str(episode.tools, "utf-8"),
                 turns,
             )
         )
         self._bytes += len(messages) + len(turns)
-        self._settings.append(episode.setting())
+        self._settings.append(episode.settings_hash())
         self._corrected.append(corrected)
 
     @property
     def full(self) -> bool:
-        return len(self._rows) >= _ROWS_AT_ONCE or self._bytes >= _BYTES_AT_ONCE
+        return len(self._rows) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES
 
-    def drain(self, light: Partitions, ids: Partitions) -> tuple[pyarrow.RecordBatch, npt.NDArray[np.int64]]:
-        """The gathered rows, which go, and (P,) how many of them have their numbers in each of `light`."""
+    def drain(
+        self, numbers: Partitions, ids: Partitions
+    ) -> tuple[pyarrow.RecordBatch, npt.NDArray[np.int64]]:
+        """Returns and removes the collected rows, with (P,) the number of their records in each partition."""
         import pyarrow
 
-        names = self._form.names
+        names = self._schema.names
         columns = dict(
             zip(names, zip(*self._rows, strict=True) if self._rows else ((),) * len(names), strict=True)
         )
-        row = np.arange(self._first, self._first + len(self._rows))
+        row = np.arange(self._first_row, self._first_row + len(self._rows))
         id, group = (
             np.array([hash(name) for name in columns[column]], dtype=np.int64)
             for column in ("episode_id", "group_id")
         )
         ids.add(id, id=id, row=row)
-        counts = light.add(
+        counts = numbers.add(
             group,
             row=row,
             group=group,
@@ -195,7 +205,7 @@ class _Batch:
             consulted=[mode == "consult" for mode in columns["mode"]],
             corrected=self._corrected,
         )
-        arrays = [pyarrow.array(columns[each.name], type=each.type) for each in self._form]
-        self._first += len(self._rows)
+        arrays = [pyarrow.array(columns[each.name], type=each.type) for each in self._schema]
+        self._first_row += len(self._rows)
         self._clear()
-        return pyarrow.record_batch(arrays, schema=self._form), counts
+        return pyarrow.record_batch(arrays, schema=self._schema), counts

@@ -1,4 +1,4 @@
-"""What a file of groups can teach: how often each kind consults, what that earns, how groups are made up."""
+"""Statistics of a groups file: consult rates, the gain of consulting, and the composition of groups."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from evaluation.prompts import KINDS
 from trainer.groups.parquet import open_groups
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
 
-MANY_ONE_MODE_GROUPS = 0.5
-NUMERIC_COLUMNS = (
+MAX_ONE_MODE_SHARE = 0.5
+"""Share of one-mode groups above which a finding is reported."""
+STATISTICS_COLUMNS = (
     "group_id",
     "prompt_id",
     "kind",
@@ -27,14 +28,17 @@ NUMERIC_COLUMNS = (
     "advantage_grpo",
     "failed_consultations",
 )
-"""The columns that statistics need; texts are left unread."""
-ROWS_A_PART = 65536
-_FORM = [("prompt", "i8"), ("group", "i8"), ("kind", "i4"), ("consulted", "?"), ("reward", "f8")]
+"""Columns that the statistics read; texts are not read."""
+PARTITION_ROWS = 65536
+_RECORD_FIELDS = [("prompt", "i8"), ("group", "i8"), ("kind", "i4"), ("consulted", "?"), ("reward", "f8")]
 
 
 @dataclass(frozen=True)
 class KindStatistics:
-    """One kind of prompt. `gain` is D: the mean reward of consulting minus that of answering directly."""
+    """Statistics of one kind of prompt.
+
+    `gain` is D: the mean reward of consulting minus that of direct answers.
+    """
 
     episodes: int
     groups: int
@@ -48,8 +52,10 @@ class KindStatistics:
 
 @dataclass(frozen=True)
 class GroupStatistics:
-    """All groups. A group teaches nothing when all its rewards are equal, and nothing of consulting when it
-    holds one mode only."""
+    """Statistics of all groups.
+
+    A group with equal rewards has no training signal. A group with only one mode has none about consulting.
+    """
 
     episodes: int
     groups: int
@@ -57,44 +63,44 @@ class GroupStatistics:
     one_mode_groups: int
     equal_reward_groups: int
     teaching_groups: int
-    """Groups with both modes and with unequal rewards: the only ones that say which mode is better."""
+    """Groups with both modes and unequal rewards: the only ones that compare the modes."""
     failed_consultations: int
     largest_weight: float
     effective_share: float
-    """`(sum w)^2 / (N sum w^2)`: 1 when all weights are equal."""
+    """`(sum w)^2 / (N sum w^2)`: 1 if all weights are equal."""
     push: dict[str, dict[str, float]]
-    """Sum of the advantages by method and mode: which way the decision to consult is pushed."""
+    """Sum of the advantages by method and mode: the direction in which the decision to consult moves."""
     findings: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
 
 def group_statistics(path: Path) -> GroupStatistics:
-    """Statistics of a file that `prepare` wrote, in memory that does not grow with it.
+    """Computes the statistics of a groups file in memory that does not grow with the file.
 
     Raises:
-        GroupError: it cannot be read.
+        GroupError: the file cannot be read.
     """
     with open_groups(path, dictionary=("group_id", "prompt_id", "kind", "mode")) as (file, _):
         rows = file.metadata.num_rows
-        # A group's episodes and a prompt's groups must be seen together, wherever in the file they lie.
+        # Episodes of a group and groups of a prompt are needed together, but may be anywhere in the file.
         with (
             tempfile.TemporaryDirectory() as folder,
-            open_partitions(Path(folder), _FORM, partition_count(rows, ROWS_A_PART)) as by_prompt,
+            open_partitions(Path(folder), _RECORD_FIELDS, partition_count(rows, PARTITION_ROWS)) as by_prompt,
         ):
             totals, names = _Totals(), list[str]()
-            for batch in file.iter_batches(columns=list(NUMERIC_COLUMNS)):
+            for batch in file.iter_batches(columns=list(STATISTICS_COLUMNS)):
                 totals.add(batch)
-                _divide(batch, by_prompt, names)
-            kinds = {name: _Kind() for name in names}
-            for part in range(len(by_prompt)):
-                found = by_prompt.read(part)
+                _add_records(batch, by_prompt, names)
+            kinds = {name: _KindTotals() for name in names}
+            for index in range(len(by_prompt)):
+                records = by_prompt.read(index)
                 for code, name in enumerate(names):
-                    kinds[name].add(found[found["kind"] == code])
-    known = [*(name for name in KINDS if name in kinds), *sorted(set(kinds) - set(KINDS))]
-    by_kind = {name: kinds[name].statistics() for name in known}
+                    kinds[name].add(records[records["kind"] == code])
+    ordered = [*(name for name in KINDS if name in kinds), *sorted(set(kinds) - set(KINDS))]
+    by_kind = {name: kinds[name].statistics() for name in ordered}
     groups = sum(kind.groups for kind in kinds.values())
     one_mode = sum(kind.one_mode_groups for kind in kinds.values())
     return GroupStatistics(
@@ -108,15 +114,15 @@ def group_statistics(path: Path) -> GroupStatistics:
         largest_weight=round(totals.largest_weight, 6),
         effective_share=round(totals.weight**2 / (rows * totals.squared_weight), 6),
         push={
-            method: {mode: round(value, 6) + 0.0 for mode, value in pushed.items()}
-            for method, pushed in totals.push.items()
+            method: {mode: round(value, 6) + 0.0 for mode, value in sums.items()}
+            for method, sums in totals.push.items()
         },
         findings=_findings(by_kind, one_mode / groups),
     )
 
 
 class _Totals:
-    """What is summed over all episodes, of whatever group."""
+    """Sums over all episodes, independent of their group."""
 
     def __init__(self) -> None:
         self.failed_consultations = 0
@@ -129,23 +135,23 @@ class _Totals:
         self.largest_weight = max(self.largest_weight, float(weight.max(initial=0.0)))
         self.weight += float(weight.sum())
         self.squared_weight += float((weight**2).sum())
-        for method, pushed in self.push.items():
+        for method, sums in self.push.items():
             advantage = batch[f"advantage_{method}"].to_numpy()
-            pushed["consult"] += float(advantage[consulted].sum())
-            pushed["direct"] += float(advantage[~consulted].sum())
+            sums["consult"] += float(advantage[consulted].sum())
+            sums["direct"] += float(advantage[~consulted].sum())
 
 
-class _Kind:
-    """What is counted of one kind of prompt, piece by piece; no two pieces share a prompt."""
+class _KindTotals:
+    """Counts of one kind of prompt, added in pieces. No prompt may be split over two pieces."""
 
     def __init__(self) -> None:
         self.groups = self.one_mode_groups = self.equal_reward_groups = self.teaching_groups = 0
-        self._episodes, self._rewards = np.zeros(2, dtype=int), np.zeros(2)  # direct, and consulted
+        self._episodes, self._rewards = np.zeros(2, dtype=int), np.zeros(2)  # direct, consulting
         self._gain = PromptSums()
 
-    def add(self, found: Records) -> None:
-        consulted, reward = found["consulted"], found["reward"]
-        group = np.unique(found["group"], return_inverse=True)[1]
+    def add(self, records: Records) -> None:
+        consulted, reward = records["consulted"], records["reward"]
+        group = np.unique(records["group"], return_inverse=True)[1]
         size, consulting = np.bincount(group), np.bincount(group, consulted)
         high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
         np.maximum.at(high, group, reward)
@@ -157,12 +163,12 @@ class _Kind:
         self.teaching_groups += int((~one_mode & ~equal).sum())
         self._episodes += np.bincount(consulted, minlength=2)
         self._rewards += np.bincount(consulted, reward, minlength=2)
-        self._gain.add(np.unique(found["prompt"], return_inverse=True)[1], reward, consulted)
+        self._gain.add(np.unique(records["prompt"], return_inverse=True)[1], reward, consulted)
 
     def statistics(self) -> KindStatistics:
         direct, consult = (
-            round(float(earned / count), 6) if count else None
-            for earned, count in zip(self._rewards, self._episodes, strict=True)
+            round(float(total / count), 6) if count else None
+            for total, count in zip(self._rewards, self._episodes, strict=True)
         )
         episodes = int(self._episodes.sum())
         return KindStatistics(
@@ -177,8 +183,8 @@ class _Kind:
         )
 
 
-def _divide(batch: Any, by_prompt: Partitions, names: list[str]) -> None:
-    """Put what the kinds need into the parts; `names` gets the kinds that were not seen before."""
+def _add_records(batch: Any, by_prompt: Partitions, names: list[str]) -> None:
+    """Adds a batch to the partitions, and its new kinds to `names`."""
     kind, values = _codes(batch["kind"])
     names += [str(value) for value in values if str(value) not in names]
     prompt = _hashes(batch["prompt_id"])
@@ -203,7 +209,7 @@ def _hashes(column: Any) -> npt.NDArray[np.int64]:
 
 
 def _codes(column: Any) -> tuple[npt.NDArray[np.intp], list[Any]]:
-    """A column as integers from 0 and the values that they stand for; a null is a value too."""
+    """Returns a column as integer codes from 0, and the values they stand for. Null is a value too."""
     import pyarrow.compute
 
     values, codes = column.dictionary.to_pylist(), column.indices
@@ -214,34 +220,34 @@ def _codes(column: Any) -> tuple[npt.NDArray[np.intp], list[Any]]:
 
 
 def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:
-    """What must be known before training: reward alone teaches to stop consulting only where D < 0."""
-    said = []
+    """Returns warnings to read before training. Reward alone reduces consulting only if D < 0."""
+    findings = []
     for name in BENIGN:
         if (kind := kinds.get(name)) is None:
             continue
         if kind.gain is None:
-            said.append(f"{name}: only one mode occurs, so what consulting gains is unknown.")
+            findings.append(f"{name}: only one mode occurs, so the gain of consulting is unknown.")
         elif kind.gain.value >= 0:
-            said.append(
+            findings.append(
                 f"{name}: D is {kind.gain.value:+.2f}, not below zero, so no method can learn from reward "
                 "alone to consult less here."
             )
         elif kind.gain.sign == 0:
-            why = (
+            reason = (
                 f"fewer than {MIN_PROMPTS} prompts showed each mode, too few for an interval"
                 if kind.gain.low is None
                 else "its interval does not exclude zero"
             )
-            said.append(f"{name}: D is {kind.gain.value:+.2f}, but {why}.")
+            findings.append(f"{name}: D is {kind.gain.value:+.2f}, but {reason}.")
     harmful = kinds.get("harmful")
     if harmful is not None and harmful.gain is not None and harmful.gain.value < 0:
-        said.append(
-            f"harmful: D is {harmful.gain.value:+.2f}, below zero, so training will teach to consult less on "
-            "harmful prompts too: look at what the rules say there before you train."
+        findings.append(
+            f"harmful: D is {harmful.gain.value:+.2f}, below zero, so training will reduce consulting on "
+            "harmful prompts too: check the rules for these prompts before you train."
         )
-    if one_mode > MANY_ONE_MODE_GROUPS:
-        said.append(
-            f"{one_mode:.0%} of the groups hold one mode only and say nothing of the other, and no weighting "
-            "mends that: sample with `ascl-agent run --mode-share consult=0.25 --mode-share direct=0.25`."
+    if one_mode > MAX_ONE_MODE_SHARE:
+        findings.append(
+            f"{one_mode:.0%} of the groups hold one mode only and cannot compare the modes. No weighting can "
+            "fix that: sample with `ascl-agent run --mode-share consult=0.25 --mode-share direct=0.25`."
         )
-    return said
+    return findings

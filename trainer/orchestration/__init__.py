@@ -1,4 +1,4 @@
-"""Runs rounds of training (`loop`) and training on many processes (`launch`)."""
+"""Runs rounds of training (`loop`), and training on several processes or nodes (`launch`)."""
 
 from trainer.orchestration.floor import measure
 from trainer.orchestration.launch import Machines, estimate_memory, format_estimate, plan, run_plan

@@ -1,6 +1,6 @@
-"""The commands of a training run on one GPU, on eight, or on several nodes: printed, or run.
+"""Plans and runs the commands of a training run on one GPU, several GPUs or several nodes.
 
-Nothing of our own distributes anything: `accelerate launch` starts the trainers (FSDP2 shards the frozen
+Distribution is left to other tools: `accelerate launch` starts the trainers (FSDP2 shards the frozen
 weights), `vllm serve` samples, and TRL sends it the new weights after every update.
 """
 
@@ -10,7 +10,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any, Literal, TextIO
 
 from evaluation.runtime import DIE_WITH_PARENT, ReadinessCheck
 from trainer.errors import ConfigError, TrainingError
-from trainer.orchestration.gpu_memory import GIB, Estimate, estimate, shape_of
-from trainer.orchestration.model_server import STARTED_BY, supervise
-from trainer.stages import mask_secrets_in_text
+from trainer.orchestration.gpu_memory import GIB, MemoryEstimate, estimate_gpu_memory, model_shape
+from trainer.orchestration.model_server import STARTED_BY_VARIABLE, run_service
+from trainer.stages import Notify, mask_secrets_in_text
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parents[1] / "recipes" / "fsdp2.yaml"
@@ -29,68 +28,70 @@ VLLM_PORT, RULES_PORT, MAIN_PORT = 8000, 8808, 29500
 
 @dataclass(frozen=True)
 class Machines:
-    """What there is to run on."""
+    """The hardware of a run."""
 
     gpus: int = 1
-    """GPUs of each node; 0 for a CPU."""
+    """GPUs per node; 0 for CPU."""
     vllm_gpus: int = 0
-    """Of these, how many serve vLLM, on the first node; 0 lets the trainers sample by themselves."""
+    """How many of the first node's GPUs serve vLLM; 0 if the trainers sample themselves."""
     nodes: int = 1
     node: int = 0
-    """Which of them this is, from 0."""
+    """Index of this node, from 0."""
     main: str = "127.0.0.1"
-    """Address of the first node, as the others reach it."""
+    """Address at which the other nodes reach the first one."""
     processes: int | None = None
-    """Trainer processes of a node; None for one a GPU that does not serve."""
+    """Trainer processes per node; None for one per GPU that does not serve."""
     gpu_gib: float = 80
 
     @property
     def trainers(self) -> int:
-        """Trainer processes of all nodes."""
+        """Number of trainer processes on all nodes."""
         if self.processes is not None:
             return self.processes * self.nodes
         return max(self.gpus * self.nodes - self.vllm_gpus, 1)
 
     def check(self, stage: Stage) -> None:
-        """Refuse what cannot run.
+        """Checks that the stage can run on this hardware.
 
         Raises:
-            ConfigError: with what to change.
+            ConfigError: it cannot; the message says what to change.
         """
         if self.vllm_gpus and stage == "logged":
-            raise ConfigError("logged episodes are not sampled, so nothing is served: leave out --vllm-gpus")
+            raise ConfigError(
+                "the logged stage samples no episodes, so nothing is served: leave out --vllm-gpus"
+            )
         if self.vllm_gpus >= self.gpus > 0:
             raise ConfigError(
-                f"{self.vllm_gpus} of {self.gpus} GPUs would serve and none train: give fewer to --vllm-gpus"
+                f"{self.vllm_gpus} of {self.gpus} GPUs would serve and none train: pass a smaller --vllm-gpus"
             )
         if not 0 <= self.node < self.nodes:
-            raise ConfigError(f"--node is {self.node}, but {self.nodes} nodes are numbered from 0")
+            raise ConfigError(f"--node is {self.node}, but the {self.nodes} nodes are numbered from 0")
         if self.nodes > 1 and self.main == "127.0.0.1":
             raise ConfigError(
-                "several nodes must reach the first one: pass its address with --main, on each of them"
+                "every node must reach the first one: pass its address with --main on each node"
             )
         if self.nodes > 1 and self.vllm_gpus:
-            # accelerate takes as many processes on each node, so a node serves whole or not at all.
+            # accelerate starts the same number of processes on each node, so a node either serves or trains.
             raise ConfigError(
-                "with several nodes, vLLM stands on a node of its own: start it there by `vllm serve`, pass "
+                "with several nodes, vLLM needs a node of its own: start it there with `vllm serve`, pass "
                 "its address as --vllm_server_base_url, and leave out --vllm-gpus"
             )
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command, with what it needs around it."""
+    """A command with its environment."""
 
     title: str
     words: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     answers_at: str | None = None
-    """A URL that answers when it is ready: it runs beside the training. None for the training itself."""
+    """URL that answers once the command is ready: it runs in the background. None for the training itself."""
 
     def line(self) -> str:
-        """As it would be typed."""
-        given = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*given, shlex.join(self.words)])
+        """Returns the command as a shell line."""
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*assignments, shlex.join(self.words)])
 
 
 def plan(
@@ -102,14 +103,14 @@ def plan(
     extra: list[str] | None = None,
     rules_served: bool = False,
 ) -> list[Command]:
-    """The commands of this node, in the order in which they are started.
+    """Returns the commands of this node, in start order.
 
     Args:
         extra: options for the stage.
-        rules_served: the configuration names a rule service of the user's own.
+        rules_served: the configuration names a rule service that already runs.
 
     Raises:
-        ConfigError: what cannot run on these machines.
+        ConfigError: the stage cannot run on these machines.
     """
     machines.check(stage)
     commands: list[Command] = []
@@ -128,17 +129,17 @@ def plan(
     if serve:
         options += ["--rules", f"http://{machines.main}:{RULES_PORT}/mcp"]
     if machines.vllm_gpus:
-        commands.append(_vllm(model, machines))
+        commands.append(_vllm_command(model, machines))
         options += ["--use_vllm", "true", "--vllm_mode", "server"]
         options += ["--vllm_server_base_url", f"http://{machines.main}:{VLLM_PORT}"]
-    commands.append(_training(stage, config, model, out, machines, options))
+    commands.append(_training_command(stage, config, model, out, machines, options))
     return commands
 
 
-def _vllm(model: str, machines: Machines) -> Command:
+def _vllm_command(model: str, machines: Machines) -> Command:
     words = ["vllm", "serve", model, "--port", str(VLLM_PORT)]
     words += ["--tensor-parallel-size", str(machines.vllm_gpus)]
-    # TRL sends weights over NCCL, and reads the log-probabilities of what was really sampled from.
+    # TRL sends weights over NCCL, and reads log-probabilities of the distribution that was sampled from.
     words += ["--weight-transfer-config", '{"backend":"nccl"}']
     words += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
     devices = ",".join(map(str, range(machines.vllm_gpus)))
@@ -150,7 +151,7 @@ def _vllm(model: str, machines: Machines) -> Command:
     )
 
 
-def _training(
+def _training_command(
     stage: Stage, config: Path, model: str, out: Path, machines: Machines, options: list[str]
 ) -> Command:
     words = ["accelerate", "launch"]
@@ -158,19 +159,19 @@ def _training(
     if machines.gpus == 0:
         words += ["--mixed_precision", "no"]
         environment["ACCELERATE_USE_CPU"] = "true"
-        # What starts several processes without MPI is called so on CPUs too.
+        # This flag starts several processes without MPI, also on CPUs.
         words += ["--multi_gpu"] if machines.trainers > 1 else ["--cpu"]
     elif machines.trainers > 1 and stage == "online":
         words += ["--config_file", str(FSDP2)]
     else:
-        # A replay asks the model before it trains, so it needs the model whole on every GPU.
+        # The logged stage runs the model before training, so every GPU needs the whole model.
         words += ["--mixed_precision", "bf16", *(["--multi_gpu"] if machines.trainers > 1 else [])]
     if machines.vllm_gpus:
         devices = ",".join(map(str, range(machines.vllm_gpus, machines.gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = devices
     words += ["--num_processes", str(machines.trainers), "--num_machines", str(machines.nodes)]
     if machines.nodes == 1 and machines.trainers > 1:
-        words += ["--main_process_port", "0"]  # a free one, so that several runs share a machine
+        words += ["--main_process_port", "0"]  # a free port, so that several runs can share a machine
     if machines.nodes > 1:
         words += ["--machine_rank", str(machines.node), "--main_process_ip", machines.main]
         words += ["--main_process_port", str(MAIN_PORT)]
@@ -179,22 +180,24 @@ def _training(
     return Command("the training", words, environment)
 
 
-def estimate_memory(stage: Stage, config: dict[str, Any], model: str, machines: Machines) -> Estimate | None:
-    """The memory that the run would need; None for a model of unknown shape, or without a GPU.
+def estimate_memory(
+    stage: Stage, config: dict[str, Any], model: str, machines: Machines
+) -> MemoryEstimate | None:
+    """Estimates the memory of a run; None for a model of unknown shape, or without GPUs.
 
     Raises:
-        ConfigError: the model's configuration is of another family.
+        ConfigError: the model is not from a supported family.
     """
-    shape = shape_of(model)
+    shape = model_shape(model)
     if shape is None or machines.gpus == 0:
         return None
     colocated = 0.0
     if config.get("use_vllm") and config.get("vllm_mode", "colocate") == "colocate":
         colocated = float(config.get("vllm_gpu_memory_utilization", 0.3))
     length = int(config.get("max_length", 0)) or 1024 + int(config.get("max_completion_length", 512))
-    return estimate(
+    return estimate_gpu_memory(
         shape,
-        trainers=machines.trainers if stage == "online" else 1,  # logged: whole on every GPU
+        trainers=machines.trainers if stage == "online" else 1,  # logged: not sharded
         vllm_gpus=machines.vllm_gpus,
         gpu_gib=machines.gpu_gib,
         rank=int(config.get("lora_rank", 16)),
@@ -204,53 +207,53 @@ def estimate_memory(stage: Stage, config: dict[str, Any], model: str, machines: 
     )
 
 
-def format_estimate(made: Estimate, machines: Machines) -> str:
-    """An estimate in a sentence or two."""
-    parts = {
-        "weights": made.weights,
-        "adapter and Adam": made.adapter,
-        "gathered layers": made.gathered,
-        "activations": made.activations,
-        "logits": made.logits,
+def format_estimate(memory: MemoryEstimate, machines: Machines) -> str:
+    """Formats an estimate as a sentence."""
+    sizes = {
+        "weights": memory.weights,
+        "adapter and Adam": memory.adapter,
+        "gathered layers": memory.gathered,
+        "activations": memory.activations,
+        "logits": memory.logits,
     }
-    shown = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-    verdict = "fits" if made.fits(machines.gpu_gib) else "DOES NOT FIT"
-    cache = f"; vLLM keeps {made.cache_tokens // 1000} 000 tokens of cache" if made.cache_tokens else ""
+    contents = ", ".join(f"{name} {size / GIB:.1f}" for name, size in sizes.items())
+    verdict = "fits" if memory.fits(machines.gpu_gib) else "DOES NOT FIT"
+    cache = f"; vLLM has {memory.cache_tokens // 1000} 000 tokens of cache" if memory.cache_tokens else ""
     return (
-        f"about {made.trainer / GIB:.1f} GiB on each of {machines.trainers} trainer GPUs ({shown}), which "
-        f"{verdict} {machines.gpu_gib:g} GiB{cache}"
+        f"about {memory.trainer / GIB:.1f} GiB on each of {machines.trainers} trainer GPUs ({contents}), "
+        f"which {verdict} {machines.gpu_gib:g} GiB{cache}"
     )
 
 
 def run_plan(
     commands: list[Command],
     logs: Path,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Notify = lambda line: None,
     output: TextIO | None = None,
 ) -> None:
-    """Start what runs beside, wait until it answers, train, and stop it again.
+    """Starts the services, waits until they answer, runs the training, and stops the services.
 
     Args:
-        output: where the training prints, in place of our own standard output.
+        output: stream for the training's output; None for standard output.
 
     Raises:
         ServeError: a service does not start.
-        TrainingError: the training failed; what it said stands above.
+        TrainingError: the training failed. Its own output says why.
     """
     with ExitStack() as stack:
         for command in commands:
-            say(f"$ {mask_secrets_in_text(command.line())}")
+            notify(f"$ {mask_secrets_in_text(command.line())}")
             environment = {**os.environ, **command.environment}
             if command.answers_at is not None:
                 log = logs / f"{command.words[0]}.log"
                 ready = ReadinessCheck((command.answers_at,))
-                stack.enter_context(supervise(command.words, log, ready, environment=environment))
+                stack.enter_context(run_service(command.words, log, ready, environment=environment))
                 continue
-            # `accelerate launch` of this very environment, whatever the path says.
+            # `accelerate launch` of this environment, not of PATH.
             words = [sys.executable, "-m", "accelerate.commands.launch", *command.words[2:]]
-            environment[STARTED_BY] = str(os.getpid())
+            environment[STARTED_BY_VARIABLE] = str(os.getpid())
             code = subprocess.run(
                 words, env=environment, check=False, stdout=output, preexec_fn=DIE_WITH_PARENT
             ).returncode
             if code != 0:
-                raise TrainingError(f"the training ended with code {code}; what it said stands above")
+                raise TrainingError(f"the training ended with code {code}; see its output above")

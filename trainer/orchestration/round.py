@@ -1,4 +1,4 @@
-"""One round of a loop: which command makes which file, and that each is run once."""
+"""One round of a loop: the commands that produce its files. Each command runs once."""
 
 from __future__ import annotations
 
@@ -13,94 +13,109 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.prompts import prompt_file
-from evaluation.runtime import DIE_WITH_PARENT
+from evaluation.runtime import DIE_WITH_PARENT, write_atomic
 from trainer.errors import LoopError
 from trainer.orchestration.floor import below_floor, measure
-from trainer.orchestration.model_server import STARTED_BY, serve_model
+from trainer.orchestration.model_server import STARTED_BY_VARIABLE, serve_model
 from trainer.orchestration.settings import LoopSettings
-from trainer.stages import mask_secrets_in_text
+from trainer.stages import Notify, mask_secrets_in_text
 
-Tell = Callable[[str], None]
+PROGRAMS = {"agent.cli": "ascl-agent", "evaluation.cli": "ascl-eval", "trainer.cli": "ascl-train"}
 
 
 class Round:
-    """One round: a model is served, episodes are sampled from it, and another model comes of them."""
+    """One round: serves a model, samples episodes from it, and trains the next model on them."""
 
     def __init__(
-        self, settings: LoopSettings, folder: Path, number: int, model: str, rules: str, tell: Tell
+        self, settings: LoopSettings, folder: Path, number: int, model: str, rules: str, notify: Notify
     ) -> None:
         self.settings, self.folder, self.number = settings, folder, number
-        self.model, self.rules, self.tell = model, rules, tell
+        self.model, self.rules, self.notify = model, rules, notify
         self.name = f"round-{number:03d}"
         self.merged = folder / "trained" / "merged"
+        """Folder of the model that this round trains."""
 
-    def play(self) -> dict[str, Any]:
-        """All steps that are not done; those after a fall below the floor are left."""
-        told = self._sample_and_measure(sample=True)
-        if not told["below_floor"]:
-            self._step("rewards.jsonl", self._score("episodes", "rewards.jsonl"))
-            self._step("statistics.json", self._prepare())
-            self._step("trained/run.json", self._train())
-            told["groups"] = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
-        return told
+    def run(self) -> dict[str, Any]:
+        """Runs the unfinished steps. If the model is below the floor, stops after measuring it.
+
+        Returns:
+            The entry of this round in `loop.json`.
+        """
+        entry = self._sample_and_measure(sample=True)
+        if not entry["below_floor"]:
+            self._run_step("rewards.jsonl", self._score_command("episodes", "rewards.jsonl"))
+            self._run_step("statistics.json", self._prepare_command())
+            self._run_step("trained/run.json", self._train_command())
+            entry["groups"] = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
+        return entry
 
     def measure_only(self) -> dict[str, Any]:
-        """The last model, measured and not trained further."""
+        """Measures the last model without training it further. Returns the entry in `loop.json`."""
         return self._sample_and_measure(sample=False)
 
     def path(self, name: str) -> str:
+        """Returns the path of a file of this round."""
         return str(self.folder / name)
 
     def _sample_and_measure(self, sample: bool) -> dict[str, Any]:
         floor = self.settings.floor
         with ExitStack() as stack:
-            served: list[str] = []
+            urls: list[str] = []
 
-            def url() -> str:  # the server is started by the first step that needs it
-                if not served:
+            def server_url() -> str:  # the first step that needs the server starts it
+                if not urls:
                     self._check_model()
-                    self.tell(f"{self.name}: serving {self.model}")
+                    self.notify(f"{self.name}: serving {self.model}")
                     log = self.folder / "server.log"
-                    served.append(
-                        stack.enter_context(serve_model(self.settings.serve, _absolute(self.model), log))
-                    )
-                return served[0]
+                    server = serve_model(self.settings.serve, _absolute(self.model), log)
+                    urls.append(stack.enter_context(server))
+                return urls[0]
 
-            told: dict[str, Any] = {"round": self.number, "model": self.model, "below_floor": None}
+            entry: dict[str, Any] = {"round": self.number, "model": self.model, "below_floor": None}
             if floor is not None:
-                self._sampled("measured", lambda: self._run("measured", url(), floor.prompts, floor.samples))
-                self._step(
-                    "measured-rewards.jsonl", self._score("measured", "measured-rewards.jsonl", floor.prompts)
+                self._sample_once(
+                    "measured",
+                    lambda: self._sample_command("measured", server_url(), floor.prompts, floor.samples),
                 )
-                told["measured"] = measure(
+                self._run_step(
+                    "measured-rewards.jsonl",
+                    self._score_command("measured", "measured-rewards.jsonl", floor.prompts),
+                )
+                entry["measured"] = measure(
                     self.folder / "measured.jsonl", self.folder / "measured-rewards.jsonl"
                 )
-                told["below_floor"] = below_floor(told["measured"], floor)
-            if sample and not told["below_floor"]:
-                how = self.settings.sampling
-                self._sampled("episodes", lambda: self._run("episodes", url(), how.prompts, how.samples))
-        return told
+                entry["below_floor"] = below_floor(entry["measured"], floor)
+            if sample and not entry["below_floor"]:
+                sampling = self.settings.sampling
+                self._sample_once(
+                    "episodes",
+                    lambda: self._sample_command(
+                        "episodes", server_url(), sampling.prompts, sampling.samples
+                    ),
+                )
+        return entry
 
-    def _run(self, name: str, url: str, prompts: str, samples: int) -> list[str]:
-        how = self.settings.sampling
+    def _sample_command(self, name: str, url: str, prompts: str, samples: int) -> list[str]:
+        sampling = self.settings.sampling
         command = [
             *("agent.cli", "run", "--prompts", str(prompt_file(prompts)), "--samples", str(samples)),
             *("--log", self.path(f"{name}.jsonl"), "--policy-version", self.name),
             *("--base-url", url, "--model", _absolute(self.model), "--rules", self.rules),
-            *("--temperature", str(how.temperature), "--max-tokens", str(how.max_tokens)),
-            *("--max-turns", str(how.max_turns), "--concurrency", str(how.concurrency)),
-            *("--provider", how.provider),
+            *("--temperature", str(sampling.temperature), "--max-tokens", str(sampling.max_tokens)),
+            *("--max-turns", str(sampling.max_turns), "--concurrency", str(sampling.concurrency)),
+            *("--provider", sampling.provider),
         ]
-        if how.seed is not None:
-            command += ["--seed", str(how.seed + 100_000 * self.number)]
+        if sampling.seed is not None:
+            command += ["--seed", str(sampling.seed + 100_000 * self.number)]
         if name == "episodes":
-            for mode, share in how.mode_share.items():
+            for mode, share in sampling.mode_share.items():
                 command += ["--mode-share", f"{mode}={share}"]
-            if how.direct_draws is not None:
-                command += ["--direct-draws", str(how.direct_draws)]
+            if sampling.direct_draws is not None:
+                command += ["--direct-draws", str(sampling.direct_draws)]
         return command
 
-    def _score(self, log: str, out: str, prompts: str | None = None) -> list[str]:
+    def _score_command(self, log: str, out: str, prompts: str | None = None) -> list[str]:
+        """Returns the command that scores a log, after running the judge if one is configured."""
         scoring = self.settings.scoring
         command = [
             *("evaluation.cli", "score", self.path(f"{log}.jsonl"), "--out", self.path(out)),
@@ -108,102 +123,87 @@ class Round:
             *("--format-penalty", str(scoring.format_penalty)),
         ]
         if scoring.judge:
-            judged = f"{log}-judgements.jsonl"
-            options = [part for name, value in scoring.judge.items() for part in (f"--{name}", str(value))]
-            self._step(
-                judged,
+            judgements = f"{log}-judgements.jsonl"
+            options = [word for name, value in scoring.judge.items() for word in (f"--{name}", str(value))]
+            self._run_step(
+                judgements,
                 [
                     *("evaluation.cli", "judge", "run", self.path(f"{log}.jsonl")),
-                    *("--out", self.path(judged), *options),
+                    *("--out", self.path(judgements), *options),
                 ],
             )
-            command += ["--judgements", self.path(judged)]
+            command += ["--judgements", self.path(judgements)]
         return command
 
-    def _prepare(self) -> list[str]:
-        how = self.settings.advantages
+    def _prepare_command(self) -> list[str]:
+        advantages = self.settings.advantages
         return [
             *("trainer.cli", "prepare", self.path("episodes.jsonl"), self.path("rewards.jsonl")),
-            *(
-                "--json",
-                "--out",
-                self.path("groups.parquet"),
-                "--alpha",
-                str(how.alpha),
-                "--w-max",
-                str(how.w_max),
-            ),
-            *("--baseline", how.baseline, "--scale-rewards", how.scale_rewards),
+            *("--json", "--out", self.path("groups.parquet")),
+            *("--alpha", str(advantages.alpha), "--w-max", str(advantages.w_max)),
+            *("--baseline", advantages.baseline, "--scale-rewards", advantages.scale_rewards),
             *(["--keep-forced"] if self.settings.sampling.mode_share else []),
         ]
 
-    def _train(self) -> list[str]:
+    def _train_command(self) -> list[str]:
         import yaml
 
         config = self.folder / "train.yaml"
-        write_atomic_text(config, yaml.safe_dump(self.settings.train, sort_keys=False))
+        write_atomic(config, yaml.safe_dump(self.settings.train, sort_keys=False), private=False)
         return [
             *("trainer.cli", "logged", "--resume", "--config", str(config), "--model", self.model),
             *("--groups", self.path("groups.parquet"), "--out", self.path("trained")),
         ]
 
-    def _sampled(self, name: str, command: Callable[[], list[str]]) -> None:
-        """A log grows, so that it is whole is marked apart."""
-        done = self.folder / f"{name}.done"
-        if not done.exists():
+    def _sample_once(self, name: str, command: Callable[[], list[str]]) -> None:
+        """Runs a sampling command unless it has finished, which a marker file records: a log only grows."""
+        marker = self.folder / f"{name}.done"
+        if not marker.exists():
             self._execute(command())
-            write_atomic_text(done, "")
+            write_atomic(marker, "", private=False)
 
-    def _step(self, result: str, command: list[str]) -> None:
-        """Run a command unless its result is there; the result appears whole or not at all."""
+    def _run_step(self, result: str, command: list[str]) -> None:
+        """Runs a command unless its result exists. Commands write their result atomically."""
         if (self.folder / result).exists():
             return
-        printed = self._execute(command)
+        stdout = self._execute(command)
         if result == "statistics.json":
-            write_atomic_text(self.folder / result, printed)
+            write_atomic(self.folder / result, stdout, private=False)
 
     def _execute(self, command: list[str]) -> str:
         module, verb = command[0], command[1]
-        name = f"ascl-{ {'agent': 'agent', 'evaluation': 'eval', 'trainer': 'train'}[module.split('.')[0]] }"
+        program = PROGRAMS[module]
         if verb == "logged":
             self._check_model()
-        self.tell(f"{self.name}: $ {mask_secrets_in_text(shlex.join([name, *command[1:]]))}")
+        self.notify(f"{self.name}: $ {mask_secrets_in_text(shlex.join([program, *command[1:]]))}")
         launcher = self.settings.launcher if verb == "logged" else None
         start = shlex.split(launcher) if launcher else [sys.executable, "-m"]
-        # A step that outlived a killed loop would write beside the one that the next loop starts.
-        done = subprocess.run(
+        # A step that outlived a killed loop would write to the same files as the step of the next loop.
+        process = subprocess.run(
             [*start, *command],
             stdout=subprocess.PIPE,
             text=True,
             check=False,
-            env={**os.environ, STARTED_BY: str(os.getpid())},
+            env={**os.environ, STARTED_BY_VARIABLE: str(os.getpid())},
             preexec_fn=DIE_WITH_PARENT,
         )
-        if done.returncode != 0:
+        if process.returncode != 0:
             raise LoopError(
-                f"{self.name}: `{name} {verb}` ended with code {done.returncode}; what it said stands above. "
-                "What is done is kept: the same command goes on from here."
+                f"{self.name}: `{program} {verb}` ended with code {process.returncode}; see its output "
+                "above. Finished steps are kept: run the same command again to resume."
             )
-        if done.stdout and verb != "prepare":
-            self.tell(done.stdout.rstrip())
-        return done.stdout
+        if process.stdout and verb != "prepare":
+            self.notify(process.stdout.rstrip())
+        return process.stdout
 
     def _check_model(self) -> None:
-        """A model that the loop made and that is gone would be taken for a name of the hub."""
+        """Checks that an earlier round's model exists: a missing path would be taken for a hub name."""
         if self.number > 1 and not Path(self.model).is_dir():
             raise LoopError(
-                f"{self.name}: the model {self.model}, which this round starts from, is gone: put it back, "
-                "or begin another loop with another --out"
+                f"{self.name}: the model {self.model}, which this round starts from, is gone: restore it, "
+                "or start another loop with another --out"
             )
 
 
 def _absolute(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def write_atomic_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

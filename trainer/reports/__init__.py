@@ -1,4 +1,4 @@
-"""Shows one episode as the trainer sees it, and compares runs."""
+"""Reports for people: one episode as the trainer sees it, and a comparison of runs."""
 
 from trainer.reports.plot import plot_runs
 

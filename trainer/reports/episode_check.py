@@ -1,6 +1,4 @@
-"""One episode as the trainer sees it, so that a person can verify it: every token, whether it carries loss,
-its log-probability, and how the episode's advantage came from its group.
-"""
+"""An episode as the trainer sees it: which tokens carry loss, their log-probabilities, and its advantage."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from trainer.errors import GroupError
 from trainer.groups.parquet import open_groups
 from trainer.tokens import episode_tokens
 
-NUMERIC_COLUMNS = (
+MEMBER_COLUMNS = (
     "episode_id",
     "group_id",
     "mode",
@@ -24,23 +22,24 @@ NUMERIC_COLUMNS = (
     "advantage_ifpo",
     "advantage_grpo",
 )
+"""Columns that a `Member` is read from."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token as the trainer scores it."""
+    """A token as the trainer scores it."""
 
     id: int
     text: str
     wrote: bool
-    """Whether the policy wrote it: only then it carries loss."""
+    """Whether the policy wrote the token. Only these carry loss."""
     logprob: float | None
-    """Under the policy that sampled; None where it did not write, or the log has none."""
+    """Log-probability under the sampling policy; None if another wrote the token or it was not logged."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One episode of a group, with what the group made of it."""
+    """An episode of a group, with its weight and advantages."""
 
     episode_id: str
     mode: str
@@ -52,7 +51,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedEpisode:
     """An episode, its tokens and its group."""
 
     episode: Member
@@ -60,35 +59,35 @@ class Checked:
     prompt_id: str
     policy_version: str
     logged_tokens: bool
-    """Whether the ids come from the log, rather than from rendering its text."""
+    """Whether the token ids come from the log. Otherwise they come from rendering its text."""
     tokens: list[Token]
     group: list[Member]
 
     def segments(self) -> list[tuple[str, list[Token]]]:
-        """Runs of tokens of one role: `prompt`, `policy` or `masked`."""
-        first = next((place for place, token in enumerate(self.tokens) if token.wrote), len(self.tokens))
+        """Returns runs of consecutive tokens of one role: `prompt`, `policy` or `masked`."""
+        first = next((index for index, token in enumerate(self.tokens) if token.wrote), len(self.tokens))
         roles = [
-            ("prompt" if place < first else "policy" if token.wrote else "masked", token)
-            for place, token in enumerate(self.tokens)
+            ("prompt" if index < first else "policy" if token.wrote else "masked", token)
+            for index, token in enumerate(self.tokens)
         ]
         return [(role, [token for _, token in run]) for role, run in groupby(roles, key=lambda pair: pair[0])]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
 
-def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Checked:
-    """Look at one episode of a file of groups.
+def check_episode(groups: Path, model: str, episode_id: str | None = None) -> CheckedEpisode:
+    """Reads one episode of a groups file and tokenizes it as training does.
 
     Args:
-        groups: written by `ascl-train prepare`.
-        model: whose tokenizer and chat template to use.
-        episode_id: which; None for the first whose advantage is not zero.
+        groups: groups file from `ascl-train prepare`.
+        model: model whose tokenizer and chat template to use.
+        episode_id: the episode; None for the first with a nonzero advantage.
 
     Raises:
-        GroupError: the file cannot be read, or has no such episode.
-        TokenError: its tokens cannot be had; the text is the cause that training would count.
+        GroupError: the file cannot be read, or does not contain the episode.
+        TokenError: the episode has no usable tokens; the message is the cause that training counts.
         TrainingError: the tokenizer cannot be loaded.
     """
     from trainer.stages.model_io import load_tokenizer
@@ -96,19 +95,19 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
     row, group = _row_and_group(groups, episode_id)
     tokenizer = load_tokenizer(model)
     turns = json.loads(row["turns"])
-    made = episode_tokens(
+    episode = episode_tokens(
         tokenizer, json.loads(row["messages"]), json.loads(row["tools"]), turns, forced=bool(row["forced"])
     )
-    before = len(made.prompt_ids)
-    ids = made.prompt_ids + made.completion_ids
-    wrote = [False] * before + [bool(flag) for flag in made.wrote]
-    scores: list[float | None] = [None] * before
-    scores += made.logprobs if made.logprobs is not None else [None] * len(made.completion_ids)
+    prompt_length = len(episode.prompt_ids)
+    ids = episode.prompt_ids + episode.completion_ids
+    wrote = [False] * prompt_length + [bool(flag) for flag in episode.wrote]
+    logprobs: list[float | None] = [None] * prompt_length
+    logprobs += episode.logprobs if episode.logprobs is not None else [None] * len(episode.completion_ids)
     tokens = [
-        Token(id, tokenizer.decode([id]), here, score if here else None)
-        for id, here, score in zip(ids, wrote, scores, strict=True)
+        Token(id, tokenizer.decode([id]), by_policy, logprob if by_policy else None)
+        for id, by_policy, logprob in zip(ids, wrote, logprobs, strict=True)
     ]
-    return Checked(
+    return CheckedEpisode(
         episode=next(member for member in group if member.episode_id == row["episode_id"]),
         kind=row["kind"],
         prompt_id=row["prompt_id"],
@@ -120,31 +119,31 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
 
 
 def _row_and_group(groups: Path, episode_id: str | None) -> tuple[dict[str, Any], list[Member]]:
-    """The episode's row and the members of its group, a row group of the file in memory at a time."""
+    """Reads an episode's row and the members of its group, one Parquet row group at a time."""
     import pyarrow.compute as pc
 
     with open_groups(groups) as (file, _):
-        place = _place(file, groups, episode_id)
-        row = file.read_row_group(place[0]).slice(place[1], 1).to_pylist()[0]
+        row_group, index = _locate(file, groups, episode_id)
+        row = file.read_row_group(row_group).slice(index, 1).to_pylist()[0]
         members: list[Member] = []
         for number in range(file.num_row_groups):
-            light = file.read_row_group(number, columns=list(NUMERIC_COLUMNS))
-            same = light.filter(pc.equal(light["group_id"], row["group_id"])).drop(["group_id"])
-            members += [Member(**member) for member in same.to_pylist()]
+            table = file.read_row_group(number, columns=list(MEMBER_COLUMNS))
+            same_group = table.filter(pc.equal(table["group_id"], row["group_id"])).drop(["group_id"])
+            members += [Member(**member) for member in same_group.to_pylist()]
     return row, members
 
 
-def _place(file: Any, groups: Path, episode_id: str | None) -> tuple[int, int]:
-    """The row group of an episode, and its row there; of the first whose advantage is not zero for None."""
+def _locate(file: Any, groups: Path, episode_id: str | None) -> tuple[int, int]:
+    """Returns the row group of an episode and its index there; None finds the first nonzero advantage."""
     import pyarrow.compute as pc
 
     column = "advantage_ifpo" if episode_id is None else "episode_id"
     for number in range(file.num_row_groups):
         values = file.read_row_group(number, columns=[column])[column]
-        fits = pc.not_equal(values, 0.0) if episode_id is None else pc.equal(values, episode_id)
-        if (row := pc.index(fits, True).as_py()) >= 0:
-            return number, row
+        matches = pc.not_equal(values, 0.0) if episode_id is None else pc.equal(values, episode_id)
+        if (index := pc.index(matches, True).as_py()) >= 0:
+            return number, index
     if episode_id is None:
         return 0, 0
-    some = ", ".join(file.read_row_group(0, columns=["episode_id"])["episode_id"][:3].to_pylist())
-    raise GroupError(f"{groups} has no episode '{episode_id}': it starts with {some}")
+    examples = ", ".join(file.read_row_group(0, columns=["episode_id"])["episode_id"][:3].to_pylist())
+    raise GroupError(f"{groups} has no episode '{episode_id}'; its first episodes are {examples}")

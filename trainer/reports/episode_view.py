@@ -1,4 +1,4 @@
-"""A checked episode on the terminal: segments in words and colours, so that it reads without colours too."""
+"""Prints a checked episode to the terminal. Segment titles make it readable without colours."""
 
 from __future__ import annotations
 
@@ -6,45 +6,50 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.reports.episode_check import Checked, Token
+from trainer.reports.episode_check import CheckedEpisode, Token
 
 TITLES = {
     "prompt": "prompt, no loss",
     "policy": "written by the policy, carries loss",
     "masked": "tool result or agent's text, no loss",
 }
+MAX_TOKENS = 160
+"""Tokens printed of a segment that carries no loss."""
 
 
-def print_episode(checked: Checked, whole: bool = False) -> None:
-    """Print it; of a long prompt only the ends, unless `whole`."""
+def print_episode(checked: CheckedEpisode, whole: bool = False) -> None:
+    """Prints an episode. Shortens long segments without loss unless `whole` is set."""
     console = Console(highlight=False)
-    one = checked.episode
+    episode = checked.episode
     console.print(
-        f"episode {one.episode_id}: {checked.kind or 'unknown kind'}, mode {one.mode}"
-        f"{' (forced)' if one.forced else ''}, sampled by {checked.policy_version}",
+        f"episode {episode.episode_id}: {checked.kind or 'unknown kind'}, mode {episode.mode}"
+        f"{' (forced)' if episode.forced else ''}, sampled by {checked.policy_version}",
         soft_wrap=True,
         markup=False,
     )
     source = "as logged" if checked.logged_tokens else "rendered from text: the log has no token ids"
     console.print(f"{len(checked.tokens)} tokens, {source}", soft_wrap=True)
     for role, tokens in checked.segments():
-        scores = [token.logprob for token in tokens if token.logprob is not None]
-        mean = f", mean log-probability {sum(scores) / len(scores):.3f}" if scores else ""
+        logprobs = [token.logprob for token in tokens if token.logprob is not None]
+        mean = f", mean log-probability {sum(logprobs) / len(logprobs):.3f}" if logprobs else ""
         style = "bold green" if role == "policy" else "dim"
         console.print(f"\n── {TITLES[role]}: {len(tokens)} tokens{mean}", style=style, soft_wrap=True)
-        console.print(_coloured(tokens if whole or role == "policy" else _ends(tokens)), soft_wrap=True)
-    console.print(_table(checked))
+        console.print(
+            _format_tokens(tokens if whole or role == "policy" else _shorten(tokens)), soft_wrap=True
+        )
+    console.print(_group_table(checked))
 
 
-def _ends(tokens: list[Token], most: int = 160) -> list[Token]:
-    if len(tokens) <= most:
+def _shorten(tokens: list[Token], max_tokens: int = MAX_TOKENS) -> list[Token]:
+    """Keeps the beginning and the end."""
+    if len(tokens) <= max_tokens:
         return tokens
-    cut = Token(-1, f"\n… {len(tokens) - most} tokens …\n", False, None)
-    return [*tokens[: most // 2], cut, *tokens[-most // 2 :]]
+    omitted = Token(-1, f"\n… {len(tokens) - max_tokens} tokens …\n", False, None)
+    return [*tokens[: max_tokens // 2], omitted, *tokens[-max_tokens // 2 :]]
 
 
-def _coloured(tokens: list[Token]) -> Text:
-    """Tokens of the policy in green, the less likely the nearer to red; others dim."""
+def _format_tokens(tokens: list[Token]) -> Text:
+    """Colours tokens of the policy from green (likely) to red (unlikely); dims all others."""
     text = Text()
     for token in tokens:
         if not token.wrote:
@@ -58,7 +63,7 @@ def _coloured(tokens: list[Token]) -> Text:
     return text
 
 
-def _table(checked: Checked) -> Table:
+def _group_table(checked: CheckedEpisode) -> Table:
     table = Table("", "episode", "mode", "reward", "weight", "A by IFPO", "A by GRPO", title="its group")
     for member in checked.group:
         table.add_row(

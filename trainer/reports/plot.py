@@ -1,7 +1,7 @@
-"""Runs side by side, a column each: consult rate by kind, reward by mode, weights, groups, drift.
+"""Plots runs side by side, one per column: consult rate by kind, reward by mode, weights, groups, drift.
 
-The rows share their axis, so that columns can be compared. Out come `runs.png`, one page `runs.html` that
-opens without a network, and `runs.json` with the figures drawn.
+Panels of a row share their axis, so that runs can be compared. Writes `runs.png`, the self-contained page
+`runs.html`, and the plotted values as `runs.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 from evaluation.reports import COLOURS, MARKERS
 from trainer.reports.run_history import History, HistoryError, read_history
 
-_INK, _GRID = "#333333", "#dddddd"
+_GRID_COLOUR = "#dddddd"
+MAX_MARKED_POINTS = 30
+"""Longer lines have no markers."""
 KIND_NAMES = {
     "harmful": "harmful",
     "benign_sensitive": "harmless, looks risky",
@@ -27,7 +29,7 @@ KIND_NAMES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of the picture: a title, what good looks like, and metric names with their legend."""
+    """A row of the plot: its title, a description of a good run, and metric names with their labels."""
 
     title: str
     good: str
@@ -49,52 +51,52 @@ PANELS = (
     ),
     Panel(
         "weights and groups, shares",
-        "weights near 1; few groups of one mode",
+        "weights near 1; few one-mode groups",
         {
             "ifpo/effective_share": "effective share of the weights",
-            "ifpo/one_mode_groups": "groups of one mode",
-            "ifpo/equal_reward_groups": "groups of equal rewards",
+            "ifpo/one_mode_groups": "one-mode groups",
+            "ifpo/equal_reward_groups": "groups with equal rewards",
         },
         share=True,
     ),
     Panel(
         "largest weight",
-        "far below w_max × groups' size",
+        "far below w_max × group size",
         {"ifpo/largest_weight": "largest weight"},
     ),
     Panel(
-        "movement of the decision, nats",
+        "shift of the decision, nats",
         "harmful at or above zero, harmless below",
         {f"logged/towards_consulting/{kind}": name for kind, name in KIND_NAMES.items()},
     ),
     Panel(
-        "drift from the policy that sampled",
+        "drift from the sampling policy",
         "KL grows slowly; little is clipped",
         {
             "logged/kl": "KL to the sampling policy",
-            "kl": "KL to the start",
-            "clip_ratio/region_mean": "share clipped",
+            "kl": "KL to the initial policy",
+            "clip_ratio/region_mean": "clipped share",
         },
     ),
-    Panel("entropy", "falls slowly, never to zero", {"entropy": "entropy, nats a token"}),
+    Panel("entropy", "falls slowly, never to zero", {"entropy": "entropy, nats per token"}),
     Panel(
         "length",
         "no steady growth",
-        {"completions/mean_length": "tokens a completion"},
+        {"completions/mean_length": "tokens per completion"},
     ),
 )
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was written, what it shows, and what could not be shown."""
+class RunComparison:
+    """The files written, the runs plotted, and notes about missing metrics."""
 
     written: list[Path]
     runs: list[History]
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {
             "written": [str(path) for path in self.written],
             "runs": [asdict(run) for run in self.runs],
@@ -102,31 +104,31 @@ class Drawn:
         }
 
 
-def plot_runs(folders: list[Path], out: Path) -> Drawn:
-    """Draw the runs in `folders` into the folder `out`.
+def plot_runs(folders: list[Path], out: Path) -> RunComparison:
+    """Plots the runs in `folders` to files in the folder `out`.
 
     Raises:
-        HistoryError: a folder holds no run, or nothing in any of them can be drawn.
+        HistoryError: a folder holds no run, or no run recorded any of the plotted metrics.
     """
     runs = [read_history(folder) for folder in folders]
     panels = [panel for panel in PANELS if any(run.series(name)[0] for run in runs for name in panel.metrics)]
     if not panels:
-        raise HistoryError(f"{', '.join(map(str, folders))} recorded none of the figures that are drawn")
+        raise HistoryError(f"{', '.join(map(str, folders))} recorded none of the plotted metrics")
     notes = [
         f"{run.name} recorded nothing of: {', '.join(missing)}"
         for run in runs
         if (missing := [p.title for p in panels if not any(run.series(name)[0] for name in p.metrics)])
     ]
-    picture = _picture(runs, panels)
+    picture = _plot(runs, panels)
     out.mkdir(parents=True, exist_ok=True)
-    drawn = Drawn([out / "runs.png", out / "runs.html", out / "runs.json"], runs, notes)
+    comparison = RunComparison([out / "runs.png", out / "runs.html", out / "runs.json"], runs, notes)
     (out / "runs.png").write_bytes(picture)
     (out / "runs.html").write_text(_page(runs, panels, picture, notes), encoding="utf-8")
-    (out / "runs.json").write_text(json.dumps(drawn.as_json(), indent=1) + "\n", encoding="utf-8")
-    return drawn
+    (out / "runs.json").write_text(json.dumps(comparison.as_json(), indent=1) + "\n", encoding="utf-8")
+    return comparison
 
 
-def _picture(runs: list[History], panels: list[Panel]) -> bytes:
+def _plot(runs: list[History], panels: list[Panel]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -138,14 +140,14 @@ def _picture(runs: list[History], panels: list[Panel]) -> bytes:
     for row, panel in enumerate(panels):
         for column, run in enumerate(runs):
             axes = grid[row][column]
-            _draw(axes, run, panel)
+            _plot_panel(axes, run, panel)
             if row == 0:
                 axes.set_title(run.title, fontsize=11, pad=10)
             if column == 0:
                 axes.set_ylabel(panel.title)
             if row == len(panels) - 1:
                 axes.set_xlabel(run.axis)
-        handles = {label: line for axes in grid[row] for line, label in _legend(axes)}
+        handles = {label: line for axes in grid[row] for line, label in _legend_entries(axes)}
         grid[row][-1].legend(
             handles.values(), handles.keys(), frameon=False, fontsize=8, loc="center left",
             bbox_to_anchor=(1.01, 0.5),
@@ -155,18 +157,18 @@ def _picture(runs: list[History], panels: list[Panel]) -> bytes:
     return buffer.getvalue()
 
 
-def _legend(axes: Any) -> zip[tuple[Any, str]]:
+def _legend_entries(axes: Any) -> zip[tuple[Any, str]]:
     return zip(*axes.get_legend_handles_labels(), strict=True)
 
 
-def _draw(axes: Any, run: History, panel: Panel) -> None:
+def _plot_panel(axes: Any, run: History, panel: Panel) -> None:
     for number, (metric, label) in enumerate(panel.metrics.items()):
-        places, values = run.series(metric)
-        if not places:
+        positions, values = run.series(metric)
+        if not positions:
             continue
-        few = len(places) <= 30
+        few = len(positions) <= MAX_MARKED_POINTS
         axes.plot(
-            places,
+            positions,
             values,
             color=COLOURS[number],
             marker=MARKERS[number] if few else None,
@@ -180,7 +182,7 @@ def _draw(axes: Any, run: History, panel: Panel) -> None:
         axes.set_ylim(-0.03, 1.03)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(color=_GRID, zorder=0)
+    axes.grid(color=_GRID_COLOUR, zorder=0)
 
 
 def _page(runs: list[History], panels: list[Panel], picture: bytes, notes: list[str]) -> str:
@@ -191,14 +193,14 @@ def _page(runs: list[History], panels: list[Panel], picture: bytes, notes: list[
             "panel": panel.title,
             "good": panel.good,
             "metric": label,
-            "values": [_ends(run, metric) for run in runs],
+            "values": [_first_and_last(run, metric) for run in runs],
         }
         for panel in panels
         for metric, label in panel.metrics.items()
         if any(run.series(metric)[0] for run in runs)
     ]
     environment = Environment(
-        loader=PackageLoader("trainer", "pages"), autoescape=select_autoescape(default=True)
+        loader=PackageLoader("trainer.reports", ""), autoescape=select_autoescape(default=True)
     )
     page: str = environment.get_template("runs.html.jinja").render(
         runs=runs, rows=rows, notes=notes, picture=base64.b64encode(picture).decode()
@@ -206,7 +208,7 @@ def _page(runs: list[History], panels: list[Panel], picture: bytes, notes: list[
     return page
 
 
-def _ends(run: History, metric: str) -> str:
+def _first_and_last(run: History, metric: str) -> str:
     _, values = run.series(metric)
     if not values:
         return "–"

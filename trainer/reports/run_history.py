@@ -1,4 +1,4 @@
-"""What a run's folder says of how it went: figures by step, or by round of a loop."""
+"""Metrics of a run, read from its folder: one point per step of a stage, or per round of a loop."""
 
 from __future__ import annotations
 
@@ -11,89 +11,90 @@ from trainer.errors import TrainerError
 
 
 class HistoryError(TrainerError):
-    """A folder that holds no run."""
+    """A folder without a readable run."""
 
 
 @dataclass(frozen=True)
 class History:
-    """One run: its name, and figures by place (a step or a round)."""
+    """The metrics of one run."""
 
     name: str
     title: str
     axis: str
     """`step` or `round`."""
     points: list[tuple[float, dict[str, float]]]
+    """Position on the axis, and the metrics recorded there."""
 
     def series(self, metric: str) -> tuple[list[float], list[float]]:
-        """Places and values where the metric was recorded."""
-        here = [(place, values[metric]) for place, values in self.points if metric in values]
-        return [place for place, _ in here], [value for _, value in here]
+        """Returns the positions at which a metric was recorded, and its values."""
+        recorded = [(position, values[metric]) for position, values in self.points if metric in values]
+        return [position for position, _ in recorded], [value for _, value in recorded]
 
     def metrics(self) -> list[str]:
-        """Names of all that was recorded."""
+        """Returns the names of all recorded metrics."""
         return sorted({name for _, values in self.points for name in values})
 
 
 def read_history(folder: Path) -> History:
-    """The history of a stage's folder (`run.json`) or of a loop's (`rounds/`).
+    """Reads the history of a stage's folder (`run.json`) or of a loop's folder (`rounds/`).
 
     Raises:
-        HistoryError: it is neither, or cannot be read.
+        HistoryError: the folder is neither, or cannot be read.
     """
     try:
-        return _history(folder)
+        return _read_history(folder)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise HistoryError(
-            f"'{folder}' holds figures of another form ({type(error).__name__}: {error}): pass the folder "
-            "of a run as ascl-train left it"
+            f"'{folder}' holds metrics in an unknown format ({type(error).__name__}: {error}): pass an "
+            "unmodified run folder of ascl-train"
         ) from None
 
 
-def _history(folder: Path) -> History:
+def _read_history(folder: Path) -> History:
     rounds = sorted((folder / "rounds").glob("[0-9]*")) if (folder / "rounds").is_dir() else []
-    points = [point for place, each in enumerate(rounds, 1) if (point := _round(place, each))]
+    points = [point for number, each in enumerate(rounds, 1) if (point := _round_point(number, each))]
     if points:
         return History(folder.name, f"{folder.name}, {len(points)} rounds", "round", points)
-    record = _json(folder / "run.json")
+    record = _read_json(folder / "run.json")
     if record is None:
         raise HistoryError(
             f"'{folder}' holds no run: pass a folder with run.json (of a stage) or rounds/ (of a loop)"
         )
     points = [(float(entry["step"]), _numbers(entry)) for entry in _steps(record) if "step" in entry]
     groups = Path(str((record.get("arguments") or {}).get("groups") or ""))
-    if groups.is_file() and (sampled := _sampled(groups)):
-        points.insert(0, (0.0, sampled))
+    if groups.is_file() and (start := _groups_metrics(groups)):
+        points.insert(0, (0.0, start))
     title = f"{folder.name}: {record.get('stage', '')} {record.get('method', '')}".strip()
     return History(folder.name, title, "step", points)
 
 
-def _round(place: int, folder: Path) -> tuple[float, dict[str, float]] | None:
+def _round_point(number: int, folder: Path) -> tuple[float, dict[str, float]] | None:
     values: dict[str, float] = {}
-    if statistics := _json(folder / "statistics.json"):
+    if statistics := _read_json(folder / "statistics.json"):
         values |= statistics_metrics(statistics)
-    if (record := _json(folder / "trained" / "run.json")) and (steps := _steps(record)):
+    if (record := _read_json(folder / "trained" / "run.json")) and (steps := _steps(record)):
         values |= {name: value for name, value in _numbers(steps[-1]).items() if not name.startswith("ifpo/")}
-    return (float(place), values) if values else None
+    return (float(number), values) if values else None
 
 
 def _steps(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Figures by step; of a cold start, whose `steps` is their number, the losses."""
+    """Returns the metrics by step. A cold start has losses instead, and the number of steps as `steps`."""
     steps = record.get("steps")
     return steps if isinstance(steps, list) else record.get("losses") or []
 
 
-def _sampled(groups: Path) -> dict[str, float]:
+def _groups_metrics(groups: Path) -> dict[str, float]:
     from trainer.errors import GroupError
     from trainer.groups.statistics import group_statistics
 
     try:
         return statistics_metrics(group_statistics(groups).as_json())
-    except GroupError:  # prepared by another version since
+    except GroupError:  # the file was written by another version
         return {}
 
 
 def statistics_metrics(statistics: dict[str, Any]) -> dict[str, float]:
-    """Statistics of groups under the names that a trainer logs."""
+    """Converts group statistics to the metric names that a trainer logs."""
     values: dict[str, float | None] = {
         "ifpo/one_mode_groups": statistics["one_mode_groups"] / max(statistics["groups"], 1),
         "ifpo/equal_reward_groups": statistics["equal_reward_groups"] / max(statistics["groups"], 1),
@@ -108,10 +109,10 @@ def statistics_metrics(statistics: dict[str, Any]) -> dict[str, float]:
         for mode, count in (("consult", consulting), ("direct", kind["episodes"] - consulting)):
             if kind[f"reward_{mode}"] is not None:
                 by_mode[mode].append((count, kind[f"reward_{mode}"]))
-    for mode, parts in by_mode.items():
-        if parts:
-            total = sum(count for count, _ in parts)
-            values[f"ifpo/reward/{mode}"] = sum(count * mean for count, mean in parts) / total
+    for mode, means in by_mode.items():
+        if means:
+            total = sum(count for count, _ in means)
+            values[f"ifpo/reward/{mode}"] = sum(count * mean for count, mean in means) / total
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
@@ -123,7 +124,7 @@ def _numbers(entry: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:

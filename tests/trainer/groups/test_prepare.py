@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
         "ended in an error": 1,
         "its group mixes checkpoints, rulebooks or settings": 2,
         "its mode was forced": 1,
-        "line that is no episode": 1,
+        "line that is not an episode": 1,
         "no reward (unknown kind: nonsense)": 1,
         "not scored": 1,
     }
@@ -121,7 +121,7 @@ def test_a_log_of_nothing_usable_is_refused_and_an_earlier_file_is_kept(tmp_path
     ("arguments", "said"),
     [
         (["missing.jsonl", "rewards.jsonl"], "cannot read missing.jsonl"),
-        (["log.jsonl", "missing.jsonl"], "there is no file of rewards at 'missing.jsonl'"),
+        (["log.jsonl", "missing.jsonl"], "the rewards file 'missing.jsonl' does not exist"),
     ],
 )
 def test_a_missing_file_is_named(
@@ -311,8 +311,8 @@ def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
     lone, again = make_episode("alone", sample=0), episodes[5]
     made = []
     for part in (1 << 30, 1 << 10):
-        monkeypatch.setattr("trainer.groups.prepare.PART", part)
-        monkeypatch.setattr("trainer.groups.spill._ROWS_AT_ONCE", 7 if part == 1 << 10 else 4096)
+        monkeypatch.setattr("trainer.groups.prepare.PARTITION_BYTES", part)
+        monkeypatch.setattr("trainer.groups.spill._BATCH_ROWS", 7 if part == 1 << 10 else 4096)
         folder = tmp_path / str(part)
         folder.mkdir()
         log = write_log(folder / "log.jsonl", [lone, *episodes, again])
@@ -341,7 +341,7 @@ def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
     *_, out = prepared(tmp_path, many(300, seed=1))
     statistics = []
     for rows in (65536, 50):
-        monkeypatch.setattr("trainer.groups.statistics.ROWS_A_PART", rows)
+        monkeypatch.setattr("trainer.groups.statistics.PARTITION_ROWS", rows)
         statistics.append(json.loads(run("stats", out, "--json")[1]))
     for kind in statistics[0]["kinds"].values():
         assert kind["episodes"] == 400
@@ -382,8 +382,8 @@ def test_a_group_of_two_prompts_or_kinds_is_no_group(tmp_path: Path) -> None:
 def test_two_rewards_of_one_episode_are_found_however_far_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.groups.log_reader._AT_ONCE", 3)
-    monkeypatch.setattr("trainer.groups.prepare.PART", 1 << 10)
+    monkeypatch.setattr("trainer.groups.log_reader._BATCH_SIZE", 3)
+    monkeypatch.setattr("trainer.groups.prepare.PARTITION_BYTES", 1 << 10)
     log = write_log(tmp_path / "log.jsonl", episodes := many(10, seed=3))
     write_rewards(tmp_path / "rewards.jsonl", score_log([*episodes, episodes[0]]))
     code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
@@ -411,7 +411,7 @@ def test_sampling_that_training_cannot_represent_is_said_and_recorded(tmp_path: 
     cut = [each.model_copy(update={"sampling_sent": sent}) for each in mixed_group("a")]
     code, _, stderr, out = prepared(tmp_path, cut)
     assert code == 0
-    assert "the episodes were sampled with top_p 0.9, which training cannot represent" in stderr
+    assert "the episodes were sampled with top_p 0.9. Training models the temperature only" in stderr
     assert read_groups(out)[1]["sources"]["sampled_with"] == ["top_p 0.9"]
     assert prepared(tmp_path, mixed_group("a"))[2] == ""
 

@@ -19,7 +19,7 @@ from tests.fakes.processes.orphans import dies_with_parent
 from trainer.cli import app
 from trainer.errors import ConfigError
 from trainer.orchestration import read_loop_settings, run_plan
-from trainer.orchestration.gpu_memory import GIB, SIZES, estimate, memory_table, shape_of
+from trainer.orchestration.gpu_memory import GIB, SIZES, estimate_gpu_memory, memory_table, model_shape
 from trainer.orchestration.launch import Command
 from trainer.stages import common_record, mask_secrets
 from trainer.stages.logged.config import parse_logged
@@ -106,16 +106,16 @@ def test_every_recipe_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_sizes_are_those_of_the_published_models() -> None:
     assert [round(shape.parameters / 1e9, 2) for shape in SIZES.values()] == [1.72, 8.19, 32.76]
-    assert SIZES["8B"].adapter(16) == 43_646_976  # as PEFT counts it
+    assert SIZES["8B"].adapter_parameters(16) == 43_646_976  # as PEFT counts it
 
 
 def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
-    one, six = (estimate(SIZES["8B"], trainers=n, vllm_gpus=0) for n in (1, 6))
+    one, six = (estimate_gpu_memory(SIZES["8B"], trainers=n, vllm_gpus=0) for n in (1, 6))
     parts = (six.weights, six.adapter, six.gathered, six.activations, six.logits)
     assert six.trainer == pytest.approx(sum(parts))
     assert one.weights / GIB == pytest.approx(15.26, abs=0.01)  # 8.19e9 weights of two bytes
     assert six.trainer < one.trainer
-    assert not estimate(SIZES["32B"], trainers=1, vllm_gpus=0).fits(24)
+    assert not estimate_gpu_memory(SIZES["32B"], trainers=1, vllm_gpus=0).fits(24)
     assert len(memory_table().splitlines()) == 2 + 9
 
 
@@ -134,8 +134,8 @@ def test_a_models_shape_is_read_from_its_folder_whatever_its_name(tmp_path: Path
     assert code == 0
     assert json.loads(stdout)["memory"]["weights"] == 2 * (2 * (12_288 + 3 * 64 * 128 + 128) + 500 * 64 + 64)
     (folder / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is no model's configuration"):
-        shape_of(str(folder))
+    with pytest.raises(ConfigError, match="is not a model configuration"):
+        model_shape(str(folder))
 
 
 @pytest.mark.parametrize("options", [["--rules", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
@@ -182,7 +182,7 @@ def test_the_trainer_of_a_killed_launch_ends_with_it(tmp_path: Path) -> None:
         tmp_path, f"import subprocess, sys\nsubprocess.call([sys.executable, '-c', {trainer!r}])\n"
     )
     code = (
-        "from pathlib import Path\nfrom trainer.launch import Command, run_plan\n"
+        "from pathlib import Path\nfrom trainer.orchestration.launch import Command, run_plan\n"
         "run_plan([Command('the training', ['accelerate', 'launch'])], Path('logs'))\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)

@@ -116,7 +116,7 @@ def test_other_settings_than_it_was_begun_with_are_refused(settings: dict[str, A
     )
     code, _, stderr = loop(tmp_path, settings)
     assert code == 1
-    assert 'begun with model "another"' in stderr
+    assert 'started with model "another"' in stderr
 
 
 def test_below_the_floor_the_loop_stops_at_the_last_good_model(
@@ -148,7 +148,7 @@ def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"round": 3}, "round: there is no such setting"),
+        ({"round": 3}, "round: unknown setting"),
         ({"serve": "vllm serve model"}, "serve must name {model} and {port}"),
         ({"sampling": {"samples": 1}}, "sampling.samples"),
         ({"keep_models": 1}, "keep_models"),
@@ -183,7 +183,7 @@ def test_a_loop_that_was_cut_off_in_its_first_round_keeps_the_settings_it_was_be
     other = settings | {"sampling": settings["sampling"] | {"temperature": 0.5}}
     code, _, stderr = loop(tmp_path, other)
     assert code == 1
-    assert "was begun with sampling" in stderr
+    assert "was started with sampling" in stderr
 
 
 def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
@@ -224,7 +224,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 told["below_floor"] = below_floor(told["measured"], floor)
             return told
 
-        def _step(self, result: str, command: list[str]) -> None:
+        def _run_step(self, result: str, command: list[str]) -> None:
             if not (statistics := self.folder / "statistics.json").exists():
                 self.merged.mkdir(parents=True)
                 statistics.write_text("{}", encoding="utf-8")
@@ -280,7 +280,7 @@ def test_what_is_measured_stays_as_the_loop_was_begun(
     assert loop(tmp_path, settings | {"floor": {}})[0] == 0
     code, _, stderr = loop(tmp_path, settings | {"floor": other})
     assert code == 1
-    assert "was begun with floor" in stderr
+    assert "was started with floor" in stderr
 
 
 def test_a_model_of_the_loop_that_is_gone_is_named_and_not_asked_of_the_hub(
@@ -291,7 +291,7 @@ def test_a_model_of_the_loop_that_is_gone_is_named_and_not_asked_of_the_hub(
     with pytest.raises(
         LoopError, match=f"round-002: the model {gone}, which this round starts from, is gone"
     ):
-        one.play()
+        one.run()
     assert not (tmp_path / "starts").exists()
 
 

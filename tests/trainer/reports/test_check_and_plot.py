@@ -89,7 +89,7 @@ def test_the_json_of_a_check_holds_every_token_with_its_mask_and_log_probability
 def test_an_unknown_episode_is_named_with_some_that_are_there(groups: Path, tokenizer: Path) -> None:
     code, _, stderr = run("check", groups, "--model", tokenizer, "--episode", "z")
     assert code == 1
-    assert "has no episode 'z': it starts with a-0" in stderr
+    assert "has no episode 'z'; its first episodes are a-0" in stderr
 
 
 def record(folder: Path, stage: str, steps: list[dict[str, Any]]) -> Path:
@@ -192,10 +192,10 @@ def test_a_cold_start_and_figures_of_another_form_are_named(tmp_path: Path) -> N
     (start / "run.json").write_text(json.dumps(run_json), encoding="utf-8")
     code, _, stderr = run("plot", start, "--out", tmp_path / "compared")
     assert code == 1
-    assert "recorded none of the figures that are drawn" in stderr
+    assert "recorded none of the plotted metrics" in stderr
     odd = tmp_path / "loop" / "rounds" / "001"
     odd.mkdir(parents=True)
     (odd / "statistics.json").write_text('{"x": 1}', encoding="utf-8")
     code, _, stderr = run("plot", tmp_path / "loop", "--out", tmp_path / "compared")
     assert code == 1
-    assert "holds figures of another form (KeyError: 'one_mode_groups')" in stderr
+    assert "holds metrics in an unknown format (KeyError: 'one_mode_groups')" in stderr

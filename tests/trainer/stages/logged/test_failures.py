@@ -45,7 +45,7 @@ def test_judge_down_torn_file_nan_reward_lone_and_overlong_episodes_are_counted_
     assert code == 0, errors
     left_out = json.loads(said)["left_out"]
     assert left_out["alone in its group"] == 1
-    assert left_out["line that is no episode"] == 1
+    assert left_out["line that is not an episode"] == 1
     assert left_out["no reward (the judge did not answer)"] == 1
     assert sum(left_out.values()) == 4, left_out  # and the reward that is no number
     code, _, errors = run(
