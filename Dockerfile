@@ -1,25 +1,25 @@
-# The rule service. torch exists in the build stage alone: it exports the encoder once; what is served needs none.
+# The rule service. Only the build stage contains torch, to export the encoder; the final image does not need it.
 #
 #   docker build -t ascl-rules .
 #   docker build -t ascl-rules --build-arg BASE=registry.example.org/python:3.12-slim .
 #
-# BASE must hold Python 3.11 or newer as `python3`, with venv.
+# BASE must provide Python 3.11 or newer as `python3`, with venv.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# Where pip finds a torch built for CPUs: a folder or page of wheels, or an index. Empty: pip's own default, which on
-# Linux x86-64 brings several GB of CUDA that the build does not use.
+# Source of a CPU build of torch: a folder or page of wheels, or an index. If both are empty, pip uses its default,
+# which on Linux x86-64 installs several GB of CUDA libraries that the build does not use.
 ARG TORCH_FIND_LINKS=""
 ARG TORCH_INDEX_URL=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
-# What is needed, before our own code: an edited rule or module does not fetch it again.
+# Dependencies are installed before the code is copied, so that editing a rule or module does not fetch them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN python3 -m venv /build \
     && /build/bin/pip install --quiet ${TORCH_FIND_LINKS:+--find-links "$TORCH_FIND_LINKS"} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch \
     && /build/bin/pip install --quiet '.[build,offline]'
-# The environment that is served from holds no pip: it is filled from outside.
-# Left out: the hub's client, which loads tokenizers by name where ours lies in the artefact, and conversion tools.
+# The final environment has no pip: the build environment installs into it.
+# Removed: the hub client (the tokenizer is in the artefact) and the conversion tools of onnxruntime.
 RUN python3 -m venv --without-pip /app && /build/bin/pip --python /app/bin/python install --quiet '.[server]' \
     && /build/bin/pip --python /app/bin/python uninstall --quiet --yes huggingface_hub hf-xet \
     && cd /app/lib/python3*/site-packages/onnxruntime && rm -r quantization tools transformers \
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="ASCL rules" \
       org.opencontainers.image.licenses="Apache-2.0" \
       io.modelcontextprotocol.server.name="io.github.ascl/ascl-rules"
 COPY --from=build /app /app
-# Writable by the service's user, so that an image FROM this one can build its own rules into it.
+# Writable by the service user, so that an image FROM this one can build its own rules into it.
 COPY --from=build --chown=10001:10001 /artefact /artefact
 ENV PATH=/app/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     ASCL_RULES_ARTEFACT=/artefact ASCL_RULES_HOST=0.0.0.0 ASCL_RULES_PORT=8808 ASCL_RULES_WATCH=false
@@ -44,6 +44,6 @@ USER 10001:10001
 EXPOSE 8808
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
     CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['ASCL_RULES_PORT'] + '/readyz', timeout=2)"]
-# On all addresses the service starts only with a tokens file, or with ASCL_RULES_ALLOW_ANONYMOUS=true.
+# The service listens on all addresses, so it starts only with a tokens file or ASCL_RULES_ALLOW_ANONYMOUS=true.
 ENTRYPOINT ["ascl-rules"]
 CMD ["serve"]

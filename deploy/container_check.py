@@ -1,8 +1,8 @@
-"""Build the image and consult what it serves, where no container engine runs: `make container-check`.
+"""Builds the image and tests its service without a container engine: `make container-check`.
 
 Needs root, and Debian's buildah and debootstrap. The base image is a minimal Debian with its python3. Every
-step of the Dockerfile runs in a chroot; the image's own command is started and consulted over loopback. What
-is printed was measured. All of it lies in build/container/; a second run reuses the base.
+step of the Dockerfile runs in a chroot; the image's command is started and consulted over loopback. All
+printed figures are measured. Files are written to build/container/; a second run reuses the base image.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "container"
-BASE, IMAGE, OWN = "localhost/ascl-base", "localhost/ascl-rules", "localhost/ascl-own-rules"
+BASE, IMAGE, CUSTOM_IMAGE = "localhost/ascl-base", "localhost/ascl-rules", "localhost/ascl-own-rules"
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 STORE = ("--root", str(WORK / "store"), "--runroot", str(WORK / "run"))
 SECRETS = WORK / "secrets"
 WITH_TOKENS = {"ASCL_RULES_TOKENS_FILE": "/secrets/tokens.jsonl"}
 QUESTION = {"situation": "someone asks for a computer virus"}
-HELLO = {
+INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "initialize",
@@ -39,34 +39,34 @@ HELLO = {
         "clientInfo": {"name": "container-check", "version": "1"},
     },
 }
-OWN_RULES = """FROM {image}
+CUSTOM_DOCKERFILE = """FROM {image}
 COPY my-rules /rules
 RUN ["ascl-rules", "build", "--rules", "/rules"]
 """
 
 
 def buildah(*arguments: str | Path, show: bool = False) -> str:
-    """Standard output of one buildah command; `show` leaves it on the terminal. Raises SystemExit."""
+    """Runs a buildah command. Returns its output, or prints it if `show` is set. Raises SystemExit."""
     command = ["buildah", *STORE, *map(str, arguments)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env=ENVIRONMENT, stdout=None if show else subprocess.PIPE, text=True, check=False
     )
-    if done.returncode != 0:
-        raise SystemExit(f"container-check: `{' '.join(command)}` failed with {done.returncode}")
-    return (done.stdout or "").strip()
+    if process.returncode != 0:
+        raise SystemExit(f"container-check: `{' '.join(command)}` failed with code {process.returncode}")
+    return (process.stdout or "").strip()
 
 
-def step(text: str) -> None:
+def report(text: str) -> None:
     print(f"container-check: {text}", flush=True)
 
 
 def make_base() -> None:
-    """A local base image with python3, from Debian's packages."""
+    """Builds a local base image with python3 from Debian's packages, unless it exists."""
     if BASE in buildah("images", "--format", "{{.Name}}").split():
         return
     folder = WORK / "base"
     if not (folder / "usr" / "bin" / "python3").exists():
-        step("making a base file system (some minutes, once)")
+        report("building the base file system (takes minutes, once)")
         shutil.rmtree(folder, ignore_errors=True)
         include = "--include=python3,python3-venv,ca-certificates"
         debian = ["debootstrap", "--variant=minbase", include, "bookworm", str(folder)]
@@ -79,12 +79,12 @@ def make_base() -> None:
 
 
 def pip_mounts() -> list[str]:
-    """`-v` arguments that give build steps this machine's pip settings, certificates and wheel folders."""
-    listed = subprocess.run(
+    """Returns `-v` arguments that mount this machine's pip settings, certificates and wheel folders."""
+    output = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     settings: dict[str, str] = {}
-    for line in listed.splitlines():
+    for line in output.splitlines():
         key, _, value = line.partition("=")
         settings[key.rpartition(".")[2]] = value.strip("'\"")
     paths = {Path("/etc/ssl/certs")}
@@ -92,42 +92,46 @@ def pip_mounts() -> list[str]:
         path = Path(urlsplit(value).path)
         if path.is_absolute() and path.exists() and urlsplit(value).scheme in ("", "file"):
             paths.add(path)
-    # An index page on disk may link to files beside it.
+    # An index page on disk may link to files next to it.
     paths |= {path.parent for path in paths if path.name == "simple"}
-    # Our own constraints are what the Dockerfile sets.
+    # The Dockerfile sets the constraints.
     settings.pop("constraint", None)
     config = WORK / "pip.conf"
     config.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     mounts = [f"{path}:{path}:ro" for path in sorted(paths)] + [f"{config}:/etc/pip.conf:ro"]
-    return [part for mount in mounts for part in ("-v", mount)]
+    return [word for mount in mounts for word in ("-v", mount)]
 
 
 def build(image: str, dockerfile: Path, context: Path, *extra: str) -> float:
-    """Seconds that it took to build the image."""
+    """Builds an image. Returns the seconds it took."""
     start = time.monotonic()
     (WORK / "tmp").mkdir(exist_ok=True)
     os.environ["TMPDIR"] = ENVIRONMENT["TMPDIR"] = str(WORK / "tmp")
-    # Docker's format, for the other knows no health check.
-    kind = ("--format", "docker", "--pull-never")
-    buildah("bud", *kind, *extra, "-t", image, "-f", dockerfile, context, show=True)
+    # The OCI format has no health check.
+    options = ("--format", "docker", "--pull-never")
+    buildah("bud", *options, *extra, "-t", image, "-f", dockerfile, context, show=True)
     return time.monotonic() - start
 
 
 @contextmanager
-def started(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-    """The image's own command, on the host's network; its root must stay as it was. Address and root."""
+def run_image(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+    """Runs the image's command on the host's network, and checks that it does not write to its root.
+
+    Yields:
+        The address of the service, and the root of its file system.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     config = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
     container = buildah("from", "--pull-never", image)
     root = Path(buildah("mount", container))
     values = {"ASCL_RULES_PORT": port, **settings}
-    given = [part for name, value in values.items() for part in ("--env", f"{name}={value}")]
-    given += ["-v", f"{SECRETS}:/secrets:ro"]
-    before = written(root)
+    options = [word for name, value in values.items() for word in ("--env", f"{name}={value}")]
+    options += ["-v", f"{SECRETS}:/secrets:ro"]
+    before = list_files(root)
     with log.open("w") as output:
         process = subprocess.Popen(
-            ["buildah", *STORE, "run", *given, container, "--", *config["Entrypoint"], *config["Cmd"]],
+            ["buildah", *STORE, "run", *options, container, "--", *config["Entrypoint"], *config["Cmd"]],
             env=ENVIRONMENT,
             stdout=output,
             stderr=output,
@@ -135,12 +139,12 @@ def started(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tupl
         )
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
-        while ask(f"{url}/readyz")[0] != 200:
+        while request(f"{url}/readyz")[0] != 200:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"container-check: the image does not serve:\n{log.read_text()}")
+                raise SystemExit(f"container-check: the service did not start:\n{log.read_text()}")
             time.sleep(0.1)
         yield url, root
-        changed = written(root) - before
+        changed = list_files(root) - before
         if changed:
             raise SystemExit(f"container-check: the service wrote to its root: {sorted(changed)[:5]}")
     finally:
@@ -148,20 +152,20 @@ def started(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tupl
         buildah("rm", container)
 
 
-def written(root: Path) -> set[tuple[str, int]]:
-    """Every file below the root, with its time of change; not what is in memory when it is read-only."""
-    found = set()
+def list_files(root: Path) -> set[tuple[str, int]]:
+    """Returns all files with their modification times, except in folders that a container mounts itself."""
+    entries = set()
     for folder, names, files in os.walk(root):
         if Path(folder) == root:
             names[:] = [name for name in names if name not in ("tmp", "proc", "sys", "dev", "run", "etc")]
         for name in files:
             path = Path(folder) / name
-            found.add((str(path.relative_to(root)), path.lstat().st_mtime_ns))
-    return found
+            entries.add((str(path.relative_to(root)), path.lstat().st_mtime_ns))
+    return entries
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the command and all that it started: buildah does not pass the signal on."""
+    """Ends the command and its child processes, because buildah does not forward signals."""
     try:
         os.killpg(process.pid, 15)
         process.wait(15)
@@ -172,13 +176,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(5)
 
 
-def ask(url: str, body: object = None, token: str | None = None) -> tuple[int, dict[str, object]]:
-    """Status and JSON of an answer; (0, {}) when nobody listens."""
+def request(url: str, body: object = None, token: str | None = None) -> tuple[int, dict[str, object]]:
+    """Sends a request. Returns status and JSON of the response; (0, {}) if no server listens."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as answer:  # noqa: S310
-            return answer.status, json.load(answer)
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as response:  # noqa: S310
+            return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, {}
     except OSError:
@@ -186,19 +190,20 @@ def ask(url: str, body: object = None, token: str | None = None) -> tuple[int, d
 
 
 def size(path: Path) -> str:
-    """Megabytes of files below a path, hard links once."""
-    done = subprocess.run(["du", "-sm", str(path)], capture_output=True, text=True, check=True)
-    return f"{done.stdout.split()[0]} MB"
+    """Returns the size of all files below a path. Counts hard links once."""
+    output = subprocess.run(["du", "-sm", str(path)], capture_output=True, text=True, check=True).stdout
+    return f"{output.split()[0]} MB"
 
 
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        raise SystemExit(f"container-check: {what}: this does not hold")
-    step(f"ok: {what}")
+def check(condition: bool, claim: str) -> None:
+    """Prints the claim, or raises SystemExit if it is false."""
+    if not condition:
+        raise SystemExit(f"container-check: failed: {claim}")
+    report(f"ok: {claim}")
 
 
 def main() -> None:
-    """`--keep` checks the image that was built before."""
+    """Builds and checks the image; with `--keep`, checks the image of the last build."""
     for tool in ("buildah", "debootstrap"):
         if shutil.which(tool) is None:
             raise SystemExit(f"container-check: {tool} is missing: apt-get install buildah debootstrap")
@@ -207,48 +212,50 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     make_base()
     if "--keep" not in sys.argv:
-        step("building the image, every step of the Dockerfile")
+        report("building the image")
         seconds = build(IMAGE, ROOT / "Dockerfile", ROOT, "--build-arg", f"BASE={BASE}", *pip_mounts())
-        step(f"built in {seconds:.0f} s")
-    inspect_and_consult()
-    own_rules()
-    step("all held")
+        report(f"built in {seconds:.0f} s")
+    check_image()
+    check_custom_rules()
+    report("all checks passed")
 
 
-def inspect_and_consult() -> None:
-    """What the image holds and how it answers."""
+def check_image() -> None:
+    """Checks the image's configuration, contents and answers."""
     config = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
-    check(config["User"] == "10001:10001", "it runs as a user that is not root")
-    check(config["Healthcheck"]["Test"][0] == "CMD", "it has a health check, without a shell")
+    check(config["User"] == "10001:10001", "it does not run as root")
+    check(config["Healthcheck"]["Test"][0] == "CMD", "it has a health check that needs no shell")
     token = new_token()
     start = time.monotonic()
-    with started(IMAGE, WORK / "serve.log", WITH_TOKENS) as (url, root):
-        step(f"ready {time.monotonic() - start:.1f} s after its start")
-        status, answer = ask(f"{url}/v1/consult", QUESTION, token)
+    with run_image(IMAGE, WORK / "serve.log", WITH_TOKENS) as (url, root):
+        report(f"ready {time.monotonic() - start:.1f} s after the start")
+        status, answer = request(f"{url}/v1/consult", QUESTION, token)
         check(status == 200 and answer["verdict"] == "rules_found", "it answers over loopback")
-        check(ask(f"{url}/v1/consult", QUESTION)[0] == 401, "it asks callers for a token")
+        check(request(f"{url}/v1/consult", QUESTION)[0] == 401, "it requires a token")
         port = str(urlsplit(url).port)
         health = config["Healthcheck"]["Test"][1:]
         healthy = subprocess.call(health, env={**os.environ, "ASCL_RULES_PORT": port}) == 0
-        check(healthy, "its health check finds it healthy")
+        check(healthy, "its health check succeeds")
         for absent in ("torch", "sentence_transformers", "transformers", "pip"):
-            check(not list(root.glob(f"app/lib/python3*/site-packages/{absent}")), f"{absent} is absent")
-        app, artefact, whole = size(root / "app"), size(root / "artefact"), size(root)
-        step(f"size: {whole}, of which the base {size(WORK / 'base')}, /app {app}, /artefact {artefact}")
-    refused = once("serve")
-    check(refused.returncode != 0, "it does not start open to all")
-    step(f"what it says then: {refused.stderr.strip().splitlines()[0]}")
-    spoken = once("stdio", stdin=json.dumps(HELLO) + "\n")
-    check('"name":"ascl-rules"' in spoken.stdout, "it serves one client over stdio")
+            check(
+                not list(root.glob(f"app/lib/python3*/site-packages/{absent}")), f"{absent} is not installed"
+            )
+        app, artefact, total = size(root / "app"), size(root / "artefact"), size(root)
+        report(f"size: {total}, of which the base {size(WORK / 'base')}, /app {app}, /artefact {artefact}")
+    open_start = run_once("serve")
+    check(open_start.returncode != 0, "it refuses to start without authentication")
+    report(f"its message: {open_start.stderr.strip().splitlines()[0]}")
+    stdio = run_once("stdio", stdin=json.dumps(INITIALIZE) + "\n")
+    check('"name":"ascl-rules"' in stdio.stdout, "it serves a client over stdio")
 
 
-def once(*arguments: str, stdin: str = "", secrets: str = "ro") -> subprocess.CompletedProcess[str]:
-    """One command of the image, run to its end."""
+def run_once(*arguments: str, stdin: str = "", secrets: str = "ro") -> subprocess.CompletedProcess[str]:
+    """Runs an `ascl-rules` command in the image, and waits until it ends."""
     container = buildah("from", "--pull-never", IMAGE)
-    run = ["buildah", *STORE, "run", "-v", f"{SECRETS}:/secrets:{secrets}", container, "--", "ascl-rules"]
+    command = ["buildah", *STORE, "run", "-v", f"{SECRETS}:/secrets:{secrets}", container, "--", "ascl-rules"]
     try:
         return subprocess.run(
-            [*run, *arguments],
+            [*command, *arguments],
             env=ENVIRONMENT,
             input=stdin,
             capture_output=True,
@@ -261,31 +268,31 @@ def once(*arguments: str, stdin: str = "", secrets: str = "ro") -> subprocess.Co
 
 
 def new_token() -> str:
-    """A token for the service, made by the image itself."""
+    """Returns a token for the service, created by the image's own command."""
     shutil.rmtree(SECRETS, ignore_errors=True)
     SECRETS.mkdir()
-    # The container's user writes here, and nobody else does: the folder goes with the next run.
+    # The container's user must be able to write here. The next run deletes the folder.
     SECRETS.chmod(0o777)
-    made = once("token", "new", "check", "--file", "/secrets/tokens.jsonl", secrets="rw")
-    check(made.returncode == 0, "it makes a token")
-    return made.stdout.strip().splitlines()[-1]
+    process = run_once("token", "new", "check", "--file", "/secrets/tokens.jsonl", secrets="rw")
+    check(process.returncode == 0, "it creates a token")
+    return process.stdout.strip().splitlines()[-1]
 
 
-def own_rules() -> None:
-    """An operator's own rulebook over ours, in an image FROM this one: no torch, no network."""
+def check_custom_rules() -> None:
+    """Checks an image FROM this one with an operator's own rules, built without torch and network."""
     context = WORK / "own"
     shutil.rmtree(context, ignore_errors=True)
     context.mkdir()
     shutil.copytree(ROOT / "rules" / "cyber", context / "my-rules" / "cyber")
     (context / "my-rules" / "rulebook.yaml").write_text("name: my-rules\nversion: 1.0.0\n")
-    (context / "Dockerfile").write_text(OWN_RULES.format(image=IMAGE))
-    seconds = build(OWN, context / "Dockerfile", context, "--network", "none")
+    (context / "Dockerfile").write_text(CUSTOM_DOCKERFILE.format(image=IMAGE))
+    seconds = build(CUSTOM_IMAGE, context / "Dockerfile", context, "--network", "none")
     token = new_token()
-    with started(OWN, WORK / "own.log", WITH_TOKENS) as (url, _):
-        status, answer = ask(f"{url}/v1/consult", QUESTION, token)
+    with run_image(CUSTOM_IMAGE, WORK / "own.log", WITH_TOKENS) as (url, _):
+        status, answer = request(f"{url}/v1/consult", QUESTION, token)
         book = answer.get("rulebook")
-        built = status == 200 and isinstance(book, dict) and book["name"] == "my-rules"
-        check(built, f"own rules are built in, in {seconds:.0f} s")
+        served = status == 200 and isinstance(book, dict) and book["name"] == "my-rules"
+        check(served, f"it serves custom rules, built in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make the bundle that desktop hosts install with a click: `make mcpb`, which needs npm.
+"""Builds the bundle that desktop hosts install with one click: `make mcpb` (needs npm).
 
-It holds our wheel, the built index and a pyproject.toml, from which the host's uv installs the rest at the
-pinned versions. No torch: the index brings the encoder along.
+The bundle contains the ASCL wheel, the built index, and a pyproject.toml from which the host's uv installs
+the dependencies at the pinned versions. It does not need torch, because the index contains the encoder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ascl = {{ path = "{wheel}" }}
 
 
 def run(*command: str | Path) -> None:
-    """Raises SystemExit when the command fails; what it says stays on the terminal."""
+    """Runs a command with its output on the terminal. Raises SystemExit if it fails."""
     if subprocess.run([*map(str, command)], cwd=ROOT, check=False).returncode != 0:
         raise SystemExit(f"mcpb: `{' '.join(map(str, command))}` failed")
 
@@ -47,7 +47,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     source = WORK / "source"
     shutil.rmtree(source, ignore_errors=True)
-    # From a copy, so that building the wheel leaves nothing in the checkout.
+    # Builds the wheel from a copy, so that no build files remain in the checkout.
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

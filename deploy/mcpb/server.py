@@ -1,4 +1,4 @@
-"""What a host starts in the unpacked bundle: the rule service over standard input and output."""
+"""Entry point of the unpacked bundle: runs the rule service over standard input and output."""
 
 import sys
 

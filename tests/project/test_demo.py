@@ -1,4 +1,4 @@
-"""The demo's own part: which steps are done again, and what a person reads when one cannot be done."""
+"""The demo script: which steps run again, and which error messages a user reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.processes.orphans import dies_with_parent
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of three steps, each of which appends a word to `trace` and to a file of its own."""
+    """A run of three steps. Each step appends a word to `trace` and to its own file."""
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     monkeypatch.setattr(demo, "arguments", lambda command: ["sh", "-c", command])
     folder = tmp_path / "run"
@@ -43,25 +43,21 @@ def trace(folder: Path) -> list[str]:
     return (folder / "trace").read_text(encoding="utf-8").split()
 
 
-def test_what_is_done_is_not_done_again_but_the_report_is_shown_each_time(run: Path) -> None:
-    demo.play(run)
-    demo.play(run)
+def test_finished_steps_are_skipped_but_the_report_is_written_each_time(run: Path) -> None:
+    demo.run_steps(run)
+    demo.run_steps(run)
     assert trace(run) == ["one", "two", "report", "report"]
 
 
-def test_a_changed_command_is_done_again_with_all_that_follows(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    demo.play(run)
+def test_a_changed_command_and_all_later_ones_run_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.run_steps(run)
     set_steps(monkeypatch, run, "one", "other", "report")
-    demo.play(run)
+    demo.run_steps(run)
     assert trace(run) == ["one", "two", "report", "other", "report"]
-    assert (run / "two.txt").read_text(
-        encoding="utf-8"
-    ) == "other\n"  # what it wrote before was removed first
+    assert (run / "two.txt").read_text(encoding="utf-8") == "other\n"  # its earlier output was removed first
 
 
-def test_a_step_that_was_interrupted_goes_on_with_what_it_had_written(
+def test_an_interrupted_step_resumes_with_its_partial_output(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_steps(monkeypatch, run, "one", "half; exit 3", "report")
@@ -71,9 +67,9 @@ def test_a_step_that_was_interrupted_goes_on_with_what_it_had_written(
         lambda _: [Step("two", "Do two", f"echo part >> {run}/two.txt; test -e {run}/ready", ("two.txt",))],
     )
     with pytest.raises(DemoError, match="the step 'two' ended with code 1"):
-        demo.play(run)
+        demo.run_steps(run)
     (run / "ready").touch()
-    demo.play(run)
+    demo.run_steps(run)
     assert (run / "two.txt").read_text(encoding="utf-8") == "part\npart\n"
 
 
@@ -86,7 +82,9 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_service_that_ends_at_once_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_exits_immediately_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo, "arguments", lambda command: [command])
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -97,8 +95,8 @@ def test_a_service_that_ends_at_once_is_said_so(tmp_path: Path, monkeypatch: pyt
         pass
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_the_step_of_a_killed_demo_ends_with_it(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a child when its parent is killed")
+def test_killing_the_demo_ends_its_step(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     code = (
         "import demo\n"
@@ -110,7 +108,7 @@ def test_the_step_of_a_killed_demo_ends_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("holds", ["precious.txt", "steps/precious.txt"])
-def test_a_folder_that_no_demo_made_is_not_erased(
+def test_a_folder_that_no_demo_created_is_not_erased(
     holds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / holds).parent.mkdir(exist_ok=True)
@@ -118,11 +116,11 @@ def test_a_folder_that_no_demo_made_is_not_erased(
     monkeypatch.setattr("sys.argv", ["demo.py", "--fresh", "--out", str(tmp_path)])
     with pytest.raises(SystemExit):
         demo.main()
-    assert f"--fresh would erase {tmp_path}, which no demo made" in capsys.readouterr().err
+    assert f"--fresh would erase {tmp_path}, which no demo created" in capsys.readouterr().err
     assert (tmp_path / holds).exists()
 
 
-def test_an_earlier_demo_and_an_empty_folder_are_started_over(
+def test_fresh_starts_over_in_an_earlier_demo_and_in_an_empty_folder(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["demo.py", "--fresh", "--out", str(run)])
@@ -131,7 +129,7 @@ def test_an_earlier_demo_and_an_empty_folder_are_started_over(
     assert trace(run) == ["one", "two", "report"]
 
 
-def test_every_step_is_a_command_of_ours_and_writes_into_the_run() -> None:
+def test_every_step_is_an_ascl_command_that_writes_to_the_run_folder() -> None:
     steps = demo.steps("runs/demo")
     assert len({step.name for step in steps}) == len(steps)
     for step in steps:
@@ -141,13 +139,13 @@ def test_every_step_is_a_command_of_ours_and_writes_into_the_run() -> None:
         assert "runs/demo" in step.command or step.name == "model"
 
 
-def test_what_a_service_printed_last_is_shown_as_it_is(
+def test_the_last_output_of_a_service_is_printed_verbatim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(run: Path) -> None:
         raise DemoError("the model ended while it started: cannot read [/models/x] [bold]")
 
-    monkeypatch.setattr(demo, "play", fails)
+    monkeypatch.setattr(demo, "run_steps", fails)
     monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit):
         demo.main()
