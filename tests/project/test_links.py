@@ -54,6 +54,16 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert list(broken_links(page)) == []
 
 
+def test_every_path_of_the_repository_that_a_page_names_exists() -> None:
+    path = re.compile(r"`((?:rule_server|agent|evaluation|trainer|benchmarks|tests|docs|deploy)/[\w./-]+)`")
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if page.name == "CHANGELOG.md":
+            text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)  # the tables name moved files
+        missing = {name for name in path.findall(text) if not (ROOT / name).exists()}
+        assert not missing, f"{page.relative_to(ROOT)} names {sorted(missing)}"
+
+
 def test_a_planted_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

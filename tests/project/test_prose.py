@@ -34,9 +34,9 @@ PHRASES = {
     r"\breckon\w*": "estimate, compute",
     r"\bfor want of\b": "because ... is missing",
     r"\b(mend|mends|mended|mending)\b": "fix",
-    r"\b(is|are|was|were) no (?!longer\b|more\b|one\b|such\b)": "is not a",
+    r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b|one\b|such\b)": "is not a",
     r"\bat the most\b": "at most",
-    r"\bpass(es|ed)? over\b": "skip",
+    r"(?<!one )\bpass(es|ed)? over\b": "skip",
     r"\b(thereof|therein|wherein|whereby|hitherto|hence|thence|whence|lest|betimes|aught)\b": "plain words",
     r"\bin hand\b": "in memory",
     r"\ba word on\b": "say what it is",
@@ -48,6 +48,21 @@ PHRASES = {
     r"\bhas its say\b": "decides",
     r"\b(said|told|noted) so\b": "recorded",
     r"\bmanners\b": "behaviour",
+    r"\ba (line|span|row|file|rule|token|step|prompt|seed|call) an? "
+    r"(line|request|consultation|rule|prompt|step|kind|second|token|seed|run|episode|method|event|log|day)\b": (
+        "one ... per ..."
+    ),
+    r"\bset aside\b": "rotated, moved",
+    r"\bso many\b": "at most N, a number of",
+    r"\bof one's own\b": "your own",
+    r"\bthe very (?!least|first|last|same|beginning|end)": "the same, exactly the",
+    r"\btells? of\b": "reports",
+    r"\b(tell|tells|told) (\w+ ){0,4}apart\b": "distinguish",
+    r"\b(earlier|failed|later|own) tr(y|ies)\b": "attempt",
+    r"\bin turns\b": "alternately",
+    r"\bbut for\b": "except for",
+    r"\b(is|are|was|were) let\b": "accepted, may",
+    r"\bfor good\b": "permanently",
 }
 """Phrase -> what to write in its place."""
 OPENINGS = re.compile(r"(What|Who|Whose)\b")
