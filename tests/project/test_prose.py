@@ -49,9 +49,7 @@ PHRASES = {
     r"\b(said|told|noted) so\b": "recorded",
     r"\bmanners\b": "behaviour",
     r"\ba (line|span|row|file|rule|token|step|prompt|seed|call) an? "
-    r"(line|request|consultation|rule|prompt|step|kind|second|token|seed|run|episode|method|event|log|day)\b": (
-        "one ... per ..."
-    ),
+    r"(line|request|consultation|rule|prompt|step|kind|second|token|seed|run|episode|event|log|day)\b": "per",
     r"\bset aside\b": "rotated, moved",
     r"\bso many\b": "at most N, a number of",
     r"\bof one's own\b": "your own",
