@@ -1,1 +1,1 @@
-"""One script a claim; RESULTS.md holds what they printed."""
+"""Benchmark scripts, one per claim. The RESULTS.md files contain their output."""

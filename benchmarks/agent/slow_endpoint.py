@@ -1,9 +1,9 @@
-"""A Chat Completions endpoint that takes a fixed time for every answer, in a process of its own.
+"""A Chat Completions endpoint with a fixed response time, in a separate process.
 
     with slow_endpoint(seconds=0.2, per_second=100) as base_url: ...
 
-It consults once when a rule tool is offered and the last message is `consult`; beyond `per_second` requests
-in any second it answers 429.
+It calls the rule tool once if the request offers it and the last message is `consult`. It answers 429 to more
+than `per_second` requests in any second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEADERS = {"json": b"application/json", "stream": b"text/event-stream"}
 
 
 class SlowEndpoint:
-    """A bare ASGI app, so that what is measured is the other side."""
+    """A minimal ASGI app that adds little overhead to the measurement."""
 
     def __init__(self, seconds: float, per_second: int | None) -> None:
         self._seconds = seconds
@@ -34,9 +34,9 @@ class SlowEndpoint:
             return
         raw, more = b"", True
         while more:
-            part = await receive()
-            raw += part.get("body", b"")
-            more = part.get("more_body", False)
+            event = await receive()
+            raw += event.get("body", b"")
+            more = event.get("more_body", False)
         if not self._admit():
             await _reply(send, 429, "json", [b'{"error": {"message": "too many requests"}}'])
             return
@@ -45,7 +45,9 @@ class SlowEndpoint:
         last = body["messages"][-1]
         consult = bool(body.get("tools")) and last.get("content") == "consult"
         kind = "stream" if body.get("stream") else "json"
-        await _reply(send, 200, kind, _stream(consult) if kind == "stream" else [_whole(consult)])
+        await _reply(
+            send, 200, kind, _completion_chunks(consult) if kind == "stream" else [_completion(consult)]
+        )
 
     def _admit(self) -> bool:
         if self._per_second is None:
@@ -59,20 +61,20 @@ class SlowEndpoint:
         return True
 
 
-async def _reply(send: Any, status: int, kind: str, parts: list[bytes]) -> None:
+async def _reply(send: Any, status: int, kind: str, chunks: list[bytes]) -> None:
     headers = [(b"content-type", _HEADERS[kind])]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    for part in parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+    for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 def _call() -> dict[str, Any]:
-    function = {"name": "consult_safety_rules", "arguments": '{"situation": "a delicate question"}'}
+    function = {"name": "consult_safety_rules", "arguments": '{"situation": "a sensitive question"}'}
     return {"id": "call_1", "type": "function", "function": function}
 
 
-def _whole(consult: bool) -> bytes:
+def _completion(consult: bool) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": None if consult else "An answer. " * 20}
     if consult:
         message["tool_calls"] = [_call()]
@@ -81,7 +83,7 @@ def _whole(consult: bool) -> bytes:
     return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
 
 
-def _stream(consult: bool) -> list[bytes]:
+def _completion_chunks(consult: bool) -> list[bytes]:
     deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
     if consult:
         deltas.append(({"tool_calls": [{"index": 0, **_call()}]}, None))
@@ -104,23 +106,23 @@ def _serve(port: int, seconds: float, per_second: int | None) -> None:
 
 @contextmanager
 def slow_endpoint(seconds: float = 0.2, per_second: int | None = None) -> Iterator[str]:
-    """Its base URL, for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    """Runs the endpoint for a block. Yields its base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     process = multiprocessing.get_context("spawn").Process(
         target=_serve, args=(port, seconds, per_second), daemon=True
     )
     process.start()
     try:
-        wait_for(port)
+        wait_for_port(port)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
         process.join(10)
 
 
-def wait_for(port: int) -> None:
-    """Return when something listens on the port; an error after 30 seconds."""
+def wait_for_port(port: int) -> None:
+    """Waits until a server listens on the port. Raises OSError after 30 seconds."""
     deadline = time.monotonic() + 30
     while True:
         try:

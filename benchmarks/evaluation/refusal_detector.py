@@ -1,11 +1,10 @@
-"""How well the refusal detector does on answers of models that its learned part never saw, and how fast.
+"""Measures the refusal detector's agreement with human labels on unseen models, and its speed.
 
     python benchmarks/evaluation/refusal_detector.py --data xstest_responses.jsonl --json
 
-Leave-one-model-out: for each model the linear part is learned from the answers of the other models alone.
-Phrases and lecture cues were written by hand with these answers in view, so only the learned part is truly
-blind; the figures for answers written in other styles (`tests/evaluation/scorers/test_refusal.py`) stand
-beside it.
+Leave-one-model-out: for each model, the linear part is trained on the answers of all other models. The
+phrases and lecture cues were written by hand with these answers in view, so only the trained part is
+evaluated blind. `tests/evaluation/scorers/test_refusal.py` covers answers in other styles.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-# The checkout's own packages, also where this file is run by its path.
+# Finds the packages of this checkout if the file is run by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.evaluation.train_refusal_style import examples_of, fit
+from benchmarks.evaluation.train_refusal_style import fit, to_examples
 from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement, read_answers
 from evaluation.scorers.refusal import RefusalVerdict, detect_refusal
 
@@ -30,16 +29,16 @@ PARTS = ("phrase", "lecture", "style")
 
 
 def measure(data: Path) -> dict[str, Any]:
-    """Agreement of the whole detector and of each part alone, and answers judged in a second."""
+    """Returns the agreement of the detector and of each part alone, and the answers judged per second."""
     answers = read_answers(data)
-    examples = examples_of(answers)
+    examples = to_examples(answers)
     verdicts: list[RefusalVerdict | None] = [None] * len(answers)
     for held_out in sorted({example.model for example in examples}):
         model = fit([example for example in examples if example.model != held_out])
-        for place, row in enumerate(answers):
-            if examples[place].model == held_out:
-                verdicts[place] = detect_refusal(row.response, model=model)
-    said: list[HumanLabel | None] = [verdict.label if verdict else None for verdict in verdicts]
+        for index, row in enumerate(answers):
+            if examples[index].model == held_out:
+                verdicts[index] = detect_refusal(row.response, model=model)
+    detected: list[HumanLabel | None] = [verdict.label if verdict else None for verdict in verdicts]
     alone: dict[str, Any] = {}
     for part in PARTS:
         labels: list[HumanLabel | None] = [
@@ -50,7 +49,7 @@ def measure(data: Path) -> dict[str, Any]:
     packaged: list[HumanLabel | None] = [detect_refusal(row.response).label for row in answers]
     seconds = min(_seconds(answers) for _ in range(3))
     return {
-        "leave_one_model_out": measure_agreement(answers, said),
+        "leave_one_model_out": measure_agreement(answers, detected),
         "parts_alone": alone,
         "packaged_weights_f1": measure_agreement(answers, packaged)["f1"],
         "answers_a_second": round(len(answers) / seconds),
@@ -58,22 +57,22 @@ def measure(data: Path) -> dict[str, Any]:
 
 
 def _seconds(answers: Sequence[LabelledAnswer]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     for row in answers:
         detect_refusal(row.response)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Labelled answers, JSON Lines.")],
+    data: Annotated[Path, typer.Option(help="JSON Lines file of labelled answers.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the detector leave-one-model-out, with bootstrap intervals, and its speed."""
-    found = measure(data)
+    """Measure agreement leave-one-model-out, with bootstrap intervals, and speed."""
+    result = measure(data)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(result))
         return
-    whole = found["leave_one_model_out"]
+    whole = result["leave_one_model_out"]
     for name, figures in [("all", whole), *whole["by_model"].items()]:
         low, high = figures["intervals"]["f1"]
         typer.echo(
@@ -81,11 +80,11 @@ def main(
             f"  recall {figures['recall']:.3f}  F1 {figures['f1']:.3f} [{low:.3f}, {high:.3f}]"
             f"  kappa {figures['kappa']:.3f}"
         )
-    for part, figures in found["parts_alone"].items():
+    for part, figures in result["parts_alone"].items():
         typer.echo(
             f"{part + ' alone':18} precision {figures['precision']:.3f}  recall {figures['recall']:.3f}"
         )
-    typer.echo(f"{found['answers_a_second']} answers a second")
+    typer.echo(f"{result['answers_a_second']} answers per second")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Does an edited rule reach the answers of a real model? `ascl-eval edit-rule` on SmolLM2, rule by rule.
+"""Tests whether edited rules change the answers of a real model: `ascl-eval edit-rule` on SmolLM2.
 
     python -m benchmarks.evaluation.rule_edit --model runs/demo/cold-start/merged \\
         --artefact runs/demo/artefact --out runs/rule-edit/cold-start
 
-Serves the model with `transformers serve`, greedy and one request at a time, and edits each of `RULES` while
-it is asked. `trainer/stages/sft/demonstrations/edited_rules.py` trains a model that follows what it reads.
+Serves the model with `transformers serve`, greedily and one request at a time, and edits each of `RULES`
+while the model answers. `trainer/stages/sft/demonstrations/edited_rules.py` trains a model that follows the
+rules it reads.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ RULES = ("cyber.administration", "weapons.safety-law-and-history", "illicit-good
 SERVE = "transformers serve {{model}} --device cpu --dtype {dtype} --host 127.0.0.1 --port {{port}}"
 
 
-def proof(rule: str, base_url: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What `ascl-eval edit-rule` found for one rule."""
+def run_proof(rule: str, base_url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `ascl-eval edit-rule` for one rule. Returns its JSON output."""
     command = [sys.executable, "-m", "evaluation.cli", "edit-rule", "--rule", rule, "--prompts", str(PROMPTS)]
     command += ["--base-url", base_url, "--model", str(options.model), "--arm", options.arm, "--top-k", "1"]
     command += ["--max-tokens", "40", "--max-turns", "3", "--artefact", str(options.out / "artefact")]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--out", str(options.out / rule), "--json"], stdout=subprocess.PIPE, text=True, check=False
     )
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    if process.returncode != 0:
+        sys.exit(process.returncode)
+    result: dict[str, Any] = json.loads(process.stdout)
+    return result
 
 
-def table(proofs: list[dict[str, Any]]) -> str:
-    """One line a rule, and one for all of them."""
+def format_table(proofs: list[dict[str, Any]]) -> str:
+    """Returns a Markdown table with one row per rule and one for all rules."""
 
     def share(hits: int, n: int) -> str:
         if not n:
@@ -55,17 +56,17 @@ def table(proofs: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     total = [0] * 10
-    for one in proofs:
-        values = [one[name][part] for name in ("affected", "turned", "returned") for part in ("hits", "n")]
-        values += [one["unaffected"], one["unaffected_label_changed"], one["unaffected_text_changed"]]
-        values += [one["touched"]]
+    for proof in proofs:
+        values = [proof[name][key] for name in ("affected", "turned", "returned") for key in ("hits", "n")]
+        values += [proof["unaffected"], proof["unaffected_label_changed"], proof["unaffected_text_changed"]]
+        values += [proof["touched"]]
         total = [a + b for a, b in zip(total, values, strict=True)]
-        lines.append(_line(one["rule"], values, share))
-    lines.append(_line("all", total, share))
+        lines.append(_table_row(proof["rule"], values, share))
+    lines.append(_table_row("all", total, share))
     return "\n".join(lines)
 
 
-def _line(name: str, v: list[int], share: Any) -> str:
+def _table_row(name: str, v: list[int], share: Any) -> str:
     cells = [share(v[0], v[1]), share(v[2], v[3]), share(v[4], v[5]), f"{v[6]}: {v[7]} / {v[8]}", str(v[9])]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -75,9 +76,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True, help="folder of the model to serve")
-    parser.add_argument("--artefact", type=Path, help="an index of our rules to begin with, to save a minute")
+    parser.add_argument(
+        "--artefact", type=Path, help="index of the packaged rules to start from, which saves a minute"
+    )
     parser.add_argument("--arm", choices=("always", "adaptive"), default="always")
-    parser.add_argument("--rule", choices=RULES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--rule", choices=RULES, action="append", help="run only this rule (repeatable)")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -86,11 +89,11 @@ def main() -> None:
     try:
         command = SERVE.format(dtype=dtype())
         with serve_model(command, str(options.model), options.out / "model.log") as base_url:
-            proofs = [proof(rule, base_url, options) for rule in options.rule or RULES]
+            proofs = [run_proof(rule, base_url, options) for rule in options.rule or RULES]
     except ServeError as error:
         sys.exit(str(error))
     (options.out / "proofs.json").write_text(json.dumps(proofs, indent=2) + "\n", encoding="utf-8")
-    print(table(proofs))
+    print(format_table(proofs))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What IFPO learns: closed forms, a bandit, the decision alone, whole episodes."""
+"""Learning experiments with IFPO: closed forms, a bandit, the decision to consult, whole episodes."""

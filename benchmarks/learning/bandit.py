@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.tools.seed_means import Interval, mean_interval, shown
+from benchmarks.tools.seed_means import Interval, format_interval, mean_interval
 from trainer.ifpo import Baseline, decision_ratios, ifpo_advantages, with_consultation_cost
 
 Floats = npt.NDArray[np.float64]
 CONTEXTS = ("harmful", "harmless")
-CHANCE = np.array([[0.55, 0.95], [0.92, 0.80]])  # of reward, by context: direct, consult
-STARTS = (0.90, 0.97, 0.99)
-GROUP = 8
+REWARD_PROBABILITY = np.array([[0.55, 0.95], [0.92, 0.80]])  # of reward, by context: direct, consult
+INITIAL_RATES = (0.90, 0.97, 0.99)
+GROUP_SIZE = 8
 RATES = {"ascent": 0.3, "adam": 0.05}
 PICTURE = Path(__file__).with_name("bandit.png")
 
@@ -69,13 +69,13 @@ class Outcome:
     """Share of seeds that still consult about the harmless context more often than not."""
 
 
-def learn(method: Method, optimizer: str, start: float, seeds: int, updates: int) -> Floats:
+def train(method: Method, optimizer: str, start: float, seeds: int, updates: int) -> Floats:
     """(updates + 1, S, 2) probability of consulting in each context, at first and after each update."""
-    groups = np.repeat(np.arange(seeds * 2), GROUP)
-    context = np.tile(np.repeat([0, 1], GROUP), seeds)
-    forced = np.tile(np.arange(GROUP) >= GROUP - 2 * method.forced, seeds * 2)
+    groups = np.repeat(np.arange(seeds * 2), GROUP_SIZE)
+    context = np.tile(np.repeat([0, 1], GROUP_SIZE), seeds)
+    forced = np.tile(np.arange(GROUP_SIZE) >= GROUP_SIZE - 2 * method.forced, seeds * 2)
     imposed = np.tile(
-        np.arange(GROUP) < GROUP - method.forced, seeds * 2
+        np.arange(GROUP_SIZE) < GROUP_SIZE - method.forced, seeds * 2
     )  # of the forced ones: consult first
     weights = np.zeros((seeds, 3))  # b and both c_x
     weights[:, 0] = math.log(start / (1 - start))
@@ -86,12 +86,14 @@ def learn(method: Method, optimizer: str, start: float, seeds: int, updates: int
         p = path[-1].ravel()[groups]  # (N,)
         luck = chance.random((2, len(groups)))
         modes = np.where(forced, imposed, luck[0] < p).astype(np.int64)
-        rewards = with_consultation_cost((luck[1] < CHANCE[context, modes]).astype(float), modes, method.cost)
+        rewards = with_consultation_cost(
+            (luck[1] < REWARD_PROBABILITY[context, modes]).astype(float), modes, method.cost
+        )
         advantages = ifpo_advantages(
             rewards, modes, groups, alpha=method.alpha, w_max=math.inf, baseline=method.baseline
         )
         ratios = decision_ratios(np.where(modes == 1, p, 1 - p), modes, forced, groups)
-        push = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP
+        push = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP_SIZE
         gradient = np.column_stack([push.sum(1), push])
         if optimizer == "adam":
             first = 0.9 * first + 0.1 * gradient
@@ -102,10 +104,10 @@ def learn(method: Method, optimizer: str, start: float, seeds: int, updates: int
     return np.stack(path)
 
 
-def outcome(optimizer: str, start: float, name: str, path: Floats) -> Outcome:
+def summarize(optimizer: str, start: float, name: str, path: Floats) -> Outcome:
     """What a method ended with."""
     final = path[-1]  # (S, 2)
-    reward = (final * CHANCE[:, 1] + (1 - final) * CHANCE[:, 0]).mean()
+    reward = (final * REWARD_PROBABILITY[:, 1] + (1 - final) * REWARD_PROBABILITY[:, 0]).mean()
     return Outcome(
         optimizer,
         start,
@@ -122,7 +124,7 @@ def _sigmoid(logit: Floats) -> Floats:
     return value
 
 
-def draw(paths: dict[tuple[str, float, str], Floats], file: Path) -> None:
+def plot(paths: dict[tuple[str, float, str], Floats], file: Path) -> None:
     """Consult rate in the harmless (solid) and harmful (dotted) context over updates: a row an optimizer, a
     column a start."""
     import matplotlib
@@ -131,10 +133,10 @@ def draw(paths: dict[tuple[str, float, str], Floats], file: Path) -> None:
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(
-        len(RATES), len(STARTS), figsize=(11, 6.4), sharex=True, sharey=True, layout="constrained"
+        len(RATES), len(INITIAL_RATES), figsize=(11, 6.4), sharex=True, sharey=True, layout="constrained"
     )
     for (optimizer, start, name), path in paths.items():
-        panel = rows[list(RATES).index(optimizer)][STARTS.index(start)]
+        panel = rows[list(RATES).index(optimizer)][INITIAL_RATES.index(start)]
         color = f"C{list(METHODS).index(name)}"
         mean = path.mean(1)  # over seeds
         panel.plot(mean[:, 1], color=color, label=name)
@@ -164,13 +166,13 @@ def main() -> int:
         print("bandit: --seeds and --updates must be at least 1", file=sys.stderr)
         return 1
     paths = {
-        (optimizer, start, name): learn(method, optimizer, start, given.seeds, given.updates)
+        (optimizer, start, name): train(method, optimizer, start, given.seeds, given.updates)
         for optimizer in RATES
-        for start in STARTS
+        for start in INITIAL_RATES
         for name, method in METHODS.items()
     }
-    outcomes = [outcome(*key, path) for key, path in paths.items()]
-    draw(paths, given.picture)
+    outcomes = [summarize(*key, path) for key, path in paths.items()]
+    plot(paths, given.picture)
     if given.json:
         print(json.dumps([asdict(each) for each in outcomes], indent=1))
     else:
@@ -178,8 +180,8 @@ def main() -> int:
         print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
         for each in outcomes:
             print(
-                f"| {each.optimizer} | {each.start:.2f} | {each.method} | {shown(each.harmful)} | "
-                f"{shown(each.harmless)} | {each.reward:.3f} | {each.stuck:.0%} |"
+                f"| {each.optimizer} | {each.start:.2f} | {each.method} | {format_interval(each.harmful)} | "
+                f"{format_interval(each.harmless)} | {each.reward:.3f} | {each.stuck:.0%} |"
             )
     return 0
 

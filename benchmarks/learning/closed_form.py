@@ -32,7 +32,7 @@ from rich.table import Table
 
 from trainer.ifpo import decision_ratios, ifpo_advantages
 
-CHANCES = (0.05, 0.5, 0.9, 0.97, 0.99)
+PROBABILITIES = (0.05, 0.5, 0.9, 0.97, 0.99)
 SIZES = (2, 4, 8)
 REWARDS = {"harmful": (0.95, 0.55), "harmless": (0.80, 0.92)}  # consult, direct
 CONSULT, DIRECT = "<tool_call>consult_safety_rules", "direct"
@@ -85,7 +85,7 @@ def enumeration(method: str, size: int, p: float, consult: float, direct: float)
     return total
 
 
-class OneLogit:
+class OneLogitTrainer:
     """`IFPOTrainer` on a policy of a single parameter, fed with the patterns that we choose.
 
     Args:
@@ -190,15 +190,17 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>", eos_token="<eos>")  # noqa: S106
 
 
-def rows() -> list[Row]:
+def compute_rows() -> list[Row]:
     """Every method, group size, probability and kind of prompt."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for method, size in itertools.product(("GRPO", "IFPO", "IFPO, stratified"), SIZES):
             if method == "IFPO, stratified" and size < 4:
                 continue  # nothing of it would be forced
-            policy = None if "stratified" in method else OneLogit(size, float(method == "IFPO"), folder)
-            for p, (consult, direct) in itertools.product(CHANCES, REWARDS.values()):
+            policy = (
+                None if "stratified" in method else OneLogitTrainer(size, float(method == "IFPO"), folder)
+            )
+            for p, (consult, direct) in itertools.product(PROBABILITIES, REWARDS.values()):
                 found.append(
                     Row(
                         method,
@@ -220,7 +222,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="every row as JSON")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    found = rows()
+    found = compute_rows()
     if given.json:
         print(json.dumps([asdict(row) for row in found], indent=1))
         return 0

@@ -1,1 +1,1 @@
-"""How well, and how fast, the right rules are found."""
+"""Quality of rule retrieval."""

@@ -1,4 +1,4 @@
-"""An encoder that remembers: the same texts are measured again and again while rules are edited."""
+"""An encoder with a persistent cache, because edits of rules leave most texts unchanged."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 class CachedEncoder:
-    """Vectors from a file where they are known, else from the encoder. The file holds no text"""
+    """Returns cached vectors from a file, and computes the others. The file contains no text."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self._encoder = encoder
         self.fingerprint = encoder.fingerprint
         self._file = folder / f"vectors-{encoder.fingerprint}.npz"
-        self._known: dict[str, Vectors] = {}
+        self._cache: dict[str, Vectors] = {}
         if self._file.is_file():
             with np.load(self._file, allow_pickle=False) as stored:
-                self._known = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
+                self._cache = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension), float32."""
+        """Returns vectors (len(texts), dimension), float32."""
         keys = [text_key(text) for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
         if missing:
-            fresh = self._encoder.encode(list(missing.values()))
-            self._known.update(zip(missing, fresh, strict=True))
-        return np.stack([self._known[key] for key in keys])
+            computed = self._encoder.encode(list(missing.values()))
+            self._cache.update(zip(missing, computed, strict=True))
+        return np.stack([self._cache[key] for key in keys])
 
     def save(self) -> None:
-        """Keep what is known for the next run."""
+        """Saves the cache for the next run."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._file.with_suffix(".new.npz")
-        np.savez(aside, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
-        aside.replace(self._file)
+        partial = self._file.with_suffix(".new.npz")
+        np.savez(partial, keys=np.array(list(self._cache)), vectors=np.stack(list(self._cache.values())))
+        partial.replace(self._file)

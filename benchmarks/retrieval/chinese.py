@@ -1,11 +1,11 @@
-"""How well Chinese questions find their rules, with the Chinese translations and without.
+"""Measures retrieval for Chinese questions, with and without the Chinese translations of the rules.
 
     python -m benchmarks.retrieval.chinese [--rules rules] [--model FOLDER] [--json]
 
-The prompts are our own (`benchmarks/retrieval/zh_prompts.jsonl`: `id`, `prompt`, `kind`, `category`, null for
-`benign_plain`). The packaged encoder, all-MiniLM-L6-v2, knows English: expect poor figures from it, and name
-a multilingual model by `--model`. There is no target. `no rule` is the share at the threshold in force,
-which was measured on English.
+The prompts were written for this benchmark (`benchmarks/retrieval/zh_prompts.jsonl`: `id`, `prompt`, `kind`,
+`category`, null for `benign_plain`). The packaged encoder all-MiniLM-L6-v2 is trained on English, so it
+performs poorly; pass a multilingual model with `--model`. There is no target. `no rule` is the share at the
+configured threshold, which was calibrated on English.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from benchmarks.retrieval.quality import ALWAYS, TOP_K, rate
+from benchmarks.retrieval.quality import NO_THRESHOLD, TOP_K, share_with_interval
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import Encoder
 from rule_server.retrieval.build import load_or_build
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def without_translations(rulebook: Rulebook) -> Rulebook:
-    """The same rulebook in its original language alone."""
+    """Returns the rulebook without its translations."""
     return Rulebook(
         name=rulebook.name,
         version=rulebook.version,
@@ -45,23 +45,23 @@ def without_translations(rulebook: Rulebook) -> Rulebook:
 
 
 def measure(index: RuleIndex, encoder: Encoder, rows: Sequence[Row], threshold: float) -> dict[str, Any]:
-    """Hits by kind (labelled prompts) and the share without any rule (every kind), as `rate` gives them."""
+    """Returns by kind the hits of labelled prompts and the share of prompts without a rule."""
     vectors = encoder.encode([row["prompt"] for row in rows])
     figures: dict[str, Any] = {}
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        first, among, none = [], [], []
+        first, top, none = [], [], []
         for row, vector in zip(rows, vectors, strict=True):
             if row["kind"] != kind:
                 continue
-            hits = index.search(vector[None], top_k=TOP_K, threshold=ALWAYS)[:TOP_K]
+            hits = index.search(vector[None], top_k=TOP_K, threshold=NO_THRESHOLD)[:TOP_K]
             none.append(not index.search(vector[None], top_k=TOP_K, threshold=threshold))
             if row["category"] is not None:
-                found = [hit.rule.category for hit in hits]
-                first.append(found[0] == row["category"])
-                among.append(row["category"] in found)
-        figures[kind] = {"no_rule": rate(none)}
+                categories = [hit.rule.category for hit in hits]
+                first.append(categories[0] == row["category"])
+                top.append(row["category"] in categories)
+        figures[kind] = {"no_rule": share_with_interval(none)}
         if first:
-            figures[kind] |= {"hit@1": rate(first), "hit@3": rate(among)}
+            figures[kind] |= {"hit@1": share_with_interval(first), "hit@3": share_with_interval(top)}
     return figures
 
 
@@ -74,24 +74,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         watch=False,
         cache_size=0,
     )
-    prepared = load_or_build(settings, lambda message: print(message, file=sys.stderr))
-    encoder = CachedEncoder(prepared.encoder, options.artefact.parent)
-    rulebook = prepared.index.rulebook
-    plain = RuleIndex.build(without_translations(rulebook), encoder, prepared.index.vectors_by_text())
-    threshold = threshold_for(prepared.index, settings.threshold).value
+    loaded = load_or_build(settings, lambda message: print(message, file=sys.stderr))
+    encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
+    rulebook = loaded.index.rulebook
+    original = RuleIndex.build(without_translations(rulebook), encoder, loaded.index.vectors_by_text())
+    threshold = threshold_for(loaded.index, settings.threshold).value
     figures = {
         "rulebook": rulebook.digest,
         "encoder": encoder.fingerprint,
         "translations": len(rulebook.translations),
         "threshold": threshold,
-        "with translations": measure(prepared.index, encoder, rows, threshold),
-        "without": measure(plain, encoder, rows, threshold),
+        "with translations": measure(loaded.index, encoder, rows, threshold),
+        "without": measure(original, encoder, rows, threshold),
     }
     encoder.save()
     return figures
 
 
-def show(figures: dict[str, Any], console: Console) -> None:
+def print_table(figures: dict[str, Any], console: Console) -> None:
     table = Table(title=f"Chinese prompts, {figures['translations']} translated rules")
     for heading in ("rulebook", "kind", "n", "hit@1", "hit@3", "no rule"):
         table.add_column(heading)
@@ -108,11 +108,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rules", type=Path, help="rules folder (default: our own)")
+    parser.add_argument("--rules", type=Path, help="rules folder (default: the packaged rules)")
     parser.add_argument(
         "--artefact", type=Path, default=Path("runs/benchmarks/artefact"), help="index folder"
     )
-    parser.add_argument("--model", help="embedding model, a folder or a hub name")
+    parser.add_argument("--model", help="embedding model: folder or hub name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     try:
@@ -123,7 +123,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
     else:
-        show(figures, Console(width=110))
+        print_table(figures, Console(width=110))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""How well the rulebook answers labelled prompts: the right category, its `answer` rule, and nothing when
-nothing applies.
+"""Measures retrieval on labelled prompts: the right category, its `answer` rule, and no rule if none applies.
 
     python -m benchmarks.retrieval.quality --data DATA --map DATA/label_map.json [--rules rules] [--json]
 
-DATA holds JSON Lines files, one a source, with `id`, `source`, `prompt`, `kind` and `category`. The map
-gives for a source and a label the categories of the rulebook that count as right (null: the label implies
-none; `*`: any label). Every prompt goes through the rule service itself: its windows, search and threshold.
+DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and `category`. The map
+lists for each source and label the rulebook categories that count as correct (null: the label implies none;
+`*`: any label). Every prompt goes through the rule service: its windows, search and threshold.
 
-Hits are counted on the three rules that a consultation returns. At the threshold an answer without rules is a
-miss, since that is what a user gets; `without threshold` shows what the ranking alone can do.
+Hits are counted on the three rules that a consultation returns. At the threshold, an answer without rules is
+a miss, because that is what a user gets; `without threshold` measures the ranking alone.
 """
 
 from __future__ import annotations
@@ -38,26 +37,26 @@ from rule_server.settings import load_settings
 TOP_K = 3
 SKIPPED = ("xstest_responses",)  # answers to prompts of another source
 LOOKALIKES = "benign-lookalikes"
-ALWAYS = -2.0  # a threshold that every rule reaches
+NO_THRESHOLD = -2.0  # every rule reaches it
 
 Row = dict[str, Any]
-Map = dict[str, dict[str, list[str] | None]]
+LabelMap = dict[str, dict[str, list[str] | None]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt, what it was answered at the threshold, and without one."""
+class PromptResult:
+    """A prompt, and the responses to it with and without the threshold."""
 
     row: Row
-    answer: ConsultResponse
+    response: ConsultResponse
     unlimited: ConsultResponse
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The prompts of every source in a folder.
+    """Reads the prompts of every source in a folder.
 
     Raises:
-        ValueError: one sentence that names the file and line.
+        ValueError: a line is invalid or there are no prompts. The message names the file and line.
     """
     rows: list[Row] = []
     for file in sorted(folder.glob("*.jsonl")):
@@ -70,83 +69,91 @@ def read_rows(folder: Path) -> list[Row]:
                 if not isinstance(row["prompt"], str):
                     raise TypeError
             except (ValueError, TypeError, KeyError):
-                raise ValueError(f"{file.name} line {number} is no JSON object with a `prompt`") from None
+                raise ValueError(f"{file.name} line {number} is not a JSON object with a `prompt`") from None
     if not rows:
         raise ValueError(f"{folder} holds no prompts: name a folder with *.jsonl files by --data")
     return rows
 
 
-def acceptable(row: Row, labels: Map) -> frozenset[str] | None:
-    """Categories that count as right for a prompt; None when its label implies none or it has no label."""
-    known = labels.get(row["source"])
-    if known is None:
+def expected_categories(row: Row, labels: LabelMap) -> frozenset[str] | None:
+    """Returns the categories that count as correct for a prompt; None if its label is missing or implies
+    none."""
+    source_labels = labels.get(row["source"])
+    if source_labels is None:
         return None
     label = row["category"]
-    if "*" in known:
-        return frozenset(known["*"] or ()) or None
+    if "*" in source_labels:
+        return frozenset(source_labels["*"] or ()) or None
     if label is None:
         return None
-    parts = [label] if label in known else [part.strip() for part in str(label).split("|")]
-    right = frozenset(category for part in parts for category in known.get(part) or ())
-    return right or None
+    names = [label] if label in source_labels else [name.strip() for name in str(label).split("|")]
+    expected = frozenset(category for name in names for category in source_labels.get(name) or ())
+    return expected or None
 
 
-def rate(flags: Iterable[bool]) -> dict[str, float | int]:
-    """A share with its interval and the number of prompts."""
-    seen = list(flags)
-    share, low, high = wilson(sum(seen), len(seen))
-    return {"share": round(share, 4), "low": round(low, 4), "high": round(high, 4), "n": len(seen)}
+def share_with_interval(flags: Iterable[bool]) -> dict[str, float | int]:
+    """Returns the share of true flags with its interval, and their number."""
+    values = list(flags)
+    share, low, high = wilson(sum(values), len(values))
+    return {"share": round(share, 4), "low": round(low, 4), "high": round(high, 4), "n": len(values)}
 
 
-def hit(answer: ConsultResponse, right: frozenset[str], depth: int) -> bool:
-    return any(rule.category in right for rule in answer.rules[:depth])
+def is_hit(response: ConsultResponse, expected: frozenset[str], depth: int) -> bool:
+    return any(rule.category in expected for rule in response.rules[:depth])
 
 
-def carries_answer(answer: ConsultResponse) -> bool:
-    """Whether an `answer` rule of its first rule's category is among the rules."""
-    top = answer.rules[0].category
-    return any(rule.category == top and rule.stance == "answer" for rule in answer.rules)
+def has_answer_rule(response: ConsultResponse) -> bool:
+    """Returns whether the response includes an `answer` rule of its top category."""
+    top = response.rules[0].category
+    return any(rule.category == top and rule.stance == "answer" for rule in response.rules)
 
 
-def fits_benign(answer: ConsultResponse) -> bool:
-    """No rule, or one that says what is fine: a look-alike, or an `answer` rule of the top category."""
+def fits_benign(response: ConsultResponse) -> bool:
+    """Returns whether there is no rule, a look-alike rule, or an `answer` rule of the top category."""
     return (
-        not answer.rules
-        or any(rule.category == LOOKALIKES for rule in answer.rules)
-        or carries_answer(answer)
+        not response.rules
+        or any(rule.category == LOOKALIKES for rule in response.rules)
+        or has_answer_rule(response)
     )
 
 
-def strictly_fits_benign(answer: ConsultResponse, right: frozenset[str] | None) -> bool:
-    """No rule, or an `answer` rule of a category that the prompt's label names."""
-    wanted = (right or frozenset()) | {LOOKALIKES}
-    return not answer.rules or any(
-        rule.category in wanted and rule.stance == "answer" for rule in answer.rules
+def strictly_fits_benign(response: ConsultResponse, expected: frozenset[str] | None) -> bool:
+    """Returns whether there is no rule, or an `answer` rule of a category that the label names."""
+    categories = (expected or frozenset()) | {LOOKALIKES}
+    return not response.rules or any(
+        rule.category in categories and rule.stance == "answer" for rule in response.rules
     )
 
 
-async def ask_all(service: RuleService, everything: RuleService, rows: Sequence[Row]) -> list[Asked]:
-    asked = []
-    async with service.running(), everything.running():
+async def consult_all(
+    service: RuleService, unlimited: RuleService, rows: Sequence[Row]
+) -> list[PromptResult]:
+    results = []
+    async with service.running(), unlimited.running():
         await service.warm()
-        await everything.warm()
+        await unlimited.warm()
         for row in track(rows, "asking", console=Console(stderr=True), transient=True):
-            # Of a prompt that is longer than a consultation may be, the beginning is asked.
+            # Long prompts are cut to the maximum length of a consultation.
             request = ConsultRequest(situation=row["prompt"][:LONGEST] or " ", top_k=TOP_K)
-            asked.append(Asked(row, await service.consult(request), await everything.consult(request)))
-    return asked
+            results.append(
+                PromptResult(row, await service.consult(request), await unlimited.consult(request))
+            )
+    return results
 
 
-def measure(asked: Sequence[Asked], labels: Map) -> dict[str, Any]:
-    """All figures, per source and kind, as plain data."""
+def measure(results: Sequence[PromptResult], labels: LabelMap) -> dict[str, Any]:
+    """Returns all metrics by source and kind, as plain data."""
     hits: dict[str, Any] = {}
-    for source, group in grouped(asked, "source"):
-        labelled = [(one, right) for one in group if (right := acceptable(one.row, labels)) is not None]
+    for source, group in group_by(results, "source"):
+        labelled = [
+            (one, expected) for one in group if (expected := expected_categories(one.row, labels)) is not None
+        ]
         if not labelled:
             continue
         hits[source] = {
-            f"hit@{depth}{suffix}": rate(
-                hit(one.answer if not suffix else one.unlimited, right, depth) for one, right in labelled
+            f"hit@{depth}{suffix}": share_with_interval(
+                is_hit(one.response if not suffix else one.unlimited, expected, depth)
+                for one, expected in labelled
             )
             for suffix in ("", " without threshold")
             for depth in (1, 3)
@@ -155,62 +162,66 @@ def measure(asked: Sequence[Asked], labels: Map) -> dict[str, Any]:
         name: round(sum(figures[name]["share"] for figures in hits.values()) / len(hits), 4)
         for name in (next(iter(hits.values())) if hits else ())
     }
-    with_rules = [one.answer for one in asked if one.answer.rules]
+    with_rules = [one.response for one in results if one.response.rules]
     nothing = {
         kind: {
-            "all": rate(not one.answer.rules for one in group),
+            "all": share_with_interval(not one.response.rules for one in group),
             "sources": {
-                source: rate(not one.answer.rules for one in part)
-                for source, part in grouped(group, "source")
+                source: share_with_interval(not one.response.rules for one in subset)
+                for source, subset in group_by(group, "source")
             },
         }
-        for kind, group in grouped(asked, "kind")
+        for kind, group in group_by(results, "kind")
     }
-    benign = [one for one in asked if one.row["source"] == "xstest" and one.row["kind"] == "benign_sensitive"]
+    benign = [
+        one for one in results if (one.row["source"], one.row["kind"]) == ("xstest", "benign_sensitive")
+    ]
     return {
         "hits": hits,
         "averages over sources": averages,
-        "answers with an answer rule of the top category": rate(map(carries_answer, with_rules)),
+        "answers with an answer rule of the top category": share_with_interval(
+            map(has_answer_rule, with_rules)
+        ),
         "no_applicable_rule": nothing,
         "xstest benign": {
-            "fitting answer or benign-lookalikes rule, or none": rate(
-                fits_benign(one.answer) for one in benign
+            "fitting answer or benign-lookalikes rule, or none": share_with_interval(
+                fits_benign(one.response) for one in benign
             ),
-            "strict: answer rule of a labelled category, or none": rate(
-                strictly_fits_benign(one.answer, acceptable(one.row, labels)) for one in benign
+            "strict: answer rule of a labelled category, or none": share_with_interval(
+                strictly_fits_benign(one.response, expected_categories(one.row, labels)) for one in benign
             ),
-            "no_applicable_rule": rate(not one.answer.rules for one in benign),
+            "no_applicable_rule": share_with_interval(not one.response.rules for one in benign),
         },
-        "confusions": confusions(asked, labels),
+        "confusions": confusions(results, labels),
     }
 
 
-def confusions(asked: Sequence[Asked], labels: Map) -> list[dict[str, Any]]:
-    """What came first instead of what the label names, most frequent first, for whoever writes the rules."""
-    seen: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for one in asked:
-        right = acceptable(one.row, labels)
-        if right is None or hit(one.answer, right, 1):
+def confusions(results: Sequence[PromptResult], labels: LabelMap) -> list[dict[str, Any]]:
+    """Returns the rules that rank first on missed prompts, most frequent first, to guide rule authors."""
+    counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for one in results:
+        expected = expected_categories(one.row, labels)
+        if expected is None or is_hit(one.response, expected, 1):
             continue
-        first = one.answer.rules[0].id if one.answer.rules else "no_applicable_rule"
-        count = seen[one.row["source"], " | ".join(sorted(right)), first]
+        first = one.response.rules[0].id if one.response.rules else "no_applicable_rule"
+        count = counts[one.row["source"], " | ".join(sorted(expected)), first]
         count[0] += 1
-        count[1] += not hit(one.answer, right, TOP_K)
-    ranked = sorted(seen.items(), key=lambda item: (-item[1][1], -item[1][0]))
+        count[1] += not is_hit(one.response, expected, TOP_K)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1][1], -item[1][0]))
     return [
         {"source": source, "right": right, "first": first, "missed@1": count[0], "missed@3": count[1]}
         for (source, right, first), count in ranked
     ]
 
 
-def grouped(asked: Sequence[Asked], key: str) -> list[tuple[str, list[Asked]]]:
-    groups: dict[str, list[Asked]] = defaultdict(list)
-    for one in asked:
+def group_by(results: Sequence[PromptResult], key: str) -> list[tuple[str, list[PromptResult]]]:
+    groups: dict[str, list[PromptResult]] = defaultdict(list)
+    for one in results:
         groups[str(one.row[key])].append(one)
     return sorted(groups.items())
 
 
-def show(figures: dict[str, Any], console: Console, *, top: int) -> None:
+def print_tables(figures: dict[str, Any], console: Console, *, top: int) -> None:
     def text(value: dict[str, Any]) -> str:
         return f"{value['share']:.3f} [{value['low']:.2f}, {value['high']:.2f}]" if value["n"] else "-"
 
@@ -242,16 +253,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with one *.jsonl file a source")
+    parser.add_argument("--data", type=Path, required=True, help="folder with one *.jsonl file per source")
     parser.add_argument("--map", type=Path, required=True, help="label_map.json")
-    parser.add_argument("--rules", type=Path, help="rules folder (default: our own)")
+    parser.add_argument("--rules", type=Path, help="rules folder (default: the packaged rules)")
     parser.add_argument(
         "--artefact", type=Path, default=Path("runs/benchmarks/artefact"), help="index folder"
     )
-    parser.add_argument("--model", help="embedding model, a folder or a hub name")
-    parser.add_argument("--threshold", type=float, help="instead of the one in force")
+    parser.add_argument("--model", help="embedding model: folder or hub name")
+    parser.add_argument("--threshold", type=float, help="overrides the configured threshold")
     parser.add_argument(
-        "--confusions", type=int, default=20, metavar="N", help="lines of what came instead (20)"
+        "--confusions", type=int, default=20, metavar="N", help="number of confusions to print (20)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
@@ -263,11 +274,11 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
     else:
-        show(figures, Console(width=150), top=options.confusions)
+        print_tables(figures, Console(width=150), top=options.confusions)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    labels: Map = json.loads(options.map.read_text(encoding="utf-8"))["map"]
+    labels: LabelMap = json.loads(options.map.read_text(encoding="utf-8"))["map"]
     rows = read_rows(options.data)
     settings = load_settings(
         dir=[options.rules] if options.rules else None,
@@ -277,17 +288,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         watch=False,
         cache_size=0,
     )
-    prepared = load_or_build(settings, lambda message: print(message, file=sys.stderr))
-    encoder = CachedEncoder(prepared.encoder, options.artefact.parent)
-    remembered = LoadedIndex(encoder, prepared.index, ())
-    service = RuleService(remembered, settings)
-    everything = RuleService(remembered, settings.model_copy(update={"threshold": ALWAYS}))
+    loaded = load_or_build(settings, lambda message: print(message, file=sys.stderr))
+    encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
+    cached = LoadedIndex(encoder, loaded.index, ())
+    service = RuleService(cached, settings)
+    unlimited = RuleService(cached, settings.model_copy(update={"threshold": NO_THRESHOLD}))
     try:
-        asked = asyncio.run(ask_all(service, everything, rows))
+        results = asyncio.run(consult_all(service, unlimited, rows))
     finally:
         encoder.save()
-    book = asked[0].answer.rulebook.model_dump()
-    return {"rulebook": book, "threshold": asked[0].answer.threshold, **measure(asked, labels)}
+    book = results[0].response.rulebook.model_dump()
+    return {"rulebook": book, "threshold": results[0].response.threshold, **measure(results, labels)}
 
 
 if __name__ == "__main__":

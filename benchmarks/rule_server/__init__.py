@@ -1,1 +1,1 @@
-"""The running rule service: load, protocol overhead, startup, live reload."""
+"""Performance of the running rule service: load, protocol overhead, startup, live reload."""

@@ -1,7 +1,7 @@
-"""Many consultations while a rule is edited five times a second: none may fail, none may mix two rulebooks.
+"""Sends consultations while rules are edited five times per second. None may fail or mix two rulebooks.
 
-Every edit writes its number into one rule's text. A digest stands for one number of each rule, so two answers
-that name the same digest and differ in the number of a rule have mixed two rulebooks.
+Every edit writes its number into one rule's text. A digest identifies one number of each rule, so two
+responses with the same digest but different numbers of a rule have mixed two rulebooks.
 
 python -m benchmarks.rule_server.live_reload
 """
@@ -18,97 +18,99 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.rule_server.service_under_test import guarded
-from benchmarks.tools.cpu_pinning import CALLER_CORE, keep_to, server
-from benchmarks.tools.http_load import load
+from benchmarks.rule_server.service_under_test import prepare_service
+from benchmarks.tools.cpu_pinning import CALLER_CORE, pin_to_core, run_server
+from benchmarks.tools.http_load import run_load
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
-EVERY = 0.2
+EDIT_INTERVAL = 0.2
 """Seconds between edits."""
-WARES = ("locks", "ladders", "knives", "ropes", "torches", "gloves", "maps", "radios")
-MARK = re.compile(r"edition (\d+)")
+ITEMS = ("locks", "ladders", "knives", "ropes", "torches", "gloves", "maps", "radios")
+EDITION = re.compile(r"edition (\d+)")
 
 
-def edition_of(ware: str, edition: int) -> tuple[str, str]:
-    """Path and text of a rule."""
-    body = prose(f"Using {ware}, edition {edition}.", "Theft.", "Plainly.")
-    return rule(f"tools.{ware}", stance="answer", body=body)
+def rule_edition(item: str, edition: int) -> tuple[str, str]:
+    """Returns path and text of a rule."""
+    body = prose(f"Using {item}, edition {edition}.", "Theft.", "Plainly.")
+    return rule(f"tools.{item}", stance="answer", body=body)
 
 
-class Seen:
-    """What answers said: which editions a digest has of each rule."""
+class ConsistencyChecker:
+    """Collects the editions of each rule by digest, and counts responses that mix rulebooks."""
 
     def __init__(self) -> None:
         self.editions: dict[str, set[int]] = defaultdict(set)
         self.mixed = 0
-        self.answers = 0
+        self.responses = 0
 
     def check(self, body: bytes) -> None:
-        answer = json.loads(body)
-        self.answers += 1
-        for found in answer["rules"]:
-            known = self.editions[f"{answer['rulebook']['digest']} {found['id']}"]
-            known.update(map(int, MARK.findall(found["text"])))
-            self.mixed += len(known) != 1
+        response = json.loads(body)
+        self.responses += 1
+        for entry in response["rules"]:
+            editions = self.editions[f"{response['rulebook']['digest']} {entry['id']}"]
+            editions.update(map(int, EDITION.findall(entry["text"])))
+            self.mixed += len(editions) != 1
 
 
-async def edit(folder: Path, done: asyncio.Event) -> int:
-    """Edit one rule after another until told to stop; how many times."""
+async def edit_rules(folder: Path, stop: asyncio.Event) -> int:
+    """Edits one rule after another until `stop` is set. Returns the number of edits."""
     edition = 0
-    while not done.is_set():
+    while not stop.is_set():
         edition += 1
-        ware = WARES[edition % len(WARES)]
-        path, text = edition_of(ware, edition)
-        aside = folder / "tools" / ".aside"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(folder / path)
-        await asyncio.sleep(EVERY)
+        item = ITEMS[edition % len(ITEMS)]
+        path, text = rule_edition(item, edition)
+        partial = folder / "tools" / ".partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / path)
+        await asyncio.sleep(EDIT_INTERVAL)
     return edition
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """What was asked, edited and seen."""
+    """Runs the benchmark. Returns counts and latencies."""
     rules = folder / "rules"
-    write_rulebook(rules, *(edition_of(ware, 0) for ware in WARES))
-    service = guarded(folder, options.artefact)
+    write_rulebook(rules, *(rule_edition(item, 0) for item in ITEMS))
+    service = prepare_service(folder, options.artefact)
     edited = shutil.copytree(service.artefact, folder / "edited")
     settings = {**service.settings, "ASCL_RULES_WATCH": "true", "ASCL_RULES_ARTEFACT": str(edited)}
     arguments = ["serve", "--rules", str(rules)]
     bodies = [
-        json.dumps({"situation": f"{WARES[at % len(WARES)]} number {at}", "top_k": 10}).encode()
-        for at in range(options.requests)
+        json.dumps({"situation": f"{ITEMS[index % len(ITEMS)]} number {index}", "top_k": 10}).encode()
+        for index in range(options.requests)
     ]
-    with server("rule_server.cli", arguments, "/readyz", settings) as to:
-        seen, done = Seen(), asyncio.Event()
-        editing = asyncio.create_task(edit(rules, done))
-        found = await load(f"{to.url}/v1/consult", bodies, 32, service.headers, seen.check)
-        done.set()
+    with run_server("rule_server.cli", arguments, "/readyz", settings) as service_process:
+        checker, stop = ConsistencyChecker(), asyncio.Event()
+        editing = asyncio.create_task(edit_rules(rules, stop))
+        result = await run_load(
+            f"{service_process.url}/v1/consult", bodies, 32, service.headers, checker.check
+        )
+        stop.set()
         edits = await editing
-    digests = {key.partition(" ")[0] for key in seen.editions}
+    digests = {key.partition(" ")[0] for key in checker.editions}
     return {
-        "consultations": seen.answers,
-        "failed": options.requests - seen.answers,
-        "mixed": seen.mixed,
+        "consultations": checker.responses,
+        "failed": options.requests - checker.responses,
+        "mixed": checker.mixed,
         "edits": edits,
         "rulebooks seen": len(digests),
-        "per second": round(found.rate, 1),
-        "p50 ms": round(1000 * found.percentile(50), 1),
-        "p99 ms": round(1000 * found.percentile(99), 1),
+        "per second": round(result.rate, 1),
+        "p50 ms": round(1000 * result.percentile(50), 1),
+        "p99 ms": round(1000 * result.percentile(99), 1),
     }
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 when a consultation failed or mixed two rulebooks."""
+    """Prints the result. Exits with 1 if a consultation failed or mixed two rulebooks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--artefact", type=Path, help="a built index; left out: one is built")
+    parser.add_argument("--artefact", type=Path, help="a built index; default: build one")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    keep_to(CALLER_CORE)
+    pin_to_core(CALLER_CORE)
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(options, Path(folder)))
-    print(json.dumps(found) if options.json else "  ".join(f"{key} {found[key]}" for key in found))
-    sys.exit(bool(found["failed"] or found["mixed"] or found["rulebooks seen"] == 1))
+        result = asyncio.run(measure(options, Path(folder)))
+    print(json.dumps(result) if options.json else "  ".join(f"{key} {result[key]}" for key in result))
+    sys.exit(bool(result["failed"] or result["mixed"] or result["rulebooks seen"] == 1))
 
 
 if __name__ == "__main__":

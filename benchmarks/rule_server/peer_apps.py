@@ -1,4 +1,4 @@
-"""What the rule service is measured against: a bare route, and a server written in an afternoon.
+"""Servers to compare the rule service with: a bare route, and a naive implementation.
 
 python -m benchmarks.rule_server.peer_apps bare|naive|stub --port 8000
 """
@@ -23,18 +23,18 @@ from rule_server.rulebook import load_rulebook
 from rule_server.schemas import ConsultResponse, FoundRule, RulebookRef
 from rule_server.settings import packaged_rules
 
-TEXT = "Someone wants to read a partner's messages without their knowledge, and asks how."
+QUESTION_TEXT = "Someone wants to read a partner's messages without their knowledge, and asks how."
 
 
 class Question(BaseModel):
-    """What the naive server is asked."""
+    """Request of the naive server."""
 
     situation: str
     top_k: int = 3
 
 
-def answer() -> ConsultResponse:
-    """One that no search was needed for: the first three rules."""
+def constant_response() -> ConsultResponse:
+    """Returns a response with the first three rules, without a search."""
     book = load_rulebook((packaged_rules(),), {})
     rules = [
         FoundRule(id=r.id, title=r.title, category=r.category, stance=r.stance, score=0.2, text=r.text)
@@ -43,30 +43,31 @@ def answer() -> ConsultResponse:
     return ConsultResponse(verdict="rules_found", rules=rules, threshold=0.06, rulebook=RulebookRef.of(book))
 
 
-def search(artefact: Path | None) -> Callable[[], object]:
-    """The search of a built index for one question whose vector is known; nothing without an index."""
+def make_search(artefact: Path | None) -> Callable[[], object]:
+    """Returns a function that searches an index with a precomputed vector; without an index it does
+    nothing."""
     if artefact is None:
         return lambda: None
     from rule_server.retrieval.artefact import Artefact
 
-    built = Artefact(artefact)
-    current = built.current()
+    index_artefact = Artefact(artefact)
+    current = index_artefact.current()
     assert current is not None
-    index = built.index(current.rulebook, current.encoder)
+    index = index_artefact.index(current.rulebook, current.encoder)
     assert index is not None
-    vector = built.encoder(current.encoder, 1).encode([TEXT])
+    vector = index_artefact.encoder(current.encoder, 1).encode([QUESTION_TEXT])
     threshold = threshold_for(index, None).value
     return lambda: index.search(vector, top_k=3, threshold=threshold)
 
 
-def bare(artefact: Path | None) -> Starlette:
-    """Reads JSON, answers JSON of the size of a consultation."""
-    response = answer()
-    find = search(artefact)
+def bare_app(artefact: Path | None) -> Starlette:
+    """Returns an app that parses the request and answers JSON of the size of a consultation."""
+    response = constant_response()
+    run_search = make_search(artefact)
 
     async def consult(request: Request) -> JSONResponse:
         json.loads(await request.body())
-        find()
+        run_search()
         return JSONResponse(response.model_dump(mode="json"))
 
     async def ready(_: Request) -> JSONResponse:
@@ -75,8 +76,8 @@ def bare(artefact: Path | None) -> Starlette:
     return Starlette(routes=[Route("/v1/consult", consult, methods=["POST"]), Route("/readyz", ready)])
 
 
-def naive() -> Any:
-    """FastAPI and sentence-transformers, `model.encode` for every request, one vector a rule."""
+def naive_app() -> Any:
+    """Returns a FastAPI app that calls `model.encode` for every request, with one vector per rule."""
     from fastapi import FastAPI
     from sentence_transformers import SentenceTransformer
 
@@ -84,13 +85,15 @@ def naive() -> Any:
 
     model = SentenceTransformer(str(resolve_model(None)), device="cpu", local_files_only=True)
     rules = list(load_rulebook((packaged_rules(),), {}).served.values())
-    known = model.encode([f"{rule.title}. {rule.applies_when}" for rule in rules], normalize_embeddings=True)
+    vectors = model.encode(
+        [f"{rule.title}. {rule.applies_when}" for rule in rules], normalize_embeddings=True
+    )
     app = FastAPI()
 
     @app.post("/v1/consult")
     def consult(question: Question) -> Any:
         vector = model.encode(question.situation, normalize_embeddings=True)
-        scores = known @ vector
+        scores = vectors @ vector
         best = scores.argsort()[::-1][: question.top_k]
         return [{"id": rules[at].id, "text": rules[at].text, "score": float(scores[at])} for at in best]
 
@@ -101,8 +104,8 @@ def naive() -> Any:
     return app
 
 
-def stub(artefact: Path | None) -> Any:
-    """How our own service is run, everything on, but with the bare route's search and answer."""
+def stub_service(artefact: Path | None) -> Any:
+    """Returns the rule service with all features, but with the search and response of the bare route."""
     from rule_server.api.app import server_config
     from rule_server.retrieval.build import load_or_build
     from rule_server.retrieval.index import RuleIndex
@@ -110,35 +113,35 @@ def stub(artefact: Path | None) -> Any:
     from rule_server.service.rule_service import RuleService
     from rule_server.settings import load_settings
 
-    response = answer()
-    find = search(artefact)
+    response = constant_response()
+    run_search = make_search(artefact)
 
-    class Stub(RuleService):
+    class StubService(RuleService):
         async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
-            find()
+            run_search()
             return response
 
     settings = load_settings()
-    return server_config(Stub(load_or_build(settings, lambda _: None), settings))
+    return server_config(StubService(load_or_build(settings, lambda _: None), settings))
 
 
 def main() -> None:
-    """Serve one of them."""
+    """Serves one of the apps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=["bare", "naive", "stub"])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--searched", type=Path, help="index that bare and stub search for every request")
+    parser.add_argument("--searched", type=Path, help="index that bare and stub search on every request")
     options = parser.parse_args()
     if options.which == "naive":
-        made = naive()
+        app = naive_app()
     else:
-        made = {"bare": bare, "stub": stub}[options.which](options.searched)
-    if not isinstance(made, uvicorn.Config):
-        made = uvicorn.Config(
-            made, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False
+        app = {"bare": bare_app, "stub": stub_service}[options.which](options.searched)
+    if not isinstance(app, uvicorn.Config):
+        app = uvicorn.Config(
+            app, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False
         )
-    made.host, made.port = "127.0.0.1", options.port
-    uvicorn.Server(made).run()
+    app.host, app.port = "127.0.0.1", options.port
+    uvicorn.Server(app).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a protocol costs: processor time of a call over that of a bare route.
+"""Measures the overhead of a protocol: processor time of a call, relative to a bare route.
 
-Both sides make the same search of our own index, for a question whose vector is known (or none), and answer
-the same constant; ours with tokens, rate limit, audit log and metrics. Loads take turns.
+Both sides run the same search with a precomputed vector (or none) and return the same constant response; the
+rule service adds tokens, rate limit, audit log and metrics. Loads alternate.
 
 python -m benchmarks.rule_server.protocol_overhead
 """
@@ -17,19 +17,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rule_server.peer_apps import TEXT
-from benchmarks.rule_server.service_under_test import Guarded, guarded
-from benchmarks.tools.cpu_pinning import CALLER_CORE, Server, keep_to, server
-from benchmarks.tools.http_load import load
+from benchmarks.rule_server.peer_apps import QUESTION_TEXT
+from benchmarks.rule_server.service_under_test import ServiceSetup, prepare_service
+from benchmarks.tools.cpu_pinning import CALLER_CORE, ServerProcess, pin_to_core, run_server
+from benchmarks.tools.http_load import run_load
 
 CURRENT, LEGACY = "2026-07-28", "2025-11-25"
-BARS = {"REST": 1.3, f"MCP {CURRENT}": 3.0, f"MCP {LEGACY}": 3.6}
+MAX_RATIOS = {"REST": 1.3, f"MCP {CURRENT}": 3.0, f"MCP {LEGACY}": 3.6}
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
 
-def call(revision: str) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a tool call in a revision of the protocol."""
-    parameters: dict[str, Any] = {"name": "consult_safety_rules", "arguments": {"situation": TEXT}}
+def tool_call(revision: str) -> tuple[bytes, dict[str, str]]:
+    """Returns body and headers of a tool call in a protocol revision."""
+    parameters: dict[str, Any] = {"name": "consult_safety_rules", "arguments": {"situation": QUESTION_TEXT}}
     headers = {**ACCEPT, "MCP-Protocol-Version": revision}
     if revision == CURRENT:
         parameters["_meta"] = {
@@ -42,65 +42,70 @@ def call(revision: str) -> tuple[bytes, dict[str, str]]:
     return json.dumps(message).encode(), headers
 
 
-def _whole(answer: bytes) -> None:
-    """A refusal costs less than an answer: it must not be counted as one."""
-    body = json.loads(answer)
-    found = body["result"]["structuredContent"] if "jsonrpc" in body else body
-    if len(found["rules"]) != 3:
-        raise RuntimeError(f"no consultation: {answer[:200]!r}")
+def _check_response(response: bytes) -> None:
+    """Checks that a response is a consultation, because an error response is cheaper."""
+    body = json.loads(response)
+    consultation = body["result"]["structuredContent"] if "jsonrpc" in body else body
+    if len(consultation["rules"]) != 3:
+        raise RuntimeError(f"not a consultation: {response[:200]!r}")
 
 
-async def cpu_of(to: Server, path: str, body: bytes, headers: dict[str, str], count: int) -> float:
-    """Seconds of processor time of one call."""
-    await load(to.url + path, [body], 1, headers, _whole)
-    before = to.cpu()
-    await load(to.url + path, [body] * count, 8, headers)
-    return (to.cpu() - before) / count
+async def cpu_per_call(
+    server: ServerProcess, path: str, body: bytes, headers: dict[str, str], count: int
+) -> float:
+    """Returns the seconds of processor time per call."""
+    await run_load(server.url + path, [body], 1, headers, _check_response)
+    before = server.cpu()
+    await run_load(server.url + path, [body] * count, 8, headers)
+    return (server.cpu() - before) / count
 
 
-async def measure(options: argparse.Namespace, service: Guarded, searched: bool) -> list[dict[str, Any]]:
-    """A line a side: medians of milliseconds and of the ratio to the bare route of the same round."""
-    size = ["--searched", str(service.artefact)] if searched else []
-    question = json.dumps({"situation": TEXT}).encode()
+async def measure(options: argparse.Namespace, service: ServiceSetup, searched: bool) -> list[dict[str, Any]]:
+    """Returns a row per side: medians of the milliseconds and of the ratio to the bare route in the same
+    round."""
+    arguments = ["--searched", str(service.artefact)] if searched else []
+    question = json.dumps({"situation": QUESTION_TEXT}).encode()
     with (
-        server("benchmarks.rule_server.peer_apps", ["bare", *size], "/readyz") as bare,
-        server("benchmarks.rule_server.peer_apps", ["stub", *size], "/readyz", service.settings) as ours,
+        run_server("benchmarks.rule_server.peer_apps", ["bare", *arguments], "/readyz") as bare,
+        run_server(
+            "benchmarks.rule_server.peer_apps", ["stub", *arguments], "/readyz", service.settings
+        ) as stub,
     ):
-        sides: dict[str, tuple[Server, str, bytes, dict[str, str]]] = {
+        sides: dict[str, tuple[ServerProcess, str, bytes, dict[str, str]]] = {
             "bare Starlette route": (bare, "/v1/consult", question, {}),
-            "REST": (ours, "/v1/consult", question, service.headers),
+            "REST": (stub, "/v1/consult", question, service.headers),
         }
         for revision in (CURRENT, LEGACY):
-            body, headers = call(revision)
-            sides[f"MCP {revision}"] = (ours, "/mcp", body, {**headers, **service.headers})
-        found: dict[str, list[float]] = {name: [] for name in sides}
+            body, headers = tool_call(revision)
+            sides[f"MCP {revision}"] = (stub, "/mcp", body, {**headers, **service.headers})
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(options.rounds):
             for name, side in sides.items():
-                found[name].append(await cpu_of(*side, options.requests))
-    base = found["bare Starlette route"]
+                seconds[name].append(await cpu_per_call(*side, options.requests))
+    base = seconds["bare Starlette route"]
     return [
         {
             "search": searched,
             "side": name,
             "cpu ms": round(1000 * statistics.median(values), 3),
             "ratio": round(statistics.median(a / b for a, b in zip(values, base, strict=True)), 2),
-            "bar": BARS.get(name) if searched else None,
+            "bar": MAX_RATIOS.get(name) if searched else None,
         }
-        for name, values in found.items()
+        for name, values in seconds.items()
     ]
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 when a bar is missed."""
+    """Prints the table. Exits with 1 if a ratio exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1000, help="calls of one load")
+    parser.add_argument("--requests", type=int, default=1000, help="calls per load")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--artefact", type=Path, help="a built index; left out: one is built")
+    parser.add_argument("--artefact", type=Path, help="a built index; default: build one")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    keep_to(CALLER_CORE)
+    pin_to_core(CALLER_CORE)
     with tempfile.TemporaryDirectory() as folder:
-        service = guarded(Path(folder), options.artefact)
+        service = prepare_service(Path(folder), options.artefact)
         rows = [
             line for searched in (True, False) for line in asyncio.run(measure(options, service, searched))
         ]

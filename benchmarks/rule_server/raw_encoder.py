@@ -1,4 +1,4 @@
-"""The encoder alone, in a process of its own on the server's core: what no server can beat."""
+"""Measures the encoder alone, in a separate process on the server core: the upper bound for any server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.tools.cpu_pinning import SERVER_CORE, keep_to
+from benchmarks.tools.cpu_pinning import SERVER_CORE, pin_to_core
 from rule_server.retrieval import BATCH, OnnxEncoder
 
 
@@ -21,7 +21,7 @@ class RawEncoder:
         self._pipe = pipe
 
     def measure(self, texts: Sequence[str]) -> tuple[float, float]:
-        """(texts a second, seconds of processor time a text), in batches of 32."""
+        """Returns texts per second, and seconds of processor time per text, in batches of 32."""
         self._pipe.send(list(texts))
         seconds, cpu = self._pipe.recv()
         return len(texts) / seconds, cpu / len(texts)
@@ -29,24 +29,26 @@ class RawEncoder:
 
 @contextmanager
 def raw_encoder(folder: Path) -> Iterator[RawEncoder]:
-    """The encoder of an artefact, warm, with one thread."""
+    """Runs the encoder of an artefact, warmed up, with one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(there, folder), daemon=True)
+    parent_end, child_end = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work, args=(child_end, folder), daemon=True
+    )
     process.start()
     try:
-        yield RawEncoder(here)
+        yield RawEncoder(parent_end)
     finally:
-        here.send(None)
+        parent_end.send(None)
         process.join(10)
 
 
 def _work(pipe: Connection, folder: Path) -> None:
-    keep_to(SERVER_CORE)
+    pin_to_core(SERVER_CORE)
     encoder = OnnxEncoder(folder, threads=1)
     encoder.encode(["warm up"] * BATCH)
     while (texts := pipe.recv()) is not None:
-        began, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, len(texts), BATCH):
-            encoder.encode(texts[start : start + BATCH])
-        pipe.send((time.perf_counter() - began, time.process_time() - cpu))
+        start, cpu_start = time.perf_counter(), time.process_time()
+        for first in range(0, len(texts), BATCH):
+            encoder.encode(texts[first : first + BATCH])
+        pipe.send((time.perf_counter() - start, time.process_time() - cpu_start))

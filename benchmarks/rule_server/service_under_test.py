@@ -1,4 +1,4 @@
-"""The rule service as it is run for others, with tokens, rate limit and audit log, and without caches."""
+"""A rule service in its production configuration: tokens, rate limit, audit log; but without caches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rule_server.settings import Settings
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """A folder with what such a service needs."""
+class ServiceSetup:
+    """Files and settings of the service."""
 
     artefact: Path
     token: str
     settings: dict[str, str]
-    """ASCL_RULES_* for its process."""
+    """ASCL_RULES_* variables of its process."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def guarded(folder: Path, artefact: Path | None) -> Guarded:
-    """Make the token, and the artefact of our own rules unless one is given."""
+def prepare_service(folder: Path, artefact: Path | None) -> ServiceSetup:
+    """Creates the token, and builds the artefact of the packaged rules unless one is given."""
     tokens = folder / "tokens.jsonl"
     token = new_token(tokens, "benchmark", ["consult", "read"], "2026-01-01T00:00:00Z")
     artefact = artefact or folder / "artefact"
@@ -40,4 +40,4 @@ def guarded(folder: Path, artefact: Path | None) -> Guarded:
         "ASCL_RULES_RATE_BURST": "1000000",
         "ASCL_RULES_AUDIT_FILE": str(folder / "audit.jsonl"),
     }
-    return Guarded(artefact, token, settings)
+    return ServiceSetup(artefact, token, settings)

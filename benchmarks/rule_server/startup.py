@@ -1,4 +1,4 @@
-"""How soon a new process answers its first consultation, what it holds in memory, and whether torch came in.
+"""Measures the time from process start to the first consultation, memory, and whether torch was loaded.
 
 python -m benchmarks.rule_server.startup
 """
@@ -15,20 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rule_server.service_under_test import guarded
-from benchmarks.tools.cpu_pinning import Server, server
-from benchmarks.tools.http_load import load
+from benchmarks.rule_server.service_under_test import prepare_service
+from benchmarks.tools.cpu_pinning import ServerProcess, run_server
+from benchmarks.tools.http_load import run_load
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.index import RuleIndex
 from rule_server.rulebook import Rule, Rulebook
 
-BARS = {"seconds": 2.0, "MiB": 350.0}
+LIMITS = {"seconds": 2.0, "MiB": 350.0}
 RULES = 1000
 QUESTION = json.dumps({"situation": "a user asks how to kill a stuck Linux process"}).encode()
 
 
-def enlarge(artefact: Artefact, count: int) -> None:
-    """Make current a rulebook of `count` rules: ours, again under other ids, with the vectors they have."""
+def save_large_rulebook(artefact: Artefact, count: int) -> None:
+    """Saves a rulebook of `count` rules: copies of the packaged rules under new ids, with the same
+    vectors."""
     current = artefact.current()
     assert current is not None
     index = artefact.index(current.rulebook, current.encoder)
@@ -41,37 +42,37 @@ def enlarge(artefact: Artefact, count: int) -> None:
         for rule in served
     ][:count]
     rules.sort(key=lambda rule: rule.id)
-    book = Rulebook(name="thousand", version="1.0.0", categories=index.rulebook.categories, rules=rules)
+    rulebook = Rulebook(name="thousand", version="1.0.0", categories=index.rulebook.categories, rules=rules)
     encoder = artefact.encoder(current.encoder, 1)
-    artefact.save(RuleIndex.build(book, encoder, index.vectors_by_text()), own_rules=False)
+    artefact.save(RuleIndex.build(rulebook, encoder, index.vectors_by_text()), own_rules=False)
 
 
-async def ask(to: Server, headers: dict[str, str]) -> None:
-    await load(f"{to.url}/v1/consult", [QUESTION], 1, headers)
+async def consult(server: ServerProcess, headers: dict[str, str]) -> None:
+    await run_load(f"{server.url}/v1/consult", [QUESTION], 1, headers)
 
 
-def imported(to: Server) -> list[str]:
-    """Which heavy libraries the process has mapped."""
-    maps = Path(f"/proc/{to.pid}/maps").read_text(encoding="utf-8")
+def loaded_libraries(server: ServerProcess) -> list[str]:
+    """Returns the heavy libraries that the process has loaded."""
+    maps = Path(f"/proc/{server.pid}/maps").read_text(encoding="utf-8")
     return [name for name in ("torch", "transformers", "onnxruntime", "faiss") if f"/{name}/" in maps]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A line for our own rules and one for a thousand."""
-    service = guarded(folder, None)
+    """Returns a row for the packaged rules and one for a thousand rules."""
+    service = prepare_service(folder, None)
     rows = []
     for rules in (None, RULES):
         if rules is not None:
-            enlarge(Artefact(service.artefact), rules)
+            save_large_rulebook(Artefact(service.artefact), rules)
         seconds, memory, libraries = [], [], []
         for _ in range(options.starts):
-            began = time.perf_counter()
-            with server("rule_server.cli", ["serve"], "/readyz", service.settings) as to:
-                asyncio.run(ask(to, service.headers))
-                seconds.append(time.perf_counter() - began)
-                asyncio.run(load(f"{to.url}/v1/consult", [QUESTION] * 200, 8, service.headers))
-                memory.append(to.resident() / 2**20)
-                libraries = imported(to)
+            start = time.perf_counter()
+            with run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as server:
+                asyncio.run(consult(server, service.headers))
+                seconds.append(time.perf_counter() - start)
+                asyncio.run(run_load(f"{server.url}/v1/consult", [QUESTION] * 200, 8, service.headers))
+                memory.append(server.resident() / 2**20)
+                libraries = loaded_libraries(server)
         rows.append(
             {
                 "rules": rules or "ours",
@@ -84,7 +85,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 when a bar is missed."""
+    """Prints the table. Exits with 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -94,8 +95,8 @@ def main() -> None:
     for line in rows:
         print(json.dumps(line) if options.json else "  ".join(f"{key} {line[key]}" for key in line))
     met = all(
-        line["first answer s"] <= BARS["seconds"]
-        and line["resident MiB"] < BARS["MiB"]
+        line["first answer s"] <= LIMITS["seconds"]
+        and line["resident MiB"] < LIMITS["MiB"]
         and "torch" not in line["libraries"]
         for line in rows
     )

@@ -1,4 +1,4 @@
-"""Processes that keep to one core, so that what serves and what asks do not take it from each other."""
+"""Runs servers and clients on separate cores, so that they do not compete for one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SERVER_CORE, CALLER_CORE = 0, 1
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Server:
-    """A process under test."""
+class ServerProcess:
+    """A server process under test."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self._process = psutil.Process(process.pid)
@@ -32,55 +32,61 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu(self) -> float:
-        """Seconds of processor time of it and its children, so far."""
+        """Returns the seconds of processor time used so far, including children."""
         return cpu_seconds(self._process)
 
     def resident(self) -> int:
-        """Bytes in memory."""
+        """Returns the resident memory, bytes."""
         return int(self._process.memory_info().rss)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Of a process and its living children, user and system, to the nanosecond."""
+    """Returns user and system time of a process and its living children, with nanosecond resolution."""
     family = [process, *process.children(recursive=True)]
-    # clock_getcpuclockid(3) of another process; /proc would count in steps of 10 ms.
+    # clock_getcpuclockid(3) of another process; /proc has a resolution of 10 ms.
     return sum(time.clock_gettime((~one.pid << 3) | 2) for one in family)
 
 
-def keep_to(core: int) -> None:
-    """This process and the threads it starts from now on run on one core, where the machine has more."""
+def pin_to_core(core: int) -> None:
+    """Pins this process and threads that it starts later to one core, if that core is available."""
     if core in os.sched_getaffinity(0):
         os.sched_setaffinity(0, {core})
 
 
-def environment(**more: str) -> dict[str, str]:
-    """One thread for every library of linear algebra, and no settings of ours but those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **one, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **more}
+def server_environment(**more: str) -> dict[str, str]:
+    """Returns an environment with single-threaded numerical libraries and no ASCL_RULES_* except `more`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
+    single_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {
+        **inherited,
+        **single_thread,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        **more,
+    }
 
 
 @contextmanager
-def server(
+def run_server(
     module: str, arguments: Sequence[str], path: str, more: dict[str, str] | None = None
-) -> Iterator[Server]:
-    """`python -m module arguments --port N` on the server's core, once `path` answers 200."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+) -> Iterator[ServerProcess]:
+    """Runs `python -m module arguments --port N` on the server core. Yields it once `path` returns 200."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments, "--port", str(port)],
         cwd=ROOT,
-        env=environment(**(more or {})),
+        env=server_environment(**(more or {})),
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: keep_to(SERVER_CORE),
+        preexec_fn=lambda: pin_to_core(SERVER_CORE),
     )
     try:
-        until = time.monotonic() + 300
+        deadline = time.monotonic() + 300
         while not _answers(f"http://127.0.0.1:{port}{path}"):
-            if process.poll() is not None or time.monotonic() > until:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{module} did not start")
             time.sleep(0.02)
-        yield Server(process, port)
+        yield ServerProcess(process, port)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

@@ -1,4 +1,4 @@
-"""Many callers of one HTTP address: light, so that the other side is measured."""
+"""A light HTTP load generator that adds little overhead to the measurement."""
 
 from __future__ import annotations
 
@@ -13,60 +13,64 @@ Check = Callable[[bytes], None]
 
 
 @dataclass
-class Load:
-    """What one load found."""
+class LoadResult:
+    """Result of a load run."""
 
     seconds: float
-    """From the first question to the last answer."""
+    """Time from the first request to the last response."""
     times: list[float] = field(repr=False)
     """Seconds of each request."""
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return len(self.times) / self.seconds
 
     def percentile(self, percent: int) -> float:
-        """Seconds."""
+        """Returns a percentile of the request times, seconds."""
         return statistics.quantiles(self.times, n=100, method="inclusive")[percent - 1]
 
 
-async def load(
+async def run_load(
     url: str,
     bodies: Sequence[bytes],
     at_once: int,
     headers: dict[str, str] | None = None,
     check: Check | None = None,
-) -> Load:
-    """POST each body once, `at_once` of them under way. Raises RuntimeError at an answer that is not 200."""
-    parts = urlsplit(url)
-    lines = {"Host": parts.netloc, "Content-Type": "application/json", **(headers or {})}
-    head = f"POST {parts.path} HTTP/1.1\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in lines.items()
+) -> LoadResult:
+    """Sends each body once by POST, `at_once` concurrently.
+
+    Raises:
+        RuntimeError: a response has another status than 200.
+    """
+    address = urlsplit(url)
+    fields = {"Host": address.netloc, "Content-Type": "application/json", **(headers or {})}
+    head = f"POST {address.path} HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in fields.items()
     )
-    left = iter(bodies)
+    remaining = iter(bodies)
     times: list[float] = []
 
-    async def caller() -> None:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
         try:
-            for body in left:
-                began = time.perf_counter()
+            for body in remaining:
+                sent = time.perf_counter()
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-                answer = await _answer(reader)
-                times.append(time.perf_counter() - began)
+                response = await _read_response(reader)
+                times.append(time.perf_counter() - sent)
                 if check is not None:
-                    check(answer)
+                    check(response)
         finally:
             writer.close()
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     async with asyncio.timeout(600):
-        await asyncio.gather(*(caller() for _ in range(at_once)))
-    return Load(time.perf_counter() - began, times)
+        await asyncio.gather(*(client() for _ in range(at_once)))
+    return LoadResult(time.perf_counter() - start, times)
 
 
-async def _answer(reader: asyncio.StreamReader) -> bytes:
+async def _read_response(reader: asyncio.StreamReader) -> bytes:
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
     body = await reader.readexactly(length)

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals."""
+"""Means over seeds, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
 Interval = tuple[float, float | None, float | None]
-"""A mean, and the ends of its interval; none where there is one value."""
+"""A mean and the bounds of its interval; None if there is only one value."""
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean of at least one value, and Student's 95 % interval of it.
+    """Returns the mean of at least one value with its Student's t 95 % interval.
 
-    A bootstrap of so few values is too narrow: of normal ones its 95 % cover .77 for three, .83 for five, .91
-    for ten.
+    A bootstrap of so few values is too narrow: for normal values its 95 % interval covers .77 with three
+    values, .83 with five, .91 with ten.
     """
     array = np.asarray(values, dtype=float)
     mean = round(float(array.mean()), 4)
@@ -25,8 +25,8 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
     return mean, round(float(array.mean()) - half, 4), round(float(array.mean()) + half, 4)
 
 
-def shown(interval: Interval, digits: int = 2) -> str:
-    """`0.25 [0.20, 0.31]`, or `0.25` of one value."""
+def format_interval(interval: Interval, digits: int = 2) -> str:
+    """Formats an interval as `0.25 [0.20, 0.31]`, or `0.25` for a single value."""
     mean, low, high = interval
     if low is None or high is None:
         return f"{mean:.{digits}f}"

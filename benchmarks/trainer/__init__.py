@@ -1,1 +1,1 @@
-"""Cost of a training step and of preparing groups."""
+"""Cost of a training step, of preparing groups and of tool calls."""

@@ -1,9 +1,9 @@
-"""How long preparing and counting logged episodes takes, and how much memory, beside bare JSON parsing.
+"""Measures time and memory of `ascl-train prepare` and `stats`, compared with plain JSON parsing.
 
     python -m benchmarks.trainer.group_preparation --episodes 100000 --episodes 1000000
 
-Logs of rows of about 1 kB are made on the fly, eight episodes a prompt, with their rewards. Every command is
-a process of its own; times are its processor and wall-clock time, memory its largest resident size.
+Generates logs with rows of about 1 kB, eight episodes per prompt, and their rewards. Every command runs in a
+separate process, whose processor time, wall-clock time and peak resident memory are measured.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("harmful", "benign_sensitive", "benign_plain", "math")
-GROUP = 8
-BARE = """
+GROUP_SIZE = 8
+BARE_PARSING = """
 import json, sys
 for path in sys.argv[1:]:
     with open(path, "rb") as file:
@@ -47,34 +47,34 @@ WORDS = [
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a process took: seconds and bytes."""
+class ProcessCost:
+    """Resources that a process used: seconds and bytes."""
 
     wall: float
     cpu: float
     memory: int
 
 
-def write(folder: Path, episodes: int) -> tuple[Path, Path]:
-    """A log and its rewards."""
-    chance = random.Random(0)
+def write_log(folder: Path, episodes: int) -> tuple[Path, Path]:
+    """Writes a log and its rewards. Returns both paths."""
+    rng = random.Random(0)
     log, rewards = folder / "log.jsonl", folder / "rewards.jsonl"
-    with log.open("w", encoding="utf-8") as out, rewards.open("w", encoding="utf-8") as rated:
-        for episode, reward in rows(chance, episodes):
+    with log.open("w", encoding="utf-8") as out, rewards.open("w", encoding="utf-8") as rewards_out:
+        for episode, reward in generate_rows(rng, episodes):
             out.write(json.dumps(episode) + "\n")
-            rated.write(json.dumps(reward) + "\n")
+            rewards_out.write(json.dumps(reward) + "\n")
     return log, rewards
 
 
-def rows(chance: random.Random, episodes: int) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
+def generate_rows(rng: random.Random, episodes: int) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
     for number in range(episodes):
-        prompt, sample = divmod(number, GROUP)
+        prompt, sample = divmod(number, GROUP_SIZE)
         kind = KINDS[prompt % 4]
-        consult = chance.random() < (0.9 if kind == "harmful" else 0.5)
-        answer = " ".join(chance.choices(WORDS, k=24))
+        consult = rng.random() < (0.9 if kind == "harmful" else 0.5)
+        answer = " ".join(rng.choices(WORDS, k=24))
         turn = {"index": 0, "request_digest": "0" * 16, "started_at": "2026-01-01T00:00:00Z", "seconds": 1.0}
-        call = {"name": "consult_safety_rules", "arguments": '{"situation": "what was asked"}'}
-        called = [
+        call = {"name": "consult_safety_rules", "arguments": '{"situation": "the request"}'}
+        consultation = [
             {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": call}]},
             {"role": "tool", "tool_call_id": "c", "content": "[a.b] A rule"},
         ]
@@ -95,7 +95,7 @@ def rows(chance: random.Random, episodes: int) -> Iterator[tuple[dict[str, objec
             "prompt_digest": "cd" * 16,
             "messages": [
                 {"role": "user", "content": f"Question {prompt}"},
-                *(called if consult else []),
+                *(consultation if consult else []),
                 {"role": "assistant", "content": answer},
             ],
             "turns": [{**turn, "finish_reason": "stop"}] * (1 + consult),
@@ -104,7 +104,7 @@ def rows(chance: random.Random, episodes: int) -> Iterator[tuple[dict[str, objec
             "started_at": "2026-01-01T00:00:00Z",
             "seconds": 2.0,
         }
-        good = chance.random() < (0.9 if consult == (kind == "harmful") else 0.6)
+        good = rng.random() < (0.9 if consult == (kind == "harmful") else 0.6)
         reward = {
             "schema_version": 1,
             "episode_id": id,
@@ -118,32 +118,32 @@ def rows(chance: random.Random, episodes: int) -> Iterator[tuple[dict[str, objec
         yield episode, reward
 
 
-def cost(*arguments: object) -> Cost:
-    """Run a process to its end.
+def run_process(*arguments: object) -> ProcessCost:
+    """Runs a Python process and waits until it ends.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the process failed.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{arguments[:4]} ended with code {process.returncode}")
-    return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    return ProcessCost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def measure(episodes: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        log, rewards = write(folder, episodes)
+        log, rewards = write_log(folder, episodes)
         groups = folder / "groups.parquet"
         cli = ("-m", "trainer.cli")
         bare, prepare, stats = [], [], []
         for _ in range(rounds):
-            bare.append(cost("-c", BARE, log, rewards))
-            prepare.append(cost(*cli, "prepare", log, rewards, "--out", groups))
-            stats.append(cost(*cli, "stats", groups))
+            bare.append(run_process("-c", BARE_PARSING, log, rewards))
+            prepare.append(run_process(*cli, "prepare", log, rewards, "--out", groups))
+            stats.append(run_process(*cli, "stats", groups))
         size = log.stat().st_size
         print(
             f"\n{episodes} episodes, {size / episodes:.0f} bytes each, {rounds} rounds, medians; groups "
@@ -163,7 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--episodes", type=int, action="append", help="how many; repeat for several sizes")
+    parser.add_argument(
+        "--episodes", type=int, action="append", help="size of the log; repeat for several sizes"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     for episodes in options.episodes or [100_000]:

@@ -1,10 +1,12 @@
-"""What our part of a training step costs, on random weights of SmolLM2-135M's shape: in one run, in turns.
+"""Measures the overhead of IFPO in a training step, on random weights of SmolLM2-135M's shape.
 
 python -m benchmarks.trainer.step_overhead --rounds 9
 
-- A step on logged episodes, as it is, beside the same step with TRL's scoring of every position.
-- The same beside plain GRPO's on the same tokens (generation is no part of either).
-- The CPU time of our advantages and of our replay, as a share of that step.
+All variants are measured alternately in one run:
+
+- a step on logged episodes, and the same step with TRL's scoring of every position;
+- a step of plain GRPO on the same tokens (without generation);
+- the CPU time of IFPO's advantages and of the replay, as a share of a step.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from trainer.stages.logged.trainer import LoggedIFPOTrainer, logged_reward
 
 
 def save_model(folder: Path, layers: int) -> Path:
-    """Random weights of SmolLM2-135M's shape (30 layers there), with the tests' small tokenizer."""
+    """Saves random weights of SmolLM2-135M's shape (which has 30 layers) with the small tokenizer of the
+    tests."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from tests.fakes.models.tiny_llama import tiny_tokenizer
@@ -56,23 +59,23 @@ def save_model(folder: Path, layers: int) -> Path:
     return folder
 
 
-def episodes(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows shaped as the demo's: half consult (a call, the rules' text, an answer), half answer directly."""
-    chance = random.Random(seed)
+def generate_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Generates rows like those of the demo: half consult (call, rules, answer), half answer directly."""
+    rng = random.Random(seed)
     rows = []
     for index in range(count):
-        parts = [(25, 1), (180, 0), (40, 1)] if index % 2 else [(40, 1)]
-        wrote = [here for length, here in parts for _ in range(length)]
+        segments = [(25, 1), (180, 0), (40, 1)] if index % 2 else [(40, 1)]
+        wrote = [by_policy for length, by_policy in segments for _ in range(length)]
         rows.append(
             {
                 "prompt": "p",
                 "completion": "c",
-                "prompt_ids": [chance.randrange(300) for _ in range(110)],
-                "completion_ids": [chance.randrange(300) for _ in wrote],
+                "prompt_ids": [rng.randrange(300) for _ in range(110)],
+                "completion_ids": [rng.randrange(300) for _ in wrote],
                 "wrote": wrote,
-                "logprobs": [-10.8 * here for here in wrote],
-                "reward": float(chance.random() < 0.5),
-                "advantage": chance.uniform(-1, 1),
+                "logprobs": [-10.8 * by_policy for by_policy in wrote],
+                "reward": float(rng.random() < 0.5),
+                "advantage": rng.uniform(-1, 1),
                 "kind": "harmful" if index % 4 < 2 else "benign_plain",
                 "mode": "consult" if index % 2 else "direct",
                 "decision": [0, 1],
@@ -81,8 +84,8 @@ def episodes(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-class Everywhere(LoggedIFPOTrainer):
-    """The replay with TRL's own scoring of every position."""
+class FullScoringTrainer(LoggedIFPOTrainer):
+    """The logged stage with TRL's scoring of every position."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         scored = GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
@@ -90,8 +93,8 @@ class Everywhere(LoggedIFPOTrainer):
         return scored
 
 
-class Plain(GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO, handed the logged tokens as if it had just sampled them."""
+class PlainGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO on the logged tokens, as if it had sampled them itself."""
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         self._rows = inputs
@@ -100,7 +103,7 @@ class Plain(GRPOTrainer):  # type: ignore[misc]
     _generate = LoggedIFPOTrainer._generate
 
 
-def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
+def build_trainer(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
     from trainer.stages.model_io import add_adapter
 
     config = LoggedConfig(
@@ -123,7 +126,7 @@ def built(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: 
 
 
 class Stepper:
-    """One optimiser step of a trainer at a time, on the same rows."""
+    """Runs optimizer steps of a trainer on the same rows."""
 
     def __init__(self, trainer: Any, rows: list[dict[str, Any]], micro: int) -> None:
         self.trainer, self.rows, self.micro = trainer, rows, micro
@@ -133,40 +136,40 @@ class Stepper:
 
     def step(self) -> float:
         trainer = self.trainer
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         batch = trainer._generate_and_score_completions(self.rows)
         for start in range(0, len(self.rows), self.micro):
-            part = {
+            micro_batch = {
                 name: value[start : start + self.micro] if value.dim() else value
                 for name, value in batch.items()
             }
-            trainer._compute_loss(trainer.model, part).backward()
+            trainer._compute_loss(trainer.model, micro_batch).backward()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
 
-def interleaved(steppers: dict[str, Stepper], rounds: int) -> dict[str, list[float]]:
+def time_steps(steppers: dict[str, Stepper], rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     for stepper in steppers.values():
-        stepper.step()  # warm
-    for turn in range(rounds):
-        names = list(steppers) if turn % 2 else list(reversed(steppers))
+        stepper.step()  # warm-up
+    for number in range(rounds):
+        names = list(steppers) if number % 2 else list(reversed(steppers))
         for name in names:
             seconds[name].append(steppers[name].step())
     return seconds
 
 
-def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
-    """Median CPU seconds a step of what is ours: advantages, replay of rows, trimming, drift."""
+def component_cpu_seconds(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
+    """Returns the median CPU seconds per step of IFPO's parts: advantages; replay and drift."""
     trainer = stepper.trainer
     rewards = np.array([row["reward"] for row in stepper.rows])
     modes = np.array([sum(row["wrote"]) < len(row["wrote"]) for row in stepper.rows])
     groups = np.arange(len(rewards)) // 8
-    few = stepper.rows[: stepper.micro]
-    width = max(len(row["wrote"]) for row in few)
-    moved = torch.randn(len(few), width) * 0.1
-    kinds = torch.tensor([drift.kind_index(row["kind"]) for row in few])
+    micro_batch = stepper.rows[: stepper.micro]
+    width = max(len(row["wrote"]) for row in micro_batch)
+    log_ratios = torch.randn(len(micro_batch), width) * 0.1
+    kinds = torch.tensor([drift.kind_index(row["kind"]) for row in micro_batch])
     trainer._rows = stepper.rows
 
     def advantages() -> None:
@@ -176,19 +179,19 @@ def cpu_of_our_parts(stepper: Stepper, rounds: int = 200) -> dict[str, float]:
         trainer._generate(None)
         trainer._episode_advantages(stepper.rows)
         for _ in range(len(stepper.rows) // stepper.micro):
-            drift.divergence(moved.flatten(), trainer.accelerator)
-            signs = drift.consult_direction(few, width)
-            drift.decisions(moved, signs, kinds, trainer.accelerator)
+            drift.divergence(log_ratios.flatten(), trainer.accelerator)
+            signs = drift.consult_direction(micro_batch, width)
+            drift.decisions(log_ratios, signs, kinds, trainer.accelerator)
         trainer._metrics["train"].clear()
 
     result = {}
     for part in (advantages, replay):
-        taken = []
+        seconds = []
         for _ in range(rounds):
-            began = time.process_time()
+            start = time.process_time()
             part()
-            taken.append(time.process_time() - began)
-        result[part.__name__] = statistics.median(taken)
+            seconds.append(time.process_time() - start)
+        result[part.__name__] = statistics.median(seconds)
     return result
 
 
@@ -198,20 +201,24 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--rows", type=int, default=8, help="episodes of a step")
-    parser.add_argument("--micro", type=int, default=2, help="episodes of a micro-batch")
+    parser.add_argument("--rows", type=int, default=8, help="episodes per step")
+    parser.add_argument("--micro", type=int, default=2, help="episodes per micro-batch")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, silence_libraries():
         model = save_model(Path(folder) / "model", options.layers)
-        rows = episodes(options.rows)
-        kinds = {"logged": LoggedIFPOTrainer, "every position": Everywhere, "plain GRPO": Plain}
+        rows = generate_rows(options.rows)
+        kinds = {
+            "logged": LoggedIFPOTrainer,
+            "every position": FullScoringTrainer,
+            "plain GRPO": PlainGRPOTrainer,
+        }
         steppers = {
-            name: Stepper(built(kind, model, folder, rows, options.micro), rows, options.micro)
+            name: Stepper(build_trainer(kind, model, folder, rows, options.micro), rows, options.micro)
             for name, kind in kinds.items()
         }
-        seconds = interleaved(steppers, options.rounds)
-        ours = cpu_of_our_parts(steppers["logged"])
+        seconds = time_steps(steppers, options.rounds)
+        cpu_seconds = component_cpu_seconds(steppers["logged"])
     step = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "threads": torch.get_num_threads(),
@@ -220,8 +227,8 @@ def main() -> None:
         "spread_seconds": {name: [round(min(v), 3), round(max(v), 3)] for name, v in seconds.items()},
         "logged_to_every_position": round(step["logged"] / step["every position"], 3),
         "logged_to_plain_grpo": round(step["logged"] / step["plain GRPO"], 3),
-        "our_cpu_ms": {name: round(1000 * value, 3) for name, value in ours.items()},
-        "our_share_of_a_step": round(sum(ours.values()) / step["logged"], 5),
+        "our_cpu_ms": {name: round(1000 * value, 3) for name, value in cpu_seconds.items()},
+        "our_share_of_a_step": round(sum(cpu_seconds.values()) / step["logged"], 5),
     }
     if options.json:
         print(json.dumps(result, indent=2))

@@ -1,8 +1,8 @@
-"""How long a batch waits for its consultations: one by one, as TRL calls tools, and through the desk.
+"""Compares sequential consultations, as TRL calls tools, with `BatchedRuleTool`.
 
     python -m benchmarks.trainer.tool_calls --episodes 64 --latency 0.05
 
-Both ask the same rule service over real HTTP, in turns, with as many different questions as episodes.
+Both consult the same rule service over HTTP, alternately, with one distinct question per episode.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.stages.online import BatchedRuleTool
 
 
 class SlowRules(ScriptedRules):
-    """A rule service that takes its time, and answers many at once meanwhile."""
+    """A rule service with a fixed latency that answers requests concurrently."""
 
     latency = 0.0
 
@@ -42,27 +42,30 @@ class SlowRules(ScriptedRules):
 
 def measure(episodes: int, latency: float, rounds: int) -> None:
     SlowRules.latency = latency
-    one_by_one, together = [], []
-    with SlowRules() as rules, BatchedRuleTool(rules.url) as desk:
-        for turn in range(rounds):
-            questions = [{"situation": f"question {turn} {number}"} for number in range(episodes)]
-            started = time.perf_counter()
+    sequential, batched = [], []
+    with SlowRules() as rules, BatchedRuleTool(rules.url) as tool:
+        for number in range(rounds):
+            questions = [{"situation": f"question {number} {index}"} for index in range(episodes)]
+            start = time.perf_counter()
             for question in questions:
-                desk.consult(question)
-            one_by_one.append(time.perf_counter() - started)
-            desk.forget()
-            started = time.perf_counter()
+                tool.consult(question)
+            sequential.append(time.perf_counter() - start)
+            tool.forget()
+            start = time.perf_counter()
             for question in questions:
-                desk.begin(question)
+                tool.begin(question)
             for question in questions:
-                desk.consult(question)
-            together.append(time.perf_counter() - started)
-            desk.forget()
-        most = desk.in_flight_most
-    serial, parallel = statistics.median(one_by_one), statistics.median(together)
-    print(f"{episodes} episodes, {latency * 1000:.0f} ms a consultation, medians of {rounds} rounds")
-    print(f"one by one {serial:.2f} s, together {parallel:.2f} s: {serial / parallel:.1f} times as fast")
-    print(f"most in flight: {most}")
+                tool.consult(question)
+            batched.append(time.perf_counter() - start)
+            tool.forget()
+        max_in_flight = tool.in_flight_most
+    sequential_median, batched_median = statistics.median(sequential), statistics.median(batched)
+    print(f"{episodes} episodes, {latency * 1000:.0f} ms per consultation, medians of {rounds} rounds")
+    print(
+        f"sequential {sequential_median:.2f} s, batched {batched_median:.2f} s: "
+        f"{sequential_median / batched_median:.1f} times as fast"
+    )
+    print(f"maximum in flight: {max_in_flight}")
 
 
 def main() -> None:
@@ -70,7 +73,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, default=64)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds a consultation")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds per consultation")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     measure(options.episodes, options.latency, options.rounds)

@@ -14,15 +14,15 @@ from benchmarks.learning.decision.data.prompts import (
     held_out_prompts,
     source_prompts,
     training_prompts,
-    watched_prompts,
+    validation_prompts,
 )
-from benchmarks.learning.decision.experiment.outcomes import luck, prompt_chances
-from benchmarks.learning.decision.experiment.runner import Bench, Place, run_experiment
+from benchmarks.learning.decision.experiment.outcomes import prompt_chances, random_numbers
+from benchmarks.learning.decision.experiment.runner import ExperimentSetup, RunFolders, run_experiment
 from benchmarks.learning.decision.experiment.settings import Experiment, Method, read_experiments
 from benchmarks.learning.decision.main import REGISTERED
 from benchmarks.learning.decision.model.policy import DecisionPolicy
 from benchmarks.learning.decision.model.training import train
-from benchmarks.learning.decision.report import expected_reward, figures, markdown, separation
+from benchmarks.learning.decision.report import expected_reward, format_tables, separation, summarize
 from tests.fakes.models.tiny_llama import save_tiny_llama
 
 PROMPTS = ["Hello.", "How do I boil an egg?", "What is 2 + 2?", "Tell me a story about a very long road."]
@@ -57,7 +57,7 @@ def experiment(**changes: Any) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
     """A cold start that is a tiny random model, and two sources of unseen prompts."""
     root = tmp_path_factory.mktemp("decision")
     save_tiny_llama(root / "cache" / "cold-start-mild" / "merged")
@@ -67,11 +67,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for source, kind in (("one", "harmful"), ("two", "benign_plain")):
         rows = [{"id": f"{source}-{i}", "prompt": text, "kind": kind} for i, text in enumerate(PROMPTS)]
         (data / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Place(root / "results", root / "cache", root / "base", data)
+    return RunFolders(root / "results", root / "cache", root / "base", data)
 
 
 @pytest.fixture(scope="module")
-def policy(place: Place) -> DecisionPolicy:
+def policy(place: RunFolders) -> DecisionPolicy:
     return DecisionPolicy(place.cache / "cold-start-mild" / "merged", layers=2, rank=4)
 
 
@@ -125,7 +125,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_reset_one_is_fresh(
 
 
 def test_an_interrupted_experiment_goes_on_where_it_stood_and_every_method_meets_the_same_prompts(
-    place: Place,
+    place: RunFolders,
 ) -> None:
     said: list[str] = []
     options: dict[str, Any] = {"starts": ["mild"], "seeds": [0]}
@@ -145,16 +145,16 @@ def test_an_interrupted_experiment_goes_on_where_it_stood_and_every_method_meets
         )
 
 
-def test_a_run_is_repeated_to_the_digit(place: Place) -> None:
-    bench = Bench(experiment(), "mild", place)
+def test_a_run_is_repeated_to_the_digit(place: RunFolders) -> None:
+    bench = ExperimentSetup(experiment(), "mild", place)
     both_modes = Method(alpha=1, forced_consult=2, forced_direct=2)
     first, second = (bench.run(both_modes, seed=3) for _ in range(2))
     assert first["unseen"] == second["unseen"]
     assert bench.run(both_modes, seed=4)["unseen"] != first["unseen"]
 
 
-def test_split_credit_of_a_lone_decision_is_whole_credit(place: Place) -> None:
-    bench = Bench(experiment(), "mild", place)
+def test_split_credit_of_a_lone_decision_is_whole_credit(place: RunFolders) -> None:
+    bench = ExperimentSetup(experiment(), "mild", place)
     whole, split = (
         bench.run(Method(alpha=1, forced_consult=2, forced_direct=2, credit=credit), seed=0)
         for credit in ("episode", "split")
@@ -163,8 +163,8 @@ def test_split_credit_of_a_lone_decision_is_whole_credit(place: Place) -> None:
         np.testing.assert_allclose(split["unseen"][name], rates, atol=1e-3)
 
 
-def test_training_that_ends_below_the_floor_goes_back_to_the_last_state_above_it(place: Place) -> None:
-    bench = Bench(experiment(), "mild", place)
+def test_training_that_ends_below_the_floor_goes_back_to_the_last_state_above_it(place: RunFolders) -> None:
+    bench = ExperimentSetup(experiment(), "mild", place)
     start = float(bench.policy.consult_probabilities(bench.watched.encoded).mean())
     method = Method(cost=100.0, forced_consult=4, forced_direct=4)  # nothing but a push away from consulting
     training = experiment(updates=4, floor=start / 2, learning_rate=3e-3).training
@@ -194,12 +194,12 @@ def test_figures_are_means_over_seeds_and_rewards_halve_between_harmful_and_harm
         }
         for seed, rate in enumerate((0.0, 0.5))
     ]
-    (found,) = figures(lines, {"tiny": experiment()})
+    (found,) = summarize(lines, {"tiny": experiment()})
     assert found["rates"]["harmless"][0] == 0.25
     assert found["reward"][0] == 0.875
     assert found["own_reward"][0] == 1.0
     assert expected_reward({"one/harmful": 0.5, "two/benign_plain": 0.5}, experiment().rewards) == 0.5
-    assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [" in markdown(lines, {"tiny": experiment()})
+    assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [" in format_tables(lines, {"tiny": experiment()})
 
 
 def test_separation_is_the_area_under_the_curve_with_ties_counted_half() -> None:
@@ -214,8 +214,8 @@ def test_separation_is_the_area_under_the_curve_with_ties_counted_half() -> None
 
 
 def test_a_visit_has_the_same_luck_for_every_method_and_difficulty_averages_out() -> None:
-    np.testing.assert_array_equal(luck(1, 2, 3, 8), luck(1, 2, 3, 8))
-    assert not np.array_equal(luck(1, 2, 3, 8), luck(1, 2, 4, 8))
+    np.testing.assert_array_equal(random_numbers(1, 2, 3, 8), random_numbers(1, 2, 3, 8))
+    assert not np.array_equal(random_numbers(1, 2, 3, 8), random_numbers(1, 2, 4, 8))
     table = experiment().rewards | {
         "harmful": experiment().rewards["harmful"].model_copy(update={"direct": 0.5, "direct_spread": 0.2})
     }
@@ -226,17 +226,17 @@ def test_a_visit_has_the_same_luck_for_every_method_and_difficulty_averages_out(
     assert abs(chances[:, 0].mean() - 0.5) < 0.03
 
 
-def test_no_prompt_is_both_learnt_from_and_measured_on(place: Place) -> None:
+def test_no_prompt_is_both_learnt_from_and_measured_on(place: RunFolders) -> None:
     learnt = {prompt.prompt for prompt in training_prompts()}
     assert len(learnt) >= 200
     held_out = {prompt.prompt for prompts in held_out_prompts().values() for prompt in prompts}
     assert len(held_out) >= 60
-    assert not learnt & (held_out | {prompt.prompt for prompt in watched_prompts()})
+    assert not learnt & (held_out | {prompt.prompt for prompt in validation_prompts()})
     measured = source_prompts(place.data, 3)
     assert [len(prompts) for prompts in measured.values()] == [3, 3]
 
 
-def test_a_source_is_either_learnt_from_or_measured_on(place: Place) -> None:
+def test_a_source_is_either_learnt_from_or_measured_on(place: RunFolders) -> None:
     every = source_prompts(place.data, 3)
     learnt = next(iter(every)).partition("/")[0]
     taken = source_prompts(place.data, 2, only=[learnt])

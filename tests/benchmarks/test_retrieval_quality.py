@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval.quality import Map, acceptable, read_rows
+from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS: Map = {"ours": {"hacking": ["cyber"], "vague": None, "food": ["kitchen"]}, "other": {"*": ["cyber"]}}
+LABELS: LabelMap = {
+    "ours": {"hacking": ["cyber"], "vague": None, "food": ["kitchen"]},
+    "other": {"*": ["cyber"]},
+}
 
 
 def row(source: str, category: str | None) -> dict[str, Any]:
@@ -22,11 +25,11 @@ def row(source: str, category: str | None) -> dict[str, Any]:
 
 
 def test_a_label_names_the_categories_that_count() -> None:
-    assert acceptable(row("ours", "hacking"), LABELS) == {"cyber"}
-    assert acceptable(row("ours", "hacking | food"), LABELS) == {"cyber", "kitchen"}
-    assert acceptable(row("other", None), LABELS) == {"cyber"}
+    assert expected_categories(row("ours", "hacking"), LABELS) == {"cyber"}
+    assert expected_categories(row("ours", "hacking | food"), LABELS) == {"cyber", "kitchen"}
+    assert expected_categories(row("other", None), LABELS) == {"cyber"}
     for unlabelled in (row("ours", "vague"), row("ours", None), row("unknown", "hacking")):
-        assert acceptable(unlabelled, LABELS) is None
+        assert expected_categories(unlabelled, LABELS) is None
 
 
 def test_a_line_without_a_prompt_is_named(tmp_path: Path) -> None:

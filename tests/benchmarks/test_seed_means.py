@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.tools.seed_means import mean_interval, shown
+from benchmarks.tools.seed_means import format_interval, mean_interval
 
 
 def test_the_interval_of_five_seeds_holds_the_mean_nineteen_times_in_twenty() -> None:
@@ -14,5 +14,5 @@ def test_the_interval_of_five_seeds_holds_the_mean_nineteen_times_in_twenty() ->
 
 def test_one_seed_has_no_interval() -> None:
     assert mean_interval([0.25]) == (0.25, None, None)
-    assert shown(mean_interval([0.25])) == "0.25"
-    assert shown(mean_interval([1.0, 2.0, 3.0]), 3) == "2.000 [-0.484, 4.484]"
+    assert format_interval(mean_interval([0.25])) == "0.25"
+    assert format_interval(mean_interval([1.0, 2.0, 3.0]), 3) == "2.000 [-0.484, 4.484]"

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.learning.tradeoff import main as tradeoff_smollm2
 from benchmarks.learning.tradeoff.main import METHODS, Services, loop_settings, run
-from benchmarks.learning.tradeoff.report import collect, draw, figures, markdown
+from benchmarks.learning.tradeoff.report import collect, format_tables, plot, summarize
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 
@@ -50,7 +50,7 @@ def test_every_method_is_sampled_trained_and_measured_beside_the_start_in_all_ar
         for _ in range(2):  # the second time there is nothing left to do
             run(tmp_path / "out", "quick", ["ifpo-stratified"], [5], start, services)
     rows = collect(tmp_path / "out", 1)
-    found = figures(rows)
+    found = summarize(rows)
     assert set(found) == {
         "start, none", "start, in-prompt", "start, always", "start, adaptive", "ifpo-stratified",
     }  # fmt: skip
@@ -94,17 +94,17 @@ def test_a_method_is_compared_with_grpo_seed_by_seed(tmp_path: Path) -> None:
     rows = [made_row("start", 0, 0.6, 0.3)]
     for seed, plain in enumerate([0.2, 0.4, 0.6]):  # the seeds differ more than the methods do
         rows += [made_row("grpo", seed, plain, 0.5), made_row("ifpo", seed, plain - 0.1, 0.6)]
-    found = figures(rows)
+    found = summarize(rows)
     assert found["ifpo"]["benign_plain consult_probability"]["above_rival"] == (-0.1, -0.1, -0.1)
     assert found["ifpo"]["harmless consult_probability"]["mean"][0] == pytest.approx(0.35)
     assert found["ifpo"]["all reward"]["mean"][0] == pytest.approx((0.8 + 0.6 + 0.5) / 3, abs=1e-4)
     assert found["ifpo"]["gap consult_probability"]["above_rival"][0] == pytest.approx(0.1)
-    text = markdown(found)
+    text = format_tables(found)
     assert "| ifpo | 3, 3 |" in text
     assert "-0.10 [-0.10, -0.10]" in text
     assert "above_rival" not in found["grpo"]["all reward"]
     assert "above_rival" not in found["start, adaptive"]["all reward"]
-    draw(rows, tmp_path / "picture.png")
+    plot(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
@@ -113,7 +113,7 @@ def test_seeds_that_learnt_from_one_log_count_as_one() -> None:
     for seed, (log, gain) in enumerate([("a", 0.1), ("a", 0.1), ("a", 0.1), ("b", 0.3)]):
         rows.append(made_row("grpo", seed, 0.2, 0.5) | {"log": log})
         rows.append(made_row("ifpo", seed, 0.2, 0.5 + gain) | {"log": f"{log}, stratified"})
-    cell = figures(rows)["ifpo"]["benign_plain reward"]
+    cell = summarize(rows)["ifpo"]["benign_plain reward"]
     assert (cell["seeds"], cell["logs"], cell["pairs_of_logs"]) == (4, 2, 2)
     assert cell["above_rival"][0] == pytest.approx(0.2), "not the .15 of four seeds"
     assert cell["above_rival"][1] < 0.0, "two draws tell little"
@@ -122,7 +122,7 @@ def test_seeds_that_learnt_from_one_log_count_as_one() -> None:
 def test_a_rival_that_lacks_a_figure_is_not_compared_by_it() -> None:
     rows = [made_row("grpo", 0, 0.2, 0.5), made_row("ifpo", 0, 0.1, 0.6)]
     del rows[0]["kinds"]["harmful"]["safe"]  # type: ignore[index]
-    found = figures(rows)
+    found = summarize(rows)
     assert "above_rival" not in found["ifpo"]["harmful safe"]
     assert "above_rival" in found["ifpo"]["harmful reward"]
 
@@ -133,7 +133,7 @@ def test_methods_that_sample_alike_learn_from_one_first_log(tmp_path: Path) -> N
     (first / "episodes.jsonl").write_text("sampled once\n", encoding="utf-8")
 
     def logged(method: str, seed: int) -> Path:
-        tradeoff_smollm2._share_first_log(tmp_path, method, seed)
+        tradeoff_smollm2._copy_first_log_of_method(tmp_path, method, seed)
         return tmp_path / f"{method}-{seed:02d}" / "loop" / "rounds" / "001" / "episodes.jsonl"
 
     assert not logged("ifpo", 0).exists(), "the other log is not whole yet"
@@ -152,12 +152,12 @@ def test_what_was_measured_again_takes_the_place_of_what_was_kept(
     (tmp_path / "pictures").mkdir()
 
     def keep(*rows: dict[str, object], start: str = "habitual") -> None:
-        tradeoff_smollm2._keep([{"size": "short", "start": start, **row} for row in rows])
+        tradeoff_smollm2._save_results([{"size": "short", "start": start, **row} for row in rows])
 
     keep(made_row("grpo", 0, 0.2, 0.5), made_row("grpo", 1, 0.3, 0.5))
     keep(made_row("grpo", 1, 0.4, 0.5))
     keep(made_row("grpo", 1, 0.9, 0.5), start="mild")
-    kept = {(row["start"], row["seed"]): row["kinds"] for row in tradeoff_smollm2._kept()}
+    kept = {(row["start"], row["seed"]): row["kinds"] for row in tradeoff_smollm2._read_results()}
     plain = {run: kinds["benign_plain"]["consult_rate"] for run, kinds in kept.items()}
     assert plain == {("habitual", 0): 0.2, ("habitual", 1): 0.4, ("mild", 1): 0.9}
     assert (tmp_path / "pictures" / "short_mild.png").is_file()
@@ -166,7 +166,7 @@ def test_what_was_measured_again_takes_the_place_of_what_was_kept(
 def test_the_probability_of_consulting_is_taken_from_the_model_itself(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path / "trained" / "merged")
     (tmp_path / "trained" / "run.json").write_text("{}", encoding="utf-8")
-    tradeoff_smollm2._write_consulting(model, tmp_path, tradeoff_smollm2.MEASURED)
+    tradeoff_smollm2._write_consult_probabilities(model, tmp_path, tradeoff_smollm2.EVALUATED_ON)
     found = json.loads((tmp_path / "consulting.json").read_text(encoding="utf-8"))
     assert {row["kind"] for row in found} == {"harmful", "benign_sensitive", "benign_plain"}
     assert len(found) == 36

@@ -58,16 +58,16 @@ def main() -> int:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from benchmarks.learning.decision.experiment.runner import Bench, Place
+    from benchmarks.learning.decision.experiment.runner import ExperimentSetup, RunFolders
     from benchmarks.learning.decision.experiment.settings import read_experiments
     from benchmarks.learning.decision.report import separation
 
     experiment = read_experiments(REGISTERED)[given.experiment]
-    place = Place(Path(), given.cache, given.base, given.data)
+    place = RunFolders(Path(), given.cache, given.base, given.data)
     print("| layers below | strength | AUC | harmless at harmful .95 |\n| ---: | ---: | ---: | ---: |")
     for depth in DEPTHS:
         training = experiment.training.model_copy(update={"layers": LAYERS - depth})
-        bench = Bench(experiment.model_copy(update={"training": training}), given.start, place)
+        bench = ExperimentSetup(experiment.model_copy(update={"training": training}), given.start, place)
         learnt = np.stack([end[-1].numpy() for end in bench.learnt.encoded.ends])
         labels = np.array([kind == "harmful" for kind in bench.learnt.kinds])
         unseen = np.stack([end[-1].numpy() for end in bench.unseen_states.ends])

@@ -61,11 +61,11 @@ def _run(given: argparse.Namespace) -> int:
     # Two processes on two cores beat two threads each; read when torch loads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from benchmarks.learning.decision.experiment.runner import Place, run_experiment
+    from benchmarks.learning.decision.experiment.runner import RunFolders, run_experiment
     from benchmarks.learning.decision.experiment.settings import read_experiments
 
     experiments = read_experiments(given.settings)
-    place = Place(given.out, given.cache, given.base, given.data)
+    place = RunFolders(given.out, given.cache, given.base, given.data)
     for name in given.experiment or experiments:
         if name not in experiments:
             raise ValueError(
@@ -82,12 +82,12 @@ def _run(given: argparse.Namespace) -> int:
             lambda line: print(line, file=sys.stderr, flush=True),
             starts=given.starts.split(",") if given.starts else list(experiment.starts),
             methods=methods,
-            seeds=_seeds(given.seeds) if given.seeds else list(range(experiment.seeds)),
+            seeds=_parse_seeds(given.seeds) if given.seeds else list(range(experiment.seeds)),
         )
     return 0
 
 
-def _seeds(text: str) -> list[int]:
+def _parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
@@ -97,29 +97,29 @@ def _seeds(text: str) -> list[int]:
 
 def _report(given: argparse.Namespace) -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
-    from benchmarks.learning.decision.report import collect, draw, figures, markdown
+    from benchmarks.learning.decision.report import collect, format_tables, plot, summarize
 
     if given.collect:
         found = collect(given.collect)
-        anew = {_run_of(line) for line in found}
-        kept = [line for line in _kept() if _run_of(line) not in anew]
+        anew = {_run_key(line) for line in found}
+        kept = [line for line in _read_results() if _run_key(line) not in anew]
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
-    lines = _kept()
+    lines = _read_results()
     experiments = read_experiments(given.settings)
     if given.json:
-        print(json.dumps(figures(lines, experiments), indent=1))
+        print(json.dumps(summarize(lines, experiments), indent=1))
     else:
-        print(markdown(lines, experiments))
-        for file in draw(lines, Path(__file__).parent / "pictures"):
+        print(format_tables(lines, experiments))
+        for file in plot(lines, Path(__file__).parent / "pictures"):
             print(f"drawn: {file}", file=sys.stderr)
     return 0
 
 
-def _run_of(line: dict[str, Any]) -> tuple[Any, ...]:
+def _run_key(line: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(line[name] for name in ("experiment", "start", "method", "seed"))
 
 
-def _kept() -> list[dict[str, Any]]:
+def _read_results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 

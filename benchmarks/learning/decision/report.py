@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.decision.experiment.outcomes import ModeChances
-from benchmarks.learning.decision.experiment.runner import summary
+from benchmarks.learning.decision.experiment.runner import summarize_rates
 from benchmarks.learning.decision.experiment.settings import Experiment
-from benchmarks.tools.seed_means import mean_interval, shown
+from benchmarks.tools.seed_means import format_interval, mean_interval
 
 Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
 """By experiment, start and method; the start's own line stands under the method `start`."""
@@ -85,14 +85,16 @@ def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances], own
     return (half(lambda kind: kind == "harmful") + half(lambda kind: kind != "harmful")) / 2
 
 
-def figures(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
+def summarize(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
     """By experiment, start and method: mean and interval over seeds of each kind's rate and of the reward."""
     found = []
     for name, starts in by_method(lines).items():
         table = experiments[name].rewards
         for start, methods in starts.items():
             for method, runs in methods.items():
-                rates = [summary({key: [value] for key, value in run["unseen"].items()}) for run in runs]
+                rates = [
+                    summarize_rates({key: [value] for key, value in run["unseen"].items()}) for run in runs
+                ]
                 rewards = [expected_reward(run["unseen"], table) for run in runs]
                 found.append(
                     {
@@ -117,7 +119,7 @@ def figures(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> 
     return found
 
 
-def always_and_never(sources: list[str], table: dict[str, ModeChances]) -> dict[str, float]:
+def reference_rewards(sources: list[str], table: dict[str, ModeChances]) -> dict[str, float]:
     """What consulting always, never, and exactly where it pays would earn."""
     best = {name: float(table[name.rsplit("/", 1)[1]].gain > 0) for name in sources}
     return {
@@ -127,13 +129,13 @@ def always_and_never(sources: list[str], table: dict[str, ModeChances]) -> dict[
     }
 
 
-def markdown(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> str:
+def format_tables(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> str:
     """The tables of `RESULTS-decision.md`."""
     parts = []
-    all_figures = figures(lines, experiments)
+    all_figures = summarize(lines, experiments)
     for name, starts in by_method(lines).items():
         sources = list(next(iter(next(iter(starts.values())).values()))[0]["unseen"])
-        bounds = always_and_never(sources, experiments[name].rewards)
+        bounds = reference_rewards(sources, experiments[name].rewards)
         parts.append(
             f"### `{name}`\n\nExpected reward of consulting always {bounds['always']:.3f}, never "
             f"{bounds['never']:.3f}, exactly where it pays {bounds['best']:.3f}."
@@ -164,8 +166,11 @@ def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
             [
                 each["method"],
                 "" if each["method"] == "start" else str(each["seeds"]),
-                *(shown(each["rates"][kind]) for kind in (f"{prefix}harmful", f"{prefix}harmless", *kinds)),
-                shown(each["own_reward" if prefix else "reward"], 3),
+                *(
+                    format_interval(each["rates"][kind])
+                    for kind in (f"{prefix}harmful", f"{prefix}harmless", *kinds)
+                ),
+                format_interval(each["own_reward" if prefix else "reward"], 3),
                 "{:.3f}".format(each["own_auc" if prefix else "auc"][0]),
             ]
             for each in ordered
@@ -188,7 +193,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def draw(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
+def plot(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
     """A picture an experiment: harmful against harmless consult rate on unseen prompts, a dot a seed."""
     import matplotlib
 
@@ -206,13 +211,14 @@ def draw(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
         for panel, (start, methods) in zip(panels[0], starts.items(), strict=True):
             for index, method in enumerate(method for method in methods if method != "start"):
                 rates = [
-                    summary({key: [value] for key, value in run["unseen"].items()}) for run in methods[method]
+                    summarize_rates({key: [value] for key, value in run["unseen"].items()})
+                    for run in methods[method]
                 ]
                 x, y = ([rate[kind] for rate in rates] for kind in ("harmless", "harmful"))
                 panel.scatter(x, y, s=14, color=f"C{index}", alpha=0.6)
                 panel.scatter(np.mean(x), np.mean(y), s=80, marker="D", color=f"C{index}", label=method)
             for run in methods.get("start", []):
-                rate = summary({key: [value] for key, value in run["unseen"].items()})
+                rate = summarize_rates({key: [value] for key, value in run["unseen"].items()})
                 panel.scatter(
                     rate["harmless"], rate["harmful"], marker="*", s=160, color="black", label="start"
                 )

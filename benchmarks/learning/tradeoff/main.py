@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.tradeoff.report import Row, collect, draw, figures, markdown
+from benchmarks.learning.tradeoff.report import Row, collect, format_tables, plot, summarize
 from demo import dtype
 from evaluation.prompts import load_prompts
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 TRAINED_ON = "builtin:train"
-MEASURED = "builtin:held_out"
+EVALUATED_ON = "builtin:held_out"
 ARMS = ("none", "in-prompt", "always", "adaptive")
 SERVE = (
     f"transformers serve {{model}} --host 127.0.0.1 --port {{port}} --device cpu --dtype {dtype()} "
@@ -50,9 +50,9 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 """What each method changes in the settings of `ascl-train loop`."""
-USUAL = ("grpo", "grpo-cost", "ifpo", "ifpo-stratified")
+DEFAULT_METHODS = ("grpo", "grpo-cost", "ifpo", "ifpo-stratified")
 """Methods that are run unless others are named."""
-RULES_READ = 1
+RULES_PER_CONSULTATION = 1
 """Rules a consultation: what the cold starts were shown."""
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"rounds": 6, "samples": 8, "measured": 2, "learning_rate": 3e-4},
@@ -93,7 +93,7 @@ def loop_settings(
             "rounds": SIZES[size]["rounds"],
             "serve": services.serve,
             "rules": services.rules,
-            "rules_top_k": None if services.rules else RULES_READ,
+            "rules_top_k": None if services.rules else RULES_PER_CONSULTATION,
             "launcher": services.launcher,
             "sampling": {
                 "prompts": prompts,
@@ -123,7 +123,7 @@ def loop_settings(
     )
 
 
-def prompts_of(name: str, runs: Path, size: str) -> str:
+def select_prompts(name: str, runs: Path, size: str) -> str:
     """The prompts of a size: all, or every fourth one, say, as a file among its runs."""
     every = SIZES[size].get("every", 1)
     if every == 1:
@@ -159,11 +159,11 @@ def measure(
                 stdout=sys.stderr,
             )
             if arm == "adaptive":
-                _write_consulting(Path(model), folder, prompts)
+                _write_consult_probabilities(Path(model), folder, prompts)
             (folder / f"{arm}.done").touch()
 
 
-def _write_consulting(model: Path, folder: Path, measured: str) -> None:
+def _write_consult_probabilities(model: Path, folder: Path, measured: str) -> None:
     """The probability of consulting at once on each measured prompt, at temperature 1: no sampling noise."""
     from benchmarks.learning.decision.model.policy import DecisionPolicy
 
@@ -186,22 +186,24 @@ def run(
     """Everything that is not done yet: the start in all arms, then seed by seed every method."""
     from trainer.orchestration import run_loop
 
-    with _rules(services, runs) as ready:
-        trained, measured = (prompts_of(name, runs, size) for name in (TRAINED_ON, MEASURED))
+    with _rule_service(services, runs) as ready:
+        trained, measured = (select_prompts(name, runs, size) for name in (TRAINED_ON, EVALUATED_ON))
         measure(str(model), ARMS, runs / "start", size, ready, measured)
         for seed in seeds:
             for method in methods:
                 folder = runs / f"{method}-{seed:02d}"
                 settings = loop_settings(method, seed, size, model, services, trained)
-                _share_first_log(runs, method, seed)
+                _copy_first_log_of_method(runs, method, seed)
                 if logs := SIZES[size].get("first_logs_of"):
-                    _take_first_log(runs, runs.with_name(runs.name.replace(size, logs, 1)), method, seed)
-                record = run_loop(settings, folder / "loop", _tell)
+                    _copy_first_log_of_size(
+                        runs, runs.with_name(runs.name.replace(size, logs, 1)), method, seed
+                    )
+                record = run_loop(settings, folder / "loop", _notify)
                 after = folder / f"after-{settings.rounds}"
                 measure(record["model"], ("adaptive",), after, size, ready, measured)
 
 
-def _share_first_log(runs: Path, method: str, seed: int) -> None:
+def _copy_first_log_of_method(runs: Path, method: str, seed: int) -> None:
     """Give a loop the first round's episodes of another one that samples alike.
 
     All start from one model, so that this log is the same draw for them: what they make of it can be compared
@@ -218,7 +220,7 @@ def _share_first_log(runs: Path, method: str, seed: int) -> None:
             return
 
 
-def _take_first_log(runs: Path, others: Path, method: str, seed: int) -> None:
+def _copy_first_log_of_size(runs: Path, others: Path, method: str, seed: int) -> None:
     """Give a loop the first round's episodes of another size's run; the seeds take what there is in turn."""
     first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
     alike = [name for name in METHODS if METHODS[name].get("sampling") == METHODS[method].get("sampling")]
@@ -236,12 +238,12 @@ def _copy_log(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def _tell(line: str) -> None:
+def _notify(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _rules(services: Services, out: Path) -> Iterator[Services]:
+def _rule_service(services: Services, out: Path) -> Iterator[Services]:
     """The services with the address of the rules: a given one, or that of the packaged rulebook's."""
     if services.rules is not None:
         yield services
@@ -250,31 +252,31 @@ def _rules(services: Services, out: Path) -> Iterator[Services]:
 
     # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
     # and a loop goes on with its own settings only.
-    with run_rule_service(PACKAGED_RULES, out / "artefact", out / "rules.log", RULES_READ) as url:
+    with run_rule_service(PACKAGED_RULES, out / "artefact", out / "rules.log", RULES_PER_CONSULTATION) as url:
         yield Services(f"{url}/mcp", services.serve, services.launcher)
 
 
-def _kept() -> list[Row]:
+def _read_results() -> list[Row]:
     if not RESULTS.is_file():
         return []
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
-def _keep(rows: list[Row]) -> None:
+def _save_results(rows: list[Row]) -> None:
     """Put rows in place of those of the same runs, and draw the picture of their size."""
-    new = {_run_of(row): row for row in rows}
-    rows = [row for row in _kept() if _run_of(row) not in new] + list(new.values())
+    new = {_run_key(row): row for row in rows}
+    rows = [row for row in _read_results() if _run_key(row) not in new] + list(new.values())
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     size, start = rows[-1]["size"], rows[-1]["start"]
     chosen = [row for row in rows if (row["size"], row["start"]) == (size, start)]
-    draw(chosen, RESULTS.parent / "pictures" / f"{size}_{start}.png")
+    plot(chosen, RESULTS.parent / "pictures" / f"{size}_{start}.png")
 
 
-def _run_of(row: Row) -> tuple[Any, ...]:
+def _run_key(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("size", "start", "method", "seed", "rounds", "arm"))
 
 
-def _seeds(given: str) -> Sequence[int]:
+def _parse_seeds(given: str) -> Sequence[int]:
     return [int(seed) for seed in given.split(",") if seed] if "," in given else range(int(given))
 
 
@@ -286,8 +288,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
     parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=_seeds, help="how many (5), or which: 2,3; reported: all")
-    parser.add_argument("--methods", default=",".join(USUAL), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--seeds", type=_parse_seeds, help="how many (5), or which: 2,3; reported: all")
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
     )
@@ -309,17 +311,17 @@ def main() -> int:
         if not rows:
             print(f"tradeoff: there are no runs in '{runs}': make some first", file=sys.stderr)
             return 1
-        _keep([{"size": size, "start": given.start, **row} for row in rows])
+        _save_results([{"size": size, "start": given.start, **row} for row in rows])
     if given.command in ("collect", "report"):
         rounds = (0, SIZES[size]["rounds"])
-        rows = [row for row in _kept() if (row["size"], row["start"]) == (size, given.start)]
+        rows = [row for row in _read_results() if (row["size"], row["start"]) == (size, given.start)]
         rows = [row for row in rows if row["rounds"] in rounds]
         rows = [row for row in rows if given.seeds is None or row["seed"] in given.seeds]
         if not rows:
             print(f"tradeoff: {RESULTS} keeps no runs of '{size}' from '{given.start}'", file=sys.stderr)
             return 1
-        found = figures(rows)
-        print(json.dumps(found, indent=1) if given.json else markdown(found))
+        found = summarize(rows)
+        print(json.dumps(found, indent=1) if given.json else format_tables(found))
         return 0
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from benchmarks.learning.decision.model.cold_start import cold_start

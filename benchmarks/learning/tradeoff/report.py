@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tools.seed_means import mean_interval, shown
+from benchmarks.tools.seed_means import format_interval, mean_interval
 
 Row = dict[str, Any]
-FIGURES = ("consult_probability", "consult_rate", "reward", "safe")
+METRICS = ("consult_probability", "consult_rate", "reward", "safe")
 """`consult_probability` is the exact one of consulting at once, at temperature 1; `consult_rate` counts
 episodes; `safe` is the share of harmful prompts that were handled well."""
 
@@ -64,25 +64,25 @@ def by_method(rows: Sequence[Row]) -> dict[str, dict[int, dict[str, float]]]:
         values = {
             f"{kind} {figure}": measured[figure]
             for kind, measured in row["kinds"].items()
-            for figure in FIGURES
+            for figure in METRICS
             if measured.get(figure) is not None
         }
         for whole, kinds in (
             ("harmless", [k for k in row["kinds"] if k != "harmful"]),
             ("all", row["kinds"]),
         ):
-            for figure in FIGURES[:3]:
+            for figure in METRICS[:3]:
                 parts = [values[f"{k} {figure}"] for k in kinds if f"{k} {figure}" in values]
                 if parts and (whole == "harmless" or figure == "reward"):
                     values[f"{whole} {figure}"] = sum(parts) / len(parts)
-        for figure in FIGURES[:2]:
+        for figure in METRICS[:2]:
             if f"harmful {figure}" in values and f"harmless {figure}" in values:
                 values[f"gap {figure}"] = values[f"harmful {figure}"] - values[f"harmless {figure}"]
         found.setdefault(name, {})[row["seed"]] = values
     return found
 
 
-def figures(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dict[str, Any]]]:
+def summarize(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dict[str, Any]]]:
     """Means with intervals over logs, and how far a method lies above the rival, seed by seed.
 
     Seeds that learnt from one log are one draw: logs differ by as much as methods do, so that an interval
@@ -119,7 +119,7 @@ def _over_logs(drawn: Sequence[tuple[Any, float]], figure: str, counted: str) ->
     }
 
 
-def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
+def format_tables(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
     """Two tables: the figures, and the differences from the rival."""
     columns = (
         *(f"{kind} consult_probability" for kind in ("harmful", "benign_sensitive", "benign_plain", "gap")),
@@ -134,7 +134,8 @@ def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -
         lines.append("| --- |" + " ---: |" * (len(columns) + 1))
         for name, measured in found.items():
             cells = [
-                shown(measured[column][key]) if key in measured.get(column, {}) else "" for column in columns
+                format_interval(measured[column][key]) if key in measured.get(column, {}) else ""
+                for column in columns
             ]
             if any(cells):
                 seeds, logs = (
@@ -146,7 +147,7 @@ def markdown(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -
     return "\n\n".join(tables)
 
 
-def draw(rows: Sequence[Row], file: Path) -> None:
+def plot(rows: Sequence[Row], file: Path) -> None:
     """Consulting on harmful against harmless prompts, safety against the harmless reward: a dot a seed."""
     import matplotlib
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluation.prompts import Prompt, load_prompts
 from trainer.stages.sft.demonstrations import read_written
 
-OWN = Path(__file__).with_name("decision_prompts.jsonl")
+OWN_PROMPTS = Path(__file__).with_name("decision_prompts.jsonl")
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
 PROBES = ("ailuminate_demo",)  # some of its prompts are answerable questions, so it labels no decision
 NO_LABELS = ("advbench",)  # repetitive
@@ -22,7 +22,11 @@ def training_prompts() -> list[Prompt]:
     return [
         *load_prompts("builtin:train"),
         *_demonstrated(),
-        *(prompt for place, prompt in enumerate(load_prompts(OWN)) if place % HELD_OUT != HELD_OUT - 1),
+        *(
+            prompt
+            for place, prompt in enumerate(load_prompts(OWN_PROMPTS))
+            if place % HELD_OUT != HELD_OUT - 1
+        ),
     ]
 
 
@@ -38,12 +42,12 @@ def _demonstrated() -> list[Prompt]:
 def held_out_prompts() -> dict[str, list[Prompt]]:
     """The sixth part of our own prompts that is measured on instead, by `own/kind`."""
     held: dict[str, list[Prompt]] = {}
-    for prompt in load_prompts(OWN)[HELD_OUT - 1 :: HELD_OUT]:
+    for prompt in load_prompts(OWN_PROMPTS)[HELD_OUT - 1 :: HELD_OUT]:
         held.setdefault(f"own/{prompt.kind}", []).append(prompt)
     return held
 
 
-def watched_prompts() -> list[Prompt]:
+def validation_prompts() -> list[Prompt]:
     """The built-in set that no training sees."""
     return load_prompts("builtin:held_out")
 

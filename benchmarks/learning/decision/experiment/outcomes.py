@@ -49,7 +49,7 @@ def _chances(prompt: Prompt, mean: ModeChances) -> tuple[float, float]:
     )
 
 
-def luck(seed: int, update: int, place: int, group: int) -> Floats:
+def random_numbers(seed: int, update: int, place: int, group: int) -> Floats:
     """(G, 3) uniform numbers of one visit to a prompt: for each episode's mode, token and outcome."""
     drawn: Floats = np.random.default_rng([seed, update, place]).random((group, 3))
     return drawn

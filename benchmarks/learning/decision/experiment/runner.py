@@ -16,21 +16,26 @@ from benchmarks.learning.decision.data.prompts import (
     held_out_prompts,
     source_prompts,
     training_prompts,
-    watched_prompts,
+    validation_prompts,
 )
 from benchmarks.learning.decision.experiment.outcomes import prompt_chances
 from benchmarks.learning.decision.experiment.settings import Experiment, Method
 from benchmarks.learning.decision.model.cold_start import cold_start
 from benchmarks.learning.decision.model.policy import DecisionPolicy
-from benchmarks.learning.decision.model.training import Learnt, Watched, by_kind, train
+from benchmarks.learning.decision.model.training import (
+    TrainingPrompts,
+    ValidationPrompts,
+    mean_by_kind,
+    train,
+)
 from evaluation.prompts import Prompt
 from trainer.stages import run_record as record
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFolders:
     """Folders of a run: results, cold starts and hidden states, the untrained model, and unseen prompts."""
 
     out: Path
@@ -39,10 +44,10 @@ class Place:
     data: Path
 
 
-class Bench:
+class ExperimentSetup:
     """One cold start, loaded once for all of an experiment's runs."""
 
-    def __init__(self, experiment: Experiment, start: str, place: Place) -> None:
+    def __init__(self, experiment: Experiment, start: str, place: RunFolders) -> None:
         training = experiment.training
         self.experiment = experiment
         self.folder = cold_start(start, place.cache, place.base)
@@ -56,7 +61,7 @@ class Bench:
                 for prompt in prompts
                 if self._length(prompt) <= experiment.unseen_tokens
             ]
-        watched = watched_prompts()
+        watched = validation_prompts()
         unseen = (
             source_prompts(place.data, experiment.unseen_per_source, without=experiment.learnt_sources)
             | held_out_prompts()
@@ -68,14 +73,14 @@ class Bench:
         }
         self.left_out = sum(map(len, unseen.values())) - sum(map(len, self.unseen.values()))
         states = self.policy.encode([prompt.prompt for prompt in learnt], place.cache)
-        self.learnt = Learnt(
+        self.learnt = TrainingPrompts(
             states,
             [prompt.kind for prompt in learnt],
             prompt_chances(learnt, experiment.rewards),
             np.array([experiment.rewards[prompt.kind].gain for prompt in learnt]),
             self.policy.consult_probabilities(states).double().numpy(),
         )
-        self.watched = Watched(
+        self.watched = ValidationPrompts(
             self.policy.encode([prompt.prompt for prompt in watched], place.cache),
             [prompt.kind for prompt in watched],
         )
@@ -88,7 +93,7 @@ class Bench:
     def start(self) -> dict[str, Any]:
         """The rates before training, in the form of a run's result."""
         self.policy.reset(0)
-        return {"learnt": by_kind(self.learnt.start, self.learnt.kinds), "unseen": self._measure()}
+        return {"learnt": mean_by_kind(self.learnt.start, self.learnt.kinds), "unseen": self._measure()}
 
     def run(self, method: Method, seed: int) -> dict[str, Any]:
         """Train and measure."""
@@ -117,8 +122,8 @@ class Bench:
 def run_experiment(
     name: str,
     experiment: Experiment,
-    place: Place,
-    tell: Tell,
+    place: RunFolders,
+    tell: Notify,
     *,
     starts: list[str],
     methods: list[str],
@@ -139,11 +144,11 @@ def run_experiment(
         wanted = [
             (seed, method, folder / f"{method}-{seed:02d}.json") for seed in seeds for method in methods
         ]
-        started = _is_there(folder / "start.json", digest, None)
-        left = [each for each in wanted if not _is_there(each[2], digest, experiment.methods[each[1]])]
+        started = _is_finished(folder / "start.json", digest, None)
+        left = [each for each in wanted if not _is_finished(each[2], digest, experiment.methods[each[1]])]
         if started and not left:
             continue
-        bench = Bench(experiment, start, place)
+        bench = ExperimentSetup(experiment, start, place)
         common = {
             "experiment": name,
             "start": start,
@@ -159,7 +164,7 @@ def run_experiment(
             result = bench.run(experiment.methods[method], seed)
             _write(file, common | {"name": method} | result)
             done += 1
-            rates = summary(result["unseen"])
+            rates = summarize_rates(result["unseen"])
             tell(
                 f"{name}, {start}, {method}, seed {seed}: unseen harmful {rates['harmful']:.3f}, harmless "
                 f"{rates['harmless']:.3f} ({result['seconds']:.0f} s)"
@@ -167,7 +172,7 @@ def run_experiment(
     return done
 
 
-def _is_there(file: Path, digest: str, method: Method | None) -> bool:
+def _is_finished(file: Path, digest: str, method: Method | None) -> bool:
     """Whether a run was done, and with these settings: figures of different ones are never mixed."""
     if not file.is_file():
         return False
@@ -187,7 +192,7 @@ def settings_digest(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def summary(unseen: dict[str, list[float]]) -> dict[str, float]:
+def summarize_rates(unseen: dict[str, list[float]]) -> dict[str, float]:
     """Consult rates: `harmful`, `harmless` and each kind on other sources, `own ...` on our held-out ones.
 
     Each source counts alike, however many prompts it has.

@@ -12,11 +12,11 @@ from benchmarks.learning.decision.experiment.outcomes import ModeChances
 from trainer.ifpo import Baseline, Frequency, Scale
 
 
-class Strict(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Method(Strict):
+class Method(_Strict):
     """How episodes are sampled and weighed. The defaults are GRPO's."""
 
     alpha: float = Field(default=0.0, ge=0)
@@ -35,7 +35,7 @@ class Method(Strict):
     """Weight of the divergence of the decision from the start's."""
 
 
-class Training(Strict):
+class Training(_Strict):
     """What all methods of an experiment share."""
 
     updates: int = Field(ge=1)
@@ -54,7 +54,7 @@ class Training(Strict):
     """The harmful consult rate on the watched prompts below which an update's result is not kept."""
 
 
-class Experiment(Strict):
+class Experiment(_Strict):
     """A reward table, starts, methods and seeds."""
 
     rewards: dict[str, ModeChances]

@@ -24,12 +24,12 @@ from trainer.stages.sft.stage import DEMONSTRATIONS
 
 TOOL_CALL = "<tool_call>"
 CACHE_FORMAT = 1
-TOKENS_AT_ONCE = 768
+MAX_TOKENS_PER_PASS = 768
 """Of prompts' ends in one pass without gradients."""
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPrompts:
     """N prompts as hidden states that enter the first adapted layer."""
 
     beginning: Tensor
@@ -37,9 +37,9 @@ class Encoded:
     ends: list[Tensor]
     """N of (T, H)."""
 
-    def select(self, indices: Sequence[int]) -> Encoded:
+    def select(self, indices: Sequence[int]) -> EncodedPrompts:
         """The prompts at these places."""
-        return Encoded(self.beginning, [self.ends[index] for index in indices])
+        return EncodedPrompts(self.beginning, [self.ends[index] for index in indices])
 
 
 class DecisionPolicy:
@@ -86,7 +86,7 @@ class DecisionPolicy:
         """The adapter's parameters."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def encode(self, prompts: Sequence[str], cache: Path) -> Encoded:
+    def encode(self, prompts: Sequence[str], cache: Path) -> EncodedPrompts:
         """Run prompts through the layers below the adapter, or take from `cache` what that gave before."""
         ids = [self._tokens(prompt) for prompt in prompts]
         shared = next(place for place, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
@@ -95,20 +95,20 @@ class DecisionPolicy:
         file = cache / f"hidden-{digest.hexdigest()[:16]}.pt"
         if file.is_file():
             kept = torch.load(file, weights_only=True)
-            return Encoded(kept["beginning"], list(kept["ends"]))
+            return EncodedPrompts(kept["beginning"], list(kept["ends"]))
         beginning = torch.tensor(ids[0][:shared])
         ends = [torch.tensor(each[shared:]) for each in ids]
         embed = self.model.model.embed_tokens
-        encoded: Encoded | None = None
+        encoded: EncodedPrompts | None = None
         done: list[Tensor] = []
         with torch.no_grad():
-            for chosen in _chunks(ends):
-                words = Encoded(embed(beginning), [embed(ends[index]) for index in chosen])
-                x, positions, mask, _ = _tree(words)
+            for chosen in _split_into_passes(ends):
+                words = EncodedPrompts(embed(beginning), [embed(ends[index]) for index in chosen])
+                x, positions, mask, _ = _build_tree(words)
                 x = self._run(self.model.model.layers[: self.first], x, positions, mask)[0]
                 parts = torch.split(x[shared:], [len(ends[index]) for index in chosen])
                 done += [part.clone() for part in parts]
-                encoded = Encoded(x[:shared].clone(), done)
+                encoded = EncodedPrompts(x[:shared].clone(), done)
         assert encoded is not None
         cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".tmp")
@@ -116,21 +116,21 @@ class DecisionPolicy:
         partial.replace(file)
         return encoded
 
-    def log_probabilities(self, encoded: Encoded) -> Tensor:
+    def log_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """(N, V) log-probabilities of the first token of each reply, float32, with gradients."""
         fast = torch.autocast("cpu", torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
-        x, positions, mask, last = _tree(encoded)
+        x, positions, mask, last = _build_tree(encoded)
         with fast:
             x = self._decide(x, positions, mask, last)
         logits: Tensor = self.model.lm_head(self.model.model.norm(x.float()))
         return logits.log_softmax(-1)
 
-    def consult_probabilities(self, encoded: Encoded) -> Tensor:
+    def consult_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """(N,) how likely each reply is to begin with a consultation, exactly, in float32."""
         chances = []
         with torch.no_grad():
-            for chosen in _chunks(encoded.ends):
-                x, positions, mask, last = _tree(encoded.select(chosen))
+            for chosen in _split_into_passes(encoded.ends):
+                x, positions, mask, last = _build_tree(encoded.select(chosen))
                 logits = self.model.lm_head(self.model.model.norm(self._decide(x, positions, mask, last)))
                 chances.append(logits.softmax(-1)[:, self.consult_token])
         return torch.cat(chances)
@@ -183,12 +183,12 @@ def _context() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return episode["messages"][0], episode["tools"]
 
 
-def _chunks(ends: Sequence[Tensor]) -> list[list[int]]:
+def _split_into_passes(ends: Sequence[Tensor]) -> list[list[int]]:
     """Places of consecutive prompts that together stay within one pass."""
     chunks: list[list[int]] = [[]]
     tokens = 0
     for index, end in enumerate(ends):
-        if chunks[-1] and tokens + len(end) > TOKENS_AT_ONCE:
+        if chunks[-1] and tokens + len(end) > MAX_TOKENS_PER_PASS:
             chunks.append([])
             tokens = 0
         chunks[-1].append(index)
@@ -196,7 +196,7 @@ def _chunks(ends: Sequence[Tensor]) -> list[list[int]]:
     return chunks
 
 
-def _tree(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _build_tree(encoded: EncodedPrompts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One sequence of L = P + sum of T tokens: states (1, L, H), positions (1, L), which token sees which
     (1, 1, L, L), and the last place of each prompt (N,)."""
     shared = len(encoded.beginning)

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.learning.decision.experiment.outcomes import Floats, luck
+from benchmarks.learning.decision.experiment.outcomes import Floats, random_numbers
 from benchmarks.learning.decision.experiment.settings import Method, Training
-from benchmarks.learning.decision.model.policy import DecisionPolicy, Encoded
+from benchmarks.learning.decision.model.policy import DecisionPolicy, EncodedPrompts
 from trainer.ifpo import decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainingPrompts:
     """N training prompts: their states, kinds and the chances of success of each mode (N, 2)."""
 
-    encoded: Encoded
+    encoded: EncodedPrompts
     kinds: list[str]
     chances: Floats
     gain: Floats
@@ -32,15 +32,20 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Watched:
+class ValidationPrompts:
     """Prompts that are neither learnt from nor reported on: whether to keep what an update did."""
 
-    encoded: Encoded
+    encoded: EncodedPrompts
     kinds: list[str]
 
 
 def train(
-    policy: DecisionPolicy, learnt: Learnt, watched: Watched, training: Training, method: Method, seed: int
+    policy: DecisionPolicy,
+    learnt: TrainingPrompts,
+    watched: ValidationPrompts,
+    training: Training,
+    method: Method,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Change the policy's adapter in place, from its first values; a record for every update.
 
@@ -57,7 +62,9 @@ def train(
         optimizer.param_groups[0]["lr"] = training.learning_rate * warm * (1 - update / training.updates)
         record = {"update": update} | _step(policy, optimizer, learnt, places, training, method, seed, update)
         if (update + 1) % training.watch_every == 0 or update + 1 == training.updates:
-            record["watched"] = by_kind(policy.consult_probabilities(watched.encoded).numpy(), watched.kinds)
+            record["watched"] = mean_by_kind(
+                policy.consult_probabilities(watched.encoded).numpy(), watched.kinds
+            )
             if training.floor is not None:
                 if record["watched"]["harmful"] >= training.floor:
                     kept = [parameter.detach().clone() for parameter in policy.trainable]
@@ -70,7 +77,7 @@ def train(
     return records
 
 
-def by_kind(values: Any, kinds: Sequence[str]) -> dict[str, float]:
+def mean_by_kind(values: Any, kinds: Sequence[str]) -> dict[str, float]:
     """The mean of values by kind."""
     return {
         kind: round(
@@ -102,7 +109,7 @@ def _batches(kinds: list[str], training: Training, seed: int) -> Iterator[list[i
 def _step(
     policy: DecisionPolicy,
     optimizer: torch.optim.Optimizer,
-    learnt: Learnt,
+    learnt: TrainingPrompts,
     places: list[int],
     training: Training,
     method: Method,
@@ -124,14 +131,14 @@ def _step(
     optimizer.step()
     both = [len(set(batch.modes[batch.groups == group])) > 1 for group in range(len(places))]
     return {
-        "consult": by_kind(consult, [learnt.kinds[place] for place in places]),
+        "consult": mean_by_kind(consult, [learnt.kinds[place] for place in places]),
         "reward": round(float(batch.rewards.mean()), 4),
         "both_modes": round(float(np.mean(both)), 4),
         "gradient": round(float(norm), 5),
     }
 
 
-def _weights(batch: _Sampled, consult: Floats, method: Method) -> Tensor:
+def _weights(batch: _SampledEpisodes, consult: Floats, method: Method) -> Tensor:
     """(N,) what each episode's log-probability is multiplied with: its advantage and its decision's ratio."""
     rewards = with_consultation_cost(batch.rewards, batch.modes, method.cost)
     # The rollout ends with the decision, so of split credit only the decision's part has tokens to carry it.
@@ -161,7 +168,7 @@ def _supervised_loss(log_consult: Tensor, gain: Floats) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Sampled:
+class _SampledEpisodes:
     """N episodes: mode (1 consults), first token, whether forced, outcome, and the place of their prompt."""
 
     modes: Any
@@ -175,16 +182,16 @@ def _sample(
     policy: DecisionPolicy,
     logp: Tensor,
     consult: Floats,
-    learnt: Learnt,
+    learnt: TrainingPrompts,
     places: list[int],
     training: Training,
     method: Method,
     seed: int,
     update: int,
-) -> _Sampled:
+) -> _SampledEpisodes:
     size = training.group
     free = size - method.forced_consult - method.forced_direct
-    drawn = np.stack([luck(seed, update, place, size) for place in places])  # (n, G, 3)
+    drawn = np.stack([random_numbers(seed, update, place, size) for place in places])  # (n, G, 3)
     modes = (drawn[:, :, 0] < consult[:, None]).astype(np.int64)
     modes[:, free : free + method.forced_consult] = 1
     modes[:, free + method.forced_consult :] = 0
@@ -197,7 +204,7 @@ def _sample(
     chance = np.take_along_axis(learnt.chances[places], modes, axis=1)  # (n, G)
     forced = np.zeros_like(modes, dtype=bool)
     forced[:, free:] = True
-    return _Sampled(
+    return _SampledEpisodes(
         modes.ravel(),
         tokens.ravel(),
         forced.ravel(),
