@@ -1,6 +1,6 @@
-"""The agent: a model that decides, prompt by prompt, whether to consult the safety rules before it answers.
+"""The agent: a model that decides for each prompt whether to consult the safety rules before it answers.
 
-Names are loaded when they are first used, so importing the package costs nothing.
+A name is loaded on first use, so importing the package is cheap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HOME = {
     "Episode": "agent.episode.schema",
     "EpisodeLog": "agent.episode.log",
     "ErrorRecord": "agent.episode.schema",
-    "Event": "agent.episode.events",
+    "Event": "agent.episode.schema",
     "Limits": "agent.episode.schema",
     "LogError": "agent.errors",
     "LogReading": "agent.episode.log",

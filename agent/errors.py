@@ -1,12 +1,12 @@
-"""What can go wrong outside the model, named by the boundary that broke.
+"""Errors of the agent, one class for each boundary that can fail.
 
 AgentError
 ├── EndpointError   the model's endpoint
 ├── RulesError      the rule service
 ├── GatewayError    the gateway's own settings
 ├── LogError        the episode log or its journal
-├── ExportError     a log in another form
-└── PromptError     the file of prompts
+├── ExportError     a log in another format
+└── PromptError     the prompts of a run
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import ClassVar
 
 
 class AgentError(Exception):
-    """Base of all; its text is one sentence that a user can act on.
+    """Base class. The message is one sentence that a user can act on.
 
-    `type` is a short stable word for the kind of fault. `setup` means that an address, key or name is at
-    fault, so that every other prompt would fail the same way.
+    `type` is a short stable identifier of the fault. `setup` means that an address, a key or a name is wrong,
+    so every other prompt would fail in the same way.
     """
 
     boundary: ClassVar[str] = "agent"
@@ -30,13 +30,13 @@ class AgentError(Exception):
 
 
 class EndpointError(AgentError):
-    """The endpoint gave no usable answer."""
+    """The endpoint returned no usable reply."""
 
     boundary = "endpoint"
 
 
 class RulesError(AgentError):
-    """The rule service could not be asked."""
+    """The rule service could not be queried."""
 
     boundary = "rules"
 
@@ -54,12 +54,12 @@ class LogError(AgentError):
 
 
 class PromptError(AgentError):
-    """The prompts cannot be read."""
+    """The prompts, or the settings that apply to them, cannot be used."""
 
     boundary = "prompts"
 
 
 class ExportError(AgentError):
-    """The log cannot be had in the form asked for."""
+    """The log cannot be exported to the requested format."""
 
     boundary = "export"

@@ -1,4 +1,4 @@
-"""Addresses and keys as users give them: checked before anything is sent, and shown without secrets."""
+"""Validates URLs and bearer tokens before use, and formats URLs without secrets."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def public_address(url: str) -> str:
-    """An http(s) address without credentials and query, which may hold a key.
+    """Returns an http(s) URL without its credentials and its query, which may hold a key.
 
     Raises:
-        ValueError: when it is none, or names no port there can be.
+        ValueError: if it is not an http(s) URL, or its port is invalid.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("no http(s) address")
+        raise ValueError("not an http(s) address")
     if parts.port == 0:
-        raise ValueError("no port that can be asked")
+        raise ValueError("port 0 is invalid")
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def without_secrets(text: str) -> str:
-    """What was given as an address, whatever it is, as far as it can be shown."""
+    """Returns a user's address, valid or not, without the parts that may hold a secret."""
     return text.rpartition("@")[2].partition("?")[0]
 
 
 def bearer(secret: str | None) -> dict[str, str]:
-    """The header that carries a key; white space around it, such as a file's line break, is left out.
+    """Returns the authorization header for a key, or no header for an empty one.
+
+    Surrounding white space, such as the line break of a key file, is removed.
 
     Raises:
-        ValueError: when no header can hold it; the key is not in the text.
+        ValueError: if the key contains characters that a header cannot carry; the message omits the key.
     """
     key = (secret or "").strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError("it holds characters that no header can carry")
+        raise ValueError("it contains characters that an HTTP header cannot carry")
     return {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,4 +1,4 @@
-"""The command line `ascl-agent`."""
+"""The `ascl-agent` command line."""
 
 from agent.cli.app import app, main
 

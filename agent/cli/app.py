@@ -1,4 +1,4 @@
-"""`ascl-agent`: talk to a model that may consult the rules, sample episodes, look at what was logged."""
+"""`ascl-agent`: talk to a model that may consult the rules, sample episodes, inspect logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 from agent.cli.chat import chat
 from agent.cli.gateway import gateway
-from agent.cli.log import register
+from agent.cli.log import register_log_commands
 from agent.cli.probe import probe, quirks
 from agent.cli.run import run
 
@@ -22,10 +22,10 @@ app.command(
 app.command(epilog="Example: ascl-agent probe http://127.0.0.1:8000/v1 --json")(probe)
 app.command(epilog="Example: ascl-agent quirks --json")(quirks)
 app.command(
-    epilog="Example: ascl-agent gateway --upstream http://127.0.0.1:8000/v1 --port 8809; then give your "
-    "application the base URL http://127.0.0.1:8809/v1"
+    epilog="Example: ascl-agent gateway --upstream http://127.0.0.1:8000/v1 --port 8809; then set your "
+    "application's base URL to http://127.0.0.1:8809/v1"
 )(gateway)
-register(app)
+register_log_commands(app)
 
 
 def main() -> None:

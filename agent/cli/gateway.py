@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""`ascl-agent gateway`: a proxy between an application and its model's API."""
 
 from __future__ import annotations
 
@@ -8,56 +8,70 @@ from typing import Annotated, Literal
 
 import typer
 
-from agent.cli.options import MaxConsultations, OnRulesError, Rules, fail, or_exit
+from agent.cli.options import DEFAULT_RULES_URL, MaxConsultations, OnRulesError, Rules, fail, or_exit
+
+UpstreamOption = Annotated[
+    str, typer.Option(help="Base URL of the model's OpenAI-compatible API, usually ending in /v1.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Accept other machines. Callers are not authenticated.")
+]
+Hold = Annotated[bool, typer.Option("--hold", help="Hold text back until the turn is known not to consult.")]
+UpstreamTimeout = Annotated[
+    float, typer.Option(min=0.1, help="Maximum seconds without data from the upstream.")
+]
+Keepalive = Annotated[
+    float, typer.Option(min=0.1, help="Maximum seconds without data to a streaming caller.")
+]
+Coalesce = Annotated[
+    Literal["marked", "equal", "off"],
+    typer.Option(
+        help="Which repeated requests resume a failed attempt: `marked` (Idempotency-Key or SDK retry "
+        "header), `equal` (same body), or `off`."
+    ),
+]
+CoalesceWindow = Annotated[
+    float, typer.Option(min=0, help="Seconds for which the results of a failed attempt are kept.")
+]
+BodyLimit = Annotated[int, typer.Option(min=1024, help="Maximum size of a request in bytes.")]
+LogOption = Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")]
+LogKeepDays = Annotated[
+    int | None,
+    typer.Option(min=1, help="Write one log a day (log.2026-11-28.jsonl) and delete older ones."),
+]
 
 
 def gateway(
-    upstream: Annotated[str, typer.Option(help="Base URL of the model's OpenAI-compatible API, with /v1.")],
-    rules: Rules = "http://127.0.0.1:8808/mcp",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8809,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let other machines ask. Callers are not checked.")
-    ] = False,
+    upstream: UpstreamOption,
+    rules: Rules = DEFAULT_RULES_URL,
+    port: Port = 8809,
+    host: Host = "127.0.0.1",
+    allow_remote: AllowRemote = False,
     on_rules_error: OnRulesError = "answer",
-    hold: Annotated[
-        bool, typer.Option("--hold", help="Keep text back until it is known that the turn consults nothing.")
-    ] = False,
+    hold: Hold = False,
     max_consultations: MaxConsultations = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Longest silence of the upstream, seconds.")] = 600,
-    keepalive: Annotated[
-        float, typer.Option(min=0.1, help="Longest silence towards a streaming caller, seconds.")
-    ] = 10,
-    coalesce: Annotated[
-        Literal["marked", "equal", "off"],
-        typer.Option(
-            help="Which requests go on from an earlier try that failed: those that say they are sent again, "
-            "any equal one, none."
-        ),
-    ] = "marked",
-    coalesce_window: Annotated[
-        float, typer.Option(min=0, help="How long what a failed try found out is kept, seconds.")
-    ] = 120,
-    body_limit: Annotated[int, typer.Option(min=1024, help="Largest request, bytes.")] = 32 * 1024 * 1024,
-    log: Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")] = None,
-    log_keep_days: Annotated[
-        int | None,
-        typer.Option(min=1, help="Write a log a day (log.2026-11-28.jsonl), and remove those of before."),
-    ] = None,
+    timeout: UpstreamTimeout = 600,
+    keepalive: Keepalive = 10,
+    coalesce: Coalesce = "marked",
+    coalesce_window: CoalesceWindow = 120,
+    body_limit: BodyLimit = 32 * 1024 * 1024,
+    log: LogOption = None,
+    log_keep_days: LogKeepDays = None,
 ) -> None:
-    """Stand between an application and its model's API, so that the model may consult the rules.
+    """Run a proxy between an application and its model's API that lets the model consult the rules.
 
-    Nothing else changes for the application. Its key goes to the upstream and is kept nowhere.
+    The application stays unchanged. Its API key is sent to the upstream and never stored.
     """
     from agent.gateway import Settings
     from agent.gateway.app import serve
     from agent.tools import RulesClient
 
     if rules == "none":
-        fail("a gateway without rules would only pass requests on: give the address of a rule service", 2)
-
+        fail("a gateway without rules would only forward requests: pass the URL of a rule service", 2)
     if log_keep_days and log is None:
-        fail("--log-keep-days is of use for a log alone: pass --log FILE too", 2)
+        fail("--log-keep-days applies to a log only: pass --log FILE too", 2)
 
     def run() -> None:
         settings = Settings(
@@ -76,13 +90,10 @@ def gateway(
         )
         client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))
 
-        def ready(address: str) -> None:
-            typer.echo(
-                f"ascl-agent: {address} passes on to {settings.public_upstream}, "
-                f"rules from {client.public_url}",
-                err=True,
-            )
+        def on_ready(url: str) -> None:
+            addresses = f"{url} forwards to {settings.public_upstream}, rules from {client.public_url}"
+            typer.echo(f"ascl-agent: {addresses}", err=True)
 
-        serve(settings, client, host, port, ready)
+        serve(settings, client, host, port, on_ready)
 
     or_exit(run)

@@ -1,4 +1,4 @@
-"""What happens, told to a person: a conversation as it comes, and finished episodes in a few lines."""
+"""Displays a conversation on the terminal while it runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _TAG = "<tool_call>"
 
 
 class LiveTrace:
-    """Shows one conversation as it happens: the answer on `out`, everything else on `err`.
+    """Event listener that writes the answer to `out` and everything else to `err`.
 
-    Text that may turn out to be a `<tool_call>` is held back until that is known.
+    Holds back text that may be the start of a `<tool_call>` until the tag is complete or ruled out.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
@@ -21,18 +21,18 @@ class LiveTrace:
         self._err = err or sys.stderr
         self._colour = self._err.isatty()
         self._terminal = self._out.isatty()
-        self._held = ""
-        self._said = ""
-        self._thinking = False
+        self._pending = ""
+        self._shown = ""
+        self._in_thought = False
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Displays one event."""
         if event.kind == "content":
             self._content(event.text)
             return
         if event.kind == "reasoning":
-            self._aside(event.text, begin=not self._thinking, prefix="thinks: ")
-            self._thinking = True
+            self._note(event.text, start=not self._in_thought, prefix="thinks: ")
+            self._in_thought = True
             return
         if event.kind == "call":
             self._line(f"consults: {event.text}")
@@ -42,19 +42,19 @@ class LiveTrace:
             self._line(f"{event.kind}: {event.text}")
 
     def finish(self, episode: Episode) -> None:
-        """End the answer with a newline; say why there is none."""
+        """Ends the answer with a newline, or displays why there is no answer."""
         self._end_thought()
         answer = episode.answer or ""
-        # A reply that was not streamed (ours, or from a server that sends it whole) was not shown yet.
-        if not self._said and answer:
+        # An unstreamed reply (the agent's refusal, or from a server without streams) was not displayed yet.
+        if not self._shown and answer:
             self._out.write(answer)
-            self._said = answer
-        elif self._held and _TAG not in self._held:
-            self._out.write(self._held)
-        if self._said and not self._said.endswith("\n"):
+            self._shown = answer
+        elif self._pending and _TAG not in self._pending:
+            self._out.write(self._pending)
+        if self._shown and not self._shown.endswith("\n"):
             self._out.write("\n")
         self._out.flush()
-        self._held, self._said = "", ""
+        self._pending, self._shown = "", ""
         if episode.error is not None and episode.stop_reason == "error":
             self._line(f"error: {episode.error.message}")
         elif not answer:
@@ -62,33 +62,33 @@ class LiveTrace:
 
     def _content(self, text: str) -> None:
         self._end_thought()
-        # A model must not steer a person's terminal; into a file its text goes as it is.
-        self._held += strip_control_characters(text) if self._terminal else text
-        if _TAG in self._held:
+        # A model must not control the user's terminal; a file receives its text unchanged.
+        self._pending += strip_control_characters(text) if self._terminal else text
+        if _TAG in self._pending:
             return
-        keep = next((n for n in range(len(_TAG) - 1, 0, -1) if self._held.endswith(_TAG[:n])), 0)
-        ready = self._held[: len(self._held) - keep]
-        self._held = self._held[len(ready) :]
+        keep = next((n for n in range(len(_TAG) - 1, 0, -1) if self._pending.endswith(_TAG[:n])), 0)
+        ready = self._pending[: len(self._pending) - keep]
+        self._pending = self._pending[len(ready) :]
         self._out.write(ready)
         self._out.flush()
-        self._said += ready
+        self._shown += ready
 
     def _line(self, text: str) -> None:
         self._end_thought()
-        self._held = ""
-        if self._said and not self._said.endswith("\n"):
+        self._pending = ""
+        if self._shown and not self._shown.endswith("\n"):
             self._out.write("\n")
             self._out.flush()
-            self._said += "\n"
-        self._aside(text + "\n", begin=True)
+            self._shown += "\n"
+        self._note(text + "\n", start=True)
 
     def _end_thought(self) -> None:
-        if self._thinking:
+        if self._in_thought:
             self._err.write("\n")
             self._err.flush()
-            self._thinking = False
+            self._in_thought = False
 
-    def _aside(self, text: str, *, begin: bool, prefix: str = "") -> None:
-        text = (f"· {prefix}" if begin else "") + strip_control_characters(text)
+    def _note(self, text: str, *, start: bool, prefix: str = "") -> None:
+        text = (f"· {prefix}" if start else "") + strip_control_characters(text)
         self._err.write(f"\x1b[2m{text}\x1b[0m" if self._colour else text)
         self._err.flush()

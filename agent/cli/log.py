@@ -1,4 +1,4 @@
-"""The commands of ascl-agent that read a log: list, show, check, export, redact."""
+"""The commands that read a log: `show`, `validate`, `export` and `redact`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from agent.cli.options import AsJson, LogArgument, fail, or_exit
 
 if TYPE_CHECKING:
-    from agent.export import Exported
+    from agent.export import ExportSummary
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
+def register_log_commands(app: typer.Typer) -> None:
+    """Adds the commands to the app."""
     app.command(epilog="Example: ascl-agent show runs/train.jsonl 3f2a")(show)
     app.command(epilog="Example: ascl-agent validate runs/train.jsonl --json")(validate)
     app.command(epilog="Example: ascl-agent export runs/train.jsonl --to trl --out train.parquet")(export)
@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
 def show(
     log: LogArgument,
     episode: Annotated[
-        str | None, typer.Argument(help="An episode's id or its beginning, or PROMPT_ID#SAMPLE.")
+        str | None, typer.Argument(help="Id of an episode or the beginning of one, or PROMPT_ID#SAMPLE.")
     ] = None,
     stable: Annotated[
-        bool, typer.Option("--stable", help="Leave out id, address and times, so that two can be compared.")
+        bool, typer.Option("--stable", help="Omit ids, URLs and times, to compare two episodes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,8 +45,8 @@ def show(
             err=True,
         )
     if episode is not None:
-        chosen = or_exit(lambda: select(reading.episodes, episode, log))
-        typer.echo(chosen.model_dump_json(indent=2)) if as_json else print_episode(chosen, stable=stable)
+        selected = or_exit(lambda: select(reading.episodes, episode, log))
+        typer.echo(selected.model_dump_json(indent=2)) if as_json else print_episode(selected, stable=stable)
     elif as_json:
         typer.echo(json.dumps([row(each) for each in reading.episodes], ensure_ascii=False))
     else:
@@ -54,7 +54,7 @@ def show(
 
 
 def validate(log: LogArgument, as_json: AsJson = False) -> None:
-    """Check that every line of a log is an episode and fits together; exit code 1 when something is wrong."""
+    """Check that every line of a log is a consistent episode; exit with code 1 if there are problems."""
     from agent.episode import validate_log
 
     episodes, problems = or_exit(lambda: validate_log(log))
@@ -82,45 +82,46 @@ def export(
         Literal["trl", "inspect", "otel", "consultations"],
         typer.Option(
             help="`trl`: Parquet for SFTTrainer; `inspect`: a log for `inspect view`; `otel`: OTLP JSON "
-            "spans; `consultations`: what `ascl-rules stats` reads."
+            "spans; `consultations`: input of `ascl-rules stats`."
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    content: Annotated[bool, typer.Option("--content", help="Spans: include what was written.")] = False,
+    content: Annotated[bool, typer.Option("--content", help="otel: include texts in the spans.")] = False,
     rewards: Annotated[
-        Path | None, typer.Option(help="Inspect: what `ascl-eval score` wrote of this log, as its scores.")
+        Path | None,
+        typer.Option(help="inspect: output of `ascl-eval score` for this log, included as scores."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a log in the form that another tool reads."""
+    """Export a log to another tool's format."""
     from agent.export import export_log
 
     if rewards is not None and to != "inspect":
-        fail(f"--rewards stand in the log of Inspect only, not in --to {to}: leave them out", 2)
+        fail(f"--rewards applies to --to inspect only, not to --to {to}: omit it", 2)
 
-    def write() -> Exported:
+    def write() -> ExportSummary:
         return export_log(log, to, out, content=content, overwrite=overwrite, rewards=rewards)
 
-    _say_exported(or_exit(write), as_json)
+    _print_summary(or_exit(write), as_json)
 
 
 def redact(
     log: LogArgument,
     out: Annotated[Path, typer.Option(help="Log to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a log without what people and models wrote; counts, times, rules and settings stay."""
+    """Copy a log without the texts of people and models; counts, times, rules and settings remain."""
     from agent.export import redact_log
 
-    _say_exported(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
+    _print_summary(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
 
 
-def _say_exported(done: Exported, as_json: bool) -> None:
-    skipped = f"; {len(done.skipped)} lines of the log hold no episode" if done.skipped else ""
+def _print_summary(summary: ExportSummary, as_json: bool) -> None:
+    skipped = f"; {len(summary.skipped)} lines of the log hold no episode" if summary.skipped else ""
     typer.echo(
-        json.dumps(done.as_dict())
+        json.dumps(summary.as_dict())
         if as_json
-        else f"{done.out}: {done.rows} rows from {done.episodes} episodes{skipped}"
+        else f"{summary.out}: {summary.rows} rows from {summary.episodes} episodes{skipped}"
     )

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command ends when something is wrong."""
+"""Options that several commands share, opening of the services, and exit on errors."""
 
 from __future__ import annotations
 
@@ -11,66 +11,69 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from agent.endpoint import Endpoint
-    from agent.episode import Api, Limits
+    from agent.endpoint import Endpoint, Quirks
+    from agent.episode import Api
     from agent.tools import RulesClient
 
 T = TypeVar("T")
 
+DEFAULT_RULES_URL = "http://127.0.0.1:8808/mcp"
+
 BaseUrl = Annotated[
     str,
     typer.Option(
-        help="Where the model's OpenAI-compatible API begins, usually ending in /v1. Its key is read from "
+        help="Base URL of the model's OpenAI-compatible API, usually ending in /v1. The API key is read from "
         "OPENAI_API_KEY.",
         envvar="OPENAI_BASE_URL",
     ),
 ]
-Model = Annotated[str, typer.Option(help="Model name, as the endpoint knows it.", envvar="ASCL_MODEL")]
+Model = Annotated[str, typer.Option(help="Model name at the endpoint.", envvar="ASCL_MODEL")]
 Rules = Annotated[
     str,
     typer.Option(
-        help="MCP address of the rule service, or `none`. A token is read from ASCL_RULES_TOKEN.",
+        help="MCP URL of the rule service, or `none`. The token is read from ASCL_RULES_TOKEN.",
         envvar="ASCL_RULES_URL",
     ),
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; left out: not sent.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; left out: not sent.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")]
-MaxTurns = Annotated[int, typer.Option(min=1, help="Most model calls for one prompt.")]
-MaxConsultations = Annotated[int, typer.Option(min=0, help="Most consultations for one prompt.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; not sent by default.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; not sent by default.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of one reply.")]
+MaxTurns = Annotated[int, typer.Option(min=1, help="Maximum model calls for one prompt.")]
+MaxConsultations = Annotated[int, typer.Option(min=0, help="Maximum consultations for one prompt.")]
 MaxTotalTokens = Annotated[
-    int | None, typer.Option(min=1, help="Most reply tokens for one prompt; left out: no limit.")
+    int | None, typer.Option(min=1, help="Maximum reply tokens for one prompt; no limit by default.")
 ]
-MaxSeconds = Annotated[float, typer.Option(min=0.1, help="Most seconds for one prompt.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Most seconds for one request to the endpoint.")]
+MaxSeconds = Annotated[float, typer.Option(min=0.1, help="Maximum seconds for one prompt.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Maximum seconds for one request to the endpoint.")]
 ToolMode = Annotated[
     Literal["native", "text"],
-    typer.Option(help="`text` sends results of <tool_call> text back as a user message."),
+    typer.Option(help="`text` sends results of <tool_call> text as a user message."),
 ]
 OnRulesError = Annotated[
-    Literal["answer", "refuse", "fail"], typer.Option(help="What to do when the rules cannot be consulted.")
+    Literal["answer", "refuse", "fail"], typer.Option(help="Action if the rules cannot be consulted.")
 ]
-PolicyVersion = Annotated[str, typer.Option(help="Your name for the state of the model; recorded.")]
+PolicyVersion = Annotated[str, typer.Option(help="Your name for the version of the model; recorded.")]
 Provider = Annotated[
     str,
     typer.Option(
-        help="Whose habits the endpoint has, by a name of `ascl-agent quirks`; `auto` goes by the address."
+        help="Provider whose behaviour to assume, a name of `ascl-agent quirks`; `auto` derives it from the "
+        "URL."
     ),
 ]
 ApiChoice = Annotated[
     Literal["chat", "responses"],
-    typer.Option("--api", help="The API to speak: Chat Completions, or OpenAI's Responses."),
+    typer.Option("--api", help="API to use: Chat Completions, or OpenAI's Responses."),
 ]
 LogArgument = Annotated[Path, typer.Argument(help="An episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def or_exit(do: Callable[[], T]) -> T:
-    """What `do` returns; a fault that a user can mend ends the command with its sentence and code 1."""
+def or_exit(action: Callable[[], T]) -> T:
+    """Returns the result of `action`; ends the command with code 1 on an error that the user can fix."""
     from agent.errors import AgentError
 
     try:
-        return do()
+        return action()
     except AgentError as error:
         fail(str(error), 1)
     except OSError as error:
@@ -79,14 +82,20 @@ def or_exit(do: Callable[[], T]) -> T:
         fail(f"cannot use {error.filename}: {error.strerror}", 1)
 
 
-def fail(sentence: str, code: int) -> NoReturn:
-    """End the command with one sentence on standard error."""
-    typer.echo(f"ascl-agent: {sentence}", err=True)
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with a message on standard error."""
+    typer.echo(f"ascl-agent: {message}", err=True)
     raise typer.Exit(code)
 
 
-def _with_services(
-    use: Callable[[Endpoint, RulesClient | None], Coroutine[Any, Any, T]],
+def sampling_fields(temperature: float | None, top_p: float | None, max_tokens: int) -> dict[str, Any]:
+    """Returns the sampling fields of every request."""
+    fields = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def run_with_services(
+    session: Callable[[Endpoint, RulesClient | None], Coroutine[Any, Any, T]],
     base_url: str,
     model: str,
     rules: str,
@@ -94,41 +103,36 @@ def _with_services(
     provider: str,
     api: Api,
 ) -> T:
-    """Run `use` with the endpoint and the rule service open."""
-    from agent.endpoint import PROFILES, Endpoint, quirks_named
+    """Runs `session` with an open endpoint and an open client of the rule service (None for `none`)."""
+    from agent.endpoint import Endpoint
     from agent.tools import RulesClient
 
     if not base_url:
-        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+        fail("missing endpoint: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
     if not model:
-        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
+        fail("missing model: pass --model NAME or set ASCL_MODEL", 2)
+    quirks = _quirks(provider)
 
-    quirks = quirks_named(provider)
-    if quirks is None and provider != "auto":
-        names = ", ".join(row.name for row in PROFILES)
-        fail(f"the provider {provider!r} is not known: pass auto, or one of {names}", 2)
-
-    async def session() -> T:
+    async def with_services() -> T:
         key = os.environ.get("OPENAI_API_KEY")
         endpoint = Endpoint(base_url, model, api_key=key, timeout=timeout, quirks=quirks, api=api)
         async with endpoint:
             if rules == "none":
-                return await use(endpoint, None)
+                return await session(endpoint, None)
             async with RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN")) as client:
-                return await use(endpoint, client)
+                return await session(endpoint, client)
 
     try:
-        return or_exit(lambda: asyncio.run(session()))
+        return or_exit(lambda: asyncio.run(with_services()))
     except KeyboardInterrupt:
-        fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+        fail("interrupted; finished work is saved, and the same command resumes from there", 130)
 
 
-def _limits(turns: int, consultations: int, tokens: int | None, seconds: float) -> Limits:
-    from agent.episode import Limits
+def _quirks(provider: str) -> Quirks | None:
+    from agent.endpoint import PROFILES, quirks_named
 
-    return Limits(turns=turns, consultations=consultations, tokens=tokens, seconds=seconds)
-
-
-def _sampling(temperature: float | None, top_p: float | None, max_tokens: int) -> dict[str, Any]:
-    chosen = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-    return {name: value for name, value in chosen.items() if value is not None}
+    quirks = quirks_named(provider)
+    if quirks is None and provider != "auto":
+        names = ", ".join(row.name for row in PROFILES)
+        fail(f"unknown provider {provider!r}: pass auto, or one of {names}", 2)
+    return quirks

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""`ascl-agent probe` and `ascl-agent quirks`: capabilities of endpoints."""
 
 from __future__ import annotations
 
@@ -14,44 +14,45 @@ from agent.cli.options import AsJson, Timeout, or_exit
 if TYPE_CHECKING:
     from agent.endpoint import Quirks
 
+UrlArgument = Annotated[
+    str, typer.Argument(help="Base URL of the endpoint, usually ending in /v1.", show_default=False)
+]
+ModelOption = Annotated[str | None, typer.Option(help="Model name; the first listed by default.")]
+
 
 def probe(
-    url: Annotated[str, typer.Argument(help="Base URL of the endpoint, with /v1.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="Model name; left out: the first listed.")] = None,
-    timeout: Timeout = 120,
-    as_json: AsJson = False,
+    url: UrlArgument, model: ModelOption = None, timeout: Timeout = 120, as_json: AsJson = False
 ) -> None:
-    """Find out an endpoint's habits with a dozen small requests, and print them as a row of `quirks`."""
+    """Probe an endpoint's capabilities with a dozen small requests and print one row of the quirks table."""
     from agent.cli.tables import StepView, print_quirks
-    from agent.endpoint import STEPS
-    from agent.endpoint import probe as find_out
+    from agent.endpoint import PROBE_STEPS, probe_endpoint
 
     key = os.environ.get("OPENAI_API_KEY")
-    with StepView(STEPS) as view:
-        found = or_exit(
-            lambda: asyncio.run(find_out(url, model, api_key=key, timeout=timeout, on_step=view.step))
+    with StepView(PROBE_STEPS) as view:
+        result = or_exit(
+            lambda: asyncio.run(probe_endpoint(url, model, api_key=key, timeout=timeout, on_step=view.step))
         )
     if as_json:
-        typer.echo(json.dumps({"model": found.model, **row_of(found.row), "notes": found.notes}))
+        typer.echo(json.dumps({"model": result.model, **row_fields(result.row), "notes": result.notes}))
         return
-    print_quirks([found.row])
-    for note in found.notes:
+    print_quirks([result.row])
+    for note in result.notes:
         typer.echo(f"note: {note}")
 
 
 def quirks(as_json: AsJson = False) -> None:
-    """Print what is known of providers: names for --provider, and where they differ."""
+    """Print the quirks table: the names for --provider, and the differences between providers."""
     from agent.cli.tables import print_quirks
     from agent.endpoint import PROFILES
 
     if as_json:
-        typer.echo(json.dumps([row_of(row) for row in PROFILES]))
+        typer.echo(json.dumps([row_fields(row) for row in PROFILES]))
     else:
         print_quirks(PROFILES)
 
 
-def row_of(row: Quirks) -> dict[str, str]:
-    """A row of the quirks table for JSON output."""
+def row_fields(row: Quirks) -> dict[str, str]:
+    """Returns a row of the quirks table for JSON output."""
     from agent.endpoint import quirk_columns
 
     return {column: getattr(row, column) for column in quirk_columns()}

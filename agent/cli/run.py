@@ -1,14 +1,16 @@
-"""TODO: docstring."""
+"""`ascl-agent run`: samples episodes for many prompts into a log."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.options import (
+    DEFAULT_RULES_URL,
     ApiChoice,
     AsJson,
     BaseUrl,
@@ -26,26 +28,47 @@ from agent.cli.options import (
     Timeout,
     ToolMode,
     TopP,
-    _limits,
-    _sampling,
-    _with_services,
     fail,
     or_exit,
+    run_with_services,
+    sampling_fields,
 )
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
+    from agent.rollout import ModeShare, RunSummary
     from agent.tools import RulesClient
+
+PromptsOption = Annotated[Path, typer.Option(help='JSON Lines with "id", "prompt" and optionally "kind".')]
+LogOption = Annotated[
+    Path, typer.Option(help="Log to which episodes are appended; the same command continues it.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="Episodes for each prompt.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")]
+Seed = Annotated[int | None, typer.Option(help="Send seed + k with sample k; no seed by default.")]
+ModeShares = Annotated[
+    list[str] | None,
+    typer.Option(help="Share of each group whose mode is forced: consult=0.25, direct=0.25, or both."),
+]
+CallToken = Annotated[
+    int | None,
+    typer.Option(help="Id of the token that starts a call; direct samples are biased against it."),
+]
+DirectDraws = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Maximum replies sampled for a direct sample while they consult (8)."),
+]
+Trace = Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")]
 
 
 def run(
-    prompts: Annotated[Path, typer.Option(help='JSON Lines with "id", "prompt" and perhaps "kind".')],
-    log: Annotated[Path, typer.Option(help="Episodes are appended here; the same command continues it.")],
+    prompts: PromptsOption,
+    log: LogOption,
     base_url: BaseUrl = "",
     model: Model = "",
-    rules: Rules = "http://127.0.0.1:8808/mcp",
-    samples: Annotated[int, typer.Option(min=1, help="Episodes for each prompt.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Most episodes at once.")] = 8,
+    rules: Rules = DEFAULT_RULES_URL,
+    samples: Samples = 1,
+    concurrency: Concurrency = 8,
     temperature: Temperature = 1.0,
     top_p: TopP = None,
     max_tokens: MaxTokens = 512,
@@ -54,58 +77,34 @@ def run(
     max_total_tokens: MaxTotalTokens = None,
     max_seconds: MaxSeconds = 900,
     timeout: Timeout = 300,
-    seed: Annotated[int | None, typer.Option(help="Sample k is sent seed + k; left out: none is.")] = None,
+    seed: Seed = None,
     provider: Provider = "auto",
     api: ApiChoice = "chat",
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
-    mode_share: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Share of each group that is brought into a mode: consult=0.25, direct=0.25, or both."
-        ),
-    ] = None,
-    call_token: Annotated[
-        int | None,
-        typer.Option(help="Id of the token that opens a call; biased against in direct samples."),
-    ] = None,
-    direct_draws: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=256, help="Replies drawn for a direct sample at the most, while they consult (8)."
-        ),
-    ] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
+    mode_share: ModeShares = None,
+    call_token: CallToken = None,
+    direct_draws: DirectDraws = None,
+    trace: Trace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample episodes for many prompts into a log. Interrupted, the same command goes on where it stopped."""
-    from agent.cli.tables import summary_line
-    from agent.rollout import (
-        DEFAULT_DIRECT_DRAWS,
-        Agent,
-        ProgressView,
-        RunSummary,
-        parse_mode_shares,
-        read_prompts,
-        run_prompts,
+    """Sample episodes for many prompts into a log. If interrupted, run the same command again to resume."""
+    from agent.episode import Limits
+    from agent.rollout import DEFAULT_DIRECT_DRAWS, Agent, ProgressView, read_prompts, run_prompts
+
+    limits = Limits(
+        turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
+    prompt_list = or_exit(lambda: read_prompts(prompts))
+    shares = _mode_shares(mode_share, rules, call_token, direct_draws)
+    sample = partial(run_prompts, samples=samples, concurrency=concurrency, seed=seed, shares=shares)
 
-    limits = _limits(max_turns, max_consultations, max_total_tokens, max_seconds)
-    wanted = or_exit(lambda: read_prompts(prompts))
-    shares = or_exit(lambda: parse_mode_shares(mode_share or []))
-    if shares and rules == "none":
-        fail("--mode-share needs a rule service: leave out --rules none", 2)
-    if call_token is not None and not (shares and shares.direct):
-        fail("--call-token is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
-    if direct_draws is not None and not (shares and shares.direct):
-        fail("--direct-draws is of use for direct samples alone: pass --mode-share direct=0.25 too", 2)
-
-    async def sample(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
+    async def session(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
             endpoint,
             client,
-            sampling=_sampling(temperature, top_p, max_tokens),
+            sampling=sampling_fields(temperature, top_p, max_tokens),
             tool_mode=tool_mode,
             limits=limits,
             on_rules_error=on_rules_error,
@@ -114,18 +113,28 @@ def run(
             direct_draws=direct_draws or DEFAULT_DIRECT_DRAWS,
         )
         with ProgressView(trace=trace) as view:
-            return await run_prompts(
-                agent,
-                wanted,
-                log,
-                samples=samples,
-                concurrency=concurrency,
-                seed=seed,
-                shares=shares,
-                on_progress=view.update,
-            )
+            return await sample(agent, prompt_list, log, on_progress=view.update)
 
-    done = _with_services(sample, base_url, model, rules, timeout, provider, api)
-    if done.skipped_lines:
-        typer.echo(f"ascl-agent: {done.skipped_lines} lines of {log} hold no episode; passed over", err=True)
-    typer.echo(json.dumps({**done.as_dict(), "log": str(log)}) if as_json else summary_line(done, log))
+    _print_summary(run_with_services(session, base_url, model, rules, timeout, provider, api), log, as_json)
+
+
+def _mode_shares(
+    texts: list[str] | None, rules: str, call_token: int | None, direct_draws: int | None
+) -> ModeShare | None:
+    from agent.rollout import parse_mode_shares
+
+    shares = or_exit(lambda: parse_mode_shares(texts or []))
+    if shares and rules == "none":
+        fail("--mode-share needs a rule service: omit --rules none", 2)
+    for flag, value in (("--call-token", call_token), ("--direct-draws", direct_draws)):
+        if value is not None and not (shares and shares.direct):
+            fail(f"{flag} applies to direct samples only: pass --mode-share direct=0.25 too", 2)
+    return shares
+
+
+def _print_summary(summary: RunSummary, log: Path, as_json: bool) -> None:
+    from agent.cli.tables import summary_line
+
+    if summary.skipped_lines:
+        typer.echo(f"ascl-agent: skipped {summary.skipped_lines} lines of {log} without an episode", err=True)
+    typer.echo(json.dumps({**summary.as_dict(), "log": str(log)}) if as_json else summary_line(summary, log))

@@ -1,4 +1,4 @@
-"""Episodes and runs on the terminal."""
+"""Prints episodes, runs and the quirks table on the terminal."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from agent.rollout import RunSummary
 
 
 class StepView:
-    """A bar on standard error for a command of a known number of steps."""
+    """A progress bar on standard error for a known number of steps."""
 
     def __init__(self, steps: int) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[what]}"),
+            TextColumn("{task.fields[step]}"),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=steps, what="")
+        self._task = self._progress.add_task("", total=steps, step="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -43,33 +43,33 @@ class StepView:
     ) -> None:
         self._progress.stop()
 
-    def step(self, what: str) -> None:
-        """Say what comes next."""
-        self._progress.update(self._task, advance=1, what=what)
+    def step(self, name: str) -> None:
+        """Advances the bar to the step with this name."""
+        self._progress.update(self._task, advance=1, step=name)
 
 
 def print_quirks(rows: Sequence[Quirks]) -> None:
-    """The quirks table, one endpoint a line."""
+    """Prints rows of the quirks table, one endpoint a line."""
     table = Table(box=None, pad_edge=False)
     for column in quirk_columns():
         table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*(escape(str(getattr(row, column))) for column in quirk_columns()))
-    # Cells cut short would say nothing; a narrow terminal wraps the lines instead.
+    # Truncated cells would be useless; a narrow terminal wraps the lines instead.
     Console(highlight=False, width=max(160, Console().width)).print(table)
 
 
 def summary_line(summary: RunSummary, log: Path) -> str:
-    """What a run did, in one line."""
+    """Summarises a run in one line."""
     modes = ", ".join(f"{summary.modes.get(mode, 0)} {mode}" for mode in ("consult", "direct"))
     errors = summary.stop_reasons.get("error", 0)
-    again = f"; {errors} ended in an error, the same command asks them again" if errors else ""
-    fresh = "" if summary.asked == summary.episodes else f" ({summary.asked} asked now)"
-    return f"{log}: {summary.episodes} episodes{fresh}: {modes}{again} [{summary.seconds:.1f} s]"
+    failed = f"; {errors} ended in an error, run the same command again to repeat them" if errors else ""
+    new = "" if summary.asked == summary.episodes else f" ({summary.asked} new)"
+    return f"{log}: {summary.episodes} episodes{new}: {modes}{failed} [{summary.seconds:.1f} s]"
 
 
 def row(episode: Episode) -> dict[str, Any]:
-    """An episode in a few fields."""
+    """Returns the main fields of an episode."""
     return {
         "id": episode.id,
         "prompt_id": episode.prompt_id,
@@ -84,23 +84,23 @@ def row(episode: Episode) -> dict[str, Any]:
     }
 
 
-def select(episodes: list[Episode], wanted: str, log: Path) -> Episode:
-    """The episode with this id, beginning of an id, or `PROMPT_ID#SAMPLE`.
+def select(episodes: list[Episode], name: str, log: Path) -> Episode:
+    """Returns the episode with this id, beginning of an id, or `PROMPT_ID#SAMPLE`.
 
     Raises:
-        LogError: when there is not exactly one.
+        LogError: if there is not exactly one.
     """
-    named = [e for e in episodes if f"{e.prompt_id}#{e.sample_index}" == wanted]
-    found = named[-1:] or [e for e in episodes if e.id.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise LogError(f"{log} holds no episode {wanted!r}: `ascl-agent show {log}` lists what it holds")
-    raise LogError(f"{wanted!r} begins {len(found)} ids of {log}: give more of it")
+    samples = [e for e in episodes if f"{e.prompt_id}#{e.sample_index}" == name]
+    matches = samples[-1:] or [e for e in episodes if e.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise LogError(f"{log} holds no episode {name!r}: `ascl-agent show {log}` lists its episodes")
+    raise LogError(f"{len(matches)} ids of {log} begin with {name!r}: pass a longer prefix")
 
 
 def print_table(episodes: list[Episode]) -> None:
-    """One line for each episode."""
+    """Prints one line for each episode."""
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "sample", "kind", "mode", "stop", "s", "answer"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "s" else "left")
@@ -119,31 +119,31 @@ def print_table(episodes: list[Episode]) -> None:
 
 
 def print_episode(episode: Episode, *, stable: bool = False) -> None:
-    """The whole conversation, and what stands around it; `stable` leaves out what differs from run to run."""
+    """Prints a whole episode; `stable` omits the fields that differ between runs."""
     console = Console(highlight=False)
 
-    def say(text: str, style: str = "") -> None:
+    def write(text: str, style: str = "") -> None:
         console.print(strip_control_characters(text), style=style, markup=False, soft_wrap=True)
 
     head = f"{episode.prompt_id}#{episode.sample_index}  {episode.kind or ''}".rstrip()
-    place = "" if stable else f" at {episode.endpoint}"
-    say(head if stable else f"{episode.id}  {head}", "bold")
-    say(f"model {episode.model_requested}{place}, policy {episode.policy_version}", "dim")
-    say(
+    endpoint = "" if stable else f" at {episode.endpoint}"
+    write(head if stable else f"{episode.id}  {head}", "bold")
+    write(f"model {episode.model_requested}{endpoint}, policy {episode.policy_version}", "dim")
+    write(
         f"sampling {json.dumps(episode.sampling_sent)}, rulebook {(episode.rulebook_digest or 'none')[:12]}",
         "dim",
     )
     for message in episode.messages:
-        say(f"\n[{message.get('role')}]", "bold")
+        write(f"\n[{message.get('role')}]", "bold")
         if thought := reasoning_text(message):
-            say(f"thinks: {thought}", "dim")
+            write(f"thinks: {thought}", "dim")
         if message.get("content"):
-            say(str(message["content"]))
+            write(str(message["content"]))
         for call in message.get("tool_calls") or []:
-            say(f"calls {call['function']['name']}({call['function']['arguments']})")
+            write(f"calls {call['function']['name']}({call['function']['arguments']})")
     for consultation in episode.consultations:
-        say(f"\nturn {consultation.turn}: {consultation_line(consultation, timed=not stable)}", "dim")
+        write(f"\nturn {consultation.turn}: {consultation_line(consultation, timed=not stable)}", "dim")
     if episode.error is not None:
-        say(f"\nerror ({episode.error.boundary}, {episode.error.type}): {episode.error.message}", "red")
-    took = "" if stable else f", {episode.seconds:.1f} s"
-    say(f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns{took}", "dim")
+        write(f"\nerror ({episode.error.boundary}, {episode.error.type}): {episode.error.message}", "red")
+    duration = "" if stable else f", {episode.seconds:.1f} s"
+    write(f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns{duration}", "dim")

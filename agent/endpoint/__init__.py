@@ -1,7 +1,7 @@
 """Talks to a model: Chat Completions and Responses, one retry loop, provider quirks."""
 
 from agent.endpoint.client import Endpoint, Reply, RetryPolicy
-from agent.endpoint.probe import STEPS, probe
+from agent.endpoint.probe import PROBE_STEPS, probe_endpoint
 from agent.endpoint.quirks import (
     PROFILES,
     REASONING_FIELDS,
@@ -34,7 +34,7 @@ __all__ = [
     "RESPONSE_ITEMS",
     "Reply",
     "RetryPolicy",
-    "STEPS",
+    "PROBE_STEPS",
     "StreamedReply",
     "ToolCall",
     "add_usage",
@@ -43,7 +43,7 @@ __all__ = [
     "has_malformed_arguments",
     "parse_arguments",
     "parse_reply",
-    "probe",
+    "probe_endpoint",
     "quirk_columns",
     "quirks_named",
     "reasoning_field",

@@ -1,4 +1,4 @@
-"""Chat Completions as the agent speaks it: what a request holds, and how a reply is fetched."""
+"""Builds Chat Completions requests and reads their replies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class ChatApi:
-    """Only `model`, `messages`, `tools`, `stream` and the sampling fields that were chosen are sent: some
-    servers refuse others. Token ids, log-probabilities and a stream's usage are asked for where the row of
-    the quirks table says that the endpoint gives them.
+    """The Chat Completions API.
+
+    A request contains only `model`, `messages`, `tools`, `stream` and the chosen sampling fields, because
+    some servers reject others. Token ids, log-probabilities and the usage of a stream are requested only if
+    the endpoint's row of the quirks table says that it returns them.
     """
 
     name = "chat"
@@ -28,36 +30,36 @@ class ChatApi:
     def request(
         self, messages: list[Message], tools: list[dict[str, Any]], sampling: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The body of a request."""
+        """Returns the body of a request."""
         body: dict[str, Any] = {"model": self._model, "messages": messages, **self._fields(sampling)}
         return {**body, "tools": tools} if tools else body
 
     def _fields(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampling fields under the names that the endpoint knows, with what else it gives on demand."""
-        named = dict(sampling)
-        if "max_tokens" in named:
-            named[self._quirks.token_limit] = named.pop("max_tokens")
+        """Returns the sampling fields under the endpoint's names, and requests for optional data."""
+        fields = dict(sampling)
+        if "max_tokens" in fields:
+            fields[self._quirks.token_limit] = fields.pop("max_tokens")
         if self._quirks.logprobs == "yes":
-            named.setdefault("logprobs", True)
+            fields.setdefault("logprobs", True)
         if self._quirks.token_ids == "yes":  # noqa: S105
-            named["extra_body"] = {"return_token_ids": True, **named.get("extra_body", {})}
-        return named
+            fields["extra_body"] = {"return_token_ids": True, **fields.get("extra_body", {})}
+        return fields
 
-    async def whole(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
-        """A reply in one piece: a completion as a dict, or whatever the endpoint answered in its place."""
+    async def complete(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
+        """Requests an unstreamed reply; returns a completion as a dict, or the unexpected body unchanged."""
         reply: Any = await client.chat.completions.create(**body)
         return reply.to_dict(warnings=False) if hasattr(reply, "to_dict") else reply
 
     async def stream(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
-        """The open stream; text in place of one comes back as it is."""
+        """Opens a stream; returns text unchanged if the endpoint sends text instead of a stream."""
         if self._quirks.stream_usage == "yes":
             body = {**body, "stream_options": {"include_usage": True}}
         return await client.chat.completions.create(**body, stream=True)
 
-    def collector(self, listen: DeltaListener) -> StreamedReply:
-        """What puts the chunks of a stream together."""
-        return StreamedReply(listen)
+    def collector(self, on_delta: DeltaListener) -> StreamedReply:
+        """Returns a collector of the chunks of a stream."""
+        return StreamedReply(on_delta)
 
-    def finished(self, data: Any) -> Any:
-        """A reply in the form of a completion: as it is."""
+    def to_completion(self, data: Any) -> Any:
+        """Returns a reply as a completion: here, unchanged."""
         return data

@@ -1,4 +1,4 @@
-"""What an endpoint can do, found out by asking it: a row of the quirks table."""
+"""Probes an endpoint's capabilities and returns them as a row of the quirks table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.endpoint.client import key_header, public_url_of
-from agent.endpoint.quirks import PROFILES, UNKNOWN_ENDPOINT, Quirks, Support, quirks_of, reasoning_field
+from agent.endpoint.client import key_header, public_base_url
+from agent.endpoint.quirks import PROFILES, UNKNOWN_ENDPOINT, Quirks, Support, quirks_for_url, reasoning_field
 from agent.endpoint.tool_calls import truncate
 from agent.errors import EndpointError
 
@@ -27,13 +27,13 @@ _TOOL = {
         },
     },
 }
-_CLOCK = "What time is it in Oslo? Use the tool get_time."
+_TOOL_QUESTION = "What time is it in Oslo? Use the tool get_time."
 _CALL = {
     "id": "call_1",
     "type": "function",
     "function": {"name": "get_time", "arguments": '{"city": "Oslo"}'},
 }
-_OWNERS = {
+_NAMES_BY_OWNER = {
     "vllm": "vLLM",
     "sglang": "SGLang",
     "llamacpp": "llama.cpp",
@@ -41,49 +41,51 @@ _OWNERS = {
     "deepseek": "DeepSeek",
     "moonshot": "Kimi",
 }
-STEPS = 12
+PROBE_STEPS = 12
+"""Number of calls of `on_step` in one probe."""
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What was found: the row, the model that was asked, and a sentence for each thing worth knowing."""
+class ProbeResult:
+    """The result of a probe: the row, the model that was used, and notes on other behaviour."""
 
     row: Quirks
     model: str
     notes: list[str]
 
 
-async def probe(
+async def probe_endpoint(
     base_url: str,
     model: str | None = None,
     *,
     api_key: str | None = None,
     timeout: float = 120.0,
-    on_step: Callable[[str], None] = lambda what: None,
-) -> Probed:
-    """Ask an endpoint about a dozen small questions, a few hundred tokens in all.
+    on_step: Callable[[str], None] = lambda step: None,
+) -> ProbeResult:
+    """Probes an endpoint with about a dozen small requests, a few hundred tokens in total.
 
     Args:
-        base_url: with /v1.
-        model: None for the first that the endpoint lists.
+        base_url: base URL, usually ending in /v1.
+        model: model name; None for the first model that the endpoint lists.
         api_key: sent as a bearer token.
         timeout: seconds for each request.
-        on_step: told what is being asked, `STEPS` times.
+        on_step: called with the name of each of the `PROBE_STEPS` steps.
 
     Raises:
-        EndpointError: when it cannot be reached, names no model, or does not answer a plain question.
+        EndpointError: if the endpoint cannot be reached, lists no model, or does not answer a plain question.
     """
     import httpx2
 
-    shown, headers = public_url_of(base_url), key_header(api_key)
-    # A server that fails at one question may break the connection off: each question has its own.
+    shown, headers = public_base_url(base_url), key_header(api_key)
+    # A server that fails one request may close the connection, so each request opens its own.
     limits = httpx2.Limits(max_keepalive_connections=0)
     async with httpx2.AsyncClient(headers=headers, timeout=timeout, limits=limits) as http:
         try:
             return await _Probe(http, base_url.rstrip("/"), model, on_step).run()
         except httpx2.HTTPError as error:
             raise EndpointError(
-                f"the endpoint {shown} did not answer ({str(error) or type(error).__name__}): is it running?",
+                f"the endpoint {shown} did not answer ({str(error) or type(error).__name__}): "
+                "check that it is running",
                 type="unreachable",
                 setup=True,
             ) from error
@@ -100,69 +102,69 @@ class _Probe:
         self._limit = "max_tokens"
         self._notes: list[str] = []
 
-    async def run(self) -> Probed:
+    async def run(self) -> ProbeResult:
         self._step("models")
-        known = await self._known()
+        profile = await self._identify()
         self._step("a plain question")
-        message, usage = await self._plain()
-        row = replace(UNKNOWN_ENDPOINT, name=known.name, token_limit=self._limit)  # type: ignore[arg-type]
+        message, usage = await self._plain_reply()
+        row = replace(UNKNOWN_ENDPOINT, name=profile.name, token_limit=self._limit)  # type: ignore[arg-type]
         thought = reasoning_field(message)
         if usage is None:
-            self._notes.append("a reply does not tell its tokens, so a token limit cannot hold")
-        self._step("fields that it does not know")
+            self._notes.append("replies contain no token counts, so a token limit has no effect")
+        self._step("unknown fields")
         row = replace(row, extra_fields=await self._accepts(ascl_probe=True))
         self._step("seed")
         row = replace(row, seed=await self._accepts(seed=1))
         self._step("log-probabilities")
-        row = replace(row, logprobs=await self._gives("logprobs", logprobs=True))
+        row = replace(row, logprobs=await self._returns("logprobs", logprobs=True))
         self._step("token ids")
-        row = replace(row, token_ids=await self._gives("token_ids", return_token_ids=True))
+        row = replace(row, token_ids=await self._returns("token_ids", return_token_ids=True))
         self._step("a stream")
-        row = replace(row, stream_usage=await self._streams())
+        row = replace(row, stream_usage=await self._probe_stream())
         self._step("the Responses API")
-        row = replace(row, responses=await self._responds())
+        row = replace(row, responses=await self._probe_responses())
         self._step("a tool")
-        tools, called = await self._tools()
+        tools, tool_reply = await self._probe_tools()
         row = replace(row, tools=tools)
         self._step("a required call")
-        row = replace(row, tool_choice=await self._requires())
+        row = replace(row, tool_choice=await self._probe_required_call())
         self._step("malformed arguments in the history")
         broken = {**_CALL, "function": {**_CALL["function"], "arguments": '{"city": '}}  # type: ignore[dict-item]
-        row = replace(row, malformed=await self._echoes({"content": None, "tool_calls": [broken]}))
+        row = replace(row, malformed=await self._accepts_history({"content": None, "tool_calls": [broken]}))
         self._step("a thought in the history")
-        thought = thought or reasoning_field(called)
+        thought = thought or reasoning_field(tool_reply)
         if thought:
-            echoed = await self._echoes({"content": None, thought: "Hm.", "tool_calls": [_CALL]})
-            if echoed == "no":
-                self._notes.append(f"it refuses {thought} when that is sent back")
-        return Probed(replace(row, reasoning=thought or "none"), self._model, self._notes)
+            accepted = await self._accepts_history({"content": None, thought: "Hm.", "tool_calls": [_CALL]})
+            if accepted == "no":
+                self._notes.append(f"the endpoint rejects {thought} in the history")
+        return ProbeResult(replace(row, reasoning=thought or "none"), self._model, self._notes)
 
-    async def _known(self) -> Quirks:
-        """The provider, as far as its list of models tells; chooses the model."""
+    async def _identify(self) -> Quirks:
+        """Identifies the provider by its URL or its list of models, and selects the model."""
         reply = await self._http.get(f"{self._url}/models")
-        listed = _json(reply).get("data")
-        models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
+        data = _json(reply).get("data")
+        models = [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
         if not self._model:
             if not models:
                 raise EndpointError(
                     f"the endpoint {self._url} lists no model (status {reply.status_code}): "
-                    "pass --model NAME, and check that the address ends in /v1",
+                    "pass --model NAME, and check that the base URL ends in /v1",
                     type="no_models",
                     setup=True,
                 )
             self._model = str(models[0].get("id"))
-        if (row := quirks_of(self._url)) is not UNKNOWN_ENDPOINT:
+        if (row := quirks_for_url(self._url)) is not UNKNOWN_ENDPOINT:
             return row
         owners = " ".join(str(m.get("owned_by")) for m in models) + " " + reply.headers.get("server", "")
         words = owners.casefold().replace(".", "")
-        name = next((name for word, name in _OWNERS.items() if word in words), None)
+        name = next((name for word, name in _NAMES_BY_OWNER.items() if word in words), None)
         return next((row for row in PROFILES if row.name == name), UNKNOWN_ENDPOINT)
 
-    async def _plain(self) -> tuple[dict[str, Any], Any]:
-        reply = await self._ask()
+    async def _plain_reply(self) -> tuple[dict[str, Any], Any]:
+        reply = await self._send()
         if reply.status_code == 400 and "max_completion_tokens" in reply.text:
             self._limit = "max_completion_tokens"
-            reply = await self._ask()
+            reply = await self._send()
         message = _message(_json(reply))
         if reply.status_code != 200 or message is None:
             raise EndpointError(
@@ -173,58 +175,58 @@ class _Probe:
             )
         return message, _json(reply).get("usage")
 
-    async def _ask(self, question: str = "Say hello.", /, **more: Any) -> httpx2.Response:
+    async def _send(self, question: str = "Say hello.", /, **more: Any) -> httpx2.Response:
         messages = more.pop("messages", [{"role": "user", "content": question}])
         body = {"model": self._model, "messages": messages, self._limit: 64, **more}
         return await self._http.post(f"{self._url}/chat/completions", json=body)
 
     async def _accepts(self, question: str = "Say hello.", /, **more: Any) -> Support:
-        reply = await self._ask(question, **more)
+        reply = await self._send(question, **more)
         return "yes" if _message(_json(reply)) is not None else "no"
 
-    async def _gives(self, field: str, **more: Any) -> Support:
-        choices = _json(await self._ask(**more)).get("choices")
+    async def _returns(self, field: str, **more: Any) -> Support:
+        choices = _json(await self._send(**more)).get("choices")
         first = choices[0] if isinstance(choices, list) and choices else {}
         return "yes" if isinstance(first, dict) and first.get(field) else "no"
 
-    async def _streams(self) -> Support:
-        """Whether a stream ends with its tokens; a note when it does not stream at all."""
+    async def _probe_stream(self) -> Support:
+        """Returns whether a stream ends with token counts; adds a note if the endpoint does not stream."""
         for options in ({"stream_options": {"include_usage": True}}, {}):
-            reply = await self._ask(stream=True, **options)
+            reply = await self._send(stream=True, **options)
             if reply.status_code == 200 and "data:" in reply.text:
                 events = [line[5:].strip() for line in reply.text.splitlines() if line.startswith("data:")]
                 if "[DONE]" not in events:
-                    self._notes.append("a stream does not end in [DONE]")
+                    self._notes.append("streams do not end with [DONE]")
                 return "yes" if any('"usage":{' in event.replace(" ", "") for event in events) else "no"
-        self._notes.append("it does not stream")
+        self._notes.append("the endpoint does not stream")
         return "no"
 
-    async def _responds(self) -> Support:
+    async def _probe_responses(self) -> Support:
         body = {"model": self._model, "input": "Say hello.", "max_output_tokens": 64, "store": False}
         reply = await self._http.post(f"{self._url}/responses", json=body)
         return "yes" if isinstance(_json(reply).get("output"), list) else "no"
 
-    async def _tools(self) -> tuple[Any, dict[str, Any]]:
-        message = _message(_json(await self._ask(_CLOCK, tools=[_TOOL])))
+    async def _probe_tools(self) -> tuple[Any, dict[str, Any]]:
+        message = _message(_json(await self._send(_TOOL_QUESTION, tools=[_TOOL])))
         if message is None:
             return "no", {}
         if message.get("tool_calls"):
             return "yes", message
         if "<tool_call>" in str(message.get("content")):
             return "text", message
-        self._notes.append("the model did not call the tool that it was asked to use")
+        self._notes.append("the model did not call the requested tool")
         return "?", message
 
-    async def _requires(self) -> Support:
-        """Whether a required call is made where nothing asks for one; some pay the field no heed."""
-        message = _message(_json(await self._ask(tools=[_TOOL], tool_choice="required")))
+    async def _probe_required_call(self) -> Support:
+        """Returns whether the endpoint enforces a required call; some servers ignore the field."""
+        message = _message(_json(await self._send(tools=[_TOOL], tool_choice="required")))
         if message is not None and not message.get("tool_calls"):
-            self._notes.append("it takes tool_choice, but the model need not call")
+            self._notes.append("the endpoint accepts tool_choice but does not enforce it")
         return "yes" if message is not None and message.get("tool_calls") else "no"
 
-    async def _echoes(self, turn: dict[str, Any]) -> Support:
+    async def _accepts_history(self, turn: dict[str, Any]) -> Support:
         messages = [
-            {"role": "user", "content": _CLOCK},
+            {"role": "user", "content": _TOOL_QUESTION},
             {"role": "assistant", **turn},
             {"role": "tool", "tool_call_id": "call_1", "content": "12:00"},
         ]

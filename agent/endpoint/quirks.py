@@ -1,10 +1,10 @@
-"""Where endpoints differ, as one table. `ascl-agent probe URL` finds a row out.
+"""Differences between endpoints, as one table. `ascl-agent probe URL` determines the row of an endpoint.
 
-An assistant message goes back as it came, so a thought returns under the field it arrived in, whatever the
-provider calls it; the columns say what else a client has to know.
+An assistant message is sent back unchanged, so a thought keeps the field name of its provider. The columns
+list the other differences that matter to a client.
 """
 
-# ruff: noqa: E501, S105, S106 - the table is read across; tokens here are no passwords
+# ruff: noqa: E501, S105, S106 - one row a line; these tokens are not passwords
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-# Field of a message or delta -> who uses it. Where a provider sends several, the first is shown to a person.
+# Field of a message or delta -> its users. If a message has several of them, the first is displayed.
 REASONING_FIELDS = {
     "reasoning_content": "DeepSeek, Kimi, Qwen, SGLang, llama.cpp, transformers serve, older vLLM",
     "reasoning": "vLLM from 0.20, gpt-oss, Ollama, OpenRouter",
     "thinking": "Ollama's own API, gpt-oss templates",
 }
 
-# vLLM and transformers serve turn echoed tool arguments into an object before templating, and answer one of
-# these when the arguments are not JSON.
+# Statuses with which vLLM and transformers serve reject a history whose tool arguments are not JSON: they parse
+# the arguments before templating.
 REJECTS_MALFORMED_ARGUMENTS = frozenset({400, 422, 500})
 
 Support = Literal["yes", "no", "?"]
@@ -28,34 +28,34 @@ Support = Literal["yes", "no", "?"]
 
 @dataclass(frozen=True)
 class Quirks:
-    """One endpoint's habits; `?` where they depend on the model or are not known."""
+    """The behaviour of one endpoint; `?` where it depends on the model or is unknown."""
 
     name: str
     """The provider or server."""
     reasoning: str = "?"
-    """Field that a thought arrives in and goes back under; `none` for no thoughts."""
+    """Field of a message that holds a thought; `none` for no thoughts."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls the most tokens of a reply."""
+    """Name of the field that limits the tokens of a reply."""
     tools: Support | Literal["text"] = "yes"
-    """Whether calls come in their own field; `text` when they stay `<tool_call>` text."""
+    """Whether replies have calls in `tool_calls`; `text` when they remain `<tool_call>` text."""
     tool_choice: Support = "yes"
-    """Whether a call can be required."""
+    """Whether a request can require a call."""
     malformed: Support = "yes"
-    """Whether echoed arguments may be no JSON."""
+    """Whether arguments in the history may be invalid JSON."""
     seed: Support = "yes"
-    """Whether a seed is accepted."""
+    """Whether the endpoint accepts a seed."""
     logprobs: Support = "yes"
-    """Whether log-probabilities of the reply are given."""
+    """Whether replies include log-probabilities on request."""
     token_ids: Support = "no"
-    """Whether token ids are given (by `return_token_ids`)."""
+    """Whether replies include token ids on request (`return_token_ids`)."""
     stream_usage: Support = "yes"
-    """Whether a stream tells its tokens (by `stream_options`)."""
+    """Whether a stream includes token counts on request (`stream_options`)."""
     responses: Support = "?"
-    """Whether the Responses API is served beside Chat Completions (`--api responses`)."""
+    """Whether the endpoint also serves the Responses API (`--api responses`)."""
     extra_fields: Support = "yes"
-    """Whether fields that the endpoint does not know are let pass."""
+    """Whether the endpoint accepts unknown request fields."""
     hosts: tuple[str, ...] = ()
-    """Ends of host names by which it is known."""
+    """Suffixes of the host names that identify it."""
 
 
 # fmt: off
@@ -76,27 +76,27 @@ PROFILES = (
 UNKNOWN_ENDPOINT = Quirks(
     "unknown", tool_choice="?", malformed="?", seed="?", logprobs="?", token_ids="?", stream_usage="?"
 )
-"""Nothing beyond the fields that every server takes is sent."""
+"""Requests contain only the fields that every server accepts."""
 
 
-def quirks_of(base_url: str) -> Quirks:
-    """The row of a provider known by its address; `UNKNOWN_ENDPOINT` for any other, such as a server of one's own."""
+def quirks_for_url(base_url: str) -> Quirks:
+    """Returns the row of the provider with this host name; `UNKNOWN_ENDPOINT` for others, such as local servers."""
     host = urlsplit(base_url).hostname or ""
     return next((row for row in PROFILES if host.endswith(row.hosts)), UNKNOWN_ENDPOINT)
 
 
 def quirks_named(name: str) -> Quirks | None:
-    """The row of this name, whatever its case; None when there is none."""
+    """Returns the row with this name, ignoring case; None if there is none."""
     return next((row for row in PROFILES if row.name.casefold() == name.casefold()), None)
 
 
 def quirk_columns() -> list[str]:
-    """The columns that a row has, in order."""
+    """Returns the column names in order."""
     return [field.name for field in fields(Quirks) if field.name != "hosts"]
 
 
 def reasoning_field(message: dict[str, Any]) -> str | None:
-    """The field of a message or a streamed delta that holds a readable thought; None when there is none."""
+    """Returns the field of a message or a streamed delta that holds a readable thought; None if none does."""
     for field in REASONING_FIELDS:
         if isinstance(text := message.get(field), str) and text:
             return field
@@ -104,6 +104,6 @@ def reasoning_field(message: dict[str, Any]) -> str | None:
 
 
 def reasoning_text(message: dict[str, Any]) -> str:
-    """The readable thought in a message or a streamed delta; empty when there is none."""
+    """Returns the readable thought of a message or a streamed delta; empty if there is none."""
     field = reasoning_field(message)
     return str(message[field]) if field else ""

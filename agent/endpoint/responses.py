@@ -1,9 +1,9 @@
-"""The Responses API as the agent speaks it, told as Chat Completions to everything else.
+"""Builds Responses API requests and converts their replies to Chat Completions.
 
-A reply's output is a list of items: thoughts, messages, calls, and kinds that we need not know. It becomes
+The output of a reply is a list of items: thoughts, messages, calls, and possibly unknown kinds. It becomes
 one assistant message: `content` is the text, `reasoning` the readable part of the thoughts, `tool_calls` the
-calls, and `response_items` all items as they came. The next request sends these items back whole, encrypted
-thoughts included, each call followed by its answer. Nothing is stored at the provider.
+calls, and `response_items` all items unchanged. The next request sends these items back, including encrypted
+thoughts, with each call followed by its answer. The provider stores nothing (`store: false`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 RESPONSE_ITEMS = "response_items"
-"""Field of an assistant message that holds the items of a reply."""
-_UNKNOWN = frozenset({"seed", "logit_bias", "stop", "n", "presence_penalty", "frequency_penalty"})
-_LIMITS = {"max_output_tokens": "length"}
-_EFFECTIVE = ("temperature", "top_p", "max_output_tokens", "reasoning", "truncation", "service_tier")
-_THOUGHTS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
-_TEXTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
-_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+"""Field of an assistant message that contains the items of a reply."""
+_UNSUPPORTED_FIELDS = frozenset({"seed", "logit_bias", "stop", "n", "presence_penalty", "frequency_penalty"})
+_FINISH_REASONS = {"max_output_tokens": "length"}
+_SAMPLING_FIELDS = ("temperature", "top_p", "max_output_tokens", "reasoning", "truncation", "service_tier")
+_REASONING_EVENTS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_FINAL_EVENTS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
 Item = dict[str, Any]
 
 
 class ResponsesApi:
-    """Requests and replies; the retry loop around them is the endpoint's."""
+    """The Responses API; `Endpoint` adds the retry loop."""
 
     name = "responses"
 
@@ -43,39 +45,39 @@ class ResponsesApi:
     def request(
         self, messages: list[Message], tools: list[dict[str, Any]], sampling: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The body of a request.
+        """Returns the body of a request.
 
         Raises:
-            EndpointError: when a sampling field has no counterpart in this API.
+            EndpointError: if this API does not support a sampling field.
         """
-        named = dict(sampling)
-        if unknown := sorted(_UNKNOWN & named.keys()):
+        fields = dict(sampling)
+        if unsupported := sorted(_UNSUPPORTED_FIELDS & fields.keys()):
             raise EndpointError(
-                f"the Responses API has no {' and no '.join(unknown)}: leave it out, or use --api chat",
+                f"the Responses API does not support {', '.join(unsupported)}: omit it, or use --api chat",
                 type="unknown_field",
                 setup=True,
             )
-        if "max_tokens" in named:
-            named["max_output_tokens"] = named.pop("max_tokens")
+        if "max_tokens" in fields:
+            fields["max_output_tokens"] = fields.pop("max_tokens")
         include = ["reasoning.encrypted_content"]
         if self._quirks.logprobs == "yes":
             include.append("message.output_text.logprobs")
-        body = {"model": self._model, "store": False, "include": include, **named}
+        body = {"model": self._model, "store": False, "include": include, **fields}
         rest = messages
         if messages and messages[0].get("role") == "system":
             body["instructions"], rest = messages[0].get("content"), messages[1:]
-        body["input"] = [item for message in rest for item in _items(message)]
+        body["input"] = [item for message in rest for item in _request_items(message)]
         if tools:
             body["tools"] = [{"type": "function", **tool["function"]} for tool in tools]
         return body
 
-    async def whole(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
-        """A reply in one piece, as the endpoint sent it."""
-        # Unparsed: the SDK's model of a response drops nothing, but fills in what was not there.
+    async def complete(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
+        """Requests an unstreamed reply and returns it unchanged."""
+        # Not parsed by the SDK, whose response model adds fields that the endpoint did not send.
         return await client.post("/responses", cast_to=object, body=body)
 
     async def stream(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
-        """The open stream of events."""
+        """Opens a stream of events."""
         from openai import AsyncStream
 
         kind: Any = AsyncStream[object]
@@ -83,29 +85,29 @@ class ResponsesApi:
             "/responses", cast_to=object, body={**body, "stream": True}, stream=True, stream_cls=kind
         )
 
-    def collector(self, listen: DeltaListener) -> StreamedResponse:
-        """What puts the events of a stream together."""
-        return StreamedResponse(listen)
+    def collector(self, on_delta: DeltaListener) -> StreamedResponse:
+        """Returns a collector of the events of a stream."""
+        return StreamedResponse(on_delta)
 
-    def finished(self, data: Any) -> Any:
-        """A response in the form of a completion; anything that is no response as it is.
+    def to_completion(self, data: Any) -> Any:
+        """Converts a response to a completion; returns anything else unchanged.
 
         Raises:
-            FailedReply: when the response says that it failed.
+            FailedReplyError: if the response reports a failure.
         """
         if not isinstance(data, dict) or not isinstance(data.get("output"), list | None):
             return {"choices": [], **data} if isinstance(data, dict) else data
         if data.get("status") in ("failed", "cancelled"):
-            raise failed(data.get("error"), str(data["status"]))
+            raise failed_reply_error(data.get("error"), str(data["status"]))
         if data.get("output") is None:
             return {"choices": [], **data}
         items = [_without_nulls(item) for item in data["output"] if isinstance(item, dict)]
         message = _message(items)
         choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": _finish(data, message)}
-        scores = [s for part in _parts(items) for s in part.get("logprobs") or []]
-        if scores:
-            choice["logprobs"] = {"content": scores}
-        effective = {name: data[name] for name in _EFFECTIVE if data.get(name) is not None}
+        logprobs = [entry for part in _parts(items) for entry in part.get("logprobs") or []]
+        if logprobs:
+            choice["logprobs"] = {"content": logprobs}
+        effective = {name: data[name] for name in _SAMPLING_FIELDS if data.get(name) is not None}
         return {
             "choices": [choice] if items else [],
             "model": data.get("model"),
@@ -115,52 +117,54 @@ class ResponsesApi:
 
 
 class StreamedResponse:
-    """Collects the events of one response; tells the listener of every piece of text as it comes."""
+    """Collects the events of a stream and passes each piece of text to the listener at once."""
 
-    def __init__(self, listen: DeltaListener) -> None:
+    def __init__(self, on_delta: DeltaListener) -> None:
         self.shown = False
-        """Whether the listener was told anything."""
+        """Whether the listener received any text."""
         self.answered = False
-        """Whether any event came."""
+        """Whether any event arrived."""
         self.finished = False
-        """Whether the last event came."""
-        self._listen = listen
+        """Whether the final event arrived."""
+        self._on_delta = on_delta
         self._response: dict[str, Any] = {}
-        self._done: dict[Any, Item] = {}
+        self._items: dict[Any, Item] = {}
 
     def add(self, event: Any) -> None:
-        """Take in one event.
+        """Adds one event.
 
         Raises:
-            FailedReply: when it says that the response failed.
+            FailedReplyError: if the event reports that the response failed.
         """
         if not isinstance(event, dict):
             return
         kind, text = str(event.get("type")), event.get("delta")
         if kind == "error":
-            raise failed(event, "failed")
+            raise failed_reply_error(event, "failed")
         self.answered = True
-        if kind in _THOUGHTS | _TEXTS and isinstance(text, str) and text:
+        if kind in _REASONING_EVENTS | _TEXT_EVENTS and isinstance(text, str) and text:
             self.shown = True
-            self._listen("reasoning" if kind in _THOUGHTS else "content", text)
+            self._on_delta("reasoning" if kind in _REASONING_EVENTS else "content", text)
         elif kind == "response.output_item.done" and isinstance(event.get("item"), dict):
-            self._done[event.get("output_index", len(self._done))] = event["item"]
-        elif kind in _ENDS:
+            self._items[event.get("output_index", len(self._items))] = event["item"]
+        elif kind in _FINAL_EVENTS:
             self.finished = True
             response = event.get("response")
             self._response = response if isinstance(response, dict) else {}
 
     def data(self) -> dict[str, Any]:
-        """The response as an unstreamed one; items of the last event come before those seen on the way,
-        because what is encrypted differs from event to event."""
-        items = self._response.get("output") or [self._done[at] for at in sorted(self._done, key=str)]
+        """Returns the response in its unstreamed form.
+
+        Prefers the items of the final event, because encrypted content differs between events.
+        """
+        items = self._response.get("output") or [self._items[at] for at in sorted(self._items, key=str)]
         return {"status": "completed", **self._response, "output": items}
 
 
-def failed(error: Any, status: str) -> FailedReplyError:
-    """What a failed response is to the retry loop."""
-    said = error if isinstance(error, dict) else {}
-    code, message = said.get("code"), said.get("message")
+def failed_reply_error(error: Any, status: str) -> FailedReplyError:
+    """Returns the error of a failed response, for the retry loop."""
+    details = error if isinstance(error, dict) else {}
+    code, message = details.get("code"), details.get("message")
     return FailedReplyError(
         code if isinstance(code, str) else status, str(message or f"the response {status}")
     )
@@ -198,9 +202,9 @@ def _parts(items: list[Item]) -> Iterator[dict[str, Any]]:
 def _thoughts(item: Item) -> list[str]:
     for name in ("content", "summary"):
         parts = item.get(name)
-        found = [p.get("text") for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
-        if texts := [text for text in found if isinstance(text, str) and text]:
-            return texts
+        texts = [p.get("text") for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+        if readable := [text for text in texts if isinstance(text, str) and text]:
+            return readable
     return []
 
 
@@ -208,43 +212,43 @@ def _finish(data: dict[str, Any], message: Message) -> str:
     if data.get("status") == "incomplete":
         details = data.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
-        return _LIMITS.get(str(reason), str(reason or "incomplete"))
+        return _FINISH_REASONS.get(str(reason), str(reason or "incomplete"))
     return "tool_calls" if message.get("tool_calls") else "stop"
 
 
-def _items(message: Message) -> Iterator[Item]:
-    """A message as the items that say the same."""
+def _request_items(message: Message) -> Iterator[Item]:
+    """Yields the items that represent a message."""
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls") or []
     if role == "tool":
         yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": content}
         return
     items = message.get(RESPONSE_ITEMS) or []
-    made = [item for item in items if item.get("type") == "function_call"]
-    if items and len(made) == len(calls):
+    call_items = [item for item in items if item.get("type") == "function_call"]
+    if items and len(call_items) == len(calls):
         entries = iter(calls)
-        yield from _sendable([_called(i, next(entries)) if i in made else i for i in items])
+        yield from _sendable([_call_item(i, next(entries)) if i in call_items else i for i in items])
         return
-    # Calls that were read out of text have no items: they stand in for the text that they were written in.
+    # Calls that were parsed from text have no items: new call items replace the text.
     yield from _sendable([item for item in items if item.get("type") == "reasoning"])
     if content or not calls:
         yield {"role": role, "content": content or ""}
     for entry in calls:
-        yield _called({"type": "function_call"}, entry)
+        yield _call_item({"type": "function_call"}, entry)
 
 
-def _called(item: Item, entry: dict[str, Any]) -> Item:
-    """A call with the id, name and arguments that the conversation has for it."""
+def _call_item(item: Item, entry: dict[str, Any]) -> Item:
+    """Returns a call item with the id, name and arguments of the conversation."""
     function = entry["function"]
     return {**item, "call_id": entry["id"], "name": function["name"], "arguments": function["arguments"]}
 
 
 def _sendable(items: list[Item]) -> Iterator[Item]:
-    """Without thoughts of which only the id came: nothing is stored under it, so it would be refused."""
+    """Drops thoughts that have only an id: the provider stores nothing, so it would reject the id."""
     bare = [i for i in items if i.get("type") == "reasoning" and not i.get("encrypted_content")]
     bare = [item for item in bare if not item.get("content")]
     for item in items:
         if item not in bare:
-            # What follows a thought names it by its own id.
+            # The id of an item that follows a thought refers to the thought.
             yield {k: v for k, v in item.items() if k != "id"} if bare else item
 
 

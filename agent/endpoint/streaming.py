@@ -1,4 +1,4 @@
-"""A streamed reply put together from its deltas into the shape of an unstreamed one."""
+"""Assembles a streamed Chat Completions reply into the form of an unstreamed one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ DeltaListener = Callable[[Literal["reasoning", "content"], str], None]
 
 
 class BrokenStreamError(Exception):
-    """A stream ended before its reply did."""
+    """A stream ended before its reply was complete."""
 
 
 class FailedReplyError(Exception):
-    """The endpoint says in the reply itself that it failed: a short word, and a sentence."""
+    """The endpoint reported a failure inside the reply. `code` is a short identifier of the failure."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -23,24 +23,24 @@ class FailedReplyError(Exception):
 
 
 class StreamedReply:
-    """Collects chunks; tells the listener of every piece of text as it comes."""
+    """Collects the chunks of a stream and passes each piece of text to the listener at once."""
 
-    def __init__(self, listen: DeltaListener) -> None:
+    def __init__(self, on_delta: DeltaListener) -> None:
         self.shown = False
-        """Whether the listener was told anything."""
+        """Whether the listener received any text."""
         self.answered = False
-        """Whether any chunk carried a choice."""
+        """Whether any chunk contained a choice."""
         self.finished = False
-        """Whether a choice said why it ended."""
-        self._listen = listen
+        """Whether a choice carried a finish reason."""
+        self._on_delta = on_delta
         self._message: dict[str, Any] = {"role": "assistant"}
         self.calls: dict[int, dict[str, Any]] = {}
-        """The calls so far, by the position that the server gave them."""
+        """The calls so far, by the index that the server sent."""
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
 
     def add(self, chunk: Any) -> None:
-        """Take in one chunk of the stream, a dict or one of the SDK's."""
+        """Adds one chunk of the stream: a dict, or a model of the SDK."""
         chunk = chunk if isinstance(chunk, dict) else chunk.to_dict(warnings=False)
         self._data.update(
             {key: value for key, value in chunk.items() if key != "choices" and value is not None}
@@ -56,7 +56,7 @@ class StreamedReply:
                 self._add_delta(delta)
 
     def data(self) -> dict[str, Any]:
-        """The whole as a Chat Completion; without choices when no chunk carried one."""
+        """Returns the reply as a Chat Completion; without choices if no chunk contained one."""
         if not self.answered:
             return {**self._data, "choices": []}
         message = dict(self._message)
@@ -65,7 +65,7 @@ class StreamedReply:
         return {**self._data, "choices": [{**self._choice, "message": message}]}
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        """Token ids and log-probabilities come piece by piece; of anything else the last word holds."""
+        """Appends token ids and log-probabilities; for all other fields the last value counts."""
         pieces: dict[str, Any] = {key: choice[key] for key in ("token_ids", "logprobs") if key in choice}
         _merge(self._choice, pieces)
         self._choice.update({k: v for k, v in choice.items() if k not in pieces and v is not None})
@@ -75,7 +75,7 @@ class StreamedReply:
         for position, call in enumerate(calls if isinstance(calls, list) else []):
             if not isinstance(call, dict):
                 continue
-            # Servers that leave the index out send each call whole.
+            # Servers that omit the index send each call in one piece.
             index = call.get("index")
             _merge(
                 self.calls.setdefault(index if isinstance(index, int) else len(self.calls) + position, {}),
@@ -86,30 +86,30 @@ class StreamedReply:
         for kind, text in (("reasoning", reasoning_text(delta)), ("content", delta.get("content"))):
             if isinstance(text, str) and text:
                 self.shown = True
-                self._listen("reasoning" if kind == "reasoning" else "content", text)
+                self._on_delta("reasoning" if kind == "reasoning" else "content", text)
 
 
-def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Append text to text, list to list, merge objects; anything else replaces."""
+def _merge(target: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Concatenates texts and lists, and merges objects; replaces any other value."""
     for key, value in delta.items():
         if value is None or key == "index":
             continue
-        have = into.get(key)
-        if isinstance(have, dict) and isinstance(value, dict):
-            _merge(have, value)
+        current = target.get(key)
+        if isinstance(current, dict) and isinstance(value, dict):
+            _merge(current, value)
         elif isinstance(value, dict):
-            into[key] = {}
-            _merge(into[key], value)
-        elif _grows(key, have, value):
-            into[key] = have + value
+            target[key] = {}
+            _merge(target[key], value)
+        elif _is_continuation(key, current, value):
+            target[key] = current + value
         else:
-            into[key] = value
+            target[key] = value
 
 
-def _grows(key: str, have: Any, piece: Any) -> bool:
-    if isinstance(have, list):
+def _is_continuation(key: str, current: Any, piece: Any) -> bool:
+    if isinstance(current, list):
         return isinstance(piece, list)
-    if not isinstance(have, str) or not isinstance(piece, str) or key in ("id", "type"):
+    if not isinstance(current, str) or not isinstance(piece, str) or key in ("id", "type"):
         return False
-    # Some servers repeat the name in every piece, or send what they have of it so far; others split it.
-    return key != "name" or not piece.startswith(have)
+    # Some servers repeat the name in every piece, or send the name received so far; others split it.
+    return key != "name" or not piece.startswith(current)

@@ -1,7 +1,7 @@
-"""Tool calls as models write them: read strictly, kept as written, and explained back when they are wrong.
+"""Parses tool calls strictly, keeps them as the model wrote them, and explains errors to the model.
 
-A reply's calls come in its `tool_calls`, or, from a server or model without that field, as
-`<tool_call>{"name": ..., "arguments": {...}}</tool_call>` in its text.
+The calls of a reply are in `tool_calls` or, from servers and models that do not fill this field, in the text
+as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Literal, NoReturn
 
 from agent.episode import Message, tool_calls
 
-# An unclosed tag runs to the end: the reply was cut off, or generation stopped at the closing tag.
+# An unclosed tag extends to the end: the reply was truncated, or generation stopped at the closing tag.
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]{1,200})"')
-_SHOWN = 400
-_DEEPEST = 32
+_MAX_QUOTED_CHARS = 400
+_MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call; `parsed` is None exactly when `problem` says why."""
+    """One tool call. `parsed` is None if the arguments are invalid; `problem` then gives the reason."""
 
     id: str
     name: str
@@ -34,7 +34,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """A reply as it goes into the conversation, and its calls; `source` is None when there are none."""
+    """A reply's message for the conversation, and its calls. `source` is None if there are no calls."""
 
     message: Message
     calls: list[ToolCall]
@@ -44,46 +44,46 @@ class ParsedReply:
 def parse_reply(
     message: Message, *, turn: int, offered: Collection[str], taken: Collection[str], text_mode: bool
 ) -> ParsedReply:
-    """Read the calls in an assistant message.
+    """Parses the calls of an assistant message.
 
-    Missing and repeated ids get fresh ones, derived from `turn` so that a replayed reply gets the same. In
-    text mode `<tool_call>` text stays text; otherwise it becomes `tool_calls`, provided that it names a tool
-    that was offered (an answer may merely quote the tag).
+    Missing and repeated ids are replaced by new ones, derived from `turn` so that a replayed reply gets the
+    same ids. In text mode, `<tool_call>` text stays text. Otherwise it becomes `tool_calls` if it names an
+    offered tool; an answer may merely quote the tag.
 
     Args:
-        message: as it came from the endpoint; not changed.
+        message: the endpoint's message; remains unchanged.
         turn: index of the turn.
-        offered: names of the tools sent.
+        offered: names of the tools in the request.
         taken: call ids already used in this episode.
         text_mode: whether the user chose the text form of tool calling.
     """
     ids = _Ids(turn, taken)
     if native := message.get("tool_calls"):
         entries = native if isinstance(native, list) else [native]
-        read = [_read_native(entry, ids) for entry in entries]
-        echoed = {**message, "tool_calls": [entry for entry, _ in read]}
-        return ParsedReply(echoed, [call for _, call in read], "native")
+        parsed = [_parse_native(entry, ids) for entry in entries]
+        parsed_message = {**message, "tool_calls": [entry for entry, _ in parsed]}
+        return ParsedReply(parsed_message, [call for _, call in parsed], "native")
 
     content = message.get("content")
     if not isinstance(content, str) or "<tool_call>" not in content:
         return ParsedReply(message, [], None)
-    calls = [_read_tagged(inner, ids) for inner in _TAGGED.findall(content)]
+    calls = [_parse_tagged(inner, ids) for inner in _TAGGED.findall(content)]
     if text_mode:
         return ParsedReply(message, calls, "text")
     if not any(call.name in offered for call in calls):
         return ParsedReply(message, [], None)
-    echoed = {
+    parsed_message = {
         **message,
         "content": _TAGGED.sub("", content).strip(),
         "tool_calls": [_entry(c) for c in calls],
     }
-    return ParsedReply(echoed, calls, "text")
+    return ParsedReply(parsed_message, calls, "text")
 
 
 def tool_messages(
     calls: list[ToolCall], results: list[str], source: Literal["native", "text"], text_mode: bool
 ) -> list[Message]:
-    """The messages that answer the calls: one each, or one user message when the calls stayed text."""
+    """Returns the messages that answer the calls: one for each, or one user message in text mode."""
     if source == "text" and text_mode:
         body = "\n".join(f"<tool_response>\n{result}\n</tool_response>" for result in results)
         return [{"role": "user", "content": body}]
@@ -94,32 +94,32 @@ def tool_messages(
 
 
 def parse_arguments(raw: str) -> tuple[dict[str, Any] | None, str | None]:
-    """Strict JSON object, or the reason why it is not one."""
+    """Parses arguments as a strict JSON object; returns the object, or None and the reason."""
     try:
         value = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return None, f"not valid JSON: {error}"
     if not isinstance(value, dict):
-        return None, f"a JSON object is needed, not {type(value).__name__}"
-    if _deeper_than(_DEEPEST, value):
-        return None, f"nested more than {_DEEPEST} levels deep"
+        return None, f"expected a JSON object, not {type(value).__name__}"
+    if _deeper_than(_MAX_DEPTH, value):
+        return None, f"nested more than {_MAX_DEPTH} levels deep"
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return None, "half of a surrogate pair is not text"
+        return None, "it contains an unpaired surrogate"
     return value, None
 
 
 def explain_malformed_call(call: ToolCall) -> str:
-    """What a model is told about arguments that it got wrong: the reason, and what it wrote."""
+    """Returns the tool result for malformed arguments: the reason, and the model's own text."""
     return (
         f"Error: the arguments of {call.name or 'this call'} could not be read ({call.problem}). "
         f"You wrote: {truncate(call.arguments)}\nSend one JSON object that fits the tool's parameters."
     )
 
 
-def truncate(text: str, limit: int = _SHOWN) -> str:
-    """`text`, with its middle left out when it is longer than `limit` characters."""
+def truncate(text: str, limit: int = _MAX_QUOTED_CHARS) -> str:
+    """Returns `text`; replaces its middle if it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -127,21 +127,21 @@ def truncate(text: str, limit: int = _SHOWN) -> str:
 
 
 def has_malformed_arguments(messages: list[Message]) -> bool:
-    """Whether any echoed call carries arguments that are not a JSON object."""
+    """Returns whether any call in the history has arguments that are not a JSON object."""
     return any(parse_arguments(entry["function"]["arguments"])[0] is None for entry in tool_calls(messages))
 
 
-def with_readable_arguments(messages: list[Message]) -> list[Message]:
-    """The same messages with malformed arguments wrapped in an object, for servers that insist on one."""
+def wrap_malformed_arguments(messages: list[Message]) -> list[Message]:
+    """Wraps malformed arguments in an object, for servers that reject any other form in the history."""
     return [
-        {**message, "tool_calls": [_wrapped(entry) for entry in message["tool_calls"]]}
+        {**message, "tool_calls": [_wrap_call(entry) for entry in message["tool_calls"]]}
         if message.get("tool_calls")
         else message
         for message in messages
     ]
 
 
-def _wrapped(entry: dict[str, Any]) -> dict[str, Any]:
+def _wrap_call(entry: dict[str, Any]) -> dict[str, Any]:
     function = entry["function"]
     if parse_arguments(function["arguments"])[0] is not None:
         return entry
@@ -150,27 +150,27 @@ def _wrapped(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Ids:
-    """Hands out ids that no other call of the episode has."""
+    """Assigns call ids that are unique in the episode."""
 
     def __init__(self, turn: int, taken: Collection[str]) -> None:
         self._turn = turn
         self._taken = set(taken)
         self._count = 0
 
-    def claim(self, wanted: Any) -> str:
-        chosen = wanted if isinstance(wanted, str) and wanted else ""
-        while not chosen or chosen in self._taken:
-            chosen = f"call_{self._turn}_{self._count}"
+    def claim(self, proposed: Any) -> str:
+        id = proposed if isinstance(proposed, str) and proposed else ""
+        while not id or id in self._taken:
+            id = f"call_{self._turn}_{self._count}"
             self._count += 1
-        self._taken.add(chosen)
-        return chosen
+        self._taken.add(id)
+        return id
 
 
-def _read_native(entry: Any, ids: _Ids) -> tuple[dict[str, Any], ToolCall]:
-    """The entry as it is echoed, and the call in it."""
+def _parse_native(entry: Any, ids: _Ids) -> tuple[dict[str, Any], ToolCall]:
+    """Returns the entry for the conversation, and the call."""
     entry = entry if isinstance(entry, dict) else {}
-    found = entry.get("function")
-    function = found if isinstance(found, dict) else {}
+    value = entry.get("function")
+    function = value if isinstance(value, dict) else {}
     name = function.get("name")
     arguments = function.get("arguments")
     if not isinstance(arguments, str):  # some servers send the object itself
@@ -179,18 +179,18 @@ def _read_native(entry: Any, ids: _Ids) -> tuple[dict[str, Any], ToolCall]:
     call = ToolCall(
         ids.claim(entry.get("id")), name if isinstance(name, str) else "", arguments, parsed, problem
     )
-    echoed_function = {**function, "name": call.name, "arguments": arguments}
-    return {**entry, "id": call.id, "type": "function", "function": echoed_function}, call
+    function = {**function, "name": call.name, "arguments": arguments}
+    return {**entry, "id": call.id, "type": "function", "function": function}, call
 
 
-def _read_tagged(inner: str, ids: _Ids) -> ToolCall:
+def _parse_tagged(inner: str, ids: _Ids) -> ToolCall:
     inner = inner.strip()
     whole, problem = parse_arguments(inner)
     if whole is None:
         name = _NAME.search(inner)
         return ToolCall(ids.claim(None), name[1] if name else "", inner, None, problem)
-    name_value, given = whole.get("name"), whole.get("arguments", {})
-    arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    name_value, value = whole.get("name"), whole.get("arguments", {})
+    arguments = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     parsed, problem = parse_arguments(arguments)
     return ToolCall(
         ids.claim(None), name_value if isinstance(name_value, str) else "", arguments, parsed, problem

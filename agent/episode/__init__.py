@@ -1,6 +1,6 @@
 """The Episode schema, its append-only log and its journal."""
 
-from agent.episode.events import Event, Listener
+from agent.episode.files import LineFile, numbered_lines, to_json_line, write_atomic
 from agent.episode.journal import (
     Journal,
     RecordedReplies,
@@ -12,22 +12,21 @@ from agent.episode.journal import (
 from agent.episode.log import (
     DailyLog,
     EpisodeLog,
-    LineFile,
     LogReading,
     SkippedLine,
     iter_log,
-    numbered_lines,
     read_log,
-    to_json_line,
 )
 from agent.episode.messages import call_ids, reply_positions, to_request_message, tool_calls
-from agent.episode.migrations import LATER
+from agent.episode.migrations import NEWER_VERSION_REASON
 from agent.episode.schema import (
     Api,
     Consultation,
     Episode,
     ErrorRecord,
+    Event,
     Limits,
+    Listener,
     Message,
     Mode,
     ModeMethod,
@@ -52,7 +51,7 @@ __all__ = [
     "ErrorRecord",
     "Event",
     "Journal",
-    "LATER",
+    "NEWER_VERSION_REASON",
     "Limits",
     "LineFile",
     "Listener",
@@ -87,4 +86,5 @@ __all__ = [
     "to_request_message",
     "tool_calls",
     "validate_log",
+    "write_atomic",
 ]

@@ -1,7 +1,7 @@
-"""The turn journal beside a log: what an interrupted run already paid for.
+"""The turn journal beside a log: replies and tool results that an interrupted run already paid for.
 
-Every reply and every consultation is written down as it comes. A later run of the same settings takes them
-from here instead of asking again. The first line holds the settings.
+A run writes every reply and every consultation to the journal as soon as it has it. A later run with the same
+settings reads them from the journal instead of requesting them again. The first line holds the settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.episode.log import LineFile, numbered_lines, to_json_line
+from agent.episode.files import LineFile, numbered_lines, to_json_line, write_atomic
 from agent.episode.schema import Consultation, Message, Turn
 from agent.errors import LogError
 
@@ -24,7 +24,7 @@ Sample = tuple[str, int]
 
 
 class RecordedTurn(BaseModel):
-    """A reply as it came, with what is known of its turn."""
+    """A reply as the endpoint sent it, with the record of its turn."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -35,7 +35,7 @@ class RecordedTurn(BaseModel):
 
 
 class _ToolResult(BaseModel):
-    """What a tool of the caller's returned."""
+    """The result of a custom tool."""
 
     turn: int
     call_id: str
@@ -54,39 +54,39 @@ class _Line(BaseModel):
 
 
 class RecordedReplies:
-    """What is known of one sample from before. This one remembers nothing; `Journal` has one that does."""
+    """Replies and results of one sample from an earlier run. This base class holds none and records none."""
 
     def turn(self, index: int, request_digest: str) -> RecordedTurn | None:
-        """The reply to this very request, if it was recorded."""
+        """Returns the reply to exactly this request; None if none was recorded."""
         return None
 
     def consultation(self, turn: int, call_id: str) -> Consultation | None:
-        """The consultation made for this call, if it was recorded."""
+        """Returns the consultation for this call; None if none was recorded."""
         return None
 
     def result(self, turn: int, call_id: str) -> str | None:
-        """What a tool of the caller's returned for this call, if it was recorded."""
+        """Returns the result of a custom tool for this call; None if none was recorded."""
         return None
 
     def save_turn(self, recorded: RecordedTurn) -> None:
-        """Keep a reply."""
+        """Records a reply."""
 
     def save_consultation(self, consultation: Consultation) -> None:
-        """Keep a consultation."""
+        """Records a consultation."""
 
     def save_result(self, turn: int, call_id: str, text: str) -> None:
-        """Keep what a tool of the caller's returned."""
+        """Records the result of a custom tool."""
 
 
 class Journal:
-    """The journal of one log, held by one run at a time.
+    """The journal of one log. Only one run at a time may hold it.
 
     Raises:
-        LogError: when another run holds it, or it was begun with other settings.
+        LogError: if another run holds it, or an earlier run with other settings wrote it.
     """
 
     def __init__(self, log: Path, settings: dict[str, Any], finished: Collection[Sample]) -> None:
-        """Open `<log>.journal`, or begin it; records of `finished` samples are dropped."""
+        """Opens or creates `<log>.journal` and drops the records of `finished` samples."""
         self.path = Path(f"{log}.journal")
         self._settings = settings
         self._lock = LineFile(log)
@@ -98,30 +98,10 @@ class Journal:
                     f"another run is writing to {log}: wait for it, or use another --log"
                 ) from error
             lines = self._read()
-            # A run that got no reply leaves nothing that other settings could be mixed with.
-            begun = any(line.settings is None for line in lines)
-            for line in lines:
-                if (
-                    begun
-                    and line.settings is not None
-                    and (changed := changed_settings(line.settings, settings))
-                ):
-                    raise LogError(settings_mismatch_message(log, changed))
-            kept = [line for line in lines if (line.prompt_id, line.sample_index) not in finished]
-            self._turns = {
-                (x.prompt_id, x.sample_index, x.turn.turn.index): x.turn for x in kept if x.turn is not None
-            }
-            self._consultations = {
-                (x.prompt_id, x.sample_index, x.consultation.turn, x.consultation.call_id): x.consultation
-                for x in kept
-                if x.consultation is not None
-            }
-            self._results = {
-                (x.prompt_id, x.sample_index, x.result.turn, x.result.call_id): x.result.text
-                for x in kept
-                if x.result is not None
-            }
-            self._file = self._rewritten([line for line in kept if line.settings is None])
+            self._check_settings(lines, log)
+            remaining = [line for line in lines if (line.prompt_id, line.sample_index) not in finished]
+            self._index(remaining)
+            self._file = self._rewrite([line for line in remaining if line.settings is None])
         except BaseException:
             self._lock.close()
             raise
@@ -136,8 +116,8 @@ class Journal:
         self._lock.close()
 
     def sample(self, prompt_id: str, sample_index: int) -> RecordedReplies:
-        """The memory of one sample."""
-        return _SampleMemory(self, prompt_id, sample_index)
+        """Returns the recorded replies of one sample, to which the current run adds its own."""
+        return _SampleReplies(self, prompt_id, sample_index)
 
     def _read(self) -> list[_Line]:
         if not self.path.exists():
@@ -147,29 +127,56 @@ class Journal:
             try:
                 lines.append(_Line.model_validate_json(raw or b""))
             except ValidationError:
-                continue  # a line that a kill cut off: its turn is asked again
+                continue  # a kill truncated this line: the run repeats its request
         return lines
 
-    def _rewritten(self, lines: list[_Line]) -> LineFile:
-        """The file with its settings and `lines` only, replaced in one step, open for appending."""
-        fresh = Path(f"{self.path}.new")
-        fresh.unlink(missing_ok=True)
-        file = LineFile(fresh)
-        file.write(json.dumps({"settings": self._settings}, ensure_ascii=False).encode())
+    def _check_settings(self, lines: list[_Line], log: Path) -> None:
+        # A run that received no reply recorded nothing that could be mixed with other settings.
+        if all(line.settings is not None for line in lines):
+            return
         for line in lines:
-            file.write(_dump(line))
-        fresh.replace(self.path)
-        return file
+            if line.settings is not None and (changed := changed_settings(line.settings, self._settings)):
+                raise LogError(settings_mismatch_message(log, changed))
+
+    def _index(self, lines: list[_Line]) -> None:
+        self._turns = {
+            (line.prompt_id, line.sample_index, line.turn.turn.index): line.turn
+            for line in lines
+            if line.turn is not None
+        }
+        self._consultations = {
+            (line.prompt_id, line.sample_index, line.consultation.turn, line.consultation.call_id): (
+                line.consultation
+            )
+            for line in lines
+            if line.consultation is not None
+        }
+        self._results = {
+            (line.prompt_id, line.sample_index, line.result.turn, line.result.call_id): line.result.text
+            for line in lines
+            if line.result is not None
+        }
+
+    def _rewrite(self, lines: list[_Line]) -> LineFile:
+        """Replaces the file by its settings and `lines`, and opens it for appending."""
+        try:
+            with write_atomic(self.path) as path, LineFile(path) as file:
+                file.write(json.dumps({"settings": self._settings}, ensure_ascii=False).encode())
+                for line in lines:
+                    file.write(_serialize(line))
+        except OSError as error:
+            raise LogError(f"cannot write {self.path}: {error.strerror}") from error
+        return LineFile(self.path)
 
 
-class _SampleMemory(RecordedReplies):
+class _SampleReplies(RecordedReplies):
     def __init__(self, journal: Journal, prompt_id: str, sample_index: int) -> None:
         self._journal = journal
         self._key = (prompt_id, sample_index)
 
     def turn(self, index: int, request_digest: str) -> RecordedTurn | None:
-        found = self._journal._turns.get((*self._key, index))
-        return found if found is not None and found.turn.request_digest == request_digest else None
+        recorded = self._journal._turns.get((*self._key, index))
+        return recorded if recorded is not None and recorded.turn.request_digest == request_digest else None
 
     def consultation(self, turn: int, call_id: str) -> Consultation | None:
         return self._journal._consultations.get((*self._key, turn, call_id))
@@ -186,13 +193,13 @@ class _SampleMemory(RecordedReplies):
     def save_consultation(self, consultation: Consultation) -> None:
         self._save(consultation=consultation)
 
-    def _save(self, **what: Any) -> None:
+    def _save(self, **record: Any) -> None:
         prompt_id, sample_index = self._key
-        self._journal._file.write(_dump(_Line(prompt_id=prompt_id, sample_index=sample_index, **what)))
+        self._journal._file.write(_serialize(_Line(prompt_id=prompt_id, sample_index=sample_index, **record)))
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, each with its value before and now."""
+    """Returns the settings that differ, each with its value before and now."""
     return {
         name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})
@@ -201,11 +208,11 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, t
 
 
 def settings_mismatch_message(log: Path, changed: dict[str, tuple[Any, Any]]) -> str:
-    """Why a log cannot be continued, in one sentence."""
-    said = "; ".join(f"{name} was {_brief(was)}, now {_brief(now)}" for name, (was, now) in changed.items())
-    return (
-        f"{log} was begun with other settings ({said}): use another --log, or the settings it was begun with"
+    """Returns one sentence that explains why a log cannot be continued."""
+    changes = "; ".join(
+        f"{name} was {_brief(was)}, now {_brief(now)}" for name, (was, now) in changed.items()
     )
+    return f"{log} was started with other settings ({changes}): use another --log, or the original settings"
 
 
 def _brief(value: Any) -> str:
@@ -214,5 +221,5 @@ def _brief(value: Any) -> str:
     return value[:12] if is_digest else text
 
 
-def _dump(line: _Line) -> bytes:
+def _serialize(line: _Line) -> bytes:
     return to_json_line(line, exclude_none=True)

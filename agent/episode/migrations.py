@@ -1,7 +1,7 @@
-"""Older episode lines brought to the form of this version, one step a version.
+"""Upgrades older episode lines to the current schema version, one step a version.
 
-A field that is added with a default needs no step. What changes meaning, name or shape gets a new number and
-a function that turns a line of the version before into one of it.
+A new field with a default needs no step. A change of meaning, name or shape gets a new version number and a
+function that upgrades a line of the previous version.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 CURRENT_VERSION = 2
 """Version of the lines that are written."""
-LATER = "written by a later version of ascl"
-"""How the reason begins why a line of a later version is not read."""
+NEWER_VERSION_REASON = "written by a later version of ascl"
+"""Beginning of the reason why a line of a later version is skipped."""
 
 Line = dict[str, Any]
 
 
 def migrate(line: Line) -> Line:
-    """A line of any version up to this one in the form of this one; the line given is not changed.
+    """Returns a line of any known version as a line of the current version; does not change its argument.
 
     Raises:
-        ValueError: when it is of a later version, or its version is no number.
+        ValueError: if the version is later than the current one, or not a number.
     """
     version = line.get("schema_version", CURRENT_VERSION)
     if not isinstance(version, int) or version < 1:
         raise ValueError(f"schema_version is {version!r}: the versions are 1 to {CURRENT_VERSION}")
     if version > CURRENT_VERSION:
         raise ValueError(
-            f"{LATER} (schema_version {version}, this one reads up to"
+            f"{NEWER_VERSION_REASON} (schema_version {version}, this one reads up to"
             f" {CURRENT_VERSION}): update ascl to read it"
         )
     for number in range(version, CURRENT_VERSION):
@@ -36,8 +36,8 @@ def migrate(line: Line) -> Line:
     return line
 
 
-def _says_its_api(line: Line) -> Line:
-    """Version 2 says which API was spoken; only the gateway spoke another than Chat Completions before."""
+def _add_api(line: Line) -> Line:
+    """Version 2 records the API. In version 1, only gateway episodes could use the Responses API."""
     turns = line.get("turns")
     usages = (
         [turn.get("usage") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
@@ -48,4 +48,4 @@ def _says_its_api(line: Line) -> Line:
     return {"api": "responses" if responses else "chat", **line}
 
 
-_STEPS: dict[int, Callable[[Line], Line]] = {1: _says_its_api}
+_STEPS: dict[int, Callable[[Line], Line]] = {1: _add_api}

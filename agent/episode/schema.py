@@ -1,12 +1,14 @@
-"""What is recorded of one prompt: an `Episode`, its `Turn`s and its `Consultation`s.
+"""The record of one prompt: an `Episode` with its `Turn`s and `Consultation`s.
 
-Unknown fields are kept, so that a newer log can be read and written back by this version.
+Unknown fields are preserved, so this version can read and rewrite a log with fields that it does not know.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -26,13 +28,13 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 (64 hex characters) of a JSON value, whatever the order of its keys."""
+    """Returns the SHA-256 (64 hex characters) of a JSON value, independent of the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text_digest(canonical)
 
 
 def text_digest(text: str) -> str:
-    """SHA-256 (64 hex characters) of a text."""
+    """Returns the SHA-256 (64 hex characters) of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -48,56 +50,56 @@ class _Record(BaseModel):
 
 
 class ErrorRecord(_Record):
-    """A fault of ours that ended the episode, or that kept the rules from being consulted."""
+    """A failure that ended the episode or prevented a consultation."""
 
     boundary: str
-    """What broke: `endpoint`, `rules`, `log`, or `agent` for a fault that no other name fits."""
+    """The component that failed: `endpoint`, `rules`, `log`, or `agent` for anything else."""
     type: str
-    """A short stable word for the kind of fault, such as `unreachable` or `http_429`."""
+    """A short stable identifier of the failure, such as `unreachable` or `http_429`."""
     message: str
     """One sentence for a person, without credentials."""
     setup: bool = False
-    """Whether the address, key or model is at fault, so that every other prompt would fail the same way."""
+    """Whether an address, a key or the model name is wrong, so that every other prompt would fail too."""
 
 
 class RuleHit(_Record):
-    """One rule that a consultation returned; its text is in the consultation's text."""
+    """One rule that a consultation returned; the consultation's text contains the text of the rule."""
 
     id: str
     """The rule's stable id, such as `cyber.unauthorised-access`."""
     category: str
-    """Id of the category that holds the rule."""
+    """Id of the category that contains the rule."""
     stance: str
     """`decline`, `limit` or `answer`."""
     score: float
-    """Similarity of the situation and the rule, as the service reported it."""
+    """Similarity of the situation and the rule, as reported by the service."""
 
 
 class Consultation(_Record):
-    """One call of the rule tool, whether or not it could be carried out."""
+    """One call of the rule tool, successful or not."""
 
     turn: int = Field(ge=0)
-    """Index of the turn whose reply made the call."""
+    """Index of the turn whose reply contains the call."""
     call_id: str
     """Id of the tool call, unique in the episode; exactly one message answers it."""
     arguments: str
-    """The arguments exactly as the model emitted them; need not be valid JSON."""
+    """The arguments exactly as the model wrote them; possibly not valid JSON."""
     situation: str | None = None
-    """The `situation` argument; None when the arguments hold no such text."""
+    """The `situation` argument; None when the arguments do not contain it as text."""
     verdict: str | None = None
-    """`rules_found` or `no_applicable_rule`; None when the service gave no verdict."""
+    """`rules_found` or `no_applicable_rule`; None when the service returned no verdict."""
     rules: list[RuleHit] = Field(default_factory=list)
     """The rules returned, best first; empty unless the verdict is `rules_found`."""
     threshold: float | None = None
-    """The score that a rule had to reach; None when the service gave no verdict."""
+    """The minimum score of an applicable rule; None when the service returned no verdict."""
     digest: str | None = None
-    """Digest of the rulebook that answered; None when the service gave no verdict."""
+    """Digest of the rulebook that the service used; None when the service returned no verdict."""
     text: str | None = None
-    """What the model was given to read in answer to its call, errors included."""
+    """The result that the model received for its call, including error messages."""
     seconds: Seconds = 0.0
-    """Wall-clock time of the consultation; 0 when the service was not asked."""
+    """Wall-clock time of the consultation; 0 when the service was not queried."""
     error: str | None = None
-    """Why there is no verdict; None when there is one."""
+    """The reason why there is no verdict; None when there is one."""
 
 
 class Turn(_Record):
@@ -106,125 +108,125 @@ class Turn(_Record):
     index: int = Field(ge=0)
     """Position among the episode's turns, from 0."""
     request_digest: str
-    """SHA-256 of the request body's settings, messages and tools."""
+    """SHA-256 of the model name, sampling fields, messages and tools of the request."""
     finish_reason: str | None = None
-    """As the endpoint gave it; None when it gave none."""
+    """The finish reason that the endpoint reported; None when it reported none."""
     usage: dict[str, Any] | None = None
-    """Token counts as the endpoint gave them; None when it gave none, which is not zero."""
+    """The token counts that the endpoint reported; None (not zero) when it reported none."""
     started_at: str
     """UTC time of the first attempt, ISO 8601."""
     seconds: Seconds
-    """Wall-clock time of all attempts and the waits between them."""
+    """Wall-clock time of all attempts, including the waits between them."""
     attempts: int = Field(default=1, ge=1)
-    """Requests sent for this turn, the successful one included."""
+    """Requests sent for this turn, including the successful one."""
     rejected: int = Field(default=0, ge=0)
-    """Replies drawn before this one and thrown away, because the episode was to answer directly."""
+    """Replies that were sampled before this one and discarded, because the episode had to answer directly."""
     call_source: Literal["native", "text"] | None = None
-    """Whether the tool calls came in the reply's own field or as `<tool_call>` text; None without calls."""
+    """Whether the calls were in the reply's `tool_calls` or in `<tool_call>` text; None without calls."""
     prompt_token_ids: list[int] | None = None
-    """Token ids of the prompt; None unless the endpoint gives them."""
+    """Token ids of the prompt; None unless the endpoint returns them."""
     token_ids: list[int] | None = None
-    """Token ids of the reply; None unless the endpoint gives them."""
+    """Token ids of the reply; None unless the endpoint returns them."""
     logprobs: Any | None = None
-    """Log-probabilities as the endpoint gave them; None unless it gives them."""
+    """Log-probabilities as the endpoint returned them; None unless it returns them."""
 
 
 class Limits(_Record):
-    """Where an episode is stopped although the model wants to go on."""
+    """Limits that stop an episode before the model has answered."""
 
     turns: int = Field(default=6, ge=1)
-    """Most model calls."""
+    """Maximum number of model calls."""
     consultations: int = Field(default=4, ge=0)
-    """Most consultations carried out; a further call is answered with an error that says so."""
+    """Maximum number of consultations; the model receives an error message for each further call."""
     tokens: int | None = Field(default=None, ge=1)
-    """Most reply tokens over all turns, where the endpoint counts them; None for no limit."""
+    """Maximum number of reply tokens over all turns, where the endpoint counts them; None for no limit."""
     seconds: float = Field(default=900.0, gt=0)
-    """Most wall-clock time."""
+    """Maximum wall-clock time."""
 
 
 class Episode(_Record):
-    """Everything that happened for one prompt."""
+    """The complete record of one prompt."""
 
     schema_version: int = CURRENT_VERSION
-    """Version of this format; what is read is brought up to the one that is written."""
+    """Version of this schema; older lines are upgraded when they are read."""
     id: str
     """Unique id of the episode."""
     group_id: str
     """Equal for episodes of one prompt under one model, policy, rulebook, sampling, tools and system text."""
     prompt_id: str
-    """Id of the prompt in its file; a digest of the prompt when it has none."""
+    """Id of the prompt in its file, or a digest of a prompt without an id."""
     kind: str | None = None
     """`harmful`, `benign_sensitive`, `benign_plain` or `math`; None when unknown."""
     prompt: str
     """The user's text."""
     sample_index: int = Field(default=0, ge=0)
-    """Which of the samples of this prompt, from 0."""
+    """Number of this sample among the samples of its prompt, from 0."""
     model_requested: str
-    """The model name sent."""
+    """The model name in the request."""
     model_returned: str | None = None
-    """The model name in the last reply; None without one."""
+    """The model name in the last reply; None when the reply names none."""
     endpoint: str
     """Base URL of the endpoint, without credentials."""
     api: Api = "chat"
-    """The API that was spoken: Chat Completions, or Responses told as such (items in `response_items`)."""
+    """The API of the endpoint: `chat` (Chat Completions) or `responses` (items in `response_items`)."""
     policy_version: str
-    """The user's name for the state of the policy."""
+    """The user's name for the version of the policy."""
     sampling_sent: dict[str, Any]
     """The sampling fields sent with every turn."""
     sampling_effective: dict[str, Any] | None = None
-    """What the endpoint says it used; None when it does not say."""
+    """The sampling settings that the endpoint reported; None when it reported none."""
     source: Literal["agent", "gateway"] = "agent"
-    """Who drove the conversation: our agent, or an application whose requests came through the gateway."""
+    """Who drove the conversation: the agent, or an application through the gateway."""
     tool_mode: ToolMode = "native"
-    """`text` when tool results went back as a user message."""
+    """`text` when tool results were sent as a user message."""
     rulebook_digest: str | None = None
-    """Digest of the rulebook that could be consulted; None when there was none."""
+    """Digest of the rulebook that the model could consult; None without one."""
     tool_schema_digest: str | None = None
-    """SHA-256 of `tools`; None when none were offered."""
+    """SHA-256 of `tools`; None when no tool was offered."""
     prompt_digest: str
     """SHA-256 of the system text."""
     limits: Limits = Field(default_factory=Limits)
-    """The limits that the episode ran under."""
+    """The limits of the episode."""
     messages: list[Message]
-    """The conversation in OpenAI form: system, user, assistant, and one answer to every tool call."""
+    """The conversation in OpenAI form: system, user, assistant, and one answer for each tool call."""
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """The tools exactly as sent; empty when none were offered."""
     turns: list[Turn] = Field(default_factory=list)
-    """The model calls that were answered, in order; one for every assistant message that the model wrote."""
+    """The model calls that returned a reply, in order; one for each assistant message of the model."""
     consultations: list[Consultation] = Field(default_factory=list)
     """The calls of the rule tool, in order."""
     mode: Mode
-    """`consult` if the model called the rule tool by name at least once, even malformed or failed."""
+    """`consult` if the model called the rule tool at least once, even if the call was malformed or failed."""
     mode_forced: bool = False
-    """Whether the mode was imposed rather than chosen."""
+    """Whether the mode was forced rather than chosen by the model."""
     mode_method: ModeMethod | None = None
-    """How it was imposed: `agent_call` written by the agent, `logit_bias` or `resample` against calls, or
-    `resample_failed` when every draw called; None for a free episode."""
+    """The method that forced the mode: `agent_call` (the agent wrote the call), `logit_bias` or `resample`
+    against calls, or `resample_failed` when every sample contained a call; None when the model chose."""
     stop_reason: StopReason
-    """`answer`; `limit` reached; `refused` by the endpoint or for want of rules; `error` of ours."""
+    """`answer`; `limit` reached; `refused` by the endpoint or without rules; `error` of a component."""
     on_rules_error: OnRulesError = "answer"
-    """What was to happen if the rules could not be consulted."""
+    """The action chosen for the case that the rules cannot be consulted."""
     error: ErrorRecord | None = None
-    """The fault of ours; None when there was none."""
+    """The failure of a component; None when there was none."""
     started_at: str
     """UTC time of the start, ISO 8601."""
     seconds: Seconds
-    """Wall-clock time from start to end; of the resumed part only, when the run was interrupted."""
+    """Wall-clock time from start to end; only of the resumed part when the run was interrupted."""
 
     @field_validator("messages")
     @classmethod
-    def _readable(cls, messages: list[Message]) -> list[Message]:
-        """Whoever reads a log may count on what is checked here; any other field may be anything."""
+    def _check_calls(cls, messages: list[Message]) -> list[Message]:
+        """Readers of a log may rely on the form of the calls; all other fields may hold anything."""
         for message in messages:
             calls = message.get("tool_calls")
             if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
-                raise ValueError("a call has no id, or no function with a name and arguments, all text")
+                raise ValueError("a call lacks an id, or a function with a name and arguments, all text")
         return messages
 
     @model_validator(mode="before")
     @classmethod
-    def _of_any_version(cls, given: Any) -> Any:
-        return migrate(given) if isinstance(given, dict) else given
+    def _upgrade(cls, value: Any) -> Any:
+        return migrate(value) if isinstance(value, dict) else value
 
     @property
     def answer(self) -> str | None:
@@ -238,6 +240,23 @@ class Episode(_Record):
         return content if isinstance(content, str) else None
 
 
+@dataclass(frozen=True)
+class Event:
+    """An event that a listener receives while an episode runs; it is not logged.
+
+    `reasoning` and `content` carry a streamed piece of text, `call` the raw arguments of a consultation that
+    starts, `consulted` the finished consultation, `retry` the reason for a repeated request, and `warning` a
+    sentence.
+    """
+
+    kind: Literal["reasoning", "content", "call", "consulted", "retry", "warning"]
+    text: str = ""
+    consultation: Consultation | None = None
+
+
+Listener = Callable[[Event], None]
+
+
 def now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
+    """Returns the current time in UTC, ISO 8601 with milliseconds: the time format of the whole project."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

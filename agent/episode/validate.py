@@ -1,4 +1,4 @@
-"""Whether a log holds what it promises, beyond the format of its lines."""
+"""Checks the consistency of an episode log beyond the schema of its lines."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from agent.episode.schema import Episode
 
 @dataclass(frozen=True)
 class LogProblem:
-    """Something wrong: in which episode (empty when it is a line that is none), and what."""
+    """An inconsistency: the episode's id (empty for a line that holds no episode) and a description."""
 
     episode_id: str
     what: str
 
 
 def validate_log(path: Path) -> tuple[int, list[LogProblem]]:
-    """The number of episodes read, and what is wrong.
+    """Returns the number of episodes read and the problems found.
 
     Raises:
-        LogError: when the file cannot be read.
+        LogError: if the file cannot be read.
     """
     problems: list[LogProblem] = []
     ids: Counter[str] = Counter()
     samples: Counter[tuple[str, int]] = Counter()
 
-    def skipped(line: SkippedLine) -> None:
-        problems.append(LogProblem("", f"line {line.line} is no episode: {line.reason}"))
+    def on_skip(line: SkippedLine) -> None:
+        problems.append(LogProblem("", f"line {line.line} holds no episode: {line.reason}"))
 
-    for episode in iter_log(path, skipped):
-        problems += [LogProblem(episode.id, what) for what in problems_of(episode)]
+    for episode in iter_log(path, on_skip):
+        problems += [LogProblem(episode.id, what) for what in episode_problems(episode)]
         ids[episode.id] += 1
-        # An application may ask the same thing as often as it likes.
+        # An application may send the same prompt any number of times.
         if episode.stop_reason != "error" and episode.source == "agent":
             samples[episode.group_id, episode.sample_index] += 1
             if samples[episode.group_id, episode.sample_index] == 2:
                 problems.append(
                     LogProblem(episode.id, f"a second episode of {episode.prompt_id}#{episode.sample_index}")
                 )
-    problems += [LogProblem(id, f"the id comes {n} times") for id, n in ids.items() if n > 1]
+    problems += [LogProblem(id, f"the id occurs {n} times") for id, n in ids.items() if n > 1]
     return sum(ids.values()), problems
 
 
-def problems_of(episode: Episode) -> list[str]:
-    """What is wrong in one episode; empty when all fits together."""
-    found = []
+def episode_problems(episode: Episode) -> list[str]:
+    """Returns the inconsistencies of one episode; empty if there are none."""
+    problems = []
     if (episode.mode == "consult") != bool(episode.consultations) and not episode.mode_forced:
-        found.append(f"mode is {episode.mode} with {len(episode.consultations)} consultations")
+        problems.append(f"mode is {episode.mode} with {len(episode.consultations)} consultations")
     if (episode.stop_reason == "error") and episode.error is None:
-        found.append("stop_reason is error, and no error is recorded")
+        problems.append("stop_reason is error, but no error is recorded")
     if [turn.index for turn in episode.turns] != list(range(len(episode.turns))):
-        found.append("the turns are not numbered 0, 1, 2, ...")
-    # A call that the agent wrote stands before the first turn.
+        problems.append("the turns are not numbered 0, 1, 2, ...")
+    # A call that the agent wrote precedes the first turn.
     turns = max(len(episode.turns), 1 if episode.mode_forced else 0)
-    if any(c.turn >= turns for c in episode.consultations):
-        found.append("a consultation names a turn that does not exist")
-    # An application answers its own calls, and may do so in a later request.
-    foreign = episode.source == "gateway"
-    ours = {consultation.call_id for consultation in episode.consultations}
-    found += [
+    if any(consultation.turn >= turns for consultation in episode.consultations):
+        problems.append("a consultation names a turn that does not exist")
+    # An application answers its own calls, possibly in a later request.
+    from_gateway = episode.source == "gateway"
+    rule_calls = {consultation.call_id for consultation in episode.consultations}
+    problems += [
         f"the call {id} has no answer, or several"
         for id in unanswered_call_ids(episode.messages)
-        if not foreign or id in ours
+        if not from_gateway or id in rule_calls
     ]
-    return found
+    return problems

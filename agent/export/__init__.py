@@ -1,6 +1,6 @@
-"""An episode log in the forms that other tools read."""
+"""Exports episode logs to other formats."""
 
-from agent.export.export import Exported, export_log, redact_log
-from agent.export.inspect_log import sample_metadata, scores_of
+from agent.export.export import ExportSummary, export_log, redact_log
+from agent.export.inspect_log import reward_scores, sample_metadata
 
-__all__ = ["Exported", "export_log", "redact_log", "sample_metadata", "scores_of"]
+__all__ = ["ExportSummary", "export_log", "redact_log", "reward_scores", "sample_metadata"]

@@ -1,4 +1,4 @@
-"""What was asked of the rules, a line each: the form that `ascl-rules stats`, `diff` and `calibrate` read."""
+"""Exports consultations, one a line, in the format that `ascl-rules stats`, `diff` and `calibrate` read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.episode import Episode
 
 
 def consultation_rows(episodes: Iterable[Episode]) -> Iterator[dict[str, Any]]:
-    """A row for each consultation that the rule service answered, in the order of the log."""
+    """Yields a row for each consultation that the rule service answered, in the order of the log."""
     for episode in episodes:
         for consultation in episode.consultations:
             if consultation.verdict is None or consultation.situation is None:

@@ -1,4 +1,4 @@
-"""`ascl-agent export` and `redact`: a log into a file of another form, with what was left out said."""
+"""Exports a log to another format, or redacts it, and reports the lines that were left out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.episode import Episode, EpisodeLog, SkippedLine, iter_log, numbered_lines
+from agent.episode import Episode, EpisodeLog, SkippedLine, iter_log, numbered_lines, write_atomic
 from agent.errors import ExportError
 from agent.export.consultations import consultation_rows
 from agent.export.inspect_log import SUFFIXES, write_inspect
 from agent.export.otel import to_otel_rows
-from agent.export.redact import redacted
+from agent.export.redact import redact_episode
 from agent.export.trl import write_trl
 
-Form = Literal["trl", "inspect", "otel", "consultations"]
+ExportFormat = Literal["trl", "inspect", "otel", "consultations"]
 
 
 @dataclass
-class Exported:
-    """What an export did."""
+class ExportSummary:
+    """Counts of an export."""
 
     out: str
     episodes: int = 0
@@ -34,32 +34,46 @@ class Exported:
     """Lines of the log that hold no episode."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON output."""
+        """Returns the counts for JSON output."""
         return {"out": self.out, "episodes": self.episodes, "rows": self.rows, "skipped": len(self.skipped)}
 
 
 def export_log(
-    log: Path, form: Form, out: Path, *, content: bool, overwrite: bool, rewards: Path | None = None
-) -> Exported:
-    """Write the log in another form; `rewards` stand in it where the form has a place for them.
+    log: Path,
+    form: ExportFormat,
+    out: Path,
+    *,
+    content: bool,
+    overwrite: bool,
+    rewards: Path | None = None,
+) -> ExportSummary:
+    """Exports a log to another format.
+
+    Args:
+        log: the episode log.
+        form: the format.
+        out: the file to write.
+        content: whether OpenTelemetry spans include texts.
+        overwrite: whether to replace an existing file.
+        rewards: output of `ascl-eval score` for this log; exported as scores to Inspect only.
 
     Raises:
-        LogError: when the log or the rewards cannot be read.
-        ExportError: when `out` is there already, or cannot be written.
+        LogError: if the log or the rewards cannot be read.
+        ExportError: if `out` exists, or cannot be written.
     """
     if form == "inspect" and out.suffix not in SUFFIXES:
         raise ExportError(
             f"Inspect opens files that end in {' or '.join(SUFFIXES)}, not {out.name}: rename --out"
         )
-    scored = read_reward_lines(rewards) if rewards is not None else {}
-    done = Exported(str(out))
-    with _fresh(out, log, overwrite) as path:
+    rewards_by_id = read_rewards(rewards) if rewards is not None else {}
+    summary = ExportSummary(str(out))
+    with _output_file(out, log, overwrite) as path:
         if form == "trl":
-            done.rows = write_trl(_read(log, done), path)
+            summary.rows = write_trl(_read(log, summary), path)
         elif form == "inspect":
-            done.rows = write_inspect(_read(log, done), scored, path)
+            summary.rows = write_inspect(_read(log, summary), rewards_by_id, path)
         else:
-            episodes = _read(log, done)
+            episodes = _read(log, summary)
             rows = (
                 consultation_rows(episodes)
                 if form == "consultations"
@@ -68,32 +82,32 @@ def export_log(
             with path.open("w", encoding="utf-8") as file:
                 for row in rows:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    done.rows += 1
-    return done
+                    summary.rows += 1
+    return summary
 
 
-def redact_log(log: Path, out: Path, *, overwrite: bool) -> Exported:
-    """Write the log without its texts.
+def redact_log(log: Path, out: Path, *, overwrite: bool) -> ExportSummary:
+    """Writes a copy of a log without its texts.
 
     Raises:
-        LogError: when the log cannot be read or the new one not written.
-        ExportError: when `out` is there already.
+        LogError: if the log cannot be read, or the copy cannot be written.
+        ExportError: if `out` exists, or cannot be written.
     """
-    done = Exported(str(out))
+    summary = ExportSummary(str(out))
     salt = secrets.token_hex(16)
-    with _fresh(out, log, overwrite) as path, EpisodeLog(path) as new:
-        for episode in _read(log, done):
-            new.append(redacted(episode, salt))
-            done.rows += 1
-    return done
+    with _output_file(out, log, overwrite) as path, EpisodeLog(path) as copy:
+        for episode in _read(log, summary):
+            copy.append(redact_episode(episode, salt))
+            summary.rows += 1
+    return summary
 
 
-def read_reward_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """The lines of `ascl-eval score` by episode id, as they are.
+def read_rewards(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the unchanged lines of `ascl-eval score` by episode id.
 
     Raises:
-        LogError: when the file cannot be read.
-        ExportError: at the first line that is no reward.
+        LogError: if the file cannot be read.
+        ExportError: at the first line that does not hold a reward.
     """
     rewards: dict[str, dict[str, Any]] = {}
     for number, line in numbered_lines(path):
@@ -102,33 +116,26 @@ def read_reward_lines(path: Path) -> dict[str, dict[str, Any]]:
             rewards[value["episode_id"]] = value
         except (ValueError, TypeError, KeyError, RecursionError):
             raise ExportError(
-                f"line {number} of {path} is no reward: pass what `ascl-eval score` wrote"
+                f"line {number} of {path} does not hold a reward: pass a file written by `ascl-eval score`"
             ) from None
     return rewards
 
 
-def _read(log: Path, done: Exported) -> Iterator[Episode]:
-    for episode in iter_log(log, done.skipped.append):
-        done.episodes += 1
+def _read(log: Path, summary: ExportSummary) -> Iterator[Episode]:
+    for episode in iter_log(log, summary.skipped.append):
+        summary.episodes += 1
         yield episode
 
 
 @contextmanager
-def _fresh(out: Path, log: Path, overwrite: bool) -> Iterator[Path]:
-    """A file beside `out`, private to its owner, that becomes `out` when the block ends well."""
+def _output_file(out: Path, log: Path, overwrite: bool) -> Iterator[Path]:
+    """Yields a temporary file that becomes `out` when the block succeeds."""
     if out.exists() and not out.is_file():
-        raise ExportError(f"{out} is no ordinary file: choose another --out")
+        raise ExportError(f"{out} is not a regular file: choose another --out")
     if out.exists() and (not overwrite or (log.exists() and out.samefile(log))):
-        raise ExportError(f"{out} is there already: choose another --out, or pass --overwrite")
-    part = out.with_name(f".part-{out.name}")
+        raise ExportError(f"{out} already exists: choose another --out, or pass --overwrite")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
+        with write_atomic(out) as path:
+            yield path
     except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+        raise ExportError(f"cannot write {out}: {error.strerror or error}") from error

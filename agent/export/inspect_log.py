@@ -1,7 +1,7 @@
-"""An episode log as a log of Inspect, which its viewer opens: a sample for each episode, rewards as scores.
+"""Exports an episode log as an Inspect log: a sample for each episode, with rewards as scores.
 
-Ids, modes and digests of ours are in each sample's `metadata`. Import it where `inspect_ai` is installed;
-`write_inspect` says how to get it.
+Each sample's `metadata` holds the ids, modes and digests of the episode. The export needs `inspect_ai`;
+`write_inspect` names the extra that installs it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SUFFIXES = (".eval", ".json")
 
 
 def write_inspect(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, Any]], path: Path) -> int:
-    """Write the log; how many samples it holds.
+    """Writes an Inspect log and returns the number of its samples.
 
     Args:
-        episodes: of a log, in order.
-        rewards: lines of `ascl-eval score` by episode id; empty for none.
-        path: where to; its ending, one of `SUFFIXES`, decides the format.
+        episodes: the episodes of a log, in order.
+        rewards: lines of `ascl-eval score` by episode id; may be empty.
+        path: the file to write; its suffix, one of `SUFFIXES`, selects the format.
 
     Raises:
-        ExportError: when there is no episode, or `inspect_ai` is not installed.
+        ExportError: if there are no episodes, or `inspect_ai` is not installed.
     """
     try:
         from inspect_ai.log import write_eval_log
@@ -47,12 +47,12 @@ def write_inspect(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str
 
 
 def inspect_log(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, Any]]) -> EvalLog:
-    """The log as Inspect's own type.
+    """Converts episodes to Inspect's log type.
 
-    An episode that ended in an error and was asked again stands there in its later form only.
+    Of an episode that ended in an error and was run again, only the later one is included.
 
     Raises:
-        ExportError: when there is no episode.
+        ExportError: if there are no episodes.
     """
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, EvalStats
 
@@ -67,7 +67,7 @@ def inspect_log(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, 
     ]
     last = max(sample.completed_at or first.started_at for sample in samples)
     key = text_digest(" ".join(sorted(episode.id for episode in numbered.values())))[:22]
-    usage = {first.model_requested: whole} if (whole := _sum_of_usage(samples)) else {}
+    usage = {first.model_requested: total} if (total := _total_usage(samples)) else {}
     return EvalLog(
         status="success",
         eval=EvalSpec(
@@ -81,7 +81,7 @@ def inspect_log(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, 
             model_base_url=first.endpoint,
             config=EvalConfig(epochs=max(epoch for _, epoch in numbered)),
             packages={"inspect_ai": version("inspect_ai")},
-            metadata=_shared(first),
+            metadata=_run_settings(first),
         ),
         results=EvalResults(
             total_samples=len(samples),
@@ -94,7 +94,7 @@ def inspect_log(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, 
 
 
 def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | None) -> EvalSample:
-    """One episode as a sample; `epoch` counts the samples of a prompt from 1."""
+    """Converts one episode to a sample; `epoch` counts the samples of a prompt from 1."""
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput
 
@@ -102,9 +102,10 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
     from agent.export.inspect_messages import chat_messages, model_output, model_usage
 
     messages = chat_messages(episode)
-    places = reply_positions(episode)
+    positions = reply_positions(episode)
     usage = model_usage(episode.turns)
     failed = episode.error.message if episode.error is not None and episode.stop_reason == "error" else None
+    output = model_output(episode, episode.turns[-1], messages[positions[-1]]) if positions else ModelOutput()
     return EvalSample(
         id=episode.prompt_id,
         epoch=epoch,
@@ -112,13 +113,13 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
         input=episode.prompt,
         target="",
         messages=messages,
-        output=model_output(episode, episode.turns[-1], messages[places[-1]]) if places else ModelOutput(),
-        scores=scores_of(reward) if reward is not None else None,
+        output=output,
+        scores=reward_scores(reward) if reward is not None else None,
         metadata=sample_metadata(episode),
-        events=_events(episode, messages, places),
+        events=_events(episode, messages, positions),
         model_usage={episode.model_requested: usage} if usage else {},
         started_at=episode.started_at,
-        completed_at=_after(episode.started_at, episode.seconds),
+        completed_at=_add_seconds(episode.started_at, episode.seconds),
         total_time=episode.seconds,
         turn_count=len(episode.turns),
         error=EvalError(message=failed, traceback="", traceback_ansi="") if failed is not None else None,
@@ -127,7 +128,7 @@ def inspect_sample(episode: Episode, epoch: int, reward: Mapping[str, Any] | Non
 
 
 def sample_metadata(episode: Episode) -> dict[str, Any]:
-    """What is ours: ids, mode, how it ended, and each consultation with its rules and digest."""
+    """Returns a sample's metadata: ids, mode, stop reason, and consultations with rules and digest."""
     return {
         "episode_id": episode.id,
         "group_id": episode.group_id,
@@ -137,7 +138,7 @@ def sample_metadata(episode: Episode) -> dict[str, Any]:
         "mode": episode.mode,
         "mode_forced": episode.mode_forced,
         "stop_reason": episode.stop_reason,
-        **_shared(episode),
+        **_run_settings(episode),
         "consultations": [
             {
                 "situation": consultation.situation,
@@ -151,10 +152,10 @@ def sample_metadata(episode: Episode) -> dict[str, Any]:
     }
 
 
-def scores_of(reward: Mapping[str, Any]) -> dict[str, Score]:
-    """A line of rewards as scores: `reward`, its named parts, and `answered` (how the refusal judge read it).
+def reward_scores(reward: Mapping[str, Any]) -> dict[str, Score]:
+    """Converts a line of rewards to scores: `reward`, its components, and `answered` (the refusal label).
 
-    What could not be judged is left unscored, with the reason; it is not zero.
+    A reward that could not be computed becomes an unscored value with the reason, not zero.
     """
     from inspect_ai.scorer import Score
 
@@ -170,21 +171,21 @@ def scores_of(reward: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _numbered(episodes: Iterable[Episode]) -> dict[tuple[str, int], Episode]:
-    """Episodes by prompt and epoch, from 1; Inspect allows one sample for each."""
+    """Returns the episodes by prompt and epoch, from 1; Inspect allows one sample for each pair."""
     numbered: dict[tuple[str, int], Episode] = {}
     for episode in episodes:
         epoch = episode.sample_index + 1
-        # A gateway logs the same prompt many times, each as its first sample: the next free number is taken.
+        # A gateway logs a repeated prompt as sample 0 each time: use the next free number.
         while (
-            there := numbered.get((episode.prompt_id, epoch))
-        ) is not None and there.stop_reason != "error":
+            previous := numbered.get((episode.prompt_id, epoch))
+        ) is not None and previous.stop_reason != "error":
             epoch += 1
         numbered[episode.prompt_id, epoch] = episode
     return numbered
 
 
-def _shared(episode: Episode) -> dict[str, Any]:
-    """What the episodes of one run have in common."""
+def _run_settings(episode: Episode) -> dict[str, Any]:
+    """Returns the settings that the episodes of one run have in common."""
     return {
         "policy_version": episode.policy_version,
         "endpoint": episode.endpoint,
@@ -198,7 +199,7 @@ def _shared(episode: Episode) -> dict[str, Any]:
 
 
 def _means(samples: list[EvalSample]) -> list[Any]:
-    """The mean of every numeric score, over the samples that have it."""
+    """Returns the mean of every numeric score over the samples that have it."""
     from inspect_ai.log import EvalMetric, EvalScore
 
     values: dict[str, list[float]] = {}
@@ -206,10 +207,10 @@ def _means(samples: list[EvalSample]) -> list[Any]:
         for name, score in (sample.scores or {}).items():
             if isinstance(score.value, int | float):
                 values.setdefault(name, []).append(float(score.value))
-    found = []
-    for name, all_of_it in values.items():
-        scored = [value for value in all_of_it if value == value]  # without NaN, Inspect's sign for unscored
-        found.append(
+    means = []
+    for name, numbers in values.items():
+        scored = [value for value in numbers if value == value]  # drops NaN, which means unscored in Inspect
+        means.append(
             EvalScore(
                 name=name,
                 scorer=name,
@@ -218,31 +219,31 @@ def _means(samples: list[EvalSample]) -> list[Any]:
                 metrics={"mean": EvalMetric(name="mean", value=fmean(scored))} if scored else {},
             )
         )
-    return found
+    return means
 
 
-def _events(episode: Episode, messages: list[ChatMessage], places: list[int]) -> list[Event]:
-    """The turns and consultations in the order they happened, for the viewer's transcript."""
+def _events(episode: Episode, messages: list[ChatMessage], positions: list[int]) -> list[Event]:
+    """Returns the turns and consultations in chronological order, for the viewer's transcript."""
     from inspect_ai.event import ModelEvent, ToolEvent
     from inspect_ai.model import GenerateConfig
 
     from agent.export.inspect_messages import model_output, tool_error, tool_infos
 
     events: list[Event] = []
-    begun = datetime.fromisoformat(episode.started_at)
+    start = datetime.fromisoformat(episode.started_at)
     tools = tool_infos(episode)
-    known = {
+    settings = {
         name: value for name, value in episode.sampling_sent.items() if name in GenerateConfig.model_fields
     }
-    config = GenerateConfig.model_validate(known)
+    config = GenerateConfig.model_validate(settings)
     name = str(tools[-1].name) if tools else ""
-    for turn, at in zip(episode.turns, places, strict=False):
+    for turn, at in zip(episode.turns, positions, strict=False):
         ended = datetime.fromisoformat(turn.started_at) + timedelta(seconds=turn.seconds)
         events.append(
             ModelEvent(
                 uuid=f"{episode.id}-turn-{turn.index}",
                 timestamp=datetime.fromisoformat(turn.started_at),
-                working_start=max((datetime.fromisoformat(turn.started_at) - begun).total_seconds(), 0.0),
+                working_start=max((datetime.fromisoformat(turn.started_at) - start).total_seconds(), 0.0),
                 model=episode.model_requested,
                 input=messages[:at],
                 tools=tools,
@@ -255,28 +256,28 @@ def _events(episode: Episode, messages: list[ChatMessage], places: list[int]) ->
             )
         )
         for number, consultation in enumerate(c for c in episode.consultations if c.turn == turn.index):
-            done = ended + timedelta(seconds=consultation.seconds)
+            finished = ended + timedelta(seconds=consultation.seconds)
             situation = consultation.situation
             events.append(
                 ToolEvent(
                     uuid=f"{episode.id}-turn-{turn.index}-{number}",
                     timestamp=ended,
-                    working_start=max((ended - begun).total_seconds(), 0.0),
+                    working_start=max((ended - start).total_seconds(), 0.0),
                     id=consultation.call_id,
                     function=name,
                     arguments={"situation": situation} if situation is not None else {},
                     result=consultation.text or "",
                     error=tool_error(consultation),
-                    completed=done,
+                    completed=finished,
                     working_time=consultation.seconds,
                 )
             )
-            ended = done
+            ended = finished
     return events
 
 
 def _limit(episode: Episode) -> EvalSampleLimit | None:
-    """The limit that ended the episode; a log does not tell tokens, seconds and repetitions apart."""
+    """Returns the limit that ended the episode; the log does not distinguish the limits other than turns."""
     from inspect_ai.log import EvalSampleLimit
 
     if episode.stop_reason != "limit":
@@ -288,7 +289,7 @@ def _limit(episode: Episode) -> EvalSampleLimit | None:
     )
 
 
-def _sum_of_usage(samples: list[EvalSample]) -> Any:
+def _total_usage(samples: list[EvalSample]) -> Any:
     total = None
     for sample in samples:
         for usage in sample.model_usage.values():
@@ -296,5 +297,5 @@ def _sum_of_usage(samples: list[EvalSample]) -> Any:
     return total
 
 
-def _after(start: str, seconds: float) -> str:
+def _add_seconds(start: str, seconds: float) -> str:
     return (datetime.fromisoformat(start) + timedelta(seconds=seconds)).isoformat()

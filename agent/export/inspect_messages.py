@@ -1,4 +1,4 @@
-"""Messages, calls and thoughts of an episode in Inspect's types. Import it where `inspect_ai` is there."""
+"""Converts messages, calls and thoughts to Inspect's types. Importing this module needs `inspect_ai`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolCallError, ToolInfo, ToolParams
 
 from agent.endpoint import parse_arguments, reasoning_field
-from agent.episode import Consultation, Episode, Message, Turn, reply_positions
+from agent.episode import Consultation, Episode, Message, Turn, reply_positions, tool_calls
 
-_READ = {"role", "content", "tool_calls", "tool_call_id", "name"}
+_CONVERTED_FIELDS = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _STOPS: dict[str, StopReason] = {
     "stop": "stop",
     "length": "max_tokens",
@@ -36,10 +36,10 @@ _STOPS: dict[str, StopReason] = {
 
 
 def chat_messages(episode: Episode) -> list[ChatMessage]:
-    """The whole conversation, in order; fields that Inspect has no place for are kept in `metadata`."""
+    """Converts the whole conversation, in order; fields unknown to Inspect go to `metadata`."""
     replies = set(reply_positions(episode))
     consultations = {consultation.call_id: consultation for consultation in episode.consultations}
-    names = _names_of_calls(episode)
+    names = _call_names(episode)
     return [
         _message(episode, at, message, at in replies, consultations, names)
         for at, message in enumerate(episode.messages)
@@ -47,7 +47,7 @@ def chat_messages(episode: Episode) -> list[ChatMessage]:
 
 
 def model_output(episode: Episode, turn: Turn, message: ChatMessage) -> ModelOutput:
-    """One turn's reply."""
+    """Converts one turn's reply."""
     assert isinstance(message, ChatMessageAssistant)
     return ModelOutput(
         model=episode.model_returned or episode.model_requested,
@@ -60,25 +60,25 @@ def model_output(episode: Episode, turn: Turn, message: ChatMessage) -> ModelOut
 
 
 def model_usage(turns: list[Turn]) -> ModelUsage | None:
-    """The tokens of several turns; None where the endpoint counted none."""
+    """Returns the token counts of several turns; None if the endpoint reported none."""
     counted = [turn.usage for turn in turns if turn.usage]
     if not counted:
         return None
-    given = sum(_count(usage, "prompt_tokens") for usage in counted)
-    written = sum(_count(usage, "completion_tokens") for usage in counted)
+    prompt = sum(_count(usage, "prompt_tokens") for usage in counted)
+    completion = sum(_count(usage, "completion_tokens") for usage in counted)
     cached = sum(_count(usage, "prompt_tokens_details", "cached_tokens") for usage in counted)
-    thought = sum(_count(usage, "completion_tokens_details", "reasoning_tokens") for usage in counted)
+    reasoning = sum(_count(usage, "completion_tokens_details", "reasoning_tokens") for usage in counted)
     return ModelUsage(
-        input_tokens=given - cached,  # Inspect counts cached tokens apart
-        output_tokens=written,
-        total_tokens=given + written,
+        input_tokens=prompt - cached,  # Inspect counts cached tokens separately
+        output_tokens=completion,
+        total_tokens=prompt + completion,
         input_tokens_cache_read=cached or None,
-        reasoning_tokens=thought or None,
+        reasoning_tokens=reasoning or None,
     )
 
 
 def tool_infos(episode: Episode) -> list[ToolInfo]:
-    """The tools that were offered."""
+    """Converts the tools that were offered."""
     infos = []
     for tool in episode.tools:
         function = tool.get("function", {})
@@ -96,7 +96,7 @@ def tool_infos(episode: Episode) -> list[ToolInfo]:
 
 
 def tool_error(consultation: Consultation | None) -> ToolCallError | None:
-    """What kept a consultation from giving rules; None when it was carried out."""
+    """Returns the reason why a consultation returned no verdict; None if it returned one."""
     if consultation is None or consultation.error is None:
         return None
     fault = "parsing" if consultation.situation is None else "unknown"
@@ -111,18 +111,18 @@ def _message(
     consultations: dict[str, Consultation],
     names: dict[str, str],
 ) -> ChatMessage:
-    more = {name: value for name, value in message.items() if name not in _READ}
+    more = {name: value for name, value in message.items() if name not in _CONVERTED_FIELDS}
     thought = reasoning_field(message)
-    own: dict[str, Any] = {
+    common: dict[str, Any] = {
         "id": f"{episode.id}-{at}",
         "content": _content(message, thought),
-        # The field that a thought arrived in is kept with it; the rest of what came stands in the metadata.
+        # The content keeps the thought and the name of its field; the metadata keeps all other fields.
         "metadata": {name: value for name, value in more.items() if name != thought} or None,
     }
     role = message.get("role")
     if role == "assistant":
         return ChatMessageAssistant(
-            **own,
+            **common,
             tool_calls=[_call(entry) for entry in message.get("tool_calls") or []] or None,
             model=(episode.model_returned or episode.model_requested) if by_model else None,
             source="generate" if by_model else None,
@@ -130,11 +130,11 @@ def _message(
     if role == "tool":
         id = str(message.get("tool_call_id"))
         return ChatMessageTool(
-            **own, tool_call_id=id, function=names.get(id), error=tool_error(consultations.get(id))
+            **common, tool_call_id=id, function=names.get(id), error=tool_error(consultations.get(id))
         )
     if role in ("system", "developer"):
-        return ChatMessageSystem(**own, source="input")
-    return ChatMessageUser(**own, source="input")
+        return ChatMessageSystem(**common, source="input")
+    return ChatMessageUser(**common, source="input")
 
 
 def _content(message: Message, thought: str | None) -> str | list[Content]:
@@ -163,16 +163,15 @@ def _part(part: Any) -> Content:
 def _call(entry: dict[str, Any]) -> ToolCall:
     function = entry["function"]
     parsed, problem = parse_arguments(function["arguments"])
-    # The text as the model wrote it would be lost otherwise: Inspect holds arguments as an object only.
+    # Inspect stores arguments as an object only, so the error keeps the text that the model wrote.
     reason = f"{problem}: {function['arguments']}" if problem is not None else None
     return ToolCall(
         id=entry["id"], function=function["name"], arguments=parsed or {}, parse_error=reason, type="function"
     )
 
 
-def _names_of_calls(episode: Episode) -> dict[str, str]:
-    calls = [entry for message in episode.messages for entry in message.get("tool_calls") or []]
-    return {entry["id"]: entry["function"]["name"] for entry in calls}
+def _call_names(episode: Episode) -> dict[str, str]:
+    return {entry["id"]: entry["function"]["name"] for entry in tool_calls(episode.messages)}
 
 
 def _count(usage: dict[str, Any], *path: str) -> int:

@@ -1,7 +1,7 @@
-"""Episodes as OpenTelemetry spans by the GenAI conventions (v0.1, in development), in OTLP's JSON form.
+"""Exports episodes as OpenTelemetry spans in OTLP JSON, by the GenAI conventions (v0.1, in development).
 
-An episode is a trace: `invoke_agent`, and below it a `chat` for each turn and an `execute_tool` for each
-consultation. What was written is left out unless it is asked for.
+An episode becomes a trace: an `invoke_agent` span with a `chat` span for each turn and an `execute_tool` span
+for each consultation. Texts are included on request only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REQUEST = {
 
 
 def to_otel_rows(episodes: Iterable[Episode], *, content: bool) -> Iterator[dict[str, Any]]:
-    """An OTLP trace request for each episode; `content` includes messages, arguments and results."""
+    """Yields an OTLP trace request for each episode; `content` includes messages, arguments and results."""
     for episode in episodes:
         yield {
             "resourceSpans": [
@@ -64,7 +64,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         "gen_ai.conversation.id": episode.id,
     }
     tokens = [turn.usage or {} for turn in episode.turns]
-    said: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": AGENT,
         "gen_ai.agent.version": episode.policy_version,
@@ -79,9 +79,9 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         "ascl.group.id": episode.group_id,
     }
     if content:
-        said["gen_ai.input.messages"] = _written([_message(m) for m in _before_answer(episode)[:2]])
+        attributes["gen_ai.input.messages"] = _to_json([_message(m) for m in _before_answer(episode)[:2]])
         if episode.answer is not None:
-            said["gen_ai.output.messages"] = _written([_output(episode.messages[-1], "stop")])
+            attributes["gen_ai.output.messages"] = _to_json([_output(episode.messages[-1], "stop")])
     error = episode.error.type if episode.error is not None and episode.stop_reason == "error" else None
     yield _span(
         episode,
@@ -90,7 +90,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         _INTERNAL,
         begin,
         begin + _duration(episode.seconds),
-        said,
+        attributes,
         error,
     )
     replies = reply_positions(episode)
@@ -106,7 +106,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
 def _chat(episode: Episode, turn: Turn, at: int, common: dict[str, Any], content: bool) -> dict[str, Any]:
     usage = turn.usage or {}
     finish = _FINISHES.get(turn.finish_reason or "", turn.finish_reason)
-    said = {
+    attributes = {
         "gen_ai.operation.name": "chat",
         **common,
         **{name: episode.sampling_sent.get(key) for key, name in _REQUEST.items()},
@@ -122,15 +122,15 @@ def _chat(episode: Episode, turn: Turn, at: int, common: dict[str, Any], content
         **_server(episode.endpoint),
     }
     if content:
-        said["gen_ai.input.messages"] = _written([_message(m) for m in episode.messages[:at]])
-        said["gen_ai.output.messages"] = _written([_output(episode.messages[at], finish or "stop")])
-        said["gen_ai.tool.definitions"] = _written(
+        attributes["gen_ai.input.messages"] = _to_json([_message(m) for m in episode.messages[:at]])
+        attributes["gen_ai.output.messages"] = _to_json([_output(episode.messages[at], finish or "stop")])
+        attributes["gen_ai.tool.definitions"] = _to_json(
             [{"type": "function", **tool.get("function", {})} for tool in episode.tools]
         )
     begin = _nanoseconds(turn.started_at)
     name = f"chat {episode.model_requested}"
     return _span(
-        episode, f"turn {turn.index}", name, _CLIENT, begin, begin + _duration(turn.seconds), said, None
+        episode, f"turn {turn.index}", name, _CLIENT, begin, begin + _duration(turn.seconds), attributes, None
     )
 
 
@@ -144,7 +144,7 @@ def _tool(
     content: bool,
 ) -> dict[str, Any]:
     tool = next((t["function"]["name"] for t in episode.tools[-1:]), "consult_safety_rules")
-    said = {
+    attributes = {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": tool,
         "gen_ai.tool.type": "extension",
@@ -154,15 +154,22 @@ def _tool(
         "ascl.rulebook.digest": consultation.digest,
     }
     if content:
-        # Both must be objects; what a model wrote instead of one is shown inside one.
+        # Both attributes must be objects, so malformed arguments are wrapped in one.
         parsed, problem = parse_arguments(consultation.arguments)
-        said["gen_ai.tool.call.arguments"] = _written(
+        attributes["gen_ai.tool.call.arguments"] = _to_json(
             {"malformed": consultation.arguments} if problem is not None else parsed
         )
-        said["gen_ai.tool.call.result"] = _written({"text": consultation.text})
+        attributes["gen_ai.tool.call.result"] = _to_json({"text": consultation.text})
     error = "rules_error" if consultation.error is not None else None
     return _span(
-        episode, f"tool {turn.index} {number}", f"execute_tool {tool}", _INTERNAL, begin, end, said, error
+        episode,
+        f"tool {turn.index} {number}",
+        f"execute_tool {tool}",
+        _INTERNAL,
+        begin,
+        end,
+        attributes,
+        error,
     )
 
 
@@ -227,7 +234,7 @@ def _before_answer(episode: Episode) -> list[Message]:
     return [m for m in episode.messages if m.get("role") in ("system", "user")]
 
 
-def _written(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 

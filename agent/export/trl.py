@@ -1,7 +1,7 @@
-"""Conversations as a Parquet file that `datasets` loads and TRL's `SFTTrainer` trains on unchanged.
+"""Exports conversations to a Parquet file on which TRL's `SFTTrainer` trains without conversion.
 
-The columns are declared, not inferred: inference fails where direct episodes come first and consulted ones
-later. Calls carry their arguments as objects, because chat templates write them as JSON themselves.
+The column types are declared: inference fails when direct episodes precede episodes with consultations. Call
+arguments are objects, because chat templates serialise them to JSON themselves.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from agent.errors import ExportError
 
 
 def write_trl(episodes: Iterable[Episode], path: Path) -> int:
-    """Write a row for each episode that has an answer; how many there are.
+    """Writes a row for each episode that has an answer, and returns the number of rows.
 
-    Columns: `messages` and `tools` (what TRL reads), `prompt_id`, `kind`, `mode`, `episode_id`.
+    Columns: `messages` and `tools` (read by TRL), `prompt_id`, `kind`, `mode`, `episode_id`.
 
     Raises:
-        ExportError: when no episode has an answer, or `datasets` is not installed.
+        ExportError: if no episode has an answer, or `datasets` is not installed.
     """
     try:
         import datasets
@@ -46,11 +46,11 @@ def write_trl(episodes: Iterable[Episode], path: Path) -> int:
 
 
 def to_trl_row(episode: Episode) -> dict[str, Any] | None:
-    """One row; None for an episode without an answer, or with a call whose arguments are no JSON object."""
+    """Returns a row; None for an episode without an answer, or with arguments that are not a JSON object."""
     if episode.answer is None:
         return None
     try:
-        messages = [_trained(message) for message in episode.messages]
+        messages = [_training_message(message) for message in episode.messages]
     except ValueError:
         return None
     return {
@@ -63,7 +63,7 @@ def to_trl_row(episode: Episode) -> dict[str, Any] | None:
     }
 
 
-def _trained(message: Message) -> Message:
+def _training_message(message: Message) -> Message:
     message = {name: value for name, value in message.items() if name != RESPONSE_ITEMS}
     if not message.get("tool_calls"):
         return message

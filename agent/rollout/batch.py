@@ -1,17 +1,17 @@
-"""Many prompts, several samples each, into one log; interrupted, it goes on where it stopped."""
+"""Samples many prompts into one log, several samples each. An interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.episode import (
-    LATER,
+    NEWER_VERSION_REASON,
     Episode,
     EpisodeLog,
     Journal,
@@ -20,38 +20,40 @@ from agent.episode import (
     SkippedLine,
     StopReason,
     changed_settings,
-    digest_of,
     iter_log,
     settings_mismatch_message,
-    text_digest,
 )
 from agent.errors import AgentError, EndpointError, LogError, RulesError
 from agent.rollout.agent import Agent
-from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare
+from agent.rollout.forced_modes import ModeShare
 from agent.rollout.prompt_file import Prompt
 
-_PATIENCE = 2  # rounds of all workers failing alike, after which an endpoint that had answered is given up
+_MAX_FAILED_ROUNDS = 2
+"""Rounds in which every worker fails, after which an endpoint that had answered is considered dead."""
+
+ProgressListener = Callable[[int, int, Episode | None], None]
+"""Receives the number of finished samples, the total, and the episode logged last."""
 
 
 @dataclass
 class RunSummary:
-    """What a run did."""
+    """The result of a run."""
 
     episodes: int = 0
-    """Episodes that the log now holds for these prompts, those of earlier runs included."""
+    """Episodes that the log now holds for these prompts, including those of earlier runs."""
     asked: int = 0
     """Episodes of this run."""
     modes: dict[str, int] = field(default_factory=dict)
     """Count by mode, without errors."""
     stop_reasons: dict[str, int] = field(default_factory=dict)
-    """Count by stop reason; the same command asks those that ended in `error` again."""
+    """Count by stop reason; the same command repeats episodes that ended in `error`."""
     skipped_lines: int = 0
     """Lines of the log that hold no episode."""
     seconds: float = 0.0
     """Wall-clock time of this run."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON output."""
+        """Returns the summary for JSON output."""
         return asdict(self)
 
 
@@ -64,101 +66,93 @@ async def run_prompts(
     concurrency: int = 8,
     seed: int | None = None,
     shares: ModeShare | None = None,
-    on_progress: Callable[[int, int, Episode | None], None] = lambda done, total, episode: None,
+    on_progress: ProgressListener = lambda finished, total, episode: None,
 ) -> RunSummary:
-    """Sample every prompt `samples` times, at most `concurrency` at once.
+    """Samples every prompt `samples` times, with at most `concurrency` episodes at a time.
 
-    Samples that the log holds are not asked again, unless they ended in an error; nor are the turns of an
+    Skips samples that the log already holds, unless they ended in an error, and the recorded turns of an
     interrupted episode.
 
     Args:
         agent: answers the prompts.
-        prompts: with unique ids.
-        log_path: appended to; `<log_path>.journal` stands beside it.
-        samples: per prompt.
-        concurrency: most episodes in flight.
-        shares: how much of each group is brought into a mode; None leaves every decision to the model.
+        prompts: prompts with unique ids.
+        log_path: the log to append to; `<log_path>.journal` is created beside it.
+        samples: number of samples for each prompt.
+        concurrency: maximum number of concurrent episodes.
+        shares: share of each group whose mode is forced; None leaves every decision to the model.
         seed: sample k is sent seed + k; None sends no seed.
-        on_progress: told how many samples are done, of how many, and the episode that was just logged.
+        on_progress: called at the start and after each logged episode.
 
     Raises:
-        LogError: when the log was begun with other settings or other prompts.
-        RulesError: when the rule service cannot be reached at the start, or changes its rulebook meanwhile.
-        EndpointError: when the endpoint never answers, or no longer does.
+        LogError: if the log was started with other settings or other prompts.
+        RulesError: if the rule service cannot be reached at the start, or its rulebook changes meanwhile.
+        EndpointError: if the endpoint never answers, or stops answering.
     """
-    began = time.monotonic()
-    settings = await _settings(agent, seed, shares.as_dict() if shares else None, samples)
-    skipped: list[SkippedLine] = []
-    logged = iter_log(log_path, skipped.append) if log_path.exists() else ()
-    finished = _finished(logged, log_path, settings, prompts)
-    if late := next((each for each in skipped if LATER in each.reason), None):
-        raise LogError(f"{log_path} cannot be continued: line {late.line} was {late.reason}")
-    wanted = [(prompt, index) for prompt in prompts for index in range(samples)]
-    todo = deque((prompt, index) for prompt, index in wanted if (prompt.id, index) not in finished)
-    held = {(prompt.id, index): finished.get((prompt.id, index)) for prompt, index in wanted}
-    watch = _Watch(patience=_PATIENCE * concurrency, digest=settings["rulebook_digest"])
-    done = len(wanted) - len(todo)
-    summary = RunSummary(asked=len(todo), skipped_lines=len(skipped))
-    on_progress(done, len(wanted), None)
-
+    start = time.monotonic()
+    settings = await agent.context.log_settings()
+    # The number of samples determines which of them have a forced mode.
+    mode_share = {**shares.as_dict(), "samples": samples} if shares else None
+    settings = {**settings, "seed": seed, "mode_share": mode_share}
+    finished, skipped_lines = _finished_samples(log_path, settings, prompts)
+    all_samples = [(prompt, index) for prompt in prompts for index in range(samples)]
+    batch = _Batch(
+        agent=agent,
+        samples=samples,
+        seed=seed,
+        shares=shares,
+        on_progress=on_progress,
+        failures=_FailureMonitor(_MAX_FAILED_ROUNDS * concurrency, settings["rulebook_digest"]),
+        total=len(all_samples),
+        queue=deque((prompt, index) for prompt, index in all_samples if (prompt.id, index) not in finished),
+        outcomes={
+            (prompt.id, index): finished[prompt.id, index]
+            for prompt, index in all_samples
+            if (prompt.id, index) in finished
+        },
+    )
+    asked = len(batch.queue)
+    on_progress(len(batch.outcomes), batch.total, None)
     with Journal(log_path, settings, finished.keys()) as journal, EpisodeLog(log_path) as log:
+        await batch.run(journal, log, concurrency)
+    return batch.summary(asked, skipped_lines, time.monotonic() - start)
 
-        async def work() -> None:
-            nonlocal done
-            while todo:
-                prompt, index = todo.popleft()
-                episode = await agent.run(
-                    prompt.prompt,
-                    prompt_id=prompt.id,
-                    kind=prompt.kind,
-                    sample_index=index,
-                    sampling=None if seed is None else {"seed": seed + index},
-                    memory=journal.sample(prompt.id, index),
-                    force=shares.mode_of(index, samples) if shares else None,
-                )
-                watch.judge(episode)
-                log.append(episode)
-                held[prompt.id, index] = _Outcome(episode.mode, episode.stop_reason)
-                done += 1
-                on_progress(done, len(wanted), episode)
 
-        try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(min(concurrency, len(todo))):
-                    workers.create_task(work())
-        except BaseExceptionGroup as group:
-            ours = group.subgroup(AgentError)
-            if ours is None:
-                raise
-            raise ours.exceptions[0] from None
+async def check_log_settings(log: Path, agent: Agent) -> None:
+    """Checks that a log was started with this agent's settings, before anything is appended to it.
 
-    outcomes = [outcome for outcome in held.values() if outcome is not None]
-    summary.episodes = len(outcomes)
-    summary.modes = dict(Counter(each.mode for each in outcomes if each.stop_reason != "error"))
-    summary.stop_reasons = dict(Counter(each.stop_reason for each in outcomes))
-    summary.seconds = time.monotonic() - began
-    return summary
+    Raises:
+        LogError: with the settings that differ.
+        RulesError: if the rule service cannot be queried.
+    """
+    first = next(iter_log(log), None) if log.is_file() else None
+    if first is None:
+        return
+    settings = _episode_level(await agent.context.log_settings())
+    if changed := changed_settings(_settings_of(first), settings):
+        raise LogError(settings_mismatch_message(log, changed))
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What is kept of an episode in memory; the rest is in the log."""
+    """The fields of an episode that stay in memory; the log holds the rest."""
 
     mode: Mode
     stop_reason: StopReason
 
 
 @dataclass
-class _Watch:
-    """Decides when going on makes no sense."""
+class _FailureMonitor:
+    """Stops a run that cannot succeed."""
 
-    patience: int
+    max_failures: int
+    """Consecutive failures after which an endpoint that had answered is considered dead."""
     digest: str | None
+    """Digest of the rulebook at the start."""
     _answered: bool = False
     _failures: int = 0
 
-    def judge(self, episode: Episode) -> None:
-        """Raise when this episode says that the run must stop; the episode is then not logged."""
+    def check(self, episode: Episode) -> None:
+        """Raises if the run must stop because of this episode, which must then not be logged."""
         for consultation in episode.consultations:
             if consultation.digest not in (None, self.digest):
                 raise RulesError(
@@ -171,59 +165,75 @@ class _Watch:
             self._failures = 0
             return
         self._failures += 1
-        if not self._answered or self._failures >= self.patience:
-            kind = RulesError if episode.error.boundary == "rules" else EndpointError
-            raise kind(episode.error.message, type=episode.error.type, setup=True)
+        if not self._answered or self._failures >= self.max_failures:
+            error_class = RulesError if episode.error.boundary == "rules" else EndpointError
+            raise error_class(episode.error.message, type=episode.error.type, setup=True)
 
 
-async def _settings(
-    agent: Agent, seed: int | None, shares: dict[str, float] | None, samples: int
-) -> dict[str, Any]:
-    """What all episodes of a log share; where the endpoint stands is not part of it."""
-    offer = await agent.connect()
-    tools = agent.offered(offer)
-    return {
-        "model": agent.endpoint.model,
-        "policy_version": agent.policy_version,
-        "rulebook_digest": offer.digest if offer else agent.rulebook_digest,
-        "tool_schema_digest": digest_of(tools) if tools else None,
-        "prompt_digest": text_digest(agent.system),
-        "sampling": agent.sampling,
-        "seed": seed,
-        # The number of samples decides which of them are brought into a mode.
-        "mode_share": {**shares, "samples": samples} if shares else None,
-        "tool_mode": agent.tool_mode,
-        **({} if agent.endpoint.api == "chat" else {"api": agent.endpoint.api}),
-        # Direct samples are had in another way with it.
-        **({} if agent.call_token is None else {"call_token": agent.call_token}),
-        **({} if agent.direct_draws == DEFAULT_DIRECT_DRAWS else {"direct_draws": agent.direct_draws}),
-        "on_rules_error": agent.on_rules_error,
-        "limits": agent.limits.model_dump(),
-    }
+@dataclass
+class _Batch:
+    """The remaining samples of a run and the workers that process them."""
+
+    agent: Agent
+    samples: int
+    seed: int | None
+    shares: ModeShare | None
+    on_progress: ProgressListener
+    failures: _FailureMonitor
+    total: int
+    queue: deque[tuple[Prompt, int]]
+    outcomes: dict[Sample, _Outcome]
+
+    async def run(self, journal: Journal, log: EpisodeLog, concurrency: int) -> None:
+        """Processes the queue with `concurrency` workers; raises the first `AgentError` of a worker."""
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(concurrency, len(self.queue))):
+                    workers.create_task(self._work(journal, log))
+        except BaseExceptionGroup as group:
+            errors = group.subgroup(AgentError)
+            if errors is None:
+                raise
+            raise errors.exceptions[0] from None
+
+    def summary(self, asked: int, skipped_lines: int, seconds: float) -> RunSummary:
+        """Returns the result of the run."""
+        outcomes = self.outcomes.values()
+        return RunSummary(
+            episodes=len(outcomes),
+            asked=asked,
+            modes=dict(Counter(each.mode for each in outcomes if each.stop_reason != "error")),
+            stop_reasons=dict(Counter(each.stop_reason for each in outcomes)),
+            skipped_lines=skipped_lines,
+            seconds=seconds,
+        )
+
+    async def _work(self, journal: Journal, log: EpisodeLog) -> None:
+        while self.queue:
+            prompt, index = self.queue.popleft()
+            episode = await self.agent.run(
+                prompt.prompt,
+                prompt_id=prompt.id,
+                kind=prompt.kind,
+                sample_index=index,
+                sampling=None if self.seed is None else {"seed": self.seed + index},
+                recorded=journal.sample(prompt.id, index),
+                force=self.shares.mode_of(index, self.samples) if self.shares else None,
+            )
+            self.failures.check(episode)
+            log.append(episode)
+            self.outcomes[prompt.id, index] = _Outcome(episode.mode, episode.stop_reason)
+            self.on_progress(len(self.outcomes), self.total, episode)
 
 
-async def check_log(log: Path, agent: Agent) -> None:
-    """Refuse a log that was begun with other settings than this agent's, before anything is added to it.
-
-    Raises:
-        LogError: with what differs.
-    """
-    begun = next(iter_log(log), None) if log.is_file() else None
-    if begun is None:
-        return
-    now = _of_an_episode(await _settings(agent, None, None, 0))
-    if changed := changed_settings(_settings_of(begun), now):
-        raise LogError(settings_mismatch_message(log, changed))
-
-
-def _of_an_episode(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that every single episode tells."""
-    untold = ("seed", "mode_share", "call_token", "direct_draws")
-    return {name: value for name, value in settings.items() if name not in untold}
+def _episode_level(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that every episode records."""
+    run_level = ("seed", "mode_share", "call_token", "direct_draws")
+    return {name: value for name, value in settings.items() if name not in run_level}
 
 
 def _settings_of(episode: Episode) -> dict[str, Any]:
-    """The same, of a logged episode, without the seed."""
+    """Returns the settings of a logged episode, without the seed."""
     return {
         "model": episode.model_requested,
         "policy_version": episode.policy_version,
@@ -238,22 +248,29 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _finished(
-    episodes: Iterable[Episode], log: Path, settings: dict[str, Any], prompts: list[Prompt]
-) -> dict[Sample, _Outcome]:
-    """The samples that need no asking, from a log that must fit the settings and the prompts."""
+def _finished_samples(
+    log: Path, settings: dict[str, Any], prompts: list[Prompt]
+) -> tuple[dict[Sample, _Outcome], int]:
+    """Returns the samples that the log already holds, and the number of lines without an episode.
+
+    Raises:
+        LogError: if the log has other settings or prompts, or a line of a later version.
+    """
     texts = {prompt.id: prompt.prompt for prompt in prompts}
-    now = _of_an_episode(settings)
+    expected = _episode_level(settings)
+    skipped: list[SkippedLine] = []
     finished: dict[Sample, _Outcome] = {}
-    for episode in episodes:
-        if changed := changed_settings(_settings_of(episode), now):
+    for episode in iter_log(log, skipped.append) if log.exists() else ():
+        if changed := changed_settings(_settings_of(episode), expected):
             raise LogError(settings_mismatch_message(log, changed))
         if texts.get(episode.prompt_id, episode.prompt) != episode.prompt:
             raise LogError(
                 f"{log} holds another text for the prompt {episode.prompt_id!r}: use another --log, or the "
-                "prompts it was begun with"
+                "original prompts"
             )
         if episode.stop_reason != "error":
             outcome = _Outcome(episode.mode, episode.stop_reason)
             finished[episode.prompt_id, episode.sample_index] = outcome
-    return finished
+    if newer := next((line for line in skipped if NEWER_VERSION_REASON in line.reason), None):
+        raise LogError(f"{log} cannot be continued: line {newer.line} was {newer.reason}")
+    return finished, len(skipped)

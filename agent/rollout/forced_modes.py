@@ -1,13 +1,13 @@
-"""Mode-stratified sampling: a share of each group is brought into a mode, prompt and tools unchanged.
+"""Mode-stratified sampling: forces the mode of a share of each group, with the same prompt and tools.
 
-A group that never shows one mode teaches nothing about it. Of its samples, the first are made to consult,
-the next to answer directly, and the rest are free:
+A group without one of the modes teaches nothing about that mode. The first samples of a group must consult,
+the next must answer directly, and the model decides in the rest:
 
-- `consult`: the agent writes the call, with the prompt as its situation; what follows is the model's own.
-- `direct`: replies that call the rule tool are drawn again, eight times in all unless more are allowed; where
-  the token that opens a call is known, a bias against it makes them rare.
+- `consult`: the agent writes the call, with the prompt as its situation; the model continues from there.
+- `direct`: replies that call the rule tool are sampled again, up to eight times by default; if the token that
+  starts a call is known, a bias against it makes calls rare.
 
-The episode says so: `mode_forced` and `mode_method`.
+The episode records this in `mode_forced` and `mode_method`.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from agent.episode import Message, Mode
 from agent.errors import PromptError
 
 DEFAULT_DIRECT_DRAWS = 8
-"""Replies drawn for one turn of an episode that is to answer directly, unless more are allowed."""
-_LONGEST_SITUATION = 4000  # characters that the rule service takes
-_SEED_STEP = 1_000_003  # another draw must not be the same draw
+"""Default maximum number of replies sampled for a turn of an episode that must answer directly."""
+_MAX_SITUATION_CHARS = 4000  # limit of the rule service
+_SEED_STEP = 1_000_003  # gives each draw its own seed
 
 
 @dataclass(frozen=True)
 class ModeShare:
-    """Shares of each group that are brought into a mode, each from 0 to 1 and at most 1 together."""
+    """Shares of each group with a forced mode: each from 0 to 1, together at most 1."""
 
     consult: float = 0.0
     direct: float = 0.0
 
     def mode_of(self, sample: int, samples: int) -> Mode | None:
-        """The mode that sample `sample` of `samples` is brought into; None for a free one."""
+        """Returns the forced mode of sample `sample` of `samples`; None if the model decides."""
         consult = round(self.consult * samples)
         direct = min(round(self.direct * samples), samples - consult)
         return "consult" if sample < consult else "direct" if sample < consult + direct else None
 
     def as_dict(self) -> dict[str, float]:
-        """For a run's settings."""
+        """Returns the shares for a run's settings."""
         return {"consult": self.consult, "direct": self.direct}
 
 
 def parse_mode_shares(texts: list[str]) -> ModeShare | None:
-    """`consult=0.25` and `direct=0.25` as shares; None for none.
+    """Parses `consult=0.25` and `direct=0.25`; returns None if no share is above 0.
 
     Raises:
-        PromptError: when one is something else, comes twice, or they are more than 1 together.
+        PromptError: if a share is invalid or occurs twice, or if their sum exceeds 1.
     """
     shares: dict[str, float] = {}
     for text in texts:
@@ -59,18 +59,18 @@ def parse_mode_shares(texts: list[str]) -> ModeShare | None:
             share = -1.0
         if name not in ("consult", "direct") or name in shares or not 0 <= share <= 1:
             raise PromptError(
-                f"the mode share {text!r} is not understood: pass consult=0.25, direct=0.25 or both, "
+                f"invalid mode share {text!r}: pass consult=0.25, direct=0.25 or both, "
                 "each once and from 0 to 1"
             )
         shares[name] = share
     if sum(shares.values()) > 1:
-        raise PromptError(f"the mode shares add up to {sum(shares.values()):g}: together they are at most 1")
+        raise PromptError(f"the mode shares add up to {sum(shares.values()):g}: their sum may be at most 1")
     return ModeShare(**shares) if any(shares.values()) else None
 
 
 def agent_written_call(tool: str, prompt: str, taken: set[str], text_mode: bool) -> tuple[Message, ToolCall]:
-    """The call that the agent writes, and the message that makes it."""
-    arguments = json.dumps({"situation": prompt[:_LONGEST_SITUATION]}, ensure_ascii=False)
+    """Returns a message with a call of the rule tool, written by the agent, and the call."""
+    arguments = json.dumps({"situation": prompt[:_MAX_SITUATION_CHARS]}, ensure_ascii=False)
     id, number = "call_opened", 0
     while id in taken:
         number += 1
@@ -85,7 +85,7 @@ def agent_written_call(tool: str, prompt: str, taken: set[str], text_mode: bool)
 
 
 def redraw_sampling(sampling: dict[str, Any], draw: int, call_token: int | None) -> dict[str, Any]:
-    """The sampling fields of draw number `draw`, from 0, of a reply that is to call nothing."""
+    """Returns the sampling fields of draw `draw`, from 0, of a reply that must not call the tool."""
     fields = dict(sampling)
     if draw and isinstance(fields.get("seed"), int):
         fields["seed"] += draw * _SEED_STEP

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Progress display of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.episode import Episode, episode_lines
 
 
 class ProgressView:
-    """The progress of a run on standard error; with `trace`, every episode on standard output as it ends."""
+    """Shows progress on standard error and, with `trace`, each finished episode on standard output."""
 
     def __init__(self, *, trace: bool) -> None:
         self._trace = trace
@@ -39,12 +39,12 @@ class ProgressView:
     ) -> None:
         self._progress.stop()
 
-    def update(self, done: int, total: int, episode: Episode | None) -> None:
-        """Show that `done` of `total` samples are done, the last of them `episode`."""
+    def update(self, finished: int, total: int, episode: Episode | None) -> None:
+        """Shows that `finished` of `total` samples are finished, the last of them `episode`."""
         if episode is not None:
             self._modes["error" if episode.stop_reason == "error" else episode.mode] += 1
             if self._trace:
                 for line in episode_lines(episode):
                     self._out.print(line, markup=False, soft_wrap=True)
         modes = ", ".join(f"{count} {mode}" for mode, count in self._modes.items() if count)
-        self._progress.update(self._task, completed=done, total=total, modes=modes)
+        self._progress.update(self._task, completed=finished, total=total, modes=modes)

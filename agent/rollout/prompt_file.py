@@ -1,4 +1,4 @@
-"""The prompts of a run: JSON Lines with at least `id` and `prompt`."""
+"""Reads the prompts of a run: JSON Lines with at least `id` and `prompt`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.errors import LogError, PromptError
 
 
 class Prompt(BaseModel):
-    """One prompt; further fields are kept and not used."""
+    """One prompt. Other fields are preserved but not used; subclasses may declare them."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -21,10 +21,10 @@ class Prompt(BaseModel):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """All prompts of a file.
+    """Reads all prompts of a file.
 
     Raises:
-        PromptError: when the file cannot be read, a line is no prompt, an id comes twice, or there is none.
+        PromptError: if the file cannot be read or is empty, a line is not a prompt, or an id occurs twice.
     """
     prompts: dict[str, Prompt] = {}
     try:
@@ -33,10 +33,10 @@ def read_prompts(path: Path) -> list[Prompt]:
                 prompt = Prompt.model_validate_json(line or b"")
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the line"
+                location = ".".join(str(part) for part in first["loc"]) or "the line"
                 raise PromptError(
-                    f"line {number} of {path} is no prompt ({where}: {first['msg']}): "
-                    'each line is an object such as {"id": "p1", "prompt": "..."}'
+                    f"line {number} of {path} is not a prompt ({location}: {first['msg']}): "
+                    'each line must be an object such as {"id": "p1", "prompt": "..."}'
                 ) from error
             if prompt.id in prompts:
                 raise PromptError(f"line {number} of {path} repeats the id {prompt.id!r}: ids must be unique")
@@ -44,5 +44,5 @@ def read_prompts(path: Path) -> list[Prompt]:
     except LogError as error:
         raise PromptError(str(error)) from error
     if not prompts:
-        raise PromptError(f"{path} holds no prompts")
+        raise PromptError(f"{path} contains no prompts")
     return list(prompts.values())

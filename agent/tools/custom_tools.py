@@ -1,4 +1,4 @@
-"""Tools of the caller's, offered to the model beside the rule tool and carried out by the agent."""
+"""Custom tools: the caller's own tools, which the agent offers beside the rule tool and executes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from agent.endpoint import ToolCall, explain_malformed_call, truncate
 
 @dataclass(frozen=True)
 class CustomTool:
-    """One tool; `run` is given the arguments and returns text, or a value that is sent as JSON.
+    """A tool. `run` receives the arguments and returns a text, or a value that is sent as JSON.
 
-    What `run` raises is told to the model as an error, and the episode goes on. In a run that is continued, a
-    call whose result was journalled is not carried out again.
+    If `run` raises an exception, the model receives an error message and the episode continues. A continued
+    run does not execute a call again if the journal has its result.
     """
 
     name: str
@@ -27,7 +27,7 @@ class CustomTool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The tool in the form that Chat Completions takes."""
+        """The tool in the form of Chat Completions."""
         function = {
             "name": self.name,
             "description": self.description,
@@ -36,7 +36,7 @@ class CustomTool:
         return {"type": "function", "function": function}
 
     async def answer(self, call: ToolCall) -> str:
-        """The text that answers a call."""
+        """Executes a call and returns the text for the model."""
         if call.parsed is None:
             return explain_malformed_call(call)
         try:
@@ -49,4 +49,4 @@ class CustomTool:
 
 
 OwnTool = CustomTool
-"""The name that `from agent import OwnTool` keeps."""
+"""Alias for `from agent import OwnTool`."""

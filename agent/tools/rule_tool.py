@@ -1,4 +1,4 @@
-"""Where calls of the rule tool are answered: by the rule service, or by a sentence that says why not."""
+"""Executes calls of the rule tool: queries the rule service, or returns an error message to the model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Protocol
 from agent.endpoint import ToolCall, explain_malformed_call
 from agent.episode import Consultation, Event, Listener, OnRulesError, RecordedReplies
 from agent.errors import RulesError
-from agent.tools.rules_client import ConsultResult, read_verdict
+from agent.tools.rules_client import ConsultResult, parse_verdict
 
 REFUSAL_WITHOUT_RULES = (
     "I cannot answer this now, because the safety rules cannot be consulted. Please try again later."
 )
 RULES_UNREACHABLE = "Error: the safety rules cannot be consulted now. Use your own careful judgement."
-_ENOUGH = "Error: no further consultation is possible here. Answer with what you have read."
+_LIMIT_REACHED = "Error: no further consultation is possible here. Answer with what you have read."
 _REPEATED = "Error: you made this same call before; its result stands above. Answer with it."
 
 
 class Rules(Protocol):
-    """What answers a consultation; `RulesClient` is one."""
+    """Anything that answers consultations, such as a `RulesClient`."""
 
     @property
     def consult(self) -> Callable[[dict[str, Any]], Awaitable[ConsultResult]]: ...
@@ -29,59 +29,59 @@ class Rules(Protocol):
 
 @dataclass
 class RuleTool:
-    """Answers the rule calls of one conversation and keeps a record of each.
+    """Executes the rule calls of one conversation and records each of them.
 
-    A call that cannot be read, repeats an earlier one or comes after `limit` consultations is answered with a
-    sentence for the model, without asking the service.
+    A call that is malformed, repeats an earlier one or exceeds `limit` consultations receives an error
+    message without a query of the service.
     """
 
     rules: Rules | None
     limit: int
     on_rules_error: OnRulesError
-    memory: RecordedReplies = field(default_factory=RecordedReplies)
-    tell: Listener = lambda event: None
+    recorded: RecordedReplies = field(default_factory=RecordedReplies)
+    notify: Listener = lambda event: None
     consultations: list[Consultation] = field(default_factory=list)
-    """The calls answered so far, in order."""
-    asked: int = 0
-    """How often the service was asked, or was to be."""
+    """The calls so far, in order."""
+    queries: int = 0
+    """Number of queries of the service, including those answered from an earlier run."""
     last_failure: RulesError | None = None
-    """Why the service could not be asked the last time that it could not; None when it always could."""
+    """The last failure of the service; None if every query succeeded."""
     _seen: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def copy(self) -> RuleTool:
-        """The same state of affairs, which goes its own way from here."""
+        """Returns an independent copy of the current state."""
         seen = {call: list(turns) for call, turns in self._seen.items()}
         return replace(self, consultations=list(self.consultations), _seen=seen)
 
     def count(self, call: ToolCall, turn: int) -> int:
-        """How often this very call has been made, this time included."""
+        """Counts a call, and returns how often the model has made the same call so far."""
         turns = self._seen.setdefault((call.name, call.arguments), [])
         turns.append(turn)
         return len(turns)
 
     @property
-    def most_repetitions(self) -> int:
-        """In how many turns the most repeated call was made; 0 before the first call."""
+    def max_repetitions(self) -> int:
+        """The number of turns with the most repeated call; 0 before the first call."""
         return max((len(set(turns)) for turns in self._seen.values()), default=0)
 
     async def answer(self, call: ToolCall, turn: int) -> str:
-        """The text that answers one call of the rule tool, made in this turn.
+        """Executes a call of the rule tool in this turn and returns the text for the model.
 
         Raises:
-            RulesError: when the service cannot be asked and the model is not to answer without it.
+            RulesError: if the service fails and `on_rules_error` is not `answer`.
         """
         repetition = self.count(call, turn)
         if call.parsed is None:
-            return self.note(call, turn, explain_malformed_call(call), error=call.problem)
+            return self.record(call, turn, explain_malformed_call(call), error=call.problem)
         if repetition > 1:
-            return self.note(call, turn, _REPEATED, error="repeated")
-        if self.asked >= self.limit:
-            return self.note(call, turn, _ENOUGH, error="limit")
-        self.asked += 1
-        return await self._ask(call, call.parsed, turn)
+            return self.record(call, turn, _REPEATED, error="repeated")
+        if self.queries >= self.limit:
+            return self.record(call, turn, _LIMIT_REACHED, error="limit")
+        self.queries += 1
+        return await self._query(call, call.parsed, turn)
 
-    def note(self, call: ToolCall, turn: int, text: str, **known: Any) -> str:
-        """Record a call of the rule tool, and return the text that answers it."""
+    def record(self, call: ToolCall, turn: int, text: str, **fields: Any) -> str:
+        """Records a call of the rule tool and returns the text for the model."""
         situation = (call.parsed or {}).get("situation")
         consultation = Consultation(
             turn=turn,
@@ -89,30 +89,31 @@ class RuleTool:
             arguments=call.arguments,
             situation=situation if isinstance(situation, str) else None,
             text=text,
-            **known,
+            **fields,
         )
         self.consultations.append(consultation)
-        self.tell(Event("consulted", consultation=consultation))
+        self.notify(Event("consulted", consultation=consultation))
         return text
 
-    async def _ask(self, call: ToolCall, arguments: dict[str, Any], turn: int) -> str:
+    async def _query(self, call: ToolCall, arguments: dict[str, Any], turn: int) -> str:
         assert self.rules is not None
-        if (recorded := self.memory.consultation(turn, call.id)) is not None:
+        if (recorded := self.recorded.consultation(turn, call.id)) is not None:
             self.consultations.append(recorded)
             return recorded.text or ""
-        self.tell(Event("call", call.arguments))
-        began = time.monotonic()
+        self.notify(Event("call", call.arguments))
+        start = time.monotonic()
         try:
             result = await self.rules.consult(arguments)
         except RulesError as error:
             self.last_failure = error
-            self.note(call, turn, RULES_UNREACHABLE, error=str(error), seconds=time.monotonic() - began)
+            self.record(call, turn, RULES_UNREACHABLE, error=str(error), seconds=time.monotonic() - start)
             if self.on_rules_error == "answer":
                 return RULES_UNREACHABLE
             raise
-        found, problem = read_verdict(result)
-        text = self.note(call, turn, result.text, error=problem, seconds=time.monotonic() - began, **found)
-        self.memory.save_consultation(self.consultations[-1])
+        verdict, problem = parse_verdict(result)
+        seconds = time.monotonic() - start
+        text = self.record(call, turn, result.text, error=problem, seconds=seconds, **verdict)
+        self.recorded.save_consultation(self.consultations[-1])
         return text
 
 
@@ -125,4 +126,5 @@ class ToolOffer:
 
     @property
     def name(self) -> str:
+        """The name of the tool."""
         return str(self.tool["function"]["name"])

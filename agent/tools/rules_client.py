@@ -1,7 +1,7 @@
-"""The rule service as the agent sees it: its tool, its rulebook's name and digest, and consultations, by MCP.
+"""Client of the rule service over MCP: its tool, the name and digest of its rulebook, and consultations.
 
-Every exchange opens an MCP session of its own over one connection pool. A shared session would be a little
-cheaper, but one refused connection ends it together with every consultation in flight.
+Each exchange opens its own MCP session over one connection pool. A shared session would be slightly cheaper,
+but one refused connection would end it and every consultation in flight.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from mcp import Client
 
 RULE_TOOL = "consult_safety_rules"
-RULEBOOK = "rulebook://current"
+"""Name of the rule tool."""
+RULEBOOK_URI = "rulebook://current"
+"""MCP resource that describes the rulebook."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ConsultResult:
-    """What the service answered: the text for the model, and the same as data (None when it gave none)."""
+    """Result of a consultation: the text for the model, and the structured data (None without any)."""
 
     text: str
     structured: dict[str, Any] | None
@@ -39,17 +41,17 @@ class ConsultResult:
 
 
 class RulesClient:
-    """Asks a rule service over streamable HTTP. Use as an async context manager; calls may run at once.
+    """Queries a rule service over streamable HTTP. Use as an async context manager; calls may overlap.
 
     Args:
-        url: its MCP address.
+        url: MCP URL of the service.
         token: sent as a bearer token.
         timeout: seconds for one exchange.
-        waits: seconds before each further try when it cannot be reached; enough for a service that restarts.
+        waits: seconds before each retry of a failed connection; long enough for a restart of the service.
 
     Raises:
-        RulesError: when the address or the token cannot be used; and from every method, when the service
-            cannot be reached or is no rule service.
+        RulesError: if the URL or the token is invalid; from every method, if the service cannot be reached or
+            is not a rule service.
     """
 
     def __init__(
@@ -62,11 +64,11 @@ class RulesClient:
     ) -> None:
         try:
             self.public_url = public_address(url)
-            """The address as it is shown and recorded."""
+            """The URL without secrets, for messages and logs."""
         except ValueError as error:
             raise RulesError(
-                f"the rule service's address {without_secrets(url)!r} cannot be asked ({error}): "
-                "give one such as http://127.0.0.1:8808/mcp",
+                f"invalid rule service URL {without_secrets(url)!r}: {error}. "
+                "Example: http://127.0.0.1:8808/mcp",
                 type="bad_address",
                 setup=True,
             ) from None
@@ -74,7 +76,7 @@ class RulesClient:
             self._headers = bearer(token)
         except ValueError as error:
             raise RulesError(
-                f"the rule service's token cannot be sent: {error}; set ASCL_RULES_TOKEN anew",
+                f"the rule service's token is invalid: {error}; check ASCL_RULES_TOKEN",
                 type="bad_token",
                 setup=True,
             ) from None
@@ -96,8 +98,8 @@ class RulesClient:
             self._http = None
 
     async def rulebook(self) -> dict[str, Any]:
-        """Name, version and digest of the rulebook that is being served."""
-        result = await self._exchange(lambda client: client.read_resource(RULEBOOK))
+        """Returns the name, version and digest of the current rulebook."""
+        result = await self._exchange(lambda client: client.read_resource(RULEBOOK_URI))
         text = getattr(result.contents[0], "text", "") if result.contents else ""
         try:
             value = json.loads(text)
@@ -105,17 +107,17 @@ class RulesClient:
             value = None
         if not isinstance(value, dict) or not isinstance(value.get("digest"), str):
             raise RulesError(
-                f"{self.public_url} answers MCP, but its {RULEBOOK} holds no rulebook digest: "
-                "is it a rule service?",
+                f"{self.public_url} answers MCP, but its {RULEBOOK_URI} has no rulebook digest: "
+                "check that it is a rule service",
                 type="not_a_rule_service",
                 setup=True,
             )
         return value
 
     async def tool(self) -> dict[str, Any]:
-        """The rule tool in the form that Chat Completions takes."""
-        listed = (await self._exchange(lambda client: client.list_tools())).tools
-        for tool in listed:
+        """Returns the rule tool in the form of Chat Completions."""
+        tools = (await self._exchange(lambda client: client.list_tools())).tools
+        for tool in tools:
             if tool.name == RULE_TOOL:
                 function = {
                     "name": tool.name,
@@ -123,64 +125,65 @@ class RulesClient:
                     "parameters": tool.input_schema,
                 }
                 return {"type": "function", "function": function}
-        names = ", ".join(tool.name for tool in listed) or "none"
+        names = ", ".join(tool.name for tool in tools) or "none"
         raise RulesError(
-            f"{self.public_url} offers no tool {RULE_TOOL} (it offers: {names})",
+            f"{self.public_url} does not offer the tool {RULE_TOOL} (it offers: {names})",
             type="not_a_rule_service",
             setup=True,
         )
 
     async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
-        """Ask the rules; arguments that the service refuses come back as a result with `is_error`."""
+        """Consults the rules; returns a result with `is_error` if the service rejects the arguments."""
         result = await self._exchange(lambda client: client.call_tool(RULE_TOOL, arguments))
         parts = [part.text for part in result.content if part.type == "text"]
         return ConsultResult("\n".join(parts), result.structured_content, bool(result.is_error))
 
-    async def _exchange(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+    async def _exchange(self, request: Callable[[Client], Awaitable[T]]) -> T:
         import httpx2
         from mcp import MCPError
 
         for wait in (*self._waits, None):
             try:
                 async with self._session() as client:
-                    return await ask(client)
+                    return await request(client)
             except Exception as group:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
-                    # The transport's task groups may turn a cancellation into an error of their own.
+                    # The transport's task groups may turn a cancellation into another error.
                     raise asyncio.CancelledError from group
-                error = _first(group)
+                error = _first_error(group)
                 if isinstance(error, httpx2.TransportError) and wait is not None:
                     await asyncio.sleep(wait)
                     continue
                 if isinstance(error, httpx2.TransportError):
                     raise RulesError(
                         f"the rule service at {self.public_url} cannot be reached ({error}): "
-                        "is it running? `ascl-rules serve` starts one",
+                        "check that it is running (`ascl-rules serve` starts one)",
                         type="unreachable",
                         setup=True,
                     ) from error
                 if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):
                     raise RulesError(
-                        f"the rule service at {self.public_url} does not accept the token "
-                        f"({error.response.status_code}): set ASCL_RULES_TOKEN to one that it does",
+                        f"the rule service at {self.public_url} rejects the token "
+                        f"({error.response.status_code}): set ASCL_RULES_TOKEN to a valid one",
                         type="unauthorized",
                         setup=True,
                     ) from error
                 if isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
                     if self._version is not None:
                         raise RulesError(
-                            f"the rule service at {self.public_url} did not answer properly ({_said(error)})",
+                            f"the rule service at {self.public_url} returned an invalid answer "
+                            f"({_describe(error)})",
                             type="protocol",
                         ) from error
                     raise RulesError(
-                        f"{self.public_url} gave no MCP answer ({_said(error)}): "
-                        "does the address end in /mcp?",
+                        f"{self.public_url} returned no MCP answer ({_describe(error)}): "
+                        "does the URL end in /mcp?",
                         type="protocol",
                         setup=True,
                     ) from error
                 raise
-        raise AssertionError("the last try either returned or raised")
+        raise AssertionError("the last attempt either returned or raised")
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Client]:
@@ -188,7 +191,7 @@ class RulesClient:
         from mcp.client.streamable_http import streamable_http_client
 
         if self._http is None:
-            raise RuntimeError("RulesClient is used outside its `async with` block")
+            raise RuntimeError("RulesClient is not open: use it inside its `async with` block")
         transport = streamable_http_client(self.url, http_client=self._http)
         async with Client(
             transport, mode=self._mode(), cache=None, read_timeout_seconds=self._timeout
@@ -197,7 +200,7 @@ class RulesClient:
             yield client
 
     def _mode(self) -> str:
-        """Negotiate once; afterwards go straight to what was agreed."""
+        """Negotiates the protocol once, and later uses the negotiated version directly."""
         from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
         if self._version is None:
@@ -205,17 +208,17 @@ class RulesClient:
         return self._version if self._version in MODERN_PROTOCOL_VERSIONS else "legacy"
 
 
-def read_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
-    """The fields of a consultation in a result, and why there is no verdict (None when there is one)."""
+def parse_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
+    """Returns the fields of a consultation, and the reason for a missing verdict (None if there is one)."""
     if result.is_error:
         return {}, result.text
     data = result.structured
     if not isinstance(data, dict) or not isinstance(data.get("verdict"), str):
-        return {}, "the service gave no verdict"
+        return {}, "the service returned no verdict"
     try:
         rules = [RuleHit.model_validate(_hit(rule)) for rule in data.get("rules") or []]
     except (ValidationError, TypeError) as error:
-        return {}, f"the service described its rules in an unknown way: {error}"
+        return {}, f"the service returned rules in an unknown form: {error}"
     rulebook = data.get("rulebook") or {}
     return {
         "verdict": data["verdict"],
@@ -229,8 +232,8 @@ def _hit(rule: dict[str, Any]) -> dict[str, Any]:
     return {name: rule.get(name) for name in ("id", "category", "stance", "score")}
 
 
-def _said(error: Exception) -> str:
-    """An error without the address, which it may name with a key in it."""
+def _describe(error: Exception) -> str:
+    """Describes an error without its URL, which may contain a key."""
     import httpx2
 
     return (
@@ -240,8 +243,8 @@ def _said(error: Exception) -> str:
     )
 
 
-def _first(error: BaseException) -> BaseException:
-    """The first error inside nested groups: the transport runs in task groups, which wrap what they raise."""
+def _first_error(error: BaseException) -> BaseException:
+    """Returns the first error of nested groups: the transport's task groups wrap their exceptions."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -23,9 +23,9 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
 from agent.episode import iter_log, reply_positions
 from agent.errors import LogError
-from agent.export import sample_metadata, scores_of
+from agent.export import reward_scores, sample_metadata
 from agent.export.inspect_messages import chat_messages, model_output
-from agent.rollout import check_log
+from agent.rollout import check_log_settings
 from evaluation.sampling.arms import ALWAYS, ArmKind, make_agent
 from evaluation.sampling.sample import check_same_arm
 from evaluation.scorers import score_episode
@@ -76,7 +76,7 @@ def reward() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         line = score_episode(_episode(state), reference=target.text or None)
-        found = scores_of(line.model_dump(mode="json"))["reward"]
+        found = reward_scores(line.model_dump(mode="json"))["reward"]
         return found.model_copy(
             update={"answer": state.output.completion, "metadata": line.model_dump(mode="json")}
         )
@@ -161,7 +161,7 @@ class Arms:
             rules = await stack.enter_async_context(RulesClient(self.rules, token))
         agent = await make_agent(self.arm, endpoint, rules, **self.options)
         check_same_arm(self.log, self.arm)
-        await check_log(self.log, agent)
+        await check_log_settings(self.log, agent)
         if self._logged is None:
             self._logged = {}
             for episode in iter_log(self.log) if self.log.is_file() else ():

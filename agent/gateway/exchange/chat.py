@@ -228,7 +228,7 @@ class Exchange:
     def stop_offering_if_enough(self) -> None:
         """Ask without the rule tool from here on, when the model has consulted enough or repeats itself."""
         most = self.settings.most_consultations
-        if self.desk.asked >= most or self.desk.most_repetitions > 1 or len(self.turns) > most + 1:
+        if self.desk.queries >= most or self.desk.max_repetitions > 1 or len(self.turns) > most + 1:
             self.offering = False
 
     def logged(self) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The system text, a versioned file: a new wording is a new file, and episodes carry its digest."""
+"""The system text as a versioned file: a new wording is a new file, and episodes record its digest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ VERSION = "1"
 
 @cache
 def system_prompt(version: str = VERSION) -> str:
-    """The system text that tells the model when consulting the rules helps and when it does not."""
+    """Returns the system text, which explains when to consult the rules and when to answer directly."""
     path = Path(__file__).parent / f"system-{version}.md"
     return path.read_text(encoding="utf-8").strip()

@@ -145,10 +145,10 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "holds no prompts"),
-        ("{}\n", "line 1 of .* is no prompt \\(id: Field required\\)"),
+        ("", "contains no prompts"),
+        ("{}\n", "line 1 of .* is not a prompt \\(id: Field required\\)"),
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}\n', "line 2 of .* repeats the id 'a'"),
-        ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is no prompt"),
+        ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is not a prompt"),
     ],
 )
 def test_prompts_that_cannot_be_used_are_named_by_line(tmp_path: Path, content: str, said: str) -> None:
@@ -197,9 +197,9 @@ def test_validate_names_what_is_wrong_and_ends_with_code_1(log: Path) -> None:
         "the call call_1 has no answer, or several",
         "a second episode of p2#0",
         said[3],
-        "the id comes 2 times",
+        "the id occurs 2 times",
     ]
-    assert said[3].startswith("line 5 is no episode: Invalid JSON")
+    assert said[3].startswith("line 5 holds no episode: Invalid JSON")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_validate_names_what_is_wrong_and_ends_with_code_1(log: Path) -> None:
         (["chat", "Hi", "--tool-mode", "magic"], 2, "native"),
         (["chat", "Hi"], 2, "--base-url"),
         (["chat", "Hi", "--base-url", "http://127.0.0.1:9/v1"], 2, "--model"),
-        (["chat", "Hi", "--base-url", "nowhere", "--model", "m"], 1, "no http"),
+        (["chat", "Hi", "--base-url", "nowhere", "--model", "m"], 1, "not an http"),
         (["show", "/nowhere.jsonl"], 1, "cannot read /nowhere.jsonl"),
         (["validate", "/nowhere.jsonl"], 1, "cannot read /nowhere.jsonl"),
         (["run", "--prompts", "/nowhere.jsonl", "--log", "x.jsonl"], 1, "cannot read /nowhere.jsonl"),
@@ -245,7 +245,7 @@ def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -
             reply = httpx2.post(f"{address}/chat/completions", json=body, timeout=30)
             process.terminate()
             rest = process.communicate(timeout=30)[1]
-    assert said == f"ascl-agent: {address} passes on to {endpoint.base_url}, rules from {rules.url}\n"
+    assert said == f"ascl-agent: {address} forwards to {endpoint.base_url}, rules from {rules.url}\n"
     assert reply.json()["choices"][0]["message"]["content"] == "4"
     assert "Traceback" not in rest
 
@@ -254,10 +254,10 @@ def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -
     ("arguments", "sentence"),
     [
         (["--upstream", "http://u/v1", "--host", "0.0.0.0"], "--allow-remote"),
-        (["--upstream", "u/v1"], "no http(s) address"),
+        (["--upstream", "u/v1"], "not an http(s) address"),
         (["--upstream", "http://me:secret@u:80a/v1"], "the upstream 'u:80a/v1' cannot be asked"),
         (["--upstream", "http://[::1/v1"], "cannot be asked"),
-        (["--upstream", "http://u/v1", "--rules", "u/mcp"], "the rule service's address 'u/mcp' cannot"),
+        (["--upstream", "http://u/v1", "--rules", "u/mcp"], "invalid rule service URL 'u/mcp'"),
         (
             ["--upstream", "http://u/v1", "--host", "256.1.1.1", "--allow-remote"],
             "cannot listen on 256.1.1.1",
@@ -274,14 +274,14 @@ def test_a_gateway_that_cannot_start_says_why_in_one_sentence(arguments: list[st
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["probe", "http://127.0.0.1:99999/v1"], "cannot be asked (Port out of range"),
-        (["probe", "http://[::1/v1"], "cannot be asked"),
+        (["probe", "http://127.0.0.1:99999/v1"], "Port out of range"),
+        (["probe", "http://[::1/v1"], "invalid base URL"),
         (
             ["chat", "Hi", "--base-url", "http://me:secret@h:80a/v1", "--model", "m"],
-            "the base URL 'h:80a/v1'",
+            "invalid base URL 'h:80a/v1'",
         ),
         (["run", "--prompts", "PROMPTS", "--log", "PROMPTS/log.jsonl", *ENDPOINT], "cannot"),
-        (["gateway", "--upstream", "http://u/v1", "--rules", "none"], "give the address of a rule service"),
+        (["gateway", "--upstream", "http://u/v1", "--rules", "none"], "pass the URL of a rule service"),
         (["run", "--prompts", "PROMPTS", "--log", "l", "--call-token", "5", *ENDPOINT], "direct=0.25"),
     ],
 )

@@ -12,19 +12,19 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.endpoint import (
+    PROBE_STEPS,
     PROFILES,
-    STEPS,
     Endpoint,
     Quirks,
     Reply,
-    probe,
+    probe_endpoint,
     quirk_columns,
     quirks_named,
     reasoning_text,
 )
 from agent.endpoint.concurrency import ConcurrencyLimiter
-from agent.endpoint.probe import Probed
-from agent.endpoint.quirks import UNKNOWN_ENDPOINT, quirks_of
+from agent.endpoint.probe import ProbeResult
+from agent.endpoint.quirks import UNKNOWN_ENDPOINT, quirks_for_url
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.episodes.agent_run import CLOSED_URL, run_agent
 from tests.fakes.rules.scripted import ScriptedRules
@@ -76,10 +76,10 @@ def test_only_what_an_endpoint_gives_is_asked_for() -> None:
 
 
 def test_providers_are_known_by_their_address_and_nobody_else_is() -> None:
-    assert quirks_of("https://api.deepseek.com/v1").name == "DeepSeek"
-    assert quirks_of("https://api.moonshot.ai/v1").name == "Kimi"
-    assert quirks_of("http://127.0.0.1:8000/v1") is UNKNOWN_ENDPOINT
-    assert quirks_of("https://api.openai.com.evil.example/v1") is UNKNOWN_ENDPOINT
+    assert quirks_for_url("https://api.deepseek.com/v1").name == "DeepSeek"
+    assert quirks_for_url("https://api.moonshot.ai/v1").name == "Kimi"
+    assert quirks_for_url("http://127.0.0.1:8000/v1") is UNKNOWN_ENDPOINT
+    assert quirks_for_url("https://api.openai.com.evil.example/v1") is UNKNOWN_ENDPOINT
 
 
 def test_the_table_names_the_providers_that_the_docs_name() -> None:
@@ -89,10 +89,10 @@ def test_the_table_names_the_providers_that_the_docs_name() -> None:
     assert list(rows[0]) == quirk_columns()
 
 
-def find_out(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[Probed, list[str]]:
+def find_out(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[ProbeResult, list[str]]:
     steps: list[str] = []
     with ScriptedEndpoint(otherwise=answer, strict=False) as endpoint:
-        return asyncio.run(probe(endpoint.base_url, on_step=steps.append, **more)), steps
+        return asyncio.run(probe_endpoint(endpoint.base_url, on_step=steps.append, **more)), steps
 
 
 def test_a_probe_finds_a_row_out() -> None:
@@ -116,7 +116,7 @@ def test_a_probe_finds_a_row_out() -> None:
         return {"choices": [choice], "usage": {"total_tokens": 3}}
 
     found, steps = find_out(server)
-    assert len(steps) == STEPS
+    assert len(steps) == PROBE_STEPS
     assert found.model == "scripted"
     assert found.row == Quirks(
         name="unknown",
@@ -146,7 +146,10 @@ def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
         table = CliRunner().invoke(app, ["probe", endpoint.base_url])
     assert json.loads(done.stdout)["seed"] == "yes"
     assert table.stdout.splitlines()[0].split() == quirk_columns()
-    for url, sentence in ((f"{CLOSED_URL}/v1", "is it running?"), (endpoint.base_url, "did not answer")):
+    for url, sentence in (
+        (f"{CLOSED_URL}/v1", "check that it is running"),
+        (endpoint.base_url, "did not answer"),
+    ):
         failed = CliRunner().invoke(app, ["probe", url])
         assert failed.exit_code == 1
         assert sentence in failed.output

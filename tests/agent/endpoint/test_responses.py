@@ -156,7 +156,7 @@ def test_a_setting_that_the_api_does_not_have_is_named_before_anything_is_sent()
     episode, endpoint = answered([], None, sampling={"seed": 1})
     assert endpoint.requests == []
     assert episode.error is not None
-    assert "no seed: leave it out, or use --api chat" in episode.error.message
+    assert "does not support seed: omit it, or use --api chat" in episode.error.message
     assert episode.error.setup
 
 

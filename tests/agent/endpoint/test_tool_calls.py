@@ -52,7 +52,7 @@ def test_whatever_comes_every_call_has_its_own_id_and_is_answered_once(
         ("", "not valid JSON"),
         ('{"a": NaN}', "NaN is not a JSON value"),
         ('{"a": 1} trailing', "Extra data"),
-        ('"text"', "a JSON object is needed, not str"),
+        ('"text"', "expected a JSON object, not str"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )

@@ -172,7 +172,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     for out in (Path("/dev/null"), tmp_path, Path()):
         done = run("redact", log, "--out", out, "--overwrite", code=1)
-        assert "is no ordinary file" in done.output
+        assert "is not a regular file" in done.output
     assert Path("/dev/null").is_char_device()
 
 

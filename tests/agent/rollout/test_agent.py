@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.episode import Episode, EpisodeLog, Event, Limits, validate_log
-from agent.episode.validate import problems_of
+from agent.episode.validate import episode_problems
 from agent.rollout.system_prompt import system_prompt
 from agent.tools import REFUSAL_WITHOUT_RULES
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
@@ -31,7 +31,7 @@ def test_a_model_that_consults_reads_the_rules_and_then_answers(rules: ScriptedR
     assert consultation.verdict == "rules_found"
     assert [(rule.id, rule.stance) for rule in consultation.rules] == [("weapons.making", "decline")]
     assert consultation.digest == episode.rulebook_digest == DIGEST
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
     first, second = endpoint.requests
     assert first == {
@@ -76,14 +76,14 @@ def test_malformed_arguments_are_kept_and_shown_back_with_the_parsers_reason(rul
     assert "Unterminated string" in told["content"]
     assert broken in told["content"]
     assert len(rules.consultations) == 1
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_a_call_that_never_parses_still_counts_as_consulting(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call(arguments="[1]"), "No."]) as endpoint:
         episode = run_agent(GUN, endpoint, rules)
     assert episode.mode == "consult"
-    assert "a JSON object is needed, not list" in str(episode.consultations[0].text)
+    assert "expected a JSON object, not list" in str(episode.consultations[0].text)
 
 
 def test_a_server_that_cannot_read_malformed_arguments_gets_them_wrapped(rules: ScriptedRules) -> None:
@@ -137,7 +137,7 @@ def test_missing_and_repeated_call_ids_get_fresh_ones_and_each_one_answer(rules:
     assert len(set(ids)) == 4
     assert ids[0] == "same"
     assert [c.situation for c in episode.consultations] == ["a", "b", "c", "d"]
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_an_unknown_tool_is_answered_with_an_error_and_is_no_consultation(rules: ScriptedRules) -> None:
@@ -191,14 +191,14 @@ def test_a_model_that_repeats_one_call_is_told_and_then_stopped(rules: ScriptedR
     assert len(rules.consultations) == 1
     assert len(endpoint.requests) == 3
     assert [c.error for c in episode.consultations] == [None, "repeated", "repeated"]
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_an_episode_stops_after_its_turns_with_every_call_answered(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(call(f"question {n}", id=None) for n in range(9)) as endpoint:
         episode = run_agent(GUN, endpoint, rules, limits=Limits(turns=2))
     assert (episode.stop_reason, len(endpoint.requests), len(rules.consultations)) == ("limit", 2, 1)
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_consultations_past_the_limit_are_refused_and_the_model_may_still_answer(
@@ -214,7 +214,7 @@ def test_an_episode_stops_after_its_tokens(rules: ScriptedRules) -> None:
     with ScriptedEndpoint([call("a"), call("b"), "No."]) as endpoint:
         episode = run_agent(GUN, endpoint, rules, limits=Limits(tokens=10))
     assert (episode.stop_reason, len(endpoint.requests)) == ("limit", 2)
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_an_episode_stops_after_its_seconds(rules: ScriptedRules) -> None:
@@ -272,7 +272,7 @@ def test_a_rule_service_that_goes_away_is_met_as_chosen(choice: Any, stop_reason
     assert (episode.stop_reason, len(endpoint.requests)) == (stop_reason, requests)
     assert episode.mode == "consult"
     assert "cannot be reached" in str(episode.consultations[0].error)
-    assert problems_of(episode) == []
+    assert episode_problems(episode) == []
 
 
 def test_a_conversation_goes_on_with_its_history(rules: ScriptedRules) -> None:

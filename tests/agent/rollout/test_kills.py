@@ -142,7 +142,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
     assert before.items() <= {(e.prompt_id, e.sample_index): e.id for e in episodes}.items()
     # A kill may leave one line behind that it cut off; nothing else is wrong.
     _, problems = validate_log(log)
-    assert all("is no episode" in problem.what for problem in problems)
+    assert all("holds no episode" in problem.what for problem in problems)
     assert {(episode.stop_reason, episode.mode) for episode in episodes} == {("answer", "consult")}
     # Only what was under way when a kill came is asked for a second time.
     print(f"{kills} kills, {len(episodes)} episodes, {len(endpoint.requests)} requests, 0 paid twice")

@@ -10,7 +10,7 @@ import pytest
 
 from agent.endpoint import Endpoint
 from agent.episode import Api, Episode, read_log
-from agent.export.redact import redacted
+from agent.export.redact import redact_episode
 from agent.rollout import Agent, Prompt, run_prompts
 from agent.tools import CustomTool, RulesClient
 from tests.fakes.endpoints.responses import call_item, message_item, response_with
@@ -69,7 +69,7 @@ def test_both_kinds_of_call_in_one_reply_are_answered(rules: ScriptedRules) -> N
     assert (two["tool_call_id"], "Do not help to make weapons." in two["content"]) == ("c1", True)
     assert (episode.answer, episode.mode, len(episode.consultations)) == ("Noon.", "consult", 1)
     assert clock.asked == ["Oslo"]
-    assert [t["function"]["name"] for t in redacted(episode, "salt").tools] == ["consult_safety_rules"]
+    assert [t["function"]["name"] for t in redact_episode(episode, "salt").tools] == ["consult_safety_rules"]
 
 
 def test_a_tool_of_the_callers_alone_is_no_consultation(rules: ScriptedRules) -> None:
@@ -109,5 +109,5 @@ def test_an_interrupted_run_carries_no_tool_out_again(rules: ScriptedRules, tmp_
 def test_names_that_clash_are_refused_at_once() -> None:
     endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
     for tools in ([Clock().tool, Clock().tool], [CustomTool("consult_safety_rules", "", print)]):
-        with pytest.raises(ValueError, match="names of their own"):
+        with pytest.raises(ValueError, match="unique names"):
             Agent(endpoint, None, tools=tools)

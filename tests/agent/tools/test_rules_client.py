@@ -86,7 +86,7 @@ def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
 )
 def test_an_address_that_is_no_mcp_service_is_named(answer: Raw) -> None:
     with ScriptedEndpoint(otherwise=answer) as web:
-        with pytest.raises(RulesError, match="gave no MCP answer") as caught:
+        with pytest.raises(RulesError, match="returned no MCP answer") as caught:
             use(f"{web.base_url}/chat/completions", lambda client: client.rulebook())
         assert caught.value.setup
 
@@ -96,7 +96,9 @@ def test_an_mcp_service_without_rules_is_named() -> None:
     with LiveServer(app) as other:
         with pytest.raises(RulesError, match="rulebook"):
             use(f"{other.origin}/mcp", lambda client: client.rulebook())
-        with pytest.raises(RulesError, match=r"offers no tool consult_safety_rules \(it offers: none\)"):
+        with pytest.raises(
+            RulesError, match=r"does not offer the tool consult_safety_rules \(it offers: none\)"
+        ):
             use(f"{other.origin}/mcp", lambda client: client.tool())
 
 

@@ -256,8 +256,9 @@ def test_a_sample_that_begins_while_the_last_one_ends_has_an_open_connection(
         await asyncio.sleep(begins)
         async with arms.open() as (agent, _):
             await asyncio.sleep(lasts)
-            assert isinstance(agent.endpoint, Connection)
-            return agent.endpoint.is_open
+            endpoint = agent.context.endpoint
+            assert isinstance(endpoint, Connection)
+            return endpoint.is_open
 
     async def two() -> list[bool]:
         return await asyncio.gather(sample(0, 0.05), sample(0.07, 0.2))

@@ -34,7 +34,7 @@ def run_agent(
     on_rules_error: OnRulesError = "fail",
     system: str | None = None,
     history: list[Message] | None = None,
-    memory: RecordedReplies | None = None,
+    recorded: RecordedReplies | None = None,
     stream: bool = False,
     on_event: Callable[[Event], None] | None = None,
     retry: RetryPolicy = FAST_RETRY,
@@ -64,6 +64,6 @@ def run_agent(
             limits=limits,
             on_rules_error=on_rules_error,
         )
-        return await agent.run(prompt, history=history, memory=memory, stream=stream, on_event=on_event)
+        return await agent.run(prompt, history=history, recorded=recorded, stream=stream, on_event=on_event)
 
     return asyncio.run(session())
