@@ -72,7 +72,7 @@ def generate_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
                 "completion": "c",
                 "prompt_ids": [rng.randrange(300) for _ in range(110)],
                 "completion_ids": [rng.randrange(300) for _ in wrote],
-                "wrote": wrote,
+                "loss_mask": wrote,
                 "logprobs": [-10.8 * by_policy for by_policy in wrote],
                 "reward": float(rng.random() < 0.5),
                 "advantage": rng.uniform(-1, 1),
@@ -120,7 +120,7 @@ def build_trainer(kind: type, model: Path, out: str, rows: list[dict[str, Any]],
         model=str(model),
         args=config,
         train_dataset=datasets.Dataset.from_list(rows),
-        peft_config=add_adapter(model, 16, 8),
+        peft_config=adapter_config(model, 16, 8),
         **rewards,
     )
 
@@ -164,10 +164,10 @@ def component_cpu_seconds(stepper: Stepper, rounds: int = 200) -> dict[str, floa
     """Returns the median CPU seconds per step of IFPO's parts: advantages; replay and drift."""
     trainer = stepper.trainer
     rewards = np.array([row["reward"] for row in stepper.rows])
-    modes = np.array([sum(row["wrote"]) < len(row["wrote"]) for row in stepper.rows])
+    modes = np.array([sum(row["loss_mask"]) < len(row["loss_mask"]) for row in stepper.rows])
     groups = np.arange(len(rewards)) // 8
     micro_batch = stepper.rows[: stepper.micro]
-    width = max(len(row["wrote"]) for row in micro_batch)
+    width = max(len(row["loss_mask"]) for row in micro_batch)
     log_ratios = torch.randn(len(micro_batch), width) * 0.1
     kinds = torch.tensor([drift.kind_index(row["kind"]) for row in micro_batch])
     trainer._rows = stepper.rows

@@ -50,15 +50,15 @@ def measure(episodes: int, latency: float, rounds: int) -> None:
             for question in questions:
                 tool.consult(question)
             sequential.append(time.perf_counter() - start)
-            tool.forget()
+            tool.clear()
             start = time.perf_counter()
             for question in questions:
-                tool.begin(question)
+                tool.start(question)
             for question in questions:
                 tool.consult(question)
             batched.append(time.perf_counter() - start)
-            tool.forget()
-        max_in_flight = tool.in_flight_most
+            tool.clear()
+        max_in_flight = tool.peak_in_flight
     sequential_median, batched_median = statistics.median(sequential), statistics.median(batched)
     print(f"{episodes} episodes, {latency * 1000:.0f} ms per consultation, medians of {rounds} rounds")
     print(

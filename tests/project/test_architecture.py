@@ -59,7 +59,7 @@ ORDER = {
         ["cli"],
     ],
     "trainer.stages": [
-        ["config", "checkpoints", "run_record", "progress"],
+        ["config", "checkpoints", "run_record", "monitoring"],
         ["model_io", "ifpo_trainer"],
         ["sft", "logged", "online"],
     ],

@@ -1,4 +1,4 @@
-"""Inverse Frequency Policy Optimization (arXiv 2602.13562): advantages in numpy, without torch or I/O."""
+"""Advantages of Inverse Frequency Policy Optimization (arXiv 2602.13562), in numpy, without torch or I/O."""
 
 from trainer.ifpo.advantages import (
     Baseline,

@@ -1,17 +1,17 @@
-"""Inverse Frequency Policy Optimization: advantages in which a rare mode speaks as loudly as a common one.
+"""Inverse Frequency Policy Optimization: advantages that give a rare mode as much weight as a common one.
 
-The paper's abstract (arXiv 2602.13562) says what IFPO is for: reinforcement learning drifts into consulting
-the rules always, and rebalancing the advantage estimates by inverse frequency counteracts that. It gives no
-formula. Of ours, these parts are choices, each of them a setting or said here:
+The paper's abstract (arXiv 2602.13562) states the purpose of IFPO: reinforcement learning drifts towards
+always consulting the rules, and rebalancing the advantage estimates by inverse frequency counteracts that. It
+gives no formula, so these parts are choices of this implementation:
 
-- the weight `(1 / (K f)) ** alpha` and its bound `w_max`; weights are scaled to sum to the group's size;
-- the baseline is the weighted mean (`"balanced"`), so that a group's advantages sum to zero. Multiplying
-  plain advantages by a weight (`"group"`) is what the abstract alone suggests; there they do not;
-- the weighted standard deviation divides, with the sample correction and `eps` where GRPO has them;
-- frequencies are counted in the group (`"group"`), or over all groups that are passed together (`"batch"`);
-- a mode is any label, so that the number of consultations can be one: K modes weigh `1 / K` each;
-- `credit="split"` (`split_advantages`) tells what the decision earned from what was made of it;
-- a group may hold forced modes, so that a rare one is heard at all: see `trainer/ifpo/stratified.py`.
+- the weight is `(1 / (K f)) ** alpha` with the bound `w_max`; weights are scaled to sum to the group's size;
+- the baseline is the weighted mean (`"balanced"`), so that a group's advantages sum to zero. The abstract
+  alone suggests to multiply plain advantages by a weight (`"group"`), and then they do not;
+- the divisor is the weighted standard deviation, with GRPO's sample correction and `eps`;
+- frequencies are counted in the group (`"group"`), or over all groups passed together (`"batch"`);
+- a mode is any label, so it can be the number of consultations: K modes weigh `1 / K` each;
+- `credit="split"` (`split_advantages`) separates the advantage of the decision from that within its mode;
+- a group may hold forced modes, so that a rare mode occurs at all: see `trainer/ifpo/stratified.py`.
 
 With `alpha = 0` this is the advantage of GRPO (arXiv 2402.03300, section 4.1.2), as TRL 1.16 computes it.
 """
@@ -34,7 +34,7 @@ Frequency = Literal["group", "batch"]
 def inverse_frequency_weights(
     modes: Any, groups: Any, *, alpha: float = 1.0, w_max: float = 4.0, frequency: Frequency = "group"
 ) -> Floats:
-    """Weights `w_i = min((1 / (K f)) ** alpha, w_max)`, scaled so that they sum to G in each group.
+    """Computes weights `w_i = min((1 / (K f)) ** alpha, w_max)`, scaled so that they sum to G in each group.
 
     `f` is the share of the episode's mode among the G episodes of its group (or of all N, with
     `frequency="batch"`), `K` the number of modes there.
@@ -42,9 +42,9 @@ def inverse_frequency_weights(
     Args:
         modes: (N,) labels of any one type.
         groups: (N,) labels of any one type; groups may differ in size and lie in any order.
-        alpha: 0 weighs all alike, 1 gives every mode the same total weight.
-        w_max: bound on a weight before scaling.
-        frequency: over what `f` and `K` are counted; the scaling is each group's in both cases.
+        alpha: 0 weights all episodes equally, 1 gives every mode the same total weight.
+        w_max: upper bound on a weight before scaling.
+        frequency: scope in which `f` and `K` are counted; weights are scaled per group in both cases.
 
     Returns:
         (N,) float64.
@@ -69,25 +69,26 @@ def ifpo_advantages(
     frequency: Frequency = "group",
     eps: float = 1e-4,
 ) -> Any:
-    """Advantages `A_i = w_i (r_i - mu) / (s + eps)`.
+    """Computes advantages `A_i = w_i (r_i - mu) / (s + eps)`.
 
-    `mu` is the group's weighted mean reward (`baseline="balanced"`) or its plain one (`"group"`), and
-    `s = sqrt(sum_i w_i (r_i - mu)^2 / (G - 1))`. An episode alone in its group has no peer, so A = 0.
+    `mu` is the group's weighted mean reward (`baseline="balanced"`) or its plain mean (`"group"`),
+    and `s = sqrt(sum_i w_i (r_i - mu)^2 / (G - 1))`. An episode alone in its group has A = 0.
 
     Args:
         rewards: (N,) numbers, numpy or torch, all finite.
-        modes: (N,) what each episode chose, such as `consult` and `direct`.
-        groups: (N,) which group each episode belongs to.
+        modes: (N,) mode of each episode, such as `consult` or `direct`.
+        groups: (N,) group of each episode.
         alpha, w_max, frequency: see `inverse_frequency_weights`.
         scale_rewards: `"group"` or True divides by `s` of the group, `"batch"` by one `s` over all N rewards
-            about their weighted mean, `"none"` or False by nothing (then `eps` has no part).
+            about their weighted mean, `"none"` or False does not divide (then `eps` is unused).
         eps: added to `s`.
 
     Returns:
-        (N,) as `rewards`: of its floating type (float64 for integers), a tensor for a tensor, on its device.
+        (N,) like `rewards`: of its floating type (float64 for integers); a tensor, on its device, for a
+        tensor.
 
     Raises:
-        ValueError: unequal lengths, a reward that is not finite, or an unknown or impossible setting.
+        ValueError: unequal lengths, a reward that is not finite, or an invalid setting.
     """
     batch = _batch(rewards, modes, groups, alpha, w_max, baseline, scale_rewards, frequency, eps)
     return like_input(rewards, batch.scaled(batch.weight * batch.deviation, batch.weight))
@@ -105,17 +106,17 @@ def split_advantages(
     frequency: Frequency = "group",
     eps: float = 1e-4,
 ) -> tuple[Any, Any]:
-    """The advantage of the decision's tokens and that of the tokens after it (`credit="split"`).
+    """Computes the advantages of the decision's tokens and of the tokens after it (`credit="split"`).
 
     With `rbar` the group's mean reward of the episode's mode, `r_i - mu = (rbar - mu) + (r_i - rbar)`. The
-    first part is what the mode was worth: the decision carries it, weighted and scaled as the whole is in
-    `ifpo_advantages`. The second is what this episode made of its mode: the tokens after the decision carry
-    it, unweighted, scaled by the plain standard deviation (that of GRPO) over the same rewards.
+    first part is the advantage between modes: the decision carries it, weighted and scaled as the whole is in
+    `ifpo_advantages`. The second is the advantage within the mode: the tokens after the decision carry it,
+    unweighted, scaled by the plain standard deviation (that of GRPO) over the same rewards.
 
     Arguments, errors and types are those of `ifpo_advantages`.
 
     Returns:
-        decision: (N,), and rest: (N,).
+        (N,) advantages of the decision, and (N,) of the tokens after it.
     """
     batch = _batch(rewards, modes, groups, alpha, w_max, baseline, scale_rewards, frequency, eps)
     plain = _batch(rewards, modes, groups, 0.0, w_max, baseline, scale_rewards, frequency, eps)
@@ -130,7 +131,7 @@ def split_advantages(
 
 @dataclass(frozen=True)
 class _Batch:
-    """N episodes by index of mode and group, their weights, and their rewards less the baseline."""
+    """N episodes by index of mode and group, with their weights and their rewards minus the baseline."""
 
     reward: Floats
     mode: Indices
@@ -142,15 +143,15 @@ class _Batch:
     eps: float
 
     def scaled(self, values: Floats, weight: Floats) -> Floats:
-        """(N,) `values` divided by the standard deviation; nothing where an episode is alone."""
+        """(N,) `values` divided by the standard deviation; 0 where an episode is alone in its group."""
         size = np.bincount(self.group)
         scaled = values.copy()
         if self.scale == "group":
             spread = np.sqrt(np.bincount(self.group, weight * self.deviation**2) / np.maximum(size - 1, 1))
             scaled = _divide(values, spread[self.group] + self.eps)
         elif self.scale == "batch":
-            apart = self.reward - _mean(self.reward, self.centring, np.zeros_like(self.group))
-            spread = np.sqrt((weight * apart**2).sum() / max(len(self.reward) - 1, 1))
+            deviation = self.reward - _mean(self.reward, self.centring, np.zeros_like(self.group))
+            spread = np.sqrt((weight * deviation**2).sum() / max(len(self.reward) - 1, 1))
             scaled = _divide(values, np.full_like(values, spread + self.eps))
         scaled[size[self.group] == 1] = 0.0
         return scaled
@@ -177,10 +178,10 @@ def _batch(
     same_length(rewards=reward, modes=mode, groups=group)
     weight = _weights(mode, group, alpha, w_max, frequency)
     centring = weight if baseline == "balanced" else np.ones_like(weight)
-    # Measured from the group's smallest reward, so that equal rewards cancel to exactly zero.
-    floor = np.full(group.max(initial=-1) + 1, np.inf)
-    np.minimum.at(floor, group, reward)
-    shifted = reward - floor[group]
+    # Rewards relative to the group's smallest, so that equal rewards cancel to exactly zero.
+    smallest = np.full(group.max(initial=-1) + 1, np.inf)
+    np.minimum.at(smallest, group, reward)
+    shifted = reward - smallest[group]
     deviation = shifted - _mean(shifted, centring, group)
     return _Batch(reward, mode, group, weight, centring, deviation, scale, eps)
 
@@ -195,26 +196,26 @@ def _weights(mode: Indices, group: Indices, alpha: float, w_max: float, frequenc
     if not len(group):
         return np.zeros(0)
     scope = group if frequency == "group" else np.zeros_like(group)
-    cell = scope * (mode.max() + 1) + mode  # one number for each pair of scope and mode
+    cell = scope * (mode.max() + 1) + mode  # one index per pair of scope and mode
     counts = np.bincount(cell)
     total = np.bincount(scope)
     present = np.bincount(np.flatnonzero(counts) // (mode.max() + 1), minlength=len(total))  # K of each scope
-    with np.errstate(over="ignore"):  # a steep alpha overflows into the bound
+    with np.errstate(over="ignore"):  # a large alpha overflows, and w_max bounds it
         raw: Floats = np.minimum((total[scope] / (present[scope] * counts[cell])) ** alpha, w_max)
     normaliser: Floats = np.bincount(group) / np.bincount(group, raw)
     return raw * normaliser[group]
 
 
 def _mean(values: Floats, weight: Floats, group: Indices) -> Floats:
-    """The weighted mean of each episode's group, (N,)."""
-    # Nothing where an index stands for no group; of no values at all numpy makes integers.
+    """(N,) weighted mean of each episode's group."""
+    # Unused group indices have no weight; for empty input, bincount returns integers.
     total = np.bincount(group, weight).astype(float)
     means: Floats = np.divide(np.bincount(group, weight * values), total, out=total.copy(), where=total > 0)
     return means[group]
 
 
 def _divide(values: Floats, by: Floats) -> Floats:
-    """`values / by`, where nothing stays nothing, also with `eps = 0`."""
+    """Computes `values / by`; zero stays zero, even if `by` is zero."""
     quotient: Floats = np.divide(values, by, out=np.zeros_like(values), where=values != 0)
     return quotient
 

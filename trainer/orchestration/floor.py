@@ -1,26 +1,26 @@
-"""A floor under what a model does on harmful prompts that it was not trained on.
-
-Prompts share parameters: a model that learns to consult less on harmless prompts can forget to on harmful
-ones. So it is measured, and below the floor training stops at the last good model.
-"""
+"""Safety floor of a loop: measures a model by a log of held-out prompts and compares it with the floor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.stages import SafetyFloor
+
 if TYPE_CHECKING:
-    from trainer.orchestration.settings import Floor
+    from trainer.orchestration.settings import FloorSettings
 
 
 def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]]:
-    """Consult rate and mean outcome by kind of prompt."""
+    """Returns the number of episodes, consult rate, mean reward and safe share of each kind of prompt.
+
+    A rate is None where there is nothing to average.
+    """
     from agent.episode import iter_log
     from evaluation.metrics import arm_metrics
     from evaluation.scorers import read_rewards
 
-    rated = read_rewards(rewards)
-    kinds = arm_metrics("measured", iter_log(log), rated).kinds
+    kinds = arm_metrics("measured", iter_log(log), read_rewards(rewards)).kinds
     return {
         name: {
             "episodes": kind.n,
@@ -32,22 +32,8 @@ def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]
     }
 
 
-def below_floor(measured: dict[str, dict[str, Any]], floor: Floor) -> str | None:
-    """What fell below the floor, or could not be measured, in a sentence; None where nothing did."""
+def below_floor(measured: dict[str, dict[str, Any]], floor: FloorSettings) -> str | None:
+    """Returns which rate of `measure` is below the floor or could not be measured, or None."""
     harmful = measured.get("harmful", {})
-    for key, least, what in (
-        ("consult_rate", floor.harmful_consult, "consults the rules on"),
-        ("safe", floor.harmful_safe, "handles safely"),
-    ):
-        share = harmful.get(key)
-        if share is None and least > 0:
-            return (
-                f"whether the model {what} {least:.0%} of harmful prompts could not be measured: there were "
-                "none, or no judge answered"
-            )
-        if share is not None and share < least:
-            return (
-                f"the model {what} {share:.0%} of harmful prompts it was not trained on, below the floor of "
-                f"{least:.0%}"
-            )
-    return None
+    minimum = SafetyFloor(consult=floor.harmful_consult, safe=floor.harmful_safe)
+    return minimum.violation(harmful.get("consult_rate"), harmful.get("safe"))

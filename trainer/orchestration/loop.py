@@ -22,7 +22,7 @@ from evaluation.runtime import write_atomic
 from trainer.errors import LoopError
 from trainer.orchestration.round import Round
 from trainer.orchestration.settings import LoopSettings, check_training
-from trainer.stages import Notify
+from trainer.stages import Notify, held_out_problem
 
 
 def run_loop(settings: LoopSettings, out: Path, notify: Notify = lambda line: None) -> dict[str, Any]:
@@ -67,12 +67,8 @@ def _check_floor(settings: LoopSettings) -> None:
     trained = {prompt.prompt for prompt in load_prompts(settings.sampling.prompts)}
     harmful = [prompt.prompt for prompt in load_prompts(floor.prompts) if prompt.kind == "harmful"]
     seen = sum(prompt in trained for prompt in harmful)
-    if not harmful or seen:
-        holds = f"{seen} harmful prompts that are trained on" if seen else "no harmful prompt"
-        raise LoopError(
-            f"floor.prompts: {floor.prompts} holds {holds}, so no floor can be kept: name harmful prompts "
-            "that sampling.prompts does not hold"
-        )
+    if problem := held_out_problem(floor.prompts, len(harmful), seen):
+        raise LoopError(f"floor.prompts: {problem}")
 
 
 @contextmanager

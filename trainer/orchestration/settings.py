@@ -80,15 +80,16 @@ class Advantages(_Section):
     scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
-class Floor(_Section):
-    """What must hold on prompts that are not trained on; below it the loop stops at the last good model."""
+class FloorSettings(_Section):
+    """Safety floor on held-out prompts; below it the loop stops at the last good model."""
 
     prompts: str = "builtin:held_out"
     samples: int = Field(default=1, ge=1)
     harmful_consult: float = Field(default=0.0, ge=0, le=1)
-    """Least share of harmful prompts that are consulted on."""
+    """Minimum share of harmful prompts on which the model consults the rules."""
     harmful_safe: float = Field(default=0.0, ge=0, le=1)
-    """Least mean outcome on harmful prompts (refused, or judged harmless)."""
+    """Minimum share of harmful prompts that the model handles safely: it refuses, or a judge finds the answer
+    harmless."""
 
 
 class LoopSettings(_Section):
@@ -107,8 +108,8 @@ class LoopSettings(_Section):
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
     advantages: Advantages = Advantages()
-    floor: Floor | None = Floor()
-    """None disables the measurement between rounds."""
+    floor: FloorSettings | None = FloorSettings()
+    """None measures nothing between rounds."""
     train: dict[str, Any] = {}
     """Settings of `ascl-train logged` and of `trl.GRPOConfig`."""
     launcher: str | None = None

@@ -100,7 +100,7 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
     )
     prompt_length = len(episode.prompt_ids)
     ids = episode.prompt_ids + episode.completion_ids
-    wrote = [False] * prompt_length + [bool(flag) for flag in episode.wrote]
+    wrote = [False] * prompt_length + [bool(flag) for flag in episode.loss_mask]
     logprobs: list[float | None] = [None] * prompt_length
     logprobs += episode.logprobs if episode.logprobs is not None else [None] * len(episode.completion_ids)
     tokens = [

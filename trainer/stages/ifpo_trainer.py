@@ -1,8 +1,8 @@
-"""IFPO on TRL's `GRPOTrainer`: all of our contact with its private parts is here.
+"""IFPO on top of TRL's `GRPOTrainer`.
 
-`IFPOTrainer` changes the advantages and nothing else; loss, clipping, KL and distribution are TRL's.
-`LoggedIFPOTrainer` replays logged episodes through the same class in place of sampling new ones.
-TRL is pinned below 1.17; a contract test holds what is relied upon.
+`IFPOTrainer` changes the advantages only; loss, clipping, KL and distribution are TRL's. `LoggedIFPOTrainer`
+and `OnlineIFPOTrainer` extend it. These three classes override private methods of TRL, which is pinned below
+1.17; `tests/trainer/stages/test_trl_contract.py` checks the methods that they rely on.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ Output = dict[str, Any]
 class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` whose advantages are weighted by the inverse frequency of each episode's mode.
 
-    One composed reward function, not several: TRL counts a None among several as zero, which would punish an
+    It takes one composed reward function: of several, TRL would count a None as zero, and so punish an
     episode for a judge's outage. An episode whose reward is None is left out of its group. With `alpha = 0`
-    and no `cost`, TRL's own advantages stand, to the bit; with a cost, they are GRPO's after that price.
+    and no `cost`, the advantages are TRL's own, to the bit; with a cost, GRPO's after subtracting the cost.
 
     Raises:
-        ValueError: for more than one reward function, or another `multi_objective_aggregation`.
+        ValueError: more than one reward function, or another `multi_objective_aggregation`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(self.reward_funcs) != 1 or self.multi_objective_aggregation != "sum_then_normalize":
-            raise ValueError("IFPO takes one composed reward function: add the parts up inside it")
+            raise ValueError("IFPO takes one composed reward function: combine your reward functions in one")
+        # (N,) rewards and whether each episode consulted, gathered from all processes.
         self._gathered: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._times = torch.zeros(0)  # (N,) how often each episode consulted, gathered
+        self._consultations = torch.zeros(0)  # (N,) number of consultations, gathered
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # (N, 1), gathered
-        times = [consultations_of(_conversation(completion)) for completion in completions]
-        self._times = self.accelerator.gather(torch.tensor(times, device=rewards.device))
-        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), self._times > 0
+        counts = [consultations_of(_to_messages(completion)) for completion in completions]
+        self._consultations = self.accelerator.gather(torch.tensor(counts, device=rewards.device))
+        self._gathered = rewards[:, 0] * self.reward_weights[0].item(), self._consultations > 0
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
@@ -53,13 +54,14 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         local = len(inputs)
         first = self.accelerator.process_index * local
         output["advantages"] = advantages[first : first + local].to(output["advantages"])
-        logged = self._logs["advantages"]
-        for _ in range(len(advantages)):  # a deque's tail cannot be sliced
-            logged.pop()
-        logged.extend(advantages.tolist())
+        history = self._logs["advantages"]  # a deque, which cannot be sliced
+        for _ in range(len(advantages)):
+            history.pop()
+        history.extend(advantages.tolist())
         return output
 
     def _episode_advantages(self, inputs: Any) -> torch.Tensor | None:
+        """(N,) advantages of the episodes of all processes; None keeps those that TRL computed."""
         assert self._gathered is not None
         rewards, consulted = self._gathered
         mode = "train" if self.model.training else "eval"
@@ -82,7 +84,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         advantages = torch.zeros_like(rewards)
         advantages[scored] = ifpo_advantages(
-            with_consultation_cost(rewards[scored], self._times[scored], args.cost),
+            with_consultation_cost(rewards[scored], self._consultations[scored], args.cost),
             consulted[scored],
             groups[scored],
             alpha=args.alpha,
@@ -94,5 +96,5 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         return advantages
 
 
-def _conversation(completion: Any) -> list[dict[str, Any]]:
+def _to_messages(completion: Any) -> list[dict[str, Any]]:
     return completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]

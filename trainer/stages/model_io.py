@@ -1,7 +1,7 @@
-"""What both training stages share: an adapter on the top layers, and what a stage leaves behind.
+"""Models of the training stages: loading, the LoRA adapter, and saving the results.
 
-A stage's folder holds `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json`, written
-last: where it stands, the rest is whole.
+A stage's folder holds `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json`. The record
+is written last, so a folder with `run.json` is complete.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from evaluation.runtime import write_atomic
 from trainer.errors import TrainingError
-from trainer.stages import model_io as adapter
+from trainer.stages.checkpoints import remove_record
 from trainer.stages.run_record import common_record
 
-MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTED_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def add_adapter(model: str | Path, rank: int, layers: int) -> Any:
-    """PEFT configuration of an adapter on the `layers` topmost layers of a model."""
+def adapter_config(model: str | Path, rank: int, layers: int) -> Any:
+    """Returns the PEFT configuration of a LoRA adapter on the top `layers` layers of a model."""
     from peft import LoraConfig
     from transformers import AutoConfig
 
@@ -31,54 +32,18 @@ def add_adapter(model: str | Path, rank: int, layers: int) -> Any:
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=MODULES,
+        target_modules=ADAPTED_MODULES,
         layers_to_transform=list(range(max(0, depth - layers), depth)),
         task_type="CAUSAL_LM",
     )
 
 
-def save_adapter(out: Path, model: Any, tokenizer: Any) -> None:
-    """Write `adapter/` and `merged/`, each whole or not at all; the model is merged in place.
+def load_tokenizer(model: str) -> Any:
+    """Loads the tokenizer of a model folder or hub name.
 
     Raises:
-        TrainingError: one cannot be written; what was written of it is removed.
+        TrainingError: the folder has no model, or the tokenizer cannot be loaded.
     """
-    with is_complete(out / "adapter") as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)  # so that the adapter can be served as it is
-    with is_complete(out / "merged") as folder:
-        model.merge_and_unload().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def is_complete(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `folder` when the block ends well."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainingError(
-            f"{folder} cannot be written ({cause}): make room there, then run the same command again, with "
-            "--resume where it has that option"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def save_record(out: Path, record: dict[str, Any]) -> None:
-    """Write `run.json` in one step: the record and what every stage's says (see `trainer.record`)."""
-    record |= common_record()
-    partial = out / ".run.json.tmp"
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "run.json")
-
-
-def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
@@ -93,33 +58,96 @@ def load_tokenizer(model: str) -> Any:
 
 
 @contextmanager
-def weights_digest(model: str | Path) -> Iterator[None]:
-    """Within the block a model's weights are read; broken ones are named."""
-    from safetensors import SafetensorError
-
+def explain_unreadable_weights(model: str | Path) -> Iterator[None]:
+    """Turns a safetensors error within the block into a `TrainingError` that names the model."""
     try:
         yield
     except SafetensorError as error:
         raise TrainingError(
-            f"the weights of the model '{model}' cannot be read ({error}): copy or download them anew"
+            f"the weights of the model '{model}' cannot be read ({error}): copy or download them again"
         ) from None
 
 
-def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
-    """Write `adapter/` and `merged/`; to be called by every process.
+def build_trainer(trainer_class: Any, arguments: Any, config: Any, tokenizer: Any, **options: Any) -> Any:
+    """Builds a TRL trainer of a model in float32 with a new adapter; it prints nothing by itself.
 
-    Where the trainer shards its model (FSDP), the adapter is gathered, and merged into the starting model,
-    read anew: the sharded one cannot be merged in place.
+    Args:
+        arguments: of the stage: `model`, `lora_rank` and `lora_layers`.
+        options: further arguments of `trainer_class`.
+    """
+    import transformers
+
+    config.model_init_kwargs = {"dtype": "float32"} | (config.model_init_kwargs or {})
+    with explain_unreadable_weights(arguments.model):
+        trainer = trainer_class(
+            model=arguments.model,
+            args=config,
+            processing_class=tokenizer,
+            peft_config=adapter_config(arguments.model, arguments.lora_rank, arguments.lora_layers),
+            **options,
+        )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder to write to, which replaces `folder` when the block succeeds.
+
+    Raises:
+        TrainingError: it cannot be written; it is removed, and `folder` stays unchanged.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            f"{folder} cannot be written ({cause}): free disk space there, then run the same command again, "
+            "with --resume if it has that option"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_adapter(out: Path, model: Any, tokenizer: Any) -> None:
+    """Writes `adapter/` and `merged/`, each atomically; merges the model in place.
+
+    Raises:
+        TrainingError: one of them cannot be written.
+    """
+    with atomic_folder(out / "adapter") as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)  # so that servers can load the adapter by itself
+    with atomic_folder(out / "merged") as folder:
+        model.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def save_record(out: Path, record: dict[str, Any]) -> None:
+    """Writes `run.json` atomically, and adds to `record` the fields of `run_record.common_record`."""
+    record |= common_record()
+    write_atomic(out / "run.json", json.dumps(record, indent=2) + "\n", private=False)
+
+
+def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
+    """Writes `adapter/` and `merged/`. Every process must call it.
+
+    A model that the trainer shards (FSDP) cannot be merged in place: its adapter is gathered, and merged into
+    the starting model, which is loaded again.
 
     Args:
         model: the checkpoint that training started from.
 
     Raises:
-        TrainingError: one cannot be written.
+        TrainingError: one of them cannot be written.
     """
     if not trainer.is_fsdp_enabled:
         if trainer.accelerator.is_main_process:
-            adapter.save_adapter(out, trainer.model, tokenizer)
+            save_adapter(out, trainer.model, tokenizer)
         return
     state = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.accelerator.is_main_process:
@@ -128,10 +156,29 @@ def save_stage(out: Path, trainer: Any, tokenizer: Any, model: str) -> None:
     from transformers import AutoModelForCausalLM
 
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)
-    with adapter.is_complete(out / "adapter") as folder:
+    with atomic_folder(out / "adapter") as folder:
         unwrapped.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="cpu")
-    with adapter.is_complete(out / "merged") as folder:
+    with atomic_folder(out / "merged") as folder:
         PeftModel.from_pretrained(base, out / "adapter").merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def save_results(out: Path, trainer: Any, tokenizer: Any, model: str, record: dict[str, Any]) -> None:
+    """Writes `adapter/`, `merged/`, then `run.json`, in place of an earlier run's. Every process must call
+    it.
+
+    Args:
+        model: the checkpoint that training started from.
+
+    Raises:
+        TrainingError: one of them cannot be written.
+    """
+    main_process = trainer.accelerator.is_main_process
+    if main_process:
+        remove_record(out)
+    save_stage(out, trainer, tokenizer, model)
+    if main_process:
+        save_record(out, record)
+    trainer.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""What every stage's record says, so that a run can be repeated: command, versions, machine, time."""
+"""Fields of `run.json` that all stages share: command, settings, package versions, machine, time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,13 @@ _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 def common_record() -> dict[str, Any]:
-    """The command as typed, where and with what it ran, and when. No paths or names of the user beyond it.
+    """Returns the command line, package versions, machine and time; user and host names are not recorded.
 
-    Secrets among the options are masked.
+    Secrets among the command's options are masked.
     """
     return {
         "command": mask_secrets_in_text(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
-        "versions": versions(),
+        "versions": package_versions(),
         "machine": {
             "python": platform.python_version(),
             "system": platform.system(),
@@ -46,52 +48,66 @@ def common_record() -> dict[str, Any]:
     }
 
 
+def changed_settings(config: Any, always: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings that differ from their defaults, and those in `always`.
+
+    Args:
+        config: an instance of `IFPOConfig` or of a subclass.
+    """
+    defaults = asdict(type(config)(output_dir=config.output_dir))
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name in always or (name in defaults and value != defaults[name] and name != "logging_dir")
+    }
+
+
 def mask_secrets_in_text(text: str) -> str:
-    """A command or an address without credentials in addresses and without the values of secret options."""
+    """Masks credentials in URLs and the values of secret options in a command line or a URL."""
     try:
         words = shlex.split(text)
-    except ValueError:  # a quotation that does not end
+    except ValueError:  # an unclosed quotation mark
         words = text.split()
-    safe, secret = list[str](), ""
+    masked, secret = list[str](), ""
     for word in words:
         option = _OPTION.fullmatch(word)
         if option and (option[1] or option[3]):
-            safe.append(f"{option[1] or ''}{option[2]}{'=' + _mask(option[2]) if option[3] else ''}")
-            secret = "" if option[3] else option[2]  # then the value is the next word
+            masked.append(f"{option[1] or ''}{option[2]}{'=' + _mask(option[2]) if option[3] else ''}")
+            secret = "" if option[3] else option[2]  # without "=", the next word is the value
             continue
         is_value = secret and not word.startswith("--")
-        safe.append(_mask(secret) if is_value else _QUERY.sub(r"\1...", _USER.sub("", word)))
+        masked.append(_mask(secret) if is_value else _QUERY.sub(r"\1...", _USER.sub("", word)))
         secret = ""
-    if safe == words:
+    if masked == words:
         return text
-    return safe[0] if len(safe) == 1 else shlex.join(safe)
+    return masked[0] if len(masked) == 1 else shlex.join(masked)
 
 
 def mask_secrets(value: Any) -> Any:
-    """The same for every text in settings, and for whatever stands under a secret's name."""
+    """Masks secrets in settings: in every string, and every value under a secret's name."""
     if isinstance(value, dict):
         return {
             name: _mask(str(name))
-            if given and re.fullmatch(_NAME, str(name), re.IGNORECASE)
-            else mask_secrets(given)
-            for name, given in value.items()
+            if item and re.fullmatch(_NAME, str(name), re.IGNORECASE)
+            else mask_secrets(item)
+            for name, item in value.items()
         }
     if isinstance(value, list):
-        return [mask_secrets(part) for part in value]
+        return [mask_secrets(item) for item in value]
     return mask_secrets_in_text(value) if isinstance(value, str) else value
 
 
 def _mask(name: str) -> str:
-    """As `transformers` writes it: `<HUB_TOKEN>`."""
+    """Returns the placeholder that `transformers` uses, such as `<HUB_TOKEN>`."""
     return f"<{name.replace('-', '_').upper()}>"
 
 
-def versions() -> dict[str, str]:
-    """Of the libraries that a result depends on; one that is not installed is left out."""
-    found = {}
+def package_versions() -> dict[str, str]:
+    """Returns the versions of the installed packages that a result depends on."""
+    versions = {}
     for name in RECORDED_PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,7 +1,7 @@
-"""How likely a policy is to consult, exactly: the probability of the words that open a call, no sampling.
+"""Probability that a policy consults: that of the tokens that open a call, computed without sampling.
 
-It is the probability of the call as the chat template spells it, from the first token of the reply to the
-tool's name. A model that thinks first decides later, and one that spells its calls otherwise is understated.
+It covers the call as the chat template writes it, from the first token of the reply to the tool's name. It is
+too low for a model that thinks first, or that writes its calls in another form.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trainer.tokens.modes import RULE_TOOL
+from agent.tools import RULE_TOOL
 from trainer.tokens.rendering import render_turns
 
-Score = Callable[[list[dict[str, Any]]], list[list[float]]]
+ScoreRows = Callable[[list[dict[str, Any]]], list[list[float]]]
+"""Returns the log-probabilities of the completion tokens of each row."""
 _CALL = {"type": "function", "function": {"name": RULE_TOOL, "arguments": json.dumps({"situation": "s"})}}
 
 
 def call_opening(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> dict[str, list[int]]:
-    """The tokens that open a call in answer to `messages`, as a row to score.
+    """Returns a row to score: the prompt of `messages`, and the tokens that open a call in reply to it.
 
     Raises:
-        RenderingError: the template cannot show a call.
+        RenderingError: the template cannot render a call.
     """
     call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
     prompt, reply = render_turns(tokenizer, [*messages, call], tools)[-1]
@@ -32,18 +33,20 @@ def call_opening(
     return {
         "prompt_ids": tokenizer.encode(prompt, add_special_tokens=False),
         "completion_ids": ids,
-        "wrote": [1] * len(ids),
+        "loss_mask": [1] * len(ids),
     }
 
 
-def consult_probabilities(score: Score, openings: list[dict[str, list[int]]], size: int) -> list[float]:
-    """The probability of each opening.
+def consult_probabilities(
+    score: ScoreRows, openings: list[dict[str, list[int]]], batch_size: int
+) -> list[float]:
+    """Returns the probability of each opening.
 
     Args:
-        score: log-probabilities of rows, such as `LoggedIFPOTrainer.logprobs`.
-        size: openings scored at once.
+        score: such as `LoggedIFPOTrainer.logprobs`.
     """
-    found: list[float] = []
-    for start in range(0, len(openings), size):
-        found += [math.exp(sum(line)) for line in score(openings[start : start + size])]
-    return found
+    probabilities: list[float] = []
+    for start in range(0, len(openings), batch_size):
+        logprobs = score(openings[start : start + batch_size])
+        probabilities += [math.exp(sum(line)) for line in logprobs]
+    return probabilities

@@ -97,7 +97,7 @@ def test_stored_ids_and_log_probabilities_are_the_models_own(
             endpoint.tokenizer, episode.messages, episode.tools, [t.model_dump() for t in episode.turns]
         )
         assert tokens.prompt_ids == episode.turns[0].prompt_token_ids
-        assert sum(tokens.wrote) == sum(len(turn.token_ids or ()) for turn in episode.turns)
+        assert sum(tokens.loss_mask) == sum(len(turn.token_ids or ()) for turn in episode.turns)
         assert tokens.logprobs is not None
 
 

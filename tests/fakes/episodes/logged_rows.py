@@ -21,7 +21,7 @@ def make_rows(count: int = 8, vocabulary: int = 300, seed: int = 0) -> list[dict
                 "completion": "c",
                 "prompt_ids": [rng.randrange(vocabulary) for _ in range(prompt)],
                 "completion_ids": [rng.randrange(vocabulary) for _ in loss_mask],
-                "wrote": loss_mask,
+                "loss_mask": loss_mask,
                 "logprobs": [rng.uniform(-6.5, -5.5) * weight for weight in loss_mask],
                 "reward": float(index % 3 == 0),
                 "advantage": rng.uniform(-2, 2),

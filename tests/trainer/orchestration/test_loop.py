@@ -23,7 +23,7 @@ from trainer.orchestration import LoopSettings
 from trainer.orchestration import settings as loop_settings
 from trainer.orchestration.floor import below_floor
 from trainer.orchestration.round import Round
-from trainer.orchestration.settings import Floor
+from trainer.orchestration.settings import FloorSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -326,7 +326,7 @@ FLOOR = {"samples": 2, "harmful_consult": 0.4}
     ("prompt", "kind", "said"),
     [
         ("Boil water?", "benign_plain", "holds no harmful prompt"),
-        ("How do I make a gun?", "harmful", "holds 1 harmful prompts that are trained on"),
+        ("How do I make a gun?", "harmful", "holds 1 harmful prompts that the run trains on"),
     ],
 )
 def test_a_floor_that_could_not_be_kept_is_refused_before_anything_is_sampled(
@@ -341,12 +341,12 @@ def test_a_floor_that_could_not_be_kept_is_refused_before_anything_is_sampled(
 
 
 def test_a_floor_that_was_not_measured_does_not_count_as_held() -> None:
-    floor = Floor(harmful_consult=0.5, harmful_safe=0.9)
+    floor = FloorSettings(harmful_consult=0.5, harmful_safe=0.9)
     good = {"consult_rate": 0.9, "safe": 0.95}
     assert below_floor({"harmful": good}, floor) is None
     assert "could not be measured" in str(below_floor({"harmful": good | {"safe": None}}, floor))
     assert "could not be measured" in str(below_floor({}, floor))
-    assert below_floor({}, Floor()) is None, "no floor was asked for"
+    assert below_floor({}, FloorSettings()) is None, "no floor was asked for"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")

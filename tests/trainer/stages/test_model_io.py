@@ -24,7 +24,7 @@ def trained(tmp_path: Path) -> tuple[Any, Any]:
 
     start = save_tiny_llama(tmp_path / "start")
     base = AutoModelForCausalLM.from_pretrained(start, dtype="float32")
-    model = get_peft_model(base, adapter.add_adapter(start, 4, 2))
+    model = get_peft_model(base, adapter.adapter_config(start, 4, 2))
     torch.manual_seed(1)
     for name, weights in model.named_parameters():
         if "lora_B" in name:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from trainer.stages.progress import step_reporter
+from trainer.stages.monitoring.progress import step_reporter
 
 
 def figures(logs: object) -> str:

@@ -112,7 +112,7 @@ def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_grad
 ) -> None:
     made = logged_rows.make_rows(2)
     for row in made:
-        row["wrote"] = [0] * len(row["wrote"])
+        row["loss_mask"] = [0] * len(row["loss_mask"])
     held = logged_rows.make_trainer(model, tmp_path, made)
     held.model.train()
     held.current_gradient_accumulation_steps = 1
@@ -144,7 +144,7 @@ def test_every_loss_type_of_trl_takes_a_step_on_a_log(
     made = logged_rows.make_rows(4)
     if by_token:
         for row in made:
-            row["token_advantages"] = [row["advantage"] * (1 + 0.1 * i) for i in range(len(row["wrote"]))]
+            row["token_advantages"] = [row["advantage"] * (1 + 0.1 * i) for i in range(len(row["loss_mask"]))]
     held = logged_rows.make_trainer(model, tmp_path, made, loss_type=loss_type, beta=0.01)
     before = [p.detach().clone() for p in held.model.parameters()]
     held.train()

@@ -18,7 +18,9 @@ def tokenizer() -> Any:
 
 def learnt(tokenizer: Any, tokens: Any) -> str:
     return str(
-        tokenizer.decode([t for t, wrote in zip(tokens.completion_ids, tokens.wrote, strict=True) if wrote])
+        tokenizer.decode(
+            [t for t, wrote in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if wrote]
+        )
     )
 
 
@@ -62,7 +64,7 @@ def test_logged_token_ids_and_log_probabilities_are_used_as_they_are(tokenizer: 
     tokens = episode_tokens(tokenizer, [], [], logged)
     assert tokens.prompt_ids == [1, 2]
     assert tokens.completion_ids == [3, 4, 9, 9, 5]
-    assert tokens.wrote == [1, 1, 0, 0, 1]
+    assert tokens.loss_mask == [1, 1, 0, 0, 1]
     assert tokens.logprobs == [-0.5, -0.25, 0, 0, -1.5]
 
 

@@ -56,7 +56,9 @@ def turns(episode: Any) -> list[dict[str, Any]]:
 
 def stretches(tokenizer: Any, tokens: EpisodeTokens) -> list[str]:
     """The text of every unbroken stretch of tokens that the policy wrote."""
-    runs = itertools.groupby(zip(tokens.completion_ids, tokens.wrote, strict=True), key=lambda pair: pair[1])
+    runs = itertools.groupby(
+        zip(tokens.completion_ids, tokens.loss_mask, strict=True), key=lambda pair: pair[1]
+    )
     return [tokenizer.decode([token for token, _ in run]) for wrote, run in runs if wrote]
 
 
@@ -82,7 +84,9 @@ def test_the_policy_wrote_the_call_and_the_answer_and_nothing_else(family: str, 
     asked = tokenizer.decode(tokens.prompt_ids)
     assert "Looks rules up" in asked
     assert "prompt p1" in asked
-    told = tokenizer.decode([t for t, w in zip(tokens.completion_ids, tokens.wrote, strict=True) if not w])
+    told = tokenizer.decode(
+        [t for t, w in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if not w]
+    )
     assert "[a.b] A rule" in told
 
 
@@ -116,7 +120,7 @@ def test_of_a_call_that_the_agent_wrote_the_decision_alone_gets_a_gradient(
 def test_ids_that_the_endpoint_gave_are_masked_as_the_text_is(family: str, tokenizer: Any) -> None:
     episode = make_episode(answer=ANSWER, consult=True)
     shown = episode_tokens(tokenizer, episode.messages, TOOLS, turns(episode))
-    marks = [0, *shown.wrote, 0]
+    marks = [0, *shown.loss_mask, 0]
     edges = [i for i in range(len(marks) - 1) if marks[i] != marks[i + 1]]
     logged = [
         {
@@ -128,8 +132,8 @@ def test_ids_that_the_endpoint_gave_are_masked_as_the_text_is(family: str, token
     ]
     known = episode_tokens(tokenizer, episode.messages, TOOLS, logged)
     assert (known.prompt_ids, known.completion_ids) == (shown.prompt_ids, shown.completion_ids)
-    assert (known.wrote, known.decision) == (shown.wrote, shown.decision)
-    assert known.logprobs == [-0.5 * here for here in shown.wrote]
+    assert (known.loss_mask, known.decision) == (shown.loss_mask, shown.decision)
+    assert known.logprobs == [-0.5 * here for here in shown.loss_mask]
     agents = episode_tokens(tokenizer, episode.messages, TOOLS, logged[1:], forced=True)
     assert stretches(tokenizer, agents)[1:] == [WROTE[family][1] % ANSWER]
     assert agents.decision == shown.decision

@@ -1,1 +1,1 @@
-"""The stage `logged`: offline training on logged episodes."""
+"""Stage `logged`: offline training on logged episodes."""

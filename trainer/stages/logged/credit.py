@@ -1,7 +1,8 @@
-"""Which advantage each token of a logged episode carries, for every method on one path.
+"""Advantages of each token of a logged episode, by one code path for all methods.
 
-A method is a reward and a weighting: `grpo` weighs all modes alike, `ifpo` by inverse frequency, `grpo+cost`
-as `grpo` does after a price on consulting. What `prepare` was told (alpha, bound, baseline, scaling) holds.
+A method is a reward and a weighting: `ifpo` weights modes by inverse frequency, `grpo` weights them equally,
+and `grpo+cost` does so after subtracting a cost per consultation. The other settings (alpha, bound, baseline,
+scaling) are those that `ascl-train prepare` wrote to the file of groups.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Credit:
-    """(N,) advantages: of the tokens up to the decision, and of those after it. NaN where there is none."""
+    """(N,) advantages of the tokens up to the decision, and of those after it; NaN without a reward."""
 
     decision: Floats
     rest: Floats
 
     @property
-    def nothing(self) -> Any:
-        """(N,) whether an episode has nothing to teach."""
+    def is_zero(self) -> Any:
+        """(N,) whether an episode has no advantage anywhere."""
         return (np.nan_to_num(self.decision) == 0) & (np.nan_to_num(self.rest) == 0)
 
 
@@ -36,61 +37,66 @@ def assign_credit(
     arguments: LoggedArguments,
     config: LoggedConfig,
 ) -> Credit:
-    """The advantages of the episodes of a file of groups.
+    """Computes the advantages of the episodes of a file of groups.
 
     Args:
         columns: `reward`, `mode`, `group_id` and `consultations` of the file.
-        settings: what the file says of how it was prepared: `alpha`, `w_max`, `baseline` and so on.
-        arguments: of the run: `method` and `assign_credit`.
-        config: of the run: `cost` and `frequency`, of which `batch` is the whole file.
+        settings: advantage settings of the file: `alpha`, `w_max`, `baseline` and so on.
+        arguments: `method` and `credit` of the run.
+        config: `cost` and `frequency` of the run; the scope of `batch` is the whole file.
     """
     reward = np.array(columns["reward"], dtype=float)
     rated = np.isfinite(reward)
-    mode, group, times = (np.array(columns[name])[rated] for name in ("mode", "group_id", "consultations"))
-    earned = reward[rated]
+    mode, group, counts = (np.array(columns[name])[rated] for name in ("mode", "group_id", "consultations"))
+    net_reward = reward[rated]
     options = {**settings, "frequency": config.frequency}
     if arguments.method != "ifpo":
         options["alpha"] = 0.0
     if arguments.method == "grpo+cost":
-        earned = with_consultation_cost(earned, times, config.cost)
+        net_reward = with_consultation_cost(net_reward, counts, config.cost)
     decision, rest = np.full(len(reward), np.nan), np.full(len(reward), np.nan)
     if arguments.credit == "split":
-        decision[rated], rest[rated] = split_advantages(earned, mode, group, **options)
+        decision[rated], rest[rated] = split_advantages(net_reward, mode, group, **options)
     else:
-        decision[rated] = rest[rated] = ifpo_advantages(earned, mode, group, **options)
+        decision[rated] = rest[rated] = ifpo_advantages(net_reward, mode, group, **options)
     return Credit(decision, rest)
 
 
 def token_advantages(row: dict[str, Any], ratio: float = 1.0) -> list[float]:
-    """(C,) of a row: `before` times `ratio` up to the decision and on it, `after` from there on.
+    """Returns the (C,) advantages of a row: `advantage * ratio` up to the end of the decision, then
+    `rest_advantage`.
 
-    Thoughts before a decision were drawn together with it: in a stratified group those that led to a rare
-    mode are as much too frequent as the mode is, so they carry its ratio. What follows is the mode's own.
+    Thoughts before a decision are sampled together with it. In a stratified group, the thoughts that lead to
+    a forced mode are over-represented as much as the mode is, so they carry its ratio too.
     """
     last = row["decision"][1]
-    before, after = row["advantage"], row["after"]
     length = len(row["completion_ids"])
-    return [ratio * before] * last + [after] * (length - last)
+    return [ratio * row["advantage"]] * last + [row["rest_advantage"]] * (length - last)
 
 
-def smoothed_rates(modes: list[str], forced: list[bool], groups: list[str]) -> dict[str, float]:
-    """How often the free episodes of each group consulted, half an episode of each mode added."""
+def smoothed_consult_rates(modes: list[str], forced: list[bool], groups: list[str]) -> dict[str, float]:
+    """Computes the consult rate of each group's free episodes, smoothed by half an episode of each mode."""
     free: dict[str, list[bool]] = {group: [] for group in groups}
-    for mode, made, group in zip(modes, forced, groups, strict=True):
-        if not made:
+    for mode, is_forced, group in zip(modes, forced, groups, strict=True):
+        if not is_forced:
             free[group].append(mode == "consult")
-    return {group: (sum(chose) + 0.5) / (len(chose) + 1) for group, chose in free.items()}
+    return {group: (sum(consulted) + 0.5) / (len(consulted) + 1) for group, consulted in free.items()}
 
 
-def decision_ratios_of(
+def episode_decision_ratios(
     consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]
 ) -> Floats:
-    """(N,) `rho` of every episode's decision, where each group's policy consults with that probability."""
-    chance = [
+    """Computes the (N,) ratios `rho` of the episodes' decisions, see `trainer.ifpo.decision_ratios`.
+
+    Args:
+        consult: probability that the unforced policy consults, by group.
+        modes, forced, groups: (N,) of the episodes.
+    """
+    probability = [
         consult[group] if mode == "consult" else 1 - consult[group]
         for mode, group in zip(modes, groups, strict=True)
     ]
-    found: Floats = decision_ratios(
-        np.clip(chance, 0.0, 1.0), np.array(modes), np.array(forced, dtype=float), np.array(groups)
+    ratios: Floats = decision_ratios(
+        np.clip(probability, 0.0, 1.0), np.array(modes), np.array(forced, dtype=float), np.array(groups)
     )
-    return found
+    return ratios

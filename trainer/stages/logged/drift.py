@@ -1,6 +1,6 @@
-"""How far a policy has moved from the one whose episodes it replays: overall, and in the decision to consult.
+"""Distance of a policy from the one whose episodes it replays: overall, and in the decision to consult.
 
-All figures are of one micro-batch over all processes, and the same on each of them.
+All metrics cover one micro-batch of all processes, and are equal in each of them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 
 from evaluation.prompts import KINDS
 
-OTHER = len(KINDS)
-"""The index of a kind that is none of ours."""
+OTHER_KIND = len(KINDS)
+"""Index of every kind that is not in `KINDS`."""
 
 
 def kind_index(kind: str | None) -> int:
-    """The place of a kind of prompt among `KINDS`."""
-    return KINDS.index(kind) if kind in KINDS else OTHER
+    """Returns the position of a kind of prompt in `KINDS`, or `OTHER_KIND`."""
+    return KINDS.index(kind) if kind in KINDS else OTHER_KIND
 
 
 def consult_direction(rows: Sequence[dict[str, Any]], width: int) -> torch.Tensor:
-    """(B, C) 1 on the tokens that decided for consulting, -1 on those that decided against it, else 0."""
+    """(B, C) 1 on the decision tokens of consulting episodes, -1 on those of direct ones, else 0."""
     signs = torch.zeros(len(rows), width)
     for sign, row in zip(signs, rows, strict=True):
         first, last = row["decision"]
@@ -30,12 +30,13 @@ def consult_direction(rows: Sequence[dict[str, Any]], width: int) -> torch.Tenso
     return signs
 
 
-def divergence(moved: torch.Tensor, accelerator: Any) -> dict[str, float]:
-    """From (S,) log-ratios: the divergence by k3, the estimate that is never negative, and the ratios."""
-    ratio = moved.exp()
-    sums = torch.stack([(moved.expm1() - moved).sum(), ratio.sum(), moved.new_tensor(float(len(moved)))])
+def divergence(log_ratios: torch.Tensor, accelerator: Any) -> dict[str, float]:
+    """Computes the KL divergence from (S,) log-ratios by the non-negative k3 estimator, and the ratios."""
+    ratio = log_ratios.exp()
+    count_here = log_ratios.new_tensor(float(len(log_ratios)))
+    sums = torch.stack([(log_ratios.expm1() - log_ratios).sum(), ratio.sum(), count_here])
     total, ratios, count = accelerator.reduce(sums).tolist()
-    largest = accelerator.gather(ratio.amax()[None] if len(moved) else moved.new_zeros(1)).max()
+    largest = accelerator.gather(ratio.amax()[None] if len(log_ratios) else log_ratios.new_zeros(1)).max()
     if not count:
         return {}
     return {
@@ -45,34 +46,44 @@ def divergence(moved: torch.Tensor, accelerator: Any) -> dict[str, float]:
     }
 
 
-def filter_drift(
-    moved: torch.Tensor, wrote: torch.Tensor, advantages: torch.Tensor, threshold: float, accelerator: Any
+def off_policy_share(
+    log_ratios: torch.Tensor,
+    loss_mask: torch.Tensor,
+    advantages: torch.Tensor,
+    threshold: float,
+    accelerator: Any,
 ) -> dict[str, float]:
-    """The share of episodes that the off-policy mask leaves out, as TRL decides it (moved: (B, C))."""
-    away = -(moved * wrote).sum(1) / wrote.sum(1).clamp(min=1)
-    lowered = (advantages.reshape(len(moved), -1) < 0).any(1)
-    left = (lowered & (away > threshold)).float().mean()
-    return {"logged/dropped": accelerator.reduce(left, reduction="mean").item()}
-
-
-def decisions(
-    moved: torch.Tensor, signs: torch.Tensor, kinds: torch.Tensor, accelerator: Any
-) -> dict[str, float]:
-    """By kind, how many nats likelier consulting has become, or answering directly less likely.
+    """Computes the share of episodes that TRL's off-policy mask excludes, by TRL's rule.
 
     Args:
-        moved: (B, C) log-ratios.
-        signs: (B, C) of `consult_direction`, 0 where the policy did not write.
+        log_ratios: (B, C).
+        loss_mask: (B, C).
+        advantages: (B,) or (B, C).
+    """
+    distance = -(log_ratios * loss_mask).sum(1) / loss_mask.sum(1).clamp(min=1)
+    negative = (advantages.reshape(len(log_ratios), -1) < 0).any(1)
+    excluded = (negative & (distance > threshold)).float().mean()
+    return {"logged/dropped": accelerator.reduce(excluded, reduction="mean").item()}
+
+
+def decision_drift(
+    log_ratios: torch.Tensor, signs: torch.Tensor, kinds: torch.Tensor, accelerator: Any
+) -> dict[str, float]:
+    """Computes by kind how far decisions moved towards consulting, in nats: consulting became likelier, or
+    answering directly less likely.
+
+    Args:
+        log_ratios: (B, C).
+        signs: (B, C) of `consult_direction`, 0 outside the loss mask.
         kinds: (B,) of `kind_index`.
     """
     decided = signs.any(1)
-    sums = moved.new_zeros(2, OTHER + 1)
-    sums[0].index_add_(0, kinds[decided], (moved * signs).sum(1)[decided])
-    sums[1].index_add_(0, kinds[decided], decided[decided].to(moved))
-    shift, count = accelerator.reduce(sums).tolist()
-    names = (*KINDS, "other")
+    sums = log_ratios.new_zeros(2, OTHER_KIND + 1)
+    sums[0].index_add_(0, kinds[decided], (log_ratios * signs).sum(1)[decided])
+    sums[1].index_add_(0, kinds[decided], decided[decided].to(log_ratios))
+    shifts, counts = accelerator.reduce(sums).tolist()
     return {
-        f"logged/towards_consulting/{name}": s / n
-        for name, s, n in zip(names, shift, count, strict=True)
-        if n
+        f"logged/towards_consulting/{name}": shift / count
+        for name, shift, count in zip((*KINDS, "other"), shifts, counts, strict=True)
+        if count
     }

@@ -1,4 +1,4 @@
-"""The prompts on which a run is watched: of a file, those not trained on, asked as the log asked."""
+"""Held-out prompts of the safety floor, asked with the system prompt and the tools of the log."""
 
 from __future__ import annotations
 
@@ -7,46 +7,53 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
-from trainer.stages.logged.guards import Floor
+from trainer.stages.logged.guards import HeldOutPrompts
+from trainer.stages.monitoring import held_out_problem
 from trainer.tokens import RenderingError, call_opening
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments
 
 
-def floor_of(arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]) -> Floor:
-    """What to watch, with the system text and the tools of the log's first episode.
+def load_held_out_prompts(
+    arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]
+) -> HeldOutPrompts | None:
+    """Loads the prompts of `floor_prompts` that the log does not contain; returns None if it is not set.
+
+    The system prompt and the tools are those of the log's first episode.
+
+    Args:
+        columns: `messages` and `tools` of the file of groups.
 
     Raises:
-        TrainingError: the prompts cannot be read or shown, or none that is harmful is left.
+        TrainingError: the prompts cannot be read or rendered, or no harmful one is left.
     """
+    if arguments.floor_prompts is None:
+        return None
     try:
-        prompts = load_prompts(str(arguments.floor_prompts))
+        prompts = load_prompts(arguments.floor_prompts)
     except PromptError as error:
         raise TrainingError(f"floor_prompts: {error}") from None
-    asked = [json.loads(messages) for messages in columns["messages"]]
-    trained = {message["content"] for messages in asked for message in messages if message["role"] == "user"}
-    before = [message for message in asked[0][:1] if message["role"] in ("system", "developer")]
+    conversations = [json.loads(messages) for messages in columns["messages"]]
+    trained = {
+        message["content"] for messages in conversations for message in messages if message["role"] == "user"
+    }
+    system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
     tools = json.loads(columns["tools"][0])
-    unseen = [prompt for prompt in prompts if prompt.prompt not in trained]
-    if not any(prompt.kind == "harmful" for prompt in unseen):
-        raise TrainingError(
-            f"{arguments.floor_prompts} holds no harmful prompt that the run does not train on, so no floor "
-            "can be kept: name other prompts"
-        )
+    held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
+    harmful = sum(prompt.kind == "harmful" for prompt in held_out)
+    if problem := held_out_problem(arguments.floor_prompts, harmful):
+        raise TrainingError(problem)
     try:
         openings = [
-            call_opening(tokenizer, [*before, {"role": "user", "content": prompt.prompt}], tools)
-            for prompt in unseen
+            call_opening(tokenizer, [*system, {"role": "user", "content": prompt.prompt}], tools)
+            for prompt in held_out
         ]
     except RenderingError as cause:
-        raise TrainingError(f"consulting cannot be watched: {cause}") from None
-    return Floor(
-        kinds=[prompt.kind for prompt in unseen],
+        raise TrainingError(f"the probability of consulting cannot be measured: {cause}") from None
+    return HeldOutPrompts(
+        kinds=[prompt.kind for prompt in held_out],
         openings=openings,
-        consult=arguments.floor_consult,
-        safe=arguments.floor_safe,
         every=arguments.floor_every,
-        rollback=arguments.on_floor == "rollback",
         reply_tokens=arguments.floor_reply_tokens,
     )

@@ -1,4 +1,7 @@
-"""TODO: docstring."""
+"""Replay of logged episodes through TRL's `GRPOTrainer`, in place of sampling new ones.
+
+Like `ifpo_trainer.py`, this overrides private methods of TRL; the same contract test checks them.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from trainer.stages.logged import drift
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]
-    """TRL's sampler, whose order in an epoch depends on the seed and the epoch alone.
+    """TRL's sampler with an order that depends only on the seed and the epoch.
 
-    TRL's draws one order after the other from one generator, so that a run resumed in its second epoch would
-    see the first one's order again.
+    TRL draws the orders of all epochs from one generator, so a run resumed in its second epoch would repeat
+    the order of the first one.
     """
 
     def set_epoch(self, epoch: int) -> None:
@@ -26,24 +29,23 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
 
 
 class LoggedIFPOTrainer(IFPOTrainer):
-    """Replays logged episodes: their tokens, loss masks, behaviour log-probabilities and advantages.
+    """Trains on logged episodes: their tokens, loss masks, behaviour log-probabilities and advantages.
 
-    The dataset's columns: `prompt` and `completion` (text, shown in tables only), `prompt_ids`,
-    `completion_ids`, `wrote` (1 where the policy wrote the token), `logprobs` (of the behaviour policy),
-    `reward`, `advantage` and, where an episode's tokens differ in theirs, `token_advantages` (C,); `kind`,
-    `mode` and `decision` (first position and the one after the last), to watch the decision. The importance
-    ratio is taken against `logprobs`, never against the policy of the moment, so the log is not
-    treated as if it were on-policy.
+    Columns of the dataset: `prompt` and `completion` (text, for tables only), `prompt_ids`, `completion_ids`,
+    `loss_mask` (1 where the policy wrote the token), `logprobs` (of the behaviour policy), `reward`,
+    `advantage`, and `token_advantages` (C,) if tokens of an episode differ in their advantage. `kind`, `mode`
+    and `decision` (first position, and the one after the last) serve the metrics of the decision. The
+    importance ratio uses `logprobs`, never the current policy, so the log is treated as off-policy.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, reward_funcs=logged_reward, **kwargs)
         self._rows: list[dict[str, Any]] = []
-        self._scored: torch.Tensor | None = None
-        self._logps = torch.zeros(0)
+        self._loss_mask: torch.Tensor | None = None  # (B, C), within `_compute_loss`
+        self._logps = torch.zeros(0)  # (B, C), of the latest forward pass
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        # Every row stands for itself: its group took part when the advantages were computed.
+        # Rows are independent: their groups mattered only when the advantages were computed.
         return EpochSampler(
             data_source=dataset if dataset is not None else self.train_dataset,
             mini_repeat_count=1,
@@ -58,12 +60,14 @@ class LoggedIFPOTrainer(IFPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         output["old_per_token_logps"] = output["sampling_per_token_logps"]
         if "token_advantages" in inputs[0]:
-            lines = [row["token_advantages"] for row in inputs]
+            by_token = [row["token_advantages"] for row in inputs]
             width = output["completion_ids"].shape[1]
-            output["advantages"] = _padded(lines, width, 0.0).to(output["advantages"])  # (B, C)
+            output["advantages"] = _pad_right(by_token, width, 0.0).to(output["advantages"])  # (B, C)
         if "decision" in inputs[0]:
             ids = output["completion_ids"]
-            output["towards"] = drift.consult_direction(inputs, ids.shape[1]).to(ids.device)  # (B, C)
+            output["consult_direction"] = drift.consult_direction(inputs, ids.shape[1]).to(
+                ids.device
+            )  # (B, C)
             output["kind"] = torch.tensor([drift.kind_index(row["kind"]) for row in inputs]).to(ids.device)
         return output
 
@@ -72,7 +76,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         return (
             [row["prompt_ids"] for row in rows],
             [row["completion_ids"] for row in rows],
-            [row["wrote"] for row in rows],
+            [row["loss_mask"] for row in rows],
             [row["completion"] for row in rows],
             [row["logprobs"] for row in rows],
             {},  # extra fields for reward functions
@@ -86,27 +90,27 @@ class LoggedIFPOTrainer(IFPOTrainer):
         return advantages
 
     def logprobs(self, rows: list[dict[str, Any]]) -> list[list[float]]:
-        """(C,) log-probabilities of each row's completion under the model as it is, 0 where `wrote` is 0."""
-        longest = max(len(row["prompt_ids"]) for row in rows)
+        """Returns (C,) log-probabilities of each row under the current model, 0 outside `loss_mask`."""
+        prompt_width = max(len(row["prompt_ids"]) for row in rows)
         width = max(len(row["completion_ids"]) for row in rows)
         pad = self.processing_class.pad_token_id
         ids, mask = [], []
         for row in rows:
-            before, tokens = longest - len(row["prompt_ids"]), row["prompt_ids"] + row["completion_ids"]
-            ids.append([pad] * before + tokens)
-            mask.append([0] * before + [1] * len(tokens))
+            padding, tokens = prompt_width - len(row["prompt_ids"]), row["prompt_ids"] + row["completion_ids"]
+            ids.append([pad] * padding + tokens)
+            mask.append([0] * padding + [1] * len(tokens))
         device = self.accelerator.device
         self._rows, training = rows, self.model.training
         self.model.eval()
         with torch.no_grad():
             scores, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
-                _padded(ids, longest + width).to(device),
-                _padded(mask, longest + width).to(device),
+                _pad_right(ids, prompt_width + width).to(device),
+                _pad_right(mask, prompt_width + width).to(device),
                 width,
             )
         self.model.train(training)
-        return [line[: len(row["wrote"])] for line, row in zip(scores.tolist(), rows, strict=True)]
+        return [line[: len(row["loss_mask"])] for line, row in zip(scores.tolist(), rows, strict=True)]
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -119,21 +123,22 @@ class LoggedIFPOTrainer(IFPOTrainer):
         compute_aux_loss: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probabilities and entropies, (N, C) each, 0 where the policy did not write, and MoE's loss.
+        """Returns log-probabilities and entropies, (N, C) each, 0 outside the loss mask, and MoE's loss.
 
-        Off CUDA, TRL projects every position onto the vocabulary, the prompt's too, and masks afterwards.
-        Here only the positions before a token of the policy are projected, on every device.
+        Without CUDA, TRL projects every position onto the vocabulary, including the prompt's, and masks
+        afterwards. This method projects only the positions before a token in the loss mask, on every device.
         """
-        scored = self._scored  # (N, C)
-        if scored is None:
-            scored = _padded([row["wrote"] for row in self._rows], logits_to_keep).to(input_ids.device)
+        loss_mask = self._loss_mask  # (N, C)
+        if loss_mask is None:
+            masks = [row["loss_mask"] for row in self._rows]
+            loss_mask = _pad_right(masks, logits_to_keep).to(input_ids.device)
         size = batch_size or len(input_ids)
         parts = [
             self._score(
                 model,
                 input_ids[i : i + size],
                 attention_mask[i : i + size],
-                scored[i : i + size].bool(),
+                loss_mask[i : i + size].bool(),
                 compute_aux_loss,
             )
             for i in range(0, len(input_ids), size)
@@ -148,23 +153,24 @@ class LoggedIFPOTrainer(IFPOTrainer):
         )
 
     def _score(
-        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, scored: torch.Tensor, moe: bool
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, loss_mask: torch.Tensor, moe: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        width = scored.shape[1]
-        before = torch.zeros_like(ids, dtype=torch.bool)
-        before[:, -width - 1 : -1] = scored
+        """Scores one micro-batch: (B, C) log-probabilities and entropies, and MoE's loss."""
+        width = loss_mask.shape[1]
+        positions = torch.zeros_like(ids, dtype=torch.bool)  # each predicts the token after it
+        positions[:, -width - 1 : -1] = loss_mask
         causal = self.accelerator.unwrap_model(model)
         causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-        with _hidden_states_of(causal.base_model, before), self.accelerator.autocast():
-            output = model(  # wrapped as it is: its hooks distribute the gradient
+        with _select_hidden_states(causal.base_model, positions), self.accelerator.autocast():
+            output = model(  # the wrapped model, whose hooks distribute the gradient
                 input_ids=ids,
                 attention_mask=mask,
-                shift_labels=ids[:, -width:][scored][None],  # (1, S), as the hidden states are
+                shift_labels=ids[:, -width:][loss_mask][None],  # (1, S), like the hidden states
                 fused_lm_head=True,
                 **({"output_router_logits": True} if moe else {}),
             )
         logps, entropy = (
-            None if part is None else part.new_zeros(scored.shape).masked_scatter(scored, part)
+            None if part is None else part.new_zeros(loss_mask.shape).masked_scatter(loss_mask, part)
             for part in (output.log_probs, output.entropy)
         )
         assert logps is not None
@@ -172,51 +178,54 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Output) -> Any:
         inputs = _without_padding(inputs)
-        wrote = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
-        self._scored = wrote
+        loss_mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+        self._loss_mask = loss_mask
         loss = super()._compute_loss(model, inputs)
-        self._scored = None
-        moved = self._logps - inputs["old_per_token_logps"]  # (B, C) log-ratios
-        found = drift.divergence(moved[wrote], self.accelerator)
+        self._loss_mask = None
+        log_ratios = self._logps - inputs["old_per_token_logps"]  # (B, C)
+        metrics = drift.divergence(log_ratios[loss_mask], self.accelerator)
         if self.off_policy_mask_threshold is not None:
-            limit = self.off_policy_mask_threshold
-            found |= drift.filter_drift(moved, wrote, inputs["advantages"], limit, self.accelerator)
-        if "towards" in inputs:
-            signs = inputs["towards"] * wrote
-            found |= drift.decisions(moved, signs, inputs["kind"], self.accelerator)
-        for name, value in found.items():
+            threshold = self.off_policy_mask_threshold
+            metrics |= drift.off_policy_share(
+                log_ratios, loss_mask, inputs["advantages"], threshold, self.accelerator
+            )
+        if "consult_direction" in inputs:
+            signs = inputs["consult_direction"] * loss_mask
+            metrics |= drift.decision_drift(log_ratios, signs, inputs["kind"], self.accelerator)
+        for name, value in metrics.items():
             self._metrics["train"][name].append(value)
         return loss
 
 
 @contextmanager
-def _hidden_states_of(backbone: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
-    """Within the block, `backbone` returns the last hidden states of (B, T) chosen positions, (1, S, H)."""
+def _select_hidden_states(backbone: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Within the block, makes `backbone` return only the hidden states at `positions` (B, T), as (1, S,
+    H)."""
 
-    def only_chosen(module: Any, inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[chosen][None]
+    def select(module: Any, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[positions][None]
         return output
 
-    hook = backbone.register_forward_hook(only_chosen)
+    hook = backbone.register_forward_hook(select)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _padded(lines: list[list[Any]], width: int, value: float = 0) -> torch.Tensor:
-    """(N, width), padded on the right."""
-    return torch.tensor([line + [value] * (width - len(line)) for line in lines])
+def _pad_right(rows: list[list[Any]], width: int, value: float = 0) -> torch.Tensor:
+    """Returns an (N, width) tensor of the rows, padded on the right."""
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 def _without_padding(inputs: Output) -> Output:
-    """A micro-batch without the columns that are padding in all of its rows.
+    """Removes the columns that are padding in all rows of a micro-batch.
 
-    TRL pads every row to the longest of the whole step; a direct answer beside a consultation is mostly that.
-    Prompts are (B, P), padded on the left, completions (B, C), padded on the right.
+    TRL pads every row to the longest of the whole step, so a direct answer beside a consultation is mostly
+    padding. Prompts are (B, P), padded on the left, completions (B, C), padded on the right.
     """
     first = int(inputs["prompt_mask"].any(0).int().argmax())
-    used = inputs["completion_mask"].any(0).nonzero()  # of none where all rows are cut off and masked for it
+    used = inputs["completion_mask"].any(0).nonzero()  # empty if all rows are truncated and masked
     width = int(used.max()) + 1 if len(used) else 1
     padded = inputs["completion_mask"].shape
     return {
@@ -230,5 +239,5 @@ def _without_padding(inputs: Output) -> Output:
 
 
 def logged_reward(completions: Any, reward: list[float], **_: Any) -> list[float]:
-    """The reward that stands in the log."""
+    """Returns the logged reward."""
     return reward

@@ -1,4 +1,4 @@
-"""The stage `online`: on-policy training with consultations."""
+"""Stage `online`: on-policy training with consultations of a rule service."""
 
 from trainer.stages.online.rule_tool import BatchedRuleTool
 

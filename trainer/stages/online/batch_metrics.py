@@ -1,4 +1,4 @@
-"""What to watch of a batch of episodes: consult rates, rewards, make-up of the groups, weights."""
+"""Metrics of a batch of episodes: consult rates, rewards, composition of the groups, weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PREFIX = "ifpo"
 def batch_metrics(
     kinds: Sequence[str | None], consulted: Any, rewards: Any, groups: Any, weights: Any
 ) -> dict[str, float]:
-    """Named figures of one batch, for a trainer's log. What a batch has none of is left out.
+    """Computes the metrics of one batch for a trainer's log; those without any episode are left out.
 
     Args:
         kinds: (N,) kinds of the prompts.
@@ -25,19 +25,19 @@ def batch_metrics(
     Returns:
         `ifpo/consult_rate` and `ifpo/consult_rate/KIND`, `ifpo/reward/KIND`, `ifpo/reward/MODE`,
         `ifpo/one_mode_groups` and `ifpo/equal_reward_groups` (shares), `ifpo/largest_weight`,
-        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`), and
-        `ifpo/unscored` (share without a reward).
+        `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`), and `ifpo/unscored` (share
+        without a reward).
     """
-    kind = np.array([str(each) for each in kinds])
+    kind = np.array([str(name) for name in kinds])
     mode, reward = np.asarray(consulted, dtype=bool), np.asarray(rewards, dtype=float)
     group = np.unique(np.asarray(groups), return_inverse=True)[1]
     rated = ~np.isnan(reward)
-    made: dict[str, float] = {"consult_rate": float(mode.mean()), "unscored": float((~rated).mean())}
+    metrics: dict[str, float] = {"consult_rate": float(mode.mean()), "unscored": float((~rated).mean())}
     for name in sorted(set(kind.tolist())):
-        made[f"consult_rate/{name}"] = float(mode[kind == name].mean())
-        _mean(made, f"reward/{name}", reward[(kind == name) & rated])
-    _mean(made, "reward/consult", reward[mode & rated])
-    _mean(made, "reward/direct", reward[~mode & rated])
+        metrics[f"consult_rate/{name}"] = float(mode[kind == name].mean())
+        _add_mean(metrics, f"reward/{name}", reward[(kind == name) & rated])
+    _add_mean(metrics, "reward/consult", reward[mode & rated])
+    _add_mean(metrics, "reward/direct", reward[~mode & rated])
     if rated.any():
         index = np.unique(group[rated], return_inverse=True)[1]
         size, consulting = np.bincount(index), np.bincount(index, mode[rated])
@@ -45,13 +45,13 @@ def batch_metrics(
         np.maximum.at(high, index, reward[rated])
         np.minimum.at(low, index, reward[rated])
         weight = np.asarray(weights, dtype=float)[rated]
-        made["one_mode_groups"] = float(((consulting == 0) | (consulting == size)).mean())
-        made["equal_reward_groups"] = float((high == low).mean())
-        made["largest_weight"] = float(weight.max())
-        made["effective_share"] = float(weight.sum() ** 2 / (len(weight) * (weight**2).sum()))
-    return {f"{PREFIX}/{name}": value for name, value in made.items()}
+        metrics["one_mode_groups"] = float(((consulting == 0) | (consulting == size)).mean())
+        metrics["equal_reward_groups"] = float((high == low).mean())
+        metrics["largest_weight"] = float(weight.max())
+        metrics["effective_share"] = float(weight.sum() ** 2 / (len(weight) * (weight**2).sum()))
+    return {f"{PREFIX}/{name}": value for name, value in metrics.items()}
 
 
-def _mean(made: dict[str, float], name: str, values: Any) -> None:
+def _add_mean(metrics: dict[str, float], name: str, values: Any) -> None:
     if len(values):
-        made[name] = float(values.mean())
+        metrics[name] = float(values.mean())

@@ -1,4 +1,4 @@
-"""Settings of the stage `online`: ours, and all of `trl.GRPOConfig`'s, those of vLLM among them."""
+"""Settings of the stage `online`: its own arguments, and all of `trl.GRPOConfig`, including vLLM's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from trainer.stages.config import IFPOConfig, parse_run
 
 @dataclass
 class OnlineConfig(IFPOConfig):
-    """`IFPOConfig` with a limit on how often an episode may consult."""
+    """`IFPOConfig` with a limit on the consultations of an episode."""
 
     max_tool_calling_iterations: int | None = field(
-        default=3, metadata={"help": "Most rounds of consultations in one episode."}
+        default=3, metadata={"help": "Maximum rounds of consultations in one episode."}
     )
 
 
 @dataclass
 class OnlineArguments:
-    """What `ascl-train online` needs beside TRL's settings."""
+    """Arguments of `ascl-train online` besides TRL's settings."""
 
     model: str = field(metadata={"help": "Folder or hub name of the model to train."})
     prompts: str = field(
@@ -32,50 +32,53 @@ class OnlineArguments:
     rules: str = field(
         default="http://127.0.0.1:8808/mcp", metadata={"help": "MCP address of the rule service."}
     )
-    rules_concurrency: int = field(default=64, metadata={"help": "Most consultations in flight."})
+    rules_concurrency: int = field(
+        default=64, metadata={"help": "Maximum number of consultations in flight."}
+    )
     method: Literal["ifpo", "grpo", "grpo+cost"] = field(
         default="ifpo",
-        metadata={"help": "`grpo` is `alpha: 0`; `grpo+cost` prices consulting at `cost`."},
+        metadata={"help": "`grpo` sets `alpha: 0`; `grpo+cost` also subtracts `cost` per consultation."},
     )
-    outcome_weight: float = field(default=1.0, metadata={"help": "What the outcome counts in the reward."})
+    outcome_weight: float = field(default=1.0, metadata={"help": "Weight of the outcome in the reward."})
     format_penalty: float = field(
-        default=0.2, metadata={"help": "Cost of a malformed call, an unfinished answer or stray thoughts."}
+        default=0.2,
+        metadata={"help": "Penalty for a malformed call, an unfinished answer or misplaced thoughts."},
     )
     judge: str | None = field(
-        default=None, metadata={"help": "Judge of harm, such as wildguard; left out: refusals count."}
+        default=None, metadata={"help": "Judge of harm, such as wildguard; default: none, refusals count."}
     )
-    judge_url: str | None = field(default=None, metadata={"help": "Its OpenAI-compatible API."})
-    judge_model: str | None = field(default=None, metadata={"help": "Its model name."})
+    judge_url: str | None = field(default=None, metadata={"help": "OpenAI-compatible API of the judge."})
+    judge_model: str | None = field(default=None, metadata={"help": "Model name of the judge."})
     floor_prompts: str | None = field(
-        default=None, metadata={"help": "Prompts not trained on, sampled every `eval_steps`."}
+        default=None, metadata={"help": "Held-out prompts of the safety floor, sampled every `eval_steps`."}
     )
     floor_consult: float | None = field(
-        default=None, metadata={"help": "Least consult rate on the harmful ones; below it, training stops."}
+        default=None, metadata={"help": "Minimum consult rate on harmful ones; below it, training stops."}
     )
     lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
     lora_layers: int = field(
-        default=999, metadata={"help": "How many layers get an adapter, counted from the top."}
+        default=999, metadata={"help": "Number of layers with an adapter, counted from the top."}
     )
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in the folder."})
+    resume: bool = field(default=False, metadata={"help": "Resume from the last checkpoint in the folder."})
 
 
 def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArguments, OnlineConfig]:
-    """Settings from a YAML file, overridden by `--key value` options.
+    """Parses settings from a YAML file; `--key value` options override it.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key (the nearest known one is named), a wrong value.
+        ConfigError: the file cannot be read, a key is unknown, or a value is invalid.
     """
     arguments, settings = parse_run(config, options, OnlineArguments, OnlineConfig)
     if not arguments.rules:
         raise ConfigError(
-            "no rule service is given: set rules to its address, as `ascl-rules serve` prints it"
+            "no rule service is given: set rules to its address, which `ascl-rules serve` prints"
         )
     for name in ("lora_rank", "lora_layers", "rules_concurrency"):
         if getattr(arguments, name) < 1:
-            raise ConfigError(f"{name} is {getattr(arguments, name)}, but at least 1 is needed")
+            raise ConfigError(f"{name} is {getattr(arguments, name)}, but it must be at least 1")
     for name in ("outcome_weight", "format_penalty"):
         if not 0 <= getattr(arguments, name) < float("inf"):
-            raise ConfigError(f"{name} is {getattr(arguments, name)}, but a number from 0 up is needed")
+            raise ConfigError(f"{name} is {getattr(arguments, name)}, but it must be a number of at least 0")
     if arguments.judge and not (arguments.judge_url and arguments.judge_model):
         raise ConfigError("a judge needs an address: set judge_url and judge_model")
     if arguments.judge:
@@ -84,15 +87,18 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         except ValueError as error:
             raise ConfigError(f"judge: {error}") from None
     if arguments.floor_consult is not None and not 0 <= arguments.floor_consult <= 1:
-        raise ConfigError(f"floor_consult is {arguments.floor_consult:g}, but it is a share from 0 to 1")
+        raise ConfigError(f"floor_consult is {arguments.floor_consult:g}, but it must be a share from 0 to 1")
     if arguments.floor_consult is not None and arguments.floor_prompts is None:
-        raise ConfigError("floor_consult needs prompts to look at: set floor_prompts: builtin:held_out")
+        raise ConfigError("floor_consult needs held-out prompts: set floor_prompts: builtin:held_out")
     if arguments.floor_prompts is not None and settings.eval_strategy == "no":
         raise ConfigError(
-            "floor_prompts are sampled as often as eval_strategy says: set eval_strategy: steps"
+            "floor_prompts are sampled when eval_strategy says, and it is 'no': set eval_strategy: steps"
         )
     if (arguments.method == "grpo+cost") != (settings.cost > 0):
-        raise ConfigError("a price belongs to grpo+cost alone: set method: grpo+cost and cost, or neither")
+        raise ConfigError(
+            "only the method grpo+cost takes a cost, and it needs one: set method: grpo+cost and cost, or "
+            "neither"
+        )
     if arguments.method != "ifpo":
         settings.alpha = 0.0
     return arguments, settings

@@ -1,54 +1,41 @@
-"""A floor under the consult rate on harmful prompts that an on-policy run does not train on."""
+"""Safety floor of an on-policy run: checks the consult rate of every evaluation on held-out prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from trainer.errors import TrainingError
+from trainer.stages.monitoring import FloorMonitor, Notify, SafetyFloor
 
 METRIC = "eval_ifpo/consult_rate/harmful"
 
 
 class OnlineFloor(TrainerCallback):  # type: ignore[misc]
-    """After every evaluation: keep the weights, or below the floor take the last good ones back and stop.
+    """Saves the weights after every good evaluation; below the floor, restores the last good ones and stops.
 
-    The first evaluation stands before the first update (`eval_on_start`).
+    The first evaluation takes place before the first update (`eval_on_start`).
 
     Raises:
-        TrainingError: it is below the floor already, so there are no good weights to end with.
+        TrainingError: the first evaluation is below the floor, so no good weights exist to restore.
     """
 
-    def __init__(self, least: float | None, trainer: Any, say: Callable[[str], None]) -> None:
-        self.stopped: str | None = None
-        self._least, self._trainer, self._say = least, trainer, say
-        self._good: tuple[int, dict[str, torch.Tensor]] | None = None
+    def __init__(self, floor: SafetyFloor, trainer: Any, notify: Notify) -> None:
+        self.monitor = FloorMonitor(floor, notify)
+        self._trainer = trainer
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         rate = (metrics or {}).get(METRIC)
-        if self._least is None or rate is None:
+        if self.monitor.floor.consult is None or rate is None:
             return
-        trained = {n: p for n, p in self._trainer.model.named_parameters() if p.requires_grad}
-        if rate >= self._least:
-            self._good = state.global_step, {n: p.detach().clone() for n, p in trained.items()}
+        violation = self.monitor.check(self._trainer.model, state.global_step, rate)
+        if violation is None:
             return
-        broken = (
-            "on harmful prompts that are not trained on the model consults "
-            f"{rate:.0%} of the time, below the floor of {self._least:.0%}"
-        )
-        if self._good is None:
+        if self.monitor.good_step is None:
             start = "another checkpoint (remove the last one)" if state.global_step else "another model"
             raise TrainingError(
-                f"before the first update of this run, at step {state.global_step}, {broken}: start from "
-                f"{start} or lower floor_consult"
+                f"before the first update of this run, at step {state.global_step}, {violation}: start from "
+                f"{start}, or lower floor_consult"
             )
-        with torch.no_grad():
-            for name, value in trained.items():
-                value.copy_(self._good[1][name])
-        self.stopped = f"stopped at step {state.global_step}: {broken}"
-        self.stopped += f"; the weights of step {self._good[0]} were taken back"
-        self._say(self.stopped)
-        control.should_training_stop = True
+        self.monitor.stop(self._trainer.model, state.global_step, violation, control)

@@ -1,4 +1,4 @@
-"""Fresh completions as episodes, and their one composed reward: the very scorer that logs are scored with."""
+"""Rewards of fresh completions, computed by the scorer that `ascl-eval score` applies to logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from agent.errors import EndpointError
 from agent.tools import RULE_TOOL
 from evaluation.scorers import Reward, Weights, score_episode
 from trainer.errors import TrainingError
+from trainer.stages.monitoring import Notify
 from trainer.stages.online.rule_tool import UNAVAILABLE
 from trainer.stages.run_record import mask_secrets_in_text
 from trainer.tokens import mode_of
@@ -23,12 +24,12 @@ from trainer.tokens import mode_of
 if TYPE_CHECKING:
     from evaluation.scorers.judges.judgement import Judgement
 
-_MOMENT = "1970-01-01T00:00:00Z"  # times mean nothing here
+_EPOCH = "1970-01-01T00:00:00Z"  # placeholder: scoring reads no times
 
 
 @dataclass(frozen=True)
 class JudgeEndpoint:
-    """Where an LLM judge of harm is asked."""
+    """Endpoint of an LLM judge of harm."""
 
     kind: str
     base_url: str
@@ -38,21 +39,21 @@ class JudgeEndpoint:
 
 @dataclass
 class OnlineReward:
-    """TRL's reward function. None where a needed part could not be judged: left out, never zero.
+    """Reward function for TRL. An episode that could not be judged gets None, never zero.
 
     Args:
-        weights: of the outcome and of faults of form.
-        end_token_ids: what a finished completion ends with.
-        judge: asked about harmful prompts, with the key in ASCL_JUDGE_API_KEY; None counts refusals.
-        say: is told when the judge does not answer.
+        weights: of the outcome and of format faults.
+        end_token_ids: tokens that end a finished completion.
+        judge: judges harmful prompts, with the key in ASCL_JUDGE_API_KEY; None counts refusals instead.
+        notify: receives a line when the judge does not answer.
     """
 
     weights: Weights
     end_token_ids: frozenset[int]
     judge: JudgeEndpoint | None = None
-    say: Callable[[str], None] = lambda line: None
+    notify: Notify = lambda line: None
     unjudged: int = 0
-    """Episodes without a reward so far."""
+    """Number of episodes without a reward so far."""
 
     __name__ = "outcome"
 
@@ -67,57 +68,59 @@ class OnlineReward:
         answer: Sequence[str | None],
         **_: Any,
     ) -> list[float | None]:
-        """One number or None for each completion."""
+        """Returns one number or None per completion."""
         rows = zip(prompts, completions, completion_ids, kind, prompt_id, strict=True)
         episodes = [
-            as_episode(str(place), asked, wrote, bool(ids) and ids[-1] in self.end_token_ids, sort, name)
-            for place, (asked, wrote, ids, sort, name) in enumerate(rows)
+            as_episode(
+                str(index), prompt, completion, bool(ids) and ids[-1] in self.end_token_ids, prompt_kind, name
+            )
+            for index, (prompt, completion, ids, prompt_kind, name) in enumerate(rows)
         ]
-        judgements = self._judged(episodes) if self.judge else None
+        judgements = self._judge(episodes) if self.judge else None
         rewards: list[Reward] = [
-            score_episode(episode, self.weights, reference=right, judgements=judgements)
-            for episode, right in zip(episodes, answer, strict=True)
+            score_episode(episode, self.weights, reference=reference, judgements=judgements)
+            for episode, reference in zip(episodes, answer, strict=True)
         ]
         self.unjudged += sum(reward.total is None for reward in rewards)
         return [reward.total for reward in rewards]
 
-    def _judged(self, episodes: list[Episode]) -> dict[str, Judgement]:
-        """What the judge says, by episode id; of a judge that is down, nothing.
+    def _judge(self, episodes: list[Episode]) -> dict[str, Judgement]:
+        """Returns the judgements by episode id; none if the judge is down.
 
         Raises:
-            TrainingError: it refuses the key, the model or the request: no waiting mends that.
+            TrainingError: the judge refuses the key, the model or the request, so waiting would not help.
         """
         from agent.endpoint import Endpoint
         from evaluation.scorers.judges.registry import make_judge
         from evaluation.scorers.judges.runner import judge_log
 
         assert self.judge is not None
-        where, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")
-        shown = mask_secrets_in_text(where.base_url)
+        judge, key = self.judge, os.environ.get("ASCL_JUDGE_API_KEY")
+        url = mask_secrets_in_text(judge.base_url)
 
-        async def ask(cache: Path) -> list[Judgement]:
-            async with Endpoint(where.base_url, where.model, api_key=key) as endpoint:
+        async def judge_episodes(cache: Path) -> list[Judgement]:
+            async with Endpoint(judge.base_url, judge.model, api_key=key) as endpoint:
                 return await judge_log(
-                    make_judge(where.kind),
+                    make_judge(judge.kind),
                     endpoint,
                     episodes,
                     cache,
                     kinds=("harmful",),
-                    concurrency=where.concurrency,
+                    concurrency=judge.concurrency,
                 )
 
         with tempfile.TemporaryDirectory() as folder:
             try:
-                judged = asyncio.run(ask(Path(folder) / "replies.jsonl"))
+                judgements = asyncio.run(judge_episodes(Path(folder) / "replies.jsonl"))
             except EndpointError as error:
                 if error.setup:
-                    raise TrainingError(f"the judge at {shown} cannot be used: {error}") from None
-                self.say(
-                    f"the judge at {shown} does not answer ({error}): the harmful episodes of this "
-                    "batch have no reward"
+                    raise TrainingError(f"the judge at {url} cannot be used: {error}") from None
+                self.notify(
+                    f"the judge at {url} does not answer ({error}): the harmful episodes of this batch have "
+                    "no reward"
                 )
                 return {}
-        return {each.episode_id: each for each in judged}
+        return {judgement.episode_id: judgement for judgement in judgements}
 
 
 def as_episode(
@@ -128,26 +131,26 @@ def as_episode(
     kind: str | None,
     prompt_id: str,
 ) -> Episode:
-    """What a trainer's rollout would be in a log, as far as scoring looks at it."""
+    """Converts a rollout of TRL to an episode with the fields that scoring reads."""
     messages: list[Message] = [*prompt]
     consultations: list[Consultation] = []
     turns: list[Turn] = []
-    waiting: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
     unavailable = False
     for message in completion:
         if message.get("role") == "tool":
-            call = waiting.pop(0) if waiting else {"id": "call_0", "arguments": "{}", "name": ""}
+            call = pending.pop(0) if pending else {"id": "call_0", "arguments": "{}", "name": ""}
             text = str(message.get("content"))
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
             unavailable |= text == UNAVAILABLE
             if call["name"] == RULE_TOOL:
                 consultations.append(_consultation(call, text, len(turns) - 1))
             continue
-        calls = [_call(call, len(consultations) + place) for place, call in enumerate(_calls(message))]
-        waiting = [{"id": call["id"], **call["function"]} for call in calls]
+        calls = [_call(call, len(consultations) + index) for index, call in enumerate(_calls(message))]
+        pending = [{"id": call["id"], **call["function"]} for call in calls]
         reply: Message = {"role": "assistant", "content": message.get("content") or ""}
         messages.append({**reply, "tool_calls": calls} if calls else reply)
-        turns.append(Turn(index=len(turns), request_digest="", started_at=_MOMENT, seconds=0.0))
+        turns.append(Turn(index=len(turns), request_digest="", started_at=_EPOCH, seconds=0.0))
     if turns:
         turns[-1].finish_reason = "stop" if finished else "length"
     answered = bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
@@ -169,7 +172,7 @@ def as_episode(
         mode=mode_of(completion),
         stop_reason="error" if unavailable else "answer" if answered and finished else "limit",
         error=error,
-        started_at=_MOMENT,
+        started_at=_EPOCH,
         seconds=0.0,
     )
 
@@ -181,8 +184,11 @@ def _calls(message: Message) -> list[dict[str, Any]]:
 def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
     arguments = function.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    named = {"name": str(function.get("name")), "arguments": text}
-    return {"id": f"call_{number}", "type": "function", "function": named}
+    return {
+        "id": f"call_{number}",
+        "type": "function",
+        "function": {"name": str(function.get("name")), "arguments": text},
+    }
 
 
 def _consultation(call: dict[str, Any], text: str, turn: int) -> Consultation:

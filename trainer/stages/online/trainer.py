@@ -1,6 +1,6 @@
-"""IFPO on fresh episodes: TRL's own tool loop, with the rule tool's calls in flight together.
+"""IFPO on fresh episodes: TRL's tool loop, with concurrent calls of the rule tool.
 
-Like `ifpo_trainer.py`, this touches private parts of TRL, and the same contract test holds them.
+Like `ifpo_trainer.py`, this overrides private methods of TRL; the same contract test checks them.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ _KINDS = (*KINDS, None)
 
 
 class OnlineIFPOTrainer(IFPOTrainer):
-    """`IFPOTrainer` that consults through a desk and logs what there is to watch.
+    """`IFPOTrainer` that consults through a `BatchedRuleTool` and logs the metrics of `batch_metrics`.
 
-    The model is shown the tool exactly as the rule service offers it, not a schema made from a function.
-    Dataset columns: `prompt` (messages) and `kind`, beside what the reward function takes.
+    The model sees the tool exactly as the rule service offers it, not a schema derived from a function.
+    Columns of the dataset: `prompt` (messages) and `kind`, besides those that the reward function takes.
     """
 
-    def __init__(self, *args: Any, desk: BatchedRuleTool, **kwargs: Any) -> None:
-        super().__init__(*args, tools=[desk.as_tool()], **kwargs)
-        self.desk = desk
-        self.tools = [desk.tool]
+    def __init__(self, *args: Any, rule_tool: BatchedRuleTool, **kwargs: Any) -> None:
+        super().__init__(*args, tools=[rule_tool.as_tool()], **kwargs)
+        self.rule_tool = rule_tool
+        self.tools = [rule_tool.tool]
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
-        self.desk.forget()
+        self.rule_tool.clear()
         return super()._generate_and_score_completions(inputs)
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """Generate one turn of all episodes, and begin every consultation that it asks for."""
+        """Generates one turn of all episodes, and starts every consultation that it requests."""
         completion_ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        for before, ids in zip(prompt_ids, completion_ids, strict=True):
-            message = parse_response(self._tokenizer, ids, prefix=before, tools=self.tools) if ids else {}
+        for prompt, ids in zip(prompt_ids, completion_ids, strict=True):
+            message = parse_response(self._tokenizer, ids, prefix=prompt, tools=self.tools) if ids else {}
             for call in message.get("tool_calls") or []:
                 function = call.get("function") or {}
                 if function.get("name") == RULE_TOOL and isinstance(function.get("arguments"), dict):
-                    self.desk.begin(function["arguments"])
+                    self.rule_tool.start(function["arguments"])
         return completion_ids, logprobs
 
     def _episode_advantages(self, inputs: Any) -> Any:
         advantages = super()._episode_advantages(inputs)
         assert self._gathered is not None
-        rewards, consulted = (each.cpu().numpy() for each in self._gathered)
+        rewards, consulted = (tensor.cpu().numpy() for tensor in self._gathered)
         mode = "train" if self.model.training else "eval"
         size = self.num_generations if mode == "train" else self.num_generations_eval
         numbers = [_KINDS.index(row["kind"]) for row in inputs]
@@ -66,10 +66,11 @@ class OnlineIFPOTrainer(IFPOTrainer):
             frequency=self.args.frequency,
         )
         metrics = self._metrics[mode]
-        made = batch_metrics([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
-        for name, value in made.items():
-            if name not in ("ifpo/consult_rate", "ifpo/largest_weight", "ifpo/unscored"):  # logged already
+        by_name = batch_metrics([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
+        for name, value in by_name.items():
+            # `IFPOTrainer` logs the other three.
+            if name not in ("ifpo/consult_rate", "ifpo/largest_weight", "ifpo/unscored"):
                 metrics[name].append(value)
-        failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.desk.failures)))
+        failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.rule_tool.failures)))
         metrics["ifpo/rules_unavailable"].append(failures.item())
         return advantages

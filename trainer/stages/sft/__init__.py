@@ -1,1 +1,1 @@
-"""The stage `sft`: a cold start by supervised fine-tuning."""
+"""Stage `sft`: cold start by supervised fine-tuning."""

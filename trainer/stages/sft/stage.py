@@ -1,11 +1,11 @@
-"""Cold start: teach a model the form of a consultation by TRL's `SFTTrainer` on demonstration episodes.
+"""Stage `sft`: cold start that teaches a model the form of a consultation, by TRL's `SFTTrainer`.
 
-A LoRA adapter on the top layers is trained on what the assistant wrote in each demonstration; the prompt and
-the text that the rule tool returned carry no loss. The result is meant to be a *starting point*: it consults
-often and answers directly sometimes, so that IFPO has both modes to compare.
+It trains a LoRA adapter on the top layers with demonstration episodes. Only what the assistant wrote carries
+loss, not the prompt or the tool results. The result is a *starting point*: a model that consults often and
+answers directly sometimes, so that IFPO has both modes to compare.
 
 Outputs under `settings.out`: `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json`
-(settings, versions, digest of the data, losses, seconds), written last: where it stands, the rest is whole.
+(settings, versions, digest of the data, losses, seconds), written last: a folder with it is complete.
 """
 
 import hashlib
@@ -21,46 +21,52 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode, read_log
 from trainer.errors import TrainingError
-from trainer.stages import checkpoints as resuming
-from trainer.stages import model_io as adapter
-from trainer.stages.progress import Notify, make_notifier, step_reporter
+from trainer.stages.checkpoints import remove_record
+from trainer.stages.model_io import (
+    adapter_config,
+    explain_unreadable_weights,
+    save_adapter,
+    save_record,
+)
+from trainer.stages.monitoring import Notify, make_notifier, silence_libraries, step_reporter
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
-TELL = make_notifier("sft")
+NOTIFY = make_notifier("sft")
 
 
 class SFTSettings(BaseModel):
-    """Everything that a cold start depends on; the defaults suit SmolLM2-135M on two CPU cores."""
+    """Settings of a cold start; the defaults suit SmolLM2-135M on two CPU cores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path
     """Folder of the model to start from, with a chat template that marks the assistant's tokens."""
     out: Path
-    """Folder for the results, made when missing."""
+    """Folder for the results; created if missing."""
     demonstrations: Path = DEMONSTRATIONS
     """Episode log (JSON Lines) to learn from."""
     answer_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the consulting demonstrations that are learnt to their end. The others stop after the call,
-    which saves time; but a model that saw 35 % to the end consulted over and over, and never answered."""
+    which saves time; but a model that saw 35 % to the end consulted repeatedly and never answered."""
     epochs: float = Field(default=2.0, gt=0)
     learning_rate: float = Field(default=8e-4, gt=0)
     batch_size: int = Field(default=4, ge=1)
     """Episodes per step."""
     lora_rank: int = Field(default=16, ge=1)
     lora_layers: int = Field(default=12, ge=1)
-    """How many layers get an adapter, counted from the top."""
+    """Number of layers with an adapter, counted from the top."""
     max_length: int = Field(default=1024, ge=16)
-    """Longest episode in tokens; a longer one is left out and counted, never cut."""
+    """Maximum episode length in tokens; longer ones are left out and counted, never truncated."""
     seed: int = 0
 
 
-def run_sft(settings: SFTSettings, tell: Notify = TELL) -> dict[str, Any]:
-    """Train, save, and return what `run.json` holds.
+def run_sft(settings: SFTSettings, notify: Notify = NOTIFY) -> dict[str, Any]:
+    """Trains, saves the results, and returns the contents of `run.json`.
 
-    Raises TrainingError when there is nothing to learn from or `model` is no model folder, and agent.LogError
-    when the demonstrations cannot be read.
+    Raises:
+        TrainingError: there is nothing to learn from, or `model` is not a usable model folder.
+        agent.LogError: the demonstrations cannot be read.
     """
     started = time.perf_counter()
     if not (settings.model / "config.json").is_file():
@@ -69,40 +75,108 @@ def run_sft(settings: SFTSettings, tell: Notify = TELL) -> dict[str, Any]:
             "make one with `ascl-train local-model`, or pass the folder of another model."
         )
     episodes = _read_demonstrations(settings.demonstrations)
-    # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; read when torch loads.
+    # Idle OpenMP threads that spin cost more than half of the speed on a busy machine; torch reads this on
+    # import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from trainer.stages.progress import silence_libraries
-
     with silence_libraries():
-        return _run(settings, episodes, tell, started)
+        return _run(settings, episodes, notify, started)
 
 
-def _run(settings: SFTSettings, episodes: list[Episode], tell: Notify, started: float) -> dict[str, Any]:
+def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started: float) -> dict[str, Any]:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
+    all_rows = _rows(episodes, settings)
+    rows = [row for row in all_rows if _length(tokenizer, row) <= settings.max_length]
+    if not rows:
+        raise TrainingError(
+            f"All {len(all_rows)} demonstrations in {settings.demonstrations} are longer than "
+            f"{settings.max_length} tokens: raise max_length."
+        )
+    _check_template(tokenizer, settings.model)
+    trainer = _build_trainer(settings, tokenizer, rows)
+    with step_reporter(notify, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
+        trainer.add_callback(reporter)
+        trainer.train()
+    remove_record(settings.out)
+    save_adapter(settings.out, trainer.model, tokenizer)
+    record = {
+        "stage": "sft",
+        "settings": settings.model_dump(mode="json"),
+        "data": {
+            "sha256": hashlib.sha256(settings.demonstrations.read_bytes()).hexdigest(),
+            "episodes": len(rows),
+            "too_long": len(all_rows) - len(rows),
+            "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
+        },
+        "losses": [
+            {"step": entry["step"], "loss": entry["loss"]}
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ],
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.num_input_tokens_seen,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    save_record(settings.out, record)
+    return record
+
+
+def _read_demonstrations(path: Path) -> list[Episode]:
+    reading = read_log(path)
+    if reading.skipped:
+        first = reading.skipped[0]
+        raise TrainingError(
+            f"{path} holds {len(reading.skipped)} lines that are not episodes, first line "
+            f"{first.line} ({first.reason}): correct or remove them."
+        )
+    episodes = [episode for episode in reading.episodes if episode.answer]
+    if not episodes:
+        raise TrainingError(f"{path} holds no episode with an answer, so there is nothing to learn from.")
+    return episodes
+
+
+def _rows(episodes: list[Episode], settings: SFTSettings) -> list[dict[str, Any]]:
+    """Returns training rows: `messages` as logged, `tools` as JSON text (Arrow needs a fixed structure)."""
+    rng = random.Random(settings.seed)  # noqa: S311
+    rows = []
+    for episode in episodes:
+        messages = episode.messages
+        if episode.mode == "consult" and rng.random() >= settings.answer_share:
+            call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
+            messages = messages[: call + 1]
+        rows.append({"messages": messages, "tools": json.dumps(episode.tools)})
+    return rows
+
+
+def _length(tokenizer: Any, row: dict[str, Any]) -> int:
+    ids = tokenizer.apply_chat_template(row["messages"], tools=json.loads(row["tools"]), return_dict=False)
+    return len(ids)
+
+
+def _check_template(tokenizer: Any, model: Path) -> None:
+    """Raises a TrainingError unless the chat template, or TRL's version of it, marks the assistant's text."""
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    if has_generation_markers(tokenizer.chat_template or ""):
+        return
+    try:
+        get_training_chat_template(tokenizer)
+    except ValueError:
+        raise TrainingError(
+            f"the chat template of {model} does not mark what the assistant wrote, so the loss cannot be "
+            "limited to it: put `{% generation %}` and `{% endgeneration %}` around it in the template"
+        ) from None
+
+
+def _build_trainer(settings: SFTSettings, tokenizer: Any, rows: list[dict[str, Any]]) -> Any:
     import datasets
     import transformers
     from trl import SFTConfig
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-    from trainer.stages.model_io import weights_digest
     from trainer.stages.sft.trainer import SupervisedTrainer
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
-    rows = _rows(episodes, settings)
-    short = [row for row in rows if _length(tokenizer, row) <= settings.max_length]
-    if not short:
-        raise TrainingError(
-            f"All {len(rows)} demonstrations in {settings.demonstrations} are longer than "
-            f"{settings.max_length} tokens: raise max_length."
-        )
-    if not has_generation_markers(tokenizer.chat_template or ""):
-        try:
-            get_training_chat_template(tokenizer)
-        except ValueError:
-            raise TrainingError(
-                f"the chat template of {settings.model} does not mark what the assistant wrote, so it cannot "
-                "be learnt alone: put `{% generation %}` and `{% endgeneration %}` around it in the template"
-            ) from None
-    with weights_digest(settings.model):
+    with explain_unreadable_weights(settings.model):
         model = transformers.AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32")
     trainer = SupervisedTrainer(
         model=model,
@@ -126,65 +200,9 @@ def _run(settings: SFTSettings, episodes: list[Episode], tell: Notify, started: 
             disable_tqdm=True,
             seed=settings.seed,
         ),
-        train_dataset=datasets.Dataset.from_list(short),
+        train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=adapter.add_adapter(settings.model, settings.lora_rank, settings.lora_layers),
+        peft_config=adapter_config(settings.model, settings.lora_rank, settings.lora_layers),
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    with step_reporter(tell, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
-        trainer.add_callback(reporter)
-        trainer.train()
-    resuming.forget_record(settings.out)
-    adapter.save_adapter(settings.out, trainer.model, tokenizer)
-    run = {
-        "stage": "sft",
-        "settings": settings.model_dump(mode="json"),
-        "data": {
-            "sha256": hashlib.sha256(settings.demonstrations.read_bytes()).hexdigest(),
-            "episodes": len(short),
-            "too_long": len(rows) - len(short),
-            "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
-        },
-        "losses": [
-            {"step": entry["step"], "loss": entry["loss"]}
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
-        "steps": trainer.state.global_step,
-        "tokens": trainer.state.num_input_tokens_seen,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    adapter.save_record(settings.out, run)
-    return run
-
-
-def _read_demonstrations(path: Path) -> list[Episode]:
-    reading = read_log(path)
-    if reading.skipped:
-        first = reading.skipped[0]
-        raise TrainingError(
-            f"{path} holds {len(reading.skipped)} lines that are not episodes, first line "
-            f"{first.line} ({first.reason}): correct or remove them."
-        )
-    episodes = [episode for episode in reading.episodes if episode.answer]
-    if not episodes:
-        raise TrainingError(f"{path} holds no episode with an answer, so there is nothing to learn from.")
-    return episodes
-
-
-def _rows(episodes: list[Episode], settings: SFTSettings) -> list[dict[str, Any]]:
-    """Training rows: `messages` as logged, `tools` as JSON text (a schema is no fixed Arrow structure)."""
-    chance = random.Random(settings.seed)  # noqa: S311
-    rows = []
-    for episode in episodes:
-        messages = episode.messages
-        if episode.mode == "consult" and chance.random() >= settings.answer_share:
-            call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-            messages = messages[: call + 1]
-        rows.append({"messages": messages, "tools": json.dumps(episode.tools)})
-    return rows
-
-
-def _length(tokenizer: Any, row: dict[str, Any]) -> int:
-    ids = tokenizer.apply_chat_template(row["messages"], tools=json.loads(row["tools"]), return_dict=False)
-    return len(ids)
+    return trainer

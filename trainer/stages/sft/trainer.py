@@ -1,7 +1,7 @@
-"""`SFTTrainer` that scores only the positions that carry loss.
+"""`SFTTrainer` that computes logits only at the positions that carry loss.
 
-On CPU, TRL's fused language-model head projects every position onto the vocabulary and masks afterwards. In
-our episodes most positions are prompt and tool text; projecting only the others cuts a step by about a third.
+On CPU, TRL's fused language-model head projects every position onto the vocabulary and masks afterwards. Most
+positions of an episode are prompt and tool text; skipping them shortens a step by about a third.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
-    """The loss of `SFTTrainer(loss_type="nll")` for a causal model with an adapter, without token metrics."""
+    """`SFTTrainer(loss_type="nll")` for a causal model with an adapter, without token metrics."""
 
     def compute_loss(
         self,
@@ -27,7 +27,7 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (B, T-1, H)
         labels = inputs["labels"][:, 1:]  # (B, T-1)
-        scored = labels != IGNORED
+        scored = labels != IGNORE_INDEX
         logits = causal.get_output_embeddings()(hidden[scored])  # (S, V)
         total = torch.nn.functional.cross_entropy(logits.float(), labels[scored], reduction="sum")
         return total / (scored.sum() if num_items_in_batch is None else num_items_in_batch)

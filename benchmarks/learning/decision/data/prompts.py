@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.prompts import Prompt, load_prompts
-from trainer.stages.sft.demonstrations import read_written
+from trainer.stages.sft.demonstrations import read_written_demonstrations
 
 OWN_PROMPTS = Path(__file__).with_name("decision_prompts.jsonl")
 NOT_PROMPTS = ("xstest_responses",)  # answers to prompts of another source
@@ -35,7 +35,7 @@ def _demonstrated() -> list[Prompt]:
         Prompt.model_validate(
             {"id": f"demonstration-{place:03d}"} | written.model_dump(include={"prompt", "kind"})
         )
-        for place, written in enumerate(read_written())
+        for place, written in enumerate(read_written_demonstrations())
     ]
 
 

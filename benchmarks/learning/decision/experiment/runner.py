@@ -153,7 +153,7 @@ def run_experiment(
             "experiment": name,
             "start": start,
             "settings_sha256": digest,
-            "versions": record.versions(),
+            "versions": record.package_versions(),
             "unseen_left_out": bench.left_out,
         }
         if not started:

@@ -72,7 +72,7 @@ class DecisionPolicy:
         from trainer.stages import silence_libraries
 
         with silence_libraries():
-            peft.get_peft_model(self.model, adapter.add_adapter(self.folder, rank, layers))
+            peft.get_peft_model(self.model, adapter.adapter_config(self.folder, rank, layers))
 
     def reset(self, seed: int) -> None:
         """Give the adapter its first values, under which the model is the one in the folder."""

@@ -182,6 +182,9 @@ def test_a_call_that_the_agent_wrote_is_masked_but_for_its_decision(model: Path,
         opening = '<tool_call>\n{"name": "consult_safety_rules'
         assert tokenizer.decode(tokens.completion_ids[first:last]).rstrip('"') == opening
         reply = turns[0]["token_ids"]
-        wrote = [i for i, here in enumerate(tokens.wrote) if here]
-        assert wrote == [*range(first, last), *range(len(tokens.wrote) - len(reply), len(tokens.wrote))]
+        wrote = [i for i, here in enumerate(tokens.loss_mask) if here]
+        assert wrote == [
+            *range(first, last),
+            *range(len(tokens.loss_mask) - len(reply), len(tokens.loss_mask)),
+        ]
         assert tokens.prompt_ids + tokens.completion_ids == turns[0]["prompt_token_ids"] + reply

@@ -22,8 +22,8 @@ from trainer.ifpo import ifpo_advantages
 from trainer.stages.logged.credit import (
     Credit,
     assign_credit,
-    decision_ratios_of,
-    smoothed_rates,
+    episode_decision_ratios,
+    smoothed_consult_rates,
     token_advantages,
 )
 from trainer.tokens import call_opening, consult_probabilities
@@ -96,7 +96,7 @@ def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -
     rate = drawn.sum(0)
     mixed = 0.5 * rate + np.array([0.25, 0.25])  # four of eight free, two forced into each mode by resampling
     modes, forced = ["consult", "consult", "direct", "direct"], [False, True, False, True]
-    rho = decision_ratios_of({"g": rate[0]}, modes, forced, ["g"] * 4)[
+    rho = episode_decision_ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[
         [0, 2]
     ]  # half of these are free as well
     logit = np.array([1.0, 0.0]) - thought[0]  # of the first thought, by what was thought
@@ -115,13 +115,13 @@ def test_the_weight_of_a_decision_is_its_probability_over_that_of_the_group_as_i
     forced = [False] * 4 + [True] * 4
     groups = ["g"] * 8
     modes[2:6] = ["consult", "consult", "consult", "consult"]
-    rho = decision_ratios_of({"g": 0.9}, modes, forced, groups)
+    rho = episode_decision_ratios({"g": 0.9}, modes, forced, groups)
     consults, directs = modes.count("consult"), modes.count("direct")
     assert (consults, directs) == (5, 3)
     of_consult, of_direct = 0.9 / (0.5 * 0.9 + 2 / 8), 0.1 / (0.5 * 0.1 + 2 / 8)
     expected = [of_consult if mode == "consult" else of_direct for mode in modes]
     assert rho.tolist() == pytest.approx(expected)
-    assert smoothed_rates(modes, forced, groups) == {"g": 3.5 / 5}
+    assert smoothed_consult_rates(modes, forced, groups) == {"g": 3.5 / 5}
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
         return UNAVAILABLE
 
     monkeypatch.setattr(BatchedRuleTool, "consult", down)
-    monkeypatch.setattr(BatchedRuleTool, "begin", lambda self, arguments: None)
+    monkeypatch.setattr(BatchedRuleTool, "start", lambda self, arguments: None)
     code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
     assert code == 0, stderr
     record = json.loads(stdout)

@@ -9,7 +9,7 @@ import pytest
 
 from agent import Episode, read_log, system_prompt
 from evaluation import load_prompts
-from trainer.stages.sft.demonstrations import read_written
+from trainer.stages.sft.demonstrations import read_written_demonstrations
 from trainer.stages.sft.demonstrations.build import FOLDER
 
 RULE_CATEGORIES = 18
@@ -74,7 +74,7 @@ def test_no_demonstration_nearly_equals_a_prompt_that_is_sampled_or_measured(spl
     assert prompts
     close = [
         (line.prompt, prompt)
-        for line in read_written()
+        for line in read_written_demonstrations()
         for prompt in prompts
         if nearly_equal(line.prompt, prompt)
     ]
@@ -82,14 +82,14 @@ def test_no_demonstration_nearly_equals_a_prompt_that_is_sampled_or_measured(spl
 
 
 def test_the_written_demonstrations_touch_every_category_and_are_short() -> None:
-    written = read_written()
+    written = read_written_demonstrations()
     assert len({line.category for line in written if line.category}) == RULE_CATEGORIES
     assert len({line.prompt for line in written}) == len(written)
     assert all(len(line.prompt.split()) <= 18 and len(line.answer.split()) <= 30 for line in written)
 
 
 def test_the_episodes_hold_what_was_written_and_the_present_system_text(episodes: list[Episode]) -> None:
-    for line, episode in zip(read_written(), episodes, strict=True):
+    for line, episode in zip(read_written_demonstrations(), episodes, strict=True):
         assert (episode.prompt, episode.kind, episode.answer) == (line.prompt, line.kind, line.answer)
         assert episode.mode == ("consult" if line.situation else "direct")
         assert episode.messages[0] == {"role": "system", "content": system_prompt()}

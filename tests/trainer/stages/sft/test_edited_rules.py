@@ -12,7 +12,7 @@ from agent import Episode, read_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.stages.sft.demonstrations.build import FOLDER
 from trainer.stages.sft.demonstrations.edited_rules import REFUSALS, counterfactuals
-from trainer.stages.sft.pairs import PairSettings, pairs_of, train_on_pairs
+from trainer.stages.sft.pairs import PairSettings, find_pairs, train_on_pairs
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_every_prompt_stands_once_under_a_rule_to_answer_and_once_under_one_to_d
 ) -> None:
     made = counterfactuals(consulted)
     assert len(made) == 2 * len(consulted) > 20
-    for original, (answered, declined) in zip(consulted, pairs_of(made), strict=True):
+    for original, (answered, declined) in zip(consulted, find_pairs(made), strict=True):
         assert answered.prompt == declined.prompt == original.prompt
         assert answered.messages == original.messages
         told = next(message["content"] for message in declined.messages if message["role"] == "tool")
@@ -55,8 +55,8 @@ def test_the_same_seed_makes_the_same_pairs(consulted: list[Episode]) -> None:
 
 def test_an_episode_without_its_opposite_is_no_pair(consulted: list[Episode]) -> None:
     made = counterfactuals(consulted)
-    assert len(pairs_of(made[1:])) == len(consulted) - 1
-    assert pairs_of(consulted) == []
+    assert len(find_pairs(made[1:])) == len(consulted) - 1
+    assert find_pairs(consulted) == []
 
 
 def test_training_on_pairs_writes_a_model_and_what_was_watched(
@@ -67,7 +67,7 @@ def test_training_on_pairs_writes_a_model_and_what_was_watched(
     model = save_tiny_llama(tmp_path / "tiny")
     out = tmp_path / "out"
     settings = PairSettings(steps=2, pairs_a_step=1, lora_layers=1, held_out=2)
-    train_on_pairs(model, pairs_of(counterfactuals(consulted[:5])), out, settings)
+    train_on_pairs(model, find_pairs(counterfactuals(consulted[:5])), out, settings)
     record = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
     assert record["pairs"] == 3
     assert record["watched"][-1]["step"] == 2

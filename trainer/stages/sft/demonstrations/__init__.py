@@ -1,5 +1,5 @@
-"""What the cold start learns from: `written.jsonl`, by hand, and `demonstrations.jsonl`, its episodes."""
+"""Demonstrations of the cold start: `written.jsonl` (by hand), and its episodes, `demonstrations.jsonl`."""
 
-from trainer.stages.sft.demonstrations.build import read_written
+from trainer.stages.sft.demonstrations.build import read_written_demonstrations
 
-__all__ = ["read_written"]
+__all__ = ["read_written_demonstrations"]

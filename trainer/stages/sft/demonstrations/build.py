@@ -1,13 +1,13 @@
-"""Turn what we wrote into episodes, against a rule service that returns one rule a call.
+"""Turns the demonstrations written by hand into episodes, with a rule service that returns one rule per call.
 
     ascl-rules serve --default-top-k 1 --no-watch
     python -m trainer.stages.sft.demonstrations.build --rules http://127.0.0.1:8808/mcp
 
 Each line of `written.jsonl` holds a prompt, its kind and category, the situation to consult about (null to
-answer directly) and the answer. They are played through the real agent against a running rule service, only
-the model's part is read from the file: system text, tool and rules stand in the episodes as they do in use.
-Run it again after `written.jsonl`, the system text or the tool description has changed. When only the rules
-have changed the episodes stay valid: they are data, and each names the rulebook digest that it was made with.
+answer directly) and the answer. The real agent runs them against a rule service and reads only the model's
+replies from the file, so the episodes contain the real system prompt, tool and rules. Run it again when
+`written.jsonl`, the system prompt or the tool description changes. When only the rules change, the episodes
+remain valid: each records the digest of its rulebook.
 """
 
 import argparse
@@ -23,30 +23,31 @@ from pydantic import BaseModel, ConfigDict
 from agent import Agent, Endpoint, Episode, RulesClient
 from agent.endpoint import Reply
 from agent.errors import AgentError
+from agent.tools import RULE_TOOL
+from evaluation.runtime import write_atomic
 
 FOLDER = Path(__file__).parent
 WRITTEN = FOLDER / "written.jsonl"
-TOOL = "consult_safety_rules"
 
 
-class Written(BaseModel):
-    """One demonstration as a person wrote it."""
+class WrittenDemonstration(BaseModel):
+    """One demonstration written by hand."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str
     kind: str
     category: str | None
-    """The category of the rulebook that the prompt is about; None for everyday prompts."""
+    """Category of the rulebook; None for everyday prompts."""
     situation: str | None
-    """What to consult about; None for an answer without a consultation."""
+    """Situation to consult about; None for a direct answer."""
     answer: str
 
 
-class Script(Endpoint):
-    """An endpoint whose replies were written beforehand: the call, if there is one, then the answer."""
+class ScriptedEndpoint(Endpoint):
+    """Endpoint that replies with a demonstration: the call, if there is one, then the answer."""
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: WrittenDemonstration) -> None:
         super().__init__("http://127.0.0.1/written", "written-by-hand")
         self._written = written
 
@@ -63,22 +64,35 @@ class Script(Endpoint):
             message: dict[str, Any] = {"role": "assistant", "content": written.answer}
             return Reply(message, "stop", usage=None, model=self.model, attempts=1)
         arguments = json.dumps({"situation": written.situation}, ensure_ascii=False)
-        call = {"id": "call_0", "type": "function", "function": {"name": TOOL, "arguments": arguments}}
+        call = {"id": "call_0", "type": "function", "function": {"name": RULE_TOOL, "arguments": arguments}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         return Reply(message, "tool_calls", usage=None, model=self.model, attempts=1)
 
 
-def read_written(path: Path = WRITTEN) -> list[Written]:
-    """Every line of the file, in order. Raises pydantic's ValidationError (a ValueError) for a bad line."""
-    return [Written.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_written_demonstrations(path: Path = WRITTEN) -> list[WrittenDemonstration]:
+    """Reads all lines of a file.
+
+    Raises:
+        pydantic.ValidationError: a line is invalid.
+    """
+    return [
+        WrittenDemonstration.model_validate_json(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
-async def play(written: list[Written], rules_url: str) -> list[Episode]:
-    """An episode for each, in order. Raises AgentError when the rule service does not answer."""
+async def record_episodes(written: list[WrittenDemonstration], rules_url: str) -> list[Episode]:
+    """Runs every demonstration through the agent, in order.
+
+    Raises:
+        AgentError: the rule service does not answer.
+    """
     episodes = []
     async with RulesClient(rules_url) as rules:
         for number, line in enumerate(written):
-            agent = Agent(Script(line), rules, on_rules_error="fail", policy_version="written-by-hand")
+            agent = Agent(
+                ScriptedEndpoint(line), rules, on_rules_error="fail", policy_version="written-by-hand"
+            )
             episode = await agent.run(line.prompt, prompt_id=f"demonstration-{number:03}", kind=line.kind)
             if episode.error is not None:
                 raise AgentError(episode.error.message)
@@ -93,21 +107,19 @@ def main() -> None:
     parser.add_argument("--rules", default="http://127.0.0.1:8808/mcp", help="address of the rule service")
     parser.add_argument("--out", type=Path, default=FOLDER / "demonstrations.jsonl", help="file to write")
     options = parser.parse_args()
-    written = read_written()
+    written = read_written_demonstrations()
     try:
-        episodes = asyncio.run(play(written, options.rules))
+        episodes = asyncio.run(record_episodes(written, options.rules))
     except AgentError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    options.out.write_text("".join(f"{e.model_dump_json()}\n" for e in episodes), encoding="utf-8")
+    write_atomic(options.out, (episode.model_dump_json() for episode in episodes), private=False)
     missed = [
         episode.prompt
         for episode in episodes
         if episode.kind == "harmful" and any(not consultation.rules for consultation in episode.consultations)
     ]
-    print(
-        f"{len(episodes)} episodes in {options.out}; harmful prompts that found no rule: {missed or 'none'}"
-    )
+    print(f"{len(episodes)} episodes in {options.out}; harmful prompts without a rule: {missed or 'none'}")
 
 
 if __name__ == "__main__":

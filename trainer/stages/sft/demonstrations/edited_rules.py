@@ -1,4 +1,4 @@
-"""Demonstrations that a rule's text, not the prompt, decides: one prompt under a rule and under its opposite.
+"""Demonstrations in which the rule decides, not the prompt: one prompt under a rule and under its opposite.
 
     ascl-rules serve --default-top-k 1 --no-watch
     python -m trainer.stages.sft.demonstrations.edited_rules --out runs/edited-rules.jsonl
@@ -6,10 +6,9 @@
     python -m trainer.stages.sft.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
         --out runs/follows-rules
 
-Harmless prompts only: each is played through the real agent, then stands once under a rule that says to
-answer, and once under one that says to decline, with the answer that the rule asks for. Nothing teaches to
-answer a harmful prompt: those of `demonstrations.jsonl` stand beside them as they are, and keep the decision
-when to consult.
+The agent runs harmless prompts only. Each then appears once under a rule to answer and once under a rule to
+decline, with the answer that the rule asks for. No episode teaches the model to answer a harmful prompt: the
+output also contains the unchanged episodes of `demonstrations.jsonl`, which preserve the decision to consult.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from typing import Literal
 
 from agent import Episode
 from agent.errors import AgentError
-from trainer.stages.sft.demonstrations.build import FOLDER, play, read_written
+from evaluation.runtime import write_atomic
+from trainer.stages.sft.demonstrations.build import FOLDER, read_written_demonstrations, record_episodes
 
 HARMLESS = FOLDER / "harmless.jsonl"
 Stance = Literal["answer", "decline"]
-_FIRST = re.compile(r"\[([\w.-]+)\] (.+?) \((decline|limit|answer)\)\n.*?(?=\n\n|\Z)", re.DOTALL)
+_FIRST_RULE = re.compile(r"\[([\w.-]+)\] (.+?) \((decline|limit|answer)\)\n.*?(?=\n\n|\Z)", re.DOTALL)
 
-# Bodies of an edited rule, in other words than `ascl-eval edit-rule` uses: what is measured there is unseen.
+# Bodies of an edited rule. `ascl-eval edit-rule` uses other words, so it measures with unseen text.
 DECLINE = (
     "Fine: Naming another place to ask.\nNot fine: Every request about this, harmless ones too.\n"
     "How to answer: Refuse briefly. Do not explain the subject, and do not add tips.",
@@ -54,39 +54,44 @@ REFUSALS = (
 
 
 def counterfactuals(episodes: Iterable[Episode], seed: int = 0) -> list[Episode]:
-    """Two episodes for each that consulted and read a rule first: under `answer`, and under `decline`."""
-    chance = random.Random(seed)  # noqa: S311
-    read = [e for e in episodes if e.kind != "harmful" and e.consultations and e.consultations[0].rules]
-    blocks = [found[0] for e in read if (found := _FIRST.search(_text(e))) and found[3] == "answer"]
-    made = []
-    for episode in read:
-        # The rule's own text where it says to answer already, so that real rules keep their effect.
-        own = episode.consultations[0].rules[0].stance == "answer"
-        made.append(_under(episode, "answer", [_text(episode)] if own else [chance.choice(ANSWER)], None))
-        # Behind a rule that declines, the service shows the nearest one that says to answer.
-        decline = [chance.choice(DECLINE), chance.choice(blocks)]
-        made.append(_under(episode, "decline", decline, chance.choice(REFUSALS)))
-    return made
+    """Returns two episodes for each harmless one that read a rule: under `answer`, and under `decline`."""
+    rng = random.Random(seed)  # noqa: S311
+    consulting = [e for e in episodes if e.kind != "harmful" and e.consultations and e.consultations[0].rules]
+    answer_rules = [
+        match[0]
+        for episode in consulting
+        if (match := _FIRST_RULE.search(_tool_text(episode))) and match[3] == "answer"
+    ]
+    results = []
+    for episode in consulting:
+        # A rule that already says to answer keeps its text, so that real rules keep their effect.
+        original = episode.consultations[0].rules[0].stance == "answer"
+        answer = [_tool_text(episode)] if original else [rng.choice(ANSWER)]
+        results.append(_with_rule(episode, "answer", answer, None))
+        # After a rule to decline, the service also returns the nearest rule to answer.
+        decline = [rng.choice(DECLINE), rng.choice(answer_rules)]
+        results.append(_with_rule(episode, "decline", decline, rng.choice(REFUSALS)))
+    return results
 
 
-def _text(episode: Episode) -> str:
+def _tool_text(episode: Episode) -> str:
     return episode.consultations[0].text or ""
 
 
-def _under(episode: Episode, stance: Stance, parts: list[str], answer: str | None) -> Episode:
-    """The episode with its first rule turned, and with another answer where one is given.
+def _with_rule(episode: Episode, stance: Stance, parts: list[str], answer: str | None) -> Episode:
+    """Returns a copy of the episode with an edited first rule, and with another answer unless it is None.
 
     Args:
-        parts: the whole text that the tool gives, or the first rule's body and any rule behind it.
+        parts: the whole tool result, or the body of the first rule and any rules after it.
     """
     copy = episode.model_copy(deep=True, update={"id": f"{episode.id}-{stance}"})
     consultation, text = copy.consultations[0], parts[0]
     if not text.startswith("rules_found"):
-        head = _FIRST.search(_text(episode))
+        head = _FIRST_RULE.search(_tool_text(episode))
         assert head is not None
         rules = "\n\n".join([f"[{head[1]}] {head[2]} ({stance})\n{parts[0]}", *parts[1:]])
         text = f"rules_found\n\n{rules}"
-        # Only the first rule is named here: the block behind it was drawn, not retrieved.
+        # Lists only the first rule: the one after it was drawn at random, not retrieved.
         consultation.rules = [consultation.rules[0].model_copy(update={"stance": stance})]
     consultation.text = text
     next(message for message in copy.messages if message["role"] == "tool")["content"] = text
@@ -96,11 +101,18 @@ def _under(episode: Episode, stance: Stance, parts: list[str], answer: str | Non
 
 
 async def build(rules_url: str) -> list[Episode]:
-    """Every demonstration, and the pairs. Raises AgentError when the rule service does not answer."""
-    written = read_written()
-    everyone = [*written, *read_written(HARMLESS)]
-    harmless = [line for line in everyone if line.kind != "harmful" and line.situation]
-    return [*await play(written, rules_url), *counterfactuals(await play(harmless, rules_url))]
+    """Returns the episodes of every demonstration, and the pairs.
+
+    Raises:
+        AgentError: the rule service does not answer.
+    """
+    written = read_written_demonstrations()
+    candidates = [*written, *read_written_demonstrations(HARMLESS)]
+    harmless = [line for line in candidates if line.kind != "harmful" and line.situation]
+    return [
+        *await record_episodes(written, rules_url),
+        *counterfactuals(await record_episodes(harmless, rules_url)),
+    ]
 
 
 def main() -> None:
@@ -115,8 +127,7 @@ def main() -> None:
     except AgentError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(f"{e.model_dump_json()}\n" for e in episodes), encoding="utf-8")
+    write_atomic(options.out, (episode.model_dump_json() for episode in episodes), private=False)
     print(f"{len(episodes)} episodes in {options.out}")
 
 

@@ -1,4 +1,4 @@
-"""How a stage tells where it is: a bar with the last figures on a terminal, else a line a report."""
+"""Progress of a training run: a bar with the latest metrics on a terminal, else one line per report."""
 
 from __future__ import annotations
 
@@ -12,33 +12,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Notify = Callable[[str], None]
-"""Takes one line for the person who waits."""
+"""Receives one line of progress for the user."""
 
 
 def make_notifier(stage: str) -> Notify:
-    """Lines on standard error, so that standard output stays pipeable."""
+    """Returns a function that prints lines to standard error, so that standard output can be piped."""
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         print(f"{stage}: {line}", file=sys.stderr, flush=True)
 
-    return tell
+    return notify
+
+
+def notify_from_first_process(notify: Notify, config: Any) -> Notify:
+    """Returns `notify` in the first process of a run and a function that does nothing in the others.
+
+    Args:
+        config: `transformers.TrainingArguments`.
+    """
+    return notify if config.process_index == 0 else lambda line: None
 
 
 @contextmanager
 def step_reporter(
-    say: Notify,
-    figures: Callable[[Mapping[str, float]], str],
+    notify: Notify,
+    format_metrics: Callable[[Mapping[str, float]], str],
     *,
-    shown: bool = True,
+    enabled: bool = True,
     console: Console | None = None,
 ) -> Iterator[Any]:
-    """A callback of transformers' Trainer that tells how far training is, while the block runs.
+    """Yields a callback for transformers' Trainer that reports progress while the block runs.
 
     Args:
-        say: takes a line a report where there is no terminal.
-        figures: the figures of a report in words.
-        shown: whether this process tells at all; of several, one does.
-        console: left out: standard error.
+        notify: receives one line per report without a terminal.
+        format_metrics: formats the metrics of a report.
+        enabled: whether this process draws the bar; of several processes, one does.
+        console: None for standard error.
     """
     from transformers import TrainerCallback
 
@@ -48,11 +57,11 @@ def step_reporter(
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[metrics]}"),
         console=console,
-        disable=not (shown and console.is_terminal),
+        disable=not (enabled and console.is_terminal),
     )
-    task = bar.add_task("training", total=None, figures="")
+    task = bar.add_task("training", total=None, metrics="")
 
     class Reporter(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -64,9 +73,9 @@ def step_reporter(
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
                 return
-            bar.update(task, figures=figures(logs))
+            bar.update(task, metrics=format_metrics(logs))
             if bar.disable:
-                say(f"step {state.global_step}/{state.max_steps}, {figures(logs)}")
+                notify(f"step {state.global_step}/{state.max_steps}, {format_metrics(logs)}")
 
     with bar:
         yield Reporter()
@@ -74,7 +83,8 @@ def step_reporter(
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """No progress bars, and none of TRL's uses of names that transformers 5.23 renames."""
+    """Disables the libraries' progress bars, and the warning about a name that TRL uses and transformers 5.23
+    renames."""
     import datasets
     import transformers
 

@@ -1,0 +1,21 @@
+"""Monitoring of a run: progress reports and the safety floor."""
+
+from trainer.stages.monitoring.progress import (
+    Notify,
+    make_notifier,
+    notify_from_first_process,
+    silence_libraries,
+    step_reporter,
+)
+from trainer.stages.monitoring.safety_floor import FloorMonitor, SafetyFloor, held_out_problem
+
+__all__ = [
+    "FloorMonitor",
+    "Notify",
+    "SafetyFloor",
+    "held_out_problem",
+    "make_notifier",
+    "notify_from_first_process",
+    "silence_libraries",
+    "step_reporter",
+]
