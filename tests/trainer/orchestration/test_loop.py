@@ -191,7 +191,7 @@ def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
 ) -> None:
     code, _, stderr = loop(tmp_path, settings | {"train": {"lerning_rate": 1, "bf16": True}})
     assert code == 1
-    assert "train: there is no setting called 'lerning_rate' in the loop's YAML" in stderr
+    assert "train: unknown setting 'lerning_rate' in the loop's YAML" in stderr
     assert not (tmp_path / "loop").exists()
 
 

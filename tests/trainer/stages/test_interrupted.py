@@ -100,7 +100,7 @@ def try_kills(model: Path, groups: Path, unbroken: Path, out: Path, kills: int, 
         assert killed(model, groups, out, step, chance.uniform(0, 0.1), *more) == -signal.SIGKILL, step
     code, said = here(model, groups, out, "--resume")
     assert code == 0, said
-    assert "going on from" in said
+    assert "resuming from" in said
     assert same(out, unbroken)
     assert json.loads((out / "run.json").read_text())["steps"][-1]["step"] == STEPS
     assert not list(out.glob(".partial")) + list(out.glob(".*.partial"))
@@ -130,7 +130,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_not_taken_for_one(
     (out / ".partial" / "checkpoint-5" / "adapter_model.safetensors").write_bytes(b"half")
     code, said = here(model, groups, out, "--max_steps", "4", "--resume")
     assert code == 0, said
-    assert "going on from" in said
+    assert "resuming from" in said
     assert "checkpoint-4" in said
 
 
@@ -186,7 +186,7 @@ def test_a_fresh_run_does_not_mix_with_the_checkpoints_of_another(
 def test_a_run_is_not_resumed_with_other_settings(model: Path, groups: Path, unbroken: Path) -> None:
     code, said = here(model, groups, unbroken, "--resume", "--learning_rate", "0.02")
     assert code == 1
-    assert "was begun with learning_rate = 0.01, not 0.02" in said
+    assert "was started with learning_rate = 0.01, not 0.02" in said
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(model: Path, groups: Path, unbroken: Path) -> None:
@@ -201,7 +201,7 @@ def test_resuming_where_no_checkpoint_is_starts_anew_and_says_so(
 ) -> None:
     code, said = here(model, groups, tmp_path / "out", "--resume")
     assert code == 0, said
-    assert "holds no checkpoint: starting anew" in said
+    assert "holds no checkpoint: starting a new run" in said
     assert same(tmp_path / "out", unbroken)
 
 

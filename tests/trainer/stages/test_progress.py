@@ -50,6 +50,6 @@ def test_on_a_terminal_a_bar_counts_steps_and_an_interruption_gives_the_cursor_b
 def test_of_several_processes_one_that_does_not_tell_draws_nothing() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True)
-    with step_reporter(lambda _: None, figures, shown=False, console=console):
+    with step_reporter(lambda _: None, figures, enabled=False, console=console):
         pass
     assert screen.getvalue() == ""

@@ -91,9 +91,9 @@ def test_a_conversation_without_a_reply_cannot_be_used(tokenizer: Any) -> None:
     ("ids", "cause"),
     [
         ([3, -4], "tokens of another tokenizer"),
-        ("three", "token ids that are no list of whole numbers"),
-        ([3, "four"], "token ids that are no list of whole numbers"),
-        (7, "token ids that are no list of whole numbers"),
+        ("three", "token ids that are not a list of integers"),
+        ([3, "four"], "token ids that are not a list of integers"),
+        (7, "token ids that are not a list of integers"),
     ],
 )
 @pytest.mark.parametrize("name", ["prompt_token_ids", "token_ids"])

@@ -123,7 +123,7 @@ def test_log_probabilities_of_other_episodes_are_found_out(
     code, said, record = trained(model, tmp_path, shuffled, "--logprob_tolerance", "1e-3")
     assert code == 1
     assert "the log's log-probabilities are not this model's" in said
-    assert "stand with the wrong episodes" in said
+    assert "belong to other episodes" in said
     assert record is None
 
 

@@ -76,7 +76,7 @@ def test_an_episode_whose_reward_is_no_number_has_no_advantage_and_changes_no_ot
     made = credited(more)
     np.testing.assert_array_equal(made.decision[:-1], credited(COLUMNS).decision)
     assert math.isnan(made.decision[-1])
-    assert made.nothing[-1]
+    assert made.is_zero[-1]
 
 
 def test_split_credit_gives_the_decision_its_modes_worth_and_the_rest_what_was_made_of_it() -> None:
@@ -86,7 +86,7 @@ def test_split_credit_gives_the_decision_its_modes_worth_and_the_rest_what_was_m
     assert consulting[0] < 0 < direct
     assert made.rest[3] == 0  # alone in its mode: nothing to compare with
     assert made.rest[1] > 0 > made.rest[0]
-    row = {"completion_ids": [0] * 6, "decision": [1, 3], "advantage": 2.0, "after": -1.0}
+    row = {"completion_ids": [0] * 6, "decision": [1, 3], "advantage": 2.0, "rest_advantage": -1.0}
     assert token_advantages(row, 0.5) == [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
 
 
@@ -100,7 +100,7 @@ def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -
         [0, 2]
     ]  # half of these are free as well
     logit = np.array([1.0, 0.0]) - thought[0]  # of the first thought, by what was thought
-    row = {"completion_ids": [0] * 4, "decision": [2, 3], "after": 0.0}
+    row = {"completion_ids": [0] * 4, "decision": [2, 3], "rest_advantage": 0.0}
     pushed = unforced = 0.0
     for mode, advantage in enumerate([-0.2, 1.0]):
         first = token_advantages(row | {"advantage": advantage}, rho[mode])[0]

@@ -51,7 +51,7 @@ def logged(model: Path, folder: Path, *options: object) -> tuple[int, str, Any]:
 def test_a_run_stops_when_the_policy_has_drifted_beyond_the_limit(model: Path, tmp_path: Path) -> None:
     code, said, record = logged(model, tmp_path, "--max_drift", "1e-4")
     assert code == 0
-    assert "nats a token from the one that sampled, and the limit is 0.0001" in said
+    assert "nats per token from the one that sampled, and the limit is 0.0001" in said
     assert "sample fresh episodes" in record["stopped"]
     assert record["steps"][-1]["step"] < 12
     assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
@@ -155,9 +155,9 @@ def test_below_the_floor_a_run_stops_and_takes_the_last_good_weights_back(
     code, _, said = run(*named, "--out", out, *fast, *watch, "--floor_consult", f"{0.8 * start}")
     assert code == 0, said
     record = json.loads((out / "run.json").read_text())
-    assert "on harmful prompts that are not trained on, the model consults with probability" in said
+    assert "the consult rate on held-out harmful prompts is" in said
     assert "below the floor" in record["stopped"]
-    assert ("were taken back" in record["stopped"]) == (action == "rollback")
+    assert ("were restored" in record["stopped"]) == (action == "rollback")
     last = record["floor"][-1]
     assert last["consult"]["harmful"] < 0.8 * start
     assert len(record["floor"]) == last["step"] + 1  # it stopped at once
@@ -169,14 +169,14 @@ def test_a_model_that_starts_below_the_floor_is_not_trained(
     code, said, record = logged(model, tmp_path, "--floor_prompts", prompts, "--floor_consult", "0.5")
     assert code == 1
     assert "before the first update" in said
-    assert "below the floor of 0.5" in said
+    assert "below the floor of 50%" in said
     assert record is None
 
 
 def test_a_floor_without_prompts_or_with_trained_ones_alone_is_refused(model: Path, tmp_path: Path) -> None:
     code, said, _ = logged(model, tmp_path, "--floor_consult", "0.5")
     assert code == 1
-    assert "floor_consult needs prompts to look at" in said
+    assert "floor_consult needs held-out prompts" in said
     row = {"id": "1", "prompt": "prompt b", "kind": "harmful"}
     (tmp_path / "seen.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     code, said, _ = logged(model, tmp_path, "--floor_prompts", tmp_path / "seen.jsonl")
@@ -189,6 +189,6 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_is_saved(model: P
         model, tmp_path, "--learning_rate", "1e38", "--max_grad_norm", "0", "--optim", "sgd"
     )
     assert code == 1
-    assert "the loss was no longer a number" in said
+    assert "is not a finite number" in said
     assert record is None
     assert not (tmp_path / "out" / "merged").exists()

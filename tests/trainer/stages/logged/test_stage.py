@@ -148,7 +148,7 @@ def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_pa
     asked = ("logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST)
     code, _, stderr = run(*asked)
     assert code == 1
-    assert "2 of 2 episodes differ by more than 0.1 nats a token, at most 1.00" in stderr
+    assert "2 of 2 episodes differ by more than 0.1 nats per token, at most 1.00" in stderr
     code, _, stderr = run(*asked, "--behaviour", "other")
     assert code == 0, stderr
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -227,10 +227,10 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(model: Path, t
 
 def test_a_wrong_value_or_a_broken_file_of_settings_is_refused(model: Path, tmp_path: Path) -> None:
     assert "invalid float value: 'fast'" in refused(model, tmp_path, config="learning_rate: fast\n")
-    assert "is not YAML" in refused(model, tmp_path, config="a: [\n")
+    assert "is not valid YAML" in refused(model, tmp_path, config="a: [\n")
     assert "must contain a YAML mapping" in refused(model, tmp_path, config="- a\n")
     assert "pass it to `ascl-train prepare`" in refused(model, tmp_path, config="alpha: 0\n")
-    assert "a price belongs to grpo+cost" in refused(model, tmp_path, config="cost: 0.1\n")
+    assert "a cost requires grpo+cost" in refused(model, tmp_path, config="cost: 0.1\n")
     assert "cannot be resumed exactly" in refused(
         model, tmp_path, config="num_iterations: 2\nsave_strategy: epoch\n"
     )
@@ -271,9 +271,12 @@ def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled
         ("--temperature 0.3", "temperature has no effect on logged episodes, which were sampled"),
         ("--top_p 0.5", "top_p has no effect"),
         ("--use_vllm true", "use_vllm has no effect"),
-        ("--num_generations 5", "num_generations is 5, but logged groups are as large as the log made"),
-        ("--per_device_train_batch_size 1", "a batch of one episode, but TRL's trainer takes two"),
-        ("foo", "'foo' belongs to no setting: settings are given as --name value"),
+        ("--num_generations 5", "num_generations is 5, but the log determines the size of"),
+        (
+            "--per_device_train_batch_size 1",
+            "the batch holds one episode, but TRL's trainer needs",
+        ),
+        ("foo", "'foo' does not belong to a setting: pass settings as --name value"),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(options: str, said: str) -> None:
@@ -290,7 +293,7 @@ def test_groups_of_equal_rewards_alone_are_refused(model: Path, tmp_path: Path) 
 def test_a_choice_that_there_is_not_is_refused_in_a_file_as_well(tmp_path: Path) -> None:
     config = tmp_path / "train.yaml"
     config.write_text("model: m\ngroups: g\noutput_dir: o\nmethod: nope\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="method is 'nope', but it is one of ifpo, grpo, grpo\\+cost"):
+    with pytest.raises(ConfigError, match="method is 'nope', but it must be one of ifpo, grpo, grpo\\+cost"):
         parse_logged(config, [])
 
 

@@ -183,7 +183,7 @@ def test_below_the_floor_on_unseen_prompts_the_run_takes_the_starting_weights_ba
     )
     assert code == 0, stderr
     assert "stopped at step 1" in stdout
-    assert "below the floor of 90%; the weights of step 0 were taken back" in stdout
+    assert "below the floor of 90%; the weights of step 0 were restored" in stdout
     learnt = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     assert not any(value.any() for name, value in learnt.items() if "lora_B" in name)
 
@@ -198,8 +198,8 @@ def test_a_model_that_is_below_the_floor_before_the_first_update_is_not_trained(
         *("--eval_strategy", "steps", "--eval_steps", 1, "--per_device_eval_batch_size", 8),
     )
     assert code == 1
-    assert "before the first update of this run, at step 0, on harmful prompts" in stderr
-    assert "consults 50% of the time, below the floor of 90%" in stderr
+    assert "before the first update of this run, at step 0, the consult rate" in stderr
+    assert "on held-out harmful prompts is 50%, below the floor of 90%" in stderr
     assert not (tmp_path / "out" / "merged").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, t
             ["--floor_prompts", "builtin:held_out", "--eval_strategy", "steps", "--floor_consult", "7"],
             "from 0 to 1",
         ),
-        (["--baseline", "foo"], "baseline is 'foo', but it is balanced or group"),
+        (["--baseline", "foo"], "baseline is 'foo', but it must be balanced or group"),
         (["--alpha", "-2"], "alpha is -2.0"),
         (["--w_max", "-1"], "w_max is -1.0, but it must be above 0"),
     ],

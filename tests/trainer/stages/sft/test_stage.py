@@ -84,7 +84,7 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
         lora_layers=1,
         answer_share=1.0,
     )
-    run = run_sft(settings, tell=seen.append)
+    run = run_sft(settings, notify=seen.append)
 
     assert run["data"]["episodes"] == 8
     assert run["losses"][-1]["loss"] < run["losses"][0]["loss"]
@@ -108,7 +108,7 @@ def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, 
     settings = SFTSettings(
         model=model, out=tmp_path / "run", demonstrations=data, learning_rate=1e-9, answer_share=1.0
     )
-    run_sft(settings.model_copy(update={"epochs": 4.0}), tell=lambda _: None)
+    run_sft(settings.model_copy(update={"epochs": 4.0}), notify=lambda _: None)
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
 
     tokenizer = AutoTokenizer.from_pretrained(model)
