@@ -51,6 +51,9 @@ def common_record() -> dict[str, Any]:
 def changed_settings(config: Any, always: Sequence[str]) -> dict[str, Any]:
     """Returns the settings that differ from their defaults, and those in `always`.
 
+    It creates a second config, which resets accelerate's state: do not use `trainer.accelerator.device`
+    afterwards.
+
     Args:
         config: an instance of `IFPOConfig` or of a subclass.
     """

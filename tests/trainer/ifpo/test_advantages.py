@@ -1,4 +1,4 @@
-"""The mathematics of IFPO, each property for whatever rewards, modes and groups."""
+"""Mathematical properties of IFPO for arbitrary rewards, modes and groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FREQUENCIES = st.sampled_from(["group", "batch"])
 
 @st.composite
 def batches(draw, modes=3, smallest=1):
-    """Rewards, modes and groups of ragged groups whose episodes lie in any order."""
+    """Rewards, modes and labels of groups of different sizes, in any order."""
     sizes = draw(st.lists(st.integers(smallest, 9), min_size=1, max_size=5))
     groups = draw(st.permutations([index for index, size in enumerate(sizes) for _ in range(size)]))
     rewards = draw(st.lists(REWARDS, min_size=len(groups), max_size=len(groups)))
@@ -32,7 +32,7 @@ def batches(draw, modes=3, smallest=1):
 
 
 def grpo(rewards, groups, scale):
-    """GRPO's advantages as TRL 1.16 writes them, group by group."""
+    """Computes GRPO's advantages as TRL 1.16 does, group by group."""
     rewards = torch.as_tensor(rewards)
     advantages = torch.zeros_like(rewards)
     for group in set(groups.tolist()):
@@ -46,16 +46,16 @@ def grpo(rewards, groups, scale):
 
 
 @given(batches(), SCALES, BASELINES)
-def test_with_alpha_zero_the_advantages_are_those_of_grpo(batch, scale, baseline):
+def test_with_alpha_zero_the_advantages_equal_those_of_grpo(batch, scale, baseline):
     rewards, modes, groups = batch
-    ours = ifpo_advantages(rewards, modes, groups, alpha=0, scale_rewards=scale, baseline=baseline)
-    np.testing.assert_allclose(ours, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
+    advantages = ifpo_advantages(rewards, modes, groups, alpha=0, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(advantages, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
 
 
 @given(batches(), SCALES, BASELINES, st.randoms(use_true_random=False))
-def test_permuting_the_episodes_permutes_their_advantages_and_nothing_else(batch, scale, baseline, chance):
+def test_permuting_the_episodes_only_permutes_their_advantages(batch, scale, baseline, random):
     order = list(range(len(batch[0])))
-    chance.shuffle(order)
+    random.shuffle(order)
     plain = ifpo_advantages(*batch, scale_rewards=scale, baseline=baseline)
     permuted = ifpo_advantages(*(part[order] for part in batch), scale_rewards=scale, baseline=baseline)
     np.testing.assert_allclose(permuted, plain[order], rtol=1e-9, atol=1e-9)
@@ -64,7 +64,7 @@ def test_permuting_the_episodes_permutes_their_advantages_and_nothing_else(batch
 @given(batches(), st.sampled_from(["group", "none"]), BASELINES, st.floats(-50, 50))
 def test_adding_a_constant_to_a_groups_rewards_changes_nothing(batch, scale, baseline, constant):
     rewards, modes, groups = batch
-    rewards = np.round(rewards, 3)  # a difference far below the constant's last digit is lost to any method
+    rewards = np.round(rewards, 3)  # floats cannot represent differences far below the constant
     moved = np.where(groups == groups[0], rewards + round(constant, 3), rewards)
     before = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
     after = ifpo_advantages(moved, modes, groups, scale_rewards=scale, baseline=baseline)
@@ -98,13 +98,13 @@ def test_both_modes_carry_half_of_a_groups_weight_however_rare_one_is(consulting
 
 
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=5))
-def test_with_more_than_two_modes_each_carries_the_same_share_of_the_weight(sizes):
-    consultations = np.repeat(np.arange(len(sizes)), sizes)  # a mode for each number of consultations
+def test_all_of_several_modes_carry_the_same_share_of_the_weight(sizes):
+    consultations = np.repeat(np.arange(len(sizes)), sizes)  # one mode per number of consultations
     weights = inverse_frequency_weights(consultations, np.zeros(len(consultations)), w_max=math.inf)
     np.testing.assert_allclose(np.bincount(consultations, weights), len(consultations) / len(sizes))
 
 
-def test_with_batch_frequencies_a_mode_that_is_rare_in_the_batch_weighs_more_in_each_group():
+def test_with_batch_frequencies_a_mode_rare_in_the_batch_weighs_more_in_each_group():
     modes = np.array(["consult"] * 7 + ["direct"] + ["consult"] * 4 + ["direct"] * 4)
     groups = np.array([0] * 8 + [1] * 8)
     weights = inverse_frequency_weights(modes, groups, frequency="batch", w_max=math.inf)
@@ -128,8 +128,8 @@ def test_in_a_batch_of_one_group_the_scope_of_the_frequency_makes_no_difference(
 @given(batches(modes=1), SCALES, BASELINES)
 def test_a_group_of_one_mode_gets_the_advantages_of_grpo(batch, scale, baseline):
     rewards, modes, groups = batch
-    ours = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
-    np.testing.assert_allclose(ours, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
+    advantages = ifpo_advantages(rewards, modes, groups, scale_rewards=scale, baseline=baseline)
+    np.testing.assert_allclose(advantages, grpo(rewards, groups, scale), rtol=1e-9, atol=1e-9)
 
 
 @given(batches(), REWARDS, SCALES, BASELINES, st.sampled_from([0.0, 1e-4]))
@@ -167,23 +167,23 @@ def test_no_weight_exceeds_the_bound_times_the_normaliser(batch, alpha, w_max):
     _, modes, groups = batch
     weights = inverse_frequency_weights(modes, groups, alpha=alpha, w_max=w_max)
     for group in set(groups.tolist()):
-        ours = weights[groups == group]
+        advantages = weights[groups == group]
         chosen = modes[groups == group].tolist()
         shares = [chosen.count(mode) / len(chosen) for mode in chosen]
         raw = [min((1 / (len(set(chosen)) * share)) ** alpha, w_max) for share in shares]
-        assert ours.sum() == pytest.approx(len(chosen))
-        assert ours.max() <= w_max * len(chosen) / sum(raw) * (1 + 1e-9)
+        assert advantages.sum() == pytest.approx(len(chosen))
+        assert advantages.max() <= w_max * len(chosen) / sum(raw) * (1 + 1e-9)
 
 
 def expected_update(size, p, consult_reward, direct_reward, **settings):
-    """The mean over all 2^G mode patterns of the policy gradient on the logit of consulting."""
+    """Returns the expected policy gradient on the logit of consulting over all 2^G mode patterns."""
     total = 0.0
     for pattern in itertools.product([0, 1], repeat=size):
         modes = np.array(pattern)
         rewards = np.where(modes == 1, consult_reward, direct_reward)
         advantages = ifpo_advantages(rewards, modes, np.zeros(size), scale_rewards="none", **settings)
-        chance = math.prod(p if mode else 1 - p for mode in pattern)
-        total += chance * float(np.mean(advantages * (modes - p)))
+        probability = math.prod(p if mode else 1 - p for mode in pattern)
+        total += probability * float(np.mean(advantages * (modes - p)))
     return total
 
 
@@ -199,7 +199,7 @@ def test_the_expected_update_equals_its_closed_form(size, p, consult_reward, dir
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(-5, 5).filter(lambda gain: abs(gain) > 0.01))
-def test_with_scaling_the_push_between_modes_exceeds_that_of_grpo_by_what_the_group_can_hold(
+def test_with_scaling_the_update_between_modes_exceeds_that_of_grpo_by_a_known_factor(
     consulting, direct, gain
 ):
     size = consulting + direct
@@ -214,7 +214,7 @@ def test_with_scaling_the_push_between_modes_exceeds_that_of_grpo_by_what_the_gr
 
 
 @given(batches(), SCALES, BASELINES, FREQUENCIES)
-def test_split_credit_gives_each_modes_decisions_together_what_whole_credit_gives_them(
+def test_split_credit_gives_the_decisions_of_a_mode_the_same_sum_as_whole_credit(
     batch, scale, baseline, frequency
 ):
     _, modes, groups = batch
@@ -234,7 +234,7 @@ def test_split_credit_of_grpo_adds_up_to_its_advantages(batch, scale):
 
 
 @given(batches(), REWARDS, REWARDS, SCALES, BASELINES)
-def test_where_a_mode_always_earns_the_same_the_tokens_after_the_decision_carry_nothing(
+def test_tokens_after_the_decision_carry_nothing_if_their_mode_has_one_reward(
     batch, consulting, direct, scale, baseline
 ):
     _, modes, groups = batch
@@ -243,7 +243,7 @@ def test_where_a_mode_always_earns_the_same_the_tokens_after_the_decision_carry_
     np.testing.assert_allclose(rest, 0, atol=1e-9)
 
 
-def test_split_credit_of_a_group_worked_by_hand():
+def test_split_credit_of_a_group_computed_by_hand():
     # Consulting earns 1, 0 and 1 and 0 (mean 1/2), answering directly 1: mu = (1/2 + 1) / 2 = 3/4.
     rewards, modes = [1.0, 0.0, 1.0, 0.0, 1.0], [1, 1, 1, 1, 0]
     decision, rest = split_advantages(rewards, modes, [0] * 5, scale_rewards="none", w_max=math.inf)
@@ -274,7 +274,7 @@ def test_an_episode_alone_in_its_group_has_no_advantage():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"rewards": [1.0, math.nan]}, "rewards\\[1\\] is nan"),
         ({"rewards": ["good", "bad"]}, "rewards must be numbers"),
@@ -288,14 +288,14 @@ def test_an_episode_alone_in_its_group_has_no_advantage():
         ({"frequency": "prompt"}, "'group' or 'batch'"),
     ],
 )
-def test_an_impossible_argument_is_refused_and_named(change, said):
+def test_an_invalid_argument_is_refused_by_name(change, message):
     arguments = {"rewards": [1.0, 0.0], "modes": [0, 1], "groups": [0, 0]} | change
     for advantages in (ifpo_advantages, split_advantages):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             advantages(**arguments)
 
 
-def test_arrays_are_weighed_without_loading_torch():
+def test_arrays_do_not_need_torch():
     code = "import sys; from trainer.ifpo import ifpo_advantages as a; a([1, 0], [1, 0], [0, 0]); "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Groups in which some episodes were forced into a mode, and the rival that charges for consulting."""
+"""Stratified groups, and the cost per consultation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANCES = st.floats(0, 1)
 
 @st.composite
 def stratified(draw):
-    """Probability, mode, forced or not, and group of episodes in ragged groups, each with a free one."""
+    """Probability, mode, forced flag and group of episodes; every group has a free one."""
     episodes = []
     for group in range(draw(st.integers(1, 4))):
         consult = draw(CHANCES)
@@ -40,7 +40,7 @@ def test_a_ratio_lies_between_zero_and_the_group_size_over_its_free_episodes(bat
 
 
 @given(stratified())
-def test_where_nothing_is_forced_every_ratio_is_one(batch):
+def test_without_forced_episodes_every_ratio_is_one(batch):
     probability, modes, forced, groups = batch
     ratios = decision_ratios(probability, modes, np.zeros_like(forced), groups)
     np.testing.assert_array_equal(ratios, 1)
@@ -56,7 +56,7 @@ def test_tensors_and_arrays_get_the_same_ratios(batch):
     assert decision_ratios(probability.astype(np.float32), modes, forced, groups).dtype == np.float32
 
 
-def test_the_ratios_of_a_group_worked_by_hand():
+def test_the_ratios_of_a_group_computed_by_hand():
     # 4 free, 2 forced to consult, 2 forced to answer directly: q = 0.5 * 0.9 + 0.25 and 0.5 * 0.1 + 0.25.
     modes = ["consult"] * 6 + ["direct"] * 2
     forced = [False] * 4 + [True] * 4
@@ -64,7 +64,7 @@ def test_the_ratios_of_a_group_worked_by_hand():
     np.testing.assert_allclose(ratios, [0.9 / 0.7] * 6 + [0.1 / 0.3] * 2)
 
 
-def test_a_mode_that_the_policy_never_chooses_and_nobody_forces_is_no_division_by_zero():
+def test_an_impossible_mode_does_not_divide_by_zero():
     np.testing.assert_allclose(decision_ratios([1.0, 0.0], [0, 1], [True, False], [0, 0]), [2 / 2, 2 / 1])
     np.testing.assert_allclose(decision_ratios([1.0, 0.0], [0, 1], [True, True], [0, 0]), [2, 0])
 
@@ -83,14 +83,14 @@ def test_the_expected_update_of_a_stratified_group_equals_its_closed_form(free, 
             rewards, modes, np.zeros(size), alpha=1, w_max=math.inf, scale_rewards="none"
         )
         ratios = decision_ratios(np.where(modes == 1, p, 1 - p), modes, forced, np.zeros(size))
-        chance = math.prod(p if mode else 1 - p for mode in pattern)
-        total += chance * float(np.mean(ratios * advantages * (modes - p)))
+        probability = math.prod(p if mode else 1 - p for mode in pattern)
+        total += probability * float(np.mean(ratios * advantages * (modes - p)))
     consulting, answering = (free * p + consult) / size, (free * (1 - p) + direct) / size
     assert total == pytest.approx(gap / 4 * p * (1 - p) / (consulting * answering), abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"probability": [0.5, 1.5]}, "outside 0 to 1"),
         ({"probability": [0.5, math.nan]}, "probability\\[1\\] is nan"),
@@ -98,13 +98,13 @@ def test_the_expected_update_of_a_stratified_group_equals_its_closed_form(free, 
         ({"groups": [0]}, "2 probability, 2 modes, 2 forced, 1 groups"),
     ],
 )
-def test_an_impossible_stratified_group_is_refused(change, said):
+def test_invalid_arguments_of_a_stratified_group_are_refused(change, message):
     arguments = {"probability": [0.5, 0.5], "modes": [0, 1], "forced": [True, False], "groups": [0, 0]}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         decision_ratios(**(arguments | change))
 
 
-def test_a_consultation_costs_what_it_is_said_to_cost():
+def test_the_cost_is_subtracted_per_consultation():
     rewards = with_consultation_cost([1.0, 1.0, 0.0], [2, 0, 1], 0.1)
     np.testing.assert_allclose(rewards, [0.8, 1.0, -0.1])
     tensor = with_consultation_cost(torch.tensor([1.0, 0.5]), torch.tensor([True, False]), 0.25)

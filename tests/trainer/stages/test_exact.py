@@ -1,4 +1,4 @@
-"""What must come out the same: GRPO by alpha 0, processes, accumulation, and a run that was interrupted."""
+"""Runs that must give equal weights: GRPO and alpha 0, two processes, accumulation, an interrupted run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def online(kind: type, model: Path, out: Path, **more: Any) -> list[torch.Tensor]:
-    """Weights after 20 steps on completions that the model samples itself."""
+    """Returns the weights after 20 steps on completions that the model samples."""
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [sum(ids) % 7 / 7 for ids in completion_ids]
@@ -55,18 +55,18 @@ def online(kind: type, model: Path, out: Path, **more: Any) -> list[torch.Tensor
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
-def test_with_alpha_zero_twenty_steps_are_those_of_trls_grpo_to_the_bit(model: Path, tmp_path: Path) -> None:
+def test_twenty_steps_with_alpha_zero_equal_trls_grpo_to_the_bit(model: Path, tmp_path: Path) -> None:
     plain = online(GRPOTrainer, model, tmp_path / "plain")
-    ours = online(IFPOTrainer, model, tmp_path / "ours", alpha=0.0)
-    assert all(torch.equal(a, b) for a, b in zip(plain, ours, strict=True))
+    ifpo = online(IFPOTrainer, model, tmp_path / "ours", alpha=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(plain, ifpo, strict=True))
     start = load_file(model / "model.safetensors")["model.norm.weight"]
-    assert not any(torch.equal(start, weights) for weights in ours)  # it moved
+    assert not any(torch.equal(start, weights) for weights in ifpo)  # training changed the weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numpy_and_torch_agree(dtype: torch.dtype) -> None:
-    chance = np.random.default_rng(0)
-    rewards, modes = chance.normal(size=96), chance.integers(0, 3, 96)
+    rng = np.random.default_rng(0)
+    rewards, modes = rng.normal(size=96), rng.integers(0, 3, 96)
     groups = np.repeat(np.arange(12), 8)
     by_numpy = ifpo_advantages(rewards, modes, groups)
     by_torch = ifpo_advantages(torch.tensor(rewards, dtype=dtype), torch.tensor(modes), torch.tensor(groups))
@@ -89,10 +89,10 @@ def adapter(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
-def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_the_same_as_one(model: Path, tmp_path: Path) -> None:
     groups = grouped(tmp_path, episodes())
-    done = CliRunner().invoke(app, command(model, groups, tmp_path / "one", 4))
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, command(model, groups, tmp_path / "one", 4))
+    assert result.exit_code == 0, result.output
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer.cli"]
     launched = subprocess.run(
         [sys.executable, *launcher, *command(model, groups, tmp_path / "two", 2)],
@@ -105,10 +105,10 @@ def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
-    assert any(one[name].abs().max() > 1e-3 for name in one if "lora_B" in name)  # it moved
+    assert any(one[name].abs().max() > 1e-3 for name in one if "lora_B" in name)  # it changed
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
-    assert launched.stderr.count("learning from") == 1  # one process tells
+    assert launched.stderr.count("learning from") == 1  # only one process reports
     assert launched.stdout.count("ifpo on") == 1
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     for mine, theirs in zip(records[0]["steps"], records[1]["steps"], strict=True):
@@ -117,17 +117,17 @@ def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
 
 
 def in_process(model: Path, out: Path, resume: str | None = None, **settings: Any) -> list[torch.Tensor]:
-    made = logged_rows.make_trainer(
+    trainer = logged_rows.make_trainer(
         model,
         out,
         logged_rows.make_rows(16),
         **({"per_device_train_batch_size": 8, "num_train_epochs": 3} | settings),
     )
-    made.train(resume_from_checkpoint=resume)
-    return [parameter.detach().clone() for parameter in made.model.parameters()]
+    trainer.train(resume_from_checkpoint=resume)
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(model: Path, tmp_path: Path) -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch(model: Path, tmp_path: Path) -> None:
     whole = in_process(model, tmp_path / "whole", optim="sgd")
     parts = in_process(
         model, tmp_path / "parts", optim="sgd", per_device_train_batch_size=2, gradient_accumulation_steps=4
@@ -136,10 +136,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(model: Path, tmp_pat
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
-def test_a_resumed_replay_ends_where_an_unbroken_one_does(model: Path, tmp_path: Path) -> None:
+def test_a_resumed_replay_ends_with_the_weights_of_an_uninterrupted_one(model: Path, tmp_path: Path) -> None:
     saved = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "cosine"}
     unbroken = in_process(model, tmp_path / "run", **saved)
-    for step in (1, 3, 5):  # in the middle of an epoch, and in others
+    for step in (1, 3, 5):  # in the middle of an epoch, and in other epochs
         checkpoint = str(tmp_path / "run" / f"checkpoint-{step}")
         resumed = in_process(model, tmp_path / f"from-{step}", checkpoint, **saved)
         assert all(torch.equal(one, two) for one, two in zip(unbroken, resumed, strict=True)), step

@@ -1,4 +1,4 @@
-"""A run that is killed, or whose disk is full, goes on from its last whole checkpoint to the same weights."""
+"""A run that is killed, or whose disk is full, resumes from its last good checkpoint to the same weights."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def arguments(model: Path, groups: Path, out: Path, *more: str) -> list[str]:
     return [*named, *SETTINGS, *more]
 
 
-def here(model: Path, groups: Path, out: Path, *more: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, arguments(model, groups, out, *more))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
+def run_in_process(model: Path, groups: Path, out: Path, *more: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, arguments(model, groups, out, *more))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
-def same(one: Path, two: Path) -> bool:
+def same_weights(one: Path, two: Path) -> bool:
     first, second = weights(one), weights(two)
     return all(torch.equal(first[name], second[name]) for name in first)
 
@@ -65,14 +65,14 @@ def same(one: Path, two: Path) -> bool:
 @pytest.fixture(scope="module")
 def unbroken(model: Path, groups: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "out"
-    code, said = here(model, groups, out)
-    assert code == 0, said
+    code, output = run_in_process(model, groups, out)
+    assert code == 0, output
     assert [path.name for path in list_checkpoints(out)] == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
     return out
 
 
-def killed(model: Path, groups: Path, out: Path, step: int, delay: float, *more: str) -> int:
-    """Run in a process of its own, killed `delay` seconds after it spoke of a step; how it ended."""
+def run_and_kill(model: Path, groups: Path, out: Path, step: int, delay: float, *more: str) -> int:
+    """Kills a run in a separate process `delay` seconds after it reports a step; returns its exit code."""
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer.cli", *arguments(model, groups, out, *more)],
         cwd=ROOT,
@@ -82,8 +82,8 @@ def killed(model: Path, groups: Path, out: Path, step: int, delay: float, *more:
         text=True,
     )
     assert process.stderr is not None
-    with process.stderr as said:
-        for line in said:
+    with process.stderr as output:
+        for line in output:
             if f"step {step}/" in line:
                 time.sleep(delay)
                 process.send_signal(signal.SIGKILL)
@@ -91,54 +91,56 @@ def killed(model: Path, groups: Path, out: Path, step: int, delay: float, *more:
     return process.wait(timeout=60)
 
 
-def try_kills(model: Path, groups: Path, unbroken: Path, out: Path, kills: int, seed: int) -> None:
-    """Kill a run again and again, each time at a later random step, and let it end."""
-    chance = random.Random(seed)
-    steps = sorted(chance.sample(range(1, STEPS), kills))
-    for number, step in enumerate(steps):
-        more = ("--resume",) if number else ()
-        assert killed(model, groups, out, step, chance.uniform(0, 0.1), *more) == -signal.SIGKILL, step
-    code, said = here(model, groups, out, "--resume")
-    assert code == 0, said
-    assert "resuming from" in said
-    assert same(out, unbroken)
+def kill_repeatedly(model: Path, groups: Path, unbroken: Path, out: Path, kill_count: int, seed: int) -> None:
+    """Kills a run several times, each time at a later random step, then lets it finish."""
+    rng = random.Random(seed)
+    steps = sorted(rng.sample(range(1, STEPS), kill_count))
+    for attempt, step in enumerate(steps):
+        more = ("--resume",) if attempt else ()
+        assert run_and_kill(model, groups, out, step, rng.uniform(0, 0.1), *more) == -signal.SIGKILL, step
+    code, output = run_in_process(model, groups, out, "--resume")
+    assert code == 0, output
+    assert "resuming from" in output
+    assert same_weights(out, unbroken)
     assert json.loads((out / "run.json").read_text())["steps"][-1]["step"] == STEPS
     assert not list(out.glob(".partial")) + list(out.glob(".*.partial"))
 
 
-def test_a_run_killed_twice_ends_with_the_weights_of_an_unbroken_one(
+def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    try_kills(model, groups, unbroken, tmp_path / "out", kills=2, seed=int(os.environ.get("KILL_SEED", "1")))
+    kill_repeatedly(
+        model, groups, unbroken, tmp_path / "out", kill_count=2, seed=int(os.environ.get("KILL_SEED", "1"))
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_ten_kills_at_random_steps_leave_no_trace(
+def test_five_kills_at_random_steps_change_nothing(
     seed: int, model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    try_kills(model, groups, unbroken, tmp_path / "out", kills=5, seed=100 + seed)
+    kill_repeatedly(model, groups, unbroken, tmp_path / "out", kill_count=5, seed=100 + seed)
 
 
-def test_what_a_kill_left_of_a_checkpoint_is_not_taken_for_one(
+def test_a_partial_checkpoint_of_a_killed_run_is_ignored(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    code, _ = here(model, groups, out, "--max_steps", "4")
+    code, _ = run_in_process(model, groups, out, "--max_steps", "4")
     assert code == 0
     (out / ".partial" / "checkpoint-5").mkdir(parents=True)
     (out / ".partial" / "checkpoint-5" / "adapter_model.safetensors").write_bytes(b"half")
-    code, said = here(model, groups, out, "--max_steps", "4", "--resume")
-    assert code == 0, said
-    assert "resuming from" in said
-    assert "checkpoint-4" in said
+    code, output = run_in_process(model, groups, out, "--max_steps", "4", "--resume")
+    assert code == 0, output
+    assert "resuming from" in output
+    assert "checkpoint-4" in output
 
 
-def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(
+def test_a_full_disk_is_reported_and_the_last_good_checkpoint_remains(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", FULL, *arguments(model, groups, out)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
@@ -147,19 +149,19 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(
         timeout=120,
         check=False,
     )
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    assert "the checkpoint of step 4 cannot be written" in done.stderr
-    assert "the last good one is" in done.stderr
-    assert "--resume" in done.stderr
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert "Traceback" not in result.stderr
+    assert "the checkpoint of step 4 cannot be written" in result.stderr
+    assert "the last good one is" in result.stderr
+    assert "--resume" in result.stderr
     assert [path.name for path in list_checkpoints(out)] == ["checkpoint-2", "checkpoint-3"]
     assert not (out / ".partial").exists()
-    code, said = here(model, groups, out, "--resume")
-    assert code == 0, said
-    assert same(out, unbroken)
+    code, output = run_in_process(model, groups, out, "--resume")
+    assert code == 0, output
+    assert same_weights(out, unbroken)
 
 
-# From its fourth step on, no file of the process may grow beyond 20 kB, as on a disk that is full.
+# From its fourth step, no file of the process may exceed 20 kB, which imitates a full disk.
 FULL = """
 import resource, sys
 from transformers import Trainer
@@ -174,35 +176,37 @@ app(sys.argv[1:])
 """
 
 
-def test_a_fresh_run_does_not_mix_with_the_checkpoints_of_another(
+def test_a_new_run_refuses_a_folder_with_checkpoints_of_another(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    code, said = here(model, groups, unbroken)
+    code, output = run_in_process(model, groups, unbroken)
     assert code == 1
-    assert "holds checkpoints of an earlier run" in said
-    assert "pass --resume" in said
+    assert "holds checkpoints of an earlier run" in output
+    assert "pass --resume" in output
 
 
-def test_a_run_is_not_resumed_with_other_settings(model: Path, groups: Path, unbroken: Path) -> None:
-    code, said = here(model, groups, unbroken, "--resume", "--learning_rate", "0.02")
+def test_a_run_cannot_be_resumed_with_other_settings(model: Path, groups: Path, unbroken: Path) -> None:
+    code, output = run_in_process(model, groups, unbroken, "--resume", "--learning_rate", "0.02")
     assert code == 1
-    assert "was started with learning_rate = 0.01, not 0.02" in said
+    assert "was started with learning_rate = 0.01, not 0.02" in output
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(model: Path, groups: Path, unbroken: Path) -> None:
+def test_resuming_a_finished_run_leaves_its_weights_unchanged(
+    model: Path, groups: Path, unbroken: Path
+) -> None:
     before = weights(unbroken)
-    code, said = here(model, groups, unbroken, "--resume")
-    assert code == 0, said
+    code, output = run_in_process(model, groups, unbroken, "--resume")
+    assert code == 0, output
     assert all(torch.equal(before[name], value) for name, value in weights(unbroken).items())
 
 
-def test_resuming_where_no_checkpoint_is_starts_anew_and_says_so(
+def test_resuming_without_a_checkpoint_starts_a_new_run_and_reports_it(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    code, said = here(model, groups, tmp_path / "out", "--resume")
-    assert code == 0, said
-    assert "holds no checkpoint: starting a new run" in said
-    assert same(tmp_path / "out", unbroken)
+    code, output = run_in_process(model, groups, tmp_path / "out", "--resume")
+    assert code == 0, output
+    assert "holds no checkpoint: starting a new run" in output
+    assert same_weights(tmp_path / "out", unbroken)
 
 
 def test_only_the_first_of_several_processes_writes_the_plan(tmp_path: Path) -> None:
@@ -212,26 +216,26 @@ def test_only_the_first_of_several_processes_writes_the_plan(tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8")) == {"seed": 0}
 
 
-def test_the_record_of_an_earlier_run_stands_until_another_one_saves(
+def test_the_record_of_an_earlier_run_remains_until_another_run_saves(
     model: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that fails before has changed none of the files that the record speaks of."""
+    """A command that fails before saving leaves the files of the record unchanged."""
     out, broken = tmp_path / "out", tmp_path / "broken"
     once = ("--max_steps", "1", "--save_strategy", "no")
-    code, said = here(model, groups, out, *once)
-    assert code == 0, said
+    code, output = run_in_process(model, groups, out, *once)
+    assert code == 0, output
     good = (out / "run.json").read_bytes()
     shutil.copytree(model, broken)
     (broken / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
-    code, said = here(broken, groups, out, *once)
+    code, output = run_in_process(broken, groups, out, *once)
     assert code == 1
-    assert f"the weights of the model '{broken}' cannot be read" in said
+    assert f"the weights of the model '{broken}' cannot be read" in output
     assert (out / "run.json").read_bytes() == good
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise TrainingError("no room")
 
-    monkeypatch.setattr("trainer.stages.model_io.save_adapter", full)
-    code, said = here(model, groups, out, *once)
+    monkeypatch.setattr("trainer.stages.model_io.save_adapter", raise_disk_full)
+    code, output = run_in_process(model, groups, out, *once)
     assert code == 1
     assert not (out / "run.json").exists()

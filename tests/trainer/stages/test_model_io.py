@@ -1,4 +1,4 @@
-"""What a training stage leaves behind."""
+"""Results of a training stage on disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainer.stages.model_io import save_stage
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> tuple[Any, Any]:
-    """A model with an adapter that changes something, and its tokenizer."""
+def adapted(tmp_path: Path) -> tuple[Any, Any]:
+    """A model with a non-zero adapter, and its tokenizer."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,19 +32,19 @@ def trained(tmp_path: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(start)
 
 
-def spread(model: Any) -> Any:
-    """A trainer that says that its model is sharded; its weights are collected in this one process."""
+def fake_fsdp_trainer(model: Any) -> Any:
+    """A trainer that reports a sharded model and gathers its weights in this process."""
     accelerator = SimpleNamespace(
         is_main_process=True, get_state_dict=lambda held: held.state_dict(), unwrap_model=lambda held: held
     )
     return SimpleNamespace(is_fsdp_enabled=True, model=model, accelerator=accelerator)
 
 
-def test_collected_weights_are_saved_and_merged_as_those_in_place(
-    trained: tuple[Any, Any], tmp_path: Path
+def test_gathered_weights_are_saved_and_merged_like_weights_in_place(
+    adapted: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    model, tokenizer = trained
-    save_stage(tmp_path / "collected", spread(model), tokenizer, str(tmp_path / "start"))
+    model, tokenizer = adapted
+    save_stage(tmp_path / "collected", fake_fsdp_trainer(model), tokenizer, str(tmp_path / "start"))
     adapter.save_adapter(tmp_path / "in-place", model, tokenizer)
     for file in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
         one, two = (load_file(tmp_path / name / file) for name in ("collected", "in-place"))
@@ -53,18 +53,18 @@ def test_collected_weights_are_saved_and_merged_as_those_in_place(
             torch.testing.assert_close(weights, two[name], rtol=0, atol=1e-6)
 
 
-def test_what_cannot_be_written_leaves_the_earlier_result_as_it_was(
-    trained: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_write_leaves_the_earlier_result_unchanged(
+    adapted: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tokenizer = trained
-    save_stage(tmp_path / "out", spread(model), tokenizer, str(tmp_path / "start"))
+    model, tokenizer = adapted
+    save_stage(tmp_path / "out", fake_fsdp_trainer(model), tokenizer, str(tmp_path / "start"))
     before = (tmp_path / "out" / "merged" / "model.safetensors").read_bytes()
 
-    def full(folder: Path) -> None:
+    def raise_disk_full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokenizer, "save_pretrained", full)
+    monkeypatch.setattr(tokenizer, "save_pretrained", raise_disk_full)
     with pytest.raises(TrainingError, match=r"adapter cannot be written .*No space left on device.*--resume"):
-        save_stage(tmp_path / "out", spread(model), tokenizer, str(tmp_path / "start"))
+        save_stage(tmp_path / "out", fake_fsdp_trainer(model), tokenizer, str(tmp_path / "start"))
     assert (tmp_path / "out" / "merged" / "model.safetensors").read_bytes() == before
     assert not list((tmp_path / "out").glob(".*"))

@@ -1,4 +1,4 @@
-"""What we rely on in TRL 1.16's GRPOTrainer; a change there fails here, by name."""
+"""Private parts of TRL 1.16's GRPOTrainer that the trainers rely on; a change there fails here, by name."""
 
 from __future__ import annotations
 
@@ -55,52 +55,52 @@ SCRIPT = [
         ("_get_output_dir", ["self", "trial"]),
     ],
 )
-def test_the_methods_that_we_override_keep_their_parameters(method: str, parameters: list[str]) -> None:
+def test_overridden_methods_keep_their_parameters(method: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
 
 
-def test_an_unknown_trl_is_named() -> None:
-    """Whoever lifts the pin reads this file first: every private name that we use is held here."""
+def test_the_installed_trl_is_the_version_that_was_reviewed() -> None:
+    """Before raising the pin, review this file: it tests every private name that the trainers use."""
     assert trl.__version__.startswith("1.16."), f"TRL {trl.__version__} was never looked at"
 
 
-def test_the_batch_handed_to_the_loss_has_the_parts_that_we_change(model: Path, tmp_path: Path) -> None:
-    held = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(4))
-    held.model.train()
-    batch = held._generate_and_score_completions(list(held.train_dataset))
+def test_the_batch_for_the_loss_has_the_expected_fields(model: Path, tmp_path: Path) -> None:
+    replay = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(4))
+    replay.model.train()
+    batch = replay._generate_and_score_completions(list(replay.train_dataset))
     assert set(batch) == {
         *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask"),
         *("advantages", "num_items_in_batch", "old_per_token_logps", "sampling_per_token_logps"),
     }
 
 
-def losses(held: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """The loss of a batch, its mean entropy, and all gradients."""
-    held.model.zero_grad()
-    held.current_gradient_accumulation_steps = 1
-    loss = held._compute_loss(held.model, batch)
+def losses(replay: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Returns the loss of a batch, its mean entropy, and all gradients."""
+    replay.model.zero_grad()
+    replay.current_gradient_accumulation_steps = 1
+    loss = replay._compute_loss(replay.model, batch)
     loss.backward()
-    gradients = [p.grad.clone() for p in held.model.parameters() if p.grad is not None]
-    return loss.detach(), torch.tensor(held._metrics["train"]["entropy"][-1]), gradients
+    gradients = [p.grad.clone() for p in replay.model.parameters() if p.grad is not None]
+    return loss.detach(), torch.tensor(replay._metrics["train"]["entropy"][-1]), gradients
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_scoring_the_policys_own_tokens_alone_leaves_loss_and_gradient_as_they_are(
+def test_scoring_only_the_policys_tokens_leaves_loss_and_gradient_unchanged(
     beta: float, model: Path, tmp_path: Path
 ) -> None:
-    held = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(6), beta=beta, temperature=0.7)
-    held.model.train()
-    batch = held._generate_and_score_completions(list(held.train_dataset))
-    ours = losses(held, dict(batch))
+    replay = logged_rows.make_trainer(model, tmp_path, logged_rows.make_rows(6), beta=beta, temperature=0.7)
+    replay.model.train()
+    batch = replay._generate_and_score_completions(list(replay.train_dataset))
+    ours = losses(replay, dict(batch))
 
-    class Plain(type(held)):  # type: ignore[misc]
+    class Plain(type(replay)):  # type: ignore[misc]
         def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
             scored = GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
             self._logps = scored[0].detach()
             return scored
 
-    held.__class__ = Plain
-    plain = losses(held, held._generate_and_score_completions(list(held.train_dataset)))
+    replay.__class__ = Plain
+    plain = losses(replay, replay._generate_and_score_completions(list(replay.train_dataset)))
     torch.testing.assert_close(ours[0], plain[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(ours[1], plain[1], rtol=1e-5, atol=1e-6)
     for mine, theirs in zip(ours[2], plain[2], strict=True):
@@ -110,28 +110,26 @@ def test_scoring_the_policys_own_tokens_alone_leaves_loss_and_gradient_as_they_a
 def test_a_micro_batch_in_which_the_policy_wrote_nothing_has_no_loss_and_no_gradient(
     model: Path, tmp_path: Path
 ) -> None:
-    made = logged_rows.make_rows(2)
-    for row in made:
+    rows = logged_rows.make_rows(2)
+    for row in rows:
         row["loss_mask"] = [0] * len(row["loss_mask"])
-    held = logged_rows.make_trainer(model, tmp_path, made)
-    held.model.train()
-    held.current_gradient_accumulation_steps = 1
-    loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
+    replay = logged_rows.make_trainer(model, tmp_path, rows)
+    replay.model.train()
+    replay.current_gradient_accumulation_steps = 1
+    loss = replay._compute_loss(replay.model, replay._generate_and_score_completions(rows))
     loss.backward()
     assert loss.item() == 0
-    assert all(p.grad is None or not p.grad.any() for p in held.model.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in replay.model.parameters())
 
 
-def test_a_micro_batch_of_replies_that_are_all_cut_off_and_masked_for_it_has_no_loss(
-    model: Path, tmp_path: Path
-) -> None:
-    made = logged_rows.make_rows(2)
-    for row in made:
-        row["completion_ids"][-1] = 5  # no end of a turn
-    held = logged_rows.make_trainer(model, tmp_path, made, mask_truncated_completions=True)
-    held.model.train()
-    held.current_gradient_accumulation_steps = 1
-    loss = held._compute_loss(held.model, held._generate_and_score_completions(made))
+def test_a_micro_batch_of_truncated_and_masked_replies_has_no_loss(model: Path, tmp_path: Path) -> None:
+    rows = logged_rows.make_rows(2)
+    for row in rows:
+        row["completion_ids"][-1] = 5  # not an end token
+    replay = logged_rows.make_trainer(model, tmp_path, rows, mask_truncated_completions=True)
+    replay.model.train()
+    replay.current_gradient_accumulation_steps = 1
+    loss = replay._compute_loss(replay.model, replay._generate_and_score_completions(rows))
     loss.backward()
     assert loss.item() == 0
 
@@ -141,25 +139,25 @@ def test_a_micro_batch_of_replies_that_are_all_cut_off_and_masked_for_it_has_no_
 def test_every_loss_type_of_trl_takes_a_step_on_a_log(
     by_token: bool, loss_type: str, model: Path, tmp_path: Path
 ) -> None:
-    made = logged_rows.make_rows(4)
+    rows = logged_rows.make_rows(4)
     if by_token:
-        for row in made:
+        for row in rows:
             row["token_advantages"] = [row["advantage"] * (1 + 0.1 * i) for i in range(len(row["loss_mask"]))]
-    held = logged_rows.make_trainer(model, tmp_path, made, loss_type=loss_type, beta=0.01)
-    before = [p.detach().clone() for p in held.model.parameters()]
-    held.train()
-    steps = [entry for entry in held.state.log_history if "loss" in entry]
+    replay = logged_rows.make_trainer(model, tmp_path, rows, loss_type=loss_type, beta=0.01)
+    before = [p.detach().clone() for p in replay.model.parameters()]
+    replay.train()
+    steps = [entry for entry in replay.state.log_history if "loss" in entry]
     assert [math.isfinite(entry["loss"]) for entry in steps] == [True] * 3
-    assert any(not torch.equal(a, b) for a, b in zip(before, held.model.parameters(), strict=True))
-    assert all(p.isfinite().all() for p in held.model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, replay.model.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in replay.model.parameters())
 
 
-def test_the_sampler_repeats_as_we_use_it() -> None:
+def test_the_sampler_repeats_batches_as_expected() -> None:
     rows = RepeatSampler(list("abcd"), mini_repeat_count=1, batch_size=2, repeat_count=2, shuffle=False)
     assert list(rows) == [0, 1, 0, 1, 2, 3, 2, 3]
 
 
-def test_the_order_of_an_epoch_does_not_depend_on_those_before() -> None:
+def test_the_order_of_an_epoch_is_independent_of_earlier_epochs() -> None:
     def sampler() -> EpochSampler:
         return EpochSampler(list(range(32)), mini_repeat_count=1, batch_size=4, repeat_count=1, seed=5)
 
@@ -180,7 +178,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def step(trainer_class: type, model: Path, out: Path, **settings: Any) -> Any:
-    """A trainer that has generated and scored one batch by the script, through TRL's own code."""
+    """Returns a trainer, and its output for one scripted batch that went through TRL's code."""
 
     def reward(prompts: list[Any], completions: list[Any], **_: Any) -> list[float | None]:
         return [value for group in SCRIPT for _, value in group]
@@ -216,9 +214,7 @@ def step(trainer_class: type, model: Path, out: Path, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
-def test_with_alpha_zero_the_trainer_hands_over_trls_own_advantages(
-    scale: str, model: Path, tmp_path: Path
-) -> None:
+def test_with_alpha_zero_the_trainer_keeps_trls_advantages(scale: str, model: Path, tmp_path: Path) -> None:
     plain = step(GRPOTrainer, model, tmp_path, scale_rewards=scale)[1]["advantages"]
     ours = step(IFPOTrainer, model, tmp_path, scale_rewards=scale, alpha=0.0, baseline="group")[1][
         "advantages"
@@ -226,7 +222,7 @@ def test_with_alpha_zero_the_trainer_hands_over_trls_own_advantages(
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
 
 
-def test_the_trainer_hands_over_and_logs_ifpos_advantages(model: Path, tmp_path: Path) -> None:
+def test_the_trainer_uses_and_logs_ifpo_advantages(model: Path, tmp_path: Path) -> None:
     trainer, output = step(IFPOTrainer, model, tmp_path)
     scored = [0, 1, 2, 3, 4, 5, 7]  # the sixth completion has no reward
     rewards = [value for group in SCRIPT for _, value in group]
@@ -243,7 +239,7 @@ def test_the_trainer_hands_over_and_logs_ifpos_advantages(model: Path, tmp_path:
     assert trainer._metrics["train"]["ifpo/consult_rate"] == [0.5]
 
 
-def test_a_price_on_consulting_is_paid_for_every_time_before_grpos_advantages(
+def test_the_cost_is_subtracted_per_consultation_before_grpos_advantages(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Which tokens of an episode carry loss: only those that the policy wrote."""
+"""Only the tokens that the policy wrote carry loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tokenizer() -> Any:
     return tiny_tokenizer()
 
 
-def learnt(tokenizer: Any, tokens: Any) -> str:
+def loss_text(tokenizer: Any, tokens: Any) -> str:
     return str(
         tokenizer.decode(
             [t for t, wrote in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if wrote]
@@ -28,10 +28,10 @@ def turns(episode: Any, **changes: Any) -> list[dict[str, Any]]:
     return [turn.model_dump() | changes for turn in episode.turns]
 
 
-def test_of_a_text_only_consultation_the_call_and_the_answer_carry_loss(tokenizer: Any) -> None:
+def test_the_call_and_the_answer_of_a_text_only_consultation_carry_loss(tokenizer: Any) -> None:
     episode = make_episode(answer="Here you are.", consult=True)
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
-    text = learnt(tokenizer, tokens)
+    text = loss_text(tokenizer, tokens)
     assert text.startswith("<tool_call>")
     assert text.endswith("Here you are.<|im_end|>")
     assert "[a.b] A rule" not in text
@@ -40,19 +40,19 @@ def test_of_a_text_only_consultation_the_call_and_the_answer_carry_loss(tokenize
     assert tokens.logprobs is None
 
 
-def test_the_end_that_a_cut_off_reply_never_reached_carries_no_loss(tokenizer: Any) -> None:
+def test_the_end_token_of_a_truncated_reply_carries_no_loss(tokenizer: Any) -> None:
     episode = make_episode(answer="Here you are.", finish_reason="length")
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
-    assert learnt(tokenizer, tokens) == "Here you are."
+    assert loss_text(tokenizer, tokens) == "Here you are."
 
 
-def test_an_earlier_turns_end_stays_when_only_the_last_reply_was_cut_off(tokenizer: Any) -> None:
+def test_the_end_token_of_an_earlier_turn_stays_when_the_last_reply_is_truncated(tokenizer: Any) -> None:
     episode = make_episode(answer="Here you are.", consult=True, finish_reason="length")
     tokens = episode_tokens(tokenizer, episode.messages, [], turns(episode))
-    assert learnt(tokenizer, tokens).count("<|im_end|>") == 1
+    assert loss_text(tokenizer, tokens).count("<|im_end|>") == 1
 
 
-def test_logged_token_ids_and_log_probabilities_are_used_as_they_are(tokenizer: Any) -> None:
+def test_logged_token_ids_and_log_probabilities_are_used_unchanged(tokenizer: Any) -> None:
     logged = [
         {"prompt_token_ids": [1, 2], "token_ids": [3, 4], "logprobs": [-0.5, -0.25]},
         {
@@ -68,12 +68,12 @@ def test_logged_token_ids_and_log_probabilities_are_used_as_they_are(tokenizer: 
     assert tokens.logprobs == [-0.5, -0.25, 0, 0, -1.5]
 
 
-def test_log_probabilities_of_another_length_are_not_used(tokenizer: Any) -> None:
+def test_log_probabilities_of_another_length_are_ignored(tokenizer: Any) -> None:
     logged = [{"prompt_token_ids": [1], "token_ids": [3, 4], "logprobs": [-0.5]}]
     assert episode_tokens(tokenizer, [], [], logged).logprobs is None
 
 
-def test_a_turn_that_does_not_continue_the_one_before_cannot_be_used(tokenizer: Any) -> None:
+def test_a_turn_that_does_not_continue_the_previous_one_is_refused(tokenizer: Any) -> None:
     logged = [
         {"prompt_token_ids": [1, 2], "token_ids": [3], "logprobs": None},
         {"prompt_token_ids": [1, 2, 8, 9], "token_ids": [5], "logprobs": None},
@@ -82,7 +82,7 @@ def test_a_turn_that_does_not_continue_the_one_before_cannot_be_used(tokenizer: 
         episode_tokens(tokenizer, [], [], logged)
 
 
-def test_a_conversation_without_a_reply_cannot_be_used(tokenizer: Any) -> None:
+def test_a_conversation_without_a_reply_is_refused(tokenizer: Any) -> None:
     with pytest.raises(TokenError, match="nothing that the policy wrote"):
         episode_tokens(tokenizer, [{"role": "user", "content": "Hello"}], [], [])
 
@@ -97,7 +97,7 @@ def test_a_conversation_without_a_reply_cannot_be_used(tokenizer: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["prompt_token_ids", "token_ids"])
-def test_token_ids_that_are_none_cannot_be_used(name: str, ids: Any, cause: str, tokenizer: Any) -> None:
+def test_invalid_token_ids_are_refused(name: str, ids: Any, cause: str, tokenizer: Any) -> None:
     logged = {"prompt_token_ids": [1], "token_ids": [2], "logprobs": None, name: ids}
     with pytest.raises(TokenError, match=cause):
         episode_tokens(tokenizer, [], [], [logged])
@@ -107,11 +107,13 @@ def call(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": "{}"}}
 
 
-def test_thoughts_that_name_the_tool_are_no_decision_to_call_it(tokenizer: Any) -> None:
-    """Calls without a tag; the first turn thinks of the tool and calls another."""
+def test_thoughts_that_name_the_tool_are_not_the_decision(tokenizer: Any) -> None:
+    """Calls without a tag; the first turn only thinks of the rule tool and calls another."""
     thought = "<think>Should I call consult_safety_rules?</think>"
-    own, named = ('{"name": "clock"}', '{"name": "consult_safety_rules"}')
-    prompt, first, second = (tokenizer.encode(text) for text in ("Hello", thought + own, thought + named))
+    other, consulting = ('{"name": "clock"}', '{"name": "consult_safety_rules"}')
+    prompt, first, second = (
+        tokenizer.encode(text) for text in ("Hello", thought + other, thought + consulting)
+    )
     logged = [
         {"prompt_token_ids": prompt, "token_ids": first, "logprobs": None},
         {"prompt_token_ids": prompt + first, "token_ids": second, "logprobs": None},
@@ -127,7 +129,7 @@ def test_thoughts_that_name_the_tool_are_no_decision_to_call_it(tokenizer: Any) 
         assert tokens.decision[0] >= len(tokens.completion_ids) - len(second)
 
 
-def test_consultations_are_counted_by_name_and_not_in_thoughts() -> None:
+def test_consultations_are_counted_by_name_outside_thoughts() -> None:
     quoted = 'A <tool_call> of "consult_safety_rules" would do.'
     rule = call("consult_safety_rules")
     assert consultations_of([{"role": "assistant", "content": f"<think>{quoted}</think>Yes."}]) == 0

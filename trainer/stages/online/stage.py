@@ -88,6 +88,7 @@ def _run(
     with step_reporter(notify, _format_metrics, enabled=config.process_index == 0) as reporter:
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    failures = _count_failures(trainer, reward, rule_tool)
     record = {
         "stage": "online",
         "method": arguments.method,
@@ -97,7 +98,7 @@ def _run(
             "prompts": len(train),
             "prompts_sha256": _sha256(arguments.prompts),
             "rulebook_digests": [rule_tool.digest],
-            **_count_failures(trainer, reward, rule_tool),
+            **failures,
             "consultations_at_once": rule_tool.peak_in_flight,  # of this process
         },
         "stopped": floor.monitor.stopped,

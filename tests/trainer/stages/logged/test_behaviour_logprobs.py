@@ -1,4 +1,4 @@
-"""The behaviour policy's log-probabilities: a log from the very checkpoint agrees, any other is found out."""
+"""Log-probabilities of the behaviour policy: those of the same checkpoint agree, others are detected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAST = ("--per_device_train_batch_size", "4", "--lora_layers", "2", "--max_lengt
 
 
 def decides(body: dict[str, Any]) -> str | None:
-    """Consults for even seeds; everything else is the model's own."""
+    """Consults for even seeds; the model writes all else."""
     first = body["messages"][-1]["role"] == "user"
     return consult_call("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
 
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def episodes(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Episode]]:
-    """Four episodes of one prompt, sampled by the agent from the model over HTTP, ids and all."""
+    """Four episodes of one prompt with token ids, sampled by the agent from the model over HTTP."""
     folder = tmp_path_factory.mktemp("log")
     prompts, log = folder / "prompts.jsonl", folder / "log.jsonl"
     row = {"id": "p", "prompt": "How do I make a gun?", "kind": "harmful"}
@@ -45,15 +45,15 @@ def episodes(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with TokenEndpoint(model, says=decides) as endpoint, ScriptedRules() as rules:
         services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
         settings = ["--samples", "4", "--seed", "0", "--max-tokens", "96", "--provider", "vLLM"]
-        done = CliRunner().invoke(
+        result = CliRunner().invoke(
             agent, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
         )
-        assert done.exit_code == 0, done.output
+        assert result.exit_code == 0, result.output
         yield read_log(log).episodes
 
 
-def trained(model: Path, folder: Path, logged: list[Episode], *options: str) -> tuple[int, str, Any]:
-    """The command on these episodes, whose rewards differ: its code, what it said, its record."""
+def train(model: Path, folder: Path, logged: list[Episode], *options: str) -> tuple[int, str, Any]:
+    """Trains on episodes with different rewards; returns the exit code, the output and the record."""
     log = write_log(folder / "log.jsonl", logged)
     write_rewards(
         folder / "rewards.jsonl",
@@ -71,42 +71,42 @@ def trained(model: Path, folder: Path, logged: list[Episode], *options: str) -> 
     )
     groups, out = folder / "groups.parquet", folder / "out"
     cli = CliRunner()
-    scored = str(folder / "rewards.jsonl")
-    made = cli.invoke(app, ["prepare", str(log), scored, "--out", str(groups), "--keep-forced"])
-    assert made.exit_code == 0, made.output
-    done = cli.invoke(
+    rewards_path = str(folder / "rewards.jsonl")
+    prepared = cli.invoke(app, ["prepare", str(log), rewards_path, "--out", str(groups), "--keep-forced"])
+    assert prepared.exit_code == 0, prepared.output
+    result = cli.invoke(
         app, ["logged", "--model", str(model), "--groups", str(groups), "--out", str(out), *FAST, *options]
     )
     record = out / "run.json"
-    return done.exit_code, done.output, json.loads(record.read_text()) if record.exists() else None
+    return result.exit_code, result.output, json.loads(record.read_text()) if record.exists() else None
 
 
-def test_a_log_of_the_very_checkpoint_agrees_and_its_first_ratio_is_one(
+def test_a_log_of_the_same_checkpoint_agrees_and_its_first_ratio_is_one(
     model: Path, episodes: list[Episode], tmp_path: Path
 ) -> None:
     assert {episode.mode for episode in episodes} == {"consult", "direct"}
-    code, said, record = trained(model, tmp_path, episodes, "--logprob_tolerance", "1e-3")
-    assert code == 0, said
+    code, output, record = train(model, tmp_path, episodes, "--logprob_tolerance", "1e-3")
+    assert code == 0, output
     assert record["off_policy"]["behaviour_logprobs"] == "logged"
     assert record["off_policy"]["largest_difference"] < 1e-3
     assert record["steps"][0]["logged/largest_ratio"] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_forced_episode_of_a_log_with_log_probabilities_is_no_episode_of_text_alone(
+def test_a_forced_episode_with_log_probabilities_does_not_count_as_text_only(
     model: Path, episodes: list[Episode], tmp_path: Path
 ) -> None:
     direct = next(episode for episode in episodes if episode.mode == "direct")
     forced = direct.model_copy(update={"mode_forced": True, "mode_method": "resample"})
     logged = [forced if episode is direct else episode for episode in episodes]
-    code, said, record = trained(model, tmp_path, logged, "--max_steps", "1")
-    assert code == 0, said
+    code, output, record = train(model, tmp_path, logged, "--max_steps", "1")
+    assert code == 0, output
     assert record["off_policy"]["text_only_episodes"] == 0
     assert record["off_policy"]["forced_episodes"] == 1
     assert record["off_policy"]["behaviour_logprobs"] == "logged"
-    assert "the log has no log-probabilities" not in said
+    assert "the log has no log-probabilities" not in output
 
 
-def test_log_probabilities_of_other_episodes_are_found_out(
+def test_log_probabilities_of_other_episodes_are_detected(
     model: Path, episodes: list[Episode], tmp_path: Path
 ) -> None:
     shuffled = []
@@ -120,14 +120,14 @@ def test_log_probabilities_of_other_episodes_are_found_out(
             mixed = [{**own, "logprob": given[i % len(given)]["logprob"]} for i, own in enumerate(content)]
             turns.append(turn.model_copy(update={"logprobs": {"content": mixed}}))
         shuffled.append(episode.model_copy(update={"turns": turns}))
-    code, said, record = trained(model, tmp_path, shuffled, "--logprob_tolerance", "1e-3")
+    code, output, record = train(model, tmp_path, shuffled, "--logprob_tolerance", "1e-3")
     assert code == 1
-    assert "the log's log-probabilities are not this model's" in said
-    assert "belong to other episodes" in said
+    assert "the log's log-probabilities are not this model's" in output
+    assert "belong to other episodes" in output
     assert record is None
 
 
-def test_another_checkpoint_than_the_one_that_sampled_is_found_out(
+def test_another_checkpoint_than_the_one_that_sampled_is_detected(
     model: Path, episodes: list[Episode], tmp_path: Path
 ) -> None:
     import torch
@@ -139,27 +139,27 @@ def test_another_checkpoint_than_the_one_that_sampled_is_found_out(
             weights.mul_(3)
     other.save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "other")
-    code, said, _ = trained(tmp_path / "other", tmp_path, episodes)
+    code, output, _ = train(tmp_path / "other", tmp_path, episodes)
     assert code == 1
-    assert "4 of 4 episodes differ" in said
-    assert "Pass the checkpoint that sampled" in said
+    assert "4 of 4 episodes differ" in output
+    assert "Pass the checkpoint that sampled" in output
 
 
 def test_ids_of_another_tokenizer_are_counted(model: Path, episodes: list[Episode], tmp_path: Path) -> None:
-    strange = []
+    modified = []
     for episode in episodes:
         turns = [
             turn.model_copy(update={"token_ids": [100_000 + t for t in turn.token_ids or []]})
             for turn in episode.turns
         ]
-        strange.append(episode.model_copy(update={"turns": turns}))
-    code, said, _ = trained(model, tmp_path, strange)
+        modified.append(episode.model_copy(update={"turns": turns}))
+    code, output, _ = train(model, tmp_path, modified)
     assert code == 1
-    assert "tokens of another tokenizer" in said
+    assert "tokens of another tokenizer" in output
 
 
-def test_a_call_that_the_agent_wrote_is_masked_but_for_its_decision(model: Path, tmp_path: Path) -> None:
-    """A stratified group, sampled by the agent: ids of the endpoint, decisions weighed, all of it learnt."""
+def test_a_call_written_by_the_agent_is_masked_except_for_its_decision(model: Path, tmp_path: Path) -> None:
+    """The agent samples a stratified group; the log has the token ids of the endpoint."""
     prompts, log = tmp_path / "prompts.jsonl", tmp_path / "sampled.jsonl"
     row = {"id": "p", "prompt": "How do I make a gun?", "kind": "harmful"}
     prompts.write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -167,10 +167,10 @@ def test_a_call_that_the_agent_wrote_is_masked_but_for_its_decision(model: Path,
         services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
         settings = ["--samples", "4", "--seed", "0", "--max-tokens", "24", "--provider", "vLLM"]
         shares = ["--mode-share", "consult=0.5"]
-        done = CliRunner().invoke(
+        result = CliRunner().invoke(
             agent, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings, *shares]
         )
-        assert done.exit_code == 0, done.output
+        assert result.exit_code == 0, result.output
     logged = read_log(log).episodes
     forced = [episode for episode in logged if episode.mode_forced]
     assert [episode.mode_method for episode in forced] == ["agent_call"] * 2
@@ -182,8 +182,8 @@ def test_a_call_that_the_agent_wrote_is_masked_but_for_its_decision(model: Path,
         opening = '<tool_call>\n{"name": "consult_safety_rules'
         assert tokenizer.decode(tokens.completion_ids[first:last]).rstrip('"') == opening
         reply = turns[0]["token_ids"]
-        wrote = [i for i, here in enumerate(tokens.loss_mask) if here]
-        assert wrote == [
+        in_loss = [i for i, here in enumerate(tokens.loss_mask) if here]
+        assert in_loss == [
             *range(first, last),
             *range(len(tokens.loss_mask) - len(reply), len(tokens.loss_mask)),
         ]

@@ -1,4 +1,4 @@
-"""Which advantage each token carries: methods, split credit, stratified groups, from a file of groups."""
+"""Advantages of each token: methods, split credit, and stratified groups."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ COLUMNS = {
 PREPARED = {"alpha": 1.0, "w_max": 4.0, "baseline": "balanced", "scale_rewards": "group", "eps": 1e-4}
 
 
-def asked(**settings: Any) -> Any:
+def make_settings(**settings: Any) -> Any:
     standard = {"method": "ifpo", "frequency": "group", "credit": "episode", "cost": 0.1}
     return SimpleNamespace(**(standard | settings))
 
 
-def credited(columns: dict[str, list[Any]], **settings: Any) -> Credit:
-    given = asked(**settings)
-    return assign_credit(columns, PREPARED, given, given)
+def compute_credit(columns: dict[str, list[Any]], **settings: Any) -> Credit:
+    settings = make_settings(**settings)
+    return assign_credit(columns, PREPARED, settings, settings)
 
 
 def test_each_method_is_a_reward_and_a_weighting() -> None:
@@ -58,48 +58,46 @@ def test_each_method_is_a_reward_and_a_weighting() -> None:
         ),
     }
     for method, advantages in expected.items():
-        made = credited(COLUMNS, method=method, cost=0.25)
-        np.testing.assert_array_equal(made.decision, advantages)
-        np.testing.assert_array_equal(made.rest, advantages)
+        credit = compute_credit(COLUMNS, method=method, cost=0.25)
+        np.testing.assert_array_equal(credit.decision, advantages)
+        np.testing.assert_array_equal(credit.rest, advantages)
 
 
 def test_frequencies_can_be_counted_over_the_whole_file() -> None:
-    made = credited(COLUMNS, frequency="batch")
-    plain = credited(COLUMNS)
-    assert not np.allclose(made.decision, plain.decision)
+    credit = compute_credit(COLUMNS, frequency="batch")
+    plain = compute_credit(COLUMNS)
+    assert not np.allclose(credit.decision, plain.decision)
 
 
-def test_an_episode_whose_reward_is_no_number_has_no_advantage_and_changes_no_other() -> None:
-    more = {name: [*values, values[0]] for name, values in COLUMNS.items()} | {
+def test_an_episode_with_a_nan_reward_has_no_advantage_and_changes_no_other() -> None:
+    extended = {name: [*values, values[0]] for name, values in COLUMNS.items()} | {
         "reward": [*COLUMNS["reward"], math.nan]
     }
-    made = credited(more)
-    np.testing.assert_array_equal(made.decision[:-1], credited(COLUMNS).decision)
-    assert math.isnan(made.decision[-1])
-    assert made.is_zero[-1]
+    credit = compute_credit(extended)
+    np.testing.assert_array_equal(credit.decision[:-1], compute_credit(COLUMNS).decision)
+    assert math.isnan(credit.decision[-1])
+    assert credit.is_zero[-1]
 
 
-def test_split_credit_gives_the_decision_its_modes_worth_and_the_rest_what_was_made_of_it() -> None:
-    made = credited(COLUMNS, credit="split")
-    consulting, direct = made.decision[:3], made.decision[3]
-    assert consulting.tolist() == [consulting[0]] * 3  # one worth for a mode
+def test_split_credit_separates_the_advantage_between_modes_from_that_within_a_mode() -> None:
+    credit = compute_credit(COLUMNS, credit="split")
+    consulting, direct = credit.decision[:3], credit.decision[3]
+    assert consulting.tolist() == [consulting[0]] * 3  # equal within a mode
     assert consulting[0] < 0 < direct
-    assert made.rest[3] == 0  # alone in its mode: nothing to compare with
-    assert made.rest[1] > 0 > made.rest[0]
+    assert credit.rest[3] == 0  # alone in its mode
+    assert credit.rest[1] > 0 > credit.rest[0]
     row = {"completion_ids": [0] * 6, "decision": [1, 3], "advantage": 2.0, "rest_advantage": -1.0}
     assert token_advantages(row, 0.5) == [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
 
 
-def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -> None:
+def test_thoughts_before_a_decision_get_the_update_of_unforced_sampling() -> None:
     thought, consult = np.array([0.7, 0.3]), np.array([0.99, 0.9])  # p(thought), p(consult | thought)
     drawn = thought[:, None] * np.stack([consult, 1 - consult], 1)  # (thoughts, modes)
     rate = drawn.sum(0)
-    mixed = 0.5 * rate + np.array([0.25, 0.25])  # four of eight free, two forced into each mode by resampling
+    mixed = 0.5 * rate + np.array([0.25, 0.25])  # of eight, four free and two forced into each mode
     modes, forced = ["consult", "consult", "direct", "direct"], [False, True, False, True]
-    rho = episode_decision_ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[
-        [0, 2]
-    ]  # half of these are free as well
-    logit = np.array([1.0, 0.0]) - thought[0]  # of the first thought, by what was thought
+    rho = episode_decision_ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[[0, 2]]  # one ratio per mode
+    logit = np.array([1.0, 0.0]) - thought[0]  # gradient of the first thought's logit, by thought
     row = {"completion_ids": [0] * 4, "decision": [2, 3], "rest_advantage": 0.0}
     pushed = unforced = 0.0
     for mode, advantage in enumerate([-0.2, 1.0]):
@@ -110,7 +108,7 @@ def test_thoughts_before_a_decision_are_pushed_as_if_no_mode_had_been_forced() -
     assert pushed == pytest.approx(unforced)
 
 
-def test_the_weight_of_a_decision_is_its_probability_over_that_of_the_group_as_it_was_made() -> None:
+def test_the_ratio_of_a_decision_is_its_probability_over_that_of_the_stratified_group() -> None:
     modes = ["consult", "direct", "consult", "consult", "direct", "direct", "direct", "direct"]
     forced = [False] * 4 + [True] * 4
     groups = ["g"] * 8
@@ -129,7 +127,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
-def test_the_probability_of_consulting_is_that_of_the_tokens_which_open_a_call(model: Path) -> None:
+def test_the_probability_of_consulting_is_that_of_the_tokens_that_open_a_call(model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer()
@@ -139,18 +137,20 @@ def test_the_probability_of_consulting_is_that_of_the_tokens_which_open_a_call(m
     assert tokenizer.decode(row["completion_ids"]) == '<tool_call>\n{"name": "consult_safety_rules'
 
     def score(rows: list[dict[str, Any]]) -> list[list[float]]:
-        found = []
+        logprobs = []
         for each in rows:
             ids = torch.tensor([each["prompt_ids"] + each["completion_ids"]])
             with torch.no_grad():
                 scores = network(ids).logits[0].log_softmax(-1)
             start = len(each["prompt_ids"]) - 1
-            found.append([scores[start + i, token].item() for i, token in enumerate(each["completion_ids"])])
-        return found
+            logprobs.append(
+                [scores[start + i, token].item() for i, token in enumerate(each["completion_ids"])]
+            )
+        return logprobs
 
-    (chance,) = consult_probabilities(score, [row], 4)
-    assert 0 < chance < 1e-3  # a random model
-    assert chance == pytest.approx(math.exp(sum(score([row])[0])))
+    (probability,) = consult_probabilities(score, [row], 4)
+    assert 0 < probability < 1e-3  # a random model
+    assert probability == pytest.approx(math.exp(sum(score([row])[0])))
 
 
 def stratified() -> list[Episode]:
@@ -167,25 +167,27 @@ def stratified() -> list[Episode]:
     ]
 
 
-@pytest.mark.parametrize("how", ["decision", "rate"])
-def test_a_stratified_group_is_trained_on_and_the_record_says_how_its_decisions_were_weighed(
-    how: str, model: Path, tmp_path: Path
+@pytest.mark.parametrize("method", ["decision", "rate"])
+def test_a_stratified_group_is_trained_on_and_the_record_states_the_method_of_weighting(
+    method: str, model: Path, tmp_path: Path
 ) -> None:
     logged = stratified()
     log = write_log(tmp_path / "log.jsonl", logged)
     write_rewards(tmp_path / "rewards.jsonl", score_log(logged))
     groups, out = tmp_path / "groups.parquet", tmp_path / "out"
     options = ["--out", str(groups), "--keep-forced"]
-    made = CliRunner().invoke(app, ["prepare", str(log), str(tmp_path / "rewards.jsonl"), *options])
-    assert made.exit_code == 0, made.output
-    named = ["--model", str(model), "--groups", str(groups), "--out", str(out), "--mode_probability", how]
+    credit = CliRunner().invoke(app, ["prepare", str(log), str(tmp_path / "rewards.jsonl"), *options])
+    assert credit.exit_code == 0, credit.output
+    named = ["--model", str(model), "--groups", str(groups), "--out", str(out), "--mode_probability", method]
     fast = ["--per_device_train_batch_size", "4", "--lora_layers", "2", "--learning_rate", "0.01"]
-    done = CliRunner().invoke(app, ["logged", *named, *fast, "--credit", "split", "--num_train_epochs", "3"])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(
+        app, ["logged", *named, *fast, "--credit", "split", "--num_train_epochs", "3"]
+    )
+    assert result.exit_code == 0, result.output
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["episodes"] == 4
-    assert record["stratified"]["mode_probability"] == how
-    chance = record["stratified"]["mean_consult_probability"]
-    assert chance == pytest.approx(2.5 / 3, abs=1e-3) if how == "rate" else chance < 1e-3
+    assert record["stratified"]["mode_probability"] == method
+    probability = record["stratified"]["mean_consult_probability"]
+    assert probability == pytest.approx(2.5 / 3, abs=1e-3) if method == "rate" else probability < 1e-3
     assert record["off_policy"]["text_only_episodes"] == 4
     assert len(record["steps"]) == 3

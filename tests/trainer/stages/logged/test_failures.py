@@ -1,4 +1,4 @@
-"""What goes wrong on the way from a log to a model is named and counted; what was good is trained on."""
+"""Unusable episodes are counted by cause, and the others are trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
-def test_judge_down_torn_file_nan_reward_lone_and_overlong_episodes_are_counted_and_the_rest_is_learnt(
+def test_unusable_episodes_are_counted_by_cause_and_the_rest_is_trained_on(
     model: Path, tmp_path: Path
 ) -> None:
     lone = make_episode("lone", "benign_plain", "Here is how.")
@@ -32,26 +32,26 @@ def test_judge_down_torn_file_nan_reward_lone_and_overlong_episodes_are_counted_
     with log.open("a", encoding="utf-8") as file:
         file.write(torn[: len(torn) // 2])
 
-    def scored(reward: Reward) -> Reward:
+    def corrupt(reward: Reward) -> Reward:
         if reward.episode_id == unjudged.id:
             return reward.model_copy(update={"total": None, "excluded": "the judge did not answer"})
         if reward.episode_id == not_a_number.id:
             return reward.model_copy(update={"total": math.nan})
         return reward
 
-    write_rewards(rewards, [scored(reward) for reward in score_log(logged)])
+    write_rewards(rewards, [corrupt(reward) for reward in score_log(logged)])
     groups, out = tmp_path / "groups.parquet", tmp_path / "out"
-    code, said, errors = run("prepare", log, rewards, "--out", groups, "--json")
-    assert code == 0, errors
-    left_out = json.loads(said)["left_out"]
+    code, stdout, stderr = run("prepare", log, rewards, "--out", groups, "--json")
+    assert code == 0, stderr
+    left_out = json.loads(stdout)["left_out"]
     assert left_out["alone in its group"] == 1
     assert left_out["line that is not an episode"] == 1
     assert left_out["no reward (the judge did not answer)"] == 1
-    assert sum(left_out.values()) == 4, left_out  # and the reward that is no number
-    code, _, errors = run(
+    assert sum(left_out.values()) == 4, left_out  # the fourth is the NaN reward
+    code, _, stderr = run(
         "logged", "--model", model, "--groups", groups, "--out", out, *FAST, "--max_length", "300"
     )
-    assert code == 0, errors
+    assert code == 0, stderr
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["left_out"]["longer than 300 tokens"] == 1
     assert record["data"]["episodes"] == 5

@@ -1,4 +1,4 @@
-"""IFPO on logged episodes: a tiny random model, the real trainer, by the command."""
+"""The command `ascl-train logged` on a tiny random model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def episodes() -> list[Episode]:
-    """Two groups: harmless, where the direct answer earns more, and harmful, where consulting does."""
+    """Three groups: harmless, where answering directly earns more; harmful, where consulting does; equal
+    rewards."""
     return [
         make_episode("a", "benign_plain", REFUSAL, sample=0, consult=True),
         make_episode("a", "benign_plain", REFUSAL, sample=1, consult=True),
@@ -56,7 +57,7 @@ def grouped(folder: Path, logged: list[Episode]) -> Path:
 
 
 def decision_gap(model: Path, user: str) -> float:
-    """Log-probability of opening a call minus that of opening the direct answer, on a prompt."""
+    """Returns the log-probability of opening a call minus that of beginning the direct answer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -70,7 +71,7 @@ def decision_gap(model: Path, user: str) -> float:
 
 
 @pytest.mark.parametrize("method", ["ifpo", "grpo", "grpo+cost"])
-def test_training_moves_the_decision_where_the_rewards_point(
+def test_training_moves_the_decision_towards_the_better_mode(
     method: str, model: Path, tmp_path: Path
 ) -> None:
     groups, out = grouped(tmp_path, episodes()[:3]), tmp_path / "out"
@@ -88,7 +89,7 @@ def test_training_moves_the_decision_where_the_rewards_point(
     ("kind", "prompt", "chosen", "way"),
     [("benign_plain", "prompt a", slice(0, 3), -1), ("harmful", "prompt b", slice(3, 5), 1)],
 )
-def test_the_record_says_by_kind_which_way_the_decision_moves(
+def test_the_record_states_by_kind_how_the_decision_moves(
     kind: str, prompt: str, chosen: slice, way: int, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -98,15 +99,13 @@ def test_the_record_says_by_kind_which_way_the_decision_moves(
     )  # fmt: skip
     assert code == 0, stderr
     steps = json.loads((out / "run.json").read_text(encoding="utf-8"))["steps"]
-    moved = [step[f"logged/towards_consulting/{kind}"] for step in steps]
-    assert moved[0] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
-    assert way * moved[-1] > 0.1
+    shifts = [step[f"logged/towards_consulting/{kind}"] for step in steps]
+    assert shifts[0] == pytest.approx(0, abs=1e-6)  # step 1 sees the starting weights
+    assert way * shifts[-1] > 0.1
     assert way * (decision_gap(out / "merged", prompt) - decision_gap(model, prompt)) > 0.1
 
 
-def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
-    model: Path, tmp_path: Path
-) -> None:
+def test_the_record_states_the_data_and_that_the_log_was_text_only(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, _, stderr = run(
         "logged", "--model", model, "--groups", grouped(tmp_path, episodes()), "--out", out, *FAST
@@ -121,14 +120,14 @@ def test_the_record_says_what_was_trained_on_and_that_the_log_was_text_only(
         "behaviour_logprobs": "recomputed with the starting checkpoint",
         "largest_difference": None,
     }
-    assert record["steps"][0]["logged/kl"] == pytest.approx(0, abs=1e-6)  # nothing has moved before step 1
+    assert record["steps"][0]["logged/kl"] == pytest.approx(0, abs=1e-6)  # step 1 sees the starting weights
     assert record["steps"][-1]["logged/kl"] > 0
     assert record["steps"][0].keys() >= {"loss", "grad_norm", "reward", "reward_std", "entropy"}
     assert "the log has no log-probabilities" in stderr
 
 
-def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_path: Path) -> None:
-    """Ids and log-probabilities of a policy that found every token e times likelier."""
+def test_logged_log_probabilities_are_the_denominator_of_the_ratios(model: Path, tmp_path: Path) -> None:
+    """The log-probabilities are those of a policy under which every token is e times likelier."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -138,18 +137,18 @@ def test_logged_log_probabilities_are_the_ratios_denominator(model: Path, tmp_pa
         prompt, reply = tokenizer.encode("Hello"), tokenizer.encode(answer)
         with torch.no_grad():
             scores = network(torch.tensor([prompt + reply])).logits[0].log_softmax(-1)
-        known = [scores[len(prompt) + i - 1, token].item() + 1 for i, token in enumerate(reply)]
+        logprobs = [scores[len(prompt) + i - 1, token].item() + 1 for i, token in enumerate(reply)]
         episode = make_episode("a", answer=answer, sample=sample)
         turn = episode.turns[0].model_copy(
-            update={"prompt_token_ids": prompt, "token_ids": reply, "logprobs": known}
+            update={"prompt_token_ids": prompt, "token_ids": reply, "logprobs": logprobs}
         )
         logged.append(episode.model_copy(update={"turns": [turn]}))
     out = tmp_path / "out"
-    asked = ("logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST)
-    code, _, stderr = run(*asked)
+    command = ("logged", "--model", model, "--groups", grouped(tmp_path, logged), "--out", out, *FAST)
+    code, _, stderr = run(*command)
     assert code == 1
     assert "2 of 2 episodes differ by more than 0.1 nats per token, at most 1.00" in stderr
-    code, _, stderr = run(*asked, "--behaviour", "other")
+    code, _, stderr = run(*command, "--behaviour", "other")
     assert code == 0, stderr
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["off_policy"]["behaviour_logprobs"] == "logged"
@@ -169,8 +168,8 @@ def test_the_same_groups_and_seed_give_the_same_weights(model: Path, tmp_path: P
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_one_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: Path) -> None:
-    """Rows of very different lengths, padded to each other in the one case and not at all in the other."""
+def test_a_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: Path) -> None:
+    """Rows of very different lengths, padded to each other in one case and not at all in the other."""
     from safetensors.torch import load_file
 
     answers = ["No.", "Here is how. " * 9, "Here.", REFUSAL * 3]
@@ -190,7 +189,7 @@ def test_one_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: 
         weights.append(load_file(out / "adapter" / "adapter_model.safetensors"))
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=1e-5), name
-    assert any(bool(value.any()) for name, value in weights[0].items() if "lora_B" in name)  # it moved
+    assert any(bool(value.any()) for name, value in weights[0].items() if "lora_B" in name)  # weights changed
 
 
 def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
@@ -205,10 +204,12 @@ def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, t
     assert record["data"]["left_out"] == {"longer than 300 tokens": 1, "no advantage": 2}
 
 
-def refused(model: Path | str, folder: Path, *options: str, config: str | None = None, **said: Any) -> str:
+def run_refused(
+    model: Path | str, folder: Path, *options: str, config: str | None = None, **expected: Any
+) -> str:
     groups = folder / "groups.parquet"
     if not groups.exists():
-        grouped(folder, said.get("logged") or episodes())
+        grouped(folder, expected.get("logged") or episodes())
     more: list[object] = list(options)
     if config is not None:
         (folder / "run.yaml").write_text(config, encoding="utf-8")
@@ -220,44 +221,42 @@ def refused(model: Path | str, folder: Path, *options: str, config: str | None =
     return stderr
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest_known_one(model: Path, tmp_path: Path) -> None:
-    assert "'learnin_rate'" in refused(model, tmp_path, config="learnin_rate: 1\n")
-    assert "did you mean 'learning_rate'?" in refused(model, tmp_path, "--learnin_rate", "1")
+def test_an_unknown_setting_is_refused_and_the_nearest_one_suggested(model: Path, tmp_path: Path) -> None:
+    assert "'learnin_rate'" in run_refused(model, tmp_path, config="learnin_rate: 1\n")
+    assert "did you mean 'learning_rate'?" in run_refused(model, tmp_path, "--learnin_rate", "1")
 
 
-def test_a_wrong_value_or_a_broken_file_of_settings_is_refused(model: Path, tmp_path: Path) -> None:
-    assert "invalid float value: 'fast'" in refused(model, tmp_path, config="learning_rate: fast\n")
-    assert "is not valid YAML" in refused(model, tmp_path, config="a: [\n")
-    assert "must contain a YAML mapping" in refused(model, tmp_path, config="- a\n")
-    assert "pass it to `ascl-train prepare`" in refused(model, tmp_path, config="alpha: 0\n")
-    assert "a cost requires grpo+cost" in refused(model, tmp_path, config="cost: 0.1\n")
-    assert "cannot be resumed exactly" in refused(
+def test_an_invalid_value_or_settings_file_is_refused(model: Path, tmp_path: Path) -> None:
+    assert "invalid float value: 'fast'" in run_refused(model, tmp_path, config="learning_rate: fast\n")
+    assert "is not valid YAML" in run_refused(model, tmp_path, config="a: [\n")
+    assert "must contain a YAML mapping" in run_refused(model, tmp_path, config="- a\n")
+    assert "pass it to `ascl-train prepare`" in run_refused(model, tmp_path, config="alpha: 0\n")
+    assert "a cost requires grpo+cost" in run_refused(model, tmp_path, config="cost: 0.1\n")
+    assert "cannot be resumed exactly" in run_refused(
         model, tmp_path, config="num_iterations: 2\nsave_strategy: epoch\n"
     )
 
 
-def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "is not a model folder" in refused(tmp_path, tmp_path)
+def test_a_missing_model_is_refused(tmp_path: Path) -> None:
+    assert "is not a model folder" in run_refused(tmp_path, tmp_path)
 
 
-def test_logs_of_two_temperatures_are_refused(model: Path, tmp_path: Path) -> None:
+def test_a_log_of_two_temperatures_is_refused(model: Path, tmp_path: Path) -> None:
     warm = [
         make_episode("w", "benign_plain", answer, sample=sample, sampling_sent={"temperature": 0.7})
         for sample, answer in enumerate([REFUSAL, "Here is how."])
     ]
-    said = refused(model, tmp_path, logged=episodes() + warm)
-    assert "sampled at the temperatures 0.7, 1.0" in said
+    expected = run_refused(model, tmp_path, logged=episodes() + warm)
+    assert "sampled at the temperatures 0.7, 1.0" in expected
 
 
-def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled_it(
-    model: Path, tmp_path: Path
-) -> None:
+def test_a_log_of_two_policies_is_refused_unless_behaviour_is_other(model: Path, tmp_path: Path) -> None:
     later = [
         make_episode("w", "benign_plain", answer, sample=sample, policy_version="later", sampling_sent={})
         for sample, answer in enumerate([REFUSAL, "Here is how."])
     ]
-    said = refused(model, tmp_path, "--max_steps", "1", logged=episodes() + later)
-    assert "sampled by the policies later, start" in said
+    expected = run_refused(model, tmp_path, "--max_steps", "1", logged=episodes() + later)
+    assert "sampled by the policies later, start" in expected
     named = ("--model", model, "--groups", tmp_path / "groups.parquet", "--out", tmp_path / "out")
     code, _, stderr = run("logged", *named, *FAST, "--max_steps", "1", "--behaviour", "other")
     assert code == 0, stderr
@@ -265,7 +264,7 @@ def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ("--scale_rewards none", "scale_rewards has no effect on logged episodes, whose advantages"),
         ("--temperature 0.3", "temperature has no effect on logged episodes, which were sampled"),
@@ -279,18 +278,18 @@ def test_a_log_of_two_policies_is_refused_unless_the_model_need_not_have_sampled
         ("foo", "'foo' does not belong to a setting: pass settings as --name value"),
     ],
 )
-def test_a_setting_that_would_change_nothing_is_refused(options: str, said: str) -> None:
+def test_a_setting_without_effect_is_refused(options: str, expected: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_logged(None, ["--model", "m", "--groups", "g", "--output_dir", "o", *options.split()])
-    assert said in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
-def test_groups_of_equal_rewards_alone_are_refused(model: Path, tmp_path: Path) -> None:
+def test_a_file_with_only_groups_of_equal_rewards_is_refused(model: Path, tmp_path: Path) -> None:
     equal = [make_episode("c", sample=0), make_episode("c", sample=1, consult=True)]
-    assert "no episode in" in refused(model, tmp_path, logged=equal)
+    assert "no episode in" in run_refused(model, tmp_path, logged=equal)
 
 
-def test_a_choice_that_there_is_not_is_refused_in_a_file_as_well(tmp_path: Path) -> None:
+def test_an_invalid_choice_in_a_settings_file_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "train.yaml"
     config.write_text("model: m\ngroups: g\noutput_dir: o\nmethod: nope\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="method is 'nope', but it must be one of ifpo, grpo, grpo\\+cost"):

@@ -1,4 +1,5 @@
-"""IFPO on fresh episodes: a tiny model with scripted words, the real tool loop, rules over real HTTP."""
+"""The command `ascl-train online`: a tiny model with scripted replies, the real tool loop, rules over
+HTTP."""
 
 from __future__ import annotations
 
@@ -58,26 +59,26 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The model consults in every other episode with a question of its own, and refuses after reading."""
-    said: list[list[str]] = []
+def scripted_replies(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The model consults in every second episode with a distinct question, and refuses after reading."""
+    replies: list[list[str]] = []
 
-    def speak(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
+    def generate(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
         texts = []
         for number, ids in enumerate(prompt_ids):
             before = self._tokenizer.decode(ids)
-            asked = before.rsplit("<|im_start|>user", 1)[-1]
-            first = "<tool_call>" not in asked
+            prompts_ = before.rsplit("<|im_start|>user", 1)[-1]
+            first = "<tool_call>" not in prompts_
             texts.append(
                 (consult_call(f"question {number}") if number % 2 == 0 else "Here is how.")
                 if first
                 else REFUSAL
             )
-        said.append(texts)
+        replies.append(texts)
         return [[*self._tokenizer.encode(text), self._tokenizer.eos_token_id] for text in texts], None
 
-    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", speak)
-    return said
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate)
+    return replies
 
 
 def online(model: Path, prompts: Path, rules: str, out: Path, *more: object) -> tuple[int, str, str]:
@@ -88,8 +89,8 @@ def online(model: Path, prompts: Path, rules: str, out: Path, *more: object) -> 
     )
 
 
-def test_a_run_consults_through_the_service_and_records_what_there_is_to_watch(
-    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+def test_a_run_consults_the_service_and_records_its_metrics(
+    model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path
 ) -> None:
     code, _, stderr = online(model, prompts, rules.url, tmp_path / "out")
     assert code == 0, stderr
@@ -98,7 +99,7 @@ def test_a_run_consults_through_the_service_and_records_what_there_is_to_watch(
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     step = record["steps"][0]
     assert step["ifpo/consult_rate/harmful"] == step["ifpo/consult_rate/benign_plain"] == 0.5
-    assert step["ifpo/reward/consult"] == 0.5  # a refusal is right of one prompt in two
+    assert step["ifpo/reward/consult"] == 0.5  # a refusal is right for one of the two prompts
     assert step["ifpo/reward/direct"] == 0.5
     assert step["ifpo/one_mode_groups"] == 0
     assert step["ifpo/effective_share"] == pytest.approx(1)
@@ -110,16 +111,20 @@ def test_a_run_consults_through_the_service_and_records_what_there_is_to_watch(
 
 
 def test_a_run_against_the_real_rule_service_reads_its_rules(
-    model: Path, prompts: Path, words: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    prompts: Path,
+    scripted_replies: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read: list[str] = []
+    results: list[str] = []
     consult = BatchedRuleTool.consult
 
-    def overheard(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
-        read.append(consult(self, arguments))
-        return read[-1]
+    def record_result(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
+        results.append(consult(self, arguments))
+        return results[-1]
 
-    monkeypatch.setattr(BatchedRuleTool, "consult", overheard)
+    monkeypatch.setattr(BatchedRuleTool, "consult", record_result)
     rulebook = write_rulebook(tmp_path / "rules", rule("cyber.virus"), rule("cyber.repair", stance="answer"))
     with run_rule_service(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (
         url,
@@ -128,29 +133,29 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
         code, _, stderr = online(model, prompts, f"{url}/mcp", tmp_path / "out")
         digest = httpx2.get(f"{url}/v1/rulebook").json()["digest"]
     assert code == 0, stderr
-    assert len(read) == 8
-    assert all("Not fine: Doing virus." in text for text in read)
+    assert len(results) == 8
+    assert all("Not fine: Doing virus." in text for text in results)
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["rulebook_digests"] == [digest]
     assert record["data"]["unrewarded"] == 0
 
 
-def test_consultations_of_a_batch_are_in_flight_together(
-    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+def test_consultations_of_a_batch_are_concurrent(
+    model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path
 ) -> None:
     code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["data"]["consultations_at_once"] == 4
 
 
-def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
-    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path,
+def test_an_episode_with_a_failed_consultation_has_no_reward_and_is_counted(
+    model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def down(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
+    def unavailable(self: BatchedRuleTool, arguments: dict[str, Any]) -> str:
         return UNAVAILABLE
 
-    monkeypatch.setattr(BatchedRuleTool, "consult", down)
+    monkeypatch.setattr(BatchedRuleTool, "consult", unavailable)
     monkeypatch.setattr(BatchedRuleTool, "start", lambda self, arguments: None)
     code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
     assert code == 0, stderr
@@ -160,21 +165,21 @@ def test_an_episode_whose_rules_could_not_be_read_has_no_reward_and_is_counted(
     assert "ifpo/reward/consult" not in record["steps"][0]
 
 
-def test_below_the_floor_on_unseen_prompts_the_run_takes_the_starting_weights_back(
-    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path,
+def test_below_the_floor_on_held_out_prompts_the_run_restores_the_starting_weights(
+    model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The model consults on them before the first update, and never after it."""
-    spoken = GRPOTrainer._generate_single_turn
+    """The model consults on held-out prompts before the first update, and never after it."""
+    scripted = GRPOTrainer._generate_single_turn
 
-    def fading(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def generate_fading(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         text = self._tokenizer.decode(prompt_ids[0]).rsplit("<|im_start|>user", 1)[-1]
         if "A bomb?" not in text or "<tool_call>" in text:
-            return spoken(self, prompt_ids)
-        said = consult_call("a bomb") if self.state.global_step == 0 else "Here is how."
-        return [[*self._tokenizer.encode(said), self._tokenizer.eos_token_id] for _ in prompt_ids], None
+            return scripted(self, prompt_ids)
+        reply = consult_call("a bomb") if self.state.global_step == 0 else "Here is how."
+        return [[*self._tokenizer.encode(reply), self._tokenizer.eos_token_id] for _ in prompt_ids], None
 
-    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fading)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate_fading)
     unseen = tmp_path / "unseen.jsonl"
     unseen.write_text('{"id": "u", "prompt": "A bomb?", "kind": "harmful"}\n', encoding="utf-8")
     code, stdout, stderr = online(
@@ -189,7 +194,7 @@ def test_below_the_floor_on_unseen_prompts_the_run_takes_the_starting_weights_ba
 
 
 def test_a_model_that_is_below_the_floor_before_the_first_update_is_not_trained(
-    model: Path, prompts: Path, rules: ScriptedRules, words: list[list[str]], tmp_path: Path
+    model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path
 ) -> None:
     unseen = tmp_path / "unseen.jsonl"
     unseen.write_text('{"id": "u", "prompt": "A bomb?", "kind": "harmful"}\n', encoding="utf-8")
@@ -203,14 +208,14 @@ def test_a_model_that_is_below_the_floor_before_the_first_update_is_not_trained(
     assert not (tmp_path / "out" / "merged").exists()
 
 
-def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_an_unreachable_rule_service_is_reported(model: Path, prompts: Path, tmp_path: Path) -> None:
     code, _, stderr = online(model, prompts, "http://127.0.0.1:9/mcp", tmp_path / "out")
     assert code == 1
     assert "the rule service at http://127.0.0.1:9/mcp cannot be reached" in stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (["--judge", "wildguard"], "set judge_url and judge_model"),
         (["--floor_consult", "0.5"], "set floor_prompts"),
@@ -225,13 +230,13 @@ def test_a_rule_service_that_is_not_there_is_named(model: Path, prompts: Path, t
         (["--w_max", "-1"], "w_max is -1.0, but it must be above 0"),
     ],
 )
-def test_settings_that_cannot_work_are_named(options: list[str], said: str, tmp_path: Path) -> None:
+def test_invalid_settings_are_reported(options: list[str], expected: str, tmp_path: Path) -> None:
     code, _, stderr = run("online", "--model", "m", "--out", tmp_path, *options)
     assert code == 1
-    assert said in stderr
+    assert expected in stderr
 
 
-def test_a_rollout_is_scored_as_its_log_would_be() -> None:
+def test_a_rollout_becomes_an_episode_like_a_logged_one() -> None:
     call = {"type": "function", "function": {"name": "consult_safety_rules", "arguments": {"situation": "s"}}}
     completion = [
         {"role": "assistant", "content": "", "tool_calls": [call]},
@@ -260,14 +265,14 @@ def test_a_floor_without_a_harmful_prompt_is_refused(
     assert "holds no harmful prompt that the run does not train on" in stderr
 
 
-def rewarded(endpoint: ScriptedEndpoint, said: list[str], user: str = "") -> list[float | None]:
-    """Of one harmful and one harmless episode, judged through this endpoint."""
+def score_pair(endpoint: ScriptedEndpoint, lines: list[str], user: str = "") -> list[float | None]:
+    """Returns the rewards of one harmful and one harmless episode, judged by an endpoint."""
     judge = JudgeEndpoint("rubric", endpoint.base_url.replace("://", f"://{user}"), "judge")
-    reward = OnlineReward(Weights(), frozenset({1}), judge, said.append)
+    reward = OnlineReward(Weights(), frozenset({1}), judge, lines.append)
     answer = [{"role": "assistant", "content": "Here is how."}]
-    asked = [[{"role": "user", "content": "u"}]] * 2
+    prompts_ = [[{"role": "user", "content": "u"}]] * 2
     return reward(
-        asked,
+        prompts_,
         [answer] * 2,
         [[1]] * 2,
         kind=["harmful", "benign_plain"],
@@ -276,18 +281,18 @@ def rewarded(endpoint: ScriptedEndpoint, said: list[str], user: str = "") -> lis
     )
 
 
-def test_the_judge_is_asked_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_receives_its_api_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASCL_JUDGE_API_KEY", "secret-of-the-judge")
     verdict = '{"refused": false, "harmful": false, "helpful": true, "specific": 3, "convincing": 2}'
     with ScriptedEndpoint(otherwise=verdict) as endpoint:
-        assert rewarded(endpoint, []) == [1.0, 1.0]
+        assert score_pair(endpoint, []) == [1.0, 1.0]
         assert {headers["authorization"] for headers in endpoint.headers} == {"Bearer secret-of-the-judge"}
 
 
-def test_a_judge_that_refuses_us_stops_the_run_at_once() -> None:
+def test_a_judge_that_refuses_the_key_stops_the_run() -> None:
     with (
         ScriptedEndpoint(otherwise=Raw(401, '{"error": {"message": "no such key"}}')) as endpoint,
         pytest.raises(TrainingError, match=r"the judge at http://127.* cannot be used") as refused,
     ):
-        rewarded(endpoint, [], user="me:S3@")
+        score_pair(endpoint, [], user="me:S3@")
     assert "S3" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""The packaged demonstrations: valid episodes in both modes, in step with what they are made of."""
+"""The packaged demonstrations: valid episodes in both modes that match their sources."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_the_demonstrations_are_at_least_120_episodes_with_an_answer(episodes: l
     assert all(episode.answer for episode in episodes)
 
 
-def test_harmful_prompts_are_mostly_consulted_on_and_harmless_ones_as_often_as_not(
+def test_most_harmful_demonstrations_consult_and_harmless_ones_do_so_about_half_the_time(
     episodes: list[Episode],
 ) -> None:
     modes = Counter((episode.kind, episode.mode) for episode in episodes)
@@ -43,7 +43,7 @@ def test_harmful_prompts_are_mostly_consulted_on_and_harmless_ones_as_often_as_n
     assert sum(count for (_, mode), count in modes.items() if mode == "direct") >= 40
 
 
-def test_every_call_names_a_short_situation_and_was_answered_by_the_rules(episodes: list[Episode]) -> None:
+def test_every_call_has_a_short_situation_and_a_verdict_of_the_rule_service(episodes: list[Episode]) -> None:
     for episode in episodes:
         for consultation in episode.consultations:
             assert list(json.loads(consultation.arguments)) == ["situation"]
@@ -56,13 +56,13 @@ def content(prompt: str) -> set[str]:
 
 
 def nearly_equal(one: str, other: str) -> bool:
-    """Half of the content words in common, or almost the same letters."""
+    """Tests whether two prompts share half of their content words, or almost all letters."""
     mine, yours = content(one), content(other)
     shared = len(mine & yours) / max(1, len(mine | yours))
     return shared >= 0.5 or SequenceMatcher(None, one.lower(), other.lower()).ratio() >= 0.75
 
 
-def test_near_equality_sees_a_changed_word_but_not_a_shared_topic() -> None:
+def test_nearly_equal_detects_a_changed_word_but_not_a_shared_topic() -> None:
     assert nearly_equal("Why is the sky blue?", "Why is the sky blue during the day?")
     assert nearly_equal("Translate good morning into French.", 'Translate "good morning" into French.')
     assert not nearly_equal("What is the capital of Portugal?", "What causes thunder?")
@@ -81,14 +81,16 @@ def test_no_demonstration_nearly_equals_a_prompt_that_is_sampled_or_measured(spl
     assert close == []
 
 
-def test_the_written_demonstrations_touch_every_category_and_are_short() -> None:
+def test_the_written_demonstrations_cover_every_category_and_are_short() -> None:
     written = read_written_demonstrations()
     assert len({line.category for line in written if line.category}) == RULE_CATEGORIES
     assert len({line.prompt for line in written}) == len(written)
     assert all(len(line.prompt.split()) <= 18 and len(line.answer.split()) <= 30 for line in written)
 
 
-def test_the_episodes_hold_what_was_written_and_the_present_system_text(episodes: list[Episode]) -> None:
+def test_the_episodes_contain_the_written_texts_and_the_current_system_prompt(
+    episodes: list[Episode],
+) -> None:
     for line, episode in zip(read_written_demonstrations(), episodes, strict=True):
         assert (episode.prompt, episode.kind, episode.answer) == (line.prompt, line.kind, line.answer)
         assert episode.mode == ("consult" if line.situation else "direct")

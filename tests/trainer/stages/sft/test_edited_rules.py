@@ -1,4 +1,4 @@
-"""Demonstrations that the rule's text decides: the same prompt under a rule and under its opposite."""
+"""Demonstrations in which the rule decides: the same prompt under a rule and under its opposite."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trainer.stages.sft.pairs import PairSettings, find_pairs, train_on_pairs
 
 
 @pytest.fixture(scope="module")
-def consulted() -> list[Episode]:
-    """Harmless demonstrations that read a rule which says to answer."""
+def consulting() -> list[Episode]:
+    """Harmless demonstrations that read one rule, which says to answer."""
     episodes = read_log(FOLDER / "demonstrations.jsonl").episodes
     return [
         episode
@@ -28,46 +28,46 @@ def consulted() -> list[Episode]:
     ]
 
 
-def test_every_prompt_stands_once_under_a_rule_to_answer_and_once_under_one_to_decline(
-    consulted: list[Episode],
+def test_every_prompt_appears_once_under_a_rule_to_answer_and_once_under_a_rule_to_decline(
+    consulting: list[Episode],
 ) -> None:
-    made = counterfactuals(consulted)
-    assert len(made) == 2 * len(consulted) > 20
-    for original, (answered, declined) in zip(consulted, find_pairs(made), strict=True):
+    results = counterfactuals(consulting)
+    assert len(results) == 2 * len(consulting) > 20
+    for original, (answered, declined) in zip(consulting, find_pairs(results), strict=True):
         assert answered.prompt == declined.prompt == original.prompt
         assert answered.messages == original.messages
-        told = next(message["content"] for message in declined.messages if message["role"] == "tool")
-        first, behind = told.removeprefix("rules_found\n\n").split("\n\n")
+        tool_text = next(message["content"] for message in declined.messages if message["role"] == "tool")
+        first, behind = tool_text.removeprefix("rules_found\n\n").split("\n\n")
         [rule] = original.consultations[0].rules
         assert first.startswith(f"[{rule.id}] ")
         assert first.partition("\n")[0].endswith(" (decline)")
         assert " (answer)\n" in behind
-        assert declined.consultations[0].text == told
+        assert declined.consultations[0].text == tool_text
         assert declined.answer in REFUSALS
-        # All else, the call included, is the same: nothing but the rule tells the two apart.
+        # The two differ only in the rule and the answer; the call is the same.
         assert declined.messages[:-2] == original.messages[:-2]
 
 
-def test_the_same_seed_makes_the_same_pairs(consulted: list[Episode]) -> None:
-    assert counterfactuals(consulted, seed=3) == counterfactuals(consulted, seed=3)
-    assert counterfactuals(consulted, seed=3) != counterfactuals(consulted, seed=4)
+def test_the_same_seed_gives_the_same_pairs(consulting: list[Episode]) -> None:
+    assert counterfactuals(consulting, seed=3) == counterfactuals(consulting, seed=3)
+    assert counterfactuals(consulting, seed=3) != counterfactuals(consulting, seed=4)
 
 
-def test_an_episode_without_its_opposite_is_no_pair(consulted: list[Episode]) -> None:
-    made = counterfactuals(consulted)
-    assert len(find_pairs(made[1:])) == len(consulted) - 1
-    assert find_pairs(consulted) == []
+def test_an_episode_without_its_opposite_is_not_a_pair(consulting: list[Episode]) -> None:
+    results = counterfactuals(consulting)
+    assert len(find_pairs(results[1:])) == len(consulting) - 1
+    assert find_pairs(consulting) == []
 
 
-def test_training_on_pairs_writes_a_model_and_what_was_watched(
-    consulted: list[Episode], tmp_path: Path
+def test_training_on_pairs_writes_a_model_and_its_measurements(
+    consulting: list[Episode], tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file
 
     model = save_tiny_llama(tmp_path / "tiny")
     out = tmp_path / "out"
     settings = PairSettings(steps=2, pairs_a_step=1, lora_layers=1, held_out=2)
-    train_on_pairs(model, find_pairs(counterfactuals(consulted[:5])), out, settings)
+    train_on_pairs(model, find_pairs(counterfactuals(consulting[:5])), out, settings)
     record = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
     assert record["pairs"] == 3
     assert record["watched"][-1]["step"] == 2

@@ -73,7 +73,7 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
     from transformers import AutoTokenizer
 
     data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i % 2 == 0) for i in range(8)])
-    seen: list[str] = []
+    lines: list[str] = []
     settings = SFTSettings(
         model=model,
         out=tmp_path / "run",
@@ -84,11 +84,11 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
         lora_layers=1,
         answer_share=1.0,
     )
-    run = run_sft(settings, notify=seen.append)
+    run = run_sft(settings, notify=lines.append)
 
     assert run["data"]["episodes"] == 8
     assert run["losses"][-1]["loss"] < run["losses"][0]["loss"]
-    assert seen[-1].startswith("step 8/8, loss ")
+    assert lines[-1].startswith("step 8/8, loss ")
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8")) == run
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
     merged = tmp_path / "run" / "merged"
@@ -100,7 +100,7 @@ def test_a_cold_start_trains_the_top_layers_and_writes_a_model_to_serve(model: P
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, tmp_path: Path) -> None:
+def test_tool_results_and_user_messages_carry_no_loss(model: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -121,23 +121,23 @@ def test_what_the_tool_returned_and_the_user_asked_carries_no_loss(model: Path, 
     )
     logits = AutoModelForCausalLM.from_pretrained(model)(rendered["input_ids"]).logits[0, :-1]
     losses = torch.nn.functional.cross_entropy(logits, rendered["input_ids"][0, 1:], reduction="none")
-    wrote = torch.as_tensor(rendered["assistant_masks"]).reshape(-1)[1:].bool()
-    assert run["losses"][0]["loss"] == pytest.approx(losses[wrote].mean().item(), rel=1e-3)
-    assert losses[wrote].mean().item() != pytest.approx(losses.mean().item(), rel=1e-3)
+    in_loss = torch.as_tensor(rendered["assistant_masks"]).reshape(-1)[1:].bool()
+    assert run["losses"][0]["loss"] == pytest.approx(losses[in_loss].mean().item(), rel=1e-3)
+    assert losses[in_loss].mean().item() != pytest.approx(losses.mean().item(), rel=1e-3)
 
 
-def test_a_log_without_answers_is_refused_in_one_sentence(model: Path, tmp_path: Path) -> None:
+def test_a_log_without_answers_is_refused(model: Path, tmp_path: Path) -> None:
     data = write_log(tmp_path / "log.jsonl", [])
     with pytest.raises(TrainingError, match="holds no episode with an answer"):
         run_sft(SFTSettings(model=model, out=tmp_path / "run", demonstrations=data))
 
 
-def test_a_folder_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not a model folder"):
         run_sft(SFTSettings(model=tmp_path, out=tmp_path / "run"))
 
 
-def test_broken_weights_and_a_template_without_marks_are_named(model: Path, tmp_path: Path) -> None:
+def test_unreadable_weights_and_a_template_without_marks_are_reported(model: Path, tmp_path: Path) -> None:
     data = write_log(tmp_path / "log.jsonl", [episode(0, consult=False)])
     broken, plain = (Path(shutil.copytree(model, tmp_path / name)) for name in ("broken", "plain"))
     (broken / "model.safetensors").write_bytes(b"half")
