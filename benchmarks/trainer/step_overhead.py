@@ -104,7 +104,7 @@ class PlainGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
 
 def build_trainer(kind: type, model: Path, out: str, rows: list[dict[str, Any]], micro: int) -> Any:
-    from trainer.stages.model_io import add_adapter
+    from trainer.stages.model_io import adapter_config
 
     config = LoggedConfig(
         output_dir=out,
@@ -181,7 +181,7 @@ def component_cpu_seconds(stepper: Stepper, rounds: int = 200) -> dict[str, floa
         for _ in range(len(stepper.rows) // stepper.micro):
             drift.divergence(log_ratios.flatten(), trainer.accelerator)
             signs = drift.consult_direction(micro_batch, width)
-            drift.decisions(log_ratios, signs, kinds, trainer.accelerator)
+            drift.decision_drift(log_ratios, signs, kinds, trainer.accelerator)
         trainer._metrics["train"].clear()
 
     result = {}
