@@ -1,4 +1,4 @@
-"""What an operator may rely on: the settings that are told, and no connection to anywhere."""
+"""The settings reference, the operators guide, and the promise that the service opens no connection."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def test_the_settings_reference_is_current() -> None:
     assert reference == settings_reference(), "run `make reference`"
 
 
-def test_serving_opens_no_connection_to_anywhere(tmp_path: Path) -> None:
+def test_serving_opens_no_outbound_connection(tmp_path: Path) -> None:
     code = """
 import sys, threading
 from pathlib import Path
 import httpx2
-made = []
+connections = []
 def watch(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
         if threading.current_thread() is not threading.main_thread():
-            made.append((event, str(args)))
+            connections.append((event, str(args)))
 sys.addaudithook(watch)
-from tests.fakes.rules.toy_service import QUESTION, served_quickly
+from tests.fakes.rules.toy_service import QUESTION, serve_toy
 folder = Path(sys.argv[1])
-with served_quickly(folder, audit_file=folder / "audit.jsonl", watch=True) as served:
+with serve_toy(folder, audit_file=folder / "audit.jsonl", watch=True) as served:
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": "consult_safety_rules", "arguments": QUESTION}}
     accept = {"Accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
@@ -42,15 +42,15 @@ with served_quickly(folder, audit_file=folder / "audit.jsonl", watch=True) as se
         served.client.post("/v1/admin/reload").status_code,
         *(served.client.get(path).status_code for path in ("/", "/metrics", "/openapi.json", "/v1/usage")),
     ]
-print(statuses, made)
+print(statuses, connections)
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
-    assert done.stdout == f"{[200] * 7} []\n", done.stderr
+    assert process.stdout == f"{[200] * 7} []\n", process.stderr
 
 
-def test_the_page_for_operators_names_no_setting_that_does_not_exist() -> None:
-    told = (ROOT / "docs" / "guides" / "operators.md").read_text(encoding="utf-8")
-    named = {name.lower() for name in re.findall(r"ASCL_RULES_([A-Z][A-Z_]+[A-Z])", told)}
+def test_the_operators_guide_names_only_settings_that_exist() -> None:
+    guide = (ROOT / "docs" / "guides" / "operators.md").read_text(encoding="utf-8")
+    named = {name.lower() for name in re.findall(r"ASCL_RULES_([A-Z][A-Z_]+[A-Z])", guide)}
     assert named <= set(Settings.model_fields)
