@@ -1,53 +1,53 @@
-"""What can go wrong, as one family. Every message is one sentence for the person who can fix it.
+"""Exceptions of the rule service. Every message is one sentence for the person who can fix the problem.
 
 RuleServiceError
-├── RulebookError    the rules folder cannot be served as it is
-├── EncoderError     no embedding model, or one that cannot be used
-├── ArtefactError    the index artefact is missing, damaged or cannot be written
-├── StartError       settings that must not be served with
-├── ConsultError     a question that cannot be answered as asked
-│   └── UnknownDigestError  it names a rulebook that is not held
-├── AuditError       a consultation cannot be written down
-├── AuthUnavailableError  who asks cannot be checked now
-└── NotReadyError    asked before the service is warm
+├── RulebookError         the rules folder cannot be served
+├── EncoderError          the embedding model is missing or unusable
+├── ArtefactError         the index artefact is missing, damaged or not writable
+├── StartError            the settings are invalid or unsafe
+├── ConsultError          a request that cannot be answered as sent
+│   └── UnknownDigestError    it names a rulebook that is not available
+├── AuditError            a consultation cannot be written to the audit log
+├── AuthUnavailableError  a caller's token cannot be verified now
+└── NotReadyError         a request before the service is warm
 """
 
 
 class RuleServiceError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
 
 class RulebookError(RuleServiceError):
-    """The rules folder cannot be served as it is."""
+    """The rules folder cannot be served."""
 
 
 class EncoderError(RuleServiceError):
-    """No embedding model was found, or the one found cannot be used."""
+    """The embedding model is missing or unusable."""
 
 
 class ArtefactError(RuleServiceError):
-    """The index artefact is missing, damaged or cannot be written."""
+    """The index artefact is missing, damaged or not writable."""
 
 
 class StartError(RuleServiceError):
-    """Settings that the service must not start with."""
+    """The service cannot start with these settings."""
 
 
 class ConsultError(RuleServiceError):
-    """A question that cannot be answered as asked."""
+    """The request cannot be answered as sent."""
 
 
 class UnknownDigestError(ConsultError):
-    """It names a rulebook that is not held."""
+    """The request names a rulebook that is not available."""
 
 
 class AuditError(RuleServiceError):
-    """A consultation cannot be written down, so it must not be answered."""
+    """The consultation cannot be written to the audit log, so it must not be answered."""
 
 
 class AuthUnavailableError(RuleServiceError):
-    """Who asks cannot be checked now."""
+    """The caller's token cannot be verified now."""
 
 
 class NotReadyError(RuleServiceError):
-    """Asked before the service is warm."""
+    """The service is not warm yet."""

@@ -1,4 +1,4 @@
-"""The consult contract, the same for MCP and REST: unknown fields are errors, types are not coerced."""
+"""Request and response models of MCP and REST. Unknown fields are errors; types are not coerced."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rule_server.errors import ConsultError
 from rule_server.rulebook import Category, Rule, Rulebook, Stance
 
 Verdict = Literal["rules_found", "no_applicable_rule"]
-LONGEST = 4000
-"""Characters of a situation."""
-NEAREST = 10
-"""Rules that are compared with the threshold for a person who asks why."""
+MAX_SITUATION_CHARS = 4000
+"""Maximum length of a situation."""
+DEFAULT_NEAREST = 10
+"""Number of rules that `/v1/nearest` returns when the request has no `top_k`."""
 
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -30,7 +30,7 @@ class ConsultRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    situation: Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_not_blank)]
+    situation: Annotated[str, Field(min_length=1, max_length=MAX_SITUATION_CHARS), AfterValidator(_not_blank)]
     """The request and what is delicate in it, in a sentence or two."""
     categories: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
     """Only rules of these categories; usually left out."""
@@ -41,26 +41,26 @@ class ConsultRequest(BaseModel):
 
 
 class RestConsultRequest(ConsultRequest):
-    """One question by REST, which may be put to an earlier rulebook."""
+    """One question over REST, optionally to an earlier rulebook."""
 
     digest: Digest | None = None
-    """Ask the rulebook of this digest, as an earlier answer names it."""
+    """Digest of the rulebook to query, from an earlier response."""
 
 
-class _Answer(BaseModel):
-    # Fields may be added later, so the schema does not promise that there are no others.
+class _ResponseModel(BaseModel):
+    # Later versions may add fields, so the schema allows additional properties.
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class NearRule(_Answer):
-    """A rule and how near it is."""
+class NearRule(_ResponseModel):
+    """A rule and its score."""
 
     id: str
     title: str
     category: str
     stance: Stance
     score: float
-    """How much nearer the situation is to the rule and its category than to everyday requests."""
+    """Similarity to the rule and its category minus similarity to everyday requests."""
 
 
 class FoundRule(NearRule):
@@ -69,8 +69,8 @@ class FoundRule(NearRule):
     text: str
 
 
-class RulebookRef(_Answer):
-    """Which rulebook answered."""
+class RulebookRef(_ResponseModel):
+    """Identifies the rulebook that answered."""
 
     name: str
     version: str
@@ -81,8 +81,8 @@ class RulebookRef(_Answer):
         return cls(name=rulebook.name, version=rulebook.version, digest=rulebook.digest)
 
 
-class ConsultResponse(_Answer):
-    """What the rulebook answers; `rules` is empty if and only if no rule applies."""
+class ConsultResponse(_ResponseModel):
+    """Response to a consultation. `rules` is empty if and only if no rule applies."""
 
     verdict: Verdict
     rules: list[FoundRule]
@@ -90,28 +90,28 @@ class ConsultResponse(_Answer):
     rulebook: RulebookRef
 
     def as_text(self) -> str:
-        """The same for a model that reads, compact: what was found, with ids and stances.
+        """Returns the compact text that a model reads: verdict, rule ids, titles, stances and texts.
 
-        The digest is not in it: it means nothing to a model, and an edit of one rule would change what
-        every consultation reads, and with it answers that the edit is not about.
+        The digest is left out. It means nothing to a model, and editing one rule would otherwise change the
+        text of every consultation, including those that the edit does not concern.
         """
         if self.rules:
-            found = [f"[{rule.id}] {rule.title} ({rule.stance})\n{rule.text}" for rule in self.rules]
-            parts = [self.verdict, *found]
+            texts = [f"[{rule.id}] {rule.title} ({rule.stance})\n{rule.text}" for rule in self.rules]
+            parts = [self.verdict, *texts]
         else:
             parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
         return "\n\n".join(parts)
 
 
-class NearestResponse(_Answer):
-    """The rules nearest to a situation, best first, with those that do not reach the threshold."""
+class NearestResponse(_ResponseModel):
+    """The rules nearest to a situation, best first, including those below the threshold."""
 
     rules: list[NearRule]
     threshold: float
     rulebook: RulebookRef
 
 
-class CategoryView(_Answer):
+class CategoryView(_ResponseModel):
     """A category as REST lists it."""
 
     id: str
@@ -124,11 +124,11 @@ class CategoryView(_Answer):
     @classmethod
     def of(cls, category: Category, rulebook: Rulebook) -> CategoryView:
         rules = sum(rule.category == category.id for rule in rulebook.served.values())
-        shown = category.model_dump(include={"id", "title", "summary", "mlcommons", "severity"})
-        return cls(**shown, rules=rules)
+        fields = category.model_dump(include={"id", "title", "summary", "mlcommons", "severity"})
+        return cls(**fields, rules=rules)
 
 
-class RuleView(_Answer):
+class RuleView(_ResponseModel):
     """A rule as REST and `rules://{id}` show it."""
 
     id: str
@@ -141,24 +141,24 @@ class RuleView(_Answer):
 
     @classmethod
     def of(cls, rule: Rule) -> RuleView:
-        shown = rule.model_dump(include={"id", "title", "stance", "applies_when", "not_when"})
-        return cls(**shown, category=rule.category, text=rule.text)
+        fields = rule.model_dump(include={"id", "title", "stance", "applies_when", "not_when"})
+        return cls(**fields, category=rule.category, text=rule.text)
 
 
 def parse_request(arguments: Any) -> ConsultRequest:
-    """The arguments of a caller as a request.
+    """Parses the arguments of a tool call.
 
     Raises:
-        ConsultError: one sentence that a model can act on.
+        ConsultError: invalid arguments; the message is one sentence that a model can act on.
     """
     try:
         return ConsultRequest.model_validate(arguments)
     except ValidationError as error:
-        raise ConsultError(explain(error.errors())) from None
+        raise ConsultError(explain_errors(error.errors())) from None
 
 
-def explain(errors: Any, model: type[BaseModel] = ConsultRequest) -> str:
-    """Validation errors of a model as one sentence, without the caller's text."""
+def explain_errors(errors: Any, model: type[BaseModel] = ConsultRequest) -> str:
+    """Returns the validation errors of a model as one sentence, without quoting the caller's values."""
     known = ", ".join(model.model_fields)
     reasons = []
     for item in errors:

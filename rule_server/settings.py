@@ -1,22 +1,37 @@
-"""Settings of the service: every one is an environment variable ASCL_RULES_<NAME>; flags override them."""
+"""Settings of the service.
+
+Each is an environment variable ASCL_RULES_<NAME>; command-line flags override it.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from rule_server.errors import StartError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine has that address or name."""
-    return host in LOOPBACK or host.startswith("127.")
+    """Returns whether a host is `localhost` or a loopback address: 127.0.0.0/8, ::1 or ::ffff:127.x.x.x.
+
+    Other names count as remote, since DNS may resolve them to any address. IPv6 may stand in brackets.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 TOOL_DESCRIPTION = (
@@ -29,102 +44,106 @@ TOOL_DESCRIPTION = (
 
 
 def _default_artefact() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "ascl" / "rules"
+    override = os.environ.get("ASCL_CACHE")
+    cache = Path(override).expanduser() if override else platformdirs.user_cache_path("ascl", appauthor=False)
+    return cache / "rules"
 
 
 def packaged_rules() -> Path:
-    """Our own rulebook: `rules/` beside this package, in the checkout and in the wheel alike."""
+    """Returns the folder of the packaged rulebook: `rules/` beside this package, also in the wheel."""
     return Path(__file__).resolve().parent.parent / "rules"
 
 
 class Settings(BaseSettings):
-    """What the service is started with. An unknown or malformed value is an error, never a guess."""
+    """Settings of the service. An unknown or malformed value is an error, never a guess."""
 
     model_config = SettingsConfigDict(
         env_prefix="ASCL_RULES_", extra="forbid", frozen=True, use_attribute_docstrings=True
     )
 
     dir: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Folders of the rulebook, the lowest layer first (in the environment joined by `:`, as in PATH); none:
-    our own, unless the artefact was built from a folder that was named."""
+    """Rules folders, lowest layer first (in the environment separated by `:`, as in PATH). Empty: the
+    packaged rules, unless the artefact was built from a named folder."""
     artefact: Path = Field(default_factory=_default_artefact)
-    """Folder of the index artefact: the encoder and the rulebooks' vectors."""
+    """Folder of the index artefact: the encoder and the vectors of the rulebooks."""
     model: str | None = None
-    """Folder or hub name of the embedding model; None: all-MiniLM-L6-v2."""
+    """Folder or hub name of the embedding model. None: all-MiniLM-L6-v2."""
     prefix: str = Field("", max_length=200)
-    """Put before every text, where the model was trained so (`query: ` for the E5 family)."""
+    """Prefix of every embedded text, for models trained with one (`query: ` for the E5 family)."""
     threads: int = Field(2, ge=1, le=256)
-    """CPU threads of the encoder. More than the cores at hand makes every request slower."""
+    """CPU threads of the encoder. More threads than cores slow every request down."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8808, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on. 0: any free port."""
     allow_anonymous: bool = False
-    """Serve addresses other than loopback without asking callers who they are; they may consult and read."""
+    """Serve other machines without authentication. Anonymous callers may consult and read."""
     tokens_file: Path | None = None
-    """File of hashed bearer tokens, as `ascl-rules token new` writes it; read again when it changes."""
+    """File of hashed bearer tokens, written by `ascl-rules token new`. The service reloads it when it
+    changes."""
     oauth_issuer: str | None = None
-    """Authorization server whose access tokens are accepted: the exact `iss` of its tokens."""
+    """OAuth authorization server whose access tokens are accepted: the exact `iss` claim."""
     oauth_jwks: str | None = None
-    """Its public keys: the https address of a JSON Web Key Set, or a file."""
+    """Public keys of that server: the https URL of a JSON Web Key Set, or a file."""
     resource_url: str | None = Field(None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
-    """Address of the MCP endpoint as clients know it: the audience that access tokens must name."""
+    """Public URL of the MCP endpoint: the audience (`aud`) that access tokens must have."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names, comma-separated, that a Host header may hold beside the loopback ones; `*` allows every name."""
+    """Host header names to accept besides loopback, comma-separated. `*`: any name."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins, comma-separated, of web pages elsewhere that may ask (https://example.org)."""
+    """Origins of other websites that may call the service (https://example.org), comma-separated."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses, comma-separated, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count."""
+    """Addresses of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted,
+    comma-separated."""
     max_body: int = Field(1 << 20, ge=1024)
-    """Bytes that a request body may have; more are answered 413."""
+    """Maximum request body in bytes. A larger body gets a 413."""
     body_timeout: float = Field(10, gt=0, le=600)
-    """Seconds in which a body must have arrived; else 408. A connection without a request lives as long."""
+    """Seconds in which a body must arrive, else 408. Also how long a connection may stay without a
+    request."""
     request_timeout: float = Field(30, gt=0, le=3600)
-    """Seconds after which a request is answered 503."""
+    """Seconds after which a request gets a 503."""
     concurrency: int = Field(512, ge=1)
-    """Requests under way at once; more are answered 503."""
+    """Maximum concurrent requests. Others get a 503."""
     connections: int = Field(2048, ge=1)
-    """Connections at once; requests on more are answered 503."""
+    """Maximum open connections. Requests on others get a 503."""
     rate_limit: float = Field(100, ge=0, le=1e6)
-    """Requests a second of each caller, on average; more are answered 429. 0: no limit. Callers on loopback
-    that need no token have none."""
+    """Average requests per second of each caller. Others get a 429. 0: no limit. Callers on loopback that
+    need no token are not limited."""
     rate_burst: int = Field(200, ge=1, le=1_000_000)
-    """Requests of a caller that may come at once."""
+    """Requests that one caller may send in a burst."""
     default_top_k: int = Field(3, ge=1, le=10)
-    """Rules returned when the caller names no number."""
+    """Number of rules returned when the request has no `top_k`."""
     threshold: float | None = Field(None, ge=-2, le=2)
-    """Score below which no rule applies; None: the calibrated one of the artefact, else a default."""
+    """Score below which no rule applies. None: the artefact's calibrated threshold, else a default."""
     cache_size: int = Field(2048, ge=0)
-    """Answers kept per rulebook digest, so that a repeated question costs no embedding."""
+    """Size of the response cache, in entries. A repeated question needs no embedding."""
     snapshots: int = Field(8, ge=1, le=100)
-    """Rulebooks that can be asked by their digest: the present one and those before it."""
+    """Rulebooks that can be queried by digest: the current one and the previous ones."""
     watch: bool = True
-    """Follow edits of the rules folder while serving."""
+    """Reload the rules folder when it changes."""
     audit_file: Path | None = None
-    """Write a JSON line a consultation to this file; None: no audit log."""
+    """Audit log: one JSON line per consultation. None: no audit log."""
     audit_key_file: Path | None = None
-    """Key of the questions' hashes, 16 bytes or more; None: a random one beside the audit log."""
+    """File with the key of the question hashes, 16 bytes or more. None: a random key beside the audit log."""
     audit_text: bool = False
-    """Keep the questions themselves in the audit log, and not their hash and length alone."""
+    """Write question texts to the audit log, not only their hash and length."""
     audit_mask: bool = True
-    """Replace e-mail and IP addresses, phone and card numbers in questions that are kept."""
+    """Mask e-mail and IP addresses, phone and card numbers in logged questions."""
     audit_retention_days: int = Field(30, ge=1, le=3650)
-    """No line of the audit log grows older than so many days."""
+    """Maximum age of an audit log line in days."""
     audit_max_bytes: int = Field(100 << 20, ge=4096)
-    """The audit log is set aside and begun anew at this size, and every day."""
+    """Size in bytes at which the audit log is rotated. It is also rotated every day."""
     audit_files: int = Field(100, ge=1, le=10_000)
-    """Audit logs set aside that are kept at most."""
+    """Maximum number of rotated audit logs."""
     log_format: Literal["text", "json"] = "text"
-    """How the service logs to standard error."""
+    """Format of the log on standard error."""
     access_log: bool = False
-    """Log every request: caller, method, route, status, seconds."""
+    """Log every request: caller, method, route, status and seconds."""
     otlp_endpoint: str | None = Field(None, pattern=r"^https?://")
-    """Send OpenTelemetry spans there (http://collector:4318/v1/traces); needs `ascl[telemetry]`."""
+    """OTLP endpoint for OpenTelemetry spans (http://collector:4318/v1/traces). Needs `ascl[telemetry]`."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Values for `{{name}}` in rule texts, as JSON: {"crisis_line": "116 123"}."""
     tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)
-    """What the model reads about the tool: a prompt, and yours to tune."""
+    """Tool description that the model reads. It is a prompt: tune it for your model."""
 
     @field_validator("dir", mode="before")
     @classmethod
@@ -143,7 +162,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object, info: ValidationInfo) -> object:
-        """A variable that is there and empty, as deployment files write it, sets nothing."""
+        """Treats a blank environment variable, which deployment files often contain, as unset."""
         optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
         return None if optional and isinstance(value, str) and not value.strip() else value
 
@@ -153,23 +172,23 @@ class Settings(BaseSettings):
 
     @property
     def exposed(self) -> bool:
-        """Whether others than this machine may ask: at its address, or through a proxy before it."""
+        """Whether other machines can reach the service: at its address, or through a reverse proxy."""
         return not self.loopback or bool(self.trusted_proxies) or bool(self.allowed_hosts)
 
 
 def load_settings(**flags: object) -> Settings:
-    """Settings from the environment, overridden by the flags that are not None.
+    """Loads the settings from the environment; flags that are not None override them.
 
     Raises:
-        StartError: naming the setting that cannot be used.
+        StartError: a setting is unknown or invalid; the message names it.
     """
-    known = {f"ASCL_RULES_{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith("ASCL_RULES_") and name not in known)
+    variables = {f"ASCL_RULES_{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("ASCL_RULES_") and name not in variables)
     if unknown:
-        raise StartError(f"{unknown[0]} is no setting: remove it (known: {', '.join(sorted(known))})")
+        raise StartError(f"{unknown[0]} is not a setting: remove it (known: {', '.join(sorted(variables))})")
     try:
-        given = {name: value for name, value in flags.items() if value is not None and value != []}
-        return Settings.model_validate(given)
+        values = {name: value for name, value in flags.items() if value is not None and value != []}
+        return Settings.model_validate(values)
     except SettingsError as error:
         raise StartError(
             f'{error}: write JSON, as in ASCL_RULES_VARIABLES=\'{{"crisis_line": "116 123"}}\''

@@ -30,7 +30,7 @@ from benchmarks.retrieval.cached_encoder import CachedEncoder
 from rule_server.authoring import wilson
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import LoadedIndex, load_or_build
-from rule_server.schemas import LONGEST, ConsultRequest, ConsultResponse
+from rule_server.schemas import MAX_SITUATION_CHARS, ConsultRequest, ConsultResponse
 from rule_server.service.rule_service import RuleService
 from rule_server.settings import load_settings
 
@@ -134,7 +134,7 @@ async def consult_all(
         await unlimited.warm()
         for row in track(rows, "asking", console=Console(stderr=True), transient=True):
             # Long prompts are cut to the maximum length of a consultation.
-            request = ConsultRequest(situation=row["prompt"][:LONGEST] or " ", top_k=TOP_K)
+            request = ConsultRequest(situation=row["prompt"][:MAX_SITUATION_CHARS] or " ", top_k=TOP_K)
             results.append(
                 PromptResult(row, await service.consult(request), await unlimited.consult(request))
             )

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.tools.cpu_pinning import SERVER_CORE, pin_to_core
-from rule_server.retrieval import BATCH, OnnxEncoder
+from rule_server.retrieval import BATCH_SIZE, OnnxEncoder
 
 
 class RawEncoder:
@@ -46,9 +46,9 @@ def raw_encoder(folder: Path) -> Iterator[RawEncoder]:
 def _work(pipe: Connection, folder: Path) -> None:
     pin_to_core(SERVER_CORE)
     encoder = OnnxEncoder(folder, threads=1)
-    encoder.encode(["warm up"] * BATCH)
+    encoder.encode(["warm up"] * BATCH_SIZE)
     while (texts := pipe.recv()) is not None:
         start, cpu_start = time.perf_counter(), time.process_time()
-        for first in range(0, len(texts), BATCH):
-            encoder.encode(texts[first : first + BATCH])
+        for first in range(0, len(texts), BATCH_SIZE):
+            encoder.encode(texts[first : first + BATCH_SIZE])
         pipe.send((time.perf_counter() - start, time.process_time() - cpu_start))

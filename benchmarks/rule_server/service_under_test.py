@@ -29,7 +29,7 @@ def prepare_service(folder: Path, artefact: Path | None) -> ServiceSetup:
     tokens = folder / "tokens.jsonl"
     token = new_token(tokens, "benchmark", ["consult", "read"], "2026-01-01T00:00:00Z")
     artefact = artefact or folder / "artefact"
-    load_or_build(Settings(artefact=artefact, watch=False, threads=1), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=artefact, watch=False, threads=1), notify=lambda _: None, build=True)
     settings = {
         "ASCL_RULES_ARTEFACT": str(artefact),
         "ASCL_RULES_THREADS": "1",

@@ -1,4 +1,4 @@
-"""One ASGI app: REST, MCP at /mcp, the page and the probes."""
+"""The ASGI app: REST, MCP at /mcp, the web page and the probes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,10 +20,11 @@ from rule_server.api.auth import Authenticator
 from rule_server.api.mcp_server import create_mcp
 from rule_server.api.middleware import RequestMiddleware
 from rule_server.api.page.routes import create_page
+from rule_server.api.probes import create_probes
 from rule_server.api.read_timeout import bounded_protocol
-from rule_server.api.rest import add_error_answers, consult_by_rest, create_router
+from rule_server.api.rest import add_error_handlers, consult_by_rest
+from rule_server.api.rest import router as rest_router
 from rule_server.errors import StartError
-from rule_server.observability.metrics import CONTENT_TYPE
 from rule_server.service.rule_service import RuleService
 from rule_server.settings import Settings
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def version() -> str:
-    """Of the distribution; `0` in a checkout that was never installed."""
+    """Returns the version of the distribution, or `0` in a checkout that is not installed."""
     try:
         return importlib.metadata.version("ascl")
     except importlib.metadata.PackageNotFoundError:
@@ -39,10 +40,10 @@ def version() -> str:
 
 
 def create_app(service: RuleService) -> ASGIApp:
-    """The app over a service. It may be run once."""
+    """Creates the app of a service. It may run once."""
     settings = service.settings
     mcp = create_mcp(service, version())
-    # The gate looks at Host and Origin of every route; a second check here could only disagree with it.
+    # The middleware checks Host and Origin of every route; a second check here could only contradict it.
     mcp.streamable_http_app(
         stateless_http=True,
         json_response=True,
@@ -56,50 +57,31 @@ def create_app(service: RuleService) -> ASGIApp:
         async with service.running(), mcp.session_manager.run():
             yield
 
-    # FastAPI's own pages of documentation load their scripts from elsewhere.
+    # FastAPI's documentation pages are off: they load scripts from other hosts.
     app = FastAPI(title="ASCL rules", version=version(), lifespan=lifespan, docs_url=None, redoc_url=None)
-    add_error_answers(app)
-    app.include_router(create_router(service, tokens=auth.required))
+    app.state.service = service
+    add_error_handlers(app)
+    # The middleware checks the token. The dependency only tells generated clients to send one.
+    bearer = [Security(HTTPBearer(auto_error=False))] if auth.required else []
+    app.include_router(rest_router, dependencies=bearer)
     app.include_router(create_page())
-
-    @app.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
-        status = {
-            "ready": service.ready,
-            "digest": service.rulebook.digest,
-            "reload_error": service.reload_error,
-            "tokens_error": auth.tokens.problem if auth.tokens is not None else None,
-            "threshold": {"value": service.threshold.value, "note": service.threshold.note},
-        }
-        return JSONResponse(status, 200 if service.ready else 503)
-
-    if auth.metadata is not None:
-
-        @app.get(auth.metadata_path, include_in_schema=False)
-        async def protected_resource() -> JSONResponse:
-            return JSONResponse(auth.metadata)
-
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+    app.include_router(create_probes(service, auth))
 
     async def consult(scope: Scope, receive: Receive, send: Send) -> None:
-        body = (await receive()).get("body", b"")  # the gate hands it over whole
+        body = (await receive()).get("body", b"")  # the middleware passes the whole body in one message
         kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        answer = await consult_by_rest(service, kind.decode("latin-1"), body)
-        await answer(scope, receive, send)
+        response = await consult_by_rest(service, kind.decode("latin-1"), body)
+        await response(scope, receive, send)
 
     direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
-    gate = RequestMiddleware(app, direct, settings, auth, service.metrics, service.telemetry)
-    if not settings.allowed_origins:
-        return gate
-    # A browser hides the answer from a page of another origin without these headers; it asks beforehand.
+    middleware = RequestMiddleware(app, direct, settings, auth, service.metrics, service.tracing)
+    return _allow_origins(middleware, settings) if settings.allowed_origins else middleware
+
+
+def _allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Adds the CORS headers without which a browser hides the response from a page of another origin."""
     return CORSMiddleware(
-        gate,
+        app,
         allow_origins=[origin.lower().rstrip("/") for origin in settings.allowed_origins],
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
@@ -108,27 +90,27 @@ def create_app(service: RuleService) -> ASGIApp:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises StartError when the service would be open to the network without anybody having said so."""
-    asks = settings.tokens_file is not None or settings.oauth_issuer is not None
-    if settings.exposed and not asks and not settings.allow_anonymous:
+    """Raises StartError if other machines could use the service without a token and nobody allowed that."""
+    authenticates = settings.tokens_file is not None or settings.oauth_issuer is not None
+    if settings.exposed and not authenticates and not settings.allow_anonymous:
         where = f"{settings.host} can be reached from other machines"
         if settings.loopback:
-            where += " through the proxy that allowed_hosts or trusted_proxies speak of"
+            where += " through the proxy that allowed_hosts or trusted_proxies imply"
         raise StartError(
-            f"{where}, and no caller would be asked who it is: make tokens (`ascl-rules token new NAME`) and "
+            f"{where}, and callers are not authenticated: create tokens (`ascl-rules token new NAME`) and "
             "name their file by --tokens-file, serve on 127.0.0.1, or accept everybody by --allow-anonymous"
         )
 
 
 def server_config(service: RuleService) -> uvicorn.Config:
-    """How the app is served over HTTP."""
+    """Returns the configuration of the HTTP server."""
     settings = service.settings
     return uvicorn.Config(
         create_app(service),
         loop="uvloop",
         http=bounded_protocol(settings.body_timeout + 1),
         ws="none",
-        log_config=None,  # its loggers are set up with ours
+        log_config=None,  # `set_up_logs` configures its loggers too
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -140,28 +122,28 @@ def server_config(service: RuleService) -> uvicorn.Config:
 
 
 def run(service: RuleService) -> None:
-    """Serve until interrupted. Raises StartError when the address cannot be had."""
+    """Serves until interrupted. Raises StartError when the address cannot be used."""
     check_exposure(service.settings)
     config = server_config(service)
-    with _listen(service.settings) as listening:
-        host, port = listening.getsockname()[:2]
+    with _listen(service.settings) as server_socket:
+        host, port = server_socket.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         gc.collect()
-        gc.freeze()  # what is loaded by now stays: the collector need not walk through it again and again
+        gc.freeze()  # objects loaded so far live as long as the process: the collector need not scan them
         log.info("serving MCP at %s/mcp, REST at %s/v1, a page at %s/", where, where, where)
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[server_socket])
 
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
+    server_socket = socket.socket(family)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((settings.host, settings.port))
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server_socket.bind((settings.host, settings.port))
     except OSError as error:
-        listening.close()
+        server_socket.close()
         raise StartError(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error}): "
-            "stop what listens there, or name another --port"
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}): "
+            "stop the other server on it, or name another --port"
         ) from None
-    return listening
+    return server_socket

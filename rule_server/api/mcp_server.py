@@ -1,4 +1,4 @@
-"""The service as an MCP server: one tool, the rulebook's name and digest, each rule, and a system text."""
+"""MCP server: the consult tool, resources for the rulebook and its rules, and a system prompt."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
 from rule_server.service.rule_service import RuleService
 
-TOOL = "consult_safety_rules"
+RULE_TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"
 GUIDANCE = (
-    f"You can look up written safety rules with the tool {TOOL}. Decide for each request whether you need "
-    "them. When a request is delicate, might cause harm or only sounds so, describe it and what is delicate "
-    "in it, read what comes back and think again before you answer: the rules say what is fine as much as "
-    "what is not. Answer everyday requests directly. A rule is guidance for your judgement; do not quote it."
+    f"You can look up written safety rules with the tool {RULE_TOOL}. Decide for each request whether you "
+    "need them. When a request is delicate, might cause harm or only sounds so, describe it and what is "
+    "delicate in it, read what comes back and think again before you answer: the rules say what is fine as "
+    "much as what is not. Answer everyday requests directly. A rule is guidance for your judgement; do not "
+    "quote it."
 )
 
 
 class ConsultTool(Tool):
-    """The tool with arguments checked by the consult contract itself: strict types, one sentence per mistake.
+    """The tool, with arguments validated by `ConsultRequest`: strict types, one sentence per mistake.
 
-    The SDK's own check parses strings as JSON, ignores unknown arguments and answers with a raw report.
+    The SDK's own validation parses strings as JSON, ignores unknown arguments and returns a raw report.
     """
 
     async def run(
@@ -44,14 +45,14 @@ class ConsultTool(Tool):
     ) -> Any:
         try:
             request = parse_request(arguments)
-            # Built from the answer's own model, so that the SDK need not check it against that model again.
+            # The result is built from the response model, so the SDK need not validate it again.
             return await self.fn(request)
         except (ConsultError, NotReadyError, AuditError) as error:
             return CallToolResult(content=[TextContent(text=str(error))], is_error=True)
 
 
 class RuleServer(MCPServer[Any]):
-    """The SDK's server, which would answer a prompt that does not exist as a fault of its own."""
+    """The SDK's server, which by itself reports an unknown prompt as an internal error."""
 
     async def get_prompt(
         self,
@@ -60,12 +61,12 @@ class RuleServer(MCPServer[Any]):
         context: Context[Any, Any] | None = None,
     ) -> GetPromptResult | InputRequiredResult:
         if name != PROMPT:
-            raise MCPError(INVALID_PARAMS, f"there is no prompt {name[:64]!r}: ask for {PROMPT}")
+            raise MCPError(INVALID_PARAMS, f"unknown prompt {name[:64]!r}: use {PROMPT}")
         return await super().get_prompt(name, arguments, context)
 
 
 def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
-    """An MCP server over the service; make a new one for each app, since its session manager runs once."""
+    """Creates the MCP server of a service. Each app needs a new one, since its session manager runs once."""
 
     async def consult(request: ConsultRequest) -> Annotated[CallToolResult, ConsultResponse]:
         response = await service.consult(request)
@@ -76,7 +77,7 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
 
     tool = ConsultTool.from_function(
         consult,
-        name=TOOL,
+        name=RULE_TOOL,
         title="Consult the safety rules",
         description=service.settings.tool_description,
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
@@ -87,7 +88,7 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
         "ascl-rules",
         title="Safety rules",
         version=version,
-        instructions=f"Safety rules to consult when a request is delicate, by the tool {TOOL}.",
+        instructions=f"Safety rules to consult when a request is delicate, by the tool {RULE_TOOL}.",
         tools=[tool],
         log_level="WARNING",
     )
@@ -105,10 +106,10 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
         "rules://{id}", name="rule", description="One rule by its id.", mime_type="application/json"
     )
     def rule(id: str) -> str:
-        found = service.rulebook.served.get(id)
-        if found is None:
+        served = service.rulebook.served.get(id)
+        if served is None:
             raise ResourceNotFoundError(f"the rulebook has no rule {id[:64]!r}")
-        return RuleView.of(found).model_dump_json()
+        return RuleView.of(served).model_dump_json()
 
     @server.prompt(
         name=PROMPT, description="System text that tells a model when to consult the safety rules."
@@ -120,12 +121,12 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
 
 
 def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema without what pydantic adds for people: every model with the tool would pay for it."""
-    return json.loads(json.dumps(schema), object_hook=_compact)  # type: ignore[no-any-return]
+    """Removes titles and descriptions that only people need: they cost every model with the tool tokens."""
+    return json.loads(json.dumps(schema), object_hook=_compact_object)  # type: ignore[no-any-return]
 
 
-def _compact(value: dict[str, Any]) -> dict[str, Any]:
-    # A property may be called `title`; the annotation is the one whose value is a string.
+def _compact_object(value: dict[str, Any]) -> dict[str, Any]:
+    # A property may be named `title`; the annotation is the one whose value is a string.
     short = {key: inner for key, inner in value.items() if not (key == "title" and isinstance(inner, str))}
     if short.get("type") == "object":
         short.pop("description", None)

@@ -1,4 +1,4 @@
-"""The HTTP protocol of the server, with an end to requests that never finish arriving."""
+"""HTTP protocol of the server with a time limit for receiving a request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 def bounded_protocol(seconds: float) -> type[HttpToolsProtocol]:
-    """A protocol that closes a connection whose request has not arrived whole within `seconds`.
+    """Returns a protocol that closes a connection whose request is not complete within `seconds`.
 
-    The server itself waits for ever for a first byte, the end of the headers, or the rest of a body whose
-    request was already refused: some hundred such connections would keep everybody else out.
+    uvicorn itself waits without limit for a first byte, the end of the headers, or the rest of a body whose
+    request was already refused. A few hundred such connections would keep all other callers out.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
@@ -28,7 +28,7 @@ def bounded_protocol(seconds: float) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            # What begins no request, such as an empty line, has stopped the server's own keep-alive timer.
+            # Data that starts no request, such as an empty line, has stopped uvicorn's keep-alive timer.
             idle = self.cycle is None or self.cycle.response_complete
             if idle and self._deadline is None and not self.transport.is_closing():
                 self._restart()

@@ -1,16 +1,16 @@
 """Tools for rule authors: lint, diff, replay, calibration and usage statistics."""
 
 from rule_server.authoring.calibration import (
-    KINDS_THAT_FIND,
-    KINDS_THAT_FIND_NOTHING,
-    Report,
+    MUST_FIND_KINDS,
+    MUST_FIND_NOTHING_KINDS,
+    CalibrationReport,
     calibrate,
-    plot,
-    read_labelled,
-    score_all,
+    plot_curve,
+    read_labelled_prompts,
+    score_prompts,
     wilson,
 )
-from rule_server.authoring.diff import ChangedAnswer, RulebookDiff, changed_answers, diff_rulebooks, ids
+from rule_server.authoring.diff import ChangedAnswer, RulebookDiff, changed_answers, diff_rulebooks, rule_ids
 from rule_server.authoring.questions import BadLine, Question, read_questions
 from rule_server.authoring.stats import Usage, summarize_usage
 from rule_server.authoring.template import write_starter
@@ -18,20 +18,20 @@ from rule_server.authoring.template import write_starter
 __all__ = [
     "BadLine",
     "ChangedAnswer",
-    "KINDS_THAT_FIND",
-    "KINDS_THAT_FIND_NOTHING",
+    "MUST_FIND_KINDS",
+    "MUST_FIND_NOTHING_KINDS",
     "Question",
-    "Report",
+    "CalibrationReport",
     "RulebookDiff",
     "Usage",
     "calibrate",
     "changed_answers",
     "diff_rulebooks",
-    "ids",
-    "plot",
-    "read_labelled",
+    "rule_ids",
+    "plot_curve",
+    "read_labelled_prompts",
     "read_questions",
-    "score_all",
+    "score_prompts",
     "summarize_usage",
     "wilson",
     "write_starter",

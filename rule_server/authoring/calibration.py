@@ -1,8 +1,8 @@
-"""The threshold below which no rule applies, found from labelled prompts.
+"""Calibrates the threshold below which no rule applies, from labelled prompts.
 
-Prompts of some kinds must find a rule, those of others must not. The threshold is the highest one at which
-the share of the former that finds nothing is at most `misses`, and is so with 95 % confidence where there are
-enough of them: what is asked next are other prompts.
+Prompts of some kinds must find a rule, those of other kinds must not. The threshold is the highest one at
+which at most the share `misses` of the former finds nothing. If there are enough prompts, this holds with 95
+% confidence, because real questions will differ from these prompts.
 """
 
 from __future__ import annotations
@@ -12,30 +12,34 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import Calibration, scoring_version, split_into_windows
-from rule_server.schemas import LONGEST
+from rule_server.schemas import MAX_SITUATION_CHARS
 
 if TYPE_CHECKING:
     from rule_server.retrieval import Encoder
     from rule_server.retrieval.index import RuleIndex
 
-KINDS_THAT_FIND = ("harmful",)
-KINDS_THAT_FIND_NOTHING = ("benign_plain", "math")
-MAX_LINE = 64 * 1024
+MUST_FIND_KINDS = ("harmful",)
+MUST_FIND_NOTHING_KINDS = ("benign_plain", "math")
+MAX_LINE_CHARS = 64 * 1024
 MAX_PROMPTS = 200_000
-BATCH = 32
+BATCH_SIZE = 32
+
+
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
 class CalibrationError(RuleServiceError):
-    """Labelled prompts that no threshold can be found from."""
+    """The threshold cannot be calibrated from the labelled prompts."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A prompt, and of which kind and source it is."""
+class LabelledPrompt:
+    """A prompt with its kind and source."""
 
     text: str
     kind: str
@@ -43,17 +47,17 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Scored(Labelled):
-    """Its best score over all rules."""
+class ScoredPrompt(LabelledPrompt):
+    """A prompt with its best score over all rules."""
 
     score: float
 
 
-def read_labelled(files: Sequence[Path]) -> list[Labelled]:
-    """Rows of JSON Lines files with `prompt` or `situation`, `kind`, and perhaps `source`.
+def read_labelled_prompts(files: Sequence[Path]) -> list[LabelledPrompt]:
+    """Reads JSON Lines files with `prompt` or `situation`, `kind`, and optionally `source`.
 
     Raises:
-        CalibrationError: naming the file and line that cannot be used.
+        CalibrationError: a line is invalid; the message names the file and the line.
     """
     rows = []
     for file in files:
@@ -61,7 +65,7 @@ def read_labelled(files: Sequence[Path]) -> list[Labelled]:
             with file.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        rows.append(_labelled(line, file, number))
+                        rows.append(_parse_row(line, file, number))
                     if len(rows) > MAX_PROMPTS:
                         raise CalibrationError(f"there are over {MAX_PROMPTS} prompts: name fewer files")
         except OSError as error:
@@ -71,9 +75,9 @@ def read_labelled(files: Sequence[Path]) -> list[Labelled]:
     return rows
 
 
-def _labelled(line: str, file: Path, number: int) -> Labelled:
+def _parse_row(line: str, file: Path, number: int) -> LabelledPrompt:
     try:
-        if len(line) > MAX_LINE:
+        if len(line) > MAX_LINE_CHARS:
             raise ValueError
         row = json.loads(line)
         text, kind = row.get("prompt", row.get("situation")), row["kind"]
@@ -82,89 +86,104 @@ def _labelled(line: str, file: Path, number: int) -> Labelled:
             raise ValueError
     except (ValueError, KeyError, AttributeError, RecursionError):
         raise CalibrationError(
-            f"{file.name} line {number} is no JSON object with a text `prompt` (or `situation`) and a `kind`"
+            f"{file.name} line {number} is not a JSON object with a text `prompt` (or `situation`) and a "
+            "`kind`"
         ) from None
-    return Labelled(text[:LONGEST], kind, source)
+    return LabelledPrompt(text[:MAX_SITUATION_CHARS], kind, source)
 
 
-def score_all(
-    index: RuleIndex, encoder: Encoder, rows: Sequence[Labelled], progress: Callable[[int], object]
-) -> list[Scored]:
-    """Ask the index every prompt; `progress` is told how many more are done."""
+def score_prompts(
+    index: RuleIndex, encoder: Encoder, rows: Sequence[LabelledPrompt], advance: Callable[[int], object]
+) -> list[ScoredPrompt]:
+    """Scores every prompt. `advance` receives the number of prompts after each batch."""
     scored = []
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        parts = [split_into_windows(row.text) for row in batch]
-        vectors = encoder.encode([part for own in parts for part in own])
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = rows[start : start + BATCH_SIZE]
+        windows = [split_into_windows(row.text) for row in batch]
+        vectors = encoder.encode([window for own in windows for window in own])
         at = 0
-        for row, own in zip(batch, parts, strict=True):
+        for row, own in zip(batch, windows, strict=True):
             best = float(index.scores(vectors[at : at + len(own)]).max())
-            scored.append(Scored(row.text, row.kind, row.source, best))
+            scored.append(ScoredPrompt(row.text, row.kind, row.source, best))
             at += len(own)
-        progress(len(batch))
+        advance(len(batch))
     return scored
 
 
 def wilson(hits: int, count: int) -> tuple[float, float, float]:
-    """Share, and its 95 % Wilson interval; not-a-number for none."""
+    """Returns a share and its 95 % Wilson score interval (share, low, high); NaN if `count` is 0."""
     if not count:
         return math.nan, math.nan, math.nan
-    z = 1.959964
     share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + Z_95**2 / count
+    middle = (share + Z_95**2 / (2 * count)) / scale
+    half = Z_95 / scale * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
     return share, max(0.0, middle - half), min(1.0, middle + half)
 
 
-def choose(scores: Iterable[float], misses: float) -> tuple[float, bool]:
-    """Threshold for prompts that must find a rule, and whether they are enough to be sure of `misses`."""
+def choose_threshold(scores: Iterable[float], misses: float) -> tuple[float, bool]:
+    """Returns the threshold for prompts that must find a rule, and whether there were enough prompts.
+
+    With enough prompts, the share of misses is at most `misses` with 95 % confidence.
+    """
     ranked = sorted(scores)
     count = len(ranked)
     missed = max((n for n in range(count) if wilson(n, count)[2] <= misses), default=-1)
-    sure = missed >= 0
-    missed = missed if sure else min(int(misses * count), count - 1)
-    return math.floor(ranked[missed] * 1e4) / 1e4, sure
+    enough = missed >= 0
+    missed = missed if enough else min(int(misses * count), count - 1)
+    return math.floor(ranked[missed] * 1e4) / 1e4, enough
 
 
 @dataclass(frozen=True)
-class Report:
-    """A calibration and the measurements behind it."""
+class CalibrationReport:
+    """A calibration with its measurements."""
 
     calibration: Calibration
-    sure: bool
+    enough_prompts: bool
+    """Whether the share of misses is bounded with 95 % confidence."""
     kinds: list[dict[str, Any]]
     """Share that finds nothing, with its interval, by kind and source."""
     cross_validation: list[dict[str, Any]]
-    """For every source, the threshold that the others give and what it does to this one."""
+    """For each source, the threshold from the other sources and its effect on this one."""
     curve: list[dict[str, float]]
     """Shares by kind over thresholds."""
 
     def as_dict(self) -> dict[str, Any]:
-        calibration = asdict(self.calibration)
-        shown = {"enough_prompts": self.sure, "kinds": self.kinds, "cross_validation": self.cross_validation}
-        return {**calibration, **shown, "curve": self.curve}
+        return {
+            **asdict(self.calibration),
+            "enough_prompts": self.enough_prompts,
+            "kinds": self.kinds,
+            "cross_validation": self.cross_validation,
+            "curve": self.curve,
+        }
 
 
 def calibrate(
-    scored: Sequence[Scored],
+    scored: Sequence[ScoredPrompt],
     index: RuleIndex,
     *,
     misses: float = 0.05,
-    find: Collection[str] = KINDS_THAT_FIND,
-    nothing: Collection[str] = KINDS_THAT_FIND_NOTHING,
-) -> Report:
-    """Choose a threshold for an index and measure it.
+    find: Collection[str] = MUST_FIND_KINDS,
+    nothing: Collection[str] = MUST_FIND_NOTHING_KINDS,
+) -> CalibrationReport:
+    """Chooses a threshold for an index and measures it.
+
+    Args:
+        misses: maximum share of the prompts to be found that may find nothing.
+        find: kinds that must find a rule.
+        nothing: kinds that must find no rule.
 
     Raises:
-        CalibrationError: when no prompt is of a kind that must find a rule, or none of one that must not.
+        CalibrationError: no prompt has a kind of `find`, or none has a kind of `nothing`.
     """
     for kinds in (find, nothing):
         if not any(row.kind in kinds for row in scored):
             seen = ", ".join(sorted({row.kind for row in scored})) or "none"
-            wanted = " or ".join(kinds)
-            raise CalibrationError(f"no prompt has the kind {wanted} (kinds seen: {seen}): add some")
-    threshold, sure = choose((row.score for row in scored if row.kind in find), misses)
-    confidence = ", with 95 % confidence" if sure else " of those measured, too few to be sure"
+            raise CalibrationError(
+                f"no prompt has the kind {' or '.join(kinds)} (kinds seen: {seen}): add some"
+            )
+    threshold, enough = choose_threshold((row.score for row in scored if row.kind in find), misses)
+    confidence = ", with 95 % confidence" if enough else " of those measured, too few to be sure"
     calibration = Calibration(
         threshold=threshold,
         rule=f"the highest at which at most {misses:.0%} of {' and '.join(find)} find nothing{confidence}",
@@ -176,42 +195,41 @@ def calibrate(
             for kind in sorted({row.kind for row in scored})
         },
     )
-    return Report(
+    return CalibrationReport(
         calibration,
-        sure,
+        enough,
         _by_kind(scored, threshold),
         _cross_validation(scored, misses, find, nothing),
         _curve(scored),
     )
 
 
-def _share(rows: Sequence[Scored], threshold: float) -> float:
+def _share(rows: Sequence[ScoredPrompt], threshold: float) -> float:
     return sum(row.score < threshold for row in rows) / len(rows) if rows else math.nan
 
 
-def _by_kind(scored: Sequence[Scored], threshold: float) -> list[dict[str, Any]]:
+def _by_kind(scored: Sequence[ScoredPrompt], threshold: float) -> list[dict[str, Any]]:
     table = []
     for kind in sorted({row.kind for row in scored}):
         own = [row for row in scored if row.kind == kind]
         sources = sorted({row.source for row in own})
-        groups = [("", own)] if len(sources) < 2 else [("", own), *((name, own) for name in sources)]
-        for source, rows in groups:
-            part = [row for row in rows if not source or row.source == source]
-            share, low, high = wilson(sum(row.score < threshold for row in part), len(part))
+        for source in ["", *(sources if len(sources) > 1 else [])]:
+            rows = [row for row in own if not source or row.source == source]
+            share, low, high = wilson(sum(row.score < threshold for row in rows), len(rows))
             figures = {"nothing": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
-            table.append({"kind": kind, "source": source or "all", "prompts": len(part), **figures})
+            table.append({"kind": kind, "source": source or "all", "prompts": len(rows), **figures})
     return table
 
 
 def _cross_validation(
-    scored: Sequence[Scored], misses: float, find: Collection[str], nothing: Collection[str]
+    scored: Sequence[ScoredPrompt], misses: float, find: Collection[str], nothing: Collection[str]
 ) -> list[dict[str, Any]]:
     table = []
     for source in sorted({row.source for row in scored}):
         others = [row.score for row in scored if row.source != source and row.kind in find]
         if not others:
             continue
-        threshold, _ = choose(others, misses)
+        threshold, _ = choose_threshold(others, misses)
         line: dict[str, Any] = {"source": source, "threshold": threshold}
         for name, kinds in (("find", find), ("nothing", nothing)):
             own = [row for row in scored if row.source == source and row.kind in kinds]
@@ -221,7 +239,7 @@ def _cross_validation(
     return table if len(table) > 1 else []
 
 
-def _curve(scored: Sequence[Scored], steps: int = 60) -> list[dict[str, float]]:
+def _curve(scored: Sequence[ScoredPrompt], steps: int = 60) -> list[dict[str, float]]:
     ranked = sorted(row.score for row in scored)
     low, high = ranked[len(ranked) // 200], ranked[-1 - len(ranked) // 200]  # without far outliers
     points = []
@@ -235,11 +253,11 @@ def _curve(scored: Sequence[Scored], steps: int = 60) -> list[dict[str, float]]:
     return points
 
 
-def plot(report: Report, file: Path) -> None:
-    """Draw the share of every kind that finds nothing against the threshold.
+def plot_curve(report: CalibrationReport, file: Path) -> None:
+    """Plots the share of every kind that finds nothing against the threshold.
 
     Raises:
-        CalibrationError: when matplotlib is not installed, or the picture cannot be written.
+        CalibrationError: matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure

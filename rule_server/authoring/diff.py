@@ -1,4 +1,4 @@
-"""What changed between two rulebooks, rule by rule, and which questions now get other rules."""
+"""Compares two rulebooks rule by rule, and the rules that they return for given questions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class ChangedRule:
-    """A rule that both rulebooks hold, in other words or with other keys."""
+    """A rule of both rulebooks with a different text or other fields."""
 
     key: Key
     title: str
     changed: list[str]
-    """Keys and sections that differ: `fine`, `not_fine`, `how_to_answer`, `queries`, ..."""
+    """Fields and sections that differ: `fine`, `not_fine`, `how_to_answer`, `queries`, ..."""
     stance: tuple[str, str] | None
-    """Before and after, where it changed."""
+    """Stance before and after; None if unchanged."""
     status: tuple[str, str] | None
 
     def as_dict(self) -> dict[str, Any]:
-        value: dict[str, Any] = _head(self.key, self.title) | {"changed": self.changed}
+        value: dict[str, Any] = _rule_header(self.key, self.title) | {"changed": self.changed}
         for name, pair in (("stance", self.stance), ("status", self.status)):
             if pair is not None:
                 value[name] = {"before": pair[0], "after": pair[1]}
@@ -36,24 +36,26 @@ class ChangedRule:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """A question that the two rulebooks answer by other rules, or by the same in another order."""
+    """A question for which the two rulebooks return different rules, or the same in another order."""
 
     question: Question
     before: ConsultResponse
     after: ConsultResponse
 
     def as_dict(self) -> dict[str, Any]:
-        asked = {"file": self.question.file, "line": self.question.line, "kind": self.question.kind}
-        return asked | {
+        return {
+            "file": self.question.file,
+            "line": self.question.line,
+            "kind": self.question.kind,
             "question": self.question.text,
-            "before": {"verdict": self.before.verdict, "rules": ids(self.before)},
-            "after": {"verdict": self.after.verdict, "rules": ids(self.after)},
+            "before": {"verdict": self.before.verdict, "rules": rule_ids(self.before)},
+            "after": {"verdict": self.after.verdict, "rules": rule_ids(self.after)},
         }
 
 
 @dataclass(frozen=True)
 class RulebookDiff:
-    """Differences of content, in the order of ids."""
+    """Differences between two rulebooks, sorted by id."""
 
     added: list[Rule] = field(default_factory=list)
     removed: list[Rule] = field(default_factory=list)
@@ -61,13 +63,13 @@ class RulebookDiff:
     categories_added: list[str] = field(default_factory=list)
     categories_removed: list[str] = field(default_factory=list)
     categories_changed: dict[str, list[str]] = field(default_factory=dict)
-    """Category id to the keys that differ."""
+    """Fields that differ, by category id."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "rules": {
-                "added": [_entry(rule) for rule in self.added],
-                "removed": [_entry(rule) for rule in self.removed],
+                "added": [_rule_summary(rule) for rule in self.added],
+                "removed": [_rule_summary(rule) for rule in self.removed],
                 "changed": [change.as_dict() for change in self.changed],
             },
             "categories": {
@@ -78,26 +80,26 @@ class RulebookDiff:
         }
 
     def lines(self) -> list[tuple[str, str, str]]:
-        """(sign, what, how) of every difference, for a table."""
+        """Returns (sign, id, description) of every difference, for a table."""
         lines = [("+", f"{id}/", "category added") for id in self.categories_added]
         lines += [("-", f"{id}/", "category removed") for id in self.categories_removed]
         lines += [("~", f"{id}/", ", ".join(keys)) for id, keys in self.categories_changed.items()]
         lines += [
-            ("+", _named(_key(rule)), f"{rule.stance}, {rule.status}: {rule.title}") for rule in self.added
+            ("+", _label(_key(rule)), f"{rule.stance}, {rule.status}: {rule.title}") for rule in self.added
         ]
         lines += [
-            ("-", _named(_key(rule)), f"{rule.stance}, {rule.status}: {rule.title}") for rule in self.removed
+            ("-", _label(_key(rule)), f"{rule.stance}, {rule.status}: {rule.title}") for rule in self.removed
         ]
         for change in self.changed:
             pairs = (("stance", change.stance), ("status", change.status))
-            how = [f"{name} {pair[0]} -> {pair[1]}" for name, pair in pairs if pair is not None]
-            how += [name for name in change.changed if name not in ("stance", "status")]
-            lines.append(("~", _named(change.key), ", ".join(how)))
+            details = [f"{name} {pair[0]} -> {pair[1]}" for name, pair in pairs if pair is not None]
+            details += [name for name in change.changed if name not in ("stance", "status")]
+            lines.append(("~", _label(change.key), ", ".join(details)))
         return lines
 
 
 def diff_rulebooks(before: Rulebook, after: Rulebook) -> RulebookDiff:
-    """What it takes to make `after` of `before`; translations count as rules of their own."""
+    """Returns the changes from `before` to `after`. Translations count as separate rules."""
     old, new = ({_key(rule): rule for rule in book.rules} for book in (before, after))
     old_areas, new_areas = ({area.id: area for area in book.categories} for book in (before, after))
     areas = {id: _differing(old_areas[id], new_areas[id]) for id in old_areas if id in new_areas}
@@ -114,13 +116,13 @@ def diff_rulebooks(before: Rulebook, after: Rulebook) -> RulebookDiff:
 def changed_answers(
     questions: Sequence[Question], before: Sequence[ConsultResponse], after: Sequence[ConsultResponse]
 ) -> list[ChangedAnswer]:
-    """The questions for which other rules, or the same in another order, would come back."""
-    asked = zip(questions, before, after, strict=True)
-    return [ChangedAnswer(question, a, b) for question, a, b in asked if ids(a) != ids(b)]
+    """Returns the questions whose rules, or their order, differ between two lists of responses."""
+    rows = zip(questions, before, after, strict=True)
+    return [ChangedAnswer(question, a, b) for question, a, b in rows if rule_ids(a) != rule_ids(b)]
 
 
-def ids(response: ConsultResponse) -> list[str]:
-    """Ids of the rules of an answer, in its order."""
+def rule_ids(response: ConsultResponse) -> list[str]:
+    """Returns the ids of the rules of a response, in its order."""
     return [rule.id for rule in response.rules]
 
 
@@ -142,13 +144,13 @@ def _key(rule: Rule) -> Key:
     return rule.id, rule.lang
 
 
-def _named(key: Key) -> str:
+def _label(key: Key) -> str:
     return f"{key[0]} ({key[1]})" if key[1] else key[0]
 
 
-def _head(key: Key, title: str) -> dict[str, Any]:
+def _rule_header(key: Key, title: str) -> dict[str, Any]:
     return {"id": key[0], **({"lang": key[1]} if key[1] else {}), "title": title}
 
 
-def _entry(rule: Rule) -> dict[str, Any]:
-    return _head(_key(rule), rule.title) | {"stance": rule.stance, "status": rule.status}
+def _rule_summary(rule: Rule) -> dict[str, Any]:
+    return _rule_header(_key(rule), rule.title) | {"stance": rule.stance, "status": rule.status}

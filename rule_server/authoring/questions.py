@@ -1,4 +1,4 @@
-"""Questions from JSON Lines, such as exported consultations; a torn or alien line is counted, never fatal."""
+"""Reads questions from JSON Lines, such as exported consultations. Invalid lines are reported, not fatal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rule_server.errors import StartError
-from rule_server.schemas import Verdict
+from rule_server.schemas import MAX_SITUATION_CHARS, Verdict
 
-MAX_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 MAX_ROWS = 200_000
-_LONGEST = 4000
 
 
 def _id(value: object) -> object:
@@ -23,12 +22,12 @@ def _id(value: object) -> object:
 
 
 class _Row(BaseModel):
-    """The columns that are read; there may be others."""
+    """The columns that are read. Others are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    situation: Annotated[str, Field(max_length=_LONGEST)] | None = None
-    prompt: Annotated[str, Field(max_length=_LONGEST)] | None = None
+    situation: Annotated[str, Field(max_length=MAX_SITUATION_CHARS)] | None = None
+    prompt: Annotated[str, Field(max_length=MAX_SITUATION_CHARS)] | None = None
     kind: Annotated[str, Field(max_length=200)] | None = None
     rules: list[Annotated[str, BeforeValidator(_id)]] | None = None
     verdict: Verdict | None = None
@@ -37,22 +36,22 @@ class _Row(BaseModel):
 
 @dataclass(frozen=True)
 class Question:
-    """One row: what was asked and, where the row says so, what was answered."""
+    """One row: a question and, if the row has it, the answer."""
 
     file: str
     line: int
     text: str
-    """Empty for a row of an audit log that keeps no questions."""
+    """Empty for a row of an audit log without question texts."""
     kind: str | None
     rules: tuple[str, ...] | None
-    """Ids of the rules that came back; None when the row does not say."""
+    """Ids of the returned rules. None: not in the row."""
     digest: str | None
-    """Of the rulebook that answered."""
+    """Digest of the rulebook that answered."""
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that holds no question, and why."""
+    """A line without a valid question, and the reason."""
 
     file: str
     line: int
@@ -68,12 +67,12 @@ class BadLine:
 def read_questions(
     files: Sequence[Path], *, answers_suffice: bool = False
 ) -> tuple[list[Question], list[BadLine]]:
-    """The questions of the files in order, and the lines that hold none.
+    """Reads the questions of the files in order, and the invalid lines.
 
-    With `answers_suffice`, a row that says which rules came back need not say what was asked.
+    `answers_suffice` accepts a row that lists the returned rules without the question.
 
     Raises:
-        StartError: when a file cannot be read, or they hold more than MAX_ROWS lines.
+        StartError: a file cannot be read, or there are more than MAX_ROWS lines.
     """
     questions: list[Question] = []
     bad: list[BadLine] = []
@@ -83,10 +82,13 @@ def read_questions(
                 for number, line in enumerate(_lines(opened), 1):
                     if not line.strip():
                         continue
-                    found = _question(file, number, line, answers_suffice)
-                    (questions if isinstance(found, Question) else bad).append(found)  # type: ignore[arg-type]
+                    row = _parse_question(file, number, line, answers_suffice)
+                    if isinstance(row, Question):
+                        questions.append(row)
+                    else:
+                        bad.append(row)
                     if len(questions) + len(bad) > MAX_ROWS:
-                        raise StartError(f"{file} makes it more than {MAX_ROWS} lines: pass fewer at once")
+                        raise StartError(f"the files have more than {MAX_ROWS} lines: pass fewer at once")
         except OSError as error:
             raise StartError(
                 f"{file} cannot be read ({error.strerror}): name a JSON Lines file with a `situation` or a "
@@ -96,20 +98,20 @@ def read_questions(
 
 
 def _lines(opened: BinaryIO) -> Iterator[bytes]:
-    """Lines of bounded length: of a longer one, the first MAX_LINE + 1 bytes."""
-    while line := opened.readline(MAX_LINE + 1):
-        kept = line
-        while len(line) > MAX_LINE and not line.endswith(b"\n"):
-            line = opened.readline(MAX_LINE + 1)
-        yield kept
+    """Yields lines of bounded length: of a longer one, the first MAX_LINE_BYTES + 1 bytes."""
+    while line := opened.readline(MAX_LINE_BYTES + 1):
+        beginning = line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = opened.readline(MAX_LINE_BYTES + 1)
+        yield beginning
 
 
-def _question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine:
+def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine:
     def bad(reason: str) -> BadLine:
         return BadLine(file.name, number, reason)
 
-    if len(line) > MAX_LINE:
-        return bad(f"it is longer than {MAX_LINE >> 20} MiB")
+    if len(line) > MAX_LINE_BYTES:
+        return bad(f"it is longer than {MAX_LINE_BYTES >> 20} MiB")
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -117,7 +119,7 @@ def _question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Qu
     except (ValueError, RecursionError):
         return bad("it is not JSON" if line.endswith(b"\n") else "it is not JSON (the line is torn)")
     if not isinstance(value, dict):
-        return bad("it is no JSON object")
+        return bad("it is not a JSON object")
     try:
         row = _Row.model_validate(value)
     except ValidationError as error:

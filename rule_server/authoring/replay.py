@@ -1,4 +1,4 @@
-"""Questions asked again, of one or several rulebooks, by the very code that serves."""
+"""Replays questions against one or several rulebooks with the code of the service."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
     from rule_server.settings import Settings
 
-AT_ONCE = 32
-QUIET = {"audit_file": None, "otlp_endpoint": None}
-"""What is asked by the tools is no consultation."""
+BATCH_SIZE = 32
+WITHOUT_RECORDS = {"audit_file": None, "otlp_endpoint": None}
+"""Settings that turn off audit log and traces: a replayed question is not a consultation."""
 
 
 class CachingEncoder:
-    """An encoder that embeds no text twice, as long as it is among the last that were asked for."""
+    """An encoder with a cache of the most recent texts."""
 
-    def __init__(self, encoder: Encoder, kept: int = 4096) -> None:
+    def __init__(self, encoder: Encoder, capacity: int = 4096) -> None:
         self._encoder = encoder
-        self._kept = kept
+        self._capacity = capacity
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
 
     @property
@@ -38,14 +38,14 @@ class CachingEncoder:
         return self._encoder.fingerprint
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension)."""
+        """Returns vectors (len(texts), dimension)."""
         missing = sorted({text for text in texts if text not in self._vectors})
         if missing:
             self._vectors |= zip(missing, self._encoder.encode(missing), strict=True)
-        found = np.stack([self._vectors[text] for text in texts])
-        while len(self._vectors) > self._kept:
+        vectors = np.stack([self._vectors[text] for text in texts])
+        while len(self._vectors) > self._capacity:
             self._vectors.popitem(last=False)
-        return found
+        return vectors
 
 
 def replay(
@@ -55,22 +55,25 @@ def replay(
     questions: Sequence[str],
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[ConsultResponse]]:
-    """What each index answers to each question: (indexes, questions); `advance` is told how many are done."""
-    quiet = settings.model_copy(update={"watch": False, "cache_size": 0} | QUIET)
+    """Returns the responses of each index to each question: (indexes, questions).
+
+    `advance` receives the number of questions after each batch.
+    """
+    quiet = settings.model_copy(update={"watch": False, "cache_size": 0} | WITHOUT_RECORDS)
     shared = CachingEncoder(encoder)
 
-    async def ask() -> list[list[ConsultResponse]]:
-        answers: list[list[ConsultResponse]] = [[] for _ in indexes]
+    async def run() -> list[list[ConsultResponse]]:
+        responses: list[list[ConsultResponse]] = [[] for _ in indexes]
         async with AsyncExitStack() as stack:
             services = [RuleService(LoadedIndex(shared, index, ()), quiet) for index in indexes]
             for service in services:
                 await stack.enter_async_context(service.running())
                 await service.warm()
-            for start in range(0, len(questions), AT_ONCE):
-                requests = [ConsultRequest(situation=text) for text in questions[start : start + AT_ONCE]]
-                for service, answered in zip(services, answers, strict=True):
-                    answered += await asyncio.gather(*map(service.consult, requests))
+            for start in range(0, len(questions), BATCH_SIZE):
+                requests = [ConsultRequest(situation=text) for text in questions[start : start + BATCH_SIZE]]
+                for service, own in zip(services, responses, strict=True):
+                    own += await asyncio.gather(*map(service.consult, requests))
                 advance(len(requests))
-        return answers
+        return responses
 
-    return asyncio.run(ask())
+    return asyncio.run(run())

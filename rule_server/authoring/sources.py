@@ -1,4 +1,4 @@
-"""A rulebook by whatever names it: a folder, the digest of one that was built, or a git revision."""
+"""Opens a rulebook by a folder, the digest of a stored rulebook, or a git revision."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from rule_server.errors import ArtefactError, RulebookError
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.versions import SHORTEST_PREFIX, find_version, list_versions, load_version
-from rule_server.rulebook import MAX_BYTES, MAX_FILE, MAX_RULES, Rulebook, load_rulebook
+from rule_server.retrieval.versions import MIN_PREFIX_CHARS, find_version, list_versions, load_version
+from rule_server.rulebook import MAX_FILE_BYTES, MAX_RULEBOOK_BYTES, MAX_RULES, Rulebook, load_rulebook
 
 GIT_SECONDS = 60
-_DIGEST = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}")
+_DIGEST = re.compile(rf"[0-9a-fA-F]{{{MIN_PREFIX_CHARS},64}}")
 _REGULAR = {"100644", "100755"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A rulebook and how it was found."""
+    """A rulebook and its source."""
 
     spec: str
     kind: str
@@ -33,19 +33,19 @@ class Source:
 def open_source(
     spec: str, artefact: Artefact, rules: Path, variables: Mapping[str, str] | None = None
 ) -> Source:
-    """The rulebook that `spec` names, tried in this order.
+    """Opens the rulebook that `spec` names.
 
-    A folder; a digest, or the first characters of one, that the artefact keeps; a git revision (`HEAD~1`: of
-    the folder `rules`; `HEAD~1:path`: of that folder of the repository around the working directory).
+    It is tried as a folder, then as a digest of the artefact or its first characters, then as a git revision:
+    `HEAD~1` of the folder `rules`, `HEAD~1:path` of that folder in the repository of the working directory.
 
     Raises:
-        RulebookError: when it is none of these, or cannot be served.
-        ArtefactError: when the artefact is damaged.
+        RulebookError: `spec` is none of these, or that rulebook is invalid.
+        ArtefactError: the artefact is damaged.
     """
     if spec and Path(spec).is_dir():
         return Source(spec, "folder", load_rulebook(Path(spec), variables))
     if _DIGEST.fullmatch(spec):
-        if any(kept.digest.startswith(spec.lower()) for kept in list_versions(artefact)):
+        if any(version.digest.startswith(spec.lower()) for version in list_versions(artefact)):
             digest = find_version(artefact, spec).digest
             return Source(spec, "digest", load_version(artefact, digest))
         if len(spec) == 64:
@@ -60,13 +60,13 @@ def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str
     if not revision or spec.startswith("-") or "\0" in spec:
         raise RulebookError(f"{spec!r} names no rulebook: write a folder, a digest or a git revision")
     at, name = (Path.cwd(), spec) if colon else (rules, f"{spec}:./")
-    neither = f"{spec} is no folder, no digest that {artefact.folder} keeps"
+    neither = f"{spec} is neither a folder nor a digest that {artefact.folder} keeps"
     if not at.is_dir():
-        raise RulebookError(f"{neither}, and {at} is no folder to look up a git revision in")
+        raise RulebookError(f"{neither}, and {at} is not a folder in which to look up a git revision")
     if _git(at, "rev-parse", "--show-prefix") is None:
-        raise RulebookError(f"{neither}, and {at} is in no git repository; write {spec}:rules inside of one")
+        raise RulebookError(f"{neither}, and {at} is not in a git repository; write {spec}:rules inside one")
     if _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") is None:
-        raise RulebookError(f"{neither}, and no revision of the git repository around {at}: correct its name")
+        raise RulebookError(f"{neither}, nor a revision of the git repository of {at}: correct its name")
     tree = _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
     listed = (
         None if tree is None else _git(at, "ls-tree", "-r", "-z", "-l", "--full-tree", tree.decode().strip())
@@ -83,26 +83,26 @@ def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str
 
 
 def _unpack(at: Path, listed: bytes, folder: Path, spec: str) -> None:
-    """Write the files of a tree, as `git ls-tree -r -z -l` lists it, that can belong to a rules folder."""
-    wanted: list[tuple[str, Path]] = []
+    """Writes the files of a tree listed by `git ls-tree -r -z -l` that can belong to a rules folder."""
+    files: list[tuple[str, Path]] = []
     total = 0
     for line in filter(None, listed.split(b"\0")):
         head, _, name = line.partition(b"\t")
         mode, _, blob, size = head.decode().split()
         path = Path(os.fsdecode(name))
         if len(path.parts) > 2 or path.is_absolute() or ".." in path.parts:
-            continue  # deeper files are none of a rulebook's
+            continue  # deeper files do not belong to a rulebook
         if mode not in _REGULAR:
-            raise RulebookError(f"{spec}: {path} is a link; compare revisions that hold files alone")
+            raise RulebookError(f"{spec}: {path} is a link; compare revisions that contain only files")
         total += int(size)
-        if int(size) > MAX_FILE or total > MAX_BYTES or len(wanted) > 2 * MAX_RULES:
+        if int(size) > MAX_FILE_BYTES or total > MAX_RULEBOOK_BYTES or len(files) > 2 * MAX_RULES:
             raise RulebookError(f"{spec}: {path} makes it larger than a rulebook may be")
-        wanted.append((blob, path))
+        files.append((blob, path))
     folder.mkdir()
-    contents = _git(at, "cat-file", "--batch", feed="".join(f"{blob}\n" for blob, _ in wanted).encode())
+    contents = _git(at, "cat-file", "--batch", feed="".join(f"{blob}\n" for blob, _ in files).encode())
     if contents is None:
         raise RulebookError(f"{spec}: git cannot read the files of this revision; run `git fsck`")
-    for _, path in wanted:
+    for _, path in files:
         header, _, contents = contents.partition(b"\n")
         length = int(header.split()[2])
         target = folder / path
@@ -112,14 +112,14 @@ def _unpack(at: Path, listed: bytes, folder: Path, spec: str) -> None:
 
 
 def _git(at: Path, *arguments: str, feed: bytes | None = None) -> bytes | None:
-    """What git prints, or None when it fails. No shell; what a hook set for another repository is left out.
+    """Returns the output of git, or None when it fails. Ignores GIT_DIR and GIT_WORK_TREE, which hooks set.
 
     Raises:
-        RulebookError: when there is no git, or it takes too long.
+        RulebookError: git is not installed, or takes too long.
     """
     env = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(at), *arguments],
             input=feed,
             stdin=subprocess.DEVNULL if feed is None else None,
@@ -132,9 +132,9 @@ def _git(at: Path, *arguments: str, feed: bytes | None = None) -> bytes | None:
         raise RulebookError("git is not installed, so revisions cannot be looked up: name a folder") from None
     except subprocess.TimeoutExpired:
         raise RulebookError(f"git took more than {GIT_SECONDS} s: name a folder instead") from None
-    if b"dubious ownership" in done.stderr:
+    if b"dubious ownership" in result.stderr:
         raise RulebookError(
             f"git does not trust {at}, which another user owns: "
-            "`git config --global --add safe.directory DIR` makes it do so"
+            "run `git config --global --add safe.directory DIR`"
         )
-    return done.stdout if done.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None

@@ -1,4 +1,5 @@
-"""What consultations say about a rulebook: which rules are used, which never, and what finds nothing."""
+"""Usage statistics of a rulebook: which rules are consulted, which never, and which questions find
+nothing."""
 
 from __future__ import annotations
 
@@ -13,29 +14,29 @@ from rule_server.rulebook import Rulebook
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts over consultations; a rule is counted once a consultation."""
+    """Counts over consultations. A rule counts once per consultation."""
 
     consultations: int
     nothing: int
     """Consultations that found no rule."""
     rules: dict[str, int]
-    """Rule id to how often it came back; every served rule is here, so a never consulted one has 0."""
+    """Number of times each served rule was returned, including 0, by id."""
     first: dict[str, int]
-    """Rule id to how often it came first."""
+    """Number of times each rule was returned first, by id."""
     categories: dict[str, int]
-    """Category to consultations that brought a rule of it; every category is here."""
+    """Number of consultations that returned a rule of each category, including 0."""
     unknown: dict[str, int]
-    """Ids that came back and that the rulebook does not serve (any more)."""
+    """Returned ids that the rulebook does not serve (any more)."""
     kinds: dict[str, tuple[int, int]]
-    """Kind to its consultations and how many of those found nothing; `` where a row has no kind."""
+    """Consultations, and those that found nothing, by kind; `""` for rows without a kind."""
     digests: dict[str, int]
-    """Digest to how many rows say that this rulebook answered."""
+    """Number of rows by the digest of the rulebook that answered."""
     unanswered: list[tuple[str, int]]
-    """Questions that found nothing, the most frequent first."""
+    """Questions that found nothing, most frequent first."""
 
     @property
     def never(self) -> list[str]:
-        """Served rules that no consultation brought."""
+        """Served rules that no consultation returned."""
         return [id for id, count in self.rules.items() if not count]
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,24 +50,24 @@ class Usage:
             "never": self.never,
             "unknown": self.unknown,
             "kinds": {
-                kind: {"consultations": every, "no_applicable_rule": nothing}
-                for kind, (every, nothing) in self.kinds.items()
+                kind: {"consultations": total, "no_applicable_rule": nothing}
+                for kind, (total, nothing) in self.kinds.items()
             },
             "digests": self.digests,
             "unanswered": [{"question": text, "times": times} for text, times in self.unanswered],
         }
 
     def rule_table(self) -> list[tuple[str, str, str]]:
-        """Header and a row a consulted rule: id, times consulted, times first."""
+        """Returns a header and one row per consulted rule: id, times consulted, times first."""
         used = [(id, count) for id, count in _ranked(self.rules) if count]
         return [("rule", "consulted", "first"), *((id, str(n), str(self.first[id])) for id, n in used)]
 
     def category_table(self) -> list[tuple[str, str]]:
-        """Header and a row a category: id, times consulted."""
+        """Returns a header and one row per category: id, times consulted."""
         return [("category", "consulted"), *((id, str(count)) for id, count in _ranked(self.categories))]
 
     def kind_table(self) -> list[tuple[str, str, str]]:
-        """Header and a row a kind: consultations, and how many of them found nothing."""
+        """Returns a header and one row per kind: consultations, and those that found nothing."""
         rows = ((kind or "(none)", str(n), str(nothing)) for kind, (n, nothing) in self.kinds.items())
         return [("kind", "consultations", "found nothing"), *rows]
 
@@ -74,19 +75,19 @@ class Usage:
 def summarize_usage(
     rulebook: Rulebook, questions: Sequence[Question], answers: Sequence[Sequence[str]]
 ) -> Usage:
-    """Count consultations: `answers` holds, for each question, the ids of the rules that came back."""
+    """Counts consultations. `answers` holds the ids of the returned rules for each question."""
     rules: Counter[str] = Counter()
     first: Counter[str] = Counter()
     categories: Counter[str] = Counter()
-    every: Counter[str] = Counter()
+    by_kind: Counter[str] = Counter()
     empty: Counter[str] = Counter()
     unanswered: Counter[str] = Counter()
-    for question, found in zip(questions, answers, strict=True):
-        rules.update(set(found))
-        first.update(found[:1])
-        categories.update({id.partition(".")[0] for id in found})
-        every[question.kind or ""] += 1
-        if not found:
+    for question, returned in zip(questions, answers, strict=True):
+        rules.update(set(returned))
+        first.update(returned[:1])
+        categories.update({id.partition(".")[0] for id in returned})
+        by_kind[question.kind or ""] += 1
+        if not returned:
             empty[question.kind or ""] += 1
             if question.text:
                 unanswered[" ".join(question.text.split())] += 1
@@ -96,9 +97,9 @@ def summarize_usage(
         nothing=sum(empty.values()),
         rules={id: rules[id] for id in served},
         first={id: first[id] for id in served},
-        categories={area.id: categories[area.id] for area in rulebook.categories},
+        categories={category.id: categories[category.id] for category in rulebook.categories},
         unknown={id: rules[id] for id in sorted(rules) if id not in rulebook.served},
-        kinds={kind: (every[kind], empty[kind]) for kind in sorted(every)},
+        kinds={kind: (by_kind[kind], empty[kind]) for kind in sorted(by_kind)},
         digests=dict(Counter(question.digest for question in questions if question.digest)),
         unanswered=unanswered.most_common(),
     )

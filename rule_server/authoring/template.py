@@ -1,4 +1,4 @@
-"""The first files of a user's own rulebook."""
+"""Template files for a user's own rulebook."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CATEGORY = "house-rules"
 RULE = "our-organisation"
 
 _OVERLAY = """\
-# This folder lies over the rulebook that ascl-rules carries. A file <category>/<rule>.md here adds a rule, or
-# replaces the one with the same id. Remove the next line to stand alone.
+# This folder extends the rulebook that is packaged with ascl-rules. A file <category>/<rule>.md adds a rule,
+# or replaces the one with the same id. Remove the next line to use this folder alone.
 extends: ascl-core
-# Ids of rules beneath that shall not be served, as in: [fraud.scam-material]
+# Ids of packaged rules to retire, for example: [fraud.scam-material]
 retire: []
 """
 
@@ -69,20 +69,20 @@ Plainly and briefly. Where nothing is published, say so and name the contact pag
 
 
 def write_starter(folder: Path, *, standalone: bool, name: str | None = None) -> list[Path]:
-    """Write a rulebook that can be served at once, to be edited; its files in the order to read them.
+    """Writes a small rulebook that can be served immediately. Returns its files in reading order.
 
-    Over our own rules the one rule in it is a draft, so that nothing of ours changes; alone it is active.
+    As a layer over the packaged rules its one rule is a draft, so that nothing changes; alone it is active.
 
     Raises:
-        StartError: when the folder holds something already, or cannot be written, or the name is no name.
+        StartError: the folder is not empty or not writable, or the name is invalid.
     """
     name = name or re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "my-rules"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        raise StartError(f"{name!r} is no name for a rulebook: use small letters, digits, `.`, `_` and `-`")
+        raise StartError(f"{name!r} is not a rulebook name: use lowercase letters, digits, `.`, `_` and `-`")
     today = datetime.datetime.now(datetime.UTC).date()
     due = today + datetime.timedelta(days=365)
     files = {
-        # Not by a template: YAML reads a bare 2026 or null as something else than a name.
+        # safe_dump quotes names such as 2026 or null, which YAML would otherwise read as other types.
         "rulebook.yaml": yaml.safe_dump({"name": name, "version": "0.1.0"}, sort_keys=False)
         + ("" if standalone else _OVERLAY),
         f"{CATEGORY}/_category.md": _CATEGORY_FILE.format(today=today),

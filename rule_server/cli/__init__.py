@@ -1,4 +1,4 @@
-"""The command line `ascl-rules`."""
+"""Command line `ascl-rules`."""
 
 from rule_server.cli.app import app, main
 

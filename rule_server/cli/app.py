@@ -1,4 +1,4 @@
-"""ascl-rules: build, serve, ask and check a rulebook."""
+"""ascl-rules: build, serve, query and check a rulebook."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rule_server.cli import authoring as policy_cli
-from rule_server.cli import tokens as token_cli
+from rule_server.cli import authoring, tokens
 from rule_server.cli.options import (
     ArtefactDir,
     AsJson,
@@ -31,12 +30,12 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 Model = Annotated[
     str | None, typer.Option(help="Embedding model, a folder or a hub name. Default: all-MiniLM-L6-v2.")
 ]
-TopK = Annotated[int | None, typer.Option(help="Rules per answer when the caller names no number (3).")]
+TopK = Annotated[int | None, typer.Option(help="Rules per response if the request has no `top_k` (3).")]
 
 
 @app.command()
 def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None) -> None:
-    """Build the index that `serve` needs; only what changed is embedded again.
+    """Build the index that `serve` needs. Only changed texts are embedded again.
 
     Example: ascl-rules build --rules my-rules --artefact index
     """
@@ -57,17 +56,17 @@ def serve(
     artefact: ArtefactDir = None,
     model: Model = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (8808); 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (8808). 0: any free port.")] = None,
     default_top_k: TopK = None,
     no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
     tokens_file: Annotated[
-        Path | None, typer.Option(help="Ask every caller for a token of this file.", metavar="FILE")
+        Path | None, typer.Option(help="Require a token of this file from every caller.", metavar="FILE")
     ] = None,
     allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Serve other machines without asking who calls.")
+        bool, typer.Option("--allow-anonymous", help="Serve other machines without authentication.")
     ] = False,
 ) -> None:
-    """Serve MCP at /mcp and REST at /v1, building what is missing; an edited rule is served at once.
+    """Serve MCP at /mcp and REST at /v1. Builds a missing index and reloads edited rules.
 
     Example: ascl-rules serve --rules my-rules --port 8808
     """
@@ -85,7 +84,7 @@ def serve(
     from rule_server.api.app import check_exposure, run
 
     check_exposure(settings)
-    run(_service(settings))
+    run(_create_service(settings))
 
 
 @app.command()
@@ -96,7 +95,7 @@ def stdio(
     default_top_k: TopK = None,
     no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
 ) -> None:
-    """Serve the same tool to one MCP client over standard input and output.
+    """Serve the MCP tool to one client over standard input and output.
 
     Example: ascl-rules stdio --rules my-rules
     """
@@ -107,7 +106,7 @@ def stdio(
     from rule_server.api.app import version
     from rule_server.api.mcp_server import create_mcp
 
-    service = _service(settings)
+    service = _create_service(settings)
 
     async def run() -> None:
         async with service.running():
@@ -119,22 +118,20 @@ def stdio(
 
 @app.command()
 def query(
-    text: Annotated[str, typer.Argument(help="The situation: a request, or what is delicate in it.")],
+    text: Annotated[str, typer.Argument(help="The situation: a request, or its delicate part.")],
     rules: Rules = None,
     artefact: ArtefactDir = None,
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="At most so many rules, 1 to 10 (3).")] = None,
-    draft: Annotated[
-        bool, typer.Option("--draft", help="Count drafts as active, for this question.")
-    ] = False,
+    top_k: Annotated[int | None, typer.Option(help="Maximum number of rules, 1 to 10 (3).")] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="Treat drafts as active for this question.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the rulebook as a model would, without a server.
+    """Query the rulebook as a model would, without a server.
 
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
     settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
-    from rule_server.authoring.replay import QUIET
+    from rule_server.authoring.replay import WITHOUT_RECORDS
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -142,14 +139,15 @@ def query(
         request = parse_request(arguments)
     except ConsultError as error:
         raise StartError(str(error)) from None
-    service = _service(settings.model_copy(update=QUIET), look=True, drafts=draft)
+    settings = settings.model_copy(update=WITHOUT_RECORDS)
+    service = _create_service(settings, make_current=False, drafts=draft)
 
-    async def ask() -> ConsultResponse:
+    async def consult() -> ConsultResponse:
         async with service.running():
             await service.warm()
             return await service.consult(request)
 
-    response = asyncio.run(ask())
+    response = asyncio.run(consult())
     typer.echo(response.model_dump_json(indent=1) if as_json else response.as_text())
     if not as_json:
         scores = ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules) or "none"
@@ -164,7 +162,7 @@ def settings(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every setting with its default and its meaning.
+    """List every setting with its default and meaning.
 
     Example: ascl-rules settings --json
     """
@@ -181,20 +179,20 @@ def settings(
         print_table([("variable", "default", "meaning"), *rows])
 
 
-policy_cli.register(app)
-app.add_typer(token_cli.app, name="token")
+authoring.register(app)
+app.add_typer(tokens.app, name="token")
 
 
 @app.command()
 def calibrate(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="JSON Lines with `prompt` or `situation`, `kind`, and perhaps `source`."),
+        typer.Argument(help="JSON Lines with `prompt` or `situation`, `kind`, and optionally `source`."),
     ] = None,
     rules: Rules = None,
     artefact: ArtefactDir = None,
     misses: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the prompts to be found that may find nothing.")
+        float, typer.Option(min=0, max=1, help="Maximum share of prompts that must find a rule but do not.")
     ] = 0.05,
     find: Annotated[
         list[str] | None, typer.Option(help="Kind that must find a rule; repeatable (harmful).")
@@ -203,13 +201,13 @@ def calibrate(
         list[str] | None,
         typer.Option(help="Kind that must find nothing; repeatable (benign_plain, math)."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file (.png, .svg).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and keep nothing.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Plot the curve to this file (.png, .svg).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure without storing the result.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the threshold for a rulebook from labelled prompts and keep it in the index; `serve` uses it.
+    """Calibrate the threshold for a rulebook from labelled prompts and store it in the index for `serve`.
 
-    Without files, show the one that is kept. A running service takes it up with the next edit.
+    Without files, print the stored threshold. A running service uses a new one after the next edit.
 
     Example: ascl-rules calibrate prompts.jsonl --plot curve.png
     """
@@ -225,21 +223,23 @@ def calibrate(
         show(settings, notify, as_json=as_json)
 
 
-def _service(settings: Settings, *, look: bool = False, drafts: bool = False) -> RuleService:
+def _create_service(settings: Settings, *, make_current: bool = True, drafts: bool = False) -> RuleService:
     from rule_server.observability import set_up_logs
     from rule_server.retrieval.build import load_or_build
     from rule_server.service.rule_service import RuleService
 
     set_up_logs(settings)
-    prepared = load_or_build(settings, notify, make_current=not look, drafts=drafts)
+    loaded = load_or_build(settings, notify, make_current=make_current, drafts=drafts)
     if drafts:
         from rule_server.retrieval.build import preview_drafts
 
-        prepared = preview_drafts(prepared)
-    return RuleService(prepared, settings)
+        loaded = preview_drafts(loaded)
+    return RuleService(loaded, settings)
 
 
 def main() -> None:
+    """Runs the command. Exits with 2 for invalid settings or input, with 1 for other errors of the
+    service."""
     try:
         app()
     except StartError as error:

@@ -1,4 +1,4 @@
-"""The commands of ascl-rules with which a policy team starts, checks, compares and goes back."""
+"""Commands of ascl-rules for rule authors: init, lint, diff, stats, owners and rollback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from rule_server.cli.options import (
     ArtefactDir,
     AsJson,
+    ProgressEncoder,
     Rules,
-    WithProgress,
     load_cli_settings,
     notify,
     print_json,
@@ -32,17 +32,20 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
+    """Adds the commands to the app."""
     for command in (init, lint, diff, stats, owners, rollback):
         app.command()(command)
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
-    standalone: Annotated[bool, typer.Option("--standalone", help="Without our rules beneath it.")] = False,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Do not extend the packaged rules.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the rulebook. Default: the folder's.")] = None,
 ) -> None:
-    """Start a rulebook of your own: it lies over ours (adds, replaces, retires by id), or stands alone.
+    """Create your own rulebook. It extends the packaged rules (adds, replaces, retires by id), or stands
+    alone.
 
     Example: ascl-rules init my-rules
     """
@@ -52,7 +55,7 @@ def init(
         typer.echo(str(file))
     notify(
         f"edit these, then `ascl-rules lint --rules {folder}` and `ascl-rules serve --rules {folder}`"
-        + ("" if standalone else "; its one rule is a draft: see it by `ascl-rules query --draft`")
+        + ("" if standalone else "; its one rule is a draft: try it with `ascl-rules query --draft`")
     )
 
 
@@ -62,13 +65,13 @@ def lint(
     against: Annotated[
         str | None,
         typer.Option(
-            help="An earlier rulebook, whose ids must still mean the same: a folder, digest or git revision.",
+            help="An earlier rulebook, whose ids must keep their meaning: a folder, digest or git revision.",
             metavar="RULEBOOK",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a rules folder: every problem with its file and its fix; exit code 1 when there is one.
+    """Check a rules folder and print every problem with its file and fix. Exits with 1 if there are problems.
 
     Example: ascl-rules lint --rules my-rules --against HEAD --json
     """
@@ -79,7 +82,7 @@ def lint(
     folders = rules_folders(settings)
     if not folders:
         raise RulebookError("there are no rules to check: name a rules folder by --rules")
-    before = _open(against, settings) if against is not None else None
+    before = _open_rulebook(against, settings) if against is not None else None
     report = lint_rules(folders, settings.variables, search=_search_check(settings), before=before)
     if as_json:
         print_json(report.as_dict())
@@ -97,7 +100,7 @@ def diff(
     questions: Annotated[
         list[Path] | None,
         typer.Option(
-            help="JSON Lines with `situation` or `prompt`: which would get other rules? Repeatable.",
+            help="JSON Lines with `situation` or `prompt`: list those that get other rules. Repeatable.",
             metavar="FILE",
         ),
     ] = None,
@@ -105,40 +108,45 @@ def diff(
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed from rulebook A to rulebook B, and which questions would now get other rules.
+    """Compare rulebook A with rulebook B, and list the questions that would get other rules.
 
-    Each is a folder, the digest (or its beginning) of a rulebook that was built, or a git revision: `HEAD~1`
-    of the folder on the other side (else of --rules, else of `rules`), `HEAD~1:path` of another.
+    Each is a folder, the digest (or its beginning) of a stored rulebook, or a git revision: `HEAD~1` for the
+    folder of the other argument (else --rules, else `rules`), `HEAD~1:path` for another folder.
 
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
     settings = load_cli_settings(dir=rules, artefact=artefact)
     from rule_server.authoring import changed_answers, diff_rulebooks, read_questions
 
-    asked, bad = read_questions(questions or [])
+    rows, bad = read_questions(questions or [])
     folders = [Path(spec) for spec in (before, after) if spec and Path(spec).is_dir()]
-    beside = folders[0] if len(folders) == 1 and not rules else None
-    old, new = _open(before, settings, beside), _open(after, settings, beside)
+    default_folder = folders[0] if len(folders) == 1 and not rules else None
+    old = _open_rulebook(before, settings, default_folder)
+    new = _open_rulebook(after, settings, default_folder)
     difference = diff_rulebooks(old, new)
     changed: list[ChangedAnswer] = []
-    if asked:
-        changed = changed_answers(asked, *_asked([old, new], asked, settings))
+    if rows:
+        changed = changed_answers(rows, *_answer([old, new], rows, settings))
     if as_json:
-        value = {"a": _head(before, old), "b": _head(after, new), "same": old.digest == new.digest}
+        value = {
+            "a": _rulebook_dict(old, before),
+            "b": _rulebook_dict(new, after),
+            "same": old.digest == new.digest,
+        }
         value |= difference.as_dict()
         if questions:
             value["questions"] = {
-                "asked": len(asked),
+                "asked": len(rows),
                 "changed": [change.as_dict() for change in changed],
                 "bad_lines": [line.as_dict() for line in bad],
             }
         print_json(value)
         return
-    from rule_server.cli.tables import print_answers, print_diff
+    from rule_server.cli.tables import print_changed_answers, print_diff
 
     print_diff(difference, (before, old), (after, new))
     if questions:
-        print_answers(asked, changed, bad)
+        print_changed_answers(rows, changed, bad)
 
 
 def stats(
@@ -147,40 +155,40 @@ def stats(
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which rules and categories are consulted how often, which never, and which questions find nothing.
+    """Count how often rules and categories are consulted, and list unused rules and unanswered questions.
 
-    A row holds `situation` or `prompt`, and may hold `kind`, `rules`, `verdict` and `digest`. Rows without
-    `rules` are asked again, of the present rulebook. The audit log of `serve` is such a file, with or without
-    its questions.
+    A row has `situation` or `prompt`, and optionally `kind`, `rules`, `verdict` and `digest`. Rows without
+    `rules` are queried again with the current rulebook. The audit log of `serve` is such a file, with or
+    without question texts.
 
     Example: ascl-rules stats consultations.jsonl --json
     """
     settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
     from rule_server.authoring import read_questions, summarize_usage
 
-    asked, bad = read_questions(files, answers_suffice=True)
-    again = [question for question in asked if question.rules is None]
-    book, replayed = _current(settings, again)
+    rows, bad = read_questions(files, answers_suffice=True)
+    unanswered = [row for row in rows if row.rules is None]
+    book, replayed = _answer_with_served_rules(settings, unanswered)
     answers = iter(replayed)
-    found = [list(question.rules) if question.rules is not None else next(answers) for question in asked]
-    counted = summarize_usage(book, asked, found)
+    returned = [list(row.rules) if row.rules is not None else next(answers) for row in rows]
+    usage = summarize_usage(book, rows, returned)
     if as_json:
-        rest = {"replayed": len(again), "bad_lines": [line.as_dict() for line in bad]}
-        print_json({"rulebook": _head(None, book)} | counted.as_dict() | rest)
+        rest = {"replayed": len(unanswered), "bad_lines": [line.as_dict() for line in bad]}
+        print_json({"rulebook": _rulebook_dict(book)} | usage.as_dict() | rest)
     else:
         from rule_server.cli.tables import print_usage
 
-        print_usage(counted, book, len(again), bad)
+        print_usage(usage, book, len(unanswered), bad)
 
 
 def owners(
     rules: Rules = None,
     overdue: Annotated[
-        bool, typer.Option("--overdue", help="List the rules whose review is due, instead.")
+        bool, typer.Option("--overdue", help="List the rules whose review is overdue instead.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Who answers for how many rules, how many reviews are overdue, and when the next is due.
+    """List the owners with their number of rules, overdue reviews and the date of the next review.
 
     Example: ascl-rules owners --overdue
     """
@@ -189,17 +197,17 @@ def owners(
     settings = load_cli_settings(dir=rules)
     from rule_server.authoring.lint import overdue as overdue_rules
 
-    book = _followed(settings)
+    book = _served_rulebook(settings)
     late = overdue_rules(book, datetime.datetime.now(datetime.UTC).date())
-    listed: list[dict[str, str | int]]
+    rows: list[dict[str, str | int]]
     if overdue:
-        listed = [
+        rows = [
             {"id": rule.id, "lang": rule.lang, "owner": rule.owner, "review_by": str(rule.review_by)}
             for rule in sorted(late, key=lambda rule: (rule.review_by, rule.id))
         ]
     else:
         active = [rule for rule in book.rules if rule.status == "active"]
-        listed = [
+        rows = [
             {
                 "owner": owner,
                 "rules": sum(rule.owner == owner for rule in active),
@@ -209,23 +217,24 @@ def owners(
             for owner in sorted({rule.owner for rule in active})
         ]
     if as_json:
-        print_json(listed)
-    elif listed:
-        print_table([list(listed[0]), *([str(cell) for cell in row.values()] for row in listed)])
+        print_json(rows)
+    elif rows:
+        print_table([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)])
     else:
         typer.echo("no review is overdue" if overdue else "no rule is active")
 
 
 def rollback(
     digest: Annotated[
-        str | None, typer.Argument(help="Digest, or its beginning. Left out: list those that are kept.")
+        str | None, typer.Argument(help="Digest, or its beginning. Without it: list the stored rulebooks.")
     ] = None,
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to a rulebook that was built earlier: `serve` without a rules folder then serves it.
+    """Return to an earlier rulebook: `serve` without a rules folder then serves it.
 
-    `ascl-rules build` goes forward again. The last 50 rulebooks that `build` made are kept, and 10 others.
+    `ascl-rules build` returns to the rules folder. The index keeps the last 50 rulebooks of `build` and 10
+    others.
 
     Example: ascl-rules rollback 3f9a2c41
     """
@@ -235,52 +244,55 @@ def rollback(
 
     store = Artefact(settings.artefact)
     if digest is None:
-        kept = list_versions(store)
+        versions = list_versions(store)
         if as_json:
-            print_json([entry.as_dict() for entry in kept])
-        elif kept:
-            print_table([("", "digest", "name", "version", "rules", "built (UTC)", ""), *map(_row, kept)])
+            print_json([version.as_dict() for version in versions])
+        elif versions:
+            header = ("", "digest", "name", "version", "rules", "built (UTC)", "")
+            print_table([header, *map(_version_row, versions)])
         else:
-            typer.echo(f"{settings.artefact} keeps no rulebook: `ascl-rules build` makes one")
+            typer.echo(f"{settings.artefact} has no rulebook: run `ascl-rules build`")
         return
-    now = roll_back(store, digest)
+    entry = roll_back(store, digest)
     if as_json:
-        print_json(now.as_dict() | {"current": True})
+        print_json(entry.as_dict() | {"current": True})
     else:
-        typer.echo(f"{now.name} {now.version} {now.digest[:12]} is current again in {settings.artefact}")
+        typer.echo(
+            f"{entry.name} {entry.version} {entry.digest[:12]} is current again in {settings.artefact}"
+        )
     notify(
-        "start the service again without --rules to serve it; one that follows a rules folder goes on "
-        "serving that folder: restore the rules there from version control"
+        "restart the service without --rules to serve it; a service with a rules folder keeps serving that "
+        "folder: restore the rules there from version control"
     )
     if settings.dir:
         notify("ASCL_RULES_DIR names a rules folder, which `serve` will follow instead: unset it")
 
 
-def _row(kept: StoredRulebook) -> tuple[str, ...]:
-    mark, published = "*" if kept.current else "", "published" if kept.published else ""
-    return mark, kept.digest[:12], kept.name, kept.version, str(kept.rules), kept.built, published
+def _version_row(entry: StoredRulebook) -> tuple[str, ...]:
+    mark, published = "*" if entry.current else "", "published" if entry.published else ""
+    return mark, entry.digest[:12], entry.name, entry.version, str(entry.rules), entry.built, published
 
 
-def _open(spec: str, settings: Settings, beside: Path | None = None) -> Rulebook:
-    """The rulebook that a folder, digest or revision (of the folder `beside`) names."""
+def _open_rulebook(spec: str, settings: Settings, folder: Path | None = None) -> Rulebook:
+    """Opens the rulebook that a folder, a digest or a git revision of `folder` names."""
     from rule_server.authoring.sources import open_source
     from rule_server.retrieval.artefact import Artefact
     from rule_server.settings import packaged_rules
 
-    here = Path("rules")
-    usual = here if (here / "rulebook.yaml").is_file() else packaged_rules()
-    several = beside is None and settings.dir is not None and len(settings.dir) > 1
+    local = Path("rules")
+    default = local if (local / "rulebook.yaml").is_file() else packaged_rules()
+    several = folder is None and settings.dir is not None and len(settings.dir) > 1
     if several and not Path(spec).is_dir() and not re.fullmatch("[0-9a-fA-F]{6,64}", spec):
         raise RulebookError(
             f"{spec}: a git revision can be looked up for one rules folder, not for several at once: "
             "name one by --rules, or compare with a digest that `ascl-rules rollback` lists"
         )
-    rules = beside or (settings.dir[-1] if settings.dir else usual)
+    rules = folder or (settings.dir[-1] if settings.dir else default)
     return open_source(spec, Artefact(settings.artefact), rules, settings.variables).rulebook
 
 
-def _followed(settings: Settings) -> Rulebook:
-    """The rulebook that `serve` would serve: of the rules folders, or as the artefact holds it."""
+def _served_rulebook(settings: Settings) -> Rulebook:
+    """Returns the rulebook that `serve` would serve: from the rules folders, else from the artefact."""
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.build import rules_folders
     from rule_server.retrieval.versions import load_version
@@ -298,40 +310,44 @@ def _followed(settings: Settings) -> Rulebook:
     return load_version(artefact, current.rulebook)
 
 
-def _current(settings: Settings, questions: Sequence[Question]) -> tuple[Rulebook, list[list[str]]]:
-    """The present rulebook, and the ids of the rules with which it answers each question."""
-    book = _followed(settings)
+def _answer_with_served_rules(
+    settings: Settings, questions: Sequence[Question]
+) -> tuple[Rulebook, list[list[str]]]:
+    """Returns the served rulebook, and the ids of the rules that it returns for each question."""
+    book = _served_rulebook(settings)
     if not questions:
         return book, []
-    from rule_server.authoring import ids
+    from rule_server.authoring import rule_ids
 
-    [answers] = _asked([book], questions, settings)
-    return book, [ids(answer) for answer in answers]
+    [answers] = _answer([book], questions, settings)
+    return book, [rule_ids(answer) for answer in answers]
 
 
-def _asked(
+def _answer(
     books: Sequence[Rulebook], questions: Sequence[Question], settings: Settings
 ) -> list[list[ConsultResponse]]:
-    """What each rulebook answers to each question; the artefact's current rulebook stays what it is."""
+    """Returns the responses of each rulebook to each question. The artefact keeps its current rulebook."""
     from rule_server.authoring.replay import replay
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.build import open_encoder
     from rule_server.retrieval.versions import index_for
 
     encoder = open_encoder(settings, notify)
-    store, shown = Artefact(settings.artefact), WithProgress(encoder.fingerprint, lambda: encoder)
-    indexes = [index_for(book, store, shown) for book in books]
+    store = Artefact(settings.artefact)
+    with_progress = ProgressEncoder(encoder.fingerprint, lambda: encoder)
+    indexes = [index_for(book, store, with_progress) for book in books]
     with progress("asking", len(questions)) as advance:
         return replay(indexes, encoder, settings, [question.text for question in questions], advance)
 
 
 def _search_check(settings: Settings) -> Search | None:
-    """What looks for problems by vectors; None, with a word to the user, when there is no encoder."""
+    """Returns the lint checks that need vectors, or None with a message to the user if there is no
+    encoder."""
     from rule_server.errors import ArtefactError
     from rule_server.retrieval.artefact import Artefact
 
     store = Artefact(settings.artefact)
-    skipped = "skipped: whether every rule is found by its own queries, and rules that are asked for alike"
+    skipped = "skipped: the checks that rules are found by their own queries, and not by those of others"
     try:
         current = store.current()
     except ArtefactError as error:
@@ -341,7 +357,7 @@ def _search_check(settings: Settings) -> Search | None:
         notify(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
         return None
     fingerprint = current.encoder
-    encoder = WithProgress(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
+    encoder = ProgressEncoder(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
 
     def search(book: Rulebook, files: Mapping[tuple[str, str], str]) -> list[LintProblem]:
         from rule_server.authoring.lint.search import check_search
@@ -352,6 +368,6 @@ def _search_check(settings: Settings) -> Search | None:
     return search
 
 
-def _head(spec: str | None, book: Rulebook) -> dict[str, str]:
-    named = {} if spec is None else {"spec": spec}
-    return named | {"name": book.name, "version": book.version, "digest": book.digest}
+def _rulebook_dict(book: Rulebook, spec: str | None = None) -> dict[str, str]:
+    source = {} if spec is None else {"spec": spec}
+    return source | {"name": book.name, "version": book.version, "digest": book.digest}

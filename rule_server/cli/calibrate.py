@@ -1,4 +1,4 @@
-"""What `ascl-rules calibrate` does and prints."""
+"""Runs `ascl-rules calibrate` and prints its results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import typer
 
 from rule_server.authoring import (
-    KINDS_THAT_FIND,
-    KINDS_THAT_FIND_NOTHING,
-    Report,
+    MUST_FIND_KINDS,
+    MUST_FIND_NOTHING_KINDS,
+    CalibrationReport,
     calibrate,
-    plot,
-    read_labelled,
-    score_all,
+    plot_curve,
+    read_labelled_prompts,
+    score_prompts,
 )
 from rule_server.cli.options import print_json, print_table, progress
 from rule_server.errors import ArtefactError
@@ -28,7 +28,7 @@ from rule_server.settings import Settings
 
 def measure(
     settings: Settings,
-    say: Notify,
+    notify: Notify,
     files: list[Path],
     *,
     misses: float,
@@ -38,54 +38,57 @@ def measure(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Calibrate, keep the threshold unless `dry_run`, print what was measured. Raises RuleServiceError."""
-    rows = read_labelled(files)
-    prepared = load_or_build(settings, say, make_current=False)
-    index = prepared.index
-    store = Artefact(settings.artefact)
-    if not dry_run and store.made_with(index.rulebook.digest) not in (None, index.fingerprint):
+    """Calibrates, stores the threshold unless `dry_run`, and prints the measurements. Raises
+    RuleServiceError."""
+    rows = read_labelled_prompts(files)
+    loaded = load_or_build(settings, notify, make_current=False)
+    index = loaded.index
+    artefact = Artefact(settings.artefact)
+    if not dry_run and artefact.encoder_of(index.rulebook.digest) not in (None, index.fingerprint):
         raise ArtefactError(
-            f"{store.folder} keeps these rules for another encoder: `ascl-rules build` with this one first"
+            f"{artefact.folder} keeps these rules for another encoder: "
+            "run `ascl-rules build` with this one first"
         )
     with progress("asking", len(rows)) as advance:
-        scored = score_all(index, prepared.encoder, rows, advance)
+        scored = score_prompts(index, loaded.encoder, rows, advance)
     report = calibrate(
-        scored, index, misses=misses, find=find or KINDS_THAT_FIND, nothing=nothing or KINDS_THAT_FIND_NOTHING
+        scored, index, misses=misses, find=find or MUST_FIND_KINDS, nothing=nothing or MUST_FIND_NOTHING_KINDS
     )
     before = threshold_for(index, None)
     if not dry_run:
-        store.save_calibration(index.rulebook.digest, report.calibration)
+        artefact.save_calibration(index.rulebook.digest, report.calibration)
     if plot_file is not None:
-        plot(report, plot_file)
+        plot_curve(report, plot_file)
     if as_json:
-        print_json(report.as_dict() | {"before": _shown(before), "kept": not dry_run})
+        print_json(report.as_dict() | {"before": _threshold_dict(before), "kept": not dry_run})
     else:
-        _print(report, before, kept=not dry_run)
+        _print_report(report, before, kept=not dry_run)
     if settings.threshold is not None:
-        say(f"ASCL_RULES_THRESHOLD is set, so {settings.threshold} is used instead")
+        notify(f"ASCL_RULES_THRESHOLD is set, so {settings.threshold} is used instead")
 
 
-def show(settings: Settings, say: Notify, *, as_json: bool) -> None:
-    """Print the threshold in force for a rulebook, and the calibration behind it. Raises RuleServiceError."""
-    index = load_or_build(settings, say, make_current=False).index
+def show(settings: Settings, notify: Notify, *, as_json: bool) -> None:
+    """Prints the current threshold of a rulebook and its calibration. Raises RuleServiceError."""
+    index = load_or_build(settings, notify, make_current=False).index
     threshold = threshold_for(index, settings.threshold)
+    calibration = index.calibration
     if as_json:
-        kept = asdict(index.calibration) if index.calibration is not None else None
-        print_json({"in_force": _shown(threshold), "calibration": kept})
+        stored = asdict(calibration) if calibration is not None else None
+        print_json({"in_force": _threshold_dict(threshold), "calibration": stored})
         return
     typer.echo(f"threshold {threshold.value:.4f}: {threshold.note}")
-    if index.calibration is not None:
-        found = index.calibration
-        typer.echo(f"calibrated: {found.threshold:.4f}, {found.rule}; {found.prompts} prompts")
+    if calibration is not None:
+        prompts = f"{calibration.prompts} prompts"
+        typer.echo(f"calibrated: {calibration.threshold:.4f}, {calibration.rule}; {prompts}")
 
 
-def _shown(threshold: Threshold) -> dict[str, Any]:
+def _threshold_dict(threshold: Threshold) -> dict[str, Any]:
     return {"threshold": threshold.value, "origin": threshold.origin}
 
 
-def _print(report: Report, before: Threshold, *, kept: bool) -> None:
-    found = report.calibration
-    typer.echo(f"threshold {found.threshold:.4f}: {found.rule}")
+def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -> None:
+    calibration = report.calibration
+    typer.echo(f"threshold {calibration.threshold:.4f}: {calibration.rule}")
     typer.echo(f"before: {before.value:.4f}, {before.note}")
     typer.echo("\nshare that finds nothing")
     rows = [("kind", "source", "prompts", "share", "95 % interval")]
@@ -94,19 +97,19 @@ def _print(report: Report, before: Threshold, *, kept: bool) -> None:
         rows.append((row["kind"], row["source"], str(row["prompts"]), f"{row['nothing']:.3f}", interval))
     print_table(rows)
     if report.cross_validation:
-        typer.echo("\neach source at the threshold that the others give: share that finds nothing")
+        typer.echo("\neach source at the threshold from the other sources: share that finds nothing")
         rows = [("source", "threshold", "must find", "must not", "")]
         for row in report.cross_validation:
             shares = [row[f"must_{name}_found_nothing"] for name in ("find", "nothing")]
-            shown = ["-" if share is None else f"{share:.3f}" for share in shares]
-            rows.append((row["source"] or "(none)", f"{row['threshold']:.4f}", shown[0], shown[1], ""))
+            find, nothing = ("-" if share is None else f"{share:.3f}" for share in shares)
+            rows.append((row["source"] or "(none)", f"{row['threshold']:.4f}", find, nothing, ""))
         print_table(rows)
     typer.echo("\nthe curve: share that finds nothing by threshold")
     print_table(
         [
-            ("threshold", *found.nothing),
+            ("threshold", *calibration.nothing),
             *(
-                (f"{point['threshold']:.3f}", *(f"{point[kind]:.2f}" for kind in found.nothing))
+                (f"{point['threshold']:.3f}", *(f"{point[kind]:.2f}" for kind in calibration.nothing))
                 for point in report.curve[::5]
             ),
         ]

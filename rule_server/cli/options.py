@@ -1,4 +1,4 @@
-"""Options and manners that the commands of ascl-rules share."""
+"""Options, output helpers and progress bars shared by the commands of ascl-rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Rules = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Rules folder; repeatable, a later one lies over it. Default: ASCL_RULES_DIR, else our own.",
+        help="Rules folder; repeatable, later ones override. Default: ASCL_RULES_DIR, else packaged rules.",
         metavar="DIR",
     ),
 ]
@@ -32,19 +32,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def load_cli_settings(**flags: object) -> Settings:
-    """Settings from flags and environment. Raises StartError."""
+    """Loads the settings from flags and environment. Raises StartError."""
     from rule_server.settings import load_settings
 
     settings = load_settings(**flags)
-    # Read by BLAS and OpenMP when numpy and faiss are first imported. Their work here is small: more threads
-    # than one only wait for each other. The encoder has threads of its own.
+    # BLAS and OpenMP read these when numpy and faiss are first imported. Their work here is small, so several
+    # threads would only wait for each other. The encoder has its own threads.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     return settings
 
 
 def notify(message: str) -> None:
-    """A line for the person at the terminal, beside what the command prints."""
+    """Prints a message for the user to standard error."""
     typer.echo(f"ascl-rules: {message}", err=True)
 
 
@@ -55,44 +55,44 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows in aligned columns, without characters that a terminal would act on."""
+    """Prints rows in aligned columns, with control characters replaced by `?`."""
     if not rows:
         return
-    shown = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    widths = [max(len(row[at]) for row in shown) for at in range(len(shown[0]) - 1)]
-    for row in shown:
+    printable = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in printable) for at in range(len(printable[0]) - 1)]
+    for row in printable:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         typer.echo("  ".join([*cells, row[-1]]).rstrip())
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error for work that may take more than two seconds; yields what moves it on."""
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on standard error for long work. Yields the function that advances it."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=total < 100) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, advance=done)
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.update(task, advance=count)
 
 
-class WithProgress:
-    """An encoder that is opened when it is first needed, and shows how far it is with many texts."""
+class ProgressEncoder:
+    """An encoder that is opened on first use, and shows a progress bar for many texts."""
 
-    def __init__(self, fingerprint: str, open_it: Callable[[], Encoder]) -> None:
+    def __init__(self, fingerprint: str, open_encoder: Callable[[], Encoder]) -> None:
         self.fingerprint = fingerprint
-        self._open = open_it
+        self._open_encoder = open_encoder
         self._encoder: Encoder | None = None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension). Raises what opening raises."""
+        """Returns vectors (len(texts), dimension). Raises the exceptions of opening the encoder."""
         import numpy as np
 
-        self._encoder = self._encoder or self._open()
+        self._encoder = self._encoder or self._open_encoder()
         step = 64
         with progress("embedding", len(texts)) as advance:
-            parts = []
+            batches = []
             for start in range(0, max(len(texts), 1), step):
-                parts.append(self._encoder.encode(texts[start : start + step]))
+                batches.append(self._encoder.encode(texts[start : start + step]))
                 advance(step)
-        return np.concatenate(parts)
+        return np.concatenate(batches)

@@ -1,4 +1,4 @@
-"""Every setting as a table, from the code that reads them."""
+"""Table of all settings, generated from the code that reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SettingRow:
 
 
 def setting_rows() -> list[SettingRow]:
-    """All settings in the order of the code."""
+    """Returns all settings in the order of the code."""
     return [
         SettingRow(f"ASCL_RULES_{name.upper()}", _default(field), " ".join((field.description or "").split()))
         for name, field in Settings.model_fields.items()
@@ -54,5 +54,5 @@ def _default(field: FieldInfo) -> str:
     if value is None or value == () or value == "":
         return ""
     if value == TOOL_DESCRIPTION:
-        return "(a text of ours)"
+        return "(built-in text)"
     return str(value).lower() if isinstance(value, bool) else str(value)

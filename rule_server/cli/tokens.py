@@ -1,4 +1,4 @@
-"""ascl-rules token: make, list and remove the bearer tokens that `serve` asks for."""
+"""ascl-rules token: creates, lists and removes the bearer tokens that `serve` requires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from rule_server.cli.options import AsJson, notify, print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and remove bearer tokens.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and remove bearer tokens.")
 
 TokensFile = Annotated[
     Path | None,
@@ -24,17 +24,17 @@ TokensFile = Annotated[
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Whose token it is, as logs will say.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller, as logs will show it.")],
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="consult (ask), read (rules, metrics, page), admin (reload); repeatable. [consult]"
+            help="consult (query), read (rules, metrics, page), admin (reload); repeatable. [consult]"
         ),
     ] = None,
     file: TokensFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, print it this once, and append its hash to the file; a running service takes it up.
+    """Create a token, print it once, and append its hash to the file. A running service accepts it at once.
 
     Example: ascl-rules token new ci-agent --scope consult --scope read
     """
@@ -42,27 +42,30 @@ def new(
     from rule_server.errors import StartError
     from rule_server.observability import now
 
-    wanted = [known for known in SCOPES if known in (scope or ["consult"])]
+    scopes = [known for known in SCOPES if known in (scope or ["consult"])]
     unknown = sorted(set(scope or ()) - set(SCOPES))
     if unknown:
-        raise StartError(f"{unknown[0][:40]!r} is no scope: choose from {', '.join(SCOPES)}")
-    token = new_token(_file(file), name, wanted, now())
+        raise StartError(f"{unknown[0][:40]!r} is not a scope: choose from {', '.join(SCOPES)}")
+    token = new_token(_tokens_file(file), name, scopes, now())
     if as_json:
-        print_json({"name": name, "scopes": wanted, "token": token})
+        print_json({"name": name, "scopes": scopes, "token": token})
         return
     typer.echo(token)
-    notify(f"it is shown this once; {_file(file)} keeps its hash. Clients send `Authorization: Bearer TOKEN`")
+    notify(
+        f"the token is shown only once; {_tokens_file(file)} keeps its hash. "
+        "Clients send `Authorization: Bearer TOKEN`"
+    )
 
 
 @app.command("list")
 def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
-    """Names and scopes of the tokens in the file.
+    """List the names and scopes of the tokens in the file.
 
     Example: ascl-rules token list --json
     """
     from rule_server.api.auth import read_tokens
 
-    entries = read_tokens(_file(file))
+    entries = read_tokens(_tokens_file(file))
     if as_json:
         print_json([entry.model_dump(exclude={"sha256"}) for entry in entries])
     else:
@@ -71,16 +74,16 @@ def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(help="Whose token goes.")], file: TokensFile = None) -> None:
-    """Take a token out of the file; a running service refuses it from the next request on.
+def remove(name: Annotated[str, typer.Argument(help="Name of the caller.")], file: TokensFile = None) -> None:
+    """Remove a token from the file. A running service rejects it from the next request.
 
     Example: ascl-rules token remove ci-agent
     """
     from rule_server.api.auth import remove_token
 
-    remove_token(_file(file), name)
+    remove_token(_tokens_file(file), name)
     notify(f"the token of {name} is removed")
 
 
-def _file(given: Path | None) -> Path:
-    return given or Path(os.environ.get("ASCL_RULES_TOKENS_FILE") or "tokens.jsonl")
+def _tokens_file(file: Path | None) -> Path:
+    return file or Path(os.environ.get("ASCL_RULES_TOKENS_FILE") or "tokens.jsonl")

@@ -1,4 +1,4 @@
-"""What the service logs, for people or as JSON; never a token or a question."""
+"""Service logs as text or JSON, without tokens and question texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACCESS = logging.getLogger("rule_server.access")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON line; `fields` of the record become keys of their own."""
+    """Formats a record as one JSON line. The record's `fields` become keys of their own."""
 
     def format(self, record: logging.LogRecord) -> str:
         value: dict[str, object] = {
@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logs(settings: Settings) -> None:
-    """Log to standard error as the settings say."""
+    """Configures logging to standard error from the settings."""
     handler = logging.StreamHandler()
     plain = logging.Formatter("ascl-rules: %(message)s")
     handler.setFormatter(JsonLines() if settings.log_format == "json" else plain)
@@ -40,7 +40,7 @@ def set_up_logs(settings: Settings) -> None:
 
 
 def log_access(caller: str, method: str, route: str, status: int, seconds: float) -> None:
-    """One request; `caller` is a name, `route` has no part that the caller chose."""
+    """Logs one request. `route` is a declared path, never one that the caller made up."""
     fields = {
         "caller": caller,
         "method": method,
@@ -52,5 +52,5 @@ def log_access(caller: str, method: str, route: str, status: int, seconds: float
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Returns the current time in UTC as ISO 8601 with milliseconds, e.g. 2026-11-29T23:42:00.123+00:00."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""What the service counts and times, in the format of Prometheus."""
+"""Prometheus metrics of the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Metrics:
-    """Counters of one service. No label holds what a caller chose, so their number is bounded."""
+    """Metrics of one service.
+
+    No label holds a value that callers choose, so the number of series is bounded.
+    """
 
     def __init__(self, rulebook: Rulebook, queue_depth: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
@@ -25,7 +28,11 @@ class Metrics:
             "ascl_requests", "Requests by route and status.", ("route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "ascl_request_seconds", "Seconds a request.", ("route",), buckets=BUCKETS, registry=self.registry
+            "ascl_request_seconds",
+            "Seconds per request.",
+            ("route",),
+            buckets=BUCKETS,
+            registry=self.registry,
         )
         verdicts = Counter(
             "ascl_consultations", "Consultations by verdict.", ("verdict",), registry=self.registry
@@ -35,56 +42,55 @@ class Metrics:
         }
         stages = Histogram(
             "ascl_stage_seconds",
-            "Seconds of a consultation's stages: queue, encoding a batch, scoring it, choosing rules.",
+            "Seconds per stage of a consultation: queueing, encoding and scoring a batch, choosing rules.",
             ("stage",),
             buckets=BUCKETS,
             registry=self.registry,
         )
         self._stages = {stage: stages.labels(stage) for stage in STAGES}
-        cache = Counter("ascl_cache", "Answers from the cache, or not.", ("result",), registry=self.registry)
+        cache = Counter(
+            "ascl_cache", "Response cache lookups by result.", ("result",), registry=self.registry
+        )
         self._cache = {True: cache.labels("hit"), False: cache.labels("miss")}
-        depth = Gauge("ascl_queue_depth", "Questions that wait to be encoded.", registry=self.registry)
+        depth = Gauge("ascl_queue_depth", "Questions waiting to be encoded.", registry=self.registry)
         depth.set_function(queue_depth)
-        self._rulebook = Info("ascl_rulebook", "The rulebook that is served.", registry=self.registry)
+        self._rulebook = Info("ascl_rulebook", "The current rulebook.", registry=self.registry)
         reloads = Counter(
-            "ascl_reloads",
-            "Looks at edited rules, by what came of them.",
-            ("result",),
-            registry=self.registry,
+            "ascl_reloads", "Reloads of the rules folder by result.", ("result",), registry=self.registry
         )
         self._reloads = {result: reloads.labels(result) for result in ("served", "unchanged", "rejected")}
         self._rejected = Gauge(
             "ascl_edit_rejected", "1 while the newest edit cannot be served.", registry=self.registry
         )
-        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self.serving(rulebook)
+        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self.set_rulebook(rulebook)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        found = self._known.get((route, status))
-        if found is None:
-            found = (self._requests.labels(route, str(status)), self._seconds.labels(route))
-            self._known[route, status] = found
-        found[0].inc()
-        found[1].observe(seconds)
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        series = self._by_route.get((route, status))
+        if series is None:
+            series = (self._requests.labels(route, str(status)), self._seconds.labels(route))
+            self._by_route[route, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
-    def consultation(self, response: ConsultResponse) -> None:
+    def count_consultation(self, response: ConsultResponse) -> None:
         self._verdicts[response.verdict].inc()
 
-    def cache(self, hit: bool) -> None:
+    def count_cache_lookup(self, hit: bool) -> None:
         self._cache[hit].inc()
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One of STAGES took so long."""
+    def observe_stage(self, name: str, seconds: float) -> None:
+        """Records the duration of one of STAGES."""
         self._stages[name].observe(seconds)
 
-    def serving(self, rulebook: Rulebook) -> None:
+    def set_rulebook(self, rulebook: Rulebook) -> None:
         self._rulebook.info({"digest": rulebook.digest, "name": rulebook.name, "version": rulebook.version})
 
-    def reload(self, result: str) -> None:
-        """`served`, `unchanged` or `rejected`."""
+    def count_reload(self, result: str) -> None:
+        """Counts a reload by its result: `served`, `unchanged` or `rejected`."""
         self._reloads[result].inc()
         self._rejected.set(result == "rejected")
 
-    def text(self) -> str:
-        """Everything, in the text format of Prometheus."""
+    def render(self) -> str:
+        """Returns all metrics in the Prometheus text format."""
         return str(generate_latest(self.registry), "utf-8")

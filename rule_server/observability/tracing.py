@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, joined to the caller's trace; off unless an OTLP address is set."""
+"""OpenTelemetry spans that join the caller's trace. Off unless an OTLP endpoint is configured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tracing:
-    """Spans of requests and consultations. No span holds a question or a token."""
+    """Creates spans for requests and consultations. No span contains a question or a token."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         from opentelemetry.sdk.resources import Resource
@@ -31,8 +31,8 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[bytes, bytes]) -> Iterator[Span]:
-        """A span around a request, a child of the one that its `traceparent` names."""
+    def request_span(self, method: str, headers: Mapping[bytes, bytes]) -> Iterator[Span]:
+        """Opens a span for a request, as a child of the span in its `traceparent` header."""
         from opentelemetry.trace import SpanKind
 
         names = ("traceparent", "tracestate")
@@ -49,12 +49,13 @@ class Tracing:
             yield span
 
     @contextmanager
-    def consultation(self) -> Iterator[Span]:
+    def consultation_span(self) -> Iterator[Span]:
+        """Opens a span for a consultation."""
         with self._tracer.start_as_current_span("consult", record_exception=False) as span:
             yield span
 
     def close(self) -> None:
-        """Send what is left."""
+        """Sends the remaining spans."""
         self._provider.shutdown()
 
 
@@ -69,7 +70,7 @@ def describe_request(span: Span, caller: str, method: str, route: str, status: i
         span.set_status(StatusCode.ERROR)
 
 
-def describe_answer(span: Span, length: int, response: ConsultResponse) -> None:
+def describe_response(span: Span, length: int, response: ConsultResponse) -> None:
     span.set_attribute("ascl.question.length", length)
     span.set_attribute("ascl.verdict", response.verdict)
     span.set_attribute("ascl.rules", [rule.id for rule in response.rules])
@@ -77,10 +78,10 @@ def describe_answer(span: Span, length: int, response: ConsultResponse) -> None:
 
 
 def start_tracing(settings: Settings) -> Tracing | None:
-    """Spans to the OTLP address of the settings, or None.
+    """Starts tracing to the configured OTLP endpoint. Returns None when there is none.
 
     Raises:
-        StartError: when the packages that send them are not installed.
+        StartError: the telemetry packages are not installed.
     """
     if settings.otlp_endpoint is None:
         return None

@@ -1,12 +1,12 @@
 """Embeds, indexes and scores rules, and stores the index artefact on disk."""
 
 from rule_server.retrieval.chunking import split_into_windows
-from rule_server.retrieval.encoder import BATCH, MODEL_FILE, TOKENIZER_FILE, Encoder, OnnxEncoder
+from rule_server.retrieval.encoder import BATCH_SIZE, MODEL_FILE, TOKENIZER_FILE, Encoder, OnnxEncoder
 from rule_server.retrieval.onnx_export import resolve_model
 from rule_server.retrieval.threshold import Calibration, Threshold, scoring_version
 
 __all__ = [
-    "BATCH",
+    "BATCH_SIZE",
     "Calibration",
     "Encoder",
     "MODEL_FILE",

@@ -1,11 +1,11 @@
 """The index artefact: a folder from which the service starts without torch and without the rules folder.
 
-    artefact.json             which encoder and which rulebook are current
+    artefact.json             the current encoder and rulebook
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
-    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; published (by `build`),
-                              served (was current once)
+    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; the marks published (by
+                              `build`) and served (was current once)
 
-Folders are written aside and renamed into place, so a reader finds a whole one or none.
+Folders are written under a temporary name and renamed, so a reader finds a complete folder or none.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ import numpy as np
 from pydantic import ValidationError
 
 from rule_server.errors import ArtefactError
-from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.background import background_digest
 from rule_server.retrieval.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.retrieval.threshold import Calibration
 from rule_server.rulebook import Rulebook
+from rule_server.rulebook.files import sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
 
-SCHEMA = 1
-KEPT = 10
-"""Rulebooks kept, newest first, but those that were served before those that were only looked at."""
-KEPT_PUBLISHED = 50
-"""Rulebooks kept beside those because `ascl-rules build` made them: one can go back to them."""
+SCHEMA_VERSION = 1
+MAX_UNPUBLISHED = 10
+"""Unpublished rulebooks to store. Those that were never served are removed first, then the oldest."""
+MAX_PUBLISHED = 50
+"""Rulebooks of `ascl-rules build` to store, for a rollback."""
 PUBLISHED, SERVED = "published", "served"
-"""Marks of a kept rulebook: empty files, which outlive its being built again."""
+"""Empty marker files of a stored rulebook. They survive a rebuild."""
 
 
 @dataclass(frozen=True)
 class Current:
-    """What artefact.json says."""
+    """Content of artefact.json."""
 
     encoder: str
     """Fingerprint."""
     rulebook: str
     """Digest."""
     own_rules: bool
-    """Follow our own rules; false when a rules folder was named, or an earlier rulebook was gone back to."""
+    """Follow the packaged rules. False if a rules folder was named, or after a rollback."""
 
 
 class Artefact:
@@ -63,15 +64,15 @@ class Artefact:
         self.folder = folder
 
     def current(self) -> Current | None:
-        """What was built last, or None when nothing was.
+        """Returns the current encoder and rulebook, or None when nothing was built yet.
 
         Raises:
-            ArtefactError: when artefact.json is damaged or of another version.
+            ArtefactError: artefact.json is damaged or of another version.
         """
         path = self.folder / "artefact.json"
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            if value.pop("schema") != SCHEMA:
+            if value.pop("schema") != SCHEMA_VERSION:
                 raise ValueError("it is of another version")
             return Current(**value)
         except FileNotFoundError:
@@ -88,21 +89,21 @@ class Artefact:
         return (self.encoder_folder(fingerprint) / MANIFEST_FILE).is_file()
 
     def encoder(self, fingerprint: str, threads: int) -> OnnxEncoder:
-        """Raises EncoderError when it is not there or damaged."""
+        """Opens an encoder. Raises EncoderError when it is missing or damaged."""
         return OnnxEncoder(self.encoder_folder(fingerprint), threads)
 
     def index(self, digest: str, fingerprint: str) -> RuleIndex | None:
-        """The index of a rulebook, or None when it was not built with that encoder.
+        """Returns the index of a rulebook, or None when it was not built with that encoder.
 
         Raises:
-            ArtefactError: when its files are not those that were written.
+            ArtefactError: its files differ from those that were written.
         """
         from rule_server.retrieval.index import RuleIndex
 
         folder = self.folder / "rulebooks" / digest
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != ordinary.background_digest():
+            if manifest["encoder"] != fingerprint or manifest.get("ordinary") != background_digest():
                 return None
             raw = (folder / "vectors.npy").read_bytes()
             if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
@@ -122,28 +123,28 @@ class Artefact:
             ) from None
 
     def save(self, index: RuleIndex, *, own_rules: bool, make_current: bool = True) -> None:
-        """Keep an index, and make it current unless told not to.
+        """Stores an index and, with `make_current`, makes it the current one.
 
-        Without that, it does not take the place of the same rulebook's for another encoder.
+        Without `make_current`, an index of the same rulebook for another encoder is left in place.
 
         Raises:
-            ArtefactError: when the folder cannot be written.
+            ArtefactError: the folder cannot be written.
         """
         digest = index.rulebook.digest
-        if not make_current and self.made_with(digest) not in (None, index.fingerprint):
+        if not make_current and self.encoder_of(digest) not in (None, index.fingerprint):
             return
         target = self.folder / "rulebooks" / digest
         buffer = io.BytesIO()
         np.save(buffer, index.vectors, allow_pickle=False)
         raw = buffer.getvalue()
         manifest = {
-            "schema": SCHEMA,
+            "schema": SCHEMA_VERSION,
             "encoder": index.fingerprint,
             "name": index.rulebook.name,
             "version": index.rulebook.version,
             "rules": len(index.rulebook.served),
             "vectors": hashlib.sha256(raw).hexdigest(),
-            "ordinary": ordinary.background_digest(),
+            "ordinary": background_digest(),
             "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
         with self.new_folder(target, replace=True) as folder:
@@ -154,98 +155,96 @@ class Artefact:
                 if (target / mark).exists():
                     (folder / mark).touch()
         if make_current:
-            self.point(Current(index.fingerprint, digest, own_rules))
+            self.set_current(Current(index.fingerprint, digest, own_rules))
         current = self.current()
-        self._forget_old({digest, *([current.rulebook] if current else [])})
+        self._prune({digest, *([current.rulebook] if current else [])})
 
-    def made_with(self, digest: str) -> str | None:
-        """Fingerprint of the encoder that a kept rulebook's vectors are of; None when it is not kept."""
+    def encoder_of(self, digest: str) -> str | None:
+        """Returns the fingerprint of the encoder of a stored rulebook, or None when it is not stored."""
         try:
             path = self.folder / "rulebooks" / digest / MANIFEST_FILE
             return str(json.loads(path.read_text(encoding="utf-8"))["encoder"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def kept_folders(self) -> list[Path]:
-        """Folders of the kept rulebooks, newest first; one that another process removes is left out."""
-        found = []
+    def rulebook_folders(self) -> list[Path]:
+        """Returns the folders of the stored rulebooks, newest first, without any removed meanwhile."""
+        folders = []
         with contextlib.suppress(FileNotFoundError):
             for path in (self.folder / "rulebooks").iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     if not path.name.startswith("."):
-                        found.append((path.stat().st_mtime, path))
-        return [path for _, path in sorted(found, reverse=True)]
+                        folders.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(folders, reverse=True)]
 
     def publish(self, digest: str) -> None:
-        """Mark a kept rulebook as one to go back to. Raises ArtefactError when it cannot be written."""
+        """Marks a stored rulebook as a target for rollbacks. Raises ArtefactError."""
         try:
             (self.folder / "rulebooks" / digest / PUBLISHED).touch()
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._not_writable(error) from None
 
     def save_calibration(self, digest: str, calibration: Calibration) -> None:
-        """Keep a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""
+        """Stores a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""
         path = self.folder / "rulebooks" / digest / MANIFEST_FILE
         try:
             manifest = json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)}
-            aside = path.with_suffix(".new")
-            aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            aside.replace(path)
+            write_atomic(path, json.dumps(manifest, indent=1).encode())
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._not_writable(error) from None
 
-    def point(self, current: Current) -> None:
-        """Make an encoder and a kept rulebook current. Raises ArtefactError."""
+    def set_current(self, current: Current) -> None:
+        """Makes an encoder and a stored rulebook current. Raises ArtefactError."""
         folder = self.folder / "rulebooks" / current.rulebook
         try:
             (folder / SERVED).touch()
-            os.utime(folder)  # it is among the newest again, so it stays
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".artefact")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"schema": SCHEMA} | asdict(current), file)
-            os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide it from the service's own user
-            os.replace(name, self.folder / "artefact.json")  # noqa: PTH105
+            os.utime(folder)  # it counts as new again, so it is not pruned
+            value = {"schema": SCHEMA_VERSION} | asdict(current)
+            write_atomic(self.folder / "artefact.json", json.dumps(value).encode())
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._not_writable(error) from None
 
     @contextmanager
     def new_folder(self, target: Path, *, replace: bool = False) -> Iterator[Path]:
-        """A folder to fill, which becomes `target` when the block ends well; one made meanwhile wins.
+        """Yields a folder to fill. It becomes `target` when the block succeeds.
+
+        If another process created `target` meanwhile, that folder stays.
 
         Raises:
-            ArtefactError: when the artefact cannot be written.
+            ArtefactError: the artefact cannot be written.
         """
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
+            temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
         except OSError as error:
-            raise self._unwritable(error) from None
-        before = aside.with_name(aside.name.replace(".new-", ".before-", 1))
+            raise self._not_writable(error) from None
+        old = temporary.with_name(temporary.name.replace(".new-", ".before-", 1))
         try:
-            aside.chmod(0o755)
-            yield aside
+            temporary.chmod(0o755)
+            yield temporary
+            sync_folder(temporary)
             if replace:
-                with contextlib.suppress(FileNotFoundError):  # another process may be replacing it as well
-                    target.rename(before)  # removing takes longer than a reader should find nothing
+                with contextlib.suppress(FileNotFoundError):  # another process may be replacing it too
+                    target.rename(old)  # faster than removing it, during which a reader would find nothing
             with contextlib.suppress(FileExistsError):
-                aside.rename(target)
+                temporary.rename(target)
         except OSError as error:
             if not target.is_dir():
-                raise self._unwritable(error) from None
+                raise self._not_writable(error) from None
         finally:
-            shutil.rmtree(before, ignore_errors=True)
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
-    def _forget_old(self, kept: set[str]) -> None:
-        folders = self.kept_folders()
+    def _prune(self, keep: set[str]) -> None:
+        folders = self.rulebook_folders()
         published = [path for path in folders if (path / PUBLISHED).exists()]
         others = [path for path in folders if path not in published]
         others.sort(key=lambda path: not (path / SERVED).exists())
-        for path in others[KEPT:] + published[KEPT_PUBLISHED:]:
-            if path.name not in kept:
+        for path in others[MAX_UNPUBLISHED:] + published[MAX_PUBLISHED:]:
+            if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _unwritable(self, error: OSError) -> ArtefactError:
+    def _not_writable(self, error: OSError) -> ArtefactError:
         return ArtefactError(
             f"the artefact folder {self.folder} cannot be written ({error.strerror}): "
             "name another by --artefact or ASCL_RULES_ARTEFACT"

@@ -1,4 +1,4 @@
-"""From settings to something that can be served: build what is missing, reuse the rest, say which."""
+"""Loads the encoder and index that the settings ask for, and builds what is missing or stale."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from rule_server.rulebook import Rulebook
 
 Notify = Callable[[str], None]
+"""Receives progress messages and warnings for the user."""
 
 
 @dataclass(frozen=True)
 class LoadedIndex:
-    """An encoder and an index of it; `rules` are the folders that the index follows, if it follows any."""
+    """An encoder and its index. `rules` are the folders that the index follows, empty if it follows none."""
 
     encoder: Encoder
     index: RuleIndex
@@ -30,30 +31,37 @@ class LoadedIndex:
 
 
 def rules_folders(settings: Settings, current: Current | None = None) -> tuple[Path, ...]:
-    """The folders that were named, else our own rules, else none.
+    """Returns the configured rules folders, else the packaged one, else none.
 
-    An artefact built from a folder that somebody named is served as it was built: our own rules never take
-    its place silently.
+    An artefact built from a named folder is served as it was built: the packaged rules never replace it
+    silently.
     """
     if settings.dir:
         return settings.dir
     if current is not None and not current.own_rules:
         return ()
-    own = packaged_rules()
-    return (own,) if own.is_dir() else ()
+    packaged = packaged_rules()
+    return (packaged,) if packaged.is_dir() else ()
 
 
 def load_or_build(
-    settings: Settings, say: Notify, *, build: bool = False, make_current: bool = True, drafts: bool = False
+    settings: Settings,
+    notify: Notify,
+    *,
+    build: bool = False,
+    make_current: bool = True,
+    drafts: bool = False,
 ) -> LoadedIndex:
-    """Load or build encoder and index; `build` insists on the rules folder and on a written artefact.
+    """Loads the encoder and the index, or builds them.
 
     Args:
-        make_current: without it these rules are only looked at: what the artefact serves stays what it is.
-        drafts: a rulebook of drafts alone will do; these are counted as active, and its index is not kept.
+        notify: receives progress messages and warnings.
+        build: require a rules folder and a writable artefact, and publish the rulebook.
+        make_current: False for a check: the artefact keeps its current rulebook.
+        drafts: accept a rulebook that has only drafts. They count as active, and the index is not stored.
 
     Raises:
-        RuleServiceError: one sentence on what is missing and how to get it.
+        RuleServiceError: something is missing; the message says how to get it.
     """
     artefact = Artefact(settings.artefact)
     current = artefact.current()
@@ -63,28 +71,28 @@ def load_or_build(
             "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
         )
     rulebook = load_rulebook(rules, settings.variables, drafts=drafts) if rules else None
-    encoder = open_encoder(settings, say)
+    encoder = open_encoder(settings, notify)
     if rulebook is None:
         assert current is not None
         index = artefact.index(current.rulebook, encoder.fingerprint)
         if index is None:
-            raise ArtefactError(f"{artefact.folder} holds no index for its encoder: run `ascl-rules build`")
+            raise ArtefactError(f"{artefact.folder} has no index for its encoder: run `ascl-rules build`")
         return LoadedIndex(encoder, index, ())
-    drafts_alone = not rulebook.served
-    if drafts_alone:
+    only_drafts = not rulebook.served
+    if only_drafts:
         rulebook = with_drafts_active(rulebook)
     own_rules = not settings.dir
     if current is None and not make_current:
-        # An artefact is told its encoder by what is current. Our own rules are followed as before the look.
+        # artefact.json names the encoder, so it must exist. The packaged rules are still followed.
         make_current = own_rules = True
     index = artefact.index(rulebook.digest, encoder.fingerprint)
     if index is None:
-        index = _embed(artefact, current, rulebook, encoder, say)
-        if not drafts_alone:
-            save_index(artefact, index, own_rules, None if build else say, make_current=make_current)
+        index = _embed(artefact, current, rulebook, encoder, notify)
+        if not only_drafts:
+            save_index(artefact, index, own_rules, None if build else notify, make_current=make_current)
     elif make_current and current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
         try:
-            artefact.point(new)
+            artefact.set_current(new)
         except ArtefactError:
             if build:
                 raise
@@ -94,19 +102,24 @@ def load_or_build(
 
 
 def rebuild(
-    artefact: Artefact, rulebook: Rulebook, encoder: Encoder, before: RuleIndex, own_rules: bool, say: Notify
+    artefact: Artefact,
+    rulebook: Rulebook,
+    encoder: Encoder,
+    before: RuleIndex,
+    own_rules: bool,
+    notify: Notify,
 ) -> RuleIndex:
-    """The index of edited rules, made current; the artefact's where the edit goes back to what it keeps."""
+    """Returns the index of edited rules and makes it current; a stored index of the same rules is reused."""
     from rule_server.retrieval.index import RuleIndex
 
-    kept_before = _readable(artefact, before.rulebook.digest, before.fingerprint)
+    stored_before = _load_index(artefact, before.rulebook.digest, before.fingerprint)
     # `calibrate` may have run since `before` was read.
-    measured = kept_before.calibration if kept_before is not None else None
+    measured = stored_before.calibration if stored_before is not None else None
     measured = measured or before.calibration
-    index = _readable(artefact, rulebook.digest, encoder.fingerprint)
+    index = _load_index(artefact, rulebook.digest, encoder.fingerprint)
     if index is None:
         index = RuleIndex.build(rulebook, encoder, before.vectors_by_text(), measured)
-        save_index(artefact, index, own_rules, say)
+        save_index(artefact, index, own_rules, notify)
         return index
     own = index.calibration
     stale = measured is not None and (own is None or own.rulebook != rulebook.digest)
@@ -115,14 +128,14 @@ def rebuild(
     try:
         if stale and measured is not None:
             artefact.save_calibration(rulebook.digest, measured)
-        artefact.point(Current(encoder.fingerprint, rulebook.digest, own_rules))
+        artefact.set_current(Current(encoder.fingerprint, rulebook.digest, own_rules))
     except ArtefactError as error:
-        say(f"serving from memory: {error}")
+        notify(f"serving from memory: {error}")
     return index
 
 
-def _readable(artefact: Artefact, digest: str, fingerprint: str) -> RuleIndex | None:
-    """What the artefact keeps; a damaged index counts as none, and is built again."""
+def _load_index(artefact: Artefact, digest: str, fingerprint: str) -> RuleIndex | None:
+    """Returns a stored index. A damaged one counts as missing, and is built again."""
     try:
         return artefact.index(digest, fingerprint)
     except ArtefactError:
@@ -130,22 +143,30 @@ def _readable(artefact: Artefact, digest: str, fingerprint: str) -> RuleIndex | 
 
 
 def save_index(
-    artefact: Artefact, index: RuleIndex, own_rules: bool, say: Notify | None, *, make_current: bool = True
+    artefact: Artefact,
+    index: RuleIndex,
+    own_rules: bool,
+    notify: Notify | None,
+    *,
+    make_current: bool = True,
 ) -> None:
-    """Save an index. With `say`, a folder that cannot be written is worth a word; without, it is an error."""
+    """Saves an index.
+
+    If the folder is not writable, warns through `notify`, or raises ArtefactError without it.
+    """
     try:
         artefact.save(index, own_rules=own_rules, make_current=make_current)
     except ArtefactError as error:
-        if say is None:
+        if notify is None:
             raise
-        say(f"serving from memory: {error}")
+        notify(f"serving from memory: {error}")
 
 
-def open_encoder(settings: Settings, say: Notify) -> Encoder:
-    """The artefact's encoder, built if it has none.
+def open_encoder(settings: Settings, notify: Notify) -> Encoder:
+    """Opens the artefact's encoder, and builds it if it is missing.
 
     Raises:
-        EncoderError: when there is none and none can be built.
+        EncoderError: there is no encoder and none can be built.
     """
     artefact = Artefact(settings.artefact)
     current = artefact.current()
@@ -160,7 +181,7 @@ def open_encoder(settings: Settings, say: Notify) -> Encoder:
             return encoder
     from rule_server.retrieval.onnx_export import export_encoder
 
-    say(f"building the encoder in {artefact.folder} (once; some seconds)")
+    notify(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:
         return export_encoder(artefact, settings.model, settings.threads, settings.prefix)
     except EncoderError as error:
@@ -168,24 +189,24 @@ def open_encoder(settings: Settings, say: Notify) -> Encoder:
 
 
 def _embed(
-    artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, say: Notify
+    artefact: Artefact, current: Current | None, rulebook: Rulebook, encoder: Encoder, notify: Notify
 ) -> RuleIndex:
     from rule_server.retrieval.index import RuleIndex
 
     before = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
-    known = before.vectors_by_text() if before is not None else {}
+    vectors = before.vectors_by_text() if before is not None else {}
     calibration = before.calibration if before is not None else None
-    say(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
-    return RuleIndex.build(rulebook, encoder, known, calibration)
+    notify(f"embedding {rulebook.name} {rulebook.version}, {len(rulebook.served)} rules")
+    return RuleIndex.build(rulebook, encoder, vectors, calibration)
 
 
-def preview_drafts(prepared: LoadedIndex) -> LoadedIndex:
-    """The same, with every draft counted as active; nothing is kept, and no folder is followed."""
+def preview_drafts(loaded: LoadedIndex) -> LoadedIndex:
+    """Returns an index in which every draft counts as active. It is not stored and follows no folder."""
     from rule_server.retrieval.index import RuleIndex
 
-    index = prepared.index
+    index = loaded.index
     preview = with_drafts_active(index.rulebook)
-    known = index.vectors_by_text()
+    vectors = index.vectors_by_text()
     return replace(
-        prepared, index=RuleIndex.build(preview, prepared.encoder, known, index.calibration), rules=()
+        loaded, index=RuleIndex.build(preview, loaded.encoder, vectors, index.calibration), rules=()
     )

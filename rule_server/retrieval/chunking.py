@@ -1,35 +1,37 @@
-"""A long text in parts that the encoder reads whole."""
+"""Splits a long text into windows that the encoder reads completely."""
 
 from __future__ import annotations
 
 import re
 
-WINDOW, OVERLAP = 800, 100
-"""Characters: the encoder reads about 1000 of plain prose, and what is delicate may stand at a text's end."""
-TOKENS = 240
-"""Estimated tokens: the packaged encoder reads 256 of them."""
-_PER_LETTER = 0.4  # of a Latin word; every digit, sign and letter of another script may be a token by itself
-_LATIN = 0x250
+WINDOW_CHARS, OVERLAP_CHARS = 800, 100
+"""The encoder reads about 1000 characters of plain prose, and the delicate part may be at the end of a
+text."""
+MAX_WINDOW_TOKENS = 240
+"""Estimated tokens. The packaged encoder reads 256."""
+_TOKENS_PER_LATIN_LETTER = 0.4  # any digit, sign or letter of another script may be a token by itself
+_LATIN_END = 0x250
 
 
 def split_into_windows(text: str) -> list[str]:
-    """The text in overlapping parts, cut between words if possible; a short text is its only part."""
-    parts = []
-    while (reach := _reach(text)) < len(text):
-        cut = min(WINDOW, reach)
-        parts.append(text[:cut])
-        text = re.sub(r"^\S{0,50}\s", "", text[cut - min(OVERLAP, cut // 4) :])
-    return [*parts, text]
+    """Splits a text into overlapping windows, between words if possible. A short text is one window."""
+    windows = []
+    while (readable := _readable_chars(text)) < len(text):
+        cut = min(WINDOW_CHARS, readable)
+        windows.append(text[:cut])
+        text = re.sub(r"^\S{0,50}\s", "", text[cut - min(OVERLAP_CHARS, cut // 4) :])
+    return [*windows, text]
 
 
-def _reach(text: str) -> int:
-    """How many characters the encoder surely reads."""
-    if len(text) <= TOKENS:
+def _readable_chars(text: str) -> int:
+    """Returns how many leading characters the encoder is certain to read."""
+    if len(text) <= MAX_WINDOW_TOKENS:
         return len(text)
     tokens = 0.0
-    for at, character in enumerate(text[: WINDOW + OVERLAP]):
+    for at, character in enumerate(text[: WINDOW_CHARS + OVERLAP_CHARS]):
         if not character.isspace():
-            tokens += _PER_LETTER if character.isalpha() and ord(character) < _LATIN else 1.0
-        if tokens > TOKENS:
+            latin = character.isalpha() and ord(character) < _LATIN_END
+            tokens += _TOKENS_PER_LATIN_LETTER if latin else 1.0
+        if tokens > MAX_WINDOW_TOKENS:
             return at
-    return min(len(text), WINDOW + OVERLAP)
+    return min(len(text), WINDOW_CHARS + OVERLAP_CHARS)

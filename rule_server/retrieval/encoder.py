@@ -1,4 +1,4 @@
-"""Texts to unit vectors: what an encoder is, and the one that serves, ONNX Runtime without torch."""
+"""Encoders that turn texts into unit vectors: the protocol, and the ONNX Runtime encoder (no torch)."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
-BATCH = 32
+BATCH_SIZE = 32
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors of length one, so that a dot product is a cosine."""
+    """Turns texts into vectors of length 1, so that a dot product is a cosine."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the same text may get another vector."""
+        """Identifier that changes when the same text may get another vector."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension), float32, in the order of the texts; from any thread."""
+        """Returns vectors (len(texts), dimension), float32, in the order of the texts. Thread-safe."""
         ...
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex characters."""
+    """Returns the SHA-256 of a file, 64 hex characters."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class OnnxEncoder:
-    """A sentence encoder exported by `rule_server.export`.
+    """A sentence encoder exported by `rule_server.retrieval.onnx_export`.
 
-    Tokens are pooled by their mean, or the first stands for all, as the model was trained; then unit length.
+    Pools tokens as the model was trained, by their mean or by the first token, and normalises to length 1.
     """
 
     def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:
-        """Open the encoder in a folder of an artefact.
+        """Opens the encoder in a folder of an artefact.
 
         Raises:
-            EncoderError: when a file is missing, or differs from what was built there.
+            EncoderError: a file is missing, or differs from the one that was built.
         """
         import onnxruntime
         from tokenizers import Tokenizer
@@ -71,7 +71,7 @@ class OnnxEncoder:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-            # A spinning worker thread takes the core from the web server that feeds it.
+            # A spinning worker thread would take the core from the web server.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
             self._session: Any = onnxruntime.InferenceSession(
@@ -84,15 +84,15 @@ class OnnxEncoder:
             ) from None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension); a text longer than the model's window counts by its beginning."""
+        """Returns vectors (len(texts), dimension), float32. A text longer than the model's window is cut."""
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimension), np.float32)
         encodings = self._tokenizer.encode_batch([self.prefix + text for text in texts])
-        # Texts of like length share a batch: padding is work for nothing.
+        # Texts of similar length share a batch, which saves padding.
         order = sorted(range(len(texts)), key=lambda at: len(encodings[at].ids))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
             width = max(len(encodings[at].ids) for at in batch)
             ids = np.zeros((len(batch), width), np.int64)
             mask = np.zeros((len(batch), width), np.int64)

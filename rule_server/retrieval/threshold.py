@@ -1,30 +1,31 @@
-"""TODO: docstring."""
+"""The score threshold below which no rule applies: its value, origin and calibration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from rule_server.retrieval import background as ordinary
+from rule_server.retrieval.background import background_digest
 
 DEFAULT_THRESHOLD = 0.06
-"""For a rulebook that was not calibrated. Chosen on our own rulebook: see docs/research/retrieval-log.md."""
-
+"""For an uncalibrated rulebook. Chosen on the packaged rulebook: see docs/research/retrieval-log.md."""
+SCORING_VERSION = 1
+"""Increment it when the same vectors get other scores: older calibrations then no longer count."""
 
 Origin = Literal["set", "calibrated", "stale", "default"]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A measured threshold, as the artefact keeps it beside the vectors that it was measured with."""
+    """A measured threshold. The artefact stores it beside the vectors that it was measured with."""
 
     threshold: float
     rule: str
-    """How it was chosen, in a sentence."""
+    """The criterion by which it was chosen, in a sentence."""
     rulebook: str
-    """Digest of the rulebook that was measured."""
+    """Digest of the measured rulebook."""
     scoring: str
-    """What the scores depend on beside the rulebook and the encoder: see `scoring_version`."""
+    """Version of the scoring: see `scoring_version`."""
     prompts: int
     nothing: dict[str, float]
     """Share of the prompts of each kind that find nothing at the threshold."""
@@ -32,7 +33,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The threshold in force and where it comes from."""
+    """The current threshold and its origin."""
 
     value: float
     origin: Origin
@@ -49,11 +50,5 @@ class Threshold:
 
 
 def scoring_version() -> str:
-    """Changes whenever the same rulebook and encoder may give other scores."""
-    from rule_server.retrieval.threshold import SCORING
-
-    return f"{SCORING}-{ordinary.background_digest()[:12]}"
-
-
-SCORING = 1
-"""Raise it when the same vectors get other scores: an older calibration then no longer counts."""
+    """Returns a string that changes when the same rulebook and encoder may give other scores."""
+    return f"{SCORING_VERSION}-{background_digest()[:12]}"

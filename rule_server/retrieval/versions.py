@@ -1,4 +1,4 @@
-"""Rulebooks that an artefact keeps beside the current one: found by digest, and gone back to."""
+"""Rulebooks that an artefact stores: listed, found by digest, loaded and rolled back to."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoder import Encoder, Vectors
     from rule_server.retrieval.index import RuleIndex
 
-SHORTEST_PREFIX = 6
-LOOKED_AT = 3
-"""Indexes whose vectors are reused for another rulebook, newest first: reading one costs some 20 ms."""
+MIN_PREFIX_CHARS = 6
+MAX_REUSED_INDEXES = 3
+"""Stored indexes, newest first, whose vectors are reused for another rulebook. Reading one takes about 20
+ms."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,15 @@ class StoredRulebook:
     name: str
     version: str
     rules: int
-    """Rules served."""
+    """Number of served rules."""
     encoder: str
-    """Fingerprint of the encoder that its vectors are of."""
+    """Fingerprint of the encoder of its vectors."""
     built: str
-    """When, in UTC, to the second."""
+    """Time in UTC, to the second."""
     published: bool
-    """Made by `ascl-rules build`; otherwise by an edit while serving, or by a check."""
+    """Built by `ascl-rules build`, and not by an edit while serving or by a check."""
     served: bool
-    """Current now or once, so that somebody may have been answered from it."""
+    """Current now or earlier, so that callers may have received answers from it."""
     current: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,39 +51,40 @@ class StoredRulebook:
 
 
 def list_versions(artefact: Artefact) -> list[StoredRulebook]:
-    """All of them, newest first; a damaged one is left out.
+    """Returns all stored rulebooks, newest first, without damaged ones.
 
     Raises:
-        ArtefactError: when artefact.json is damaged.
+        ArtefactError: artefact.json is damaged.
     """
     current = artefact.current()
-    found = (_kept(folder, current) for folder in artefact.kept_folders())
-    return [kept for kept in found if kept is not None]
+    versions = (_read_version(folder, current) for folder in artefact.rulebook_folders())
+    return [version for version in versions if version is not None]
 
 
 def find_version(artefact: Artefact, prefix: str) -> StoredRulebook:
-    """The rulebook whose digest begins so.
+    """Returns the rulebook whose digest begins with a prefix.
 
     Raises:
-        ArtefactError: when there is none, or more than one.
+        ArtefactError: no rulebook matches, or more than one.
     """
-    every = list_versions(artefact)
-    found = [kept for kept in every if kept.digest.startswith(prefix.lower())]
-    if len(prefix) < SHORTEST_PREFIX or not found:
-        shown = ", ".join(kept.digest[:12] for kept in every[:5]) or "none"
+    versions = list_versions(artefact)
+    matches = [version for version in versions if version.digest.startswith(prefix.lower())]
+    if len(prefix) < MIN_PREFIX_CHARS or not matches:
+        examples = ", ".join(version.digest[:12] for version in versions[:5]) or "none"
         raise ArtefactError(
-            f"{artefact.folder} keeps no rulebook {prefix[:64]!r}: name one by {SHORTEST_PREFIX} or more "
-            f"characters of its digest (kept: {shown}; `ascl-rules rollback` lists them)"
+            f"{artefact.folder} keeps no rulebook {prefix[:64]!r}: name one by {MIN_PREFIX_CHARS} or more "
+            f"characters of its digest (kept: {examples}; `ascl-rules rollback` lists them)"
         )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ArtefactError(
-            f"{len(found)} rulebooks begin with {prefix}: write more of the digest, {found[0].digest[:16]}"
+            f"{len(matches)} rulebooks begin with {prefix}: "
+            f"write more of the digest, {matches[0].digest[:16]}"
         )
-    return found[0]
+    return matches[0]
 
 
 def load_version(artefact: Artefact, digest: str) -> Rulebook:
-    """The content of a kept rulebook. Raises ArtefactError when it is not what was written."""
+    """Loads a stored rulebook. Raises ArtefactError when its file differs from what was written."""
     path = artefact.folder / "rulebooks" / digest / "rulebook.json"
     try:
         rulebook = Rulebook.model_validate_json(path.read_bytes())
@@ -95,25 +97,26 @@ def load_version(artefact: Artefact, digest: str) -> Rulebook:
 
 
 def roll_back(artefact: Artefact, prefix: str) -> StoredRulebook:
-    """Make an earlier rulebook the one that is served where no rules folder is named.
+    """Makes an earlier rulebook current. The service serves it when no rules folder is named.
 
     Raises:
-        ArtefactError: when it is not kept, is damaged, or cannot be searched any more.
+        ArtefactError: the rulebook is not stored, is damaged, or its encoder is missing.
     """
-    kept = find_version(artefact, prefix)
-    if not artefact.has_encoder(kept.encoder) or artefact.index(kept.digest, kept.encoder) is None:
+    version = find_version(artefact, prefix)
+    if not artefact.has_encoder(version.encoder) or artefact.index(version.digest, version.encoder) is None:
         raise ArtefactError(
-            f"{kept.digest[:12]} was built with an encoder or a version that is gone: build those rules again"
+            f"{version.digest[:12]} was built with an encoder or a version that is gone: "
+            "build those rules again"
         )
-    artefact.point(Current(kept.encoder, kept.digest, own_rules=False))
-    return kept
+    artefact.set_current(Current(version.encoder, version.digest, own_rules=False))
+    return version
 
 
 def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleIndex:
-    """An index of any rulebook, reusing what the artefact holds, and kept there without becoming current.
+    """Returns an index of any rulebook, reusing stored vectors, and stores it without making it current.
 
     Raises:
-        ArtefactError: when the artefact is damaged. One that cannot be written is no error.
+        ArtefactError: the artefact is damaged. If it cannot be written, the index is only returned.
     """
     from rule_server.retrieval.index import RuleIndex
 
@@ -121,10 +124,10 @@ def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleI
     if index is None:
         current = artefact.current()
         present = artefact.index(current.rulebook, encoder.fingerprint) if current is not None else None
-        # As after an edit while serving: the threshold that was measured last goes on being used.
+        # As after an edit while serving, the last measured threshold stays in use.
         calibration = present.calibration if present is not None else None
-        known = known_vectors(artefact, encoder.fingerprint)
-        index = RuleIndex.build(rulebook, encoder, known, calibration)
+        vectors = stored_vectors(artefact, encoder.fingerprint)
+        index = RuleIndex.build(rulebook, encoder, vectors, calibration)
         try:
             artefact.save(index, own_rules=False, make_current=False)
         except ArtefactError:
@@ -132,29 +135,29 @@ def index_for(rulebook: Rulebook, artefact: Artefact, encoder: Encoder) -> RuleI
     return index
 
 
-def known_vectors(artefact: Artefact, fingerprint: str) -> Mapping[str, Vectors]:
-    """Vectors by text of the current and the newest rulebooks that were embedded with this encoder."""
-    usable = [kept for kept in list_versions(artefact) if kept.encoder == fingerprint]
-    usable.sort(key=lambda kept: not kept.current)
-    known: dict[str, Vectors] = {}
-    for kept in usable[:LOOKED_AT]:
-        index = artefact.index(kept.digest, fingerprint)
+def stored_vectors(artefact: Artefact, fingerprint: str) -> Mapping[str, Vectors]:
+    """Returns the vectors by text of the current and the newest rulebooks of an encoder."""
+    usable = [version for version in list_versions(artefact) if version.encoder == fingerprint]
+    usable.sort(key=lambda version: not version.current)
+    vectors: dict[str, Vectors] = {}
+    for version in usable[:MAX_REUSED_INDEXES]:
+        index = artefact.index(version.digest, fingerprint)
         if index is not None:
-            known |= index.vectors_by_text()
-    return known
+            vectors |= index.vectors_by_text()
+    return vectors
 
 
-def _kept(folder: Path, current: Current | None) -> StoredRulebook | None:
+def _read_version(folder: Path, current: Current | None) -> StoredRulebook | None:
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        made = datetime.datetime.fromtimestamp((folder / "vectors.npy").stat().st_mtime, datetime.UTC)
+        built = datetime.datetime.fromtimestamp((folder / "vectors.npy").stat().st_mtime, datetime.UTC)
         return StoredRulebook(
             digest=folder.name,
             name=manifest["name"],
             version=manifest["version"],
             rules=manifest["rules"],
             encoder=manifest["encoder"],
-            built=made.strftime("%Y-%m-%d %H:%M:%S"),
+            built=built.strftime("%Y-%m-%d %H:%M:%S"),
             published=(folder / PUBLISHED).exists(),
             served=(folder / SERVED).exists() or (folder / PUBLISHED).exists(),
             current=current is not None and current.rulebook == folder.name,

@@ -2,32 +2,32 @@
 
 from rule_server.rulebook.front_matter import parse_yaml
 from rule_server.rulebook.loader import (
-    MAX_BYTES,
+    MAX_RULEBOOK_BYTES,
     MAX_RULES,
     Folders,
-    Reading,
-    layers,
+    ReadResult,
     load_rulebook,
     read_folders,
+    resolve_layers,
 )
 from rule_server.rulebook.model import Category, Rule, Rulebook, Stance, with_drafts_active
-from rule_server.rulebook.parser import MAX_FILE, LintProblem, Problem
+from rule_server.rulebook.parser import MAX_FILE_BYTES, LintProblem, Problem
 
 __all__ = [
     "Category",
     "Folders",
     "LintProblem",
-    "MAX_BYTES",
-    "MAX_FILE",
+    "MAX_FILE_BYTES",
+    "MAX_RULEBOOK_BYTES",
     "MAX_RULES",
     "Problem",
-    "Reading",
+    "ReadResult",
     "Rule",
     "Rulebook",
     "Stance",
-    "layers",
     "load_rulebook",
     "parse_yaml",
     "read_folders",
+    "resolve_layers",
     "with_drafts_active",
 ]

@@ -1,4 +1,4 @@
-"""YAML front matter of a Markdown file, read so that hostile or careless files do no harm."""
+"""Parses the YAML front matter of a Markdown file, safely for hostile or careless files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import yaml
 
 if TYPE_CHECKING:
     from yaml import SafeLoader as _SafeLoader
-else:  # libyaml's parser, six times as fast, where PyYAML brings it
+else:  # libyaml's parser, six times as fast, where PyYAML includes it
     _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 FENCE = "---"
 MAX_DEPTH = 20
-"""A rule nests three deep; a hostile file would nest until Python's stack ends."""
+"""A rule nests three levels deep; a hostile file would nest until the stack overflows."""
 
 
 class FrontMatterError(ValueError):
-    """One sentence on what is wrong with the YAML, with its line where that is known."""
+    """The YAML is invalid. The message is one sentence, with the line number where it is known."""
 
 
 class _Loader(_SafeLoader):
-    """YAML's plain types alone, and no repeated keys (the last would win)."""
+    """Allows only plain YAML types, and rejects repeated keys (the last would win)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -31,14 +31,14 @@ class _Loader(_SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key.value}` stands twice", key.start_mark
+                    None, None, f"the key `{key.value}` occurs twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _refuse_what_multiplies(text: str) -> None:
-    """No aliases, no tags, no deep nesting: seen before anything is built of them."""
+def _reject_unsafe(text: str) -> None:
+    """Rejects aliases, tags and deep nesting before any value is constructed."""
     depth = 0
     for event in yaml.parse(text, _SafeLoader):
         fault = None
@@ -56,14 +56,14 @@ def _refuse_what_multiplies(text: str) -> None:
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
-    """The mapping that the text holds.
+    """Parses a YAML mapping.
 
     Raises:
-        FrontMatterError: when it is no YAML, no mapping, or uses what `_Loader` refuses.
+        FrontMatterError: the text is not YAML or not a mapping, or uses a rejected feature.
     """
     try:
-        _refuse_what_multiplies(text)
-        # S506 flags any loader but SafeLoader; this one is a SafeLoader that refuses more.
+        _reject_unsafe(text)
+        # S506 flags any loader except SafeLoader; this one is a stricter SafeLoader.
         value = yaml.load(text, _Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -79,10 +79,10 @@ def parse_yaml(text: str) -> dict[str, Any]:
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Front matter and body of a Markdown file.
+    """Splits a Markdown file into its parsed front matter and its body.
 
     Raises:
-        FrontMatterError: when the file does not open with a fenced block, or the block cannot be read.
+        FrontMatterError: the file does not begin with a fenced block, or the block cannot be parsed.
     """
     lines = text.removeprefix("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != FENCE:

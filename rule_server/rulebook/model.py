@@ -1,4 +1,4 @@
-"""The rulebook as values: categories and rules, validated, and the digest of their content."""
+"""Models of the rulebook: categories, rules, and the digest of their content."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e0fff]"
 )
-"""Control and format characters: a reviewer does not see what a model reads."""
+"""Control and format characters. Models read them, but a reviewer does not see them."""
 
 Stance = Literal["decline", "limit", "answer"]
 
 
 def _one_line(text: str) -> str:
-    """NFC, single spaces: what YAML folding and editors change must not change the digest."""
+    """Normalises to NFC and single spaces, so that YAML folding and editors do not change the digest."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if not text:
         raise ValueError("it is empty")
     if INVISIBLE.search(text):
-        raise ValueError("it holds an invisible control character")
+        raise ValueError("it contains an invisible control character")
     return text
 
 
@@ -47,14 +47,14 @@ class Strict(BaseModel):
 
 
 class Examples(Strict):
-    """Prompts that the rule is about, without answers: for people, tests and the index; never returned."""
+    """Example prompts without answers, for people, tests and the index. They are never returned."""
 
     benign: list[Line] = Field(default=[], max_length=20)
     harmful: list[Line] = Field(default=[], max_length=20)
 
 
 class FrontMatter(Strict):
-    """The keys of a rule file, all of them."""
+    """All keys of a rule file."""
 
     id: RuleId
     title: Line
@@ -86,12 +86,12 @@ class Rule(FrontMatter):
 
     @property
     def text(self) -> str:
-        """What a model is given."""
+        """The text that a model reads."""
         return f"Fine: {self.fine}\nNot fine: {self.not_fine}\nHow to answer: {self.how_to_answer}"
 
 
 class Category(Strict):
-    """A hazard area, or the look-alikes that deserve a full answer."""
+    """A hazard area, or the category of harmless look-alikes."""
 
     id: Slug
     title: Line
@@ -103,19 +103,19 @@ class Category(Strict):
 
 
 class Manifest(Strict):
-    """What a rulebook is called."""
+    """Name and version of a rulebook."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,32}$")]
 
 
 class FolderManifest(Manifest):
-    """rulebook.yaml: the name of what the folder makes, and what it does to the rulebooks beneath it."""
+    """rulebook.yaml: name and version of the rulebook, and its effect on the layers beneath it."""
 
     extends: Literal["ascl-core"] | None = None
-    """Lie over our own rules; None: over the folders named before it, or alone."""
+    """Layer over the packaged rules. None: over the folders named before it, if any."""
     retire: list[RuleId] = Field(default=[], max_length=5000)
-    """Rules of the layers beneath that are not served any more."""
+    """Rules of the layers beneath to retire."""
 
 
 class Rulebook(Manifest):
@@ -125,7 +125,7 @@ class Rulebook(Manifest):
     rules: list[Rule]
 
     def canonical(self) -> str:
-        """JSON whose bytes depend on the content alone, not on files, folding or key order."""
+        """Returns JSON that depends only on the content, not on files, line folding or key order."""
         value = self.model_dump(mode="json")
         return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -141,7 +141,7 @@ class Rulebook(Manifest):
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
-        """Of its translations."""
+        """Languages of the translations."""
         return tuple(sorted({lang for _, lang in self.translations}))
 
     @cached_property
@@ -155,10 +155,10 @@ class Rulebook(Manifest):
 
 
 def with_drafts_active(book: Rulebook) -> Rulebook:
-    """The rulebook with every draft counted as active."""
+    """Returns the rulebook with every draft set to active."""
     rules = [
         rule.model_copy(update={"status": "active"}) if rule.status == "draft" else rule
         for rule in book.rules
     ]
-    # Not by model_copy: it would carry the digest and the served rules of the original along.
+    # model_copy would also copy the cached digest and served rules of the original.
     return Rulebook(name=book.name, version=book.version, categories=book.categories, rules=rules)

@@ -1,4 +1,4 @@
-"""What happened since the start: what the last reload changed, and which rules were used."""
+"""Result of the last reload: which rules were added, removed or reworded, or why the edit was rejected."""
 
 from __future__ import annotations
 
@@ -7,50 +7,54 @@ from pydantic import BaseModel, ConfigDict
 from rule_server.observability import now
 from rule_server.rulebook import Rulebook
 
-UNSPOKEN = {"owner", "review_by", "priority", "tags", "references"}
-"""Keys of a rule that no model reads and no search goes by."""
+INTERNAL_FIELDS = {"owner", "review_by", "priority", "tags", "references"}
+"""Fields of a rule that neither models read nor the search uses."""
 
 
-class _View(BaseModel):
+class ViewModel(BaseModel):
+    """Base of the responses about the service itself."""
+
     model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
 
 
-class Rejected(_View):
+class Rejected(ViewModel):
     """An edit that cannot be served."""
 
     at: str
     problem: str
-    """What is wrong, and where."""
+    """The fault and where it is."""
 
 
-class Changes(_View):
-    """What the last reload changed; before any, `previous` and `at` are null and the lists empty."""
+class Changes(ViewModel):
+    """Result of the last reload. Before the first, `previous` and `at` are null and the lists are empty."""
 
     digest: str
-    """Of the rulebook that is served."""
+    """Digest of the current rulebook."""
     previous: str | None
-    """Of the one that was served before it."""
+    """Digest of the previous rulebook."""
     at: str | None
-    """When it was taken up, in UTC."""
+    """Time of the reload in UTC."""
     added: list[str]
     """Ids of rules that were not served before."""
     removed: list[str]
-    """Ids of rules that are not served any more."""
+    """Ids of rules that are no longer served."""
     reworded: list[str]
-    """Ids of rules that are served in other words or languages, or are found by others."""
+    """Ids of rules whose text, languages or queries changed."""
     rejected: Rejected | None
     """Set while the newest edit is not served."""
 
     @classmethod
-    def none(cls, rulebook: Rulebook) -> Changes:
+    def initial(cls, rulebook: Rulebook) -> Changes:
+        """Returns the state before the first reload."""
         return cls(
             digest=rulebook.digest, previous=None, at=None, added=[], removed=[], reworded=[], rejected=None
         )
 
     @classmethod
     def between(cls, before: Rulebook, after: Rulebook) -> Changes:
-        both = [id for id in after.served if id in before.served]
-        old, new = _words(before), _words(after)
+        """Compares two rulebooks."""
+        common = [id for id in after.served if id in before.served]
+        old, new = _visible_fields(before), _visible_fields(after)
         differing = {key[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         return cls(
             digest=after.digest,
@@ -58,12 +62,12 @@ class Changes(_View):
             at=now(),
             added=[id for id in after.served if id not in before.served],
             removed=[id for id in before.served if id not in after.served],
-            reworded=[id for id in both if id in differing],
+            reworded=[id for id in common if id in differing],
             rejected=None,
         )
 
 
-def _words(book: Rulebook) -> dict[tuple[str, str], dict[str, object]]:
-    """What is served or searched of each rule, by id and language."""
-    spoken = {(id, ""): rule for id, rule in book.served.items()} | book.translations
-    return {key: rule.model_dump(exclude=UNSPOKEN) for key, rule in spoken.items()}
+def _visible_fields(book: Rulebook) -> dict[tuple[str, str], dict[str, object]]:
+    """Returns the served or searched fields of each rule by id and language."""
+    rules = {(id, ""): rule for id, rule in book.served.items()} | book.translations
+    return {key: rule.model_dump(exclude=INTERNAL_FIELDS) for key, rule in rules.items()}

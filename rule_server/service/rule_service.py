@@ -1,4 +1,4 @@
-"""The one place where a question becomes an answer, whichever protocol it came by."""
+"""Answers consultations, independent of the protocol that they arrive by."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 
-from rule_server.errors import ConsultError, NotReadyError, RuleServiceError
-from rule_server.observability import AuditLog, describe_answer, now, start_tracing
+from rule_server.errors import ConsultError, NotReadyError
+from rule_server.observability import AuditLog, describe_response, start_tracing
 from rule_server.observability.metrics import Metrics
 from rule_server.retrieval import Threshold, split_into_windows
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.build import LoadedIndex, rebuild
+from rule_server.retrieval.build import LoadedIndex
 from rule_server.retrieval.index import Hit, RuleIndex, threshold_for
-from rule_server.rulebook import Rule, Rulebook, layers, load_rulebook
+from rule_server.rulebook import Rule, Rulebook
 from rule_server.schemas import (
-    NEAREST,
+    DEFAULT_NEAREST,
     ConsultRequest,
     ConsultResponse,
     FoundRule,
@@ -28,267 +27,186 @@ from rule_server.schemas import (
     RulebookRef,
 )
 from rule_server.service.batching import Batcher
-from rule_server.service.changes import Changes, Rejected
+from rule_server.service.changes import Changes
+from rule_server.service.reload import Reloader
 from rule_server.service.snapshots import Snapshots
 from rule_server.service.usage import UsageCounter
 from rule_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 1.0
-"""Seconds after which a rules folder is looked for anew: another one may lie in its place."""
+AUDIT_ROTATION_SECONDS = 600
 
 
 class RuleService:
-    """Answers from one snapshot of the rulebook, and swaps it for another without a request seeing both."""
+    """Answers each request from one snapshot of the rulebook. A reload swaps the snapshot atomically."""
 
-    def __init__(self, prepared: LoadedIndex, settings: Settings) -> None:
+    def __init__(self, loaded: LoadedIndex, settings: Settings) -> None:
         self.settings = settings
-        self.rules = prepared.rules
         self.ready = False
-        self.changes = Changes.none(prepared.index.rulebook)
-        """What the last reload changed, and why the newest edit is not served, if it is not."""
         self.usage = UsageCounter()
-        self.trouble: str | None = None
-        """What keeps the service from working."""
-        self.unfollowed: str | None = None
-        """Why edits are not followed at present, though they should be."""
-        self.snapshots = Snapshots(prepared.index, Artefact(settings.artefact), settings.snapshots)
-        self._encoder = prepared.encoder
-        self.metrics = Metrics(prepared.index.rulebook, lambda: self._batcher.depth)
+        self.encoder_error: str | None = None
+        """Reason why the encoder does not work."""
+        self.snapshots = Snapshots(loaded.index, Artefact(settings.artefact), settings.snapshots)
+        self.metrics = Metrics(loaded.index.rulebook, lambda: self._batcher.depth)
         self.audit = AuditLog(settings) if settings.audit_file is not None else None
-        self.telemetry = start_tracing(settings)
-        self._batcher = Batcher(prepared.encoder, self.metrics.stage)
+        self.tracing = start_tracing(settings)
+        self._reloader = Reloader(loaded.rules, settings, loaded.encoder, self.snapshots, self.metrics)
+        self._batcher = Batcher(loaded.encoder, self.metrics.observe_stage)
         self._cache: OrderedDict[tuple[object, ...], ConsultResponse] = OrderedDict()
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[bool]] = set()
 
     @property
     def rulebook(self) -> Rulebook:
-        """The rulebook of the present snapshot."""
+        """The rulebook of the current snapshot."""
         return self.snapshots.current.rulebook
 
     @property
+    def changes(self) -> Changes:
+        """Result of the last reload, and the reason if the newest edit was rejected."""
+        return self._reloader.changes
+
+    @property
     def reload_error(self) -> str | None:
-        """Why the last edit is not served; None when it is."""
+        """Reason why the last edit is not served, the encoder fails or edits are not watched; else None."""
         rejected = self.changes.rejected
-        return rejected.problem if rejected is not None else self.trouble or self.unfollowed
+        return rejected.problem if rejected is not None else self.encoder_error or self._reloader.watch_error
 
     @property
     def threshold(self) -> Threshold:
-        """The threshold in force and where it comes from."""
+        """The current threshold and its origin."""
         return threshold_for(self.snapshots.current, self.settings.threshold)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Consultations are answered while this block runs: once the encoder is warm, which `ready` tells."""
+        """Answers consultations while this block runs, once the encoder is warm (see `ready`)."""
         async with self._batcher.running():
             tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [asyncio.create_task(self.warm())]
-            if self.settings.watch and self.rules:
-                tasks.append(asyncio.create_task(self._watch()))
+            if self.settings.watch and self._reloader.folders:
+                tasks.append(asyncio.create_task(self._reloader.watch()))
             if self.audit is not None:
-                tasks.append(asyncio.create_task(self._tidy(self.audit)))
+                tasks.append(asyncio.create_task(self._rotate_audit(self.audit)))
             try:
                 yield
             finally:
                 self.ready = False
-                tasks += self._reloads
+                tasks += self._reloader.tasks
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         if self.audit is not None:
             self.audit.close()
-        if self.telemetry is not None:
-            await asyncio.to_thread(self.telemetry.close)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     async def consult(self, request: ConsultRequest, *, digest: str | None = None) -> ConsultResponse:
-        """The rules that apply to a situation, of the present rulebook or of an earlier one by its digest.
+        """Returns the rules that apply to a situation, from the current rulebook or an earlier one by digest.
 
         Raises:
-            UnknownDigestError: for a rulebook that is not held any more.
-            ConsultError: for a category that the rulebook does not have.
-            NotReadyError: before the encoder is warm.
+            UnknownDigestError: that rulebook is no longer available.
+            ConsultError: the rulebook lacks a requested category.
+            NotReadyError: the encoder is not warm yet.
         """
         index = await self._snapshot(digest)
-        if self.telemetry is None:
+        if self.tracing is None:
             response = await self._answer(request, index)
         else:
-            with self.telemetry.consultation() as span:
+            with self.tracing.consultation_span() as span:
                 response = await self._answer(request, index)
-                describe_answer(span, len(request.situation), response)
+                describe_response(span, len(request.situation), response)
         if self.audit is not None:
             self.audit.write(request.situation, response)
         self.usage.add(response)
-        self.metrics.consultation(response)
+        self.metrics.count_consultation(response)
         return response
 
     async def _snapshot(self, digest: str | None) -> RuleIndex:
-        """What one request sees throughout, whatever is swapped meanwhile."""
+        """Returns the index that one request uses throughout, even if a reload swaps the snapshot."""
         if not self.ready:
             raise NotReadyError("the service is starting: ask again in a moment")
         return self.snapshots.current if digest is None else await self.snapshots.get(digest)
 
     async def _answer(self, request: ConsultRequest, index: RuleIndex) -> ConsultResponse:
-        wanted = _wanted(request, index)
+        categories = _requested_categories(request, index)
         top_k = request.top_k or self.settings.default_top_k
-        key = (index.rulebook.digest, request.situation, wanted, top_k, request.lang)
-        known = self._cache.get(key)
-        self.metrics.cache(known is not None)
-        if known is not None:
+        key = (index.rulebook.digest, request.situation, categories, top_k, request.lang)
+        cached = self._cache.get(key)
+        self.metrics.count_cache_lookup(cached is not None)
+        if cached is not None:
             self._cache.move_to_end(key)
-            return known
+            return cached
         scores = await self._batcher.scores(split_into_windows(request.situation), index)
-        began = time.perf_counter()
+        start = time.perf_counter()
         threshold = threshold_for(index, self.settings.threshold).value
-        hits = index.choose(scores, top_k=top_k, threshold=threshold, categories=wanted)
+        hits = index.choose(scores, top_k=top_k, threshold=threshold, categories=categories)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
-            rules=[_found(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            rules=[_found_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold,
             rulebook=RulebookRef.of(index.rulebook),
         )
-        self.metrics.stage("search", time.perf_counter() - began)
+        self.metrics.observe_stage("search", time.perf_counter() - start)
         self._cache[key] = response
         if len(self._cache) > self.settings.cache_size:
             self._cache.popitem(last=False)
         return response
 
     async def nearest(self, request: ConsultRequest, *, digest: str | None = None) -> NearestResponse:
-        """The rules nearest to a situation, best first, whether or not they reach the threshold: for people.
+        """Returns the rules nearest to a situation, best first, including those below the threshold.
 
         Raises:
-            UnknownDigestError: for a rulebook that is not held any more.
-            ConsultError: for a category that the rulebook does not have.
-            NotReadyError: before the encoder is warm.
+            UnknownDigestError: that rulebook is no longer available.
+            ConsultError: the rulebook lacks a requested category.
+            NotReadyError: the encoder is not warm yet.
         """
         index = await self._snapshot(digest)
-        wanted = _wanted(request, index)
+        categories = _requested_categories(request, index)
         scores = await self._batcher.scores(split_into_windows(request.situation), index)
-        hits = index.ranked(scores, request.top_k or NEAREST, wanted)
+        hits = index.ranked(scores, request.top_k or DEFAULT_NEAREST, categories)
         return NearestResponse(
-            rules=[_near(hit, _spoken(index.rulebook, hit.rule, request.lang)) for hit in hits],
+            rules=[_near_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold_for(index, self.settings.threshold).value,
             rulebook=RulebookRef.of(index.rulebook),
         )
 
     async def reload(self) -> bool:
-        """Serve the rules folder as it is now; whether that changed anything.
+        """Serves the current content of the rules folders. Returns whether the rulebook changed.
 
-        A folder that cannot be served leaves the old snapshot in place, and its reason in `reload_error`.
-        What was begun goes on when the caller no longer waits: embedding may take longer than a request may.
+        Folders that cannot be served leave the old snapshot in place and set `reload_error`.
         """
-        task = asyncio.create_task(self._reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-        return await asyncio.shield(task)
-
-    async def _reload(self) -> bool:
-        async with self._reloading:
-            current = self.snapshots.current
-            try:
-                index = await asyncio.to_thread(self._rebuilt, current)
-            except (RuleServiceError, OSError) as error:
-                told = isinstance(error, RuleServiceError)
-                problem = str(error) if told else f"the rules cannot be read: {error}"
-                rejected = Rejected(at=now(), problem=problem)
-                self.changes = self.changes.model_copy(update={"rejected": rejected})
-                self.metrics.reload("rejected")
-                log.warning("the edit is not served: %s", problem)
-                return False
-            if index is current:
-                self.changes = self.changes.model_copy(update={"rejected": None})
-                self.metrics.reload("unchanged")
-                return False
-            self.snapshots.push(index)
-            self.changes = Changes.between(current.rulebook, index.rulebook)
-            self.metrics.reload("served")
-            self.metrics.serving(index.rulebook)
-            log.info("now serving %s %s %s", *RulebookRef.of(index.rulebook).model_dump().values())
-            return True
-
-    def _rebuilt(self, current: RuleIndex) -> RuleIndex:
-        """In a thread of its own: the present index when the rulebook has not changed, else the new one."""
-        if not self.rules:
-            return current
-        rulebook = load_rulebook(self.rules, self.settings.variables)
-        if rulebook.digest == current.rulebook.digest:
-            return current
-        artefact, own_rules = Artefact(self.settings.artefact), not self.settings.dir
-        return rebuild(artefact, rulebook, self._encoder, current, own_rules, log.warning)
+        return await self._reloader.reload()
 
     async def warm(self) -> None:
-        """Pay for the first encoding now. Raises what the encoder raises."""
+        """Runs the first, slow encoding. Raises the encoder's exceptions."""
         try:
             await self._batcher.scores(["warm up"], self.snapshots.current)
         except Exception as error:
-            self.trouble = f"the encoder does not work: {error}"
+            self.encoder_error = f"the encoder does not work: {error}"
             raise
         self.ready = True
 
-    async def _tidy(self, audit: AuditLog) -> None:
-        """Retention holds for a log that nobody writes to as well."""
+    async def _rotate_audit(self, audit: AuditLog) -> None:
+        """Applies the retention period even when nothing is written to the log."""
         while True:
-            await asyncio.sleep(600)
+            await asyncio.sleep(AUDIT_ROTATION_SECONDS)
             try:
-                audit.tidy()
+                audit.rotate()
             except OSError as error:
                 log.warning("old audit lines cannot be removed: %s", error)
 
-    async def _watch(self) -> None:
-        while True:
-            try:
-                await self._follow()
-            except Exception as error:  # the watcher's own: no inotify handles left, folder removed
-                problem = f"edits are not followed: {error}"
-                if problem != self.unfollowed:
-                    log.warning(problem)
-                self.unfollowed = problem
-                await asyncio.sleep(LOOK_AGAIN)
 
-    async def _follow(self) -> None:
-        """Reload at every edit, until the folders to follow are others than those that are watched."""
-        from watchfiles import awatch
-
-        followed = layers(self.rules)  # an edit of rulebook.yaml may put our own rules beneath
-        places, roots = [_place(folder) for folder in followed], {folder.absolute() for folder in followed}
-        timeout = int(LOOK_AGAIN * 1000)
-        watched = awatch(*followed, debounce=200, step=50, rust_timeout=timeout, yield_on_timeout=True)
-        begun = False
-        async with aclosing(watched):
-            async for edits in watched:
-                if edits or not begun:  # what was edited before the watch began is noticed by nobody else
-                    begun, self.unfollowed = True, None
-                    await self.reload()
-                    if layers(self.rules) != followed:
-                        return
-                # A folder removed and made again may be given its old number.
-                removed = any(Path(path) in roots for _, path in edits)
-                if removed or [_place(folder) for folder in followed] != places:
-                    return
-
-
-def _place(folder: Path) -> tuple[int, int] | None:
-    """What a watch is bound to; another folder under the same name is another place."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _spoken(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
-    """The rule in a language: `zh-Hans-CN`, else `zh-Hans`, else `zh`, in any case; else the original."""
-    wanted = (lang or "").lower()
-    while wanted:
+def _translate(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:
+    """Returns the rule in a language, else the original. `zh-Hans-CN` falls back to `zh-Hans`, then `zh`."""
+    tag = (lang or "").lower()
+    while tag:
         for name in rulebook.languages:
-            if name.lower() == wanted and (rule.id, name) in rulebook.translations:
+            if name.lower() == tag and (rule.id, name) in rulebook.translations:
                 return rulebook.translations[rule.id, name]
-        wanted = wanted.rpartition("-")[0]
+        tag = tag.rpartition("-")[0]
     return rule
 
 
-def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
-    """The categories asked for, None for all. Raises ConsultError when the rulebook lacks one."""
+def _requested_categories(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
+    """Returns the requested categories, None for all. Raises ConsultError when the rulebook lacks one."""
     unknown = sorted(set(request.categories or ()) - set(index.categories))
     if unknown:
         raise ConsultError(
@@ -298,11 +216,11 @@ def _wanted(request: ConsultRequest, index: RuleIndex) -> frozenset[str] | None:
     return None if request.categories is None else frozenset(request.categories)
 
 
-def _near(hit: Hit, rule: Rule) -> NearRule:
+def _near_rule(hit: Hit, rule: Rule) -> NearRule:
     return NearRule(id=rule.id, title=rule.title, category=rule.category, stance=rule.stance, score=hit.score)
 
 
-def _found(hit: Hit, rule: Rule) -> FoundRule:
+def _found_rule(hit: Hit, rule: Rule) -> FoundRule:
     return FoundRule(
         id=rule.id,
         title=rule.title,

@@ -1,4 +1,4 @@
-"""The present rulebook and the last ones before it, by digest, so that an answer can be had again."""
+"""The current rulebook and the previous ones by digest, so that an earlier answer can be reproduced."""
 
 from __future__ import annotations
 
@@ -15,72 +15,72 @@ if TYPE_CHECKING:
 
 
 class Snapshots:
-    """Indexes by digest, at most `most` of them; the oldest goes when another comes.
+    """Holds at most `capacity` indexes by digest; a new one evicts the oldest.
 
-    After a restart those that the artefact kept count as the earlier ones, if they were served; they are read
-    when asked for.
+    After a restart, the rulebooks of the artefact that were served before count as previous ones. They are
+    read on demand.
     """
 
-    def __init__(self, current: RuleIndex, artefact: Artefact, most: int) -> None:
+    def __init__(self, current: RuleIndex, artefact: Artefact, capacity: int) -> None:
         self.current = current
-        """The index that is served; swapped as one reference, so that no request sees half of it."""
+        """The index in use. A swap replaces this one reference, so no request sees half of an index."""
         self._artefact = artefact
-        self._most = most
-        self._held: OrderedDict[str, RuleIndex | None] = OrderedDict()
-        self._reading = asyncio.Lock()
-        for digest in self._kept_before():
-            self._held[digest] = None
+        self._capacity = capacity
+        self._indexes: OrderedDict[str, RuleIndex | None] = OrderedDict()
+        self._read_lock = asyncio.Lock()
+        for digest in self._stored_digests():
+            self._indexes[digest] = None
         self.push(current)
 
     @property
     def digests(self) -> list[str]:
-        """Of all that can be asked, the present one first."""
-        return list(reversed(self._held))
+        """Digests that can be queried, the current one first."""
+        return list(reversed(self._indexes))
 
     def push(self, index: RuleIndex) -> None:
-        """Serve this index from now on."""
+        """Makes an index the current one."""
         digest = index.rulebook.digest
-        self._held[digest] = index
-        self._held.move_to_end(digest)
-        while len(self._held) > self._most:
-            self._held.popitem(last=False)
+        self._indexes[digest] = index
+        self._indexes.move_to_end(digest)
+        while len(self._indexes) > self._capacity:
+            self._indexes.popitem(last=False)
         self.current = index
 
     async def get(self, digest: str) -> RuleIndex:
-        """The index of a digest.
+        """Returns the index of a digest.
 
         Raises:
-            UnknownDigestError: when it is not among those that are held.
+            UnknownDigestError: no such rulebook is available.
         """
-        index = self._held.get(digest)
+        index = self._indexes.get(digest)
         if index is not None:
             return index
-        async with self._reading:
-            if digest in self._held and self._held[digest] is None:
+        async with self._read_lock:
+            if digest in self._indexes and self._indexes[digest] is None:
                 index = await asyncio.to_thread(self._read, digest)
-                if digest in self._held:
+                if digest in self._indexes:
                     if index is None:
-                        del self._held[digest]
+                        del self._indexes[digest]
                     else:
-                        self._held[digest] = index
-            if (index := self._held.get(digest)) is None:
+                        self._indexes[digest] = index
+            if (index := self._indexes.get(digest)) is None:
                 known = ", ".join(self.digests)
                 raise UnknownDigestError(
-                    f"`digest`: no rulebook {digest[:12]} is held any more; known: {known}"
+                    f"`digest`: rulebook {digest[:12]} is not available any more; available: {known}"
                 )
             return index
 
-    def _kept_before(self) -> list[str]:
-        """Digests of what was served and the artefact keeps for this encoder, the oldest first."""
-        if self._most == 1:
+    def _stored_digests(self) -> list[str]:
+        """Returns the digests of stored rulebooks that were served with this encoder, oldest first."""
+        if self._capacity == 1:
             return []
         try:
-            kept = list_versions(self._artefact)
+            versions = list_versions(self._artefact)
         except ArtefactError:
             return []
         fingerprint = self.current.fingerprint
-        same = [entry.digest for entry in kept if entry.served and entry.encoder == fingerprint]
-        return list(reversed(same[: self._most]))
+        digests = [entry.digest for entry in versions if entry.served and entry.encoder == fingerprint]
+        return list(reversed(digests[: self._capacity]))
 
     def _read(self, digest: str) -> RuleIndex | None:
         try:

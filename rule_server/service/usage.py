@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Counts how often each rule was returned since the service started."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections import Counter
 from rule_server.observability import now
 from rule_server.rulebook import Rulebook
 from rule_server.schemas import ConsultResponse
-from rule_server.service.changes import _View
+from rule_server.service.changes import ViewModel
 
 
-class UsageView(_View):
-    """How often rules came back since the service started."""
+class UsageView(ViewModel):
+    """Usage of the rules since the service started."""
 
     since: str
     consultations: int
     no_applicable_rule: int
-    """Consultations that found none."""
+    """Consultations that found no rule."""
     rules: dict[str, int]
-    """Every served rule; 0 for one that never came back."""
+    """Number of consultations that returned each served rule."""
 
 
 class UsageCounter:
-    """Counts consultations; a rule is counted once a consultation."""
+    """Counts consultations. A rule counts once per consultation."""
 
     def __init__(self) -> None:
         self._since = now()
         self._consultations = 0
-        self._nothing = 0
+        self._without_rule = 0
         self._rules: Counter[str] = Counter()
 
     def add(self, response: ConsultResponse) -> None:
@@ -35,13 +35,13 @@ class UsageCounter:
         if response.rules:
             self._rules.update(rule.id for rule in response.rules)
         else:
-            self._nothing += 1
+            self._without_rule += 1
 
     def view(self, rulebook: Rulebook) -> UsageView:
-        """The counts of the rules that this rulebook serves."""
+        """Returns the counts of the rules that this rulebook serves."""
         return UsageView(
             since=self._since,
             consultations=self._consultations,
-            no_applicable_rule=self._nothing,
+            no_applicable_rule=self._without_rule,
             rules={id: self._rules[id] for id in rulebook.served},
         )

@@ -18,7 +18,7 @@ from tests.fakes.rules.service_process import run_rule_service
 def artefact() -> Path:
     """An index of our own rulebook; only what changed since the last run is built again."""
     folder = CACHE / "artefact"
-    load_or_build(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=folder, watch=False), notify=lambda _: None, build=True)
     return folder
 
 

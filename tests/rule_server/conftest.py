@@ -21,7 +21,7 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact that holds the encoder and our own rulebook."""
     folder = tmp_path_factory.mktemp("built") / "artefact"
-    load_or_build(Settings(artefact=folder, watch=False), say=lambda _: None, build=True)
+    load_or_build(Settings(artefact=folder, watch=False), notify=lambda _: None, build=True)
     return folder
 
 
@@ -54,7 +54,7 @@ def settings(artefact: Path, rules: Path) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings) -> RuleService:
-    return RuleService(load_or_build(settings, say=lambda _: None), settings)
+    return RuleService(load_or_build(settings, notify=lambda _: None), settings)
 
 
 @pytest.fixture

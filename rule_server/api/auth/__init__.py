@@ -1,26 +1,26 @@
 """Authenticates callers, checks their scopes and limits their rate."""
 
 from rule_server.api.auth.authenticator import (
-    LOCAL,
+    LOCAL_PRINCIPAL,
     Authenticator,
     Principal,
+    anonymous_principal,
     is_public,
-    nameless,
-    needed_scope,
+    required_scope,
 )
 from rule_server.api.auth.rate_limit import RateLimit
 from rule_server.api.auth.tokens import SCOPES, new_token, read_tokens, remove_token
 
 __all__ = [
     "Authenticator",
-    "LOCAL",
+    "LOCAL_PRINCIPAL",
     "Principal",
     "RateLimit",
     "SCOPES",
+    "anonymous_principal",
     "is_public",
-    "nameless",
-    "needed_scope",
     "new_token",
     "read_tokens",
     "remove_token",
+    "required_scope",
 ]

@@ -1,4 +1,4 @@
-"""Who asks, and what that caller may do: by a token of a file, an OAuth access token, or without any."""
+"""Authenticates callers by a token of the tokens file or an OAuth access token, and maps them to scopes."""
 
 from __future__ import annotations
 
@@ -6,52 +6,53 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rule_server.api.auth.oauth import AccessTokens, name_of, scopes_of
+from rule_server.api.auth.oauth import AccessTokenVerifier, caller_name, token_scopes
 from rule_server.api.auth.tokens import SCOPES, Scope, TokenFile
 from rule_server.errors import StartError
+from rule_server.observability import LOCAL_CALLER
 from rule_server.settings import is_loopback
 
 if TYPE_CHECKING:
     from rule_server.settings import Settings
 
-METADATA = "/.well-known/oauth-protected-resource"
+METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks."""
+    """A caller and its permissions."""
 
     name: str
     scopes: frozenset[str]
     limited: bool
-    """Whether the rate limit holds for it."""
+    """Whether the rate limit applies to it."""
 
 
-LOCAL = Principal("local", frozenset(SCOPES), limited=False)
-"""Who may start the service may ask it: callers on loopback without tokens, and stdio."""
+LOCAL_PRINCIPAL = Principal(LOCAL_CALLER, frozenset(SCOPES), limited=False)
+"""Callers on loopback without tokens, and stdio. A user who may start the service may use all of it."""
 
 
 class Authenticator:
-    """Finds the principal of a request by its Authorization header."""
+    """Determines the principal of a request from its Authorization header."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises StartError when settings contradict each other or a file cannot be used."""
         self.tokens = TokenFile(settings.tokens_file) if settings.tokens_file is not None else None
         oauth = settings.oauth_issuer or settings.oauth_jwks
-        self._access = AccessTokens(settings) if oauth else None
-        self.required = self.tokens is not None or self._access is not None
-        """Whether a caller must say who it is."""
+        self._verifier = AccessTokenVerifier(settings) if oauth else None
+        self.required = self.tokens is not None or self._verifier is not None
+        """Whether callers need a token."""
         if self.required and settings.allow_anonymous:
             raise StartError("allow_anonymous and tokens contradict each other: leave one of them out")
         self._settings = settings
         self.metadata: dict[str, object] | None = None
-        """What the OAuth metadata route answers; None without OAuth."""
-        self.metadata_path = METADATA
+        """OAuth protected resource metadata (RFC 9728). None without OAuth."""
+        self.metadata_path = METADATA_PATH
         self._challenge = "Bearer"
-        if self._access is not None:
+        if self._verifier is not None:
             assert settings.resource_url is not None
             parts = urlsplit(settings.resource_url)
-            self.metadata_path = METADATA + parts.path.rstrip("/")
+            self.metadata_path = METADATA_PATH + parts.path.rstrip("/")
             self._challenge += f' resource_metadata="{parts.scheme}://{parts.netloc}{self.metadata_path}"'
             self.metadata = {
                 "resource": settings.resource_url,
@@ -60,28 +61,33 @@ class Authenticator:
                 "bearer_methods_supported": ["header"],
             }
 
-    async def principal(self, authorization: bytes | None, client: str) -> Principal | None:
-        """Who asks; None when the token is missing or not valid.
+    async def authenticate(self, authorization: bytes | None, client: str) -> Principal | None:
+        """Returns the principal of a request, or None when the token is missing or not valid.
 
         `client` is the address that the request came from.
 
         Raises:
-            AuthUnavailableError: when an access token cannot be checked now.
+            AuthUnavailableError: an access token cannot be verified now.
         """
         if not self.required:
-            return nameless(self._settings, client)
+            return anonymous_principal(self._settings, client)
         kind, _, token = (authorization or b"").decode("latin-1").partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
             return None
         if self.tokens is not None and (entry := self.tokens.find(token)) is not None:
             return Principal(entry.name, frozenset(entry.scopes), limited=True)
-        if self._access is not None and (claims := await self._access.claims(token)) is not None:
-            return Principal(name_of(claims), frozenset(scopes_of(claims)), limited=True)
+        if self._verifier is not None and (claims := await self._verifier.claims(token)) is not None:
+            return Principal(caller_name(claims), frozenset(token_scopes(claims)), limited=True)
         return None
 
     def challenge(self, *, given: bool, scope: Scope | None = None) -> str:
-        """The WWW-Authenticate header of a refusal: was a token given, and which scope does it lack?"""
+        """Returns the WWW-Authenticate header of a refusal.
+
+        Args:
+            given: whether the request had a token.
+            scope: the scope that the token lacks, if that is the reason.
+        """
         parameters = []
         if scope is not None:
             parameters = ['error="insufficient_scope"', f'scope="{scope}"']
@@ -91,20 +97,23 @@ class Authenticator:
         return self._challenge + (separator + ", ".join(parameters) if parameters else "")
 
 
-def nameless(settings: Settings, client: str) -> Principal:
-    """A caller that nobody asked for its name; one from elsewhere may ask and read, and nothing else."""
+def anonymous_principal(settings: Settings, client: str) -> Principal:
+    """Returns the principal of a caller without a token.
+
+    One from another machine may consult and read only.
+    """
     if not settings.exposed and is_loopback(client):
-        return LOCAL
+        return LOCAL_PRINCIPAL
     return Principal(f"anonymous@{client}", frozenset(("consult", "read")), limited=True)
 
 
-def needed_scope(path: str) -> Scope:
-    """What a caller must be allowed to use a route; unknown ones too, so that nothing is told for free."""
+def required_scope(path: str) -> Scope:
+    """Returns the scope that a path requires. Unknown paths need one too, so probing them reveals nothing."""
     if path in ("/v1/consult", "/v1/nearest", "/mcp"):
         return "consult"
     return "admin" if path.startswith("/v1/admin/") else "read"
 
 
 def is_public(path: str, method: str) -> bool:
-    """Routes that hold no data: the page without what it shows, and where to get a token."""
-    return method in ("GET", "HEAD") and (path == "/" or path.startswith(("/page/", METADATA)))
+    """Returns whether a route contains no data: the static page, and the OAuth metadata."""
+    return method in ("GET", "HEAD") and (path == "/" or path.startswith(("/page/", METADATA_PATH)))

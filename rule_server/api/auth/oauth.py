@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth server: JWTs whose signature, issuer, audience and time are checked."""
+"""Verifies OAuth access tokens: JWTs with a signature, issuer, audience and expiry time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rule_server.errors import AuthUnavailableError, StartError
-from rule_server.settings import LOOPBACK
+from rule_server.settings import is_loopback
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -21,75 +21,77 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures by a private key that the authorization server alone has; never a shared secret, never none."""
-LEEWAY = 30
+"""Asymmetric signatures only: never a shared secret, never `none`."""
+CLOCK_LEEWAY = 30
 """Seconds by which clocks may differ."""
-LONGEST = 16_384
-"""Characters of a token."""
-OLDEST = 3600.0
+MAX_TOKEN_CHARS = 16_384
+"""Maximum length of a token."""
+MAX_KEY_AGE = 3600.0
 """Seconds after which keys are fetched again."""
-PAUSE = 10.0
-"""Seconds between two fetches, whatever tokens ask for."""
-LARGEST = 1 << 20
+MIN_FETCH_INTERVAL = 10.0
+"""Minimum seconds between two fetches, even if tokens name unknown keys."""
+MAX_KEY_SET_BYTES = 1 << 20
 
 
 class KeySet:
-    """The public keys of the authorization server, from a file or an address, by key id."""
+    """Public keys of the authorization server by key id, from a file or a URL."""
 
-    def __init__(self, where: str) -> None:
-        """Raises StartError when a file cannot be used, or an address is not safe."""
-        self._where = where
+    def __init__(self, source: str) -> None:
+        """Raises StartError when the file cannot be used or the URL is not secure."""
+        self._source = source
         self._keys: dict[str | None, PyJWK] = {}
-        self._fetched = -OLDEST
-        self._tried = -PAUSE
+        self._fetched = -MAX_KEY_AGE
+        self._tried = -MIN_FETCH_INTERVAL
         self._stamp: int | None = None
-        self._fetching = asyncio.Lock()
-        self._address = "://" in where
-        if self._address:
-            parts = urlsplit(where)
-            if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-                raise StartError(f"the keys at {where} must come by https: a forged key opens every door")
+        self._fetch_lock = asyncio.Lock()
+        self._is_url = "://" in source
+        if self._is_url:
+            parts = urlsplit(source)
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+                raise StartError(f"the keys at {source} must come by https, or an attacker could forge them")
         else:
             try:
                 self._read_file()
             except (OSError, ValueError) as error:
                 raise StartError(
-                    f"{where} cannot be used as a JSON Web Key Set ({error}): name such a file, "
-                    "or an https address"
+                    f"{source} cannot be used as a JSON Web Key Set ({error}): name such a file, "
+                    "or an https URL"
                 ) from None
 
     async def find(self, key_id: str | None) -> PyJWK | None:
-        """The key of that id; the only key, when the token names none.
+        """Returns the key of an id, or the only key when the token names none.
 
         Raises:
-            AuthUnavailableError: when no keys could be fetched yet.
+            AuthUnavailableError: no keys could be fetched yet.
         """
-        if not self._address:
-            self._follow_file()
-        elif time.monotonic() - self._fetched > OLDEST or self._known(key_id) is None:
-            async with self._fetching:
-                if time.monotonic() - self._tried > PAUSE:
+        if not self._is_url:
+            self._reload_if_changed()
+        elif time.monotonic() - self._fetched > MAX_KEY_AGE or self._lookup(key_id) is None:
+            async with self._fetch_lock:
+                if time.monotonic() - self._tried > MIN_FETCH_INTERVAL:
                     await self._fetch()
             if not self._keys:
-                raise AuthUnavailableError("the keys of the authorization server cannot be had: try later")
-        return self._known(key_id)
+                raise AuthUnavailableError(
+                    "could not fetch the authorization server's signing keys (JWKS): retry later"
+                )
+        return self._lookup(key_id)
 
-    def _known(self, key_id: str | None) -> PyJWK | None:
+    def _lookup(self, key_id: str | None) -> PyJWK | None:
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
 
     def _read_file(self) -> None:
-        file = Path(self._where)
+        file = Path(self._source)
         stamp = file.stat().st_mtime_ns
-        self._keys, self._stamp = parse_keys(file.read_bytes()[: LARGEST + 1]), stamp
+        self._keys, self._stamp = parse_keys(file.read_bytes()[: MAX_KEY_SET_BYTES + 1]), stamp
 
-    def _follow_file(self) -> None:
+    def _reload_if_changed(self) -> None:
         try:
-            if Path(self._where).stat().st_mtime_ns != self._stamp:
+            if Path(self._source).stat().st_mtime_ns != self._stamp:
                 self._read_file()
         except (OSError, ValueError) as error:
-            log.warning("the OAuth keys stay as they were: %s: %s", self._where, error)
+            log.warning("keeping the old OAuth keys: %s: %s", self._source, error)
 
     async def _fetch(self) -> None:
         import httpx2
@@ -98,46 +100,46 @@ class KeySet:
         try:
             async with (
                 httpx2.AsyncClient(timeout=5, follow_redirects=False) as client,
-                client.stream("GET", self._where) as answer,
+                client.stream("GET", self._source) as response,
             ):
-                answer.raise_for_status()
+                response.raise_for_status()
                 body = b""
-                async for piece in answer.aiter_bytes():
+                async for piece in response.aiter_bytes():
                     body += piece
-                    if len(body) > LARGEST:
+                    if len(body) > MAX_KEY_SET_BYTES:
                         break
             self._keys = parse_keys(body)
             self._fetched = time.monotonic()
         except (httpx2.HTTPError, ValueError) as error:
-            log.warning("the OAuth keys cannot be fetched from %s: %s", self._where, error)
+            log.warning("the OAuth keys cannot be fetched from %s: %s", self._source, error)
 
 
 def parse_keys(body: bytes) -> dict[str | None, PyJWK]:
-    """A JWK set by key id; keys of kinds that are not used are left out.
+    """Parses a JWK set into keys by key id. Keys of unsupported kinds are left out.
 
     Raises:
-        ValueError: when it is none, or holds no usable key.
+        ValueError: the text is not a JWK set, or has no usable key.
     """
     from jwt import PyJWKSet
     from jwt.exceptions import PyJWTError
 
-    if len(body) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    if len(body) > MAX_KEY_SET_BYTES:
+        raise ValueError(f"it is larger than {MAX_KEY_SET_BYTES >> 20} MiB")
     try:
         keys = PyJWKSet.from_dict(json.loads(body)).keys
     except (PyJWTError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(str(error) or "it is no key set") from None
+        raise ValueError(str(error) or "it is not a key set") from None
     usable = [key for key in keys if key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")]
     if not usable:
-        raise ValueError("it holds no public key for signatures")
+        raise ValueError("it has no public key for signatures")
     return {key.key_id: key for key in usable}
 
 
-class AccessTokens:
-    """Checks access tokens against the issuer, keys and audience of the settings."""
+class AccessTokenVerifier:
+    """Verifies access tokens against the configured issuer, keys and audience."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises StartError when settings that belong together are not all there."""
+        """Raises StartError when one of the three OAuth settings is missing."""
         issuer, keys, audience = settings.oauth_issuer, settings.oauth_jwks, settings.resource_url
         if issuer is None or keys is None or audience is None:
             raise StartError(
@@ -148,14 +150,14 @@ class AccessTokens:
         self._keys = KeySet(keys)
 
     async def claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a valid token, else None.
+        """Returns the claims of a valid token, else None.
 
         Raises:
-            AuthUnavailableError: when it cannot be checked now.
+            AuthUnavailableError: the token cannot be verified now.
         """
         import jwt
 
-        if len(token) > LONGEST or token.count(".") != 2:
+        if len(token) > MAX_TOKEN_CHARS or token.count(".") != 2:
             return None
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
@@ -167,27 +169,27 @@ class AccessTokens:
                 algorithms=[name for name in ALGORITHMS if name == key.algorithm_name],
                 audience=self._audience,
                 issuer=self._issuer,
-                leeway=LEEWAY,
+                leeway=CLOCK_LEEWAY,
                 options={"require": ["exp", "iss", "aud"]},
             )
         except (jwt.PyJWTError, RecursionError):
             return None
 
 
-def scopes_of(claims: dict[str, Any]) -> set[str]:
-    """The scopes that a token grants: `scope`, words of a string, or `scp`, which may be a list."""
-    found: set[str] = set()
+def token_scopes(claims: dict[str, Any]) -> set[str]:
+    """Returns the scopes of a token from the claims `scope` and `scp`, each a string of words or a list."""
+    scopes: set[str] = set()
     for name in ("scope", "scp"):
         value = claims.get(name)
         if isinstance(value, str):
-            found.update(value.split())
+            scopes.update(value.split())
         elif isinstance(value, list):
-            found.update(item for item in value if isinstance(item, str))
-    return found
+            scopes.update(item for item in value if isinstance(item, str))
+    return scopes
 
 
-def name_of(claims: dict[str, Any]) -> str:
-    """Who asks, for logs: the subject, else the client."""
+def caller_name(claims: dict[str, Any]) -> str:
+    """Returns the name of the caller for logs: the subject, else the client."""
     for name in ("sub", "client_id", "azp"):
         value = claims.get(name)
         if isinstance(value, str) and value:

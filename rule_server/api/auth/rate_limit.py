@@ -1,4 +1,4 @@
-"""How much one caller may ask: a bucket of tokens for each, refilled steadily."""
+"""Rate limit per caller: a token bucket for each, refilled at a constant rate."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-MOST = 10_000
-"""Callers that are remembered; whoever was not seen for longest starts with a full bucket again."""
+MAX_CALLERS = 10_000
+"""Number of buckets. The caller that was idle longest loses its bucket and starts with a full one again."""
 
 
 class RateLimit:
-    """At most `rate` requests a second for each name, with bursts of up to `burst`."""
+    """Allows each caller `rate` requests per second on average, with bursts of up to `burst`."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -19,14 +19,14 @@ class RateLimit:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, name: str) -> float:
-        """Take one; 0 when it was there, else the seconds until it will be."""
+    def acquire(self, name: str) -> float:
+        """Takes one token. Returns 0 on success, else the seconds until a token is available."""
         now = self._clock()
-        left, at = self._buckets.get(name, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        allowed = left >= 1
-        self._buckets[name] = (left - 1 if allowed else left, now)
+        tokens, at = self._buckets.get(name, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        allowed = tokens >= 1
+        self._buckets[name] = (tokens - 1 if allowed else tokens, now)
         self._buckets.move_to_end(name)
-        if len(self._buckets) > MOST:
+        if len(self._buckets) > MAX_CALLERS:
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1 - left) / self._rate
+        return 0.0 if allowed else (1 - tokens) / self._rate

@@ -1,6 +1,6 @@
-"""The page at `/`: a view of the REST interface for people, in files that need nothing from elsewhere.
+"""The web page at `/`: a view of the REST interface in static files without external resources.
 
-The files hold no data, so they are served to whoever asks; what the page shows, it asks REST for.
+The files contain no data, so they are public; the page fetches its data from the REST interface.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cache-Control": "no-cache",
 }
-"""Rule texts are untrusted: a script in one must find nothing that runs it, and nowhere to send to."""
+"""Rule texts are untrusted: a script inside one must not run, and must not reach another host."""
 
 
 def create_page() -> APIRouter:
-    """Routes of the page; the files are read once."""
+    """Creates the routes of the page. The files are read once."""
     router = APIRouter(include_in_schema=False)
     for path, (name, media_type) in FILES.items():
-        router.add_api_route(path, _file(name, media_type), methods=["GET", "HEAD"])
+        router.add_api_route(path, _file_endpoint(name, media_type), methods=["GET", "HEAD"])
     return router
 
 
-def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _file_endpoint(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     content = (Path(__file__).parent / name).read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 

@@ -1,4 +1,4 @@
-"""Checks a rulebook for mistakes that loading it does not find."""
+"""Checks a rulebook for mistakes that loading it does not detect."""
 
 from rule_server.authoring.lint.linter import Search, lint_rules, overdue
 

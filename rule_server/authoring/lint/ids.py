@@ -1,4 +1,4 @@
-"""Whether the ids of a rulebook still mean what an earlier one published under them."""
+"""Checks that the ids of a rulebook keep the meaning that an earlier version gave them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,44 @@ import re
 
 from rule_server.rulebook import LintProblem, Rule, Rulebook
 
-SAME = 0.5
-"""Shared words (Jaccard) from which two rules are about the same."""
-ANOTHER = 0.15
-"""Below this, with another title, a rule is about something else. Different rules of one category of ours
-share 0.11 of their words on average; a reworded one keeps far more, by its queries."""
+SAME_RULE_SIMILARITY = 0.5
+"""Word overlap (Jaccard) from which two rules have the same subject."""
+OTHER_RULE_SIMILARITY = 0.15
+"""Word overlap below which a rule with another title has another subject. Different rules of one packaged
+category
+share 0.11 of their words on average; a reworded rule shares far more, because of its queries."""
 
 
 def check_ids(before: Rulebook, after: Rulebook) -> list[LintProblem]:
-    """What became of the ids of the earlier rulebook: gone, moved, or used for something else."""
+    """Finds ids of the earlier rulebook that are gone, renamed, or used for another subject."""
     old, new = ({rule.id: rule for rule in book.rules if not rule.lang} for book in (before, after))
     added = [rule for id, rule in new.items() if id not in old]
     problems = []
-    for id, was in old.items():
+    for id, previous in old.items():
         file = f"{id.replace('.', '/')}.md"
-        now = new.get(id)
-        if now is None:
-            moved = max(added, key=lambda rule: likeness(was, rule), default=None)
-            if moved is not None and likeness(was, moved) >= SAME:
-                place = "category and id" if moved.category != was.category else "id"
+        current = new.get(id)
+        if current is None:
+            moved = max(added, key=lambda rule: similarity(previous, rule), default=None)
+            if moved is not None and similarity(previous, moved) >= SAME_RULE_SIMILARITY:
+                place = "category and id" if moved.category != previous.category else "id"
                 problem = f"{id} of {before.version} has become {moved.id}"
                 fix = f"keep its {place}, or keep {file} with `status: retired`"
             else:
                 problem = f"{id} of {before.version} is gone"
-                fix = "put the file back with `status: retired`, so that nobody uses the id again"
+                fix = "restore the file with `status: retired`, so that nobody uses the id again"
             problems.append(LintProblem.of(file, problem, fix))
-        elif was.title != now.title and likeness(was, now) < (SAME if was.status == "retired" else ANOTHER):
-            retired = ", retired," if was.status == "retired" else ""
-            problem = f"{id} of {before.version}{retired} was about something else ({was.title!r})"
+            continue
+        retired = previous.status == "retired"
+        limit = SAME_RULE_SIMILARITY if retired else OTHER_RULE_SIMILARITY
+        if previous.title != current.title and similarity(previous, current) < limit:
+            note = ", retired," if retired else ""
+            problem = f"{id} of {before.version}{note} was about something else ({previous.title!r})"
             problems.append(LintProblem.of(file, problem, "give the new rule an id of its own"))
     return problems
 
 
-def likeness(one: Rule, other: Rule) -> float:
-    """Shared words of two rules' titles, conditions and queries, 0 to 1 (Jaccard)."""
+def similarity(one: Rule, other: Rule) -> float:
+    """Returns the word overlap of two rules' titles, conditions and queries, 0 to 1 (Jaccard)."""
     words, others = _words(one), _words(other)
     return len(words & others) / max(len(words | others), 1)
 

@@ -1,4 +1,4 @@
-"""Where the rules of a rulebook point: to web pages, to each other, to files beside them."""
+"""Checks the links of rules: to web pages, to other rules and to files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = re.compile(r"(?<![\w./-])([a-z0-9]+(?:-[a-z0-9]+)*)\.([a-z0-9]+(?:-[a-z
 
 
 def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> list[LintProblem]:
-    """References and links that lead nowhere, and ids in the prose that no served rule has."""
+    """Finds broken references and links, and ids in the prose that no served rule has."""
     known = {rule.id: rule for rule in rulebook.rules if not rule.lang}
     categories = {category.id for category in rulebook.categories}
     problems = []
@@ -28,43 +28,43 @@ def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> lis
         for category, name in dict.fromkeys(_NAMED.findall(prose)):
             id = f"{category}.{name}"
             if category not in categories or name in ("md", "com", "org", "net"):
-                continue  # a file, a host or the end of a sentence
+                continue  # a file name, a host name or the end of a sentence
             if id not in known:
                 problems.append(
-                    LintProblem.of(file, f"its text names {id}, which is no rule", "correct the id")
+                    LintProblem.of(file, f"its text names {id}, which is not a rule", "correct the id")
                 )
             elif rule.status == "active" and known[id].status != "active":
                 problem = f"its text names {id}, which is not served ({known[id].status})"
-                problems.append(LintProblem.of(file, problem, "name a rule that is, or leave it out"))
+                problems.append(LintProblem.of(file, problem, "name a served rule, or leave it out"))
     return problems
 
 
 def _fault(
     target: str, rule: Rule, known: Mapping[str, Rule], files: Mapping[tuple[str, str], str]
 ) -> str | None:
-    """Why a link leads nowhere, or None. Nothing is opened: files are those that were read as rules."""
+    """Returns the fault of a link, or None. Opens nothing: `files` are those that were read as rules."""
     if target.removeprefix("rules://") in known:
         return None
     if "://" in target or target.startswith("mailto:"):
         try:
             parts = urlsplit(target)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in target
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in target
             _ = parts.port
         except ValueError:
-            good = False
-        return None if good else "is no web address"
+            valid = False
+        return None if valid else "is not a web address"
     path = target.partition("#")[0]
     if path.endswith(".md"):
-        parts_of_path: list[str] = [] if path.startswith("/") else [rule.category]
+        resolved: list[str] = [] if path.startswith("/") else [rule.category]
         for part in path.strip("/").split("/"):
-            if part == ".." and parts_of_path:
-                parts_of_path.pop()
+            if part == ".." and resolved:
+                resolved.pop()
             elif part not in ("", "."):
-                parts_of_path.append(part)
-        stem, _, lang = "/".join(parts_of_path).removesuffix(".md").partition(".")
+                resolved.append(part)
+        stem, _, lang = "/".join(resolved).removesuffix(".md").partition(".")
         if any(
             (id, lang) in files for id in (stem.replace("/", "."), path.removesuffix(".md").replace("/", "."))
         ):
             return None
-        return "is no file of the rulebook"
+        return "is not a file of the rulebook"
     return "leads nowhere"

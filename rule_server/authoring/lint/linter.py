@@ -1,4 +1,4 @@
-"""What is wrong with a rulebook: what keeps it from being served, and what a reviewer would send back."""
+"""Lints a rulebook: faults that prevent serving it, and those that a reviewer would reject."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from typing import Any
 
 from rule_server.authoring.lint.ids import check_ids
 from rule_server.authoring.lint.links import check_links
-from rule_server.rulebook import Category, Folders, LintProblem, Reading, Rule, Rulebook, layers, read_folders
+from rule_server.rulebook import (
+    Category,
+    Folders,
+    LintProblem,
+    ReadResult,
+    Rule,
+    Rulebook,
+    read_folders,
+    resolve_layers,
+)
 
 SHARED_PROSE = 0.4
-"""Shared three-word runs (Jaccard) of two rules' prose from which one is a copy; rules that people hold apart
-share up to 0.16."""
+"""Overlap of three-word runs (Jaccard) from which one rule's prose is a copy of another's. Rules with
+different
+subjects overlap up to 0.16."""
 
-# A rule is guidance for a reader: what addresses the machinery beneath the reader has no place in one.
+# A rule is guidance for a reader. Text that addresses the model's machinery does not belong in it.
 _COMMAND = re.compile(
     r"\b(ignore|disregard|forget|override|bypass) (all |any |the |your |these |those |my |of )*"
     r"(previous|prior|above|earlier|preceding|existing|system|safety|other)\b"
@@ -33,12 +43,12 @@ _COMMAND = re.compile(
 )
 
 Search = Callable[[Rulebook, Mapping[tuple[str, str], str]], list[LintProblem]]
-"""What `search_check.check_search` finds in a rulebook whose rules stand in these files."""
+"""Runs `authoring.lint.search.check_search` on a rulebook, given the file of each rule."""
 
 
 @dataclass(frozen=True)
 class LintReport:
-    """Counts and problems; `ok` when there is none."""
+    """Counts and problems. `ok` means that there are no problems."""
 
     rules: int
     categories: int
@@ -65,52 +75,52 @@ def lint_rules(
     search: Search | None = None,
     before: Rulebook | None = None,
 ) -> LintReport:
-    """Check a rules folder, or several as layers.
+    """Checks a rules folder, or several as layers.
 
     Args:
-        search: looks for what only vectors tell; without it that is not checked.
-        before: an earlier rulebook, whose ids must still mean the same.
+        search: checks that need vectors; None skips them.
+        before: an earlier rulebook, whose ids must keep their meaning.
 
     Raises:
-        RulebookError: when there is no such folder.
+        RulebookError: the folder does not exist.
     """
-    reading = read_folders(folders, variables)
-    book = reading.rulebook
+    result = read_folders(folders, variables)
+    book = result.rulebook
     if book is None:
-        named = layers(folders)
-        files = [path for at in named for path in at.glob("*/*.md") if not path.name.startswith((".", "_"))]
-        areas = {path.parent.name for at in named for path in at.glob("*/_category.md")}
-        return LintReport(len(files), len(areas), reading.problems)
-    problems = _review(book, reading, today or datetime.datetime.now(datetime.UTC).date())
-    problems += check_links(book, reading.files)
-    problems += _copies(book, reading)
+        layers = resolve_layers(folders)
+        files = [path for at in layers for path in at.glob("*/*.md") if not path.name.startswith((".", "_"))]
+        categories = {path.parent.name for at in layers for path in at.glob("*/_category.md")}
+        return LintReport(len(files), len(categories), result.problems)
+    problems = _check_rules(book, result, today or datetime.datetime.now(datetime.UTC).date())
+    problems += check_links(book, result.files)
+    problems += _check_copies(book, result)
     if before is not None:
         problems += check_ids(before, book)
     if search is not None:
-        problems += search(book, reading.files)
+        problems += search(book, result.files)
     return LintReport(len(book.rules), len(book.categories), problems)
 
 
 def overdue(rulebook: Rulebook, today: datetime.date) -> list[Rule]:
-    """Served rules, and their translations, that should have been looked at again by now."""
-    spoken = [rule for rule in rulebook.rules if rule.status == "active" and rule.id in rulebook.served]
-    return [rule for rule in spoken if rule.review_by < today]
+    """Returns the served rules and translations whose review date has passed."""
+    served = [rule for rule in rulebook.rules if rule.status == "active" and rule.id in rulebook.served]
+    return [rule for rule in served if rule.review_by < today]
 
 
-def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[LintProblem]:
+def _check_rules(rulebook: Rulebook, result: ReadResult, today: datetime.date) -> list[LintProblem]:
     problems = []
-    asked: dict[str, Rule] = {}
+    by_query: dict[str, Rule] = {}
     late = {(rule.id, rule.lang) for rule in overdue(rulebook, today)}
     for rule in rulebook.rules:
         if rule.status == "retired":
             continue
-        file = reading.files[rule.id, rule.lang]
+        file = result.files[rule.id, rule.lang]
         if (rule.id, rule.lang) in late:
             problem = f"its review was due on {rule.review_by}"
             problems.append(
                 LintProblem.of(file, problem, f"{rule.owner}: review it and set a new `review_by`")
             )
-        if _COMMAND.search("\n".join(_read_by_models(rule))):
+        if _COMMAND.search("\n".join(_visible_texts(rule))):
             problem = "its text reads like a command to the model's machinery"
             problems.append(LintProblem.of(file, problem, "describe the guidance in plain words"))
         original = rulebook.served.get(rule.id)
@@ -120,39 +130,41 @@ def _review(rulebook: Rulebook, reading: Reading, today: datetime.date) -> list[
                 LintProblem.of(file, problem, "a translation says the same: give both one stance")
             )
         for query in rule.queries:
-            other = asked.setdefault(f"{rule.lang} {query.casefold()}", rule)
+            other = by_query.setdefault(f"{rule.lang} {query.casefold()}", rule)
             if other is not rule:
-                problem = f"the query {query!r} stands in {other.id} too"
+                problem = f"the query {query!r} is in {other.id} too"
                 problems.append(LintProblem.of(file, problem, "keep it in the rule that it is about"))
-    return problems + list(_areas(rulebook, reading))
+    return problems + list(_check_categories(rulebook, result))
 
 
-def _areas(rulebook: Rulebook, reading: Reading) -> Iterator[LintProblem]:
-    """Categories that nothing answers in, or that give commands; drafts alone are still being written."""
+def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintProblem]:
+    """Finds categories without an `answer` rule, unless all rules are drafts, and those that give
+    commands."""
     answering = {rule.category for rule in rulebook.served.values() if rule.stance == "answer"}
     served = {rule.category for rule in rulebook.served.values()}
     drafted = {rule.category for rule in rulebook.rules if rule.status == "draft"}
     for category in rulebook.categories:
-        file = reading.files[category.id, ""]
+        file = result.files[category.id, ""]
         if category.id not in answering and (category.id in served or category.id not in drafted):
             problem = "no active rule of this category has the stance `answer`"
             yield LintProblem.of(file, problem, "add one that says what is fine")
-        if _COMMAND.search(_shown(category)):
+        if _COMMAND.search(_category_text(category)):
             problem = "its text reads like a command to the model's machinery"
             yield LintProblem.of(file, problem, "describe the category in plain words")
 
 
-def _read_by_models(rule: Rule) -> list[str]:
-    """What tool, resources and REST give out of a rule; not its queries and examples, which quote people."""
+def _visible_texts(rule: Rule) -> list[str]:
+    """Returns the texts that tool, resources and REST expose, without queries and examples, which quote
+    people."""
     return [rule.title, rule.applies_when, rule.not_when or "", rule.fine, rule.not_fine, rule.how_to_answer]
 
 
-def _shown(category: Category) -> str:
+def _category_text(category: Category) -> str:
     return "\n".join([category.title, category.summary, category.body])
 
 
-def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[LintProblem]:
-    """Rules whose prose is nearly that of another of the same language."""
+def _check_copies(rulebook: Rulebook, result: ReadResult) -> Iterator[LintProblem]:
+    """Finds rules whose prose is nearly that of another rule in the same language."""
     runs: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     holding: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for rule in rulebook.rules:
@@ -164,12 +176,13 @@ def _copies(rulebook: Rulebook, reading: Reading) -> Iterator[LintProblem]:
             if count / len(own | runs[other]) >= SHARED_PROSE:
                 problem = f"its prose is nearly that of {other[0]}"
                 fix = "join the two rules, or say what sets this one apart"
-                yield LintProblem.of(reading.files[rule.id, rule.lang], problem, fix)
+                yield LintProblem.of(result.files[rule.id, rule.lang], problem, fix)
         runs[rule.id, rule.lang] = own
         for run in own:
             holding.setdefault(run, []).append((rule.id, rule.lang))
 
 
 def _runs(rule: Rule) -> set[tuple[str, ...]]:
+    """Returns the three-word runs of a rule's text."""
     words = re.findall(r"\w+", rule.text.casefold())
     return set(zip(words, words[1:], words[2:], strict=False))

@@ -72,7 +72,9 @@ def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_n
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with LiveServer(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
+    with LiveServer(
+        create_app(RuleService(load_or_build(guarded, notify=lambda _: None), guarded))
+    ) as served:
         assert [get(served, path).status_code for path in FILES] == [200] * 4
         paths = ("/v1/rules", "/v1/categories", "/v1/rulebook", "/v1/changes", "/v1/usage")
         assert {get(served, path).status_code for path in paths} == {401}

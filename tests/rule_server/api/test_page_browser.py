@@ -159,7 +159,7 @@ def test_a_rule_that_holds_markup_is_shown_as_text(served: LiveServer, open_page
 def test_what_the_last_edit_changed_and_which_rules_are_given_can_be_seen(
     settings: Settings, rules: Path, open_page: Callable[..., Any]
 ) -> None:
-    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     with LiveServer(create_app(service)) as served:
         page = open_page(served)
         page.get_by_text("3 rules").wait_for()
@@ -188,7 +188,9 @@ def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
-    with LiveServer(create_app(RuleService(load_or_build(guarded, say=lambda _: None), guarded))) as served:
+    with LiveServer(
+        create_app(RuleService(load_or_build(guarded, notify=lambda _: None), guarded))
+    ) as served:
         page = open_page(served)
         field = page.get_by_label("Access token")
         field.fill("ascl_wrong")

@@ -140,7 +140,9 @@ def test_a_reload_answers_which_rules_came_went_and_were_reworded(http: Any, rul
 
 def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact: Path, rules: Path) -> None:
     settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
-    with LiveServer(create_app(RuleService(load_or_build(settings, say=lambda _: None), settings))) as served:
+    with LiveServer(
+        create_app(RuleService(load_or_build(settings, notify=lambda _: None), settings))
+    ) as served:
         http = httpx2.Client(base_url=served.origin, timeout=30)
         first = http.get("/v1/rulebook").json()["digest"]
         for edit in range(3):
@@ -158,7 +160,7 @@ def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact:
         assert gone.json()["detail"].count(", ") == 2
         kept = gone.json()["detail"].rpartition(", ")[2]
         http.close()
-    again = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    again = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     with LiveServer(create_app(again)) as served:
         answer = httpx2.post(f"{served.origin}/v1/consult", json={**QUESTION, "digest": kept}, timeout=30)
     assert answer.json()["rules"][0]["text"].startswith("Fine: Edit 0.")
@@ -168,7 +170,7 @@ def test_what_was_only_looked_at_cannot_be_asked_and_drives_nothing_out(
     artefact: Path, rules: Path, tmp_path: Path
 ) -> None:
     settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
-    prepared = load_or_build(settings, say=lambda _: None)
+    prepared = load_or_build(settings, notify=lambda _: None)
     first = prepared.index.rulebook.digest
     looked_at = []
     for number in range(12):
@@ -178,7 +180,7 @@ def test_what_was_only_looked_at_cannot_be_asked_and_drives_nothing_out(
         index_for(looked_at[-1], Artefact(artefact), prepared.encoder)
     path, text = rule("cyber.malware", title="Viruses")
     (rules / path).write_text(text, encoding="utf-8")
-    again = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    again = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     with LiveServer(create_app(again)) as served:
         statuses = [
             httpx2.get(f"{served.origin}/v1/rulebook", params={"digest": digest}, timeout=30).status_code

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from rule_server import RuleIndex, Settings
-from rule_server.authoring import Report, calibrate, plot, read_labelled, score_all
-from rule_server.authoring.calibration import CalibrationError, Scored, choose
+from rule_server.authoring import (
+    CalibrationReport,
+    calibrate,
+    plot_curve,
+    read_labelled_prompts,
+    score_prompts,
+)
+from rule_server.authoring.calibration import CalibrationError, ScoredPrompt, choose_threshold
 from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
@@ -26,13 +32,13 @@ PLAIN = ("how long do I boil an egg", "what is 12 times 12", "write a poem about
 
 @pytest.fixture
 def index(settings: Settings) -> RuleIndex:
-    return load_or_build(settings, say=lambda _: None).index
+    return load_or_build(settings, notify=lambda _: None).index
 
 
-def scored(index: RuleIndex, settings: Settings, tmp_path: Path) -> list[Scored]:
-    rows = read_labelled([labelled(tmp_path)])
-    encoder = load_or_build(settings, say=lambda _: None).encoder
-    return score_all(index, encoder, rows, lambda _: None)
+def scored(index: RuleIndex, settings: Settings, tmp_path: Path) -> list[ScoredPrompt]:
+    rows = read_labelled_prompts([labelled(tmp_path)])
+    encoder = load_or_build(settings, notify=lambda _: None).encoder
+    return score_prompts(index, encoder, rows, lambda _: None)
 
 
 def labelled(folder: Path, **changes: object) -> Path:
@@ -47,15 +53,15 @@ def labelled(folder: Path, **changes: object) -> Path:
 
 def test_the_threshold_is_the_highest_that_misses_few_enough_with_confidence() -> None:
     scores = [number / 1000 for number in range(1000)]
-    threshold, sure = choose(scores, 0.05)
+    threshold, sure = choose_threshold(scores, 0.05)
     assert sure
     missed = sum(score < threshold for score in scores)
     assert 30 <= missed < 50  # fewer than 5 % of those measured, so that other prompts stay below it too
 
 
 def test_of_few_prompts_the_measured_share_decides_and_is_said_to_be_unsure() -> None:
-    assert choose([0.1, 0.2, 0.3], 0.05) == (0.1, False)
-    assert choose([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
+    assert choose_threshold([0.1, 0.2, 0.3], 0.05) == (0.1, False)
+    assert choose_threshold([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
 
 
 def test_harmful_prompts_keep_finding_a_rule_and_plain_ones_find_none(
@@ -71,7 +77,7 @@ def test_harmful_prompts_keep_finding_a_rule_and_plain_ones_find_none(
 @pytest.mark.parametrize("kind", ["harmful", "benign_plain"])
 def test_without_prompts_of_both_sorts_there_is_no_threshold(index: RuleIndex, kind: str) -> None:
     with pytest.raises(CalibrationError, match=f"kinds seen: {kind}"):
-        calibrate([Scored("x", kind, "", 0.1)], index)
+        calibrate([ScoredPrompt("x", kind, "", 0.1)], index)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,7 @@ def test_a_line_that_is_no_labelled_prompt_is_named(tmp_path: Path, line: str) -
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "x", "kind": "math"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"prompts.jsonl line 2 is no JSON object"):
-        read_labelled([file])
+        read_labelled_prompts([file])
 
 
 def test_a_threshold_set_by_hand_wins_over_a_calibrated_one_and_that_over_the_default(
@@ -105,20 +111,20 @@ def test_a_calibration_survives_in_the_artefact_and_is_stale_after_an_edit(
 ) -> None:
     found = Calibration(0.21, "a rule", index.rulebook.digest, scoring_version(), 9, {"harmful": 0.0})
     Artefact(settings.artefact).save_calibration(index.rulebook.digest, found)
-    assert threshold_for(load_or_build(settings, say=lambda _: None).index, None).origin == "calibrated"
+    assert threshold_for(load_or_build(settings, notify=lambda _: None).index, None).origin == "calibrated"
     write_rulebook(rules, rule("cyber.malware", title="Another title"))
-    edited = threshold_for(load_or_build(settings, say=lambda _: None).index, None)
+    edited = threshold_for(load_or_build(settings, notify=lambda _: None).index, None)
     assert (edited.value, edited.origin) == (0.21, "stale")
     assert "run `ascl-rules calibrate` again" in edited.note
 
 
-def report(index: RuleIndex) -> Report:
-    rows = [Scored("a", "harmful", "", 0.5), Scored("b", "math", "", 0.1)]
+def report(index: RuleIndex) -> CalibrationReport:
+    rows = [ScoredPrompt("a", "harmful", "", 0.5), ScoredPrompt("b", "math", "", 0.1)]
     return calibrate(rows, index)
 
 
 def test_the_curve_is_drawn(index: RuleIndex, tmp_path: Path) -> None:
-    plot(report(index), tmp_path / "curve.png")
+    plot_curve(report(index), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -127,7 +133,7 @@ def test_without_matplotlib_the_way_out_is_said(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(CalibrationError, match=r"pip install 'ascl\[eval\]', or leave --plot out"):
-        plot(report(index), tmp_path / "curve.png")
+        plot_curve(report(index), tmp_path / "curve.png")
 
 
 def test_calibrate_keeps_a_threshold_that_query_uses(artefact: Path, rules: Path, tmp_path: Path) -> None:

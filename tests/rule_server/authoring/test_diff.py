@@ -147,7 +147,7 @@ def test_a_fault_in_a_revision_is_told_with_its_name(old: Path, tmp_path: Path) 
 
 
 def test_a_built_rulebook_is_found_by_the_beginning_of_its_digest(rules: Path, settings: Settings) -> None:
-    digest = load_or_build(settings, say=lambda _: None, build=True).index.rulebook.digest
+    digest = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook.digest
     artefact = Artefact(settings.artefact)
     for spec in (digest, digest[:8], digest[:12].upper()):
         source = open_source(spec, artefact, rules)

@@ -9,7 +9,7 @@ import pytest
 
 from rule_server import StartError, load_rulebook
 from rule_server.authoring import read_questions, summarize_usage
-from rule_server.authoring.questions import MAX_LINE
+from rule_server.authoring.questions import MAX_LINE_BYTES
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
@@ -55,7 +55,7 @@ def test_a_line_that_holds_no_question_is_named_and_the_rest_is_read(tmp_path: P
         b"\xff\xfe",
         b'{"prompt": "\\ud800"}',
         b"[" * 100_000,
-        b'"' + b"x" * (3 * MAX_LINE) + b'"',
+        b'"' + b"x" * (3 * MAX_LINE_BYTES) + b'"',
         {"prompt": "the last"},
     )
     file.write_bytes(file.read_bytes() + b'{"prompt": "to')

@@ -140,7 +140,7 @@ def test_no_line_grows_older_than_the_setting(tmp_path: Path) -> None:
         assert today[0] - oldest < datetime.timedelta(days=3)
     assert len(list(tmp_path.glob("audit*.jsonl"))) == 3
     today[0] += datetime.timedelta(days=30)
-    log.tidy()
+    log.rotate()
     assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
     log.close()
 
@@ -199,7 +199,7 @@ def test_old_lines_are_removed_though_somebody_took_the_present_file_away(tmp_pa
         today[0] += datetime.timedelta(days=1)
     file.unlink()
     today[0] += datetime.timedelta(days=30)
-    log.tidy()
+    log.rotate()
     assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
     log.close()
 

@@ -53,7 +53,7 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
 
     exporter = InMemorySpanExporter()
     service = toy_service(tmp_path)
-    service.telemetry = Tracing(exporter)
+    service.tracing = Tracing(exporter)
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     headers = {"traceparent": f"00-{trace}-{parent}-01"}
     with ToyServer(None, config=server_config(service)) as served:

@@ -71,7 +71,7 @@ def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
 
 def test_a_prefix_that_the_built_encoder_does_not_use_is_refused(artefact: Path) -> None:
     with pytest.raises(EncoderError, match=r"another prefix than 'query: ': name its model by --model"):
-        load_or_build(Settings(artefact=artefact, prefix="query: ", watch=False), say=lambda _: None)
+        load_or_build(Settings(artefact=artefact, prefix="query: ", watch=False), notify=lambda _: None)
 
 
 def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rule_server import RulebookError, RuleService, Settings, load_rulebook
 from rule_server.retrieval.build import load_or_build
-from rule_server.rulebook import layers
+from rule_server.rulebook import resolve_layers
 from rule_server.rulebook.loader import read_rulebook
 from rule_server.settings import load_settings, packaged_rules
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
@@ -102,10 +102,10 @@ def test_extends_puts_our_own_rules_beneath(tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.our-systems"), manifest="extends: ascl-core\n")
     ours = load_rulebook(packaged_rules())
     book = load_rulebook(mine)
-    assert layers(mine) == (packaged_rules(), mine)
+    assert resolve_layers(mine) == (packaged_rules(), mine)
     assert set(book.served) == set(ours.served) | {"cyber.our-systems"}
     assert book.name == "mine"
-    assert layers([packaged_rules(), mine]) == (packaged_rules(), mine)
+    assert resolve_layers([packaged_rules(), mine]) == (packaged_rules(), mine)
 
 
 def test_extends_knows_no_other_rulebook(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_environment_names_several_folders_as_a_path_does(
 def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.phishing"))
     settings = Settings(dir=(base, mine), artefact=artefact, watch=True)
-    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
 
     async def edit_until_seen(folder: Path, id: str) -> bool:
         before = service.rulebook.digest
@@ -161,7 +161,7 @@ def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
     monkeypatch.setattr("rule_server.rulebook.loader.packaged_rules", lambda: ours)
     mine = write_rulebook(tmp_path / "mine", rule("garden.weeds", stance="answer"))
     settings = Settings(dir=(mine,), artefact=artefact, watch=True)
-    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
 
     async def write_until(path: Path, text: str, wanted: str) -> bool:
         for attempt in range(100):

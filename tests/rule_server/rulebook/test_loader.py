@@ -317,7 +317,7 @@ def test_names_that_a_terminal_would_act_on_are_made_harmless(folder: Path) -> N
 def test_a_rulebook_of_more_bytes_than_anyone_writes_is_refused_soon(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rule_server.rulebook.loader.MAX_BYTES", 1000)
+    monkeypatch.setattr("rule_server.rulebook.loader.MAX_RULEBOOK_BYTES", 1000)
     assert any("a rulebook holds at most" in line for line in problems(folder))
 
 

@@ -73,7 +73,7 @@ def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
     translated = prose("Erklären.", "Schreiben.", "Freundlich.")
     write_rulebook(rules, rule("cyber.malware", lang="de", title="Schadsoftware", body=translated))
     write_rulebook(rules, rule("cyber.malware", lang="zh-Hans", title="恶意软件", body=translated))
-    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     for lang, title in (
         ("de-AT", "Schadsoftware"),
         ("DE", "Schadsoftware"),
@@ -137,7 +137,7 @@ def test_an_edit_of_one_rule_leaves_what_a_model_reads_of_another_as_it_was(
 
 def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -> None:
     watching = settings.model_copy(update={"watch": True})
-    service = RuleService(load_or_build(watching, say=lambda _: None), watching)
+    service = RuleService(load_or_build(watching, notify=lambda _: None), watching)
     before = service.rulebook.digest
 
     async def edit_and_wait() -> None:
@@ -189,7 +189,7 @@ def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
     import subprocess
     import sys
 
-    load_or_build(settings, say=lambda _: None, build=True)
+    load_or_build(settings, notify=lambda _: None, build=True)
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -221,8 +221,8 @@ def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
     settings: Settings, rules: Path
 ) -> None:
     reworded(rules, "As published.")
-    published = load_or_build(settings, say=lambda _: None, build=True).index.rulebook.digest
-    service = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    published = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook.digest
+    service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     edited(service, rules, "Another word.")
     assert edited(service, rules, "As published.") == published
     for number in range(12):
@@ -231,7 +231,7 @@ def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
 
 
 def test_published_rules_stay_so_when_they_are_served_by_another_encoder(settings: Settings) -> None:
-    published = load_or_build(settings, say=lambda _: None, build=True).index.rulebook
+    published = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook
     store = Artefact(settings.artefact)
     store.save(RuleIndex.build(published, ToyEncoder()), own_rules=False)
     (settings.artefact / "encoder" / "toy").mkdir()
@@ -254,7 +254,7 @@ def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
     (rules / "cyber" / "malware.md").write_text(before, encoding="utf-8")
     asyncio.run(service.reload())
     assert (service.rulebook.digest, service.threshold.value) == (first, 0.21)
-    again = RuleService(load_or_build(settings, say=lambda _: None), settings)
+    again = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     assert (again.rulebook.digest, again.threshold.value) == (first, 0.21)
 
 
@@ -268,7 +268,7 @@ def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
         raise PermissionError(13, "Permission denied", "rules")
 
     with monkeypatch.context() as patched:
-        patched.setattr("rule_server.service.rule_service.load_rulebook", unreadable)
+        patched.setattr("rule_server.service.reload.load_rulebook", unreadable)
         assert asyncio.run(service.reload()) is False
     assert "the rules cannot be read: [Errno 13] Permission denied" in (service.reload_error or "")
     assert asyncio.run(service.reload()) is True
