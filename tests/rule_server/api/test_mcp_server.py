@@ -103,7 +103,7 @@ def test_resources_and_prompt_can_be_read(url: str, service: RuleService) -> Non
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_prompt_that_does_not_exist_is_the_caller_s_mistake(url: str, mode: str) -> None:
-    unknown = pytest.RaisesExc(MCPError, match=r"no prompt 'other'", check=lambda e: e.code == -32602)
+    unknown = pytest.RaisesExc(MCPError, match=r"unknown prompt 'other'", check=lambda e: e.code == -32602)
     with pytest.RaisesGroup(unknown, allow_unwrapped=True, flatten_subgroups=True):
         ask(url, lambda c: c.get_prompt("other"), mode)
 

@@ -169,7 +169,7 @@ def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) 
     assert (listed["name"], listed["scopes"]) == ("ci", ["consult", "read"])
     with pytest.raises(StartError, match="has a token named ci"):
         runner.invoke(app, ["token", "new", "ci", *file], catch_exceptions=False)
-    with pytest.raises(StartError, match="'all' is no scope"):
+    with pytest.raises(StartError, match="'all' is not a scope"):
         runner.invoke(app, ["token", "new", "x", "--scope", "all", *file], catch_exceptions=False)
     assert runner.invoke(app, ["token", "remove", "ci", *file]).exit_code == 0
     assert tokens.read_text() == ""
@@ -194,15 +194,15 @@ def test_whoever_comes_from_elsewhere_is_not_the_operator_though_no_setting_name
 
 
 def test_other_machines_are_served_only_with_tokens_or_an_explicit_word(tokens: Path) -> None:
-    with pytest.raises(StartError, match=r"no caller would be asked who it is"):
+    with pytest.raises(StartError, match=r"callers are not authenticated"):
         check_exposure(Settings(host="0.0.0.0"))
     check_exposure(Settings(host="0.0.0.0", allow_anonymous=True))
     check_exposure(Settings(host="0.0.0.0", tokens_file=tokens))
     check_exposure(Settings(host="127.0.0.1"))
     for proxied in ({"trusted_proxies": "127.0.0.1"}, {"allowed_hosts": "rules.example.org"}):
-        with pytest.raises(StartError, match=r"through the proxy .* no caller would be asked who it is"):
+        with pytest.raises(StartError, match=r"through the proxy .* callers are not authenticated"):
             check_exposure(Settings.model_validate(proxied))
-    with pytest.raises(StartError, match=r"no caller would be asked"):
+    with pytest.raises(StartError, match=r"callers are not authenticated"):
         check_exposure(Settings.model_validate({"host": "0.0.0.0", "oauth_issuer": "", "tokens_file": ""}))
     new_token(tokens, "x", ["read"], "now")
     with pytest.raises(StartError, match="contradict each other"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rule_server.authoring import (
     plot_curve,
     read_labelled_prompts,
     score_prompts,
+    wilson,
 )
 from rule_server.authoring.calibration import CalibrationError, ScoredPrompt, choose_threshold
 from rule_server.retrieval import Calibration, scoring_version
@@ -59,6 +61,16 @@ def test_the_threshold_is_the_highest_that_misses_few_enough_with_confidence() -
     assert 30 <= missed < 50  # fewer than 5 % of those measured, so that other prompts stay below it too
 
 
+def test_wilson_intervals_agree_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for hits, count in ((0, 20), (1, 20), (8, 10), (20, 20), (37, 1000)):
+        share, low, high = wilson(hits, count)
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        assert (share, low, high) == pytest.approx((hits / count, expected.low, expected.high), abs=1e-12)
+    assert all(math.isnan(value) for value in wilson(0, 0))
+
+
 def test_of_few_prompts_the_measured_share_decides_and_is_said_to_be_unsure() -> None:
     assert choose_threshold([0.1, 0.2, 0.3], 0.05) == (0.1, False)
     assert choose_threshold([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
@@ -87,7 +99,7 @@ def test_without_prompts_of_both_sorts_there_is_no_threshold(index: RuleIndex, k
 def test_a_line_that_is_no_labelled_prompt_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "x", "kind": "math"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(CalibrationError, match=r"prompts.jsonl line 2 is no JSON object"):
+    with pytest.raises(CalibrationError, match=r"prompts.jsonl line 2 is not a JSON object"):
         read_labelled_prompts([file])
 
 

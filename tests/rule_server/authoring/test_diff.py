@@ -94,10 +94,13 @@ def test_a_revision_may_name_another_folder_of_the_repository(
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("HAED", "HAED is no folder, no digest that .* keeps, and no revision of the git repository around"),
+        (
+            "HAED",
+            "HAED is neither a folder nor a digest that .* keeps, nor a revision of the git repository of",
+        ),
         ("HEAD:docs", "the revision HEAD has no folder docs: name the rules folder, as in HEAD:rules"),
         ("--output=x", "names no rulebook: write a folder, a digest or a git revision"),
-        ("HEAD^{tree};x", "and no revision of the git repository"),
+        ("HEAD^{tree};x", "nor a revision of the git repository"),
         ("", "names no rulebook"),
     ],
 )
@@ -111,7 +114,7 @@ def test_what_names_nothing_is_refused_in_a_sentence(
 
 
 def test_outside_of_a_repository_a_revision_is_refused(old: Path, tmp_path: Path) -> None:
-    with pytest.raises(RulebookError, match="is in no git repository; write HEAD:rules inside of one"):
+    with pytest.raises(RulebookError, match="is not in a git repository; write HEAD:rules inside one"):
         open_here("HEAD", old, tmp_path)
 
 

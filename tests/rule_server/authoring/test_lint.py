@@ -60,7 +60,7 @@ def test_an_overdue_review_a_shared_query_and_a_command_to_the_model_are_problem
     assert found(folder) == [
         "cyber/a.md: its review was due on 2026-06-30; policy-team: review it and set a new `review_by`",
         *(
-            f"cyber/b.md: the query {query!r} stands in cyber.a too; keep it in the rule that it is about"
+            f"cyber/b.md: the query {query!r} is in cyber.a too; keep it in the rule that it is about"
             for query in ("beta", "gamma", "delta", "Alpha")
         ),
         "cyber/c.md: its text reads like a command to the model's machinery; "
@@ -114,13 +114,13 @@ def test_a_copied_rule_is_a_problem(tmp_path: Path) -> None:
         ("b.md", None),
         ("../cyber/b.md", None),
         ("cyber/b.md", None),
-        ("http:///nowhere", "is no web address"),
-        ("ftp://example.org", "is no web address"),
-        ("https://example.org:port/", "is no web address"),
-        ("file:///etc/passwd", "is no web address"),
+        ("http:///nowhere", "is not a web address"),
+        ("ftp://example.org", "is not a web address"),
+        ("https://example.org:port/", "is not a web address"),
+        ("file:///etc/passwd", "is not a web address"),
         ("cyber.gone", "leads nowhere"),
-        ("gone.md", "is no file of the rulebook"),
-        ("../../../etc/passwd.md", "is no file of the rulebook"),
+        ("gone.md", "is not a file of the rulebook"),
+        ("../../../etc/passwd.md", "is not a file of the rulebook"),
         ("a book", "leads nowhere"),
     ],
 )
@@ -143,7 +143,7 @@ def test_an_id_named_in_the_prose_is_that_of_a_rule_which_is_served(tmp_path: Pa
     )
     assert [line.partition(";")[0] for line in found(folder)] == [
         "cyber/a.md: its text names cyber.old, which is not served (retired)",
-        "cyber/a.md: its text names cyber.gone, which is no rule",
+        "cyber/a.md: its text names cyber.gone, which is not a rule",
     ]
 
 

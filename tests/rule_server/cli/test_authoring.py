@@ -99,7 +99,7 @@ def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, 
 
 def test_init_overwrites_nothing(rules: Path) -> None:
     assert "is not empty: name a new folder" in refused(cli("init", rules), 2)
-    assert "'A B' is no name for a rulebook" in refused(cli("init", rules / "x", "--name", "A B"), 2)
+    assert "'A B' is not a rulebook name" in refused(cli("init", rules / "x", "--name", "A B"), 2)
 
 
 def test_lint_says_what_it_skips_without_an_encoder_and_checks_it_with_one(
@@ -114,7 +114,7 @@ def test_lint_says_what_it_skips_without_an_encoder_and_checks_it_with_one(
     without = cli("lint", "--rules", rules, "--artefact", tmp_path / "none")
     assert (without.returncode, without.stdout) == (0, "2 rules in 1 categories, 0 problems\n")
     [said] = without.stderr.splitlines()
-    assert said.startswith("ascl-rules: skipped: whether every rule is found by its own queries")
+    assert said.startswith("ascl-rules: skipped: the checks that rules are found by their own queries")
     before = Artefact(artefact).current()
     report = asked("lint", "--rules", rules, "--artefact", artefact, code=1)
     assert set(report) == {"ok", "rules", "categories", "problems"}
@@ -239,7 +239,7 @@ def test_rollback_serves_an_earlier_rulebook_until_the_next_build(rules: Path, a
     assert (listed[first]["published"], listed[first]["current"]) == (True, False)
     back = cli("rollback", first[:10], "--artefact", artefact, ASCL_RULES_DIR=str(rules))
     assert f"test-rules 1.0.0 {first[:12]} is current again" in back.stdout
-    assert "one that follows a rules folder goes on serving that folder" in back.stderr
+    assert "a service with a rules folder keeps serving that folder" in back.stderr
     assert "ASCL_RULES_DIR names a rules folder, which `serve` will follow instead" in back.stderr
     assert served() == first
     assert build() == served() == second

@@ -94,7 +94,7 @@ def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("serve", "--rules", "no/such/folder"), "no/such/folder is no folder"),
+        (("serve", "--rules", "no/such/folder"), "no/such/folder is not a folder"),
         (("query", "  "), "`situation`: it is blank"),
         (("query", "x", "--top-k", "99"), "`top_k`: input should be less than or equal to 10"),
         (
@@ -102,7 +102,7 @@ def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
             "no-such-category is not in the rulebook; valid: ",
         ),
         (("serve", "--host", "0.0.0.0"), "or accept everybody by --allow-anonymous"),
-        (("build", "--model", "no/such/model"), "'no/such/model' could not be had"),
+        (("build", "--model", "no/such/model"), "'no/such/model' could not be downloaded"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(artefact: Path, arguments: tuple[str, ...], said: str) -> None:

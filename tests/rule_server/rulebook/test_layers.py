@@ -73,9 +73,9 @@ def test_a_rule_beneath_is_retired_by_its_id_and_the_id_stays_taken(base: Path, 
 def test_a_wrong_retirement_is_told_with_the_folder_and_the_mend(base: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x"), manifest="retire: [cyber.nothing, cyber.x]\n")
     assert problems(base, mine) == [
-        "mine/rulebook.yaml: `retire` names cyber.nothing, which no rulebook beneath holds; "
+        "mine/rulebook.yaml: `retire` names cyber.nothing, which no rulebook beneath contains; "
         "correct the id or remove it",
-        "mine/rulebook.yaml: `retire` names cyber.x, which this folder holds itself; "
+        "mine/rulebook.yaml: `retire` names cyber.x, which is in this folder itself; "
         "set `status: retired` in its file instead",
     ]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rule_server import RulebookError, load_rulebook
 from rule_server.rulebook.front_matter import FrontMatterError, split_front_matter
-from rule_server.rulebook.loader import MAX_FILE, read_rulebook
+from rule_server.rulebook.loader import MAX_FILE_BYTES, read_rulebook
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,14 +84,14 @@ def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> Non
         (("cyber/malware.md", "---\nid: [\n---\n"), "the YAML cannot be read in line"),
         (("cyber/malware.md", "---\nid: a\n"), "is not closed by a line `---`"),
         (("cyber/malware.md", "---\na: &x 1\nb: *x\n---\n"), "an alias is not allowed"),
-        (("cyber/malware.md", "---\nid: a\nid: b\n---\n"), "the key `id` stands twice"),
+        (("cyber/malware.md", "---\nid: a\nid: b\n---\n"), "the key `id` occurs twice"),
         (("cyber/malware.md", "---\n- a\n---\n"), "not a list of `key: value` lines"),
         (("cyber/malware.md", "---\na: !!python/object/apply:os.system [id]\n---\n"), "a tag is not allowed"),
         (("cyber/malware.md", f"---\na: {'[' * 5000}\n---\n"), "the YAML cannot be read"),
-        (("cyber/malware.md", "x" * (MAX_FILE + 1)), "larger than 64 KiB; shorten it or split it"),
+        (("cyber/malware.md", "x" * (MAX_FILE_BYTES + 1)), "larger than 64 KiB; shorten it or split it"),
         (("cyber/other-name.md", rule()[1]), "`id` is 'cyber.malware'; write cyber.other-name"),
         (("cyber/notes.txt", "hello"), "it is not where a rule belongs"),
-        (rule(lang="german-"), "'german-' in its name is no language"),
+        (rule(lang="german-"), "'german-' in its name is not a language"),
     ],
 )
 def test_a_bad_file_is_named_with_its_fault_and_the_mend(
@@ -175,7 +175,7 @@ def test_drafts_and_retired_rules_are_read_but_not_served(tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(RulebookError, match="is no folder: name the rules folder by --rules"):
+    with pytest.raises(RulebookError, match="is not a folder: name the rules folder by --rules"):
         load_rulebook(tmp_path / "nowhere")
 
 
@@ -242,7 +242,7 @@ def test_any_bytes_in_a_rule_file_are_a_problem_and_never_a_crash(folder: Path, 
     file=st.sampled_from(["cyber/malware.md", "cyber/_category.md", "rulebook.yaml"]),
 )
 def test_depth_length_and_aliases_cost_little(folder: Path, piece: str, times: int, file: str) -> None:
-    inside = f"a: {piece * times}"[:MAX_FILE]
+    inside = f"a: {piece * times}"[:MAX_FILE_BYTES]
     text = inside if file.endswith(".yaml") else f"---\n{inside}\n---\n"
     (folder / file).write_text(text, encoding="utf-8", errors="replace")
     book, found = read_rulebook(folder)
@@ -365,5 +365,5 @@ def test_rules_in_a_folder_that_nobody_may_enter_are_no_folder(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", closed)
-    with pytest.raises(RulebookError, match="is no folder"):
+    with pytest.raises(RulebookError, match="is not a folder"):
         load_rulebook(folder)
