@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers reference
+.PHONY: gateway-fuzz help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers reference
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -79,6 +79,9 @@ fuzz: install  ## test the rule loader with mutated files, for FUZZ_SECONDS (120
 	TMPDIR=$(CURDIR)/build/fuzz/tmp PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_rule_files.py \
 	    -timeout=5 -len_control=0 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	rm -rf build/fuzz/tmp
+
+gateway-fuzz: install  ## play random conversations and upstreams through the gateway for FUZZ_SECONDS (120)
+	$(BIN)/python -m tests.fuzz.fuzz_gateway --seconds $(FUZZ_SECONDS)
 
 api-fuzz: install  ## send ASCL_API_EXAMPLES (500) generated requests to every REST route
 	ASCL_API_EXAMPLES=$${ASCL_API_EXAMPLES:-500} $(BIN)/python -m pytest tests/rule_server/api/test_openapi.py --timeout 1800
