@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.project.module_map import MAPPED, folders, module_map, modules
+from tests.project.test_architecture import ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 MODULES = ROOT / "docs" / "reference" / "modules.md"
 PACKAGES = {
     "ascl-rules": "rule_server",
@@ -71,6 +73,16 @@ def test_every_command_of_the_readme_is_known(name: str) -> None:
     ).stdout
     for verb in verbs:
         assert re.search(rf"^\W*{verb}\b", help, re.MULTILINE), f"{name} has no command {verb}"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES.values()))
+def test_the_architecture_page_lists_the_import_order(package: str) -> None:
+    section = ARCHITECTURE.partition(f"### `{package}`\n")[2].partition("\n### ")[0]
+    cells = re.findall(r"^\| \d \| ([^|]+) \|", section, re.MULTILINE)
+    listed = re.findall(r"`(\w+)`", " ".join(cells))
+    rank = {name: at for at, line in enumerate(ORDER[package]) for name in line}
+    assert sorted(listed) == sorted(rank)
+    assert [rank[name] for name in listed] == sorted(rank.values())
 
 
 def test_every_make_target_of_the_documents_exists() -> None:
