@@ -1,4 +1,4 @@
-"""`ascl-eval`: score logged episodes and report what a model does with the rules."""
+"""Scores logged episodes and reports how a model uses the rules."""
 
 from __future__ import annotations
 

@@ -1,21 +1,28 @@
-"""TODO: docstring."""
+"""`ascl-eval run`: samples the arms of one model, scores the episodes and reports on them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from evaluation.cli.common import AsJson, PromptSpec, clear_errors, fail
-from evaluation.cli.report import ReportOptions, _check_names, _report
-from evaluation.cli.score import _score, _worked_over
+from evaluation.cli.report import ReportOptions, check_names, make_report
+from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
+
+if TYPE_CHECKING:
+    from evaluation.sampling import ArmRun
+
+NO_ENDPOINT = "no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL"
+NO_MODEL = "no model is given: pass --model NAME or set ASCL_MODEL"
 
 
 def run(
-    log: Annotated[Path, typer.Option(help="Episodes are appended here; the same command continues it.")],
+    log: Annotated[Path, typer.Option(help="Episodes are appended here; the same command resumes.")],
     prompts: PromptSpec = "builtin:held_out",
     base_url: Annotated[
         str, typer.Option(help="The model's OpenAI-compatible API.", envvar="OPENAI_BASE_URL")
@@ -24,17 +31,19 @@ def run(
     rules: Annotated[
         str, typer.Option(help="MCP address of the rule service, or `none`.", envvar="ASCL_RULES_URL")
     ] = "http://127.0.0.1:8808/mcp",
-    samples: Annotated[int, typer.Option(min=1, help="Episodes for each prompt.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Most episodes at once.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per prompt.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1024, help="Maximum number of concurrent episodes.")
+    ] = 8,
     temperature: Annotated[float | None, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")] = 512,
-    max_turns: Annotated[int, typer.Option(min=1, help="Most model calls for one prompt.")] = 6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of one reply.")] = 512,
+    max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
     tool_mode: Annotated[
-        Literal["native", "text"], typer.Option(help="`text` sends tool results back as a user message.")
+        Literal["native", "text"], typer.Option(help="`text` sends tool results as user messages.")
     ] = "native",
     on_rules_error: Annotated[
         Literal["answer", "refuse", "fail"],
-        typer.Option(help="What to do when the rules cannot be consulted."),
+        typer.Option(help="What to do if the rules cannot be consulted."),
     ] = "fail",
     policy_version: Annotated[
         str, typer.Option(help="Your name for the state of the model; recorded.")
@@ -47,38 +56,25 @@ def run(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The name of a single arm in the report; default: its kind.")
+        str | None, typer.Option(help="Name of a single arm in the report; default: its kind.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; left out: LOG without .jsonl.")
+        Path | None, typer.Option(help="Folder of the report; default: LOG without .jsonl.")
     ] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run prompts through the agent, then score the episodes and report on them, in one go."""
-    import asyncio
+    """Run prompts through the agent, then score the episodes and report on them.
 
-    from evaluation.prompts import load_prompts, prompt_file
-    from evaluation.sampling import ARM_KINDS, Policy, sample
+    \f
+    Long because it declares one parameter per flag.
+    """
+    from evaluation.sampling import Policy, plan_arms
 
     if not base_url:
-        fail("no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL", 2)
+        fail(NO_ENDPOINT, 2)
     if not model:
-        fail("no model is given: pass --model NAME or set ASCL_MODEL", 2)
-    kinds = [kind for kind in ARM_KINDS if kind in (arm or ["adaptive"])]
-    if unknown := next((one for one in arm or [] if one not in ARM_KINDS), None):
-        fail(f"--arm '{unknown}' is no arm: use one of {', '.join(ARM_KINDS)}", 2)
-    if name and len(kinds) > 1:
-        fail("--name names a single arm, but several are run: leave it out", 2)
-    arms = _planned(log, kinds, name or (None if arm else "model"))
-    folder = out or log.with_suffix("")
-    if folder.is_file() or folder.resolve() in {own.resolve() for _, own, _ in arms}:
-        fail(f"the report's folder would be {folder}, a file: pass --out FOLDER, or end --log in .jsonl", 2)
-    _check_names(arms, folder)
-    with clear_errors():
-        path = prompt_file(prompts)
-        load_prompts(path)
-        judged = {rewards for _, _, rewards in arms if _worked_over(rewards)}
+        fail(NO_MODEL, 2)
     policy = Policy(
         base_url=base_url,
         model=model,
@@ -87,42 +83,71 @@ def run(
         tool_mode=tool_mode,
         on_rules_error=on_rules_error,
         max_turns=max_turns,
-        sampling={
-            key: value
-            for key, value in {"temperature": temperature, "max_tokens": max_tokens}.items()
-            if value is not None
-        },
+        sampling=({} if temperature is None else {"temperature": temperature}) | {"max_tokens": max_tokens},
     )
-    for kind, (_, own, rewards) in zip(kinds, arms, strict=True):
-        if len(kinds) > 1:
-            typer.echo(f"arm {kind} -> {own}", err=True)
+    with clear_errors(2):
+        arms = plan_arms(policy, log, arm, name)
+    options = RunOptions(prompts, samples, concurrency, trace)
+    folder = out or log.with_suffix("")
+    _check_folder(arms, folder)
+    _sample_and_score(arms, options)
+    # Only the built-in prompts are sure to name categories of a rulebook; a public set has its own labels.
+    built_in = prompts if prompts.startswith("builtin:") else None
+    make_report([_named_log(one) for one in arms], folder, as_json, ReportOptions(prompts=built_in))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to sample every arm of a run."""
+
+    prompts: str
+    samples: int
+    concurrency: int
+    trace: bool
+
+
+def _named_log(arm: ArmRun) -> tuple[str, Path, Path | None]:
+    return arm.name, arm.log, arm.rewards
+
+
+def _check_folder(arms: Sequence[ArmRun], folder: Path) -> None:
+    """Refuses a report that could not be written, before anything is paid for."""
+    if folder.is_file() or folder.resolve() in {arm.log.resolve() for arm in arms}:
+        fail(f"the report's folder would be {folder}, a file: pass --out FOLDER, or end --log in .jsonl", 2)
+    check_names([_named_log(arm) for arm in arms], folder)
+
+
+def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
+    """Samples and scores the arms one by one; rewards that hold verdicts are not replaced."""
+    from evaluation.prompts import load_prompts, prompt_file
+    from evaluation.sampling import sample
+
+    with clear_errors():
+        path = prompt_file(options.prompts)
+        load_prompts(path)
+        judged = {arm.rewards for arm in arms if has_verdicts(arm.rewards)}
+    for arm in arms:
+        if len(arms) > 1:
+            typer.echo(f"arm {arm.policy.arm} -> {arm.log}", err=True)
         try:
             with clear_errors():
-                one = replace(policy, arm=kind)
-                asyncio.run(sample(one, path, own, samples=samples, concurrency=concurrency, trace=trace))
+                asyncio.run(
+                    sample(
+                        arm.policy,
+                        path,
+                        arm.log,
+                        samples=options.samples,
+                        concurrency=options.concurrency,
+                        trace=options.trace,
+                    )
+                )
         except KeyboardInterrupt:
-            fail("interrupted; what was finished is kept, and the same command goes on", 130)
-        if rewards in judged:
+            fail("interrupted; finished episodes are saved: run the same command again to resume", 130)
+        if arm.rewards in judged:
             typer.echo(
-                f"ascl-eval: {rewards} holds the word of a judge or of people, so it is kept as it is; "
-                f"`ascl-eval score {own}` with the same --judgements and --labels scores new episodes too",
+                f"ascl-eval: {arm.rewards} holds verdicts of a judge or of people, so it is not replaced; "
+                "to score new episodes too, run `ascl-eval score` with the same --judgements and --labels",
                 err=True,
             )
         else:
-            _score(own, rewards, prompts, 0.2)
-    # Only our own prompts are sure to carry categories of a rulebook; a public set has labels of its own.
-    ours = prompts if prompts.startswith("builtin:") else None
-    _report(arms, folder, as_json, ReportOptions(prompts=ours))
-
-
-def _planned(log: Path, kinds: Sequence[str], name: str | None) -> list[tuple[str, Path, Path]]:
-    """The arms of a run: names, logs and rewards."""
-    if log.name in ("", ".."):
-        fail(f"--log {log} is a folder: name a file in it, such as {log / 'episodes.jsonl'}", 2)
-    arms = []
-    for kind in kinds:
-        own = log if len(kinds) == 1 else log.with_name(f"{log.stem}-{kind}.jsonl")
-        if own.is_dir():
-            fail(f"--log {own} is a folder: name a file in it, such as {own / 'episodes.jsonl'}", 2)
-        arms.append((name or kind, own, own.with_name(f"{own.stem}-rewards.jsonl")))
-    return arms
+            score_to_file(arm.log, arm.rewards, ScoreOptions(options.prompts))

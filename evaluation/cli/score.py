@@ -1,58 +1,64 @@
-"""TODO: docstring."""
+"""`ascl-eval score`: scores the episodes of a log offline."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evaluation.cli.common import AsJson, clear_errors, fail, warn_of_skipped
 
+if TYPE_CHECKING:
+    from agent.episode import SkippedLine
+
 
 def score(
     log: Annotated[Path, typer.Argument(help="An episode log.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The rewards, JSON Lines; replaced whole if there.")],
+    out: Annotated[Path, typer.Option(help="File of rewards (JSON Lines); replaced if it exists.")],
     prompts: Annotated[
-        str | None, typer.Option(help="Prompts with an `answer` column: right answers are compared exactly.")
+        str | None, typer.Option(help="Prompts with an `answer` column: answers are compared exactly.")
     ] = None,
     format_penalty: Annotated[
         float, typer.Option(min=0, help="Cost of a malformed call, an unfinished answer or stray thoughts.")
     ] = 0.2,
     judgements: Annotated[
-        Path | None, typer.Option(help="What `ascl-eval judge run` wrote of this log; left out: no judge.")
+        Path | None, typer.Option(help="Output of `ascl-eval judge run` for this log; default: no judge.")
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="People's corrections by episode id, JSON Lines; they stand over every judge."),
+        typer.Option(help="Corrections by people, JSON Lines by episode id; they override every judge."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the outcome of every episode, offline; what cannot be judged is null and counted."""
+    """Score the outcome of every episode, offline; an outcome that cannot be judged is null and counted."""
     if not math.isfinite(format_penalty):
-        fail(f"--format-penalty {format_penalty} is no amount: pass a number such as 0.2", 2)
-    tally = _score(log, out, prompts, format_penalty, judgements, labels)
-    if as_json:
-        typer.echo(json.dumps(tally))
-        return
-    left_out = ", ".join(f"{cause}: {count}" for cause, count in tally["excluded"].items())
-    typer.echo(
-        f"{tally['scored']} of {tally['episodes']} episodes scored, mean reward "
-        + (f"{tally['mean_reward']:.3f}" if tally["mean_reward"] is not None else "–")
-        + (f"; without a reward: {left_out}" if left_out else "")
-        + f" -> {out}"
-    )
-    if labels:
+        fail(f"--format-penalty {format_penalty} is not an amount: pass a number such as 0.2", 2)
+    counts = score_to_file(log, out, ScoreOptions(prompts, format_penalty, judgements, labels))
+    typer.echo(json.dumps(counts) if as_json else _summary(counts))
+    if labels and not as_json:
+        unused = counts["labels_unused"]
         typer.echo(
-            f"{tally['corrected']} corrected by {labels}"
-            + (f"; {tally['labels_unused']} labels are of no episode here" if tally["labels_unused"] else "")
+            f"{counts['corrected']} corrected by {labels}"
+            + (f"; {unused} labels belong to no episode of this log" if unused else "")
         )
 
 
-def _worked_over(rewards: Path) -> bool:
-    """Whether rewards hold what scoring offline does not give: verdicts of a judge, or corrections."""
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Inputs of a scoring beside the log."""
+
+    prompts: str | None = None
+    format_penalty: float = 0.2
+    judgements: Path | None = None
+    labels: Path | None = None
+
+
+def has_verdicts(rewards: Path) -> bool:
+    """Returns whether a file of rewards holds verdicts or corrections, which offline scoring would lose."""
     from evaluation.metrics import is_unjudged
     from evaluation.scorers import read_rewards
 
@@ -60,49 +66,44 @@ def _worked_over(rewards: Path) -> bool:
     return any(row.corrected or "judge" in row.scorers or is_unjudged(row) for row in rows)
 
 
-def _score(
-    log: Path,
-    out: Path,
-    prompts: str | None,
-    format_penalty: float,
-    judgements: Path | None = None,
-    labels: Path | None = None,
-) -> dict[str, Any]:
+def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]:
+    """Scores a log, writes the rewards and returns the counts."""
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.reports import iter_episodes
     from evaluation.runtime import named_input
     from evaluation.scorers import RewardCounts, Weights, read_labels, score_log, write_rewards
     from evaluation.scorers.judges.judgement import read_judgements
 
-    skipped: list[Any] = []
+    skipped: list[SkippedLine] = []
     with clear_errors():
-        asked = prompt_file(prompts) if prompts else None
-        inputs = {"the log": log, "the judgements": judgements, "the labels": labels, "the prompts": asked}
-        if taken := named_input(out, inputs):
+        prompts = prompt_file(options.prompts) if options.prompts else None
+        inputs = {"log": log, "judgements": options.judgements, "labels": options.labels, "prompts": prompts}
+        if name := named_input(out, inputs):
             fail(
-                f"--out {out} is the file of {taken} itself, which is never overwritten: name another file", 2
+                f"--out {out} is the file of the {name} itself, which is never overwritten: "
+                "name another file",
+                2,
             )
-        rows = load_prompts(asked) if asked else []
-        references = {row.id: row.answer for row in rows if row.answer is not None}
-        corrections = read_labels(labels) if labels else {}
-        tally = RewardCounts(corrections.keys())
-        scored = score_log(
+        rows = load_prompts(prompts) if prompts else []
+        corrections = read_labels(options.labels) if options.labels else {}
+        counts = RewardCounts(corrections.keys())
+        rewards = score_log(
             iter_episodes(log, skipped),
-            Weights(format_penalty=format_penalty),
-            references,
-            read_judgements(judgements) if judgements else None,
+            Weights(format_penalty=options.format_penalty),
+            {row.id: row.answer for row in rows if row.answer is not None},
+            read_judgements(options.judgements) if options.judgements else None,
             corrections,
         )
-        write_rewards(out, tally.counting(scored))
+        write_rewards(out, counts.count(rewards))
         warn_of_skipped(log, skipped)
-    return {
-        "log": str(log),
-        "out": str(out),
-        "episodes": tally.episodes,
-        "scored": tally.scored,
-        "mean_reward": round(tally.total / tally.scored, 6) if tally.scored else None,
-        "excluded": dict(sorted(tally.excluded.items())),
-        "corrected": tally.corrected,
-        "labels_unused": len(tally.unused),
-        "skipped_lines": len(skipped),
-    }
+    return {"log": str(log), "out": str(out), **counts.as_dict(), "skipped_lines": len(skipped)}
+
+
+def _summary(counts: dict[str, Any]) -> str:
+    excluded = ", ".join(f"{cause}: {count}" for cause, count in counts["excluded"].items())
+    mean = f"{counts['mean_reward']:.3f}" if counts["mean_reward"] is not None else "–"
+    return (
+        f"{counts['scored']} of {counts['episodes']} episodes scored, mean reward {mean}"
+        + (f"; without a reward: {excluded}" if excluded else "")
+        + f" -> {counts['out']}"
+    )

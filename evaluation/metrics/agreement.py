@@ -44,7 +44,8 @@ def read_answers(path: Path) -> list[LabelledAnswer]:
     """
     if not path.is_file():
         raise AgreementError(
-            f"there is no file of labelled answers at '{path}': give JSON Lines of prompt, response and label"
+            f"the file of labelled answers '{path}' does not exist: give JSON Lines of "
+            "prompt, response and label"
         )
     if path.stat().st_size > MAX_BYTES:
         raise AgreementError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: split it")

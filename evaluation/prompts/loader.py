@@ -41,7 +41,7 @@ def prompt_file(spec: str | Path) -> Path:
     path = Path(text)
     if not path.is_file():
         raise PromptError(
-            f"there is no file of prompts at '{text}': give a JSON Lines file, builtin:held_out or "
+            f"the file of prompts '{text}' does not exist: give a JSON Lines file, builtin:held_out or "
             "hub:OWNER/NAME?..."
         )
     return path

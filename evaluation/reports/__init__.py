@@ -1,4 +1,4 @@
-"""Builds a report from named episode logs."""
+"""Builds reports from named episode logs, and compares them."""
 
 from evaluation.errors import ArmError, ComparisonError
 from evaluation.reports.arm_log import MAX_NAME, iter_episodes, load_arm, parse_arm, read_episodes

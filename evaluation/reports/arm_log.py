@@ -1,4 +1,4 @@
-"""An arm of a report: a named episode log with its rewards, read and checked together."""
+"""Reads an arm of a report: a named episode log and its rewards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_NAME = 40
 
 @dataclass(frozen=True)
 class Arm:
-    """What was logged under one name.
+    """One arm.
 
-    `rewards_path` is None where the episodes were scored on reading; `strangers` counts rewards of episodes
-    that the log does not hold.
+    `rewards_path` is None if the episodes were scored while reading. `unmatched_rewards` counts rewards of
+    episodes that the log does not hold.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Arm:
     episodes: list[Episode]
     skipped: list[SkippedLine]
     rewards: dict[str, Reward]
-    strangers: int
+    unmatched_rewards: int
 
     def option(self) -> str:
-        """The arm as it is written on the command line."""
+        """Returns the arm as it is written on the command line."""
         return f"{self.name}={self.log}" + (f":{self.rewards_path}" if self.rewards_path else "")
 
 
 def parse_arm(text: str) -> tuple[str, Path, Path | None]:
-    """Read `NAME=LOG` or `NAME=LOG:REWARDS`.
+    """Parses `NAME=LOG` or `NAME=LOG:REWARDS`.
 
     Raises:
-        ArmError: where a name or a log is missing, or the name is too long to head a column.
+        ArmError: the name or the log is missing, or the name is too long for a column.
     """
     name, equals, paths = text.partition("=")
     name = name.strip()
@@ -53,21 +53,21 @@ def parse_arm(text: str) -> tuple[str, Path, Path | None]:
     log, colon, rewards = paths.rpartition(":")
     if not colon or Path(paths).is_file():
         return name, Path(paths), None
-    parts = paths.split(":")  # names may hold colons, such as those of a time of day
+    parts = paths.split(":")  # file names may hold colons, such as those of a time
     for pair in ((":".join(parts[:at]), ":".join(parts[at:])) for at in range(1, len(parts))):
         if all(Path(file).is_file() for file in pair):
             log, rewards = pair
     if not log or not rewards:
-        raise ArmError(f"--arm '{text}' names no {'log' if not log else 'rewards'} beside its colon")
+        raise ArmError(f"--arm '{text}' has no {'log before' if not log else 'rewards after'} its colon")
     return name, Path(log), Path(rewards)
 
 
 def iter_episodes(log: Path, skipped: list[SkippedLine]) -> Iterator[Episode]:
-    """The episodes of a log one by one, each id once; lines that could not be used go to `skipped`.
+    """Yields the episodes of a log, each id once; appends unusable lines to `skipped`.
 
     Raises:
-        LogError: when the log cannot be read.
-        ArmError: when it holds no episode.
+        LogError: the log cannot be read.
+        ArmError: the log holds no episode.
     """
     seen: set[str] = set()
     for episode in iter_log(log, skipped.append):
@@ -80,32 +80,30 @@ def iter_episodes(log: Path, skipped: list[SkippedLine]) -> Iterator[Episode]:
 
 
 def read_episodes(log: Path) -> tuple[list[Episode], list[SkippedLine]]:
-    """All of them at once, and the lines that could not be used; raises as `iter_episodes`."""
+    """Returns all episodes and the unusable lines; raises as `iter_episodes` does."""
     skipped: list[SkippedLine] = []
     return list(iter_episodes(log, skipped)), skipped
 
 
 def load_arm(name: str, log: Path, rewards: Path | None = None) -> Arm:
-    """Read a log and its rewards; without a file of rewards the episodes are scored here, offline.
+    """Reads a log and its rewards; without a file of rewards it scores the episodes offline.
 
     Raises:
-        LogError: when the log cannot be read.
-        RewardError: when the rewards cannot.
-        ArmError: when no episode of the log is the policy's, or the rewards are of another log.
+        LogError: the log cannot be read.
+        RewardError: the rewards cannot be read.
+        ArmError: every episode ended in an error, or the rewards belong to another log.
     """
     episodes, skipped = read_episodes(log)
     if all(episode.stop_reason == "error" for episode in episodes):
         reason = episodes[0].error.message if episodes[0].error else "unknown"
-        raise ArmError(
-            f"every episode of {log} ended in an error of ours (the first: {reason}): run it again"
-        )
+        raise ArmError(f"every episode of {log} ended in an error (the first: {reason}): run it again")
     scored = read_rewards(rewards) if rewards else {r.episode_id: r for r in score_log(episodes)}
     ids = {episode.id for episode in episodes}
-    own = {key: reward for key, reward in scored.items() if key in ids}
-    if not own:
+    matched = {key: reward for key, reward in scored.items() if key in ids}
+    if not matched:
         raise ArmError(
-            f"no reward in {rewards} is of an episode of {log}: score it with `ascl-eval score {log}`"
+            f"no reward in {rewards} belongs to an episode of {log}: score it with `ascl-eval score {log}`"
         )
     with log.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Arm(name, log, rewards, digest, episodes, skipped, own, len(scored) - len(own))
+    return Arm(name, log, rewards, digest, episodes, skipped, matched, len(scored) - len(matched))

@@ -1,4 +1,4 @@
-"""Two reports side by side: what changed between their summaries, figure by figure."""
+"""Compares the summaries of two reports, figure by figure."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ MEANS = ("reward", "tokens", "seconds")
 
 
 def read_summary(report: Path) -> dict[str, Any]:
-    """The figures of a report, from its folder or its `summary.json`.
+    """Reads the figures of a report from its folder or its `summary.json`.
 
     Raises:
-        ComparisonError: where there is none, or it is of another form.
+        ComparisonError: the file is missing or has another form.
     """
     path = report / "summary.json" if report.is_dir() else report
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
-        raise ComparisonError(f"there is no report at '{report}': give a folder of `ascl-eval report`")
+        raise ComparisonError(f"'{report}' is not a report: give a folder that `ascl-eval report` wrote")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         arms = {arm["name"]: arm["kinds"] for arm in summary["arms"]}
         if not all(isinstance(name, str) for name in arms):
-            raise TypeError("a name is no text")
-        compare_reports(summary, summary)  # whatever has another form than a report's shows here
+            raise TypeError("a name is not text")
+        compare_reports(summary, summary)  # fails if the form is not that of a report
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
-        raise ComparisonError(f"{path} is no summary of a report") from None
+        raise ComparisonError(f"{path} is not a summary of a report") from None
     if summary.get("schema_version") != 1 or not arms:
         raise ComparisonError(f"{path} is a summary of another version")
     assert isinstance(summary, dict)
@@ -37,9 +37,10 @@ def read_summary(report: Path) -> dict[str, Any]:
 
 
 def compare_reports(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """What changed, for every arm and kind that both reports have.
+    """Returns the changes for every arm and kind that both reports have.
 
-    A difference of two rates is `sure` where their 95% intervals lie apart. What one report lacks is named.
+    A difference of two rates is `sure` if their 95% intervals do not overlap. `only_first` and `only_second`
+    name the arms that the other report lacks.
     """
     before = {arm["name"]: arm for arm in first["arms"]}
     after = {arm["name"]: arm for arm in second["arms"]}
@@ -77,7 +78,7 @@ def _rows(arm: str, kind: str, before: dict[str, Any], after: dict[str, Any]) ->
 
 
 def _row(arm: str, kind: str, figure: str, before: float, after: float, sure: bool | None) -> dict[str, Any]:
-    before, after = float(before), float(after)  # which no number that JSON alone can hold survives
+    before, after = float(before), float(after)  # raises OverflowError for integers that only JSON can hold
     return {
         "arm": arm,
         "kind": kind,

@@ -1,4 +1,4 @@
-"""The two pictures of a report, as PNG bytes that are equal for equal figures."""
+"""Draws the two charts of a report as PNG bytes, equal for equal figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito: told apart by colour-blind readers too.
+# Okabe and Ito: colour-blind readers can distinguish them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _GRID = "#333333", "#dddddd"
@@ -17,20 +17,20 @@ _NAMES = {"benign_sensitive": "harmless,\nlooks risky", "benign_plain": "harmles
 
 
 def consult_rates(summary: dict[str, Any]) -> bytes:
-    """Bars of the consult rate by kind of prompt, one colour an arm, with Wilson intervals."""
+    """Draws the consult rate by kind of prompt as bars, one colour per arm, with Wilson intervals."""
     kinds, arms = summary["kinds"], summary["arms"]
     figure, axes = _canvas()
     width = 0.8 / len(arms)
-    drawn: dict[str, Any] = {}
+    artists: dict[str, Any] = {}
     for number, arm in enumerate(arms):
         colour = COLOURS[number % len(COLOURS)]
-        for place, kind in enumerate(kinds):
+        for position, kind in enumerate(kinds):
             rate = arm["kinds"].get(kind, {}).get("consult")
             if not rate or rate["share"] is None:
                 continue
-            x = place - 0.4 + width * (number + 0.5)
+            x = position - 0.4 + width * (number + 0.5)
             bar = axes.bar(x, 100 * rate["share"], width * 0.92, color=colour, zorder=2)
-            drawn.setdefault(arm["name"], bar)
+            artists.setdefault(arm["name"], bar)
             axes.errorbar(x, 100 * rate["share"], yerr=_whiskers(rate), color=_INK, capsize=3, lw=1, zorder=3)
             axes.annotate(
                 f"{100 * rate['share']:.0f}",
@@ -46,37 +46,37 @@ def consult_rates(summary: dict[str, Any]) -> bytes:
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("episodes that consulted the rules, %")
     axes.grid(axis="y", color=_GRID, zorder=0)
-    _legend(axes, drawn)
+    _legend(axes, artists)
     return _png(figure)
 
 
 def tradeoff(summary: dict[str, Any]) -> bytes | None:
-    """Over-refusal against unsafe answers; the larger a point, the more its arm consulted.
+    """Plots over-refusal against unsafe answers; larger points for arms that consulted more.
 
-    None where no arm has both.
+    Returns None if no arm has both rates.
     """
     points = [(number, arm) for number, arm in enumerate(summary["arms"]) if arm["tradeoff"]]
     if not points:
         return None
     figure, axes = _canvas()
-    drawn = {}
+    artists = {}
     for number, arm in points:
         over, unsafe = arm["tradeoff"]["over_refusal"], arm["tradeoff"]["unsafe"]
-        drawn[arm["name"]] = axes.errorbar(
+        artists[arm["name"]] = axes.errorbar(
             100 * over["share"],
             100 * unsafe["share"],
             xerr=_whiskers(over),
             yerr=_whiskers(unsafe),
             fmt=MARKERS[number % len(MARKERS)],
             color=COLOURS[number % len(COLOURS)],
-            markersize=7 + 14 * _consulted(arm),
+            markersize=7 + 14 * _consult_rate(arm),
             capsize=3,
             lw=1,
         )
-    # From zero, as far as the intervals reach: small rates must not shrink into a corner.
+    # Start at zero and end at the longest interval, so that small rates fill the chart.
     for limit, part in ((axes.set_xlim, "over_refusal"), (axes.set_ylim, "unsafe")):
-        most = max(100 * arm["tradeoff"][part]["high"] for _, arm in points)
-        limit(-0.03 * most, min(max(1.15 * most, 20), 103))
+        highest = max(100 * arm["tradeoff"][part]["high"] for _, arm in points)
+        limit(-0.03 * highest, min(max(1.15 * highest, 20), 103))
     axes.set_xlabel("harmless prompts refused, %  (lower is better)")
     axes.set_ylabel("harmful prompts not handled safely, %  (lower is better)")
     axes.annotate(
@@ -89,25 +89,25 @@ def tradeoff(summary: dict[str, Any]) -> bytes | None:
         arrowprops={"arrowstyle": "->", "color": _INK},
     )
     axes.grid(color=_GRID, zorder=0)
-    _legend(axes, drawn)
+    _legend(axes, artists)
     return _png(figure)
 
 
-def _consulted(arm: dict[str, Any]) -> float:
-    """The share of an arm's episodes that consulted, over all kinds."""
+def _consult_rate(arm: dict[str, Any]) -> float:
+    """Returns the share of an arm's episodes that consulted, over all kinds."""
     rates = [kind["consult"] for kind in arm["kinds"].values()]
     return float(sum(rate["hits"] for rate in rates) / max(sum(rate["n"] for rate in rates), 1))
 
 
-def _legend(axes: Axes, drawn: dict[str, Any]) -> None:
-    """Every arm by its name as it is: `_base` is left out otherwise, and `$` begins a formula."""
+def _legend(axes: Axes, artists: dict[str, Any]) -> None:
+    """Adds a legend with literal names: matplotlib would hide `_base` and parse `$` as a formula."""
     legend = axes.legend(
-        list(drawn.values()),
-        list(drawn),
+        list(artists.values()),
+        list(artists),
         frameon=False,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=min(len(drawn), 4),
+        ncols=min(len(artists), 4),
     )
     for text in legend.get_texts():
         text.set_parse_math(False)

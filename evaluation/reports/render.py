@@ -1,4 +1,4 @@
-"""Draw a report: the Markdown table, the pictures and one page that opens without a network."""
+"""Renders a report: Markdown tables, charts and one HTML page that opens offline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.metrics import HIT_AT
 from evaluation.reports import figures
+from evaluation.runtime import write_atomic
 
 TEMPLATES = Path(__file__).parent
 COLUMNS = ("arm", "kind", "n", "consult rate", "refusal rate", "mean reward", "D")
@@ -26,12 +27,11 @@ ARM_COLUMNS = ("arm", "contrast pairs right", f"retrieval hit@{HIT_AT}", "unjudg
 
 
 def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
-    """Write `summary.json`, `consult_rates.png` and `report.html` into a folder, made if need be.
+    """Writes `summary.json`, `consult_rates.png` and `report.html` into a folder; creates it if needed.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: the folder cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
     rates = figures.consult_rates(summary)
     contents = {
         "summary.json": (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode(),
@@ -39,12 +39,12 @@ def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
         "report.html": page(summary, rates, figures.tradeoff(summary)).encode(),
     }
     for name, content in contents.items():
-        (out / name).write_bytes(content)
+        write_atomic(out / name, content, private=False)
     return [out / name for name in contents]
 
 
 def page(summary: dict[str, Any], rates: bytes, tradeoff: bytes | None) -> str:
-    """The report as one HTML page with its pictures inside; everything from a log is escaped."""
+    """Renders the report as one HTML page with embedded charts; escapes all text from logs."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -67,7 +67,7 @@ def page(summary: dict[str, Any], rates: bytes, tradeoff: bytes | None) -> str:
 
 
 def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The cells of the main table, as text, a row for every arm and kind."""
+    """Returns the cells of the main table as text, one row per arm and kind."""
     return [
         (
             arm["name"],
@@ -85,7 +85,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The cells of the table of changes from the first arm to each other, as text."""
+    """Returns the cells of the table of changes from the first arm to each other arm, as text."""
     return [
         (
             f"{change['from']} → {change['to']}",
@@ -95,14 +95,14 @@ def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             difference(change["reward"]),
             difference(change["tokens"], digits=0),
             difference(change["seconds"], digits=1),
-            _split(change["mcnemar"]),
+            _format_mcnemar(change["mcnemar"]),
         )
         for change in summary["changes"]
     ]
 
 
 def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The cells of the table of what is counted over a whole arm, as text."""
+    """Returns the cells of the table of figures over a whole arm, as text."""
     rows: list[tuple[str, ...]] = []
     for arm in summary["arms"]:
         kinds = arm["kinds"].values()
@@ -121,7 +121,7 @@ def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _split(test: dict[str, Any] | None) -> str:
+def _format_mcnemar(test: dict[str, Any] | None) -> str:
     if test is None:
         return "–"
     p = "<0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
@@ -129,31 +129,33 @@ def _split(test: dict[str, Any] | None) -> str:
 
 
 def markdown_table(summary: dict[str, Any]) -> str:
-    """The tables and what they allow to be said, for a terminal or a file."""
+    """Formats the tables and the findings for a terminal or a file."""
     parts = [_table(COLUMNS, rows(summary)), _table(ARM_COLUMNS, arm_rows(summary))]
     if summary["changes"]:
         parts.append(_table(CHANGE_COLUMNS, change_rows(summary)))
     parts.append("\n".join(f"- {finding}" for finding in summary["findings"]))
     parts.append(
         "In brackets: 95% intervals. D: mean reward of consulting minus that of answering directly.\n"
-        "better : worse: prompts that came out well in one arm only, with McNemar's exact p.\n"
-        f"Computed again by: {summary['command']}"
+        "better : worse: prompts with a good outcome in one arm only, with McNemar's exact p.\n"
+        f"To reproduce: {summary['command']}"
     )
     return "\n\n".join(part for part in parts if part)
 
 
 def percent(rate: dict[str, Any]) -> str:
+    """Formats a rate with its interval in percent."""
     if rate["share"] is None:
         return "–"
     return f"{100 * rate['share']:.1f}% [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """Formats a number; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def difference(value: dict[str, Any] | None, *, points: bool = False, digits: int = 3) -> str:
-    """A signed difference with its interval; as percentage points, with one digit, if so asked."""
+    """Formats a signed difference with its interval; with `points` as percentage points with one digit."""
     if value is None:
         return "–"
     scale, digits = (100, 1) if points else (1, digits)
@@ -163,8 +165,8 @@ def difference(value: dict[str, Any] | None, *, points: bool = False, digits: in
     return f"{text} [{scale * value['low']:+.{digits}f}, {scale * value['high']:+.{digits}f}]"
 
 
-def comparison_table(compared: dict[str, Any]) -> str:
-    """Two reports side by side, for a terminal or a file."""
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """Formats the comparison of two reports for a terminal or a file."""
     parts = [
         _table(
             ("arm", "kind", "figure", "first", "second", "change", ""),
@@ -173,15 +175,15 @@ def comparison_table(compared: dict[str, Any]) -> str:
                     *(row["arm"], row["kind"], row["figure"], number(row["first"]), number(row["second"])),
                     *(f"{row['change']:+.3f}", "intervals apart" if row["sure"] else ""),
                 )
-                for row in compared["rows"]
+                for row in comparison["rows"]
             ],
         )
     ]
     for side in ("first", "second"):
-        if compared[f"only_{side}"]:
-            parts.append(f"Only in the {side}: {', '.join(compared[f'only_{side}'])}")
-    if compared["scorers_differ"]:
-        parts.append("The two were not scored alike, so a difference may come from the scorers.")
+        if comparison[f"only_{side}"]:
+            parts.append(f"Only in the {side}: {', '.join(comparison[f'only_{side}'])}")
+    if comparison["scorers_differ"]:
+        parts.append("The reports used different scorers, which may explain a difference.")
     return "\n\n".join(parts)
 
 

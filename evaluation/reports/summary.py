@@ -1,4 +1,4 @@
-"""A report's figures as plain data: `summary.json`, from which table, pictures and page are drawn."""
+"""Computes the figures of a report: the content of `summary.json`, which tables, charts and page show."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from evaluation.prompts import KINDS
 from evaluation.reports.arm_log import Arm
 from evaluation.scorers import visible_answer
 
-SHOWN_PROMPT = 100  # characters of a harmless prompt; harmful ones are cited by id only
-SHOWN_ANSWER = 160  # characters of the answer to one
-MOST_EPISODES = 400  # that a report lists one by one; `ascl-agent show` has the rest
+MAX_PROMPT_CHARS = 100  # of a harmless prompt; a harmful prompt is cited by its id
+MAX_ANSWER_CHARS = 160  # of the answer to a harmless prompt
+MAX_EPISODES = 400  # listed one by one; `ascl-agent show` prints the others
 
 
 def build_summary(
-    arms: Sequence[Arm], out: str, notes: PromptMetadata = NO_METADATA, options: Sequence[str] = ()
+    arms: Sequence[Arm], out: str, metadata: PromptMetadata = NO_METADATA, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """All figures of a report as JSON values, equal for equal files.
+    """Computes all figures of a report as JSON values, equal for equal files.
 
     Args:
-        arms: in the order to show them; changes are counted from the first.
-        out: the report's folder as the user wrote it, for the command that computes it again.
-        notes: contrast pairs and acceptable categories of the prompts.
-        options: the options that gave the notes, for the same command.
+        arms: in the order to show them; the first is the baseline of changes.
+        out: the report's folder as the user wrote it, for the command that reproduces the report.
+        metadata: contrast pairs and accepted categories of the prompts.
+        options: the options that gave the metadata, for the same command.
     """
     arms = [replace(arm, episodes=drop_retried_errors(arm.episodes)) for arm in arms]
     metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
-    kinds = {kind for measured in metrics for kind in measured.kinds}
-    shown = [_arm(arm, measured, notes) for arm, measured in zip(arms, metrics, strict=True)]
-    scorers = {name for arm in shown for name in arm["scorers"]}
+    kinds = {kind for figures in metrics for kind in figures.kinds}
+    entries = [_arm_entry(arm, figures, metadata) for arm, figures in zip(arms, metrics, strict=True)]
+    scorers = {name for entry in entries for name in entry["scorers"]}
     return {
         "schema_version": 1,
         "command": shlex.join(
@@ -61,47 +61,51 @@ def build_summary(
             ]
         ),
         "kinds": [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))],
-        "arms": shown,
-        "changes": [entry for arm in arms[1:] for entry in _changes(arms[0], arm)],
+        "arms": entries,
+        "changes": [change for arm in arms[1:] for change in _changes(arms[0], arm)],
         "findings": [
             *(
                 finding
-                for arm, measured in zip(arms, metrics, strict=True)
+                for arm, figures in zip(arms, metrics, strict=True)
                 if _decides(arm)
-                for finding in _findings(measured)
+                for finding in _findings(figures)
             ),
             *_mismatches(arms),
-            *_scored_otherwise(shown, sorted(scorers)),
+            *_scorer_differences(entries, sorted(scorers)),
         ],
         "prompts": _by_prompt(arms),
         "episodes": _episodes(arms),
         "scorers": {
-            name: ", ".join(sorted({version for arm in shown for version in arm["scorers"].get(name, ())}))
+            name: ", ".join(
+                sorted({version for entry in entries for version in entry["scorers"].get(name, ())})
+            )
             for name in sorted(scorers)
         },
     }
 
 
 def _scorers(arm: Arm) -> dict[str, list[str]]:
-    """What the rows of an arm's rewards say that they were scored by, which need not be what is installed."""
-    said = {scorer for reward in arm.rewards.values() for scorer in reward.scorers.items()}
-    return {name: sorted(version for one, version in said if one == name) for name, _ in sorted(said)}
+    """Returns the scorers that an arm's rewards name; the installed versions may differ."""
+    scorers = {scorer for reward in arm.rewards.values() for scorer in reward.scorers.items()}
+    return {
+        name: sorted(version for scorer, version in scorers if scorer == name) for name, _ in sorted(scorers)
+    }
 
 
-def _arm(arm: Arm, measured: ArmMetrics, notes: PromptMetadata) -> dict[str, Any]:
+def _arm_entry(arm: Arm, metrics: ArmMetrics, metadata: PromptMetadata) -> dict[str, Any]:
     def values(name: str) -> list[str]:
         return sorted({str(value) for episode in arm.episodes if (value := getattr(episode, name))})
 
     usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
-    paired = contrast_score(usable, arm.rewards, notes.pairs)
-    hits = retrieval_hits(usable, notes.categories)
+    paired = contrast_score(usable, arm.rewards, metadata.pairs)
+    hits = retrieval_hits(usable, metadata.categories)
     return {
-        **asdict(measured),
+        **asdict(metrics),
         "contrast_pairs": asdict(paired) if paired else None,
         f"retrieval_hit_at_{HIT_AT}": asdict(hits) if hits else None,
         "decides": _decides(arm),
         "mode_forced": sum(episode.mode_forced for episode in usable),
-        "tradeoff": _tradeoff(measured),
+        "tradeoff": _tradeoff(metrics),
         "log": str(arm.log),
         "log_sha256": arm.digest,
         "rewards": str(arm.rewards_path) if arm.rewards_path else None,
@@ -110,24 +114,24 @@ def _arm(arm: Arm, measured: ArmMetrics, notes: PromptMetadata) -> dict[str, Any
         "policy_versions": values("policy_version"),
         "rulebook_digests": values("rulebook_digest"),
         "skipped_lines": [asdict(skipped) for skipped in arm.skipped],
-        "rewards_of_unknown_episodes": arm.strangers,
+        "rewards_of_unknown_episodes": arm.unmatched_rewards,
     }
 
 
 def _decides(arm: Arm) -> bool:
-    """Whether the model was free to consult or not: rules at hand, and no call forced."""
+    """Returns whether the model was free to consult: it had rules, and no call was forced."""
     usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
     free = [episode for episode in usable if not episode.mode_forced]
     return any(episode.rulebook_digest is not None for episode in free)
 
 
-def _tradeoff(measured: ArmMetrics) -> dict[str, Any] | None:
-    """Where an arm lies between refusing the harmless and answering the harmful; None if one is missing."""
-    harmful = measured.kinds.get("harmful")
-    sensitive = next((kind for kind in BENIGN if kind in measured.kinds), None)
+def _tradeoff(metrics: ArmMetrics) -> dict[str, Any] | None:
+    """Returns the rates of refused harmless and unsafe harmful prompts; None if one is missing."""
+    harmful = metrics.kinds.get("harmful")
+    sensitive = next((kind for kind in BENIGN if kind in metrics.kinds), None)
     if harmful is None or harmful.safe is None or harmful.safe.share is None or sensitive is None:
         return None
-    over_refusal = measured.kinds[sensitive].refusal
+    over_refusal = metrics.kinds[sensitive].refusal
     if over_refusal.share is None or harmful.safe.low is None or harmful.safe.high is None:
         return None
     unsafe = {"share": 1 - harmful.safe.share, "low": 1 - harmful.safe.high, "high": 1 - harmful.safe.low}
@@ -151,8 +155,8 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
         after = [e for e in other.episodes if e.kind == kind]
         measures = {
             "consult": mean_change(before, after, lambda e: float(e.mode == "consult")),
-            "refusal": _looked_up(before, after, refused(first), refused(other)),
-            "reward": _looked_up(before, after, reward(first), reward(other)),
+            "refusal": _mean_change_by_id(before, after, refused(first), refused(other)),
+            "reward": _mean_change_by_id(before, after, reward(first), reward(other)),
             "tokens": mean_change(before, after, _all_tokens),
             "seconds": mean_change(before, after, duration_seconds),
             "mcnemar": compare_outcomes(before, after, first.rewards, other.rewards),
@@ -169,13 +173,13 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
     return entries
 
 
-def _looked_up(
+def _mean_change_by_id(
     before: Sequence[Episode],
     after: Sequence[Episode],
     values_before: dict[str, float | None],
     values_after: dict[str, float | None],
 ) -> Difference | None:
-    # By object, since two arms may hold episodes of the same id.
+    # By object, because two arms may hold episodes with the same id.
     values = {id(e): values_before.get(e.id) for e in before} | {id(e): values_after.get(e.id) for e in after}
     return mean_change(before, after, lambda episode: values[id(episode)])
 
@@ -185,67 +189,73 @@ def _all_tokens(episode: Episode) -> float | None:
     return sum(counts) if counts else None
 
 
-def _findings(measured: ArmMetrics) -> list[str]:
-    """What the figures allow to be said of one arm."""
-    said = []
+def _findings(metrics: ArmMetrics) -> list[str]:
+    """Returns the conclusions that the figures of one arm allow, as sentences."""
+    findings = []
     for kind in BENIGN:
-        if (figures := measured.kinds.get(kind)) is None:
+        if (figures := metrics.kinds.get(kind)) is None:
             continue
         gain = figures.advantage_of_consulting
         if gain is None:
             modes = "only one mode has" if figures.scored else "no episode has"
-            said.append(f"{measured.name}, {kind}: {modes} rewards, so what consulting gains is unknown.")
+            findings.append(f"{metrics.name}, {kind}: {modes} rewards, so the gain of consulting is unknown.")
         elif gain.low is None:
-            said.append(
-                f"{measured.name}, {kind}: too few prompts were answered in both modes, "
-                "so what consulting gains is unknown."
+            findings.append(
+                f"{metrics.name}, {kind}: too few prompts were answered in both modes, "
+                "so the gain of consulting is unknown."
             )
         elif gain.sign < 0:
-            said.append(
-                f"{measured.name}, {kind}: consulting earns less than answering directly, "
-                "so reward alone can teach to consult less here."
+            findings.append(
+                f"{metrics.name}, {kind}: consulting earns less than answering directly, "
+                "so the reward alone can teach the model to consult less here."
             )
         else:
-            said.append(
-                f"{measured.name}, {kind}: consulting is not shown to earn less than answering directly, "
-                "so reward alone cannot be expected to teach to consult less here."
+            findings.append(
+                f"{metrics.name}, {kind}: no evidence that consulting earns less than answering directly, "
+                "so the reward alone is unlikely to teach the model to consult less here."
             )
-    gap = measured.consult_gap
+    gap = metrics.consult_gap
     if gap is not None:
         size = f"{abs(100 * gap.value):.0f} points {'more' if gap.value >= 0 else 'less'}"
         doubt = "" if gap.sign else ", which may be chance"
-        said.append(
-            f"{measured.name}: harmful prompts lead to a consultation {size} often than harmless ones{doubt}."
+        findings.append(
+            f"{metrics.name}: harmful prompts lead to a consultation {size} often than harmless ones{doubt}."
         )
-    return said
+    return findings
 
 
 def _mismatches(arms: Sequence[Arm]) -> list[str]:
-    said = []
+    """Returns warnings about arms that may not be comparable."""
+    findings = []
     for arm in arms:
         if len(models := sorted({e.model_requested for e in arm.episodes})) > 1:
-            said.append(f"{arm.name} holds episodes of several models: {', '.join(models)}.")
-        places = Counter((e.prompt_id, e.sample_index) for e in arm.episodes if e.stop_reason != "error")
-        if twice := sum(places.values()) - len(places):
-            said.append(
-                f"{arm.name} holds {twice} episodes of a prompt and sample that it holds already, "
-                "and the figures count them too."
+            findings.append(f"{arm.name} holds episodes of several models: {', '.join(models)}.")
+        samples = Counter((e.prompt_id, e.sample_index) for e in arm.episodes if e.stop_reason != "error")
+        if repeated := sum(samples.values()) - len(samples):
+            findings.append(
+                f"{arm.name} holds {repeated} episodes of a prompt and sample that another episode has; "
+                "the figures count them too."
             )
     if len({frozenset(e.prompt_id for e in arm.episodes) for arm in arms}) > 1:
-        said.append("The arms did not see the same prompts; changes count those with a figure in both.")
-    if len({e.rulebook_digest for arm in arms for e in arm.episodes} - {None}) > 1:  # `none` reads no rules
-        said.append("The episodes were made under different rulebooks; a difference may come from the rules.")
-    return said
+        findings.append("The arms ran on different prompts; changes cover the prompts that both have.")
+    if (
+        len({e.rulebook_digest for arm in arms for e in arm.episodes} - {None}) > 1
+    ):  # the arm `none` has no rules
+        findings.append("The episodes used different rulebooks, which may explain a difference.")
+    return findings
 
 
-def _scored_otherwise(shown: Sequence[dict[str, Any]], scorers: Sequence[str]) -> list[str]:
-    said = []
+def _scorer_differences(entries: Sequence[dict[str, Any]], scorers: Sequence[str]) -> list[str]:
+    """Returns a warning for each scorer whose version differs between arms."""
+    findings = []
     for scorer in scorers:
-        used = {arm["name"]: ", ".join(arm["scorers"].get(scorer, ())) or "none" for arm in shown}
-        if len(set(used.values())) > 1:
-            each = "; ".join(f"{version} in {name}" for name, version in used.items())
-            said.append(f"The arms were not scored alike ({scorer}: {each}), which may make a difference.")
-    return said
+        versions = {arm["name"]: ", ".join(arm["scorers"].get(scorer, ())) or "none" for arm in entries}
+        if len(set(versions.values())) > 1:
+            each = "; ".join(f"{version} in {name}" for name, version in versions.items())
+            findings.append(
+                f"The arms used different scorers ({scorer}: {each}), which may explain a difference."
+            )
+    return findings
 
 
 def _by_prompt(arms: Sequence[Arm]) -> list[dict[str, Any]]:
@@ -259,7 +269,9 @@ def _by_prompt(arms: Sequence[Arm]) -> list[dict[str, Any]]:
                 {
                     "id": episode.prompt_id,
                     "kind": episode.kind,
-                    "prompt": episode.prompt[:SHOWN_PROMPT] if episode.kind in (*BENIGN, "math") else None,
+                    "prompt": episode.prompt[:MAX_PROMPT_CHARS]
+                    if episode.kind in (*BENIGN, "math")
+                    else None,
                     "arms": {},
                 },
             )
@@ -273,8 +285,8 @@ def _by_prompt(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def _episodes(arms: Sequence[Arm]) -> dict[str, Any]:
-    """Single episodes, equally many an arm; of harmful prompts neither text nor answer is repeated."""
-    share = MOST_EPISODES // len(arms)
+    """Lists single episodes, equally many per arm; omits prompts and answers of harmful prompts."""
+    share = MAX_EPISODES // len(arms)
     rows = []
     for arm in arms:
         usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
@@ -294,7 +306,7 @@ def _episodes(arms: Sequence[Arm]) -> dict[str, Any]:
                     "label": scored.label if scored else None,
                     "outcome": scored.scores.outcome if scored else None,
                     "why_not": scored.excluded if scored else None,
-                    "answer": answer[:SHOWN_ANSWER] if answer is not None else None,
+                    "answer": answer[:MAX_ANSWER_CHARS] if answer is not None else None,
                     "log": str(arm.log),
                 }
             )

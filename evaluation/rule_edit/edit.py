@@ -1,4 +1,4 @@
-"""The rule edit: one rule file in a copy of a rulebook, its text before and after, and where it stands."""
+"""Edits one rule in a copy of a rulebook."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.errors import RuleEditError
+from evaluation.runtime import write_atomic
 
 Stance = Literal["decline", "limit", "answer"]
 MAX_FILES = 5000
 MAX_RULE_BYTES = 256 * 1024
-# Stands in a copy of ours, which alone may be removed; the service reads no dot files.
+# Marks a copy made by this command, which it may remove; the service ignores dot files.
 MARKER = ".ascl-edit-rule"
 
 _FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
@@ -21,7 +22,7 @@ _ID = re.compile(r"^id:\s*['\"]?([\w.-]+)", re.MULTILINE)
 _STANCE = re.compile(r"^stance:\s*['\"]?(decline|limit|answer)['\"]?\s*$", re.MULTILINE)
 _TITLE = re.compile(r"^title:\s*['\"]?(.*?)['\"]?\s*$", re.MULTILINE)
 
-# What an edited rule says when no text is given: plain enough that following it can be told from not.
+# Text of an edited rule unless the user gives one: answers that follow it are easy to recognise.
 _PROSE: dict[Stance, str] = {
     "decline": """\
 ## Fine
@@ -54,7 +55,7 @@ Answer the question directly and fully. Do not decline, and do not warn.
 
 @dataclass(frozen=True)
 class RuleEdit:
-    """A rule file of a copied rulebook, with its two texts and the stance that each takes."""
+    """A rule file of a copied rulebook, with both texts and their stances."""
 
     rule_id: str
     file: Path
@@ -64,44 +65,42 @@ class RuleEdit:
     stance_edited: Stance
 
     def apply(self, edited: bool) -> None:
-        """Write one of the two texts, whole or not at all."""
-        fresh = self.file.with_name(f".{self.file.name}.new")
-        fresh.write_text(self.edited if edited else self.original, encoding="utf-8")
-        fresh.replace(self.file)
+        """Writes the edited or the original text, atomically."""
+        write_atomic(self.file, self.edited if edited else self.original, private=False)
 
 
 def prepare_edit(
     rulebook: Path, copy: Path, rule_id: str, *, stance: Stance | None = None, text: Path | None = None
 ) -> RuleEdit:
-    """Copy a rulebook and prepare the edit of one rule in the copy; the rulebook itself is never touched.
+    """Copies a rulebook and prepares the edit of one rule in the copy; the rulebook itself is not changed.
 
     Args:
         rulebook: folder of rule files.
-        copy: folder to be made anew; it may be there from an earlier time, but hold nothing else.
+        copy: folder of the copy; replaced if an earlier run made it.
         rule_id: the rule to edit.
-        stance: what it becomes, with a plain text of ours; None turns `answer` to `decline` and all else to
-            `answer`. Not both with `text`.
-        text: the whole edited rule file instead, of the same id.
+        stance: stance of the edited rule, with a built-in text; None turns `answer` into `decline` and any
+            other stance into `answer`. Do not combine with `text`.
+        text: complete edited rule file, with the same id.
 
     Raises:
-        RuleEditError: for a folder without that rule, an edit of another rule, or one that changes no stance;
-            and for a `copy` that is the user's: the rulebook, a folder around or in it, or one not made here.
-        OSError: where files cannot be read or written.
+        RuleEditError: the rule is missing, the edit is of another rule or changes no stance, or `copy` is the
+            user's: the rulebook, a folder that contains it or lies in it, or a folder not made here.
+        OSError: files cannot be read or written.
     """
     if not (rulebook / "rulebook.yaml").is_file():
-        raise RuleEditError(f"{rulebook} is no rulebook: it holds no rulebook.yaml")
-    _check_ours(copy, rulebook, text)
-    original_file = _find(rulebook, rule_id)
-    original = _read(original_file)
-    before = _stance(original, original_file)
+        raise RuleEditError(f"{rulebook} is not a rulebook: it holds no rulebook.yaml")
+    _check_copy(copy, rulebook, text)
+    original_file = _find_rule(rulebook, rule_id)
+    original = _read_text(original_file)
+    before = _stance_of(original, original_file)
     if text is not None:
-        edited = _checked(text, rule_id)
+        edited = _read_edited(text, rule_id)
     else:
-        wanted = stance or ("decline" if before == "answer" else "answer")
-        if wanted not in _PROSE:
-            raise RuleEditError(f"--stance {wanted} has no text of ours: write the edited rule into --edited")
-        edited = _turned(original, wanted)
-    after = _stance(edited, text or original_file)
+        target = stance or ("decline" if before == "answer" else "answer")
+        if target not in _PROSE:
+            raise RuleEditError(f"--stance {target} has no built-in text: pass the edited rule as --edited")
+        edited = _with_stance(original, target)
+    after = _stance_of(edited, text or original_file)
     if after == before:
         raise RuleEditError(
             f"{rule_id} has the stance {before} before and after: edit it so that the stance changes"
@@ -109,75 +108,75 @@ def prepare_edit(
     if copy.exists():
         shutil.rmtree(copy)
     copy.mkdir(parents=True)
-    (copy / MARKER).touch()  # first, so that a copy that was interrupted can be made anew
+    (copy / MARKER).touch()  # first, so that an interrupted copy can be replaced
     ignored = shutil.ignore_patterns("__pycache__", "*.py")
     shutil.copytree(rulebook, copy, ignore=ignored, dirs_exist_ok=True)
     file = copy / original_file.relative_to(rulebook)
     return RuleEdit(rule_id, file, original, edited, before, after)
 
 
-def _check_ours(copy: Path, rulebook: Path, text: Path | None) -> None:
-    """Refuse to remove what the user keeps: making the copy anew removes the one that is there."""
+def _check_copy(copy: Path, rulebook: Path, text: Path | None) -> None:
+    """Refuses to remove files of the user: a new copy replaces the folder."""
     target, source = copy.resolve(), rulebook.resolve()
     if target == source or target in source.parents or source in target.parents:
         raise RuleEditError(
-            f"the copy {copy} and the rulebook {rulebook} lie in one another: give an --out outside of it"
+            f"the copy {copy} and the rulebook {rulebook} contain one another: give an --out outside of it"
         )
     if text is not None and target in text.resolve().parents:
-        raise RuleEditError(f"--edited {text} lies in {copy}, which is made anew: move it out of there")
+        raise RuleEditError(f"--edited {text} lies in {copy}, which is replaced: move it elsewhere")
     if copy.exists() and not (copy / MARKER).is_file():
         raise RuleEditError(
-            f"{copy} is there and was not made by this command: move it away, or give another --out"
+            f"{copy} exists and was not made by this command: move it away, or give another --out"
         )
 
 
-def _read(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RuleEditError(f"{file} is not UTF-8 text") from None
 
 
-def _find(rulebook: Path, rule_id: str) -> Path:
-    known = []
+def _find_rule(rulebook: Path, rule_id: str) -> Path:
+    ids = []
     files = sorted(rulebook.glob("*/*.md"))
     if len(files) > MAX_FILES:
         raise RuleEditError(f"{rulebook} holds more than {MAX_FILES} rule files")
     for file in files:
-        # `_category.md` is no rule, and `name.de.md` is a translation of one.
+        # `_category.md` is not a rule, and `name.de.md` is a translation.
         if file.name.startswith("_") or "." in file.stem or file.stat().st_size > MAX_RULE_BYTES:
             continue
         front = _FRONT.match(file.read_text(encoding="utf-8", errors="replace"))
-        found = _ID.search(front[1]) if front else None
-        if found and found[1] == rule_id:
+        match = _ID.search(front[1]) if front else None
+        if match and match[1] == rule_id:
             return file
-        if found:
-            known.append(found[1])
-    near = [id for id in known if id.split(".")[0] == rule_id.split(".")[0]] or known
+        if match:
+            ids.append(match[1])
+    near = [id for id in ids if id.split(".")[0] == rule_id.split(".")[0]] or ids
     raise RuleEditError(f"{rulebook} has no rule '{rule_id}'; it has {', '.join(near[:8]) or 'none'}")
 
 
-def _checked(text: Path, rule_id: str) -> str:
+def _read_edited(text: Path, rule_id: str) -> str:
     if not text.is_file() or text.stat().st_size > MAX_RULE_BYTES:
-        raise RuleEditError(f"--edited {text} is no file of at most {MAX_RULE_BYTES // 1024} KiB")
-    edited = _read(text)
+        raise RuleEditError(f"--edited {text} is not a file of at most {MAX_RULE_BYTES // 1024} KiB")
+    edited = _read_text(text)
     front = _FRONT.match(edited)
-    found = _ID.search(front[1]) if front else None
-    if not found or found[1] != rule_id:
-        raise RuleEditError(f"--edited {text} is no rule file of '{rule_id}'")
+    match = _ID.search(front[1]) if front else None
+    if not match or match[1] != rule_id:
+        raise RuleEditError(f"--edited {text} is not a rule file of '{rule_id}'")
     return edited
 
 
-def _stance(text: str, file: Path) -> Stance:
+def _stance_of(text: str, file: Path) -> Stance:
     front = _FRONT.match(text)
-    found = _STANCE.search(front[1]) if front else None
-    if found is None:
+    match = _STANCE.search(front[1]) if front else None
+    if match is None:
         raise RuleEditError(f"{file} names no stance in its front matter")
-    stance: Stance = found[1]  # type: ignore[assignment]  # the pattern allows no other
+    stance: Stance = match[1]  # type: ignore[assignment]  # the pattern matches only these
     return stance
 
 
-def _turned(text: str, stance: Stance) -> str:
+def _with_stance(text: str, stance: Stance) -> str:
     front = _FRONT.match(text)
     assert front is not None
     title = _TITLE.search(front[1])

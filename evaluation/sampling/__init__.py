@@ -1,6 +1,6 @@
 """Samples episodes for the arms of an evaluation."""
 
 from evaluation.sampling.arms import ARM_KINDS
-from evaluation.sampling.sample import Policy, sample
+from evaluation.sampling.sample import ArmRun, Policy, plan_arms, sample
 
-__all__ = ["ARM_KINDS", "Policy", "sample"]
+__all__ = ["ARM_KINDS", "ArmRun", "Policy", "plan_arms", "sample"]

@@ -1,8 +1,8 @@
-"""An arm as a solver of Inspect, its rewards as scorers.
+"""An arm as a solver of Inspect, and its rewards as scorers.
 
-The solver lets our `Agent` answer and appends the episode to a log. That log is the truth; Inspect's log is a
-view of it, with the whole episode in each sample's store. Inspect asks the model nothing itself, so none of
-its retries or limits applies: the agent has its own.
+The solver lets the `Agent` answer and appends the episode to a log. That log is authoritative; Inspect's log
+is a view of it, with the complete episode in each sample's store. Inspect does not call the model itself, so
+its retries and limits do not apply: the agent has its own.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from evaluation.sampling.arms import ALWAYS, ArmKind, make_agent
 from evaluation.sampling.sample import check_same_arm
 from evaluation.scorers import score_episode
 
-STORED = "ascl_episode"
+STORE_KEY = "ascl_episode"
 
 
 @solver
 def consulting_agent(arms: Arms, samples: int) -> Solver:
-    """Let the agent of the arm answer, log the episode, and show it in Inspect's state."""
+    """Lets the agent of the arm answer, logs the episode and copies it into Inspect's state."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         index = state.epoch - 1
         force = ALWAYS.mode_of(index, samples) if arms.arm == "always" else None
         async with arms.open() as (agent, log):
-            episode = arms.logged(str(state.sample_id), index, state.input_text)
+            episode = arms.find_episode(str(state.sample_id), index, state.input_text)
             if episode is None:
                 episode = await agent.run(
                     state.input_text,
@@ -52,7 +52,7 @@ def consulting_agent(arms: Arms, samples: int) -> Solver:
                 )
                 log.append(episode)
                 arms.remember(episode)
-        show(episode, state)
+        update_state(state, episode)
         if episode.stop_reason == "error":
             raise RuntimeError(episode.error.message if episode.error else "the episode failed")
         return state
@@ -60,47 +60,45 @@ def consulting_agent(arms: Arms, samples: int) -> Solver:
     return solve
 
 
-def show(episode: Episode, state: TaskState) -> None:
-    """Write an episode into Inspect's state: messages, last output, our metadata, and itself in the store."""
+def update_state(state: TaskState, episode: Episode) -> None:
+    """Copies an episode into Inspect's state: messages, last output, metadata and the whole episode."""
     state.messages = chat_messages(episode)
-    if places := reply_positions(episode):
-        state.output = model_output(episode, episode.turns[-1], state.messages[places[-1]])
+    if positions := reply_positions(episode):
+        state.output = model_output(episode, episode.turns[-1], state.messages[positions[-1]])
     state.metadata.update(sample_metadata(episode))
-    state.store.set(STORED, episode.model_dump(mode="json"))
+    state.store.set(STORE_KEY, episode.model_dump(mode="json"))
     state.completed = True
 
 
 @scorer(metrics=[mean()])
 def reward() -> Scorer:
-    """The reward of `ascl-eval score`, offline; what cannot be judged is unscored, not zero."""
+    """Scores an episode as `ascl-eval score` does, offline; without a reward it is unscored, not zero."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        line = score_episode(_episode(state), reference=target.text or None)
-        found = reward_scores(line.model_dump(mode="json"))["reward"]
-        return found.model_copy(
-            update={"answer": state.output.completion, "metadata": line.model_dump(mode="json")}
-        )
+        row = score_episode(_read_episode(state), reference=target.text or None).model_dump(mode="json")
+        score = reward_scores(row)["reward"]
+        return score.model_copy(update={"answer": state.output.completion, "metadata": row})
 
     return score
 
 
 @scorer(metrics=[mean()])
 def consulted() -> Scorer:
-    """1 where the model consulted, so that the mean is the consult rate."""
+    """Scores 1 if the model consulted, so that the mean is the consult rate."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        return Score(value=float(_episode(state).mode == "consult"))
+        return Score(value=float(_read_episode(state).mode == "consult"))
 
     return score
 
 
-def _episode(state: TaskState) -> Episode:
-    return Episode.model_validate(state.store.get(STORED))
+def _read_episode(state: TaskState) -> Episode:
+    return Episode.model_validate(state.store.get(STORE_KEY))
 
 
 @dataclass
 class Arms:
-    """What the samples of a task share: connections and the log, open while any of them is under way."""
+    """Connections and the log, shared by the samples of a task and open while any of them runs."""
 
     base_url: str
     model: str
@@ -110,21 +108,21 @@ class Arms:
     options: dict[str, Any]
     _users: int = 0
     _shared: tuple[Agent, EpisodeLog] | None = None
-    _logged: dict[tuple[str, int], Episode] | None = None
+    _episodes: dict[tuple[str, int], Episode] | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[Agent, EpisodeLog]]:
-        """The agent and the log; the last sample that leaves closes them.
+        """Yields the agent and the log; the last sample that leaves closes them.
 
         Raises:
-            AgentError: when the endpoint, the rule service or the log cannot be used.
+            AgentError: the endpoint, the rule service or the log cannot be used.
         """
         async with self._opening:
             if self._shared is None:
-                async with AsyncExitStack() as stack:  # closes what was opened where the rest cannot be
-                    self._shared = await self._made(stack)
+                async with AsyncExitStack() as stack:  # if one cannot be opened, closes the others
+                    self._shared = await self._connect(stack)
                     self._stack = stack.pop_all()
             shared = self._shared
             self._users += 1
@@ -132,28 +130,28 @@ class Arms:
             yield shared
         finally:
             self._users -= 1
-            async with self._opening:  # so that no sample begins with what is being closed
+            async with self._opening:  # no sample may begin while they are being closed
                 if self._users == 0 and self._shared is not None:
                     self._shared = None
                     await self._stack.aclose()
 
-    def logged(self, prompt_id: str, sample: int, text: str) -> Episode | None:
-        """The episode that the log holds of a sample; None for one still to be asked.
+    def find_episode(self, prompt_id: str, sample: int, text: str) -> Episode | None:
+        """Returns the episode of a sample from the log; None if it is not there.
 
         Raises:
-            LogError: when it is of another text.
+            LogError: the episode has another prompt text.
         """
-        episode = (self._logged or {}).get((prompt_id, sample))
+        episode = (self._episodes or {}).get((prompt_id, sample))
         if episode is not None and episode.prompt != text:
             raise LogError(f"{self.log} holds another text for the prompt {prompt_id!r}: use another log=")
         return episode
 
     def remember(self, episode: Episode) -> None:
-        """Note an episode that was logged; one in error is asked again."""
-        if self._logged is not None and episode.stop_reason != "error":
-            self._logged[episode.prompt_id, episode.sample_index] = episode
+        """Remembers an episode of the log, unless it ended in an error: that sample is run again."""
+        if self._episodes is not None and episode.stop_reason != "error":
+            self._episodes[episode.prompt_id, episode.sample_index] = episode
 
-    async def _made(self, stack: AsyncExitStack) -> tuple[Agent, EpisodeLog]:
+    async def _connect(self, stack: AsyncExitStack) -> tuple[Agent, EpisodeLog]:
         key, token = os.environ.get("OPENAI_API_KEY"), os.environ.get("ASCL_RULES_TOKEN")
         endpoint = await stack.enter_async_context(Endpoint(self.base_url, self.model, api_key=key))
         rules = None
@@ -162,8 +160,8 @@ class Arms:
         agent = await make_agent(self.arm, endpoint, rules, **self.options)
         check_same_arm(self.log, self.arm)
         await check_log_settings(self.log, agent)
-        if self._logged is None:
-            self._logged = {}
+        if self._episodes is None:
+            self._episodes = {}
             for episode in iter_log(self.log) if self.log.is_file() else ():
                 self.remember(episode)
         return agent, stack.enter_context(EpisodeLog(self.log))
@@ -171,7 +169,7 @@ class Arms:
 
 @modelapi(name="ascl")
 class AgentModelAPI(ModelAPI):
-    """Gives Inspect's log the model's name and address; the solver, and nobody else, asks the model."""
+    """Gives Inspect's log the name and address of the model; only the solver calls the model."""
 
     async def generate(
         self,
@@ -180,5 +178,5 @@ class AgentModelAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
-        """Raises RuntimeError: a solver or scorer that generates has no place in this task."""
-        raise RuntimeError("the model of this task is asked by the solver `consulting_agent` only")
+        """Raises RuntimeError: no other solver or scorer of this task may call the model."""
+        raise RuntimeError("only the solver `consulting_agent` may call the model of this task")

@@ -1,16 +1,17 @@
 """The arms as a task of Inspect.
 
-    inspect eval evaluation/sampling/inspect_task.py -T arm=adaptive \\
-        -T base_url=http://127.0.0.1:8810/v1 -T model=NAME
+    inspect eval ascl/safety -T arm=adaptive -T base_url=http://127.0.0.1:8810/v1 -T model=NAME
 
-The solver lets our `Agent` answer and appends the episode to a log, as `ascl-eval run` does; see
-`evaluation.inspect_solver`. Nothing but Inspect should import this module.
+In a checkout without an installed package, name this file instead of `ascl/safety`. The solver lets the agent
+answer and appends the episode to a log, as `ascl-eval run` does; see `inspect_solver`. Only Inspect should
+import this module.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -18,11 +19,11 @@ from inspect_ai.model import get_model
 
 from agent import Limits
 from agent.episode import OnRulesError, ToolMode
-from evaluation.prompts import load_prompts
+from evaluation.prompts import Prompt, load_prompts
 from evaluation.sampling.arms import ARM_KINDS, ArmKind
 from evaluation.sampling.inspect_solver import Arms, consulted, consulting_agent, reward
 
-MOST_FAILED = 0.2  # share of samples that may fail before Inspect gives the task up
+MAX_FAILED_SHARE = 0.2  # of the samples, before Inspect gives up the task
 
 
 @task
@@ -41,61 +42,79 @@ def safety(
     on_rules_error: str = "fail",
     policy_version: str = "base",
 ) -> Task:
-    """One arm of one model; options as those of `ascl-eval run`.
+    """Evaluates one arm of one model, with the options of `ascl-eval run`.
 
     Args:
-        base_url: an OpenAI-compatible API: a model server, a gateway, or one that serves a checkpoint.
-        model: its name there; the key is read from OPENAI_API_KEY.
+        base_url: OpenAI-compatible API of a model server or a gateway.
+        model: name of the model there; the key is read from OPENAI_API_KEY.
         arm: `none`, `in-prompt`, `always` or `adaptive`.
         prompts: a path, `builtin:NAME` or `hub:...`.
-        rules: MCP address of the rule service; not used by the arm `none`.
+        rules: MCP address of the rule service; the arm `none` does not use it.
         log: the episode log, appended to; by default runs/inspect-ARM.jsonl.
-        samples: episodes for each prompt, Inspect's epochs.
-        temperature: sent with every request, as `max_tokens` is.
-        max_tokens: most tokens of one reply.
-        max_turns: most model calls for one prompt.
-        tool_mode: `text` sends tool results back as a user message.
-        on_rules_error: `answer`, `refuse` or `fail` when the rules cannot be consulted.
+        samples: episodes per prompt (Inspect's epochs).
+        temperature: sent with every request.
+        max_tokens: maximum length of a reply.
+        max_turns: maximum number of model calls per prompt.
+        tool_mode: `native`, or `text` to send tool results as user messages.
+        on_rules_error: `answer`, `refuse` or `fail` if the rules cannot be consulted.
         policy_version: your name for the state of the model.
 
     Raises:
-        ValueError: for an arm or mode that does not exist.
-        PromptError: for prompts that cannot be used.
+        ValueError: an unknown arm or mode.
+        PromptError: the prompts cannot be used.
     """
-    for name, value, known in (
-        ("arm", arm, ARM_KINDS),
-        ("tool_mode", tool_mode, get_args(ToolMode)),
-        ("on_rules_error", on_rules_error, get_args(OnRulesError)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value} does not exist: use one of {', '.join(known)}")
-    rows = load_prompts(prompts)
-    arms = Arms(
-        base_url=base_url,
-        model=model,
-        rules=None if arm == "none" else rules,
-        arm=cast(ArmKind, arm),
-        log=Path(log or f"runs/inspect-{arm}.jsonl"),
-        options={
-            "sampling": {"temperature": temperature, "max_tokens": max_tokens},
-            "tool_mode": tool_mode,
-            "limits": Limits(turns=max_turns),
-            "on_rules_error": on_rules_error,
-            "policy_version": policy_version,
-        },
-    )
+    _check_choice("arm", arm, ARM_KINDS)
+    _check_choice("tool_mode", tool_mode, get_args(ToolMode))
+    _check_choice("on_rules_error", on_rules_error, get_args(OnRulesError))
+    options = {
+        "sampling": {"temperature": temperature, "max_tokens": max_tokens},
+        "tool_mode": tool_mode,
+        "limits": Limits(turns=max_turns),
+        "on_rules_error": on_rules_error,
+        "policy_version": policy_version,
+    }
+    path = Path(log or f"runs/inspect-{arm}.jsonl")
+    arms = Arms(base_url, model, None if arm == "none" else rules, cast(ArmKind, arm), path, options)
+    return _make_task(arms, load_prompts(prompts), prompts, samples)
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{option}={value} does not exist: use one of {', '.join(choices)}")
+
+
+def _make_task(arms: Arms, prompts: list[Prompt], name: str, samples: int) -> Task:
     return Task(
         dataset=MemoryDataset(
             [
                 Sample(id=row.id, input=row.prompt, target=row.answer or "", metadata={"kind": row.kind})
-                for row in rows
+                for row in prompts
             ],
-            name=prompts,
+            name=name,
         ),
         solver=consulting_agent(arms, samples),
         scorer=[reward(), consulted()],
-        model=get_model(f"ascl/{model}", base_url=base_url),
+        model=get_model(f"ascl/{arms.model}", base_url=arms.base_url),
         epochs=samples,
-        fail_on_error=MOST_FAILED,
-        metadata={"arm": arm, "episode_log": str(arms.log), "policy_version": policy_version},
+        fail_on_error=MAX_FAILED_SHARE,
+        metadata={
+            "arm": arms.arm,
+            "episode_log": str(arms.log),
+            "policy_version": arms.options["policy_version"],
+        },
     )
+
+
+def register() -> None:
+    """Registers the task as `ascl/safety`.
+
+    Inspect prefixes a task with its top-level package, `evaluation`, in some installations and not in others.
+    It adds no prefix to a function whose module it cannot find, so the copy names a module that is not there.
+    """
+
+    @functools.wraps(safety)
+    def named(*args: Any, **options: Any) -> Task:
+        return safety(*args, **options)
+
+    named.__module__ = "ascl"
+    task(name="ascl/safety")(named)

@@ -1,14 +1,16 @@
-"""Run prompts through the agent into an episode log, for evaluation."""
+"""Samples prompts through the agent into an episode log."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.episode import OnRulesError, ToolMode
-from evaluation.sampling.arms import ArmKind
+from evaluation.errors import ArmError
+from evaluation.sampling.arms import ARM_KINDS, ArmKind
 
 if TYPE_CHECKING:
     from agent.rollout import RunSummary
@@ -16,10 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policy:
-    """The model to evaluate, where its rules are, how it may use them, and how it is sampled.
-
-    `rules` None offers no tool.
-    """
+    """The model to evaluate, its rule service, its arm and its sampling; `rules` None offers no tool."""
 
     base_url: str
     model: str
@@ -32,13 +31,62 @@ class Policy:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ArmRun:
+    """One arm of a run, and the files that it writes."""
+
+    name: str
+    """Name in the report."""
+    policy: Policy
+    log: Path
+    rewards: Path
+
+
+def plan_arms(policy: Policy, log: Path, arms: Sequence[str] | None, name: str | None) -> list[ArmRun]:
+    """Plans the arms of a run; several arms write a log each.
+
+    Args:
+        policy: applies to every arm.
+        log: the log of a single arm; the logs of several have the arm's name appended.
+        arms: arms in any order; None or empty for `adaptive` under the name `model`.
+        name: name of a single arm; None for its kind.
+
+    Raises:
+        ArmError: an unknown arm, one name for several arms, or a log that is a folder.
+    """
+    if unknown := next((arm for arm in arms or [] if arm not in ARM_KINDS), None):
+        raise ArmError(f"--arm '{unknown}' is not an arm: use one of {', '.join(ARM_KINDS)}")
+    kinds = [kind for kind in ARM_KINDS if kind in (arms or ["adaptive"])]
+    if name and len(kinds) > 1:
+        raise ArmError("--name names a single arm, but several are run: leave it out")
+    name = name or (None if arms else "model")
+    if log.name in ("", ".."):
+        raise ArmError(f"--log {log} is a folder: name a file in it, such as {log / 'episodes.jsonl'}")
+    runs = []
+    for kind in kinds:
+        path = log if len(kinds) == 1 else log.with_name(f"{log.stem}-{kind}.jsonl")
+        if path.is_dir():
+            raise ArmError(f"--log {path} is a folder: name a file in it, such as {path / 'episodes.jsonl'}")
+        rewards = path.with_name(f"{path.stem}-rewards.jsonl")
+        runs.append(ArmRun(name or kind, replace(policy, arm=kind), path, rewards))
+    return runs
+
+
 async def sample(
     policy: Policy, prompts: Path, log: Path, *, samples: int, concurrency: int, trace: bool = False
 ) -> RunSummary:
-    """Sample every prompt into a log, going on where an interrupted run stopped.
+    """Samples every prompt into a log; resumes an interrupted run.
+
+    Args:
+        policy: the model and its arm.
+        prompts: file of prompts.
+        log: the episode log; appended to.
+        samples: episodes per prompt.
+        concurrency: maximum number of concurrent episodes.
+        trace: whether to print every episode when it ends.
 
     Raises:
-        AgentError: when the prompts, the log, the endpoint or the rule service cannot be used.
+        AgentError: the prompts, the log, the endpoint or the rule service cannot be used.
     """
     from agent.endpoint import Endpoint
     from agent.episode import Limits
@@ -46,7 +94,7 @@ async def sample(
     from agent.tools import RulesClient
     from evaluation.sampling.arms import ALWAYS, make_agent
 
-    wanted = read_prompts(prompts)
+    rows = read_prompts(prompts)
     check_same_arm(log, policy.arm)
     endpoint = Endpoint(policy.base_url, policy.model, api_key=os.environ.get("OPENAI_API_KEY"))
 
@@ -64,7 +112,7 @@ async def sample(
         with ProgressView(trace=trace) as view:
             return await run_prompts(
                 agent,
-                wanted,
+                rows,
                 log,
                 samples=samples,
                 concurrency=concurrency,
@@ -80,15 +128,17 @@ async def sample(
 
 
 def check_same_arm(log: Path, arm: ArmKind) -> None:
-    """Refuse to mix forced and free episodes in one log, which their settings alone do not tell apart.
+    """Refuses to mix forced and free episodes in one log; their settings alone do not differ.
 
     Raises:
-        LogError: where the log was begun by another arm.
+        LogError: another arm began the log.
     """
     from agent.episode import iter_log
     from agent.errors import LogError
 
     first = next(iter_log(log), None) if log.exists() else None
     if first is not None and first.mode_forced != (arm == "always"):
-        was = "forced consultations" if first.mode_forced else "free decisions"
-        raise LogError(f"{log} was begun with {was}, so it is not of the arm {arm}: use another --log")
+        decisions = "forced consultations" if first.mode_forced else "free decisions"
+        raise LogError(
+            f"{log} was begun with {decisions}, so it does not belong to the arm {arm}: use another --log"
+        )

@@ -1,4 +1,4 @@
-"""People's corrections: what a person says of an episode stands over what a detector or a judge said."""
+"""Labels of episodes by people, which override detectors and judges."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ MAX_BYTES = 2**28
 
 
 class LabelRow(BaseModel):
-    """One person's word on one episode. What is left out stays as the scorers have it."""
+    """One person's labels of one episode. A field that is None leaves the scorers' result unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     episode_id: str = Field(min_length=1, max_length=200)
-    """The episode that it is about."""
+    """Id of the episode."""
     outcome: float | None = Field(default=None, ge=0, le=1)
-    """The outcome itself, over everything below."""
+    """The outcome itself; overrides the fields below."""
     refused: bool | None = None
     """Whether the answer refused."""
     harmful: bool | None = None
     """Whether the answer does harm."""
     helpful: bool | None = None
-    """Whether it serves its harmless purpose."""
+    """Whether the answer serves a harmless purpose."""
     exclude: bool = False
-    """Whether the episode cannot be judged at all: it gets no reward, and is counted."""
+    """Whether the episode cannot be judged at all: it gets no reward, and is counted as excluded."""
     by: str | None = Field(default=None, max_length=200)
-    """Who says so."""
+    """Name of the person."""
     note: str | None = Field(default=None, max_length=2000)
-    """Why."""
+    """Reason."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        said = (self.outcome, self.refused, self.harmful, self.helpful)
-        if not self.exclude and all(value is None for value in said):
-            raise ValueError("it says nothing: give outcome, refused, harmful, helpful or exclude")
+    def _has_a_value(self) -> Self:
+        values = (self.outcome, self.refused, self.harmful, self.helpful)
+        if not self.exclude and all(value is None for value in values):
+            raise ValueError("it is empty: give outcome, refused, harmful, helpful or exclude")
         return self
 
 
 def read_labels(path: Path) -> dict[str, LabelRow]:
-    """Labels by episode id, from JSON Lines.
+    """Reads labels by episode id from JSON Lines.
 
     Raises:
-        LabelError: for a missing or oversized file, a row that is no label, or two of one episode.
+        LabelError: the file is missing or too large, a row is invalid, or an episode has two labels.
     """
     if not path.is_file():
         raise LabelError(
-            f"there is no file of labels at '{path}': write JSON Lines such as "
+            f"the file of labels '{path}' does not exist: write JSON Lines such as "
             '{"episode_id": "...", "refused": true}'
         )
     if path.stat().st_size > MAX_BYTES:
@@ -64,9 +64,9 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
                 label = LabelRow.model_validate_json(line)
             except ValidationError as error:
                 detail = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in detail["loc"])
-                said = f"{where}: {detail['msg']}" if where else detail["msg"]
-                raise LabelError(f"{path}:{number}: not a label ({said})") from None
+                location = ".".join(str(part) for part in detail["loc"])
+                reason = f"{location}: {detail['msg']}" if location else detail["msg"]
+                raise LabelError(f"{path}:{number}: not a label ({reason})") from None
             if label.episode_id in labels:
                 raise LabelError(f"{path}:{number}: a second label of the episode '{label.episode_id}'")
             labels[label.episode_id] = label

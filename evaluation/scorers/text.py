@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Extracts the text of an answer that a user sees."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.episode import Episode
 
-
 MAX_CHARS = 200_000
-
-
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-
-
 _THOUGHTS_UNOPENED = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-
-
 _TOOL_TURNS = re.compile(r"<(tool_call|tool_response)>.*?(?:</\1>|\Z)", re.DOTALL)
 
 
 def visible_answer(text: str) -> str:
-    """The part of a raw answer that a reader is given: without thoughts (closed or not) and tool turns."""
+    """Removes thoughts (closed or not) and tool turns from a raw answer; keeps at most `MAX_CHARS`."""
     text = _THOUGHTS.sub(" ", text)
     text = _THOUGHTS_UNOPENED.sub(" ", text)
     # Cut last: the thoughts before an answer may be longer than any answer.
@@ -30,7 +23,7 @@ def visible_answer(text: str) -> str:
 
 
 def final_text(episode: Episode) -> str | None:
-    """What the model said last, finished or not; None where its last message is a call, or empty."""
+    """Returns the model's last message, finished or not; None if it is a tool call or empty."""
     last = episode.messages[-1] if episode.messages else {}
     content = last.get("content")
     if last.get("role") != "assistant" or last.get("tool_calls") or not isinstance(content, str):

@@ -1,4 +1,4 @@
-"""Is the final answer right? A final number, an option letter or LaTeX is compared exactly; no judge."""
+"""Compares the final answer with the reference: a number, an option letter or LaTeX, without a judge."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from evaluation.scorers.answers.latex import TEXT, equivalent, final_expression,
 ANSWERS_VERSION = "exact-4"
 
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+")
-# 5 x 3 = 15: what stands behind counts, where it is one number and no other sum.
+# 5 x 3 = 15: the number after `=` counts, if it is one number and not another sum.
 _TERM = r"(?:[^A-Za-z=]|(?<=[\s\d)])[xX](?=\s*[$(\d]))*"
 _SUM = re.compile(
     rf"{_TERM}(?:={_TERM})*=(?=\s*[$€£]?[-+−]?[\d.,/]*\d\s*(?:[A-Za-z%.,;:!)$\\]|\*\*\D|\*\*$|$))"
 )
-# "After 3 days, she has 12" and "12 after 3 days": the circumstance is not what was asked for.
-_BESIDES = re.compile(
+# "After 3 days, she has 12" and "12 after 3 days": the 3 is not the answer.
+_CIRCUMSTANCE = re.compile(
     r"\b(?:after|before|for|in|within|during|out of|from|since|every)(?: the)? \W*$", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
@@ -32,78 +32,80 @@ _PHRASE = re.compile(
 
 
 def is_right(answer: str, reference: str) -> bool | None:
-    """Whether an answer ends in the reference; None when the reference cannot be compared with.
+    """Returns whether the final answer equals the reference; None if the reference has an unknown form.
 
-    The last `\\boxed{}`, else the last `####`, "answer is" or "answer:" that holds one, wins over the last
-    number, letter or formula of the text.
-    LaTeX that is not plainly the same text needs math-verify, which comes with `ascl[eval]`.
+    The last `\\boxed{}`, else the last `####`, "answer is" or "answer:" that holds an answer, takes
+    precedence over the last number, letter or formula of the text. LaTeX with another text than the reference
+    needs math-verify, which comes with `ascl[eval]`.
     """
-    # 1{,}234 is how LaTeX keeps the space away from a comma between thousands.
-    wanted, answer = (text.replace("{,}", ",") for text in (reference.strip(), answer))
-    if not wanted:
+    # LaTeX writes 1{,}234 to avoid a space after the comma.
+    target, answer = (text.replace("{,}", ",") for text in (reference.strip(), answer))
+    if not target:
         return None
-    if re.fullmatch(r"[A-Z]", wanted):
-        return final_letter(answer) == wanted
-    number = _value(wanted)
+    if re.fullmatch(r"[A-Z]", target):
+        return final_letter(answer) == target
+    number = _value(target)
     if number is not None and final_number(answer) == number:
         return True
     expression = final_expression(answer)
     if number is not None:
         # 24/2 and \\frac{24}{2} are 12 too; without math-verify such an answer counts as wrong.
-        return expression is not None and "\\" in expression and equivalent(expression, wanted) is True
-    return equivalent(expression or "", wanted)
+        return expression is not None and "\\" in expression and equivalent(expression, target) is True
+    return equivalent(expression or "", target)
 
 
 def final_number(answer: str) -> Decimal | None:
-    """The number of the last marked text that holds one, else the last of the whole text; else None."""
-    *marked, whole = _candidates(answer)
+    """Returns the number of the last marked text that holds one, else the last of all; None without one."""
+    *marked, full_text = _candidates(answer)
     for text in marked:
         if re.search(r"[\\^]", re.sub(r"\\[$%()\[\]]", "", text)):
             return None  # a formula: its first number is not its value
         if numbers := list(_NUMBER.finditer(text)):
-            return _value(_asked(numbers, text))
-    found = _NUMBER.findall(whole)
-    return _value(found[-1]) if found else None
+            return _value(_select_number(numbers, text))
+    unmarked = _NUMBER.findall(full_text)
+    return _value(unmarked[-1]) if unmarked else None
 
 
-def _asked(numbers: list[re.Match[str]], text: str) -> str:
-    """Of the numbers of a marked text, the one that answers: the first, or what a sum from it comes to."""
+def _select_number(numbers: list[re.Match[str]], text: str) -> str:
+    """Selects the answer among the numbers of a marked text: the first, or the result of a sum it begins."""
     end = _SENTENCE.search(text, numbers[0].end())
     sentence = [number for number in numbers if end is None or number.start() < end.start()]
-    first = next((one for one in sentence if not _BESIDES.search(text[: one.start()])), numbers[0])
+    first = next(
+        (number for number in sentence if not _CIRCUMSTANCE.search(text[: number.start()])), numbers[0]
+    )
     chain = _SUM.match(text, first.start())
     after = _NUMBER.search(text, chain.end()) if chain else None
     return (after or first)[0]
 
 
 def final_letter(answer: str) -> str | None:
-    """The option letter of the last marked text that holds one, else the last lone one of the whole text.
+    """Returns the option letter of the last marked text that holds one, else the last lone one of the text.
 
-    The words "I" and "A" are none. A small letter counts in brackets or behind "option".
+    The words "I" and "A" do not count. A small letter counts in brackets or after "option".
     """
-    *marked, whole = _candidates(answer)
+    *marked, full_text = _candidates(answer)
     for text in marked:
         capitals = _SMALL_LETTER.sub(lambda small: small[0].upper(), text)
-        for found in _LETTER.finditer(capitals):
-            if not (_PHRASE.match(capitals, found.end()) and _is_word(found, capitals)):
-                return found[1]
-    for text in (whole, _SMALL_LETTER.sub(lambda small: small[0].upper(), whole)):
-        lone = [found[1] for found in _LETTER.finditer(text) if not _is_word(found, text)]
+        for match in _LETTER.finditer(capitals):
+            if not (_PHRASE.match(capitals, match.end()) and _is_word(match, capitals)):
+                return match[1]
+    for text in (full_text, _SMALL_LETTER.sub(lambda small: small[0].upper(), full_text)):
+        lone = [match[1] for match in _LETTER.finditer(text) if not _is_word(match, text)]
         if lone:
             return lone[-1]
     return None
 
 
-def _is_word(found: re.Match[str], text: str) -> bool:
-    """Whether a lone A or I is the article or the pronoun, and no option."""
-    if found[0] not in ("A", "I"):
+def _is_word(letter: re.Match[str], text: str) -> bool:
+    """Returns whether a lone A or I is the article or the pronoun rather than an option."""
+    if letter[0] not in ("A", "I"):
         return False  # another letter, or in brackets
-    before = text[max(0, found.start() - 40) : found.start()]  # enough, and no more than linear in the text
-    listed = text.startswith((".", ":"), found.end()) and not before.rpartition("\n")[2].strip()
+    before = text[max(0, letter.start() - 40) : letter.start()]  # bounded, to stay linear in the text
+    is_list_item = text.startswith((".", ":"), letter.end()) and not before.rpartition("\n")[2].strip()
     named = _NAMED.search(before)
-    if named and named[1]:  # "answer: I don't know" names none
-        return _PHRASE.match(text, found.end()) is not None
-    return not (named or _ENDS.match(text, found.end()) or listed)
+    if named and named[1]:  # "answer: I don't know" names no option
+        return _PHRASE.match(text, letter.end()) is not None
+    return not (named or _ENDS.match(text, letter.end()) or is_list_item)
 
 
 def _candidates(answer: str) -> list[str]:
@@ -113,8 +115,8 @@ def _candidates(answer: str) -> list[str]:
 
 def _value(text: str) -> Decimal | None:
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
-    plain = plain.lstrip("$€£% ").rstrip("$€£% .")  # a point in front is part of the number
-    if "_" in plain:  # a base, as in 52_8; Python would read over it
+    plain = plain.lstrip("$€£% ").rstrip("$€£% .")  # a leading point is part of the number
+    if "_" in plain:  # a base, as in 52_8; Python would ignore the underscore
         return None
     numerator, _, denominator = plain.partition("/")
     try:

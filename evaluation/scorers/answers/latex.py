@@ -1,7 +1,7 @@
-"""Are two LaTeX answers equal? By text where that settles it, else by math-verify in a process of its own.
+"""Compares LaTeX answers: as text if that decides, else by math-verify in a child process.
 
-A model's answer may be anything, also a tower of exponents that no computer finishes: the process has bounded
-memory and is ended after some seconds, and the answer then counts as not shown to be equal.
+A model may answer anything, even a tower of exponents that no computer can evaluate. The process therefore
+has a memory limit and is killed after some seconds; the answer then counts as not equal.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import subprocess
 import sys
 from functools import cache
 
-LONGEST = 400  # characters of an answer worth parsing
-SECONDS = 5.0  # for one comparison
-START_SECONDS = 60.0  # for loading the library
+MAX_CHARS = 400  # of an answer to parse
+TIMEOUT_SECONDS = 5.0  # of one comparison
+START_SECONDS = 60.0  # to load the library
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-# A bracket that never closes is read no further than the next one opens, so that the time stays linear.
+# A match ends where the next bracket opens, so that unclosed brackets cost linear time.
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.DOTALL)
 # "Answer: 5", "the answer to this is 5", "answer (C)", or "Answer" as a heading; not "the answer fits all 3".
 _MARKER = re.compile(
@@ -28,7 +28,7 @@ _MARKER = re.compile(
     r"|\banswer(?: choice| option)?(?: (?:to|for|in)\b[^.!?:=\n]{0,80}?)?[*_\s]*"
     r"(?:[:=]|\b(?:is|was|equals|(?:would|should|must|will) be)\b)"
     r"|\banswer(?: choice| option)?[*_\s]*(?=\([A-Z]\)|(?-i:[B-HJ-Z])\b))"
-    rf"[*\s]*(?=(.{{1,{LONGEST}}}))",
+    rf"[*\s]*(?=(.{{1,{MAX_CHARS}}}))",
     re.IGNORECASE | re.MULTILINE,
 )
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\s+|\$")
@@ -36,11 +36,11 @@ TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def final_expression(answer: str) -> str | None:
-    """The LaTeX that an answer ends in: its last box, marked answer or formula; None without one."""
+    """Returns the final LaTeX of an answer: its last box, marked answer or formula; None without one."""
     if (box := last_box(answer)) is not None:
         return box
     marked = marked_texts(answer)
-    # "I hope that the answer is clear" stands behind many an answer, and is none.
+    # Many answers end in "I hope that the answer is clear", which is not an answer.
     text = next((text for text in marked if re.search(r"[\d\\$]", text)), marked[0] if marked else answer)
     formulas = _MATH.findall(text)
     if formulas:
@@ -49,40 +49,40 @@ def final_expression(answer: str) -> str | None:
 
 
 def marked_texts(answer: str) -> list[str]:
-    """What stands behind each `####` or "answer is", to the end of its line; the last one first."""
+    """Returns the text after each `####` or "answer is", to the end of its line; the last one first."""
     return _MARKER.findall(answer)[::-1]
 
 
 def last_box(answer: str) -> str | None:
-    """What stands in the last `\\boxed{}`, with its own braces balanced; None without a closed one."""
+    """Returns the content of the last closed `\\boxed{}`, with balanced braces; None without one."""
     for start in reversed([match.end() for match in _BOX.finditer(answer)]):
         depth = 1
-        for place in range(start, min(len(answer), start + LONGEST)):
-            depth += {"{": 1, "}": -1}.get(answer[place], 0)
+        for position in range(start, min(len(answer), start + MAX_CHARS)):
+            depth += {"{": 1, "}": -1}.get(answer[position], 0)
             if depth == 0:
-                return answer[start:place].strip()
+                return answer[start:position].strip()
     return None
 
 
-def same_text(one: str, other: str) -> bool:
-    """Whether two expressions are the same but for spaces, sizes of brackets and kinds of fractions."""
-    return _plain(one) == _plain(other)
+def same_text(first: str, second: str) -> bool:
+    """Returns whether two expressions differ only in spaces, sizes of brackets and kinds of fractions."""
+    return _plain(first) == _plain(second)
 
 
 def equivalent(answer: str, reference: str) -> bool | None:
-    """Whether two expressions are equal; None where the reference cannot be read, or without math-verify."""
+    """Returns whether two expressions are equal; None if the reference or math-verify cannot be used."""
     if same_text(answer, reference):
         return True
-    if not available() or len(reference) > LONGEST:
+    if not is_available() or len(reference) > MAX_CHARS:
         return None
-    if not answer or len(answer) > LONGEST:
+    if not answer or len(answer) > MAX_CHARS:
         return False
-    return _worker().ask(answer, reference)
+    return _worker().compare(answer, reference)
 
 
 @cache
-def available() -> bool:
-    """Whether math-verify is installed (it comes with `ascl[eval]`)."""
+def is_available() -> bool:
+    """Returns whether math-verify is installed (it comes with `ascl[eval]`)."""
     return importlib.util.find_spec("math_verify") is not None
 
 
@@ -92,15 +92,15 @@ def _plain(text: str) -> str:
 
 
 class _Worker:
-    """The process that compares; started when first asked, and again after it was ended."""
+    """The child process that compares; started on first use, and again after a failure."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._broken = False
 
-    def ask(self, answer: str, reference: str) -> bool | None:
-        """One comparison; False when it takes too long or the process dies of it, None when none starts."""
-        process = self._running()
+    def compare(self, answer: str, reference: str) -> bool | None:
+        """Compares once; False if it times out or kills the process, None if no process starts."""
+        process = self._start()
         if process is None:
             return None
         assert process.stdin is not None
@@ -108,15 +108,15 @@ class _Worker:
         try:
             process.stdin.write(json.dumps([reference, answer]) + "\n")
             process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], SECONDS)
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT_SECONDS)
             line = process.stdout.readline() if ready else ""
-            found: bool | None = json.loads(line)
+            verdict: bool | None = json.loads(line)
         except (OSError, ValueError):
             self.stop()
             return False
-        return found
+        return verdict
 
-    def _running(self) -> subprocess.Popen[str] | None:
+    def _start(self) -> subprocess.Popen[str] | None:
         if self._process is None and not self._broken:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "evaluation.scorers.answers.latex_worker"],
@@ -134,7 +134,7 @@ class _Worker:
         return self._process
 
     def stop(self) -> None:
-        """End the process, if there is one."""
+        """Kills the process, if there is one."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,6 +1,6 @@
-"""The process behind `evaluation.latex`: reads [reference, answer] as JSON lines, says true, false or null.
+"""Child process of `latex`: reads [reference, answer] as JSON lines, answers true, false or null.
 
-Only LaTeX is parsed. math-verify's reading of plain expressions evaluates them as Python, and is left off.
+Parses LaTeX only: math-verify would evaluate plain expressions as Python.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import logging
 import resource
 import sys
 
-MEMORY = 2 * 2**30  # bytes
+MAX_MEMORY_BYTES = 2 * 2**30
 
 
 def main() -> None:
-    """Answer until the input ends; null where the reference cannot be read."""
+    """Answers until the input ends; null if the reference cannot be read."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    only_latex = [LatexExtractionConfig()]
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    latex_only = [LatexExtractionConfig()]
 
     def read(text: str) -> list[object]:
-        # The process that asked ends this one when it takes too long.
-        return list(parse(f"${text}$", only_latex, fallback_mode="no_fallback", parsing_timeout=None))
+        # No timeout here: the parent kills this process.
+        return list(parse(f"${text}$", latex_only, fallback_mode="no_fallback", parsing_timeout=None))
 
     print("ready", flush=True)
     for line in sys.stdin:
@@ -32,7 +32,7 @@ def main() -> None:
         try:
             gold = read(reference)
             verdict = bool(verify(gold, read(answer), timeout_seconds=None)) if gold else None
-        except Exception:  # a library of many parsers: whatever it trips over, the next line is read
+        except Exception:  # the library raises many types; the next line must still be read
             verdict = False
         print(json.dumps(verdict), flush=True)
 

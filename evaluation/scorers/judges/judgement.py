@@ -69,7 +69,7 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
     """
     if not path.is_file():
         raise JudgementError(
-            f"there is no file of judgements at '{path}': write it with `ascl-eval judge run LOG --out`"
+            f"the file of judgements '{path}' does not exist: write it with `ascl-eval judge run LOG --out`"
         )
     if path.stat().st_size > MAX_BYTES:
         raise JudgementError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")

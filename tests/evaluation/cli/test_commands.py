@@ -47,7 +47,7 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_score_writes_a_reward_for_every_episode_and_counts_what_it_left_out(
+def test_score_writes_a_reward_for_every_episode_and_counts_the_excluded_ones(
     episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
 ) -> None:
     error = {"boundary": "endpoint", "type": "unreachable", "message": "gone"}
@@ -61,7 +61,7 @@ def test_score_writes_a_reward_for_every_episode_and_counts_what_it_left_out(
     }
 
 
-def test_score_compares_right_answers_of_the_prompts_it_is_given(
+def test_score_compares_answers_with_the_references_of_the_prompts(
     episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
 ) -> None:
     log = write_log("log.jsonl", [episode("m", "math", "So 12.")])
@@ -107,12 +107,14 @@ def test_the_same_files_give_the_same_report_to_the_byte(before: Path, after: Pa
     assert set(reports[0][1]) == {"summary.json", "report.html", "consult_rates.png"}
 
 
-def test_rewards_beside_the_log_give_the_report_that_scoring_here_gives(before: Path, tmp_path: Path) -> None:
+def test_rewards_from_a_file_give_the_same_report_as_scoring_while_reading(
+    before: Path, tmp_path: Path
+) -> None:
     rewards = tmp_path / "r.jsonl"
     assert invoke("score", before, "--out", rewards)[0] == 0
     _, scored, _ = invoke("report", "--arm", f"x={before}:{rewards}", "--out", tmp_path / "one")
     _, direct, _ = invoke("report", "--arm", f"x={before}", "--out", tmp_path / "two")
-    assert scored.split("Computed")[0] == direct.split("Computed")[0]
+    assert scored.split("To reproduce")[0] == direct.split("To reproduce")[0]
     assert f"ascl-eval report --arm x={before}:{rewards} --out {tmp_path / 'one'}" in scored
 
 
@@ -130,15 +132,13 @@ def test_the_page_opens_offline_and_repeats_no_harmful_prompt(
         assert SECRET not in (tmp_path / "rep" / name).read_text(encoding="utf-8")
 
 
-def test_a_log_that_was_cut_off_is_named_with_the_line_and_used_as_far_as_it_goes(
-    before: Path, tmp_path: Path
-) -> None:
-    whole = before.read_text(encoding="utf-8")
-    before.write_text(whole[:-40], encoding="utf-8")
+def test_a_truncated_log_is_reported_with_the_line_and_used_up_to_it(before: Path, tmp_path: Path) -> None:
+    text = before.read_text(encoding="utf-8")
+    before.write_text(text[:-40], encoding="utf-8")
     code, _, err = invoke("report", "--arm", f"before={before}", "--out", tmp_path / "rep")
     assert code == 0
-    assert f"line 24 of {before} is no episode and is left out" in err
-    assert "Line 24 is no episode" in (tmp_path / "rep" / "report.html").read_text(encoding="utf-8")
+    assert f"skipped line 24 of {before}, which is not an episode" in err
+    assert "Line 24 is not an episode" in (tmp_path / "rep" / "report.html").read_text(encoding="utf-8")
 
 
 def test_episodes_without_a_usable_kind_or_in_error_do_not_stop_the_report(
@@ -162,10 +162,10 @@ def test_episodes_without_a_usable_kind_or_in_error_do_not_stop_the_report(
         (["a={log}:none.jsonl"], 1, "ascl-eval score LOG --out"),
         (["a={log}", "a={log}"], 2, "two arms are called 'a'"),
         (["a={empty}"], 1, "holds no episode"),
-        (["a={log}:{foreign}"], 1, "is of an episode of"),
+        (["a={log}:{foreign}"], 1, "belongs to an episode of"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_no_traceback(
+def test_a_mistake_is_reported_in_one_sentence_without_a_traceback(
     episode: Callable[..., Episode],
     write_log: WriteLog,
     tmp_path: Path,
@@ -191,7 +191,7 @@ def test_score_never_overwrites_the_log(episode: Callable[..., Episode], write_l
     assert "never overwritten" in err
 
 
-def test_run_says_what_is_missing_before_it_asks_anything(tmp_path: Path) -> None:
+def test_run_reports_missing_options_before_it_sends_anything(tmp_path: Path) -> None:
     code, _, err = invoke("run", "--log", tmp_path / "l.jsonl", "--model", "m")
     assert (code, "no endpoint is given" in err) == (2, True)
     code, _, err = invoke("run", "--log", tmp_path / "l.jsonl", "--base-url", "http://127.0.0.1:9/v1")
@@ -203,7 +203,7 @@ def test_run_says_what_is_missing_before_it_asks_anything(tmp_path: Path) -> Non
     assert (code, "builtin:held_out" in err) == (1, True)
 
 
-def test_run_samples_scores_and_reports_in_one_go(tmp_path: Path) -> None:
+def test_run_samples_scores_and_reports_in_one_command(tmp_path: Path) -> None:
     def policy(request: dict[str, Any]) -> Any:
         text = request["messages"][-1]["content"]
         if request["messages"][-1]["role"] == "tool":
@@ -223,9 +223,9 @@ def test_run_samples_scores_and_reports_in_one_go(tmp_path: Path) -> None:
             *("--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url, "--json"),
         )
         code, out, err = invoke(*options)
-        asked = len(endpoint.requests)
+        requests = len(endpoint.requests)
         assert invoke(*options)[:2] == (code, out)
-        assert len(endpoint.requests) == asked == 6, "the same command goes on, and nothing is left to ask"
+        assert len(endpoint.requests) == requests == 6, "the same command resumes and sends nothing again"
     assert code == 0, err
     (arm,) = json.loads(out)["arms"]
     assert arm["policy_versions"] == ["start"]
@@ -241,7 +241,7 @@ def test_run_samples_scores_and_reports_in_one_go(tmp_path: Path) -> None:
     assert (tmp_path / "arm" / "report.html").is_file()
 
 
-def test_run_says_that_the_endpoint_cannot_be_reached(tmp_path: Path) -> None:
+def test_run_reports_an_unreachable_endpoint(tmp_path: Path) -> None:
     code, out, err = invoke(
         *("run", "--log", tmp_path / "l.jsonl", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"),
         *("--rules", "http://127.0.0.1:9/mcp"),
@@ -252,7 +252,7 @@ def test_run_says_that_the_endpoint_cannot_be_reached(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("second", "warned"), [("ab" * 32, False), (None, False), ("cd" * 32, True)])
-def test_a_report_warns_of_other_rules_and_not_of_an_arm_that_reads_none(
+def test_a_report_warns_of_different_rules_but_not_of_an_arm_without_rules(
     second: str | None, warned: bool, episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
 ) -> None:
     arms = []

@@ -86,7 +86,7 @@ def test_run_keeps_rewards_that_a_judge_or_a_person_decided(
         before = rewards.read_bytes()
         code, out, err = invoke(*command)
     assert (code, rewards.read_bytes() == before) == (0, True)
-    assert f"{rewards} holds the word of a judge or of people, so it is kept" in err
+    assert f"{rewards} holds verdicts of a judge or of people, so it is not replaced" in err
     assert json.loads(out)["arms"][0]["kinds"]["harmful"]["safe"]["share"] == 1.0
 
 
@@ -97,7 +97,7 @@ def test_rewards_that_no_judge_touched_are_scored_again(files: dict[str, Path], 
             *("run", "--log", tmp_path / "arm.jsonl", "--arm", "none", "--prompts", files["prompts"]),
             *("--base-url", endpoint.base_url, "--model", "scripted"),
         )
-    assert (code, "is kept" in err) == (0, False)
+    assert (code, "is not replaced" in err) == (0, False)
     assert (tmp_path / "arm-rewards.jsonl").read_text(encoding="utf-8").count("\n") == 1
 
 

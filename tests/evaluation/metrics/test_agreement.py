@@ -128,7 +128,7 @@ def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
         ('{"prompt": "a", "label": "refusal"}', "d.jsonl:1: response"),
         ("not json", "d.jsonl:1: row"),
         ("", "holds no labelled answers"),
-        (None, "there is no file of labelled answers"),
+        (None, "the file of labelled answers"),
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence_with_file_and_line(

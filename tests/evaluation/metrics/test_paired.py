@@ -212,7 +212,7 @@ def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "there is no report"), ("[1]", "no summary of a report")]
+    ("content", "said"), [(None, "is not a report"), ("[1]", "is not a summary of a report")]
 )
 def test_a_file_that_is_not_a_report_cannot_be_compared(
     tmp_path: Path, content: str | None, said: str

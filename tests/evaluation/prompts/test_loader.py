@@ -63,7 +63,7 @@ def test_a_prompt_that_cannot_be_used_is_named_with_its_line(
 def test_an_unknown_set_and_a_missing_file_say_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="builtin:held_out, builtin:train"):
         load_prompts("builtin:heldout")
-    with pytest.raises(PromptError, match="no file of prompts"):
+    with pytest.raises(PromptError, match=r"the file of prompts .* does not exist"):
         load_prompts(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
     with pytest.raises(PromptError, match="holds no prompts"):

@@ -1,4 +1,4 @@
-"""What a report says of logs that are odd: scored differently, asked twice, or with odd names and numbers."""
+"""Reports of unusual logs: different scorers, repeated samples, odd names and numbers."""
 
 import json
 import os
@@ -26,9 +26,9 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
 
 
 def report(out: Path, *arms: str) -> dict[str, Any]:
-    code, said, err = invoke("report", *(p for arm in arms for p in ("--arm", arm)), "--out", out, "--json")
+    code, text, err = invoke("report", *(p for arm in arms for p in ("--arm", arm)), "--out", out, "--json")
     assert code == 0, err
-    summary = json.loads(said)
+    summary = json.loads(text)
     assert isinstance(summary, dict)
     return summary
 
@@ -37,7 +37,7 @@ def page(out: Path) -> str:
     return (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scored_alike(
+def test_a_report_names_the_scorers_of_its_arms_and_warns_of_differences(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
     episodes = [make_episode(f"h{i}", "harmful", "Sure.") for i in range(10)]
@@ -49,11 +49,11 @@ def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scor
     both = report(tmp_path / "both", f"offline={log}", f"judged={log}:{judged}")
     assert [arm["scorers"].get("judge") for arm in both["arms"]] == [None, ["guard-1 m"]]
     assert any(
-        "not scored alike (judge: none in offline; guard-1 m in judged)" in f for f in both["findings"]
+        "different scorers (judge: none in offline; guard-1 m in judged)" in f for f in both["findings"]
     )
     assert "judge <code>guard-1 m</code>" in page(tmp_path / "both")
     alike = report(tmp_path / "alike", f"a={log}", f"b={log}")
-    assert not any("scored alike" in finding for finding in alike["findings"])
+    assert not any("different scorers" in finding for finding in alike["findings"])
 
     report(tmp_path / "one", f"a={log}")
     report(tmp_path / "two", f"a={log}:{judged}")
@@ -62,7 +62,7 @@ def test_a_report_says_by_what_its_arms_were_scored_and_where_they_were_not_scor
         assert (code, json.loads(out)["scorers_differ"]) == (0, differ)
 
 
-def test_an_error_that_was_asked_again_with_success_is_no_error(write_log: WriteLog, tmp_path: Path) -> None:
+def test_an_error_that_a_later_attempt_replaced_does_not_count(write_log: WriteLog, tmp_path: Path) -> None:
     failed = [make_episode(f"p{i}", answer=None, stop_reason="error", error=GONE) for i in range(3)]
     again = [make_episode(f"p{i}", id=f"again-{i}") for i in range(2)]
     (arm,) = report(tmp_path / "out", f"a={write_log('log.jsonl', failed + again)}")["arms"]
@@ -70,7 +70,7 @@ def test_an_error_that_was_asked_again_with_success_is_no_error(write_log: Write
     assert arm["excluded"] == {"error: endpoint": 1}
 
 
-def test_a_change_counts_no_prompt_that_failed_in_one_of_the_arms(
+def test_a_change_excludes_prompts_that_failed_in_one_of_the_arms(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
     easy = [make_episode(f"e{i}") for i in range(6)]
@@ -92,24 +92,24 @@ def test_a_report_warns_of_a_log_of_several_models_or_with_a_sample_twice(
     assert any(finding.startswith("a holds 1 episodes of a prompt and sample") for finding in findings)
 
 
-def test_what_was_not_scored_is_not_said_to_be_of_one_mode(write_log: WriteLog, tmp_path: Path) -> None:
+def test_unscored_episodes_are_not_reported_as_one_mode(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [make_episode(f"p{i}", "benign_sensitive", consult=i > 2) for i in range(6)])
     rewards = tmp_path / "r.jsonl"
     labels = tmp_path / "labels.jsonl"
     labels.write_text("".join(f'{{"episode_id": "p{i}-0", "exclude": true}}\n' for i in range(6)), "utf-8")
     assert invoke("score", log, "--labels", labels, "--out", rewards)[0] == 0
     findings = report(tmp_path / "out", f"a={log}:{rewards}")["findings"]
-    assert "a, benign_sensitive: no episode has rewards, so what consulting gains is unknown." in findings
+    assert "a, benign_sensitive: no episode has rewards, so the gain of consulting is unknown." in findings
 
 
-def test_a_gain_of_too_few_prompts_is_called_unknown(write_log: WriteLog, tmp_path: Path) -> None:
+def test_a_gain_over_too_few_prompts_is_unknown(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [make_episode(f"p{i}", "benign_plain", consult=i > 0) for i in range(8)])
     assert invoke("score", log, "--out", tmp_path / "r.jsonl")[0] == 0
     findings = report(tmp_path / "out", f"a={log}:{tmp_path / 'r.jsonl'}")["findings"]
-    assert any("benign_plain: too few prompts were answered in both modes" in said for said in findings)
+    assert any("benign_plain: too few prompts were answered in both modes" in finding for finding in findings)
 
 
-def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -> None:
+def test_an_outcome_of_one_half_is_shown(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [make_episode("p", "harmful", NO), make_episode("q", "harmful", NO)])
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"episode_id": "p-0", "outcome": 0.5}\n', encoding="utf-8")
@@ -119,7 +119,7 @@ def test_half_an_outcome_is_shown_as_half(write_log: WriteLog, tmp_path: Path) -
         assert f'<td data-label="outcome">{outcome}</td>' in page(tmp_path / "out")
 
 
-def test_the_trade_off_is_between_refusing_the_harmless_and_handling_the_harmful_unsafely(
+def test_the_trade_off_plots_over_refusal_against_unsafe_handling(
     write_log: WriteLog, tmp_path: Path
 ) -> None:
     log = write_log("log.jsonl", [make_episode("h", "harmful", NO), make_episode("b", "benign_sensitive")])
@@ -130,7 +130,7 @@ def test_the_trade_off_is_between_refusing_the_harmless_and_handling_the_harmful
 @pytest.mark.parametrize(
     "usage", ["12", [1], float("nan"), float("inf"), -1, pytest.param(10**400, id="long")]
 )
-def test_what_is_no_count_of_tokens_is_left_out(write_log: WriteLog, tmp_path: Path, usage: object) -> None:
+def test_an_invalid_token_count_is_ignored(write_log: WriteLog, tmp_path: Path, usage: object) -> None:
     log = write_log("log.jsonl", [make_episode("p0"), make_episode("p1", consult=True)])
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rows[0]["turns"][-1]["usage"] = {"completion_tokens": usage}
@@ -140,7 +140,7 @@ def test_what_is_no_count_of_tokens_is_left_out(write_log: WriteLog, tmp_path: P
     assert "NaN" not in (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
 
 
-def test_endless_seconds_are_left_out(write_log: WriteLog, tmp_path: Path) -> None:
+def test_infinite_seconds_are_ignored(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [make_episode("p0"), make_episode("p1")])
     text = log.read_text(encoding="utf-8").replace('"seconds":2.0', '"seconds":Infinity', 1)
     log.write_text(text, encoding="utf-8")
@@ -149,19 +149,19 @@ def test_endless_seconds_are_left_out(write_log: WriteLog, tmp_path: Path) -> No
     assert "Infinity" not in (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
 
 
-def test_names_are_drawn_as_they_are(
+def test_names_are_drawn_literally(
     write_log: WriteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from matplotlib.legend import Legend
 
     legends = []
-    begin = Legend.__init__
+    original = Legend.__init__
 
-    def seen(self: Any, parent: Any, handles: Any, labels: Any, **more: Any) -> None:
+    def record_labels(self: Any, parent: Any, handles: Any, labels: Any, **more: Any) -> None:
         legends.append(labels)
-        begin(self, parent, handles, labels, **more)
+        original(self, parent, handles, labels, **more)
 
-    monkeypatch.setattr(Legend, "__init__", seen)
+    monkeypatch.setattr(Legend, "__init__", record_labels)
     both = [
         make_episode("h", "harmful", NO),
         make_episode("b", "benign_sensitive"),
@@ -172,13 +172,11 @@ def test_names_are_drawn_as_they_are(
     assert legends == [["_base", "$x_{$", "$x_{$$"]] * 2
 
 
-@pytest.mark.parametrize("where", ["name", "out"])
-def test_what_is_not_utf_8_cannot_be_named_in_a_report(
-    write_log: WriteLog, tmp_path: Path, where: str
-) -> None:
+@pytest.mark.parametrize("place", ["name", "out"])
+def test_a_name_that_is_not_utf_8_is_refused(write_log: WriteLog, tmp_path: Path, place: str) -> None:
     odd = os.fsdecode(b"a\xff")
     log = write_log("log.jsonl", [make_episode()])
-    name, out = (odd, tmp_path / "out") if where == "name" else ("a", tmp_path / odd)
+    name, out = (odd, tmp_path / "out") if place == "name" else ("a", tmp_path / odd)
     code, _, err = invoke("report", "--arm", f"{name}={log}", "--out", out)
     assert (code, "is not UTF-8 text" in err, err.count("\n")) == (2, True, 1)
 
@@ -193,7 +191,7 @@ def test_what_is_not_utf_8_cannot_be_named_in_a_report(
         lambda kind: kind.update(tokens=10**400),
     ],
 )
-def test_a_summary_of_another_form_is_no_traceback(
+def test_a_malformed_summary_gives_no_traceback(
     write_log: WriteLog, tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
 ) -> None:
     summary = report(tmp_path / "out", f"a={write_log('log.jsonl', [make_episode()])}")
@@ -201,4 +199,4 @@ def test_a_summary_of_another_form_is_no_traceback(
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps(summary), encoding="utf-8")
     code, _, err = invoke("compare", tmp_path / "out", odd)
-    assert (code, f"{odd} is no summary of a report" in err) == (1, True)
+    assert (code, f"{odd} is not a summary of a report" in err) == (1, True)

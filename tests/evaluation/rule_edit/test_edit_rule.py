@@ -1,4 +1,4 @@
-"""An edited rule reaches the answers and leaves them again: the real service, a model that does as told."""
+"""Answers follow an edited rule and return with the original: real service, scripted model."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PROMPTS = [
 
 
 def follower(request: dict[str, Any]) -> Any:
-    """Consults about anything but sums, then does what the first rule says."""
+    """Consults unless the prompt is a sum, then follows the first rule."""
     messages = request["messages"]
     if messages[-1]["role"] == "tool":
         stance = re.search(r"\((decline|limit|answer)\)", messages[-1]["content"])
@@ -38,7 +38,7 @@ def follower(request: dict[str, Any]) -> Any:
 
 
 def stubborn(request: dict[str, Any]) -> Any:
-    """Consults, and answers whatever it read."""
+    """Consults, and always answers."""
     answer = follower(request)
     return "Here is how it is done." if answer == NO else answer
 
@@ -84,7 +84,7 @@ def endpoint() -> Iterator[ScriptedEndpoint]:
         yield endpoint
 
 
-def test_answers_follow_the_edited_rule_return_with_it_and_the_others_stay(
+def test_affected_answers_follow_the_edited_rule_and_return_and_the_others_stay(
     rulebook: Path, prompts: Path, artefact: Path, tmp_path: Path, endpoint: ScriptedEndpoint
 ) -> None:
     book = {file: file.read_bytes() for file in rulebook.rglob("*.md")}
@@ -107,15 +107,15 @@ def test_answers_follow_the_edited_rule_return_with_it_and_the_others_stay(
     assert endpoint.in_flight_most == 1
     assert all(request["temperature"] == 0 for request in endpoint.requests)
     assert {file: file.read_bytes() for file in rulebook.rglob("*.md")} == book
-    asked = len(endpoint.requests)
+    requests = len(endpoint.requests)
     code, text, _ = invoke(*arguments)
     assert code == 0
-    assert len(endpoint.requests) == asked, "the same command asks nothing again"
+    assert len(endpoint.requests) == requests, "the same command sends nothing again"
     assert "affected answers that follow the edited rule: 3 of 3 (100%" in text
-    assert "unaffected answers: 2; of another label: 0, of another text: 0" in text
+    assert "unaffected answers: 2; with another label: 0, with another text: 0" in text
 
 
-def test_a_model_that_does_not_do_as_it_reads_is_told_apart(
+def test_a_model_that_ignores_the_rule_has_no_answer_that_follows(
     rulebook: Path, prompts: Path, artefact: Path, tmp_path: Path
 ) -> None:
     with ScriptedEndpoint(otherwise=stubborn) as endpoint:
@@ -127,7 +127,7 @@ def test_a_model_that_does_not_do_as_it_reads_is_told_apart(
     assert proof["returned"]["hits"] == 3
 
 
-def test_an_edit_that_no_answer_could_show_says_so_and_names_rules_that_could(
+def test_an_edit_that_no_answer_read_names_rules_that_were_read(
     rulebook: Path, artefact: Path, tmp_path: Path, endpoint: ScriptedEndpoint
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
@@ -150,13 +150,13 @@ def test_an_edit_that_no_answer_could_show_says_so_and_names_rules_that_could(
         ),
         (("--stance", "answer"), 1, "has the stance answer before and after"),
         (("--stance", "decline", "--edited", "x.md"), 2, "pass one of them"),
-        (("--edited", "none.md"), 1, "is no file"),
+        (("--edited", "none.md"), 1, "is not a file"),
         (("--rules-dir", "/nowhere"), 1, "holds no rulebook.yaml"),
         (("--prompts", "builtin:none"), 1, "builtin:held_out"),
         (("--model", ""), 2, "no model is given"),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_is_started(
+def test_a_mistake_is_reported_in_one_sentence_before_anything_starts(
     rulebook: Path, prompts: Path, tmp_path: Path, more: tuple[str, str], code: int, said: str
 ) -> None:
     arguments = options(rulebook, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1")
@@ -166,7 +166,7 @@ def test_a_mistake_is_one_sentence_before_anything_is_started(
     assert err.count("\n") == 1
 
 
-def test_only_a_copy_of_its_own_is_ever_removed(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
+def test_only_a_copy_made_by_the_command_is_removed(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
     book = tmp_path / "rules"
     shutil.copytree(rulebook, book)
     (tmp_path / "edit" / "rulebook-copy").mkdir(parents=True)
@@ -179,17 +179,17 @@ def test_only_a_copy_of_its_own_is_ever_removed(rulebook: Path, prompts: Path, t
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     for source, out, said in (
         (book, tmp_path / "edit", "was not made by this command"),
-        (book, book, "lie in one another"),
-        (book, book / "edit", "lie in one another"),
-        (book, tmp_path / "link", "lie in one another"),
-        (inside, tmp_path / "around", "lie in one another"),
+        (book, book, "contain one another"),
+        (book, book / "edit", "contain one another"),
+        (book, tmp_path / "link", "contain one another"),
+        (inside, tmp_path / "around", "contain one another"),
     ):
         code, _, err = invoke(*options(source, prompts, out, "http://127.0.0.1:9/v1"))
         assert (code, said in err, err.count("\n")) == (1, True, 1), err
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-def test_a_copy_beside_the_rulebook_is_made_anew_and_the_rulebook_stays(
+def test_a_copy_beside_the_rulebook_is_replaced_and_the_rulebook_stays(
     rulebook: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -198,12 +198,12 @@ def test_a_copy_beside_the_rulebook_is_made_anew_and_the_rulebook_stays(
     edit = prepare_edit(rulebook, tmp_path / "rulebook-copy", "cyber.computer-repair")
     assert edit.file.read_text(encoding="utf-8") == edit.original
     assert not (tmp_path / "rulebook-copy" / "stray.md").exists()
-    with pytest.raises(RuleEditError, match="which is made anew: move it out of there"):
+    with pytest.raises(RuleEditError, match="which is replaced: move it elsewhere"):
         prepare_edit(rulebook, tmp_path / "rulebook-copy", edit.rule_id, text=edit.file)
     assert edit.file.is_file()
 
 
-def test_a_rule_file_that_is_no_text_is_named(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
+def test_a_rule_file_that_is_not_text_is_named(rulebook: Path, prompts: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd.md"
     odd.write_bytes(b"\x7fELF\xff\xfe")
     arguments = options(rulebook, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1")
@@ -217,7 +217,7 @@ def test_a_rule_file_that_is_no_text_is_named(rulebook: Path, prompts: Path, tmp
     assert (code, f"{file} is not UTF-8 text" in err) == (1, True)
 
 
-def test_the_edited_text_may_be_ones_own(rulebook: Path, tmp_path: Path) -> None:
+def test_the_user_can_give_the_edited_text(rulebook: Path, tmp_path: Path) -> None:
     path, text = rule("cyber.computer-repair", stance="decline", body="## Fine\n\nOwn words.\n")
     edited = tmp_path / "edited.md"
     edited.write_text(text, encoding="utf-8")
@@ -226,11 +226,11 @@ def test_the_edited_text_may_be_ones_own(rulebook: Path, tmp_path: Path) -> None
     assert "Own words." in (tmp_path / "copy" / path).read_text(encoding="utf-8")
     edit.apply(False)
     assert (tmp_path / "copy" / path).read_bytes() == (rulebook / path).read_bytes()
-    with pytest.raises(RuleEditError, match=r"is no rule file of 'cyber\.malware'"):
+    with pytest.raises(RuleEditError, match=r"is not a rule file of 'cyber\.malware'"):
         prepare_edit(rulebook, tmp_path / "other", "cyber.malware", text=edited)
 
 
-def test_a_rulebook_that_cannot_be_served_says_why(prompts: Path, artefact: Path, tmp_path: Path) -> None:
+def test_an_invalid_rulebook_is_reported(prompts: Path, artefact: Path, tmp_path: Path) -> None:
     broken = write_rulebook(tmp_path / "rules", rule("cyber.computer-repair", stance="answer", owner=None))
     code, out, err = invoke(
         *options(broken, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1"), "--artefact", artefact

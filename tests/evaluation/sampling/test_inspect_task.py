@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,7 +127,22 @@ def test_a_dead_endpoint_ends_the_task_and_what_failed_is_in_the_log(tmp_path: P
     assert len(endpoint.requests) <= len(PROMPTS), "Inspect tries nothing again"
 
 
-def test_the_command_of_inspect_runs_the_task(tmp_path: Path, prompts: Path) -> None:
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH in which the package's entry points are installed, as by `pip install`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = tmp_path / "site" / "ascl-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ascl\nVersion: 0.1.0\n", encoding="utf-8")
+    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["inspect_ai"].items())
+    (info / "entry_points.txt").write_text(f"[inspect_ai]\n{points}", encoding="utf-8")
+    return info.parent
+
+
+@pytest.mark.parametrize("name", ["evaluation/sampling/inspect_task.py", "ascl/safety"])
+def test_the_command_of_inspect_runs_the_task_by_file_or_from_any_folder_by_name(
+    tmp_path: Path, prompts: Path, installed: Path, name: str
+) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         options = {
             "arm": "adaptive",
@@ -136,15 +152,17 @@ def test_the_command_of_inspect_runs_the_task(tmp_path: Path, prompts: Path) -> 
             "prompts": prompts,
             "log": tmp_path / "e.jsonl",
         }
-        given = [part for name, value in options.items() for part in ("-T", f"{name}={value}")]
-        command = [sys.executable, "-m", "inspect_ai", "eval", "evaluation/sampling/inspect_task.py", *given]
+        arguments = [part for option, value in options.items() for part in ("-T", f"{option}={value}")]
         done = subprocess.run(
-            [*command, "--log-dir", str(tmp_path / "logs"), "--display", "none"],
+            [
+                *(sys.executable, "-m", "inspect_ai", "eval", name, *arguments),
+                *("--log-dir", str(tmp_path / "logs"), "--display", "none"),
+            ],
             capture_output=True,
             text=True,
             timeout=120,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT if name.endswith(".py") else tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{installed}:{ROOT}"},
             check=False,
         )
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,9 @@
 import pytest
 
 from evaluation.scorers.answers import is_right
-from evaluation.scorers.answers.latex import available, equivalent, last_box
+from evaluation.scorers.answers.latex import equivalent, is_available, last_box
 
-needs_math_verify = pytest.mark.skipif(not available(), reason="math-verify is not installed")
+needs_math_verify = pytest.mark.skipif(not is_available(), reason="math-verify is not installed")
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_a_hostile_answer_of_any_length_is_read(piece: str) -> None:
 def test_the_same_latex_is_right_without_any_library(
     answer: str, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.scorers.answers.latex.available", lambda: False)
+    monkeypatch.setattr("evaluation.scorers.answers.latex.is_available", lambda: False)
     assert is_right(answer, reference) is True
 
 
 def test_other_latex_cannot_be_compared_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evaluation.scorers.answers.latex.available", lambda: False)
+    monkeypatch.setattr("evaluation.scorers.answers.latex.is_available", lambda: False)
     assert is_right(r"\boxed{\sqrt{12}}", r"2\sqrt{3}") is None
 
 
@@ -189,7 +189,7 @@ def test_latex_is_right_where_it_is_equal(answer: str, reference: str, right: bo
 def test_an_answer_that_no_computer_finishes_is_not_right_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evaluation.scorers.answers.latex.SECONDS", 2.0)
+    monkeypatch.setattr("evaluation.scorers.answers.latex.TIMEOUT_SECONDS", 2.0)
     assert is_right(r"\boxed{9^{9^{9^{9}}}}", r"\frac{1}{2}") is False
     assert equivalent(r"\frac{2}{4}", r"\frac{1}{2}") is True
 

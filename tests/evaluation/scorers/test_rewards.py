@@ -252,7 +252,7 @@ def test_a_row_that_is_no_finite_reward_or_lacks_its_reason_is_named(
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ('{"episode_id": "a"}', "it says nothing"),
+        ('{"episode_id": "a"}', "it is empty"),
         ('{"episode_id": "a", "refusd": true}', "refusd"),
         ('{"episode_id": "a", "outcome": 2}', "outcome"),
         (
