@@ -38,8 +38,13 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# Workers beside the cores: tests often wait for servers and timers. One thread each, since processes share cores.
+# PYTHONDONTWRITEBYTECODE is emptied: hundreds of processes start, and each would compile the packages again.
+WORKERS ?= 4
+unit: export OMP_NUM_THREADS = 1
+unit: export PYTHONDONTWRITEBYTECODE =
 unit: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: install  ## run the tests that need the models of `make demo` (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800

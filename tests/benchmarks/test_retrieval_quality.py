@@ -38,7 +38,7 @@ def test_a_line_without_a_prompt_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
-def test_hits_and_silence_are_counted_by_source_and_kind(tmp_path: Path) -> None:
+def test_hits_and_silence_are_counted_by_source_and_kind(artefact: Path, tmp_path: Path) -> None:
     rules = write_rulebook(
         tmp_path / "rules",
         rule("cyber.malware", title="Malicious software", applies_when="Someone wants a computer virus."),
@@ -59,7 +59,7 @@ def test_hits_and_silence_are_counted_by_source_and_kind(tmp_path: Path) -> None
     (tmp_path / "map.json").write_text(json.dumps({"map": LABELS}), encoding="utf-8")
     command = [sys.executable, "-m", "benchmarks.retrieval.quality", "--data", str(tmp_path / "data")]
     command += ["--map", str(tmp_path / "map.json"), "--rules", str(rules), "--json"]
-    command += ["--artefact", str(tmp_path / "artefact")]
+    command += ["--artefact", str(artefact)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)

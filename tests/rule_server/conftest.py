@@ -1,8 +1,7 @@
-"""The real encoder, exported once for all tests, and services over small rulebooks."""
+"""The real encoder, opened once per process, and services with small rulebooks."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,33 +11,22 @@ from rule_server import OnnxEncoder, RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.onnx_export import export_encoder
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artefact that holds the encoder and our own rulebook."""
-    folder = tmp_path_factory.mktemp("built") / "artefact"
-    load_or_build(Settings(artefact=folder, watch=False), notify=lambda _: None, build=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def encoder(built: Path) -> OnnxEncoder:
-    return export_encoder(Artefact(built), None, threads=2)
-
-
-@pytest.fixture
-def artefact(built: Path, tmp_path: Path) -> Path:
-    """A copy of the built artefact, to be changed at will."""
-    return Path(shutil.copytree(built, tmp_path / "artefact"))
+def encoder(built_artefact: Path) -> OnnxEncoder:
+    """The encoder of the built artefact. All tests of a process share it, since each one takes 90 MB."""
+    store = Artefact(built_artefact)
+    current = store.current()
+    assert current is not None
+    return store.encoder(current.encoder, threads=2)
 
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A rulebook of two categories: cyber declines malware, and answers about repair; a pan may be used."""
+    """A rulebook with two categories: a rule that declines malware, and two rules that answer."""
     return write_rulebook(
         tmp_path / "rules",
         rule("cyber.malware", title="Malicious software", applies_when="Someone asks for a computer virus."),
@@ -53,12 +41,14 @@ def settings(artefact: Path, rules: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings) -> RuleService:
-    return RuleService(load_or_build(settings, notify=lambda _: None), settings)
+def service(settings: Settings, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> RuleService:
+    with monkeypatch.context() as patch:
+        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads: encoder)
+        return RuleService(load_or_build(settings, lambda _: None), settings)
 
 
 @pytest.fixture
 def served(service: RuleService) -> Iterator[LiveServer]:
-    """The whole app over real HTTP, warm."""
+    """The whole app over real HTTP, warmed up."""
     with LiveServer(create_app(service)) as running:
         yield running

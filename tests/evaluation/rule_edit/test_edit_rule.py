@@ -14,6 +14,7 @@ from evaluation.cli import app
 from evaluation.rule_edit import RuleEditError, prepare_edit
 from evaluation.runtime import run_rule_service
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.rules.artefact import copy_artefact
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 NO = "I can't help with that."
@@ -67,8 +68,8 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("index") / "artefact"
+def artefact(built_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_artefact(built_artefact, tmp_path_factory.mktemp("index") / "artefact")
 
 
 def options(rulebook: Path, prompts: Path, out: Path, base_url: str) -> list[object]:

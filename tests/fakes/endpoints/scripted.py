@@ -241,7 +241,9 @@ def _chunks(completion: dict[str, Any], usage: bool = True) -> Iterator[str]:
 
 
 def _pieces(text: str) -> list[str]:
-    return [text[i : i + 5] for i in range(0, len(text), 5)]
+    """Splits a text into pieces of five characters, or a long text into about a thousand pieces."""
+    size = max(5, len(text) // 1000)
+    return [text[i : i + size] for i in range(0, len(text), size)]
 
 
 def _json(status: int, body: Any) -> Response:

@@ -29,7 +29,7 @@ def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path, artefact: Path) -> None:
     names = (
         "TOKENS_FILE",
         "OAUTH_ISSUER",
@@ -41,7 +41,7 @@ def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path) -> None:
     )
     blank = {f"ASCL_RULES_{name}": " " if name == "OAUTH_ISSUER" else "" for name in names}
     rules = write_rulebook(tmp_path / "rules", rule("cyber.malware"))
-    where = ("--rules", rules, "--artefact", tmp_path / "artefact")
+    where = ("--rules", rules, "--artefact", artefact)
     open_to_all = cli("serve", "--host", "0.0.0.0", "--port", "0", *where, **blank)
     assert "no caller would be asked who it is" in refused(open_to_all, 2)
     assert not list(tmp_path.glob("*.jsonl*"))

@@ -41,6 +41,20 @@ def rules() -> Iterator[ScriptedRules]:
 
 
 @pytest.fixture
+def separate_check() -> None:
+    """Requested by tests in which a separate process checks the training settings, as in production."""
+
+
+@pytest.fixture(autouse=True)
+def check_in_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks the training settings in a thread: a separate process imports torch for seconds."""
+    if "separate_check" not in request.fixturenames:
+        monkeypatch.setattr(
+            loop_settings, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers)
+        )
+
+
+@pytest.fixture
 def settings(rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Two prompts, four samples, a scripted server, and training that takes no time."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -74,7 +88,7 @@ def starts(folder: Path) -> list[str]:
 
 
 def test_every_round_samples_from_the_model_that_the_round_before_made(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], separate_check: None, tmp_path: Path
 ) -> None:
     code, stdout, stderr = loop(tmp_path, settings)
     assert code == 0, stderr
@@ -187,7 +201,7 @@ def test_a_loop_that_was_cut_off_in_its_first_round_keeps_the_settings_it_was_be
 
 
 def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], separate_check: None, tmp_path: Path
 ) -> None:
     code, _, stderr = loop(tmp_path, settings | {"train": {"lerning_rate": 1, "bf16": True}})
     assert code == 1
@@ -195,11 +209,7 @@ def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
     assert not (tmp_path / "loop").exists()
 
 
-def test_a_choice_that_the_training_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Here and now: what a process of its own loads takes seconds.
-    monkeypatch.setattr(
-        loop_settings, "ProcessPoolExecutor", lambda most, mp_context: ThreadPoolExecutor(most)
-    )
+def test_a_choice_that_the_training_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="train: method is 'nope', but it is one of"):
         loop_settings.check_training({"method": "nope"})
     loop_settings.check_training({"method": "grpo", "learning_rate": "1e-4", "bf16": True, "max_drift": None})

@@ -114,6 +114,7 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
     model: Path,
     prompts: Path,
     scripted_replies: list[list[str]],
+    artefact: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -126,10 +127,7 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
 
     monkeypatch.setattr(BatchedRuleTool, "consult", record_result)
     rulebook = write_rulebook(tmp_path / "rules", rule("cyber.virus"), rule("cyber.repair", stance="answer"))
-    with run_rule_service(rulebook, tmp_path / "artefact", tmp_path / "serve.log", threshold="-1") as (
-        url,
-        _,
-    ):
+    with run_rule_service(rulebook, artefact, tmp_path / "serve.log", threshold="-1") as (url, _):
         code, _, stderr = online(model, prompts, f"{url}/mcp", tmp_path / "out")
         digest = httpx2.get(f"{url}/v1/rulebook").json()["digest"]
     assert code == 0, stderr
