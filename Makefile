@@ -38,8 +38,8 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# Workers beside the cores: tests often wait for servers and timers. One thread each, since processes share cores.
-# PYTHONDONTWRITEBYTECODE is emptied: hundreds of processes start, and each would compile the packages again.
+# More workers than a small machine has cores, because tests often wait for servers and timers. One thread per
+# process. The tests start hundreds of processes, and without bytecode files each would compile the packages again.
 WORKERS ?= 4
 unit: export OMP_NUM_THREADS = 1
 unit: export PYTHONDONTWRITEBYTECODE =
