@@ -23,6 +23,7 @@ PACKAGES = {
     "ascl-train": "trainer",
 }
 MAX_LINES = 120
+EVERYDAY_TARGETS = {"help", "install", "demo", "test", "serve", "clean"}
 
 
 def blocks() -> list[str]:
@@ -85,8 +86,12 @@ def test_the_architecture_page_lists_the_import_order(package: str) -> None:
     assert [rank[name] for name in listed] == sorted(rank.values())
 
 
-def test_every_make_target_of_the_documents_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+def test_every_make_target_of_the_documents_exists_and_development_md_names_all() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    development = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    for target in set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE)) - EVERYDAY_TARGETS:
+        assert f"`make {target}`" in development, f"docs/development.md does not explain make {target}"
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
         named = set(re.findall(r"`make ([a-z][a-z-]*)", page.read_text(encoding="utf-8")))
         assert named <= targets, f"{page.name}: {sorted(named - targets)}"
