@@ -1,4 +1,4 @@
-"""Every host's snippet in the clients guide, as the host reads it: what it starts or asks lists our tool."""
+"""Each host's snippet in the clients guide, parsed as the host does: its server lists the consult tool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ADDRESS = "http://127.0.0.1:8808/mcp"
 
 @dataclass(frozen=True)
 class Entry:
-    """One server entry of one host's file."""
+    """A server entry of a host's configuration file."""
 
     host: str
     root: str
@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def command(self) -> list[str]:
-        """What it starts; empty for a service that runs already."""
+        """Command that starts the server; empty for a running service."""
         command = self.server.get("command", self.server.get("cmd", []))
         return command if isinstance(command, list) else [command, *self.server.get("args", [])]
 
@@ -61,11 +61,11 @@ ENTRIES = list(entries())
 
 
 def tools(server: Any) -> list[str]:
-    async def listed() -> list[str]:
+    async def list_names() -> list[str]:
         async with Client(server) as client:
             return [tool.name for tool in (await client.list_tools()).tools]
 
-    return asyncio.run(listed())
+    return asyncio.run(list_names())
 
 
 def test_every_host_has_a_snippet_that_starts_the_service() -> None:
@@ -93,9 +93,9 @@ def test_the_command_of_a_snippet_serves_the_tool(command: str, artefact: Path, 
     assert tools(stdio_client(server)) == ["consult_safety_rules"]
 
 
-def test_the_address_of_every_snippet_is_the_service_s_own(served: LiveServer) -> None:
-    asked = [entry for entry in ENTRIES if not entry.command]
-    assert {entry.url for entry in asked} == {ADDRESS}
+def test_the_url_of_every_snippet_is_the_default_of_the_service(served: LiveServer) -> None:
+    remote = [entry for entry in ENTRIES if not entry.command]
+    assert {entry.url for entry in remote} == {ADDRESS}
     for _ in range(200):
         if httpx2.get(f"{served.origin}/readyz").status_code == 200:
             break

@@ -1,4 +1,4 @@
-"""Image, compose file and manifests name settings, routes and ports that exist, and open nothing."""
+"""Deployment files use existing settings, routes and ports, and allow no anonymous access."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def probes() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "deploy/kubernetes/deployment.yaml"])
-def test_every_setting_that_is_named_exists(file: str) -> None:
+def test_every_setting_in_deployment_files_exists(file: str) -> None:
     named = set(re.findall(r"\bASCL_RULES_([A-Z_]+)", (ROOT / file).read_text(encoding="utf-8")))
     assert named
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
-def test_probes_and_the_health_check_ask_routes_that_answer(served: LiveServer) -> None:
+def test_probes_and_the_health_check_use_existing_routes(served: LiveServer) -> None:
     [health] = re.findall(r"\+ '(/[a-z]+)'", DOCKERFILE)
     elsewhere = {"host": "10.1.2.3"}
     for path in {health, *(probe["path"] for probe in probes())}:
@@ -61,7 +61,7 @@ def test_ports_agree() -> None:
     assert target == f"rules:{PORT}"
 
 
-def test_every_object_is_about_the_pods_of_the_deployment() -> None:
+def test_every_object_selects_the_pods_of_the_deployment() -> None:
     labels = OBJECTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert OBJECTS["Service"]["spec"]["selector"] == labels
@@ -74,7 +74,7 @@ def test_every_object_is_about_the_pods_of_the_deployment() -> None:
     assert listed == {file.name for file in KUBERNETES.iterdir()}
 
 
-def test_containers_run_without_privileges_on_a_root_that_cannot_be_written() -> None:
+def test_containers_run_unprivileged_on_a_read_only_root() -> None:
     assert POD["securityContext"]["runAsNonRoot"] is True
     assert f"USER {POD['securityContext']['runAsUser']}:" in DOCKERFILE
     assert CONTAINER["securityContext"]["readOnlyRootFilesystem"] is True
@@ -87,7 +87,7 @@ def test_containers_run_without_privileges_on_a_root_that_cannot_be_written() ->
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-def test_nothing_starts_open_to_all_and_what_is_mounted_is_what_is_read() -> None:
+def test_nothing_serves_anonymously_and_mounted_secrets_are_the_configured_ones() -> None:
     environment = {entry["name"]: entry["value"] for entry in CONTAINER["env"]}
     mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
     assert environment["ASCL_RULES_TOKENS_FILE"] == f"{mounts['tokens']}/tokens.jsonl"

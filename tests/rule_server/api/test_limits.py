@@ -1,4 +1,4 @@
-"""What floods, drips or is malformed is refused with the right status, and the service stays up."""
+"""Floods, slow and malformed requests are refused with the right status, and the service stays up."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/v1/consult", "/mcp"])
-def test_a_body_that_drips_is_refused_and_its_connection_closed(tmp_path: Path, path: str) -> None:
+def test_a_slow_body_is_refused_and_its_connection_closed(tmp_path: Path, path: str) -> None:
     with serve_toy(tmp_path, body_timeout=0.3) as served, connect(served) as connection:
         connection.sendall(head(path, 100) + b"{")
         assert read_to_end(connection).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/rules HTTP/1.1\r\nHost: loc", head("/nothing", 100) + b"{"])
-def test_a_request_that_never_arrives_whole_holds_no_connection(tmp_path: Path, sent: bytes) -> None:
+def test_an_incomplete_request_does_not_hold_its_connection(tmp_path: Path, sent: bytes) -> None:
     with serve_toy(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
         connection.sendall(sent)
-        read_to_end(connection)  # a time-out of the socket would raise
+        read_to_end(connection)  # a socket timeout would raise
 
 
-def test_a_connection_that_was_answered_is_not_held_by_empty_lines(tmp_path: Path) -> None:
+def test_empty_lines_do_not_keep_a_connection_open(tmp_path: Path) -> None:
     with serve_toy(tmp_path, body_timeout=0.2) as served, connect(served) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"\r\n")
-        read_to_end(connection)  # a time-out of the socket would raise
+        read_to_end(connection)  # a socket timeout would raise
 
 
-def test_a_refused_caller_cannot_hold_its_connection_by_a_body_that_drips(tmp_path: Path) -> None:
+def test_a_refused_caller_cannot_hold_its_connection_with_a_slow_body(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     new_token(tokens, "x", ["read"], "now")
     with serve_toy(tmp_path, body_timeout=0.2, tokens_file=tokens) as served, connect(served) as held:
@@ -77,7 +77,7 @@ def test_an_oversized_body_is_refused_whether_declared_or_streamed(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 100_000, b'"' + b"x" * 1_000_000 + b'"'])
-def test_deep_or_huge_json_is_a_bad_request_by_mcp_too(tmp_path: Path, content: bytes) -> None:
+def test_deeply_nested_or_huge_json_is_a_bad_request_for_mcp_too(tmp_path: Path, content: bytes) -> None:
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     with serve_toy(tmp_path) as served:
         for revision in ("2025-06-18", "2026-07-28"):
@@ -88,7 +88,7 @@ def test_deep_or_huge_json_is_a_bad_request_by_mcp_too(tmp_path: Path, content: 
         assert served.client.get("/v1/rulebook").status_code == 200
 
 
-def test_each_caller_has_its_own_rate(tmp_path: Path) -> None:
+def test_each_caller_has_its_own_rate_limit(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     one, two = (new_token(tokens, name, ["read"], "now") for name in ("one", "two"))
     with serve_toy(tmp_path, tokens_file=tokens, rate_limit=0.01, rate_burst=3) as served:
@@ -106,13 +106,13 @@ def test_each_caller_has_its_own_rate(tmp_path: Path) -> None:
         assert served.client.get("/healthz").status_code == 200
 
 
-def test_callers_on_loopback_without_tokens_have_no_rate(tmp_path: Path) -> None:
+def test_callers_on_loopback_without_tokens_have_no_rate_limit(tmp_path: Path) -> None:
     with serve_toy(tmp_path, rate_limit=0.01, rate_burst=1) as served:
         statuses = {served.client.get("/v1/rulebook").status_code for _ in range(5)}
     assert statuses == {200}
 
 
-def test_more_requests_at_once_than_allowed_are_sent_away_for_a_moment(tmp_path: Path) -> None:
+def test_requests_over_the_concurrency_limit_get_a_503(tmp_path: Path) -> None:
     encoder = ToyEncoder()
     with serve_toy(tmp_path, encoder, concurrency=2) as served:
         encoder.open.clear()
@@ -130,7 +130,7 @@ def test_more_requests_at_once_than_allowed_are_sent_away_for_a_moment(tmp_path:
             assert [answer.result().status_code for answer in waiting] == [200, 200]
 
 
-def test_a_request_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+def test_a_request_that_takes_too_long_gets_a_503(tmp_path: Path) -> None:
     encoder = ToyEncoder()
     with serve_toy(tmp_path, encoder, request_timeout=0.3) as served:
         encoder.open.clear()
@@ -151,7 +151,7 @@ def test_headers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         connection.close()
 
 
-def test_a_page_behind_a_trusted_proxy_asks_under_its_public_origin(tmp_path: Path) -> None:
+def test_a_page_behind_a_trusted_proxy_may_use_its_public_origin(tmp_path: Path) -> None:
     headers = {
         "Host": "rules.example.org",
         "Origin": "https://rules.example.org",
@@ -163,15 +163,15 @@ def test_a_page_behind_a_trusted_proxy_asks_under_its_public_origin(tmp_path: Pa
             assert served.client.get("/v1/rules", headers=headers).status_code == expected
 
 
-def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_may(tmp_path: Path) -> None:
+def test_only_pages_of_an_allowed_origin_may_call_the_service_and_read_the_response(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     token = new_token(tokens, "page", ["consult"], "now")
     settings = {"allowed_origins": "https://app.example.org/", "tokens_file": tokens}
     with serve_toy(tmp_path, **settings) as served:
         for origin, allowed in (("https://app.example.org", True), ("https://evil.example.org", False)):
-            asked = {"Access-Control-Request-Method": "POST"}
-            asked["Access-Control-Request-Headers"] = "authorization, mcp-protocol-version"
-            before = served.client.options("/mcp", headers={"Origin": origin, **asked})
+            preflight = {"Access-Control-Request-Method": "POST"}
+            preflight["Access-Control-Request-Headers"] = "authorization, mcp-protocol-version"
+            before = served.client.options("/mcp", headers={"Origin": origin, **preflight})
             assert (before.status_code == 200) == allowed
             assert before.headers.get("access-control-allow-origin") == (origin if allowed else None)
             headers = {"Origin": origin, "Authorization": f"Bearer {token}"}
@@ -183,7 +183,7 @@ def test_a_page_of_an_allowed_origin_may_ask_and_read_the_answer_and_no_other_ma
             assert refused.headers.get("access-control-allow-origin") == (origin if allowed else None)
 
 
-def test_a_reload_that_outlasts_its_request_is_served_when_it_is_done(tmp_path: Path) -> None:
+def test_a_reload_that_outlasts_its_request_still_takes_effect(tmp_path: Path) -> None:
     encoder = ToyEncoder()
     with serve_toy(tmp_path, encoder, request_timeout=0.3) as served:
         before = served.client.get("/v1/rulebook").json()["digest"]

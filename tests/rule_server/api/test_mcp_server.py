@@ -1,4 +1,4 @@
-"""The service as an MCP server, asked by the SDK's client: over HTTP in both generations, and over stdio."""
+"""The MCP server with the SDK's client: over HTTP in both protocol generations, and over stdio."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def url(served: LiveServer) -> str:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_the_tool_answers_as_data_and_as_complete_text(url: str, mode: str) -> None:
+def test_the_tool_returns_structured_data_and_the_complete_text(url: str, mode: str) -> None:
     result = ask(url, lambda c: c.call_tool("consult_safety_rules", {"situation": QUESTION}), mode)
     assert not result.is_error
     data = result.structured_content
@@ -48,26 +48,26 @@ def test_the_tool_answers_as_data_and_as_complete_text(url: str, mode: str) -> N
         assert f"[{rule['id']}] {rule['title']} ({rule['stance']})\n{rule['text']}" in block.text
 
 
-def test_rest_and_mcp_give_the_same_answer(url: str) -> None:
+def test_rest_and_mcp_return_the_same_response(url: str) -> None:
     result = ask(url, lambda c: c.call_tool("consult_safety_rules", {"situation": QUESTION}))
     rest = httpx2.post(url.replace("/mcp", "/v1/consult"), json={"situation": QUESTION})
     assert result.structured_content == rest.json()
 
 
-def test_one_tool_is_listed_strictly_and_in_under_600_tokens(url: str) -> None:
+def test_the_tool_list_is_strict_and_under_600_tokens(url: str) -> None:
     [tool] = ask(url, lambda c: c.list_tools()).tools
     assert tool.name == "consult_safety_rules"
     assert tool.input_schema["additionalProperties"] is False
     assert tool.input_schema["required"] == ["situation"]
     assert tool.annotations.read_only_hint is True
     assert tool.output_schema["required"] == ["verdict", "rules", "threshold", "rulebook"]
-    # Four characters a token is generous for JSON.
+    # Four characters per token is a generous estimate for JSON.
     assert len(tool.model_dump_json(by_alias=True, exclude_none=True)) / 4 < 600
     assert "Do not call it for everyday requests" in tool.description
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"situation": QUESTION, "top_k": "3"}, "`top_k`: input should be a valid integer"),
         ({"situation": QUESTION, "extra": 1}, "`extra` is not an argument"),
@@ -75,15 +75,15 @@ def test_one_tool_is_listed_strictly_and_in_under_600_tokens(url: str) -> None:
         ({"situation": QUESTION, "categories": ["weapons"]}, "valid: cyber, kitchen"),
     ],
 )
-def test_a_wrong_argument_comes_back_as_a_sentence_the_model_can_act_on(
-    url: str, arguments: dict[str, Any], said: str
+def test_an_invalid_argument_returns_a_sentence_that_the_model_can_act_on(
+    url: str, arguments: dict[str, Any], message: str
 ) -> None:
     result = ask(url, lambda c: c.call_tool("consult_safety_rules", arguments))
     assert result.is_error
-    assert said in result.content[0].text
+    assert message in result.content[0].text
 
 
-def test_null_arguments_are_as_good_as_none(url: str) -> None:
+def test_null_arguments_count_as_omitted(url: str) -> None:
     arguments = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
     assert not ask(url, lambda c: c.call_tool("consult_safety_rules", arguments)).is_error
 
@@ -93,7 +93,7 @@ def test_resources_and_prompt_can_be_read(url: str, service: RuleService) -> Non
     assert json.loads(current.contents[0].text)["digest"] == service.rulebook.digest
     one = ask(url, lambda c: c.read_resource("rules://cyber.malware"))
     assert json.loads(one.contents[0].text)["stance"] == "decline"
-    # The client's transport runs in task groups, which wrap what they raise.
+    # The client's transport runs in task groups, which wrap exceptions.
     unknown = pytest.RaisesExc(MCPError, match=r"has no rule 'cyber\.nothing'")
     with pytest.RaisesGroup(unknown, allow_unwrapped=True, flatten_subgroups=True):
         ask(url, lambda c: c.read_resource("rules://cyber.nothing"))
@@ -102,14 +102,14 @@ def test_resources_and_prompt_can_be_read(url: str, service: RuleService) -> Non
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_a_prompt_that_does_not_exist_is_the_caller_s_mistake(url: str, mode: str) -> None:
+def test_an_unknown_prompt_is_an_invalid_parameter(url: str, mode: str) -> None:
     unknown = pytest.RaisesExc(MCPError, match=r"unknown prompt 'other'", check=lambda e: e.code == -32602)
     with pytest.RaisesGroup(unknown, allow_unwrapped=True, flatten_subgroups=True):
         ask(url, lambda c: c.get_prompt("other"), mode)
 
 
 @pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
-def test_every_revision_with_a_handshake_is_spoken(url: str, revision: str) -> None:
+def test_every_protocol_revision_with_a_handshake_works(url: str, revision: str) -> None:
     accept = {"Accept": "application/json, text/event-stream"}
 
     def send(method: str, headers: dict[str, str], **params: Any) -> Any:
@@ -121,7 +121,7 @@ def test_every_revision_with_a_handshake_is_spoken(url: str, revision: str) -> N
     client = {"name": "raw", "version": "1"}
     started = send("initialize", {}, protocolVersion=revision, capabilities={}, clientInfo=client)
     assert started["protocolVersion"] == revision
-    # The header came with 2025-06-18; before, it is left out.
+    # The header exists since 2025-06-18.
     headers = {"mcp-protocol-version": revision} if revision >= "2025-06-18" else {}
     assert [tool["name"] for tool in send("tools/list", headers)["tools"]] == ["consult_safety_rules"]
     everything = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
@@ -130,7 +130,7 @@ def test_every_revision_with_a_handshake_is_spoken(url: str, revision: str) -> N
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD"])
-def test_other_methods_than_post_are_answered_405_and_hold_no_connection(url: str, method: str) -> None:
+def test_methods_other_than_post_get_a_405_and_no_open_connection(url: str, method: str) -> None:
     answer = httpx2.request(method, url, timeout=5)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 

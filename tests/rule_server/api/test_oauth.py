@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth server: only those that are for this service are taken."""
+"""OAuth access tokens: only those issued for this service are accepted."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def key_set() -> dict[str, Any]:
 
 
 def token(key: Any = RSA, kid: str = "one", alg: str = "RS256", **claims: Any) -> str:
-    held = {"iss": ISSUER, "aud": RESOURCE, "exp": time.time() + 300, "sub": "agent-7", "scope": "read x"}
-    held = {name: value for name, value in (held | claims).items() if value is not None}
-    return jwt.encode(held, key, alg, {"kid": kid})
+    payload = {"iss": ISSUER, "aud": RESOURCE, "exp": time.time() + 300, "sub": "agent-7", "scope": "read x"}
+    payload = {name: value for name, value in (payload | claims).items() if value is not None}
+    return jwt.encode(payload, key, alg, {"kid": kid})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def status(served: LiveServer, bearer: str, path: str = "/v1/rulebook") -> int:
     return httpx2.get(served.origin + path, headers=headers, timeout=20).status_code
 
 
-def test_a_token_for_this_service_is_taken_with_the_scopes_it_names(served: LiveServer) -> None:
+def test_a_token_for_this_service_is_accepted_with_its_scopes(served: LiveServer) -> None:
     assert status(served, token()) == 200
     assert status(served, token(CURVE, "two", "ES256", scope=None, scp=["read"])) == 200
     assert status(served, token(scope="consult")) == 403
@@ -83,16 +83,16 @@ def test_any_other_token_is_refused(served: LiveServer, bad: Any) -> None:
     assert status(served, bad()) == 401
 
 
-def test_a_refusal_leads_to_the_authorization_server(served: LiveServer) -> None:
+def test_a_refusal_points_to_the_authorization_server(served: LiveServer) -> None:
     refused = httpx2.post(f"{served.origin}/mcp", json={})
     address = "https://rules.example.org/.well-known/oauth-protected-resource/mcp"
     assert refused.headers["www-authenticate"] == f'Bearer resource_metadata="{address}"'
-    told = httpx2.get(served.origin + "/.well-known/oauth-protected-resource/mcp").json()
-    assert told["resource"] == RESOURCE
-    assert told["authorization_servers"] == [ISSUER]
+    metadata = httpx2.get(served.origin + "/.well-known/oauth-protected-resource/mcp").json()
+    assert metadata["resource"] == RESOURCE
+    assert metadata["authorization_servers"] == [ISSUER]
 
 
-def test_keys_are_fetched_once_and_again_for_a_new_key_but_not_for_every_bad_token(tmp_path: Path) -> None:
+def test_keys_are_cached_and_not_fetched_for_every_bad_token(tmp_path: Path) -> None:
     fetched: list[int] = []
     down = [True]
 
@@ -115,15 +115,15 @@ def test_keys_are_fetched_once_and_again_for_a_new_key_but_not_for_every_bad_tok
     assert len(fetched) == 1
 
 
-def test_settings_that_would_let_anybody_in_are_refused(tmp_path: Path) -> None:
+def test_insecure_oauth_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="three settings together"):
         Authenticator(Settings(oauth_issuer=ISSUER))
-    for where, said in (
+    for source, message in (
         ("http://keys.example.org/jwks", "must come by https"),
         ("/nowhere", "cannot be used"),
     ):
-        with pytest.raises(StartError, match=said):
-            Authenticator(Settings(oauth_issuer=ISSUER, oauth_jwks=where, resource_url=RESOURCE))
+        with pytest.raises(StartError, match=message):
+            Authenticator(Settings(oauth_issuer=ISSUER, oauth_jwks=source, resource_url=RESOURCE))
     private = tmp_path / "secret.json"
     private.write_text(json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}))
     with pytest.raises(StartError, match="no public key for signatures"):

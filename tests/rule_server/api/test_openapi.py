@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the service does: schemathesis finds no answer that it does not list."""
+"""The OpenAPI document is complete: schemathesis finds no undocumented response."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rule_server.api.auth import new_token
 from tests.fakes.rules.toy_service import serve_toy
 
 EXAMPLES = os.environ.get("ASCL_API_EXAMPLES", "15")
-"""Requests made up for each route; `make api-fuzz` makes up many more."""
+"""Requests generated per route; `make api-fuzz` generates many more."""
 
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["open", "with tokens"])
-def test_made_up_requests_get_only_answers_that_the_document_lists(tmp_path: Path, guarded: bool) -> None:
+def test_generated_requests_get_only_documented_responses(tmp_path: Path, guarded: bool) -> None:
     tokens = tmp_path / "tokens.jsonl"
     auth: dict[str, str] = {}
     settings: dict[str, object] = {}
@@ -28,7 +28,7 @@ def test_made_up_requests_get_only_answers_that_the_document_lists(tmp_path: Pat
     with serve_toy(tmp_path, **settings) as served:
         header = [part for name, value in auth.items() for part in ("--header", f"{name}: {value}")]
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{served.origin}/openapi.json", *header]
-        # Which categories a rulebook has is not the document's to say: a made-up one is refused rightly.
+        # The document does not list the categories of the rulebook, so generated ones are correctly refused.
         checks = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--warnings", "off"]
         bounds = ["--max-examples", EXAMPLES, "--generation-database", "none", "--seed", "1"]
         run = subprocess.run(

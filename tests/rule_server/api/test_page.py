@@ -1,4 +1,4 @@
-"""The page at `/` as it comes over HTTP: whole, from this service alone, and under a strict policy."""
+"""The web page over HTTP: complete, without external resources, and with a strict policy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def get(served: LiveServer, path: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twice(
-    served: LiveServer, path: str
-) -> None:
+def test_page_files_have_a_strict_policy_and_an_etag(served: LiveServer, path: str) -> None:
     answer = get(served, path)
     assert answer.status_code == 200
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -40,7 +38,7 @@ def test_every_file_of_the_page_comes_under_a_strict_policy_and_is_not_sent_twic
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: LiveServer) -> None:
+def test_page_files_contain_no_external_url(served: LiveServer) -> None:
     folder = Path(rule_server.api.page.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
     assert sorted(get(served, path).text for path in FILES) == sorted(
@@ -51,7 +49,7 @@ def test_the_files_are_those_of_the_folder_and_name_no_other_address(served: Liv
         assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text), path.name
 
 
-def test_the_page_holds_no_script_or_style_of_its_own_and_makes_no_markup_from_text() -> None:
+def test_the_page_has_no_inline_script_or_style_and_creates_no_markup_from_text() -> None:
     folder = Path(rule_server.api.page.__file__).parent
     html = (folder / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL) == [""]
@@ -61,14 +59,12 @@ def test_the_page_holds_no_script_or_style_of_its_own_and_makes_no_markup_from_t
     assert not re.search(unsafe, script)
 
 
-def test_no_page_of_the_service_loads_anything_from_elsewhere(served: LiveServer) -> None:
+def test_documentation_pages_with_external_scripts_are_off(served: LiveServer) -> None:
     for path in ("/docs", "/redoc"):
         assert get(served, path).status_code == 404
 
 
-def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_none_without(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_with_tokens_the_page_is_public_and_its_data_is_not(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "tokens.jsonl"
     token = new_token(file, "reader", ["consult", "read"], "2026-01-01T00:00:00Z")
     guarded = settings.model_copy(update={"tokens_file": file})
@@ -82,7 +78,7 @@ def test_a_service_that_asks_for_tokens_shows_the_page_to_all_and_the_rules_to_n
         assert {get(served, path, headers=headers).status_code for path in paths} == {200}
 
 
-def test_the_nearest_rules_are_told_with_their_scores_though_none_applies(served: LiveServer) -> None:
+def test_the_nearest_rules_are_returned_with_scores_even_if_none_applies(served: LiveServer) -> None:
     with httpx2.Client(base_url=served.origin, timeout=30) as client:
         for _ in range(200):
             if client.get("/readyz").status_code == 200:

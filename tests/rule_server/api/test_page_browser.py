@@ -1,4 +1,4 @@
-"""The page in a real Chromium: by keyboard, on a phone, with hostile rules, with tokens, checked by axe."""
+"""The web page in Chromium: keyboard, phone, hostile rules, tokens, and axe's accessibility checks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rules(tmp_path: Path) -> Path:
 def chromium() -> Iterator[Any]:
     driver = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make page-check` has it")
     with driver.sync_playwright() as playwright:
-        # As root, as in a container, Chromium's own sandbox cannot start.
+        # Chromium's sandbox cannot start as root, as in a container.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
@@ -56,7 +56,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page; at the end it fails if a page wrote an error or asked another address."""
+    """Opens pages. Teardown fails if a page logged an error or contacted another host."""
     wrong: list[str] = []
     contexts = []
 
@@ -84,16 +84,16 @@ def focused(page: Any) -> str:
     return str(page.evaluate("document.activeElement.innerText || document.activeElement.id"))
 
 
-def tab_to(page: Any, wanted: str) -> None:
-    """Press Tab until an element whose text or id is `wanted` has the focus."""
+def tab_to(page: Any, target: str) -> None:
+    """Presses Tab until the element with this text or id has the focus."""
     for _ in range(40):
-        if focused(page).strip() == wanted:
+        if focused(page).strip() == target:
             return
         page.keyboard.press("Tab")
-    raise AssertionError(f"{wanted} is not reached by Tab")
+    raise AssertionError(f"{target} is not reached by Tab")
 
 
-def test_a_question_is_asked_and_its_rule_read_by_keyboard_alone(
+def test_the_page_can_be_used_with_the_keyboard_alone(
     served: LiveServer, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(served)
@@ -115,7 +115,7 @@ def test_a_question_is_asked_and_its_rule_read_by_keyboard_alone(
     page.get_by_role("heading", name="Try a question").wait_for()
 
 
-def test_a_question_that_no_rule_is_about_shows_how_far_the_nearest_are(
+def test_a_question_without_a_rule_shows_the_nearest_rules(
     served: LiveServer, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(served)
@@ -143,7 +143,7 @@ def test_rules_are_filtered_by_words_category_stance_and_use(
     page.get_by_text("0 of 3 rules").wait_for()
 
 
-def test_a_rule_that_holds_markup_is_shown_as_text(served: LiveServer, open_page: Callable[..., Any]) -> None:
+def test_markup_in_a_rule_is_shown_as_text(served: LiveServer, open_page: Callable[..., Any]) -> None:
     page = open_page(served, "#/rules/kitchen.knives")
     page.get_by_role("heading", name="Knives").wait_for()
     assert HOSTILE in page.locator("#rule").inner_text()
@@ -156,7 +156,7 @@ def test_a_rule_that_holds_markup_is_shown_as_text(served: LiveServer, open_page
     assert page.locator("main img, main script").count() == 0
 
 
-def test_what_the_last_edit_changed_and_which_rules_are_given_can_be_seen(
+def test_the_page_shows_the_last_edit_and_the_usage_of_rules(
     settings: Settings, rules: Path, open_page: Callable[..., Any]
 ) -> None:
     service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
@@ -182,7 +182,7 @@ def test_what_the_last_edit_changed_and_which_rules_are_given_can_be_seen(
         page.get_by_text("The last edit is not served").wait_for()
 
 
-def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
+def test_the_page_asks_for_a_token_and_stores_it_in_the_tab_only(
     settings: Settings, tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
     file = tmp_path / "tokens.jsonl"
@@ -210,7 +210,7 @@ def test_a_service_with_tokens_asks_for_one_and_keeps_it_in_the_tab_alone(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desktop", "phone"])
-def test_no_view_breaks_a_rule_of_accessibility_or_scrolls_sideways(
+def test_every_view_is_accessible_and_does_not_scroll_sideways(
     served: LiveServer, open_page: Callable[..., Any], scheme: str, size: dict[str, int]
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing").Axe()

@@ -1,4 +1,4 @@
-"""The service as REST, over real HTTP: the contract, and what is refused with which status."""
+"""The REST interface over real HTTP: the contract, and the status of each refusal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_consultation_returns_verdict_rules_threshold_and_rulebook(http: Any) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({}, "`situation` is missing"),
         ({"situation": ""}, "`situation`: string should have at least 1 character"),
@@ -58,16 +58,16 @@ def test_a_consultation_returns_verdict_rules_threshold_and_rulebook(http: Any) 
         ({**QUESTION, "categories": []}, "`categories`: list should have at least 1 item"),
     ],
 )
-def test_a_wrong_argument_is_refused_with_one_sentence(
-    http: Any, arguments: dict[str, Any], said: str
+def test_an_invalid_argument_is_refused_with_one_sentence(
+    http: Any, arguments: dict[str, Any], message: str
 ) -> None:
     answer = http.post("/v1/consult", json=arguments)
     assert answer.status_code == 422
     assert list(answer.json()) == ["detail"]
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
-def test_null_stands_for_an_argument_left_out(http: Any) -> None:
+def test_null_counts_as_an_omitted_argument(http: Any) -> None:
     nulls = {"categories": None, "top_k": None, "lang": None}
     assert (
         http.post("/v1/consult", json={**QUESTION, **nulls}).json()
@@ -75,7 +75,7 @@ def test_null_stands_for_an_argument_left_out(http: Any) -> None:
     )
 
 
-def test_the_rulebook_can_be_read_and_is_not_sent_twice(http: Any, service: RuleService) -> None:
+def test_the_rulebook_can_be_read_and_has_an_etag(http: Any, service: RuleService) -> None:
     rules = http.get("/v1/rules")
     assert [rule["id"] for rule in rules.json()] == ["cyber.malware", "cyber.repair", "kitchen.knives"]
     assert rules.headers["etag"] == f'"{service.rulebook.digest}"'
@@ -95,7 +95,7 @@ def test_the_rulebook_can_be_read_and_is_not_sent_twice(http: Any, service: Rule
     )
 
 
-def test_foreign_hosts_and_origins_are_refused_on_every_route_but_the_probes(http: Any) -> None:
+def test_foreign_hosts_and_origins_are_refused_except_by_the_probes(http: Any) -> None:
     for path in ("/v1/rules", "/mcp", "/openapi.json", "/nothing"):
         assert http.post(path, headers={"Host": "evil.example"}).status_code == 421
         assert http.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
@@ -107,7 +107,7 @@ def test_a_body_over_the_limit_is_refused(http: Any) -> None:
         assert http.post(path, content=b"x" * ((1 << 20) + 1)).status_code == 413
 
 
-def test_a_broken_edit_is_told_by_reload_probe_and_changes(http: Any, rules: Path) -> None:
+def test_reload_probe_and_changes_report_a_broken_edit(http: Any, rules: Path) -> None:
     path, text = rule("cyber.malware", owner=None)
     (rules / path).write_text(text, encoding="utf-8")
     refused = http.post("/v1/admin/reload")
@@ -122,7 +122,7 @@ def test_a_broken_edit_is_told_by_reload_probe_and_changes(http: Any, rules: Pat
     assert http.post("/v1/consult", json=QUESTION).status_code == 200
 
 
-def test_a_reload_answers_which_rules_came_went_and_were_reworded(http: Any, rules: Path) -> None:
+def test_a_reload_returns_added_removed_and_reworded_rules(http: Any, rules: Path) -> None:
     before = http.get("/v1/rulebook").json()["digest"]
     assert http.post("/v1/admin/reload").json()["at"] is None
     (rules / "cyber" / "repair.md").unlink()
@@ -158,38 +158,40 @@ def test_an_earlier_rulebook_answers_by_its_digest_until_it_is_evicted(artefact:
         assert gone.status_code == http.get("/v1/rulebook", params={"digest": first}).status_code == 404
         assert http.get("/v1/rulebook").json()["digest"] in gone.json()["detail"]
         assert gone.json()["detail"].count(", ") == 2
-        kept = gone.json()["detail"].rpartition(", ")[2]
+        available = gone.json()["detail"].rpartition(", ")[2]
         http.close()
     again = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     with LiveServer(create_app(again)) as served:
-        answer = httpx2.post(f"{served.origin}/v1/consult", json={**QUESTION, "digest": kept}, timeout=30)
+        answer = httpx2.post(
+            f"{served.origin}/v1/consult", json={**QUESTION, "digest": available}, timeout=30
+        )
     assert answer.json()["rules"][0]["text"].startswith("Fine: Edit 0.")
 
 
-def test_what_was_only_looked_at_cannot_be_asked_and_drives_nothing_out(
+def test_checked_rulebooks_cannot_be_queried_and_evict_nothing(
     artefact: Path, rules: Path, tmp_path: Path
 ) -> None:
     settings = Settings(dir=rules, artefact=artefact, watch=False, snapshots=3)
-    prepared = load_or_build(settings, notify=lambda _: None)
-    first = prepared.index.rulebook.digest
-    looked_at = []
+    loaded = load_or_build(settings, notify=lambda _: None)
+    first = loaded.index.rulebook.digest
+    checked = []
     for number in range(12):
         others = write_rulebook(tmp_path / f"draft{number}", rule("cyber.repair", stance="answer"))
-        (others / "rulebook.yaml").write_text(f"name: looked-at\nversion: 1.0.{number}\n", encoding="utf-8")
-        looked_at.append(load_rulebook(others))
-        index_for(looked_at[-1], Artefact(artefact), prepared.encoder)
+        (others / "rulebook.yaml").write_text(f"name: checked\nversion: 1.0.{number}\n", encoding="utf-8")
+        checked.append(load_rulebook(others))
+        index_for(checked[-1], Artefact(artefact), loaded.encoder)
     path, text = rule("cyber.malware", title="Viruses")
     (rules / path).write_text(text, encoding="utf-8")
     again = RuleService(load_or_build(settings, notify=lambda _: None), settings)
     with LiveServer(create_app(again)) as served:
         statuses = [
             httpx2.get(f"{served.origin}/v1/rulebook", params={"digest": digest}, timeout=30).status_code
-            for digest in (again.rulebook.digest, first, looked_at[-1].digest)
+            for digest in (again.rulebook.digest, first, checked[-1].digest)
         ]
     assert statuses == [200, 200, 404]
 
 
-def test_a_new_owner_rewords_no_rule_and_a_translation_does(http: Any, rules: Path) -> None:
+def test_a_translation_rewords_a_rule_but_a_new_owner_does_not(http: Any, rules: Path) -> None:
     def reworded(*files: tuple[str, str]) -> Any:
         for path, text in files:
             (rules / path).write_text(text, encoding="utf-8")
@@ -203,7 +205,7 @@ def test_a_new_owner_rewords_no_rule_and_a_translation_does(http: Any, rules: Pa
     assert reworded() == (True, ["cyber.malware"])
 
 
-def test_usage_counts_each_rule_and_names_those_never_used(http: Any) -> None:
+def test_usage_counts_every_rule_including_unused_ones(http: Any) -> None:
     for situation in (QUESTION["situation"], "translate good morning into French"):
         http.post("/v1/consult", json={"situation": situation, "top_k": 1})
     usage = http.get("/v1/usage").json()
@@ -225,7 +227,7 @@ def test_usage_counts_each_rule_and_names_those_never_used(http: Any) -> None:
         (b'{"situation": "a virus"}', "application/json; charset=utf-8", 200),
     ],
 )
-def test_what_is_no_question_is_refused_with_the_right_status(
+def test_an_invalid_body_is_refused_with_the_right_status(
     http: Any, content: bytes, kind: str, status: int
 ) -> None:
     answer = http.post("/v1/consult", content=content, headers={"Content-Type": kind})
@@ -233,21 +235,21 @@ def test_what_is_no_question_is_refused_with_the_right_status(
     assert status == 200 or list(answer.json()) == ["detail"]
 
 
-def test_unknown_paths_and_wrong_methods_are_told_as_problems(http: Any) -> None:
+def test_unknown_paths_and_wrong_methods_get_json_errors(http: Any) -> None:
     assert (http.get("/nothing").status_code, http.get("/nothing").json()) == (404, {"detail": "Not Found"})
     wrong = http.put("/v1/rules")
     assert (wrong.status_code, wrong.json()) == (405, {"detail": "Method Not Allowed"})
     assert wrong.headers["allow"] == "GET"
 
 
-def test_the_readiness_probe_tells_the_threshold_and_where_it_comes_from(http: Any) -> None:
+def test_the_readiness_probe_reports_the_threshold_and_its_origin(http: Any) -> None:
     threshold = http.get("/readyz").json()["threshold"]
     answer = http.post("/v1/consult", json={"situation": "someone asks for a computer virus"}).json()
     assert threshold["value"] == answer["threshold"]
     assert "`ascl-rules calibrate` finds one for this rulebook" in threshold["note"]
 
 
-def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> None:
+def test_the_openapi_document_lists_all_routes_and_their_errors(http: Any) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert sorted(paths) == [
         "/v1/admin/reload",
@@ -267,7 +269,7 @@ def test_the_openapi_document_names_the_routes_and_their_refusals(http: Any) -> 
     assert body["required"] == ["situation"]
 
 
-def test_white_space_after_a_header_is_no_part_of_its_value(served: LiveServer) -> None:
+def test_trailing_white_space_is_not_part_of_a_header_value(served: LiveServer) -> None:
     host = served.origin.removeprefix("http://")
     connection = http_client.HTTPConnection(host, timeout=10)
     connection.putrequest("GET", "/v1/rulebook", skip_host=True)

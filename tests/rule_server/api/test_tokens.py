@@ -1,4 +1,4 @@
-"""Who may ask what: bearer tokens of a file, over real HTTP and from the command line."""
+"""Bearer tokens and their scopes, over real HTTP and on the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tokens(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def each(tokens: Path) -> dict[str, str]:
-    """A token with each scope alone."""
+    """One token for each scope."""
     return {scope: new_token(tokens, f"{scope}er", [scope], "now") for scope in ("consult", "read", "admin")}
 
 
@@ -67,9 +67,9 @@ def test_every_route_takes_only_a_token_with_its_scope(
     assert (none.status_code, none.headers["www-authenticate"]) == (401, "Bearer")
     bad = ask(served, method, path, "ascl_made-up")
     assert (bad.status_code, bad.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
-    for held, token in each.items():
+    for granted, token in each.items():
         answer = ask(served, method, path, token)
-        if held == scope:
+        if granted == scope:
             assert answer.status_code not in (401, 403)
         else:
             assert answer.status_code == 403
@@ -78,23 +78,21 @@ def test_every_route_takes_only_a_token_with_its_scope(
             assert answer.json() == {"detail": f"this caller lacks the scope `{scope}`"}
 
 
-def test_probes_and_the_page_without_its_data_need_no_token(served: LiveServer) -> None:
+def test_probes_and_the_page_without_data_need_no_token(served: LiveServer) -> None:
     assert ask(served, "GET", "/healthz").status_code == 200
     assert ask(served, "GET", "/readyz").status_code in (200, 503)
     assert ask(served, "GET", "/").status_code in (200, 404)
     assert ask(served, "POST", "/").status_code == 401
 
 
-def test_a_token_made_or_removed_while_serving_holds_from_the_next_request_on(
-    served: LiveServer, tokens: Path
-) -> None:
+def test_a_new_or_removed_token_takes_effect_with_the_next_request(served: LiveServer, tokens: Path) -> None:
     later = new_token(tokens, "later", ["read"], "now")
     assert ask(served, "GET", "/v1/rulebook", later).status_code == 200
     remove_token(tokens, "later")
     assert ask(served, "GET", "/v1/rulebook", later).status_code == 401
 
 
-def test_a_broken_token_file_changes_nothing_and_is_told_by_the_probe(
+def test_a_broken_token_file_keeps_the_tokens_and_is_reported_by_the_probe(
     served: LiveServer, tokens: Path, each: dict[str, str]
 ) -> None:
     tokens.write_text("no token\n" + tokens.read_text())
@@ -102,14 +100,14 @@ def test_a_broken_token_file_changes_nothing_and_is_told_by_the_probe(
     assert "line 1 of the token file" in ask(served, "GET", "/readyz").json()["tokens_error"]
 
 
-def test_a_line_torn_while_it_is_written_is_left_out(tokens: Path) -> None:
+def test_an_incomplete_last_line_is_ignored(tokens: Path) -> None:
     token = new_token(tokens, "whole", ["read"], "now")
     with tokens.open("a") as file:
         file.write('{"name": "to')
     assert Authenticator(Settings(tokens_file=tokens)).tokens.find(token).name == "whole"  # type: ignore[union-attr]
 
 
-def test_a_torn_line_does_not_spoil_the_tokens_that_are_made_after_it(tokens: Path) -> None:
+def test_an_incomplete_line_does_not_corrupt_later_tokens(tokens: Path) -> None:
     first = new_token(tokens, "first", ["read"], "now")
     with tokens.open("a") as file:
         file.write('{"name": "to')
@@ -119,7 +117,7 @@ def test_a_torn_line_does_not_spoil_the_tokens_that_are_made_after_it(tokens: Pa
     assert [getattr(known.find(token), "name", None) for token in (first, second)] == ["first", "second"]
 
 
-def test_who_may_read_the_token_file_may_do_so_after_a_removal(tokens: Path) -> None:
+def test_a_removal_keeps_the_permissions_of_the_token_file(tokens: Path) -> None:
     new_token(tokens, "x", ["read"], "now")
     tokens.chmod(0o640)
     remove_token(tokens, "x")
@@ -127,14 +125,14 @@ def test_who_may_read_the_token_file_may_do_so_after_a_removal(tokens: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_the_owner_of_the_token_file_stays_after_a_removal(tokens: Path) -> None:
+def test_a_removal_keeps_the_owner_of_the_token_file(tokens: Path) -> None:
     new_token(tokens, "x", ["read"], "now")
     os.chown(tokens, 12345, 12346)
     remove_token(tokens, "x")
     assert (tokens.stat().st_uid, tokens.stat().st_gid) == (12345, 12346)
 
 
-def test_a_removal_by_way_of_a_link_holds_for_who_serves_the_file_itself(
+def test_a_removal_through_a_link_changes_the_file_that_is_served(
     served: LiveServer, tokens: Path, each: dict[str, str], tmp_path: Path
 ) -> None:
     link = tmp_path / "elsewhere" / "link.jsonl"
@@ -145,7 +143,7 @@ def test_a_removal_by_way_of_a_link_holds_for_who_serves_the_file_itself(
     assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 401
 
 
-def test_an_edit_that_keeps_size_and_time_of_the_file_is_seen(
+def test_an_edit_that_keeps_size_and_mtime_is_detected(
     served: LiveServer, tokens: Path, each: dict[str, str]
 ) -> None:
     assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 200
@@ -158,10 +156,10 @@ def test_an_edit_that_keeps_size_and_time_of_the_file_is_seen(
     assert ask(served, "GET", "/v1/rulebook", each["read"]).status_code == 401
 
 
-def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) -> None:
+def test_the_command_prints_a_token_once_and_stores_only_its_hash(tokens: Path) -> None:
     runner, file = CliRunner(), ["--file", str(tokens)]
-    made = runner.invoke(app, ["token", "new", "ci", "--scope", "read", "--scope", "consult", *file])
-    token = made.stdout.strip()
+    created = runner.invoke(app, ["token", "new", "ci", "--scope", "read", "--scope", "consult", *file])
+    token = created.stdout.strip()
     assert token.startswith("ascl_")
     assert token not in tokens.read_text()
     assert tokens.stat().st_mode & 0o777 == 0o600
@@ -175,16 +173,16 @@ def test_the_command_prints_a_token_once_and_keeps_its_hash_alone(tokens: Path) 
     assert tokens.read_text() == ""
 
 
-def test_behind_a_proxy_nobody_is_taken_for_the_operator(tmp_path: Path) -> None:
+def test_callers_behind_a_proxy_are_not_the_operator(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "127.0.0.1", "allow_anonymous": True, "rate_burst": 2, "rate_limit": 0.01}
     with serve_toy(tmp_path, **settings) as served:
         outside = {"X-Forwarded-For": "203.0.113.9"}
         assert served.client.post("/v1/admin/reload", headers=outside).status_code == 403
-        asked = [served.client.get("/v1/rules", headers=outside).status_code for _ in range(3)]
-    assert asked == [200, 200, 429]
+        statuses = [served.client.get("/v1/rules", headers=outside).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
 
 
-def test_whoever_comes_from_elsewhere_is_not_the_operator_though_no_setting_names_the_proxy(
+def test_forwarded_callers_are_not_the_operator_even_if_no_setting_names_the_proxy(
     tmp_path: Path,
 ) -> None:
     with LiveServer(create_app(toy_service(tmp_path))) as served:  # a server that trusts proxies on loopback
@@ -193,7 +191,7 @@ def test_whoever_comes_from_elsewhere_is_not_the_operator_though_no_setting_name
         assert httpx2.post(reload).status_code == 200
 
 
-def test_other_machines_are_served_only_with_tokens_or_an_explicit_word(tokens: Path) -> None:
+def test_other_machines_are_served_only_with_tokens_or_allow_anonymous(tokens: Path) -> None:
     with pytest.raises(StartError, match=r"callers are not authenticated"):
         check_exposure(Settings(host="0.0.0.0"))
     check_exposure(Settings(host="0.0.0.0", allow_anonymous=True))

@@ -1,4 +1,4 @@
-"""A threshold from labelled prompts: how it is chosen, where it is kept, and when it is out of date."""
+"""Calibration of the threshold: choice, storage, and staleness."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def labelled(folder: Path, **changes: object) -> Path:
     return file
 
 
-def test_the_threshold_is_the_highest_that_misses_few_enough_with_confidence() -> None:
+def test_the_threshold_is_the_highest_with_few_enough_misses_at_95_percent_confidence() -> None:
     scores = [number / 1000 for number in range(1000)]
-    threshold, sure = choose_threshold(scores, 0.05)
-    assert sure
+    threshold, enough = choose_threshold(scores, 0.05)
+    assert enough
     missed = sum(score < threshold for score in scores)
-    assert 30 <= missed < 50  # fewer than 5 % of those measured, so that other prompts stay below it too
+    assert 30 <= missed < 50  # fewer than 5 % of those measured, since other prompts may miss more often
 
 
 def test_wilson_intervals_agree_with_scipy() -> None:
@@ -71,12 +71,12 @@ def test_wilson_intervals_agree_with_scipy() -> None:
     assert all(math.isnan(value) for value in wilson(0, 0))
 
 
-def test_of_few_prompts_the_measured_share_decides_and_is_said_to_be_unsure() -> None:
+def test_with_few_prompts_the_measured_share_decides_without_confidence() -> None:
     assert choose_threshold([0.1, 0.2, 0.3], 0.05) == (0.1, False)
     assert choose_threshold([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
 
 
-def test_harmful_prompts_keep_finding_a_rule_and_plain_ones_find_none(
+def test_after_calibration_harmful_prompts_find_a_rule_and_plain_ones_do_not(
     index: RuleIndex, settings: Settings, tmp_path: Path
 ) -> None:
     report = calibrate(scored(index, settings, tmp_path), index)
@@ -87,7 +87,7 @@ def test_harmful_prompts_keep_finding_a_rule_and_plain_ones_find_none(
 
 
 @pytest.mark.parametrize("kind", ["harmful", "benign_plain"])
-def test_without_prompts_of_both_sorts_there_is_no_threshold(index: RuleIndex, kind: str) -> None:
+def test_calibration_needs_prompts_of_both_sorts(index: RuleIndex, kind: str) -> None:
     with pytest.raises(CalibrationError, match=f"kinds seen: {kind}"):
         calibrate([ScoredPrompt("x", kind, "", 0.1)], index)
 
@@ -96,19 +96,19 @@ def test_without_prompts_of_both_sorts_there_is_no_threshold(index: RuleIndex, k
     "line",
     ["{", "[]", '{"prompt": "x"}', '{"kind": "harmful"}', '{"prompt": 3, "kind": "harmful"}', "[" * 9999],
 )
-def test_a_line_that_is_no_labelled_prompt_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_without_a_labelled_prompt_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "x", "kind": "math"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"prompts.jsonl line 2 is not a JSON object"):
         read_labelled_prompts([file])
 
 
-def test_a_threshold_set_by_hand_wins_over_a_calibrated_one_and_that_over_the_default(
+def test_a_set_threshold_overrides_a_calibrated_one_and_that_the_default(
     index: RuleIndex,
 ) -> None:
     def index_with(**changes: object) -> RuleIndex:
-        found = Calibration(0.2, "a rule", index.rulebook.digest, scoring_version(), 9, {})
-        return RuleIndex(index.rulebook, "f", index.vectors, replace(found, **changes))  # type: ignore[arg-type]
+        calibration = Calibration(0.2, "a rule", index.rulebook.digest, scoring_version(), 9, {})
+        return RuleIndex(index.rulebook, "f", index.vectors, replace(calibration, **changes))  # type: ignore[arg-type]
 
     assert threshold_for(index, None).value == DEFAULT_THRESHOLD
     assert threshold_for(index_with(), None).value == 0.2
@@ -118,11 +118,11 @@ def test_a_threshold_set_by_hand_wins_over_a_calibrated_one_and_that_over_the_de
     assert threshold_for(index_with(), 0.7).value == 0.7
 
 
-def test_a_calibration_survives_in_the_artefact_and_is_stale_after_an_edit(
+def test_a_calibration_is_stored_in_the_artefact_and_stale_after_an_edit(
     settings: Settings, index: RuleIndex, rules: Path
 ) -> None:
-    found = Calibration(0.21, "a rule", index.rulebook.digest, scoring_version(), 9, {"harmful": 0.0})
-    Artefact(settings.artefact).save_calibration(index.rulebook.digest, found)
+    calibration = Calibration(0.21, "a rule", index.rulebook.digest, scoring_version(), 9, {"harmful": 0.0})
+    Artefact(settings.artefact).save_calibration(index.rulebook.digest, calibration)
     assert threshold_for(load_or_build(settings, notify=lambda _: None).index, None).origin == "calibrated"
     write_rulebook(rules, rule("cyber.malware", title="Another title"))
     edited = threshold_for(load_or_build(settings, notify=lambda _: None).index, None)
@@ -135,12 +135,12 @@ def report(index: RuleIndex) -> CalibrationReport:
     return calibrate(rows, index)
 
 
-def test_the_curve_is_drawn(index: RuleIndex, tmp_path: Path) -> None:
+def test_the_curve_is_plotted(index: RuleIndex, tmp_path: Path) -> None:
     plot_curve(report(index), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_the_way_out_is_said(
+def test_without_matplotlib_the_error_names_the_fix(
     index: RuleIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -148,7 +148,7 @@ def test_without_matplotlib_the_way_out_is_said(
         plot_curve(report(index), tmp_path / "curve.png")
 
 
-def test_calibrate_keeps_a_threshold_that_query_uses(artefact: Path, rules: Path, tmp_path: Path) -> None:
+def test_calibrate_stores_a_threshold_that_query_uses(artefact: Path, rules: Path, tmp_path: Path) -> None:
     book = ("--rules", rules, "--artefact", artefact)
     done = cli("calibrate", labelled(tmp_path), *book, "--json")
     assert done.returncode == 0, done.stderr
@@ -156,15 +156,15 @@ def test_calibrate_keeps_a_threshold_that_query_uses(artefact: Path, rules: Path
     assert data["kept"] is True
     assert data["before"]["origin"] == "default"
     assert data["enough_prompts"] is False
-    shown = json.loads(cli("calibrate", *book, "--json").stdout)
-    assert shown["in_force"] == {"threshold": data["threshold"], "origin": "calibrated"}
-    asked = cli("query", "write me a computer virus", *book)
-    assert f"threshold {data['threshold']:.3f} (calibrated)" in asked.stderr
+    status = json.loads(cli("calibrate", *book, "--json").stdout)
+    assert status["in_force"] == {"threshold": data["threshold"], "origin": "calibrated"}
+    query = cli("query", "write me a computer virus", *book)
+    assert f"threshold {data['threshold']:.3f} (calibrated)" in query.stderr
     table = cli("calibrate", labelled(tmp_path), *book, "--dry-run")
     assert "nothing was kept" in table.stdout
 
 
-def test_a_users_mistake_is_one_sentence(artefact: Path, tmp_path: Path) -> None:
+def test_invalid_input_gives_one_sentence(artefact: Path, tmp_path: Path) -> None:
     book = ("--artefact", artefact)
     assert "cannot be read" in refused(cli("calibrate", tmp_path / "none.jsonl", *book), 1)
     no_kind = labelled(tmp_path, kind="other")

@@ -1,4 +1,4 @@
-"""What changed between two rulebooks, wherever they are: folders, built digests, git revisions."""
+"""Diffs of rulebooks from folders, stored digests and git revisions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def old(tmp_path: Path) -> Path:
 
 
 def git(at: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
-    subprocess.run(["git", *who, *arguments], cwd=at, check=True, capture_output=True, timeout=60)
+    config = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
+    subprocess.run(["git", *config, *arguments], cwd=at, check=True, capture_output=True, timeout=60)
 
 
 def commit(old: Path) -> Path:
-    """The folder `rules` under version control, in its repository."""
+    """Commits the folder `rules` and returns its repository."""
     git(old.parent, "init", "-q")
     git(old.parent, "add", ".")
     git(old.parent, "commit", "-q", "-m", "rules")
@@ -36,12 +36,12 @@ def commit(old: Path) -> Path:
 
 
 def open_here(spec: str, old: Path, tmp_path: Path) -> str:
-    """Kind and digest of what a name stands for."""
+    """Returns kind and digest of the source that a name stands for."""
     source = open_source(spec, Artefact(tmp_path / "artefact"), old)
     return f"{source.kind} {source.rulebook.digest}"
 
 
-def test_rules_added_removed_reworded_and_of_another_stance_are_told_apart(old: Path) -> None:
+def test_a_diff_lists_added_removed_and_changed_rules(old: Path) -> None:
     before = load_rulebook(old)
     write_rulebook(
         old,
@@ -53,8 +53,8 @@ def test_rules_added_removed_reworded_and_of_another_stance_are_told_apart(old: 
     (old / "garden" / "c.md").unlink()
     (old / "garden" / "_category.md").unlink()
     (old / "garden").rmdir()
-    found = diff_rulebooks(before, load_rulebook(old))
-    assert found.lines() == [
+    difference = diff_rulebooks(before, load_rulebook(old))
+    assert difference.lines() == [
         ("-", "garden/", "category removed"),
         ("+", "cyber.a (de)", "decline, active: A"),
         ("+", "cyber.d", "decline, active: New"),
@@ -62,7 +62,7 @@ def test_rules_added_removed_reworded_and_of_another_stance_are_told_apart(old: 
         ("~", "cyber.a", "stance answer -> limit, not_fine"),
         ("~", "cyber.b", "status active -> retired"),
     ]
-    assert found.as_dict()["rules"]["changed"][0] == {
+    assert difference.as_dict()["rules"]["changed"][0] == {
         "id": "cyber.a",
         "title": "A",
         "changed": ["stance", "not_fine"],
@@ -92,7 +92,7 @@ def test_a_revision_may_name_another_folder_of_the_repository(
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         (
             "HAED",
@@ -104,21 +104,21 @@ def test_a_revision_may_name_another_folder_of_the_repository(
         ("", "names no rulebook"),
     ],
 )
-def test_what_names_nothing_is_refused_in_a_sentence(
-    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, said: str
+def test_an_unknown_source_is_refused_in_one_sentence(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
 ) -> None:
     monkeypatch.chdir(commit(old))
-    with pytest.raises(RulebookError, match=said) as raised:
+    with pytest.raises(RulebookError, match=message) as raised:
         open_here(spec, old, tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_outside_of_a_repository_a_revision_is_refused(old: Path, tmp_path: Path) -> None:
+def test_a_revision_outside_a_repository_is_refused(old: Path, tmp_path: Path) -> None:
     with pytest.raises(RulebookError, match="is not in a git repository; write HEAD:rules inside one"):
         open_here("HEAD", old, tmp_path)
 
 
-def test_a_repository_of_someone_else_is_named(
+def test_a_repository_of_another_user_is_refused_with_the_fix(
     old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(old)
@@ -142,14 +142,14 @@ def test_a_link_in_a_revision_is_refused(old: Path, tmp_path: Path) -> None:
         open_here("HEAD", old, tmp_path)
 
 
-def test_a_fault_in_a_revision_is_told_with_its_name(old: Path, tmp_path: Path) -> None:
+def test_a_fault_in_a_revision_is_reported_with_its_name(old: Path, tmp_path: Path) -> None:
     (old / "cyber" / "a.md").write_text("no rule", encoding="utf-8")
     commit(old)
     with pytest.raises(RulebookError, match=r"HEAD/cyber/a\.md: the first line is not `---`"):
         open_here("HEAD", old, tmp_path)
 
 
-def test_a_built_rulebook_is_found_by_the_beginning_of_its_digest(rules: Path, settings: Settings) -> None:
+def test_a_stored_rulebook_is_found_by_the_beginning_of_its_digest(rules: Path, settings: Settings) -> None:
     digest = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook.digest
     artefact = Artefact(settings.artefact)
     for spec in (digest, digest[:8], digest[:12].upper()):
@@ -157,7 +157,7 @@ def test_a_built_rulebook_is_found_by_the_beginning_of_its_digest(rules: Path, s
         assert (source.kind, source.rulebook.digest) == ("digest", digest)
     with pytest.raises(RuleServiceError, match="keeps no rulebook 000000000000: build it again"):
         open_source("0" * 64, artefact, rules)
-    kept = settings.artefact / "rulebooks" / digest / "rulebook.json"
-    kept.write_text(kept.read_text(encoding="utf-8").replace("virus", "worm"), encoding="utf-8")
+    file = settings.artefact / "rulebooks" / digest / "rulebook.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("virus", "worm"), encoding="utf-8")
     with pytest.raises(RuleServiceError, match="is not what was written"):
         open_source(digest, artefact, rules)

@@ -1,4 +1,4 @@
-"""Exported consultations: what is counted, and what a torn or alien line does not break."""
+"""Usage statistics of exported consultations, and how invalid lines are handled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def jsonl(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_rows_are_read_in_every_form_that_is_exported(tmp_path: Path) -> None:
+def test_rows_of_every_export_format_are_read(tmp_path: Path) -> None:
     file = jsonl(
         tmp_path / "a.jsonl",
         {"situation": "one", "prompt": "ignored", "kind": "math", "rules": ["a.b"], "digest": "ff"},
@@ -39,7 +39,7 @@ def test_rows_are_read_in_every_form_that_is_exported(tmp_path: Path) -> None:
     assert bad == []
 
 
-def test_a_line_that_holds_no_question_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_a_line_without_a_question_is_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     jsonl(
         file,
@@ -68,14 +68,14 @@ def test_a_line_that_holds_no_question_is_named_and_the_rest_is_read(tmp_path: P
     assert all("\n" not in str(line) and len(str(line)) < 300 for line in bad)
 
 
-def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be read"):
         read_questions([tmp_path / "nowhere.jsonl"])
     with pytest.raises(StartError, match="cannot be read"):
         read_questions([tmp_path])
 
 
-def test_usage_counts_rules_categories_kinds_and_what_found_nothing(tmp_path: Path) -> None:
+def test_usage_counts_rules_categories_kinds_and_unanswered_questions(tmp_path: Path) -> None:
     book = load_rulebook(
         write_rulebook(
             tmp_path / "rules", rule("cyber.a", stance="answer"), rule("cyber.b"), rule("garden.c")
@@ -92,13 +92,13 @@ def test_usage_counts_rules_categories_kinds_and_what_found_nothing(tmp_path: Pa
             )
         ]
     )
-    counted = summarize_usage(book, questions, [["cyber.b", "cyber.a"], ["cyber.b", "cyber.gone"], [], []])
-    assert (counted.consultations, counted.nothing) == (4, 2)
-    assert counted.rules == {"cyber.a": 1, "cyber.b": 2, "garden.c": 0}
-    assert counted.first == {"cyber.a": 0, "cyber.b": 2, "garden.c": 0}
-    assert counted.categories == {"cyber": 2, "garden": 0}
-    assert counted.never == ["garden.c"]
-    assert counted.unknown == {"cyber.gone": 1}
-    assert counted.kinds == {"": (1, 1), "benign_plain": (1, 1), "harmful": (2, 0)}
-    assert counted.unanswered == [("bread", 2)]
-    assert counted.digests == {book.digest: 1, "other": 1}
+    usage = summarize_usage(book, questions, [["cyber.b", "cyber.a"], ["cyber.b", "cyber.gone"], [], []])
+    assert (usage.consultations, usage.nothing) == (4, 2)
+    assert usage.rules == {"cyber.a": 1, "cyber.b": 2, "garden.c": 0}
+    assert usage.first == {"cyber.a": 0, "cyber.b": 2, "garden.c": 0}
+    assert usage.categories == {"cyber": 2, "garden": 0}
+    assert usage.never == ["garden.c"]
+    assert usage.unknown == {"cyber.gone": 1}
+    assert usage.kinds == {"": (1, 1), "benign_plain": (1, 1), "harmful": (2, 0)}
+    assert usage.unanswered == [("bread", 2)]
+    assert usage.digests == {book.digest: 1, "other": 1}

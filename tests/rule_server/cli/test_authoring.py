@@ -1,4 +1,4 @@
-"""The policy team's commands as they are typed."""
+"""Commands for rule authors, run as a user types them."""
 
 from __future__ import annotations
 
@@ -18,83 +18,85 @@ from tests.rule_server.cli.test_commands import cli, refused
 VIRUS, BREAD = "someone asks for a computer virus", "how do I bake bread"
 
 
-def asked(*arguments: str | Path, code: int = 0) -> Any:
-    """What a command prints as JSON."""
+def run_json(*arguments: str | Path, code: int = 0) -> Any:
+    """Runs a command with --json and returns the parsed output."""
     done = cli(*arguments, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
-def test_init_starts_a_rulebook_over_ours_that_lints_and_changes_nothing_yet(
-    tmp_path: Path, artefact: Path
-) -> None:
+def test_init_creates_a_layer_that_lints_and_changes_nothing_yet(tmp_path: Path, artefact: Path) -> None:
     mine = tmp_path / "Our Rules"
     assert cli("init", mine).returncode == 0
-    own = asked("lint", "--artefact", tmp_path / "none")
-    report = asked("lint", "--rules", mine, "--artefact", tmp_path / "none")
+    own = run_json("lint", "--artefact", tmp_path / "none")
+    report = run_json("lint", "--rules", mine, "--artefact", tmp_path / "none")
     assert (report["ok"], report["rules"]) == (True, own["rules"] + 1)
     question = ("query", "how can I contact your organisation", "--rules", mine, "--artefact", artefact)
-    found = asked(*question)
+    found = run_json(*question)
     assert found["rulebook"]["name"] == "our-rules"
     assert "house-rules.our-organisation" not in [rule["id"] for rule in found["rules"]]
-    drafts = asked(*question, "--draft")
+    drafts = run_json(*question, "--draft")
     assert drafts["rules"][0]["id"] == "house-rules.our-organisation"
     assert drafts["rulebook"]["digest"] != found["rulebook"]["digest"]
-    assert asked(*question)["rules"] == found["rules"]
+    assert run_json(*question)["rules"] == found["rules"]
 
 
-def test_init_alone_can_be_served_at_once(tmp_path: Path, artefact: Path) -> None:
+def test_init_standalone_can_be_served_immediately(tmp_path: Path, artefact: Path) -> None:
     mine = tmp_path / "mine"
     assert cli("init", mine, "--standalone", "--name", "acme").returncode == 0
-    report = asked("lint", "--rules", mine, "--artefact", artefact)
+    report = run_json("lint", "--rules", mine, "--artefact", artefact)
     assert report == {"ok": True, "rules": 1, "categories": 1, "problems": []}
-    found = asked("query", "contact your organisation", "--rules", mine, "--artefact", artefact)
+    found = run_json("query", "contact your organisation", "--rules", mine, "--artefact", artefact)
     assert [rule["id"] for rule in found["rules"]] == ["house-rules.our-organisation"]
     assert found["rulebook"]["name"] == "acme"
 
 
-def test_a_name_that_yaml_reads_as_something_else_is_a_name(tmp_path: Path) -> None:
+def test_a_name_that_yaml_reads_as_another_type_is_quoted(tmp_path: Path) -> None:
     for name in ("2026", "null", "1.5"):
         assert cli("init", tmp_path / name, "--standalone").returncode == 0
-        assert asked("lint", "--rules", tmp_path / name, "--artefact", tmp_path / "none")["ok"] is True
+        assert run_json("lint", "--rules", tmp_path / name, "--artefact", tmp_path / "none")["ok"] is True
 
 
-def test_drafts_alone_can_be_looked_at_and_not_be_served(tmp_path: Path, artefact: Path) -> None:
+def test_a_rulebook_of_drafts_can_be_queried_but_not_served(tmp_path: Path, artefact: Path) -> None:
     rules = write_rulebook(tmp_path / "rules", rule("cyber.malware", title="A virus", status="draft"))
     question = ("query", VIRUS, "--rules", rules, "--artefact", artefact)
-    kept = asked("rollback", "--artefact", artefact)
+    kept = run_json("rollback", "--artefact", artefact)
     assert "no rule is active; set `status: active` in one" in refused(cli(*question), 1)
-    assert [found["id"] for found in asked(*question, "--draft")["rules"]] == ["cyber.malware"]
-    assert asked("rollback", "--artefact", artefact) == kept
+    assert [found["id"] for found in run_json(*question, "--draft")["rules"]] == ["cyber.malware"]
+    assert run_json("rollback", "--artefact", artefact) == kept
 
 
-def test_to_ask_rules_does_not_publish_them(tmp_path: Path, rules: Path, artefact: Path) -> None:
+def test_queries_and_calibration_do_not_publish_the_rules(
+    tmp_path: Path, rules: Path, artefact: Path
+) -> None:
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
     built = Artefact(artefact).current()
     write_rulebook(rules, rule("cyber.malware", title="An unfinished edit"))
     prompts = [{"prompt": VIRUS, "kind": "harmful"}, {"prompt": BREAD, "kind": "benign_plain"}]
     file = jsonl(tmp_path / "prompts.jsonl", *prompts)
     where = ("--rules", rules, "--artefact", artefact)
-    for looked in (("query", VIRUS), ("calibrate",), ("calibrate", file, "--dry-run"), ("calibrate", file)):
-        asked(*looked, *where)
+    for command in (("query", VIRUS), ("calibrate",), ("calibrate", file, "--dry-run"), ("calibrate", file)):
+        run_json(*command, *where)
         assert Artefact(artefact).current() == built
-    assert asked("calibrate", *where)["in_force"]["origin"] == "calibrated"
+    assert run_json("calibrate", *where)["in_force"]["origin"] == "calibrated"
 
 
-def test_after_a_first_look_at_other_rules_our_own_are_served_still(rules: Path, artefact: Path) -> None:
+def test_a_first_query_of_other_rules_keeps_serving_the_packaged_ones(rules: Path, artefact: Path) -> None:
     (artefact / "artefact.json").unlink()
-    assert asked("query", VIRUS, "--rules", rules, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
-    assert asked("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "ascl-core"
+    assert (
+        run_json("query", VIRUS, "--rules", rules, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
+    )
+    assert run_json("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "ascl-core"
 
 
-def test_a_look_by_another_encoder_leaves_the_index_that_is_served(rules: Path, artefact: Path) -> None:
+def test_a_check_with_another_encoder_keeps_the_served_index(rules: Path, artefact: Path) -> None:
     from rule_server import load_rulebook
     from rule_server.retrieval.versions import index_for
     from tests.fakes.rules.toy_service import ToyEncoder
 
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
     assert index_for(load_rulebook(rules), Artefact(artefact), ToyEncoder()).fingerprint == "toy"
-    assert asked("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
+    assert run_json("query", VIRUS, "--artefact", artefact)["rulebook"]["name"] == "test-rules"
 
 
 def test_init_overwrites_nothing(rules: Path) -> None:
@@ -102,9 +104,7 @@ def test_init_overwrites_nothing(rules: Path) -> None:
     assert "'A B' is not a rulebook name" in refused(cli("init", rules / "x", "--name", "A B"), 2)
 
 
-def test_lint_says_what_it_skips_without_an_encoder_and_checks_it_with_one(
-    tmp_path: Path, artefact: Path
-) -> None:
+def test_lint_reports_the_checks_that_it_skips_without_an_encoder(tmp_path: Path, artefact: Path) -> None:
     queries = ["bake bread", "bread dough", "rye bread", "bread oven", "sourdough bread"]
     rules = write_rulebook(
         tmp_path / "rules",
@@ -113,25 +113,25 @@ def test_lint_says_what_it_skips_without_an_encoder_and_checks_it_with_one(
     )
     without = cli("lint", "--rules", rules, "--artefact", tmp_path / "none")
     assert (without.returncode, without.stdout) == (0, "2 rules in 1 categories, 0 problems\n")
-    [said] = without.stderr.splitlines()
-    assert said.startswith("ascl-rules: skipped: the checks that rules are found by their own queries")
+    [message] = without.stderr.splitlines()
+    assert message.startswith("ascl-rules: skipped: the checks that rules are found by their own queries")
     before = Artefact(artefact).current()
-    report = asked("lint", "--rules", rules, "--artefact", artefact, code=1)
+    report = run_json("lint", "--rules", rules, "--artefact", artefact, code=1)
     assert set(report) == {"ok", "rules", "categories", "problems"}
     assert report["ok"] is False
     assert "its own query 'baking bread' finds home.bread first" in str(report["problems"])
     assert Artefact(artefact).current() == before
 
 
-def test_lint_against_an_earlier_rulebook_holds_its_ids(tmp_path: Path, rules: Path) -> None:
+def test_lint_against_an_earlier_rulebook_checks_its_ids(tmp_path: Path, rules: Path) -> None:
     later = write_rulebook(tmp_path / "later", rule("cyber.repair", stance="answer"))
-    report = asked("lint", "--rules", later, "--against", str(rules), "--artefact", tmp_path / "none", code=1)
+    report = run_json(
+        "lint", "--rules", later, "--against", str(rules), "--artefact", tmp_path / "none", code=1
+    )
     assert [problem["rule"] for problem in report["problems"]] == ["cyber/malware.md", "kitchen/knives.md"]
 
 
-def test_a_revision_of_several_rules_folders_at_once_is_refused_in_a_sentence(
-    tmp_path: Path, rules: Path
-) -> None:
+def test_a_revision_of_several_rules_folders_is_refused_in_one_sentence(tmp_path: Path, rules: Path) -> None:
     mine = write_rulebook(tmp_path / "mine", rule("cyber.mine", stance="answer"))
     both = ("--rules", rules, "--rules", mine)
     done = cli("lint", *both, "--against", "HEAD", "--artefact", tmp_path / "none")
@@ -139,7 +139,7 @@ def test_a_revision_of_several_rules_folders_at_once_is_refused_in_a_sentence(
     assert "can be looked up for one rules folder, not for several at once" in done.stderr
 
 
-def test_diff_tells_rules_and_the_questions_that_would_get_others(
+def test_diff_lists_changed_rules_and_the_questions_that_they_affect(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
     later = write_rulebook(
@@ -151,7 +151,7 @@ def test_diff_tells_rules_and_the_questions_that_would_get_others(
     file = jsonl(tmp_path / "q.jsonl", {"situation": VIRUS, "kind": "harmful"}, {"prompt": BREAD}, b"{")
     before = Artefact(artefact).current()
     both = ("diff", rules, later, "--questions", file, "--artefact", artefact)
-    report = asked(*both)
+    report = run_json(*both)
     assert report["same"] is False
     assert [change["id"] for change in report["rules"]["changed"]] == ["cyber.malware"]
     [change] = report["questions"]["changed"]
@@ -167,7 +167,7 @@ def test_diff_tells_rules_and_the_questions_that_would_get_others(
     assert "the same" in cli("diff", rules, rules, "--artefact", artefact).stdout
 
 
-def test_stats_counts_rows_and_asks_again_where_they_do_not_say(
+def test_stats_counts_rows_and_replays_those_without_rules(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
     file = jsonl(
@@ -178,7 +178,7 @@ def test_stats_counts_rows_and_asks_again_where_they_do_not_say(
         b"torn",
     )
     where = ("--rules", rules, "--artefact", artefact)
-    report = asked("stats", file, *where)
+    report = run_json("stats", file, *where)
     assert (report["consultations"], report["replayed"], report["no_applicable_rule"]) == (3, 2, 1)
     assert {entry["id"]: entry["consulted"] for entry in report["rules"]} == {
         "cyber.malware": 1,
@@ -194,12 +194,12 @@ def test_stats_counts_rows_and_asks_again_where_they_do_not_say(
 
 def test_stats_of_rows_with_rules_needs_no_encoder(tmp_path: Path, rules: Path) -> None:
     file = jsonl(tmp_path / "c.jsonl", {"prompt": "x", "rules": ["cyber.malware", "cyber.gone"]})
-    report = asked("stats", file, "--rules", rules, "--artefact", tmp_path / "none")
+    report = run_json("stats", file, "--rules", rules, "--artefact", tmp_path / "none")
     assert report["never"] == ["cyber.repair", "kitchen.knives"]
     assert report["unknown"] == {"cyber.gone": 1}
 
 
-def test_owners_are_listed_with_what_is_overdue(tmp_path: Path) -> None:
+def test_owners_are_listed_with_their_overdue_reviews(tmp_path: Path) -> None:
     rules = write_rulebook(
         tmp_path / "rules",
         rule("cyber.a", stance="answer", owner="ann", review_by="2020-01-01"),
@@ -207,7 +207,7 @@ def test_owners_are_listed_with_what_is_overdue(tmp_path: Path) -> None:
         rule("cyber.c", owner="bob", review_by=str(datetime.datetime.now(datetime.UTC).date())),
         rule("cyber.d", owner="eve", review_by="2020-01-01", status="retired"),
     )
-    assert asked("owners", "--rules", rules)[0] == {
+    assert run_json("owners", "--rules", rules)[0] == {
         "owner": "ann",
         "rules": 2,
         "overdue": 1,
@@ -228,14 +228,14 @@ def test_rollback_serves_an_earlier_rulebook_until_the_next_build(rules: Path, a
         return current.rulebook
 
     def served() -> str:
-        found = asked("query", VIRUS, "--artefact", artefact)
+        found = run_json("query", VIRUS, "--artefact", artefact)
         return str(found["rulebook"]["digest"])
 
     first = build()
     write_rulebook(rules, rule("cyber.malware", body=prose("New words.", "x", "y")))
     second = build()
     assert served() == second != first
-    listed = {entry["digest"]: entry for entry in asked("rollback", "--artefact", artefact)}
+    listed = {entry["digest"]: entry for entry in run_json("rollback", "--artefact", artefact)}
     assert (listed[first]["published"], listed[first]["current"]) == (True, False)
     back = cli("rollback", first[:10], "--artefact", artefact, ASCL_RULES_DIR=str(rules))
     assert f"test-rules 1.0.0 {first[:12]} is current again" in back.stdout
@@ -245,26 +245,26 @@ def test_rollback_serves_an_earlier_rulebook_until_the_next_build(rules: Path, a
     assert build() == served() == second
 
 
-def test_rollback_of_our_own_rules_is_not_undone_by_serving_them(artefact: Path) -> None:
+def test_a_rollback_to_the_packaged_rules_is_not_undone_by_serving(artefact: Path) -> None:
     current = Artefact(artefact).current()
     assert current is not None
     assert current.own_rules
-    asked("rollback", current.rulebook, "--artefact", artefact)
+    run_json("rollback", current.rulebook, "--artefact", artefact)
     after = Artefact(artefact).current()
     assert after is not None
     assert (after.rulebook, after.own_rules) == (current.rulebook, False)
 
 
 @pytest.mark.parametrize("digest", ["0" * 12, "abc", "../../etc"])
-def test_rollback_to_what_is_not_kept_is_refused_with_what_is(artefact: Path, digest: str) -> None:
+def test_a_rollback_to_an_unknown_digest_lists_the_stored_ones(artefact: Path, digest: str) -> None:
     current = Artefact(artefact).current()
     assert current is not None
-    said = refused(cli("rollback", digest, "--artefact", artefact), 1)
-    assert "keeps no rulebook" in said
-    assert current.rulebook[:12] in said
+    message = refused(cli("rollback", digest, "--artefact", artefact), 1)
+    assert "keeps no rulebook" in message
+    assert current.rulebook[:12] in message
 
 
-def test_edits_do_not_drive_out_what_was_published(tmp_path: Path, rules: Path, artefact: Path) -> None:
+def test_edits_do_not_evict_published_rulebooks(tmp_path: Path, rules: Path, artefact: Path) -> None:
     from rule_server import RuleIndex, load_rulebook
 
     assert cli("build", "--rules", rules, "--artefact", artefact).returncode == 0
@@ -283,17 +283,17 @@ def test_edits_do_not_drive_out_what_was_published(tmp_path: Path, rules: Path, 
     assert len(kept) == 12  # ten edits, this one, and the one that the fixture published
 
 
-def test_a_revision_beside_a_folder_is_of_that_folder(tmp_path: Path) -> None:
+def test_a_revision_compared_with_a_folder_is_of_that_folder(tmp_path: Path) -> None:
     rules = write_rulebook(tmp_path / "repo" / "rules", rule("cyber.a", stance="answer"))
     commit(rules)
     write_rulebook(rules, rule("cyber.b"))
-    report = asked("diff", "HEAD", rules, "--artefact", tmp_path / "none")
+    report = run_json("diff", "HEAD", rules, "--artefact", tmp_path / "none")
     assert [entry["id"] for entry in report["rules"]["added"]] == ["cyber.b"]
     assert report["a"]["spec"] == "HEAD"
     assert "questions" not in report
 
 
-def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_own_queries(
+def test_the_packaged_rulebook_lints_without_a_problem_including_the_search_checks(
     artefact: Path,
 ) -> None:
     done = cli("lint", "--json", "--artefact", artefact)
@@ -301,7 +301,7 @@ def test_our_own_rulebook_lints_without_a_problem_and_each_rule_is_found_by_its_
     assert done.stderr == ""
 
 
-def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_last(
+def test_another_rulebook_is_queried_with_the_last_measured_threshold(
     tmp_path: Path, rules: Path, artefact: Path
 ) -> None:
     from rule_server.retrieval import Calibration, scoring_version
@@ -312,5 +312,5 @@ def test_a_rulebook_on_the_side_is_asked_with_the_threshold_that_was_measured_la
     unreachable = Calibration(1.9, "by hand", current.rulebook, scoring_version(), 1, {})
     store.save_calibration(current.rulebook, unreachable)
     file = jsonl(tmp_path / "c.jsonl", {"situation": VIRUS})
-    report = asked("stats", file, "--rules", rules, "--artefact", artefact)
+    report = run_json("stats", file, "--rules", rules, "--artefact", artefact)
     assert (report["consultations"], report["no_applicable_rule"]) == (1, 1)

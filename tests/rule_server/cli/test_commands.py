@@ -1,4 +1,4 @@
-"""The command line: what goes where, what is refused, and with which code."""
+"""The command line: output, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path, artefact: Path) -> None:
+def test_a_blank_environment_variable_counts_as_unset(tmp_path: Path, artefact: Path) -> None:
     names = (
         "TOKENS_FILE",
         "OAUTH_ISSUER",
@@ -42,23 +42,23 @@ def test_a_blank_variable_is_as_one_that_is_not_there(tmp_path: Path, artefact: 
     blank = {f"ASCL_RULES_{name}": " " if name == "OAUTH_ISSUER" else "" for name in names}
     rules = write_rulebook(tmp_path / "rules", rule("cyber.malware"))
     where = ("--rules", rules, "--artefact", artefact)
-    open_to_all = cli("serve", "--host", "0.0.0.0", "--port", "0", *where, **blank)
-    assert "no caller would be asked who it is" in refused(open_to_all, 2)
+    exposed = cli("serve", "--host", "0.0.0.0", "--port", "0", *where, **blank)
+    assert "callers are not authenticated" in refused(exposed, 2)
     assert not list(tmp_path.glob("*.jsonl*"))
-    asked = cli("query", "a computer virus", "--json", *where, **blank)
-    assert json.loads(asked.stdout)["verdict"]
+    query = cli("query", "a computer virus", "--json", *where, **blank)
+    assert json.loads(query.stdout)["verdict"]
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The one sentence on standard error."""
+    """Checks the exit code and returns the error message, the last line on standard error."""
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    *said, last = done.stderr.strip().splitlines()
-    assert all(line.startswith("ascl-rules: ") for line in (*said, last)), done.stderr
+    *messages, last = done.stderr.strip().splitlines()
+    assert all(line.startswith("ascl-rules: ") for line in (*messages, last)), done.stderr
     return last
 
 
-def test_query_prints_what_a_model_would_read_or_json(artefact: Path) -> None:
+def test_query_prints_the_text_for_the_model_or_json(artefact: Path) -> None:
     asked = ("query", "a user asks how to kill a stuck Linux process", "--artefact", artefact)
     plain = cli(*asked)
     assert plain.returncode == 0, plain.stderr
@@ -69,7 +69,7 @@ def test_query_prints_what_a_model_would_read_or_json(artefact: Path) -> None:
     assert data["rules"][0]["stance"] == "answer"
 
 
-def test_lint_reports_problems_as_json_and_ends_with_code_1(tmp_path: Path) -> None:
+def test_lint_reports_problems_as_json_and_exits_with_1(tmp_path: Path) -> None:
     good = cli("lint", "--json")
     assert good.returncode == 0
     assert json.loads(good.stdout)["ok"] is True
@@ -80,7 +80,7 @@ def test_lint_reports_problems_as_json_and_ends_with_code_1(tmp_path: Path) -> N
     assert report["problems"][0]["rule"] == "cyber/a.md"
 
 
-def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
+def test_a_malformed_rule_file_stops_serve_and_build_with_one_sentence(
     tmp_path: Path, artefact: Path
 ) -> None:
     rules = write_rulebook(
@@ -92,7 +92,7 @@ def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("serve", "--rules", "no/such/folder"), "no/such/folder is not a folder"),
         (("query", "  "), "`situation`: it is blank"),
@@ -105,9 +105,9 @@ def test_a_malformed_rule_file_stops_serving_and_building_with_one_sentence(
         (("build", "--model", "no/such/model"), "'no/such/model' could not be downloaded"),
     ],
 )
-def test_a_users_mistake_is_one_sentence(artefact: Path, arguments: tuple[str, ...], said: str) -> None:
-    code = 2 if "situation" in said or "top_k" in said or "anonymous" in said else 1
-    assert said in refused(cli(*arguments, "--artefact", artefact, HF_HUB_OFFLINE="1"), code)
+def test_invalid_input_gives_one_sentence(artefact: Path, arguments: tuple[str, ...], message: str) -> None:
+    code = 2 if any(word in message for word in ("situation", "top_k", "anonymous")) else 1
+    assert message in refused(cli(*arguments, "--artefact", artefact, HF_HUB_OFFLINE="1"), code)
 
 
 def test_an_unknown_option_or_setting_is_named(artefact: Path) -> None:
@@ -115,18 +115,18 @@ def test_an_unknown_option_or_setting_is_named(artefact: Path) -> None:
     assert option.returncode == 2
     assert "No such option: --prot" in option.stderr
     setting = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_TRESHOLD="0.3"), 2)
-    assert setting.startswith("ascl-rules: ASCL_RULES_TRESHOLD is no setting: remove it (known: ")
+    assert setting.startswith("ascl-rules: ASCL_RULES_TRESHOLD is not a setting: remove it (known: ")
     value = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_THRESHOLD="high"), 2)
     assert "the setting threshold (ASCL_RULES_THRESHOLD) is 'high'" in value
 
 
-def test_a_port_in_use_is_said_so(artefact: Path) -> None:
+def test_a_port_in_use_is_an_error(artefact: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refused(cli("serve", "--artefact", artefact, "--port", str(port)), 2)
-    assert f"127.0.0.1:{port} cannot be listened on" in said
+        message = refused(cli("serve", "--artefact", artefact, "--port", str(port)), 2)
+    assert f"cannot listen on 127.0.0.1:{port}" in message
 
 
-def test_a_damaged_artefact_is_refused_with_the_way_out(artefact: Path) -> None:
+def test_a_damaged_artefact_is_refused_with_the_fix(artefact: Path) -> None:
     (artefact / "artefact.json").write_text("{", encoding="utf-8")
     assert "run `ascl-rules build`" in refused(cli("query", "x", "--artefact", artefact), 1)

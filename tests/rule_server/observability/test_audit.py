@@ -1,4 +1,4 @@
-"""The audit log: who asked when and what came back; the question itself only where an operator says so."""
+"""The audit log: callers, times and returned rules; question texts only if the operator enables them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tmp_path: Path) -> None:
+def test_each_consultation_is_logged_before_its_answer_and_without_the_question(tmp_path: Path) -> None:
     tokens, audit = tmp_path / "tokens.jsonl", tmp_path / "audit.jsonl"
     token = new_token(tokens, "ci-agent", ["consult"], "now")
     with serve_toy(tmp_path, tokens_file=tokens, audit_file=audit) as served:
@@ -71,7 +71,7 @@ def test_every_consultation_is_a_line_before_its_answer_and_holds_no_question(tm
     assert audit.with_name("audit.jsonl.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_hash_needs_the_key_and_stays_the_same_over_restarts(tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_key_and_survives_restarts(tmp_path: Path) -> None:
     hashes = []
     for name in ("one", "one", "two"):
         settings = Settings(audit_file=tmp_path / f"{name}.jsonl")
@@ -82,14 +82,14 @@ def test_the_hash_needs_the_key_and_stays_the_same_over_restarts(tmp_path: Path)
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_kept_questions_are_masked_unless_the_operator_says_otherwise(tmp_path: Path) -> None:
+def test_logged_questions_are_masked_unless_the_operator_turns_it_off(tmp_path: Path) -> None:
     question = "may I mail ann@example.org?"
-    for masked, kept in ((True, "may I mail [email]?"), (False, question)):
+    for masked, logged in ((True, "may I mail [email]?"), (False, question)):
         file = tmp_path / f"{masked}.jsonl"
         log = AuditLog(Settings(audit_file=file, audit_text=True, audit_mask=masked))
         log.write(question, ANSWER)
         log.close()
-        assert lines(file)[0]["situation"] == kept
+        assert lines(file)[0]["situation"] == logged
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_kept_questions_are_masked_unless_the_operator_says_otherwise(tmp_path: 
         ("std::vector and version 1.2.3", "std::vector and version 1.2.3"),
     ],
 )
-def test_personal_data_is_known_by_its_form(text: str, masked: str) -> None:
+def test_personal_data_is_recognised_by_its_form(text: str, masked: str) -> None:
     assert mask(text) == masked
 
 
-def test_a_line_torn_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
+def test_a_torn_line_does_not_corrupt_the_next_one(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     settings = Settings(audit_file=file)
     log = AuditLog(settings)
@@ -128,18 +128,18 @@ def test_a_line_torn_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
     assert (json.loads(first)["length"], second, json.loads(third)["length"]) == (3, '{"at":"2026', 3)
 
 
-def test_no_line_grows_older_than_the_setting(tmp_path: Path) -> None:
+def test_no_line_outlives_the_retention_period(tmp_path: Path) -> None:
     file, start = tmp_path / "audit.jsonl", datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
-    today = [start]
-    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: today[0])
+    now = [start]
+    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: now[0])
     for hour in range(0, 24 * 8, 6):
-        today[0] = start + datetime.timedelta(hours=hour)
+        now[0] = start + datetime.timedelta(hours=hour)
         log.write("x", ANSWER)
         times = [line["at"] for path in tmp_path.glob("audit*.jsonl") for line in lines(path)]
         oldest = min(datetime.datetime.fromisoformat(at) for at in times)
-        assert today[0] - oldest < datetime.timedelta(days=3)
+        assert now[0] - oldest < datetime.timedelta(days=3)
     assert len(list(tmp_path.glob("audit*.jsonl"))) == 3
-    today[0] += datetime.timedelta(days=30)
+    now[0] += datetime.timedelta(days=30)
     log.rotate()
     assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
     log.close()
@@ -156,7 +156,9 @@ def test_files_are_bounded_in_size_and_number(tmp_path: Path) -> None:
     assert all(line["length"] == 1 for path in files for line in lines(path))
 
 
-def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_consultation_that_cannot_be_logged_is_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(handle: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -169,7 +171,7 @@ def test_what_cannot_be_written_down_is_not_answered(tmp_path: Path, monkeypatch
         assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
 
 
-def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> None:
+def test_a_new_file_is_opened_when_the_old_one_is_moved(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     with serve_toy(tmp_path, audit_file=file) as served:
         for _ in range(3):
@@ -178,33 +180,33 @@ def test_lines_go_where_the_file_is_when_somebody_moves_it(tmp_path: Path) -> No
     assert [len(lines(tmp_path / f"moved-{number}")) for number in range(3)] == [1, 1, 1]
 
 
-def test_a_folder_that_was_away_for_a_while_costs_no_restart(tmp_path: Path) -> None:
+def test_logging_resumes_when_a_missing_folder_returns(tmp_path: Path) -> None:
     folder, away = tmp_path / "log", tmp_path / "away"
     with serve_toy(tmp_path, audit_file=folder / "audit.jsonl") as served:
         statuses = [served.client.post("/v1/consult", json=QUESTION).status_code]
         folder.rename(away)
         statuses += [served.client.post("/v1/consult", json=QUESTION).status_code for _ in range(3)]
-        assert served.client.get("/v1/rules").status_code == 200  # no socket was closed for it
+        assert served.client.get("/v1/rules").status_code == 200  # no socket was closed by mistake
         folder.mkdir()
         statuses += [served.client.post("/v1/consult", json=QUESTION).status_code for _ in range(2)]
     assert statuses == [200, 503, 503, 503, 200, 200]
     assert [len(lines(each / "audit.jsonl")) for each in (away, folder)] == [1, 2]
 
 
-def test_old_lines_are_removed_though_somebody_took_the_present_file_away(tmp_path: Path) -> None:
-    file, today = tmp_path / "audit.jsonl", [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
-    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: today[0])
+def test_old_files_are_removed_even_if_the_current_one_is_missing(tmp_path: Path) -> None:
+    file, now = tmp_path / "audit.jsonl", [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
+    log = AuditLog(Settings(audit_file=file, audit_retention_days=3), clock=lambda: now[0])
     for _ in range(2):
         log.write("x", ANSWER)
-        today[0] += datetime.timedelta(days=1)
+        now[0] += datetime.timedelta(days=1)
     file.unlink()
-    today[0] += datetime.timedelta(days=30)
+    now[0] += datetime.timedelta(days=30)
     log.rotate()
     assert [path.read_text() for path in tmp_path.glob("audit*.jsonl")] == [""]
     log.close()
 
 
-def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_prevents_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be written"):
         AuditLog(Settings(audit_file=Path("/proc/none/audit.jsonl")))
     key = tmp_path / "key"
@@ -213,7 +215,7 @@ def test_a_log_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
         AuditLog(Settings(audit_file=tmp_path / "audit.jsonl", audit_key_file=key))
 
 
-def test_stats_count_the_rules_of_an_audit_log_without_questions(tmp_path: Path) -> None:
+def test_stats_reads_an_audit_log_without_questions(tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     with serve_toy(tmp_path, audit_file=audit) as served:
         served.client.post("/v1/consult", json=QUESTION | {"top_k": 1})

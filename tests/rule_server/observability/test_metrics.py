@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, spans, logs; none of them tells a question or a token."""
+"""Metrics, spans and logs. None of them contains a question or a token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_metrics_count_requests_verdicts_stages_cache_and_reloads(tmp_path: Path
         answer = served.client.get("/metrics")
         digest = served.client.get("/v1/rulebook").json()["digest"]
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    shown = set(answer.text.splitlines())
+    samples = set(answer.text.splitlines())
     assert {
         'ascl_requests_total{route="/v1/consult",status="200"} 2.0',
         'ascl_requests_total{route="/v1/rules/{id}",status="404"} 1.0',
@@ -41,10 +41,10 @@ def test_metrics_count_requests_verdicts_stages_cache_and_reloads(tmp_path: Path
         'ascl_reloads_total{result="rejected"} 1.0',
         "ascl_edit_rejected 1.0",
         f'ascl_rulebook_info{{digest="{digest}",name="test-rules",version="1.0.0"}} 1.0',
-    } <= shown
+    } <= samples
 
 
-def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> None:
+def test_spans_join_the_callers_trace_without_the_question(tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -70,7 +70,7 @@ def test_spans_join_the_caller_s_trace_and_hold_no_question(tmp_path: Path) -> N
     assert "virus" not in "".join(span.to_json() for span in spans.values())
 
 
-def test_the_access_log_names_the_caller_and_never_the_token_or_the_question(
+def test_the_access_log_names_the_caller_without_token_and_question(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = tmp_path / "tokens.jsonl"
@@ -81,10 +81,10 @@ def test_the_access_log_names_the_caller_and_never_the_token_or_the_question(
         served.client.post("/v1/consult", json=QUESTION, headers=headers)
         served.client.get("/v1/rules", headers={"Authorization": "Bearer ascl_wrong"})
     records = [record for record in caplog.records if record.name == "rule_server.access"]
-    shown = [json.loads(JsonLines().format(record)) for record in records]
-    assert [(line["caller"], line["method"], line["route"], line["status"]) for line in shown] == [
+    entries = [json.loads(JsonLines().format(record)) for record in records]
+    assert [(line["caller"], line["method"], line["route"], line["status"]) for line in entries] == [
         ("ci-agent", "POST", "/v1/consult", 200),
         ("-", "GET", "other", 401),
     ]
-    everything = json.dumps(shown) + caplog.text
+    everything = json.dumps(entries) + caplog.text
     assert not any(secret in everything for secret in (token, "ascl_wrong", "virus"))

@@ -1,4 +1,4 @@
-"""The exported encoder: the same as sentence-transformers, found where it is, refused when it is another."""
+"""The exported encoder: agreement with sentence-transformers, model lookup, and damaged files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rule_server.retrieval.onnx_export import export_encoder
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_exported_encoder_agrees_with_sentence_transformers_on_every_text_of_our_rules(
+def test_the_exported_encoder_agrees_with_sentence_transformers_on_packaged_rules(
     encoder: OnnxEncoder,
 ) -> None:
     from sentence_transformers import SentenceTransformer
@@ -28,13 +28,13 @@ def test_the_exported_encoder_agrees_with_sentence_transformers_on_every_text_of
     texts = [text for rule in load_rulebook(ROOT / "rules").served.values() for text in rule_texts(rule)][
         :300
     ]
-    wanted = oracle.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-    got = encoder.encode(texts)
-    assert got.shape == wanted.shape == (len(texts), 384)
-    assert (got * wanted).sum(1).min() >= 0.9999
+    expected = oracle.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    vectors = encoder.encode(texts)
+    assert vectors.shape == expected.shape == (len(texts), 384)
+    assert (vectors * expected).sum(1).min() >= 0.9999
 
 
-def test_a_text_has_the_same_vector_whatever_stands_beside_it(encoder: OnnxEncoder) -> None:
+def test_the_vector_of_a_text_does_not_depend_on_its_batch(encoder: OnnxEncoder) -> None:
     alone = encoder.encode(["how to kill a process"])
     among = encoder.encode(["a much longer text about something else " * 9, "how to kill a process"])
     assert np.allclose(alone[0], among[1], atol=1e-5)
@@ -51,30 +51,30 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_every_part_of_a_long_text_is_read_to_its_end(encoder: OnnxEncoder, name: str) -> None:
-    for part in split_into_windows(LONG[name]):
-        last = part.rstrip()[-12:]
-        other = part.rstrip()[:-12] + " something else"
-        vectors = encoder.encode([part, other])
-        assert not np.allclose(vectors[0], vectors[1], atol=1e-7), f"nothing is seen of {last!r}"
+def test_the_encoder_reads_every_window_to_its_end(encoder: OnnxEncoder, name: str) -> None:
+    for window in split_into_windows(LONG[name]):
+        last = window.rstrip()[-12:]
+        other = window.rstrip()[:-12] + " something else"
+        vectors = encoder.encode([window, other])
+        assert not np.allclose(vectors[0], vectors[1], atol=1e-7), f"{last!r} is not read"
 
 
-def test_no_character_of_a_long_text_is_left_out(encoder: OnnxEncoder) -> None:
+def test_windows_cover_every_character_of_a_long_text(encoder: OnnxEncoder) -> None:
     for text in LONG.values():
         at = 0
-        for part in split_into_windows(text):
-            begun = text.index(part[:60], max(0, at - 200))
-            assert begun <= at
-            at = begun + len(part)
+        for window in split_into_windows(text):
+            start = text.index(window[:60], max(0, at - 200))
+            assert start <= at
+            at = start + len(window)
         assert at == len(text)
 
 
-def test_a_prefix_that_the_built_encoder_does_not_use_is_refused(artefact: Path) -> None:
+def test_a_prefix_other_than_that_of_the_built_encoder_is_refused(artefact: Path) -> None:
     with pytest.raises(EncoderError, match=r"another prefix than 'query: ': name its model by --model"):
         load_or_build(Settings(artefact=artefact, prefix="query: ", watch=False), notify=lambda _: None)
 
 
-def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp_path: Path) -> None:
+def test_a_model_with_first_token_pooling_and_a_prefix_is_supported(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     model = Path(shutil.copytree(resolve_model(None), tmp_path / "model"))
@@ -84,13 +84,13 @@ def test_a_model_that_pools_by_its_first_token_and_wants_a_prefix_serves_too(tmp
     encoder = export_encoder(Artefact(tmp_path / "artefact"), str(model), threads=2, prefix="query: ")
     texts = ["how to kill a process", "a much longer text about something else " * 9]
     oracle = SentenceTransformer(str(model), device="cpu", local_files_only=True)
-    wanted = oracle.encode([f"query: {text}" for text in texts], normalize_embeddings=True)
-    assert (encoder.encode(texts) * wanted).sum(1).min() >= 0.9999
+    expected = oracle.encode([f"query: {text}" for text in texts], normalize_embeddings=True)
+    assert (encoder.encode(texts) * expected).sum(1).min() >= 0.9999
     plain = export_encoder(Artefact(tmp_path / "artefact"), str(model), threads=2)
     assert plain.fingerprint != encoder.fingerprint
 
 
-def test_a_damaged_or_missing_encoder_is_refused_with_the_way_out(artefact: Path) -> None:
+def test_a_damaged_encoder_is_refused_with_the_fix(artefact: Path) -> None:
     current = Artefact(artefact).current()
     assert current is not None
     folder = artefact / "encoder" / current.encoder
@@ -105,7 +105,7 @@ def test_a_damaged_or_missing_encoder_is_refused_with_the_way_out(artefact: Path
         OnnxEncoder(folder)
 
 
-def test_without_a_model_at_hand_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_model_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     def unreachable(*_: object, **__: object) -> str:

@@ -1,4 +1,4 @@
-"""A rulebook of one's own over another: what is added, replaced, retired, and how faults are told."""
+"""Layers of rules folders: added, replaced and retired rules, and their problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def overlay(folder: Path, *rules: tuple[str, str], manifest: str = "") -> Path:
-    """A folder of rules without files for their categories."""
+    """Writes a rules folder without _category.md files."""
     for path, text in rules:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
@@ -40,7 +40,7 @@ def problems(*folders: Path) -> list[str]:
     return [str(problem) for problem in read_rulebook(folders)[1]]
 
 
-def test_a_later_folder_adds_and_replaces_and_names_the_whole(base: Path, tmp_path: Path) -> None:
+def test_a_later_folder_adds_and_replaces_rules_and_sets_the_name(base: Path, tmp_path: Path) -> None:
     mine = overlay(
         tmp_path / "mine", rule("cyber.malware", title="Our word on malware"), rule("cyber.phishing")
     )
@@ -51,7 +51,7 @@ def test_a_later_folder_adds_and_replaces_and_names_the_whole(base: Path, tmp_pa
     assert book.digest not in (load_rulebook(base).digest, load_rulebook([mine, base]).digest)
 
 
-def test_a_replaced_rule_takes_its_old_translations_along(base: Path, tmp_path: Path) -> None:
+def test_a_replaced_rule_loses_its_old_translations(base: Path, tmp_path: Path) -> None:
     assert ("cyber.malware", "de") in load_rulebook(base).translations
     mine = overlay(tmp_path / "mine", rule("cyber.malware", title="Our word on malware"))
     assert load_rulebook([base, mine]).translations == {}
@@ -60,7 +60,7 @@ def test_a_replaced_rule_takes_its_old_translations_along(base: Path, tmp_path: 
     assert load_rulebook([base, mine]).translations["cyber.repair", "de"].title == "Reparatur"
 
 
-def test_a_rule_beneath_is_retired_by_its_id_and_the_id_stays_taken(base: Path, tmp_path: Path) -> None:
+def test_a_retired_rule_is_not_served_and_its_id_stays_reserved(base: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", manifest="retire: [cyber.malware]\n")
     book = load_rulebook([base, mine])
     assert list(book.served) == ["cyber.repair"]
@@ -70,7 +70,7 @@ def test_a_rule_beneath_is_retired_by_its_id_and_the_id_stays_taken(base: Path, 
     }
 
 
-def test_a_wrong_retirement_is_told_with_the_folder_and_the_mend(base: Path, tmp_path: Path) -> None:
+def test_an_invalid_retirement_is_reported_with_folder_and_fix(base: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x"), manifest="retire: [cyber.nothing, cyber.x]\n")
     assert problems(base, mine) == [
         "mine/rulebook.yaml: `retire` names cyber.nothing, which no rulebook beneath contains; "
@@ -80,7 +80,7 @@ def test_a_wrong_retirement_is_told_with_the_folder_and_the_mend(base: Path, tmp
     ]
 
 
-def test_faults_name_the_folder_that_they_are_in(base: Path, tmp_path: Path) -> None:
+def test_problems_name_their_folder(base: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x", owner=None), rule("garden.y"))
     write_rulebook(base, rule("cyber.repair", stance="never"))
     found = problems(base, mine)
@@ -93,12 +93,12 @@ def test_faults_name_the_folder_that_they_are_in(base: Path, tmp_path: Path) -> 
         load_rulebook([base, mine])
 
 
-def test_an_overlay_alone_is_told_how_to_lie_over_ours(tmp_path: Path) -> None:
+def test_an_overlay_without_extends_gets_a_hint_to_extend(tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x"))
     assert "(or `extends: ascl-core` in rulebook.yaml)" in problems(mine)[0]
 
 
-def test_extends_puts_our_own_rules_beneath(tmp_path: Path) -> None:
+def test_extends_puts_the_packaged_rules_beneath(tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.our-systems"), manifest="extends: ascl-core\n")
     ours = load_rulebook(packaged_rules())
     book = load_rulebook(mine)
@@ -108,29 +108,27 @@ def test_extends_puts_our_own_rules_beneath(tmp_path: Path) -> None:
     assert resolve_layers([packaged_rules(), mine]) == (packaged_rules(), mine)
 
 
-def test_extends_knows_no_other_rulebook(tmp_path: Path) -> None:
+def test_extends_accepts_only_the_packaged_rulebook(tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x"), manifest="extends: another\n")
     assert any(
         "`extends` cannot be 'another'; input should be 'ascl-core'" in line for line in problems(mine)
     )
 
 
-def test_a_rulebook_of_drafts_alone_cannot_be_served(tmp_path: Path) -> None:
+def test_a_rulebook_with_only_drafts_cannot_be_served(tmp_path: Path) -> None:
     folder = write_rulebook(tmp_path / "rules", rule("cyber.a", status="draft"))
     [found] = problems(folder)
     assert found.startswith("rulebook.yaml: no rule is active; set `status: active` in one")
 
 
-def test_the_environment_names_several_folders_as_a_path_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_environment_lists_folders_like_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ASCL_RULES_DIR", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
     assert load_settings().dir == (tmp_path / "a", tmp_path / "b")
     assert load_settings(dir=[tmp_path / "c"]).dir == (tmp_path / "c",)
     assert load_settings(dir=[]).dir == (tmp_path / "a", tmp_path / "b")
 
 
-def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path: Path) -> None:
+def test_edits_of_every_layer_are_served(base: Path, artefact: Path, tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.phishing"))
     settings = Settings(dir=(base, mine), artefact=artefact, watch=True)
     service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
@@ -138,7 +136,7 @@ def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path:
     async def edit_until_seen(folder: Path, id: str) -> bool:
         before = service.rulebook.digest
         for attempt in range(100):
-            # Written again until seen: the watcher may not have begun when the first write happens.
+            # Repeated, because the first write may happen before the watch starts.
             path, text = rule(id, stance="answer", body=prose(f"Attempt {attempt // 20}.", "x", "y"))
             (folder / path).write_text(text, encoding="utf-8")
             await asyncio.sleep(0.1)
@@ -154,7 +152,7 @@ def test_edits_of_every_layer_are_followed(base: Path, artefact: Path, tmp_path:
     assert service.reload_error is None
 
 
-def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
+def test_a_folder_that_starts_to_extend_the_packaged_rules_is_watched_with_them(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = write_rulebook(tmp_path / "ours", rule("cyber.malware"), name="ascl-core")
@@ -163,12 +161,12 @@ def test_a_folder_that_begins_to_extend_ours_is_followed_together_with_ours(
     settings = Settings(dir=(mine,), artefact=artefact, watch=True)
     service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
 
-    async def write_until(path: Path, text: str, wanted: str) -> bool:
+    async def write_until(path: Path, text: str, id: str) -> bool:
         for attempt in range(100):
-            # Written again until seen: the watcher may not have begun when the first write happens.
+            # Repeated, because the first write may happen before the watch starts.
             path.write_text(text + "\n" * (attempt // 20), encoding="utf-8")
             await asyncio.sleep(0.1)
-            if wanted in service.rulebook.served:
+            if id in service.rulebook.served:
                 return True
         return False
 

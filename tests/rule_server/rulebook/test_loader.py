@@ -1,4 +1,4 @@
-"""From files to a rulebook: what is accepted, what is refused with which words, and what the digest is of."""
+"""Loading rule files: accepted and refused input, error messages, and the digest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def problems(folder: Path) -> list[str]:
     return [str(problem) for problem in found]
 
 
-def test_our_own_rulebook_has_18_categories_each_with_an_answer_and_at_least_45_rules() -> None:
+def test_the_packaged_rulebook_has_18_categories_with_answers_and_at_least_45_rules() -> None:
     book = load_rulebook(ROOT / "rules")
     assert len(book.categories) == 18
     assert len(book.served) >= 45
@@ -50,7 +50,7 @@ def test_a_rule_is_read_with_its_three_sections(folder: Path) -> None:
     )
 
 
-def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> None:
+def test_words_change_the_digest_but_formatting_does_not(folder: Path) -> None:
     before = load_rulebook(folder).digest
     file = folder / "cyber" / "malware.md"
     text = file.read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_formatting_does_not_change_the_digest_and_words_do(folder: Path) -> Non
         (rule(lang="german-"), "'german-' in its name is not a language"),
     ],
 )
-def test_a_bad_file_is_named_with_its_fault_and_the_mend(
+def test_an_invalid_file_is_named_with_its_problem_and_fix(
     tmp_path: Path, bad: tuple[str, str], said: str
 ) -> None:
     folder = write_rulebook(tmp_path / "rules", rule("cyber.repair", stance="answer"), bad)
@@ -106,7 +106,7 @@ def test_a_bad_file_is_named_with_its_fault_and_the_mend(
     assert "\n" not in str(raised.value)
 
 
-def test_every_problem_of_a_folder_is_found_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_folder_are_reported_together(tmp_path: Path) -> None:
     folder = write_rulebook(
         tmp_path / "rules", rule("cyber.malware", owner=None, status="on"), rule("cyber.repair", title="")
     )
@@ -142,7 +142,7 @@ def test_a_pipe_in_the_folder_does_not_hang_the_loader(folder: Path) -> None:
     assert found.startswith("cyber/pipe.md: it is not where a rule belongs; rules are files")
 
 
-def test_a_translation_goes_with_its_rule_and_counts_in_the_digest(folder: Path) -> None:
+def test_a_translation_belongs_to_its_rule_and_changes_the_digest(folder: Path) -> None:
     before = load_rulebook(folder).digest
     path, text = rule("cyber.malware", lang="de", title="Schadsoftware")
     (folder / path).write_text(text, encoding="utf-8")
@@ -174,18 +174,18 @@ def test_drafts_and_retired_rules_are_read_but_not_served(tmp_path: Path) -> Non
     assert list(book.served) == ["cyber.c"]
 
 
-def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RulebookError, match="is not a folder: name the rules folder by --rules"):
         load_rulebook(tmp_path / "nowhere")
 
 
 YAMLISH = st.text(alphabet=st.sampled_from(list("ab:-[]{}&*!|>'\"#%@\n\t ,?\u2028\x00é🙂0.")), max_size=300)
 SOON = datetime.timedelta(seconds=20)
-"""For one input: some milliseconds where nothing multiplies, hours where something does."""
+"""Limit for one input. It takes milliseconds, or hours if nesting or aliases multiply."""
 
 
 @given(YAMLISH | st.text(max_size=300))
-def test_any_text_is_front_matter_or_refused_in_a_sentence(text: str) -> None:
+def test_any_text_is_parsed_or_refused_in_one_sentence(text: str) -> None:
     with contextlib.suppress(FrontMatterError):
         front, _ = split_front_matter(f"---\n{text}\n---\nbody")
         assert all(isinstance(key, str) for key in front)
@@ -211,7 +211,7 @@ def test_any_text_is_front_matter_or_refused_in_a_sentence(text: str) -> None:
         "\ud800",
     ],
 )
-def test_a_value_that_trips_a_yaml_reader_is_refused_or_read(folder: Path, value: str) -> None:
+def test_a_value_that_breaks_yaml_parsers_is_refused_or_read(folder: Path, value: str) -> None:
     path, text = rule("cyber.malware")
     changed = text.replace("priority: 50", f"priority: {value}")
     (folder / path).write_bytes(changed.encode("utf-8", "surrogatepass"))
@@ -241,7 +241,9 @@ def test_any_bytes_in_a_rule_file_are_a_problem_and_never_a_crash(folder: Path, 
     times=st.integers(1, 70_000),
     file=st.sampled_from(["cyber/malware.md", "cyber/_category.md", "rulebook.yaml"]),
 )
-def test_depth_length_and_aliases_cost_little(folder: Path, piece: str, times: int, file: str) -> None:
+def test_deep_long_and_aliased_yaml_is_cheap_to_reject(
+    folder: Path, piece: str, times: int, file: str
+) -> None:
     inside = f"a: {piece * times}"[:MAX_FILE_BYTES]
     text = inside if file.endswith(".yaml") else f"---\n{inside}\n---\n"
     (folder / file).write_text(text, encoding="utf-8", errors="replace")
@@ -258,7 +260,7 @@ def test_depth_length_and_aliases_cost_little(folder: Path, piece: str, times: i
     ),
     title=st.text(st.characters(codec="utf-8"), min_size=1, max_size=30),
 )
-def test_another_encoding_is_told_and_never_guessed(folder: Path, encoding: str, title: str) -> None:
+def test_another_encoding_is_reported_and_not_guessed(folder: Path, encoding: str, title: str) -> None:
     path, text = rule("cyber.malware", title=title)
     (folder / path).write_bytes(text.encode(encoding, "replace"))
     book, found = read_rulebook(folder)
@@ -274,7 +276,7 @@ def test_another_encoding_is_told_and_never_guessed(folder: Path, encoding: str,
     ),
     to=st.sampled_from(["secret.md", "secret", "/dev/zero", "/etc/passwd", ".", "nowhere", "rules"]),
 )
-def test_a_link_anywhere_leads_nowhere(tmp_path: Path, at: str, to: str) -> None:
+def test_a_symbolic_link_is_refused_everywhere(tmp_path: Path, at: str, to: str) -> None:
     shutil.rmtree(tmp_path / "rules", ignore_errors=True)
     folder = write_rulebook(tmp_path / "rules", rule("cyber.malware", stance="answer"))
     outside = write_rulebook(
@@ -292,7 +294,7 @@ def test_a_link_anywhere_leads_nowhere(tmp_path: Path, at: str, to: str) -> None
     assert "cyber.secret" not in str(found)
 
 
-def test_pipes_and_folders_in_the_place_of_files_do_not_hang_the_loader(folder: Path) -> None:
+def test_pipes_and_folders_in_place_of_files_do_not_hang_the_loader(folder: Path) -> None:
     for name in ("rulebook.yaml", "cyber/_category.md", "cyber/repair.md"):
         (folder / name).unlink()
         os.mkfifo(folder / name)
@@ -306,7 +308,7 @@ def test_pipes_and_folders_in_the_place_of_files_do_not_hang_the_loader(folder: 
     }
 
 
-def test_names_that_a_terminal_would_act_on_are_made_harmless(folder: Path) -> None:
+def test_control_characters_in_file_names_are_replaced(folder: Path) -> None:
     (folder / "cyber" / "a\x1b[2J\nb.md").write_text("x", encoding="utf-8")
     os.close(os.open(os.fsencode(folder / "cyber") + b"/\xff\xfe.md", os.O_CREAT | os.O_WRONLY))
     found = problems(folder)
@@ -314,21 +316,19 @@ def test_names_that_a_terminal_would_act_on_are_made_harmless(folder: Path) -> N
     assert all(line.isprintable() for line in found)
 
 
-def test_a_rulebook_of_more_bytes_than_anyone_writes_is_refused_soon(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rulebook_of_too_many_bytes_is_refused_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rule_server.rulebook.loader.MAX_RULEBOOK_BYTES", 1000)
     assert any("a rulebook holds at most" in line for line in problems(folder))
 
 
-def test_the_same_fault_in_many_files_is_told_of_each(tmp_path: Path) -> None:
+def test_the_same_problem_in_many_files_is_reported_for_each(tmp_path: Path) -> None:
     files = [rule(f"cyber.n{number}", stanse="decline") for number in range(300)]
     found = problems(write_rulebook(tmp_path / "rules", *files))
     assert len(found) == 300
     assert all("unknown key `stanse`" in line for line in found)
 
 
-def test_more_files_than_a_rulebook_may_hold_are_not_all_read(
+def test_reading_stops_after_the_maximum_number_of_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rule_server.rulebook.loader.MAX_RULES", 10)
@@ -341,13 +341,13 @@ def test_more_files_than_a_rulebook_may_hold_are_not_all_read(
 
 
 @pytest.mark.parametrize("closed", ["cyber", "."])
-def test_a_folder_that_may_be_listed_and_not_entered_is_told(
+def test_a_folder_that_can_be_listed_but_not_entered_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
     stat = Path.stat
 
     def guarded(path: Path, **how: bool) -> os.stat_result:
-        if folder / closed in path.parents:  # the tests may run as root, whom no mode keeps out
+        if folder / closed in path.parents:  # the tests may run as root, whom file modes do not restrict
             raise PermissionError(13, "Permission denied", str(path))
         return stat(path, **how)
 
@@ -358,9 +358,7 @@ def test_a_folder_that_may_be_listed_and_not_entered_is_told(
         load_rulebook(folder)
 
 
-def test_rules_in_a_folder_that_nobody_may_enter_are_no_folder(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rules_in_an_inaccessible_folder_are_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(path: Path, **_: bool) -> os.stat_result:
         raise PermissionError(13, "Permission denied", str(path))
 

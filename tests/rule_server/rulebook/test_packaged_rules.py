@@ -1,4 +1,4 @@
-"""What the shipped rulebook promises, whoever edits it."""
+"""Invariants of the packaged rulebook."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def originals(rulebook: Rulebook, category: str) -> list[Rule]:
     return [rule for rule in rulebook.served.values() if rule.category == category]
 
 
-def asked(rule: Rule) -> list[str]:
+def queries_and_examples(rule: Rule) -> list[str]:
     return [*rule.queries, *rule.examples.benign, *rule.examples.harmful]
 
 
-def plain(text: str) -> str:
+def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
@@ -39,14 +39,16 @@ def test_it_has_eighteen_categories_and_at_least_110_active_rules(rulebook: Rule
     assert len(rulebook.served) >= 110
 
 
-def test_every_category_says_what_is_fine_at_least_once_for_three_prohibitions(rulebook: Rulebook) -> None:
+def test_every_category_has_an_answer_rule_and_at_most_five_times_as_many_prohibitions(
+    rulebook: Rulebook,
+) -> None:
     for category in rulebook.categories:
         stances = [rule.stance for rule in originals(rulebook, category.id)]
         assert stances.count("answer") >= 1, category.id
         assert stances.count("decline") <= 5 * stances.count("answer"), category.id
 
 
-def test_most_look_alikes_are_answered(rulebook: Rulebook) -> None:
+def test_all_look_alikes_but_one_are_answer_rules(rulebook: Rulebook) -> None:
     rules = originals(rulebook, "benign-lookalikes")
     assert len(rules) >= 11
     assert [rule.id for rule in rules if rule.stance != "answer"] == [
@@ -54,11 +56,11 @@ def test_most_look_alikes_are_answered(rulebook: Rulebook) -> None:
     ]
 
 
-def test_every_prohibition_and_limit_says_what_only_looks_like_it(rulebook: Rulebook) -> None:
+def test_every_prohibition_and_limit_has_a_not_when(rulebook: Rulebook) -> None:
     assert not [rule.id for rule in rulebook.rules if rule.stance != "answer" and not rule.not_when]
 
 
-def test_every_rule_has_examples_and_every_prohibition_a_harmless_one_beside_a_harmful_one(
+def test_every_rule_has_a_harmless_example_and_every_prohibition_a_harmful_one(
     rulebook: Rulebook,
 ) -> None:
     for rule in rulebook.rules:
@@ -67,7 +69,7 @@ def test_every_rule_has_examples_and_every_prohibition_a_harmless_one_beside_a_h
             assert rule.examples.harmful, rule.id
 
 
-def test_no_rule_is_longer_than_a_model_reads(rulebook: Rulebook) -> None:
+def test_no_rule_exceeds_the_maximum_length(rulebook: Rulebook) -> None:
     for rule in rulebook.rules:
         sections = (rule.fine, rule.not_fine, rule.how_to_answer)
         assert sum(len(section.split()) for section in sections) <= MAX_WORDS, rule.id
@@ -78,8 +80,8 @@ def test_no_rule_is_longer_than_a_model_reads(rulebook: Rulebook) -> None:
 def test_no_two_rules_share_a_query_or_an_example(rulebook: Rulebook) -> None:
     seen: dict[str, str] = {}
     for rule in rulebook.rules:
-        for text in asked(rule):
-            assert seen.setdefault(plain(text), rule.id) == rule.id, text
+        for text in queries_and_examples(rule):
+            assert seen.setdefault(normalise(text), rule.id) == rule.id, text
 
 
 @pytest.mark.parametrize("category", TRANSLATED)
@@ -87,24 +89,26 @@ def test_three_categories_can_be_read_in_chinese(rulebook: Rulebook, category: s
     for rule in originals(rulebook, category):
         translation = rulebook.translations[rule.id, "zh"]
         assert (translation.stance, translation.priority) == (rule.stance, rule.priority)
-        for text in (translation.title, translation.text, *asked(translation)):
+        for text in (translation.title, translation.text, *queries_and_examples(translation)):
             assert CHINESE.search(text), text
 
 
-def test_no_rule_quotes_a_prompt_that_models_are_trained_or_measured_on(rulebook: Rulebook) -> None:
+def test_no_rule_quotes_a_training_or_evaluation_prompt(rulebook: Rulebook) -> None:
     files = [
         *sorted((ROOT / "evaluation" / "prompts").glob("*.jsonl")),
-        ROOT / "trainer" / "demonstrations" / "written.jsonl",
-        ROOT / "benchmarks" / "data" / "zh_prompts.jsonl",
+        ROOT / "trainer" / "stages" / "sft" / "demonstrations" / "written.jsonl",
+        ROOT / "benchmarks" / "retrieval" / "zh_prompts.jsonl",
     ]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    prompts = {plain(json.loads(line)["prompt"]) for line in lines}
-    quoted = [text for rule in rulebook.rules for text in asked(rule) if plain(text) in prompts]
+    prompts = {normalise(json.loads(line)["prompt"]) for line in lines}
+    quoted = [
+        text for rule in rulebook.rules for text in queries_and_examples(rule) if normalise(text) in prompts
+    ]
     assert quoted == []
 
 
-def test_the_chinese_prompts_are_labelled_with_our_categories(rulebook: Rulebook) -> None:
-    lines = (ROOT / "benchmarks" / "data" / "zh_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+def test_the_chinese_prompts_are_labelled_with_categories_of_the_rulebook(rulebook: Rulebook) -> None:
+    lines = (ROOT / "benchmarks" / "retrieval" / "zh_prompts.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     known = {category.id for category in rulebook.categories}
     assert len({row["prompt"] for row in rows}) == len({row["id"] for row in rows}) == len(rows) >= 60

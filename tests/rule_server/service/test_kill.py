@@ -1,4 +1,4 @@
-"""A service that is killed while it answers is ready again from what it built, and its audit log is whole."""
+"""A killed service restarts from its stored index, and its audit log has every answered question."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CALLERS = 16
 KILLS = 3
 
 
-def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
+def test_a_service_killed_under_load_has_logged_every_answered_question(
     artefact: Path, rules: Path, tmp_path: Path
 ) -> None:
     log, audit, tokens = tmp_path / "serve.log", tmp_path / "audit.jsonl", tmp_path / "tokens.jsonl"
@@ -35,11 +35,11 @@ def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
     }
     numbers = itertools.count()
     answered: list[str] = []
-    dead = threading.Event()
+    stopped = threading.Event()
 
     def call(url: str) -> None:
         with httpx2.Client(base_url=url, headers=header, timeout=20) as client:
-            while not dead.is_set():
+            while not stopped.is_set():
                 question = f"someone asks for computer virus number {next(numbers)}"
                 try:
                     answer = client.post("/v1/consult", json={"situation": question})
@@ -50,7 +50,7 @@ def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
 
     chance = random.Random(7)
     for _ in range(KILLS):
-        dead.clear()
+        stopped.clear()
         before = len(answered)
         with run_rule_service(rules, artefact, log, **settings) as (url, process):
             with ThreadPoolExecutor(CALLERS) as pool:
@@ -59,24 +59,24 @@ def test_killed_under_load_it_lost_no_line_that_a_caller_was_answered_for(
                     time.sleep(0.01)
                 time.sleep(chance.random() / 4)
                 process.send_signal(signal.SIGKILL)
-                dead.set()
+                stopped.set()
             for each in calls:
                 each.result()
     with run_rule_service(rules, artefact, log, **settings) as (url, _):
         digest = httpx2.get(f"{url}/readyz").json()["digest"]
 
-    whole, torn = [], 0
+    entries, torn = [], 0
     for line in audit.read_text(encoding="utf-8").splitlines():
         try:
-            whole.append(json.loads(line))
+            entries.append(json.loads(line))
         except json.JSONDecodeError:
             torn += 1
     assert torn <= KILLS
-    logged = [line["situation"] for line in whole]
+    logged = [line["situation"] for line in entries]
     assert len(set(logged)) == len(logged)
     assert set(answered) <= set(logged)
-    # At most one question of each caller was answered without the caller having heard of it.
+    # Each kill loses at most one response per caller.
     assert len(logged) - len(answered) <= KILLS * CALLERS
-    assert {line["digest"] for line in whole} == {digest}
-    # The first start embeds the rules that are new; after a kill everything is found as it was.
+    assert {line["digest"] for line in entries} == {digest}
+    # The first start embeds the rules; the starts after a kill reuse them.
     assert log.read_text(encoding="utf-8").count("embedding") == 1

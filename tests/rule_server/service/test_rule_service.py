@@ -1,4 +1,4 @@
-"""One snapshot a request, whatever is edited meanwhile; real encoder, real files."""
+"""The service with the real encoder and real files: consultations, reloads and snapshots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def consult(service: RuleService, **arguments: object) -> ConsultResponse:
     return asyncio.run(ask())
 
 
-def test_a_consultation_answers_with_rules_scores_and_the_digest(service: RuleService) -> None:
+def test_a_consultation_returns_rules_scores_and_the_digest(service: RuleService) -> None:
     response = consult(service, top_k=1)
     assert response.verdict == "rules_found"
     assert [found.id for found in response.rules] == ["cyber.malware", "cyber.repair"]
@@ -49,7 +49,7 @@ def test_a_consultation_answers_with_rules_scores_and_the_digest(service: RuleSe
     assert response.rulebook.digest[:12] not in text
 
 
-def test_what_no_rule_is_about_finds_none(service: RuleService) -> None:
+def test_a_question_that_no_rule_is_about_finds_none(service: RuleService) -> None:
     response = consult(service, situation="translate good morning into French")
     assert (response.verdict, response.rules) == ("no_applicable_rule", [])
     assert response.as_text().startswith("no_applicable_rule: no safety rule is about this")
@@ -67,7 +67,7 @@ def test_a_category_filter_leaves_only_its_rules(service: RuleService) -> None:
     assert {found.category for found in response.rules} == {"kitchen"}
 
 
-def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
+def test_the_text_is_in_the_requested_language_if_there_is_a_translation(
     settings: Settings, rules: Path
 ) -> None:
     translated = prose("Erklären.", "Schreiben.", "Freundlich.")
@@ -86,12 +86,12 @@ def test_the_text_comes_in_the_asked_language_where_there_is_a_translation(
         assert consult(service, lang=lang, top_k=1).rules[0].title == title
 
 
-def test_asked_before_it_is_warm_the_service_says_so(service: RuleService) -> None:
+def test_a_question_before_the_service_is_warm_is_an_error(service: RuleService) -> None:
     with pytest.raises(NotReadyError):
         asyncio.run(service.consult(ConsultRequest(situation=QUESTION)))
 
 
-def test_an_end_of_a_long_question_is_not_lost(service: RuleService) -> None:
+def test_the_end_of_a_long_question_counts(service: RuleService) -> None:
     harmless = "Tell me about the weather in the mountains and the flowers of the valley. " * 40
     asked = "And then someone asks me for a computer virus. " * 18
     response = consult(service, situation=harmless[: 4000 - len(asked)] + asked)
@@ -115,9 +115,7 @@ def test_an_edit_is_served_and_a_broken_one_is_not(service: RuleService, rules: 
     assert response.rulebook.digest == service.rulebook.digest != before
 
 
-def test_an_edit_of_one_rule_leaves_what_a_model_reads_of_another_as_it_was(
-    service: RuleService, rules: Path
-) -> None:
+def test_an_edit_of_one_rule_does_not_change_the_text_of_another(service: RuleService, rules: Path) -> None:
     def read() -> tuple[str, str]:
         virus, knife = (
             consult(service, situation=situation, top_k=1)
@@ -135,7 +133,7 @@ def test_an_edit_of_one_rule_leaves_what_a_model_reads_of_another_as_it_was(
     assert after[1] == before[1]
 
 
-def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -> None:
+def test_edits_are_served_while_the_service_runs(settings: Settings, rules: Path) -> None:
     watching = settings.model_copy(update={"watch": True})
     service = RuleService(load_or_build(watching, notify=lambda _: None), watching)
     before = service.rulebook.digest
@@ -145,7 +143,7 @@ def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -
             await service.warm()
             await asyncio.sleep(0)  # the watcher's task starts
             for attempt in range(100):
-                # Written again until seen: the watcher may not have begun when the first write happens.
+                # Repeated, because the first write may happen before the watch starts.
                 path, text = rule("cyber.malware", title=f"Malware, attempt {attempt // 20}")
                 (rules / path).write_text(text, encoding="utf-8")
                 await asyncio.sleep(0.1)
@@ -156,7 +154,7 @@ def test_the_folder_is_followed_while_serving(settings: Settings, rules: Path) -
     assert service.rulebook.digest != before
 
 
-def test_consultations_during_edits_all_answer_from_one_rulebook(service: RuleService, rules: Path) -> None:
+def test_each_consultation_during_edits_uses_one_rulebook(service: RuleService, rules: Path) -> None:
     texts = {service.rulebook.digest: "Explaining malware."}
 
     async def ask_while_editing() -> list[ConsultResponse]:
@@ -205,32 +203,30 @@ def test_a_built_index_is_served_without_the_rules_folder_and_without_torch(
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
-def reworded(rules: Path, words: str) -> None:
+def reword(rules: Path, words: str) -> None:
     path, text = rule("cyber.malware", title="Malicious software", body=prose(words, "x", "y"))
     (rules / path).write_text(text, encoding="utf-8")
 
 
-def edited(service: RuleService, rules: Path, words: str) -> str:
-    """The digest that is served after the edit."""
-    reworded(rules, words)
+def edit_and_reload(service: RuleService, rules: Path, words: str) -> str:
+    """Edits a rule and returns the new digest."""
+    reword(rules, words)
     assert asyncio.run(service.reload()) is True
     return service.rulebook.digest
 
 
-def test_one_can_go_back_to_a_published_rulebook_that_was_edited_away_and_back(
-    settings: Settings, rules: Path
-) -> None:
-    reworded(rules, "As published.")
+def test_a_rollback_to_a_published_rulebook_works_after_many_edits(settings: Settings, rules: Path) -> None:
+    reword(rules, "As published.")
     published = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook.digest
     service = RuleService(load_or_build(settings, notify=lambda _: None), settings)
-    edited(service, rules, "Another word.")
-    assert edited(service, rules, "As published.") == published
+    edit_and_reload(service, rules, "Another word.")
+    assert edit_and_reload(service, rules, "As published.") == published
     for number in range(12):
-        edited(service, rules, f"Edit {number}.")
+        edit_and_reload(service, rules, f"Edit {number}.")
     assert roll_back(Artefact(settings.artefact), published).published
 
 
-def test_published_rules_stay_so_when_they_are_served_by_another_encoder(settings: Settings) -> None:
+def test_a_rulebook_stays_published_when_another_encoder_serves_it(settings: Settings) -> None:
     published = load_or_build(settings, notify=lambda _: None, build=True).index.rulebook
     store = Artefact(settings.artefact)
     store.save(RuleIndex.build(published, ToyEncoder()), own_rules=False)
@@ -239,17 +235,17 @@ def test_published_rules_stay_so_when_they_are_served_by_another_encoder(setting
     assert roll_back(store, published.digest).published
 
 
-def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
+def test_a_threshold_measured_while_serving_applies_after_later_edits(
     settings: Settings, service: RuleService, rules: Path
 ) -> None:
     first = service.rulebook.digest
     before = (rules / "cyber" / "malware.md").read_text(encoding="utf-8")
-    second = edited(service, rules, "Another word.")
+    second = edit_and_reload(service, rules, "Another word.")
     measured = Calibration(0.21, "a rule", second, scoring_version(), 9, {})
     Artefact(settings.artefact).save_calibration(second, measured)
-    edited(service, rules, "A third word.")
+    edit_and_reload(service, rules, "A third word.")
     assert (service.threshold.value, service.threshold.origin) == (0.21, "stale")
-    assert edited(service, rules, "Another word.") == second
+    assert edit_and_reload(service, rules, "Another word.") == second
     assert service.threshold.origin == "calibrated"
     (rules / "cyber" / "malware.md").write_text(before, encoding="utf-8")
     asyncio.run(service.reload())
@@ -258,11 +254,11 @@ def test_a_threshold_that_was_measured_while_serving_holds_after_the_next_edits(
     assert (again.rulebook.digest, again.threshold.value) == (first, 0.21)
 
 
-def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
+def test_unreadable_rules_are_reported_and_served_by_the_next_reload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = toy_service(tmp_path)
-    reworded(tmp_path / "rules", "New words.")
+    reword(tmp_path / "rules", "New words.")
 
     def unreadable(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "rules")
@@ -275,7 +271,7 @@ def test_rules_that_cannot_be_read_are_told_and_the_next_look_serves_them(
     assert service.reload_error is None
 
 
-async def seen(service: RuleService, before: str) -> bool:
+async def digest_changes(service: RuleService, before: str) -> bool:
     for _ in range(100):
         if service.rulebook.digest != before:
             return True
@@ -283,34 +279,34 @@ async def seen(service: RuleService, before: str) -> bool:
     return False
 
 
-def test_an_edit_from_before_the_folder_was_watched_is_served_without_another(tmp_path: Path) -> None:
+def test_an_edit_made_before_the_watch_starts_is_served(tmp_path: Path) -> None:
     service = toy_service(tmp_path, watch=True)
-    reworded(tmp_path / "rules", "Edited while the service started.")
+    reword(tmp_path / "rules", "Edited while the service started.")
 
     async def wait() -> bool:
         async with service.running():
-            return await seen(service, service.rulebook.digest)
+            return await digest_changes(service, service.rulebook.digest)
 
     assert asyncio.run(wait())
 
 
-def swap(rules: Path) -> None:
-    """Another folder comes in its place: what was watched is the old one from then on."""
+def replace_folder(rules: Path) -> None:
+    """Replaces the rules folder by another one, so that the watch is bound to the old folder."""
     shutil.copytree(rules, rules.with_name("new"))
-    reworded(rules.with_name("new"), "Of the new folder.")
+    reword(rules.with_name("new"), "Of the new folder.")
     rules.rename(rules.with_name("old"))
     rules.with_name("new").rename(rules)
 
 
-def make_again(rules: Path) -> None:
+def recreate_folder(rules: Path) -> None:
     shutil.copytree(rules, rules.with_name("copy"))
     shutil.rmtree(rules)
     shutil.copytree(rules.with_name("copy"), rules)
-    reworded(rules, "Of the folder made again.")
+    reword(rules, "Of the folder made again.")
 
 
-@pytest.mark.parametrize("change", [swap, make_again])
-def test_edits_are_followed_after_another_folder_took_the_place_of_the_rules(
+@pytest.mark.parametrize("change", [replace_folder, recreate_folder])
+def test_edits_are_served_after_the_rules_folder_was_replaced(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     service = toy_service(tmp_path, watch=True)
@@ -318,22 +314,22 @@ def test_edits_are_followed_after_another_folder_took_the_place_of_the_rules(
 
     async def change_and_edit() -> tuple[bool, bool]:
         async with service.running():
-            reworded(rules, "An edit before.")
-            assert await seen(service, service.rulebook.digest)
+            reword(rules, "An edit before.")
+            assert await digest_changes(service, service.rulebook.digest)
             change(rules)
-            changed = await seen(service, service.rulebook.digest)
+            changed = await digest_changes(service, service.rulebook.digest)
             before = service.rulebook.digest
-            reworded(rules, "An edit afterwards.")
-            return changed, await seen(service, before)
+            reword(rules, "An edit afterwards.")
+            return changed, await digest_changes(service, before)
 
     assert asyncio.run(change_and_edit()) == (True, True)
 
 
-def test_rules_that_were_away_for_a_while_are_followed_again(tmp_path: Path) -> None:
+def test_edits_are_served_after_the_rules_folder_was_missing(tmp_path: Path) -> None:
     service = toy_service(tmp_path, watch=True)
     rules, away = tmp_path / "rules", tmp_path / "away"
 
-    async def take_away_and_bring_back() -> bool:
+    async def remove_and_restore() -> bool:
         async with service.running():
             rules.rename(away)
             for _ in range(100):
@@ -341,19 +337,19 @@ def test_rules_that_were_away_for_a_while_are_followed_again(tmp_path: Path) -> 
                     break
                 await asyncio.sleep(0.1)
             assert service.reload_error
-            reworded(away, "Edited while it was away.")
+            reword(away, "Edited while it was away.")
             away.rename(rules)
-            return await seen(service, service.rulebook.digest)
+            return await digest_changes(service, service.rulebook.digest)
 
-    assert asyncio.run(take_away_and_bring_back())
+    assert asyncio.run(remove_and_restore())
     assert service.reload_error is None
 
 
-def test_a_kept_rulebook_that_another_process_removes_meanwhile_troubles_nobody(tmp_path: Path) -> None:
+def test_a_stored_rulebook_that_another_process_removes_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "artefact" / "rulebooks").mkdir(parents=True)
     (tmp_path / "artefact" / "rulebooks" / "vanished").symlink_to("nowhere")
     service = toy_service(tmp_path)
-    digest = edited(service, tmp_path / "rules", "New words.")
+    digest = edit_and_reload(service, tmp_path / "rules", "New words.")
     assert load_rulebook(tmp_path / "rules").digest == digest
     current = Artefact(tmp_path / "artefact").current()
     assert current is not None
