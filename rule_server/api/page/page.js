@@ -1,15 +1,15 @@
-// The page over the REST interface. What comes from rules is untrusted: it becomes text nodes, never markup.
+// The page on top of the REST interface. Rule texts are untrusted: they become text nodes, never markup.
 
 const TOKEN = "ascl-rules-token";
 const POLL_MS = 15000;
 const VIEWS = ["ask", "rules", "activity"];
 const at = (id) => document.getElementById(id);
 
-const known = { rulebook: null, categories: [], rules: [], byId: new Map(), usage: null };
+const state = { rulebook: null, categories: [], rules: [], byId: new Map(), usage: null };
 const wide = matchMedia("(min-width: 60rem)");
 let shown = "";
 
-/** An element with attributes, style variables (`--name`) and children; strings become text. */
+/** Creates an element with attributes, style variables (`--name`) and children; strings become text. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -20,13 +20,13 @@ function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-function say(text) {
-  at("said").textContent = text;
+function announce(text) {
+  at("announcement").textContent = text;
 }
 
 // ---------------------------------------------------------------- the service
 
-class Refused extends Error {
+class RequestError extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;
@@ -46,52 +46,52 @@ async function api(path, body) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Refused(0, "the service cannot be reached");
+    throw new RequestError(0, "the service cannot be reached");
   }
   if (answer.ok) return answer.json();
   let detail = `the service answered ${answer.status}`;
   try {
-    const told = (await answer.json()).detail;
-    if (typeof told === "string") detail = told;
+    const body = (await answer.json()).detail;
+    if (typeof body === "string") detail = body;
   } catch {
-    // No JSON: the status says it all.
+    // Not JSON: the message keeps the status alone.
   }
   const wait = answer.headers.get("Retry-After");
-  if (answer.status === 429 && wait) detail += ` (again in ${wait} seconds)`;
-  throw new Refused(answer.status, detail);
+  if (answer.status === 429 && wait) detail += ` (retry in ${wait} seconds)`;
+  throw new RequestError(answer.status, detail);
 }
 
-/** Show what went wrong: ask for a token where the service wants one, else say it in `place`. */
+/** Shows an error in `place`, or the token form if the service requires a token. */
 function fail(error, place = at("problem")) {
-  if (!(error instanceof Refused)) throw error;
+  if (!(error instanceof RequestError)) throw error;
   if (error.status === 401) {
     const before = sessionStorage.getItem(TOKEN);
     sessionStorage.removeItem(TOKEN);
     at("forget").hidden = true;
-    if (before) complain("The service does not accept this token.");
+    if (before) showProblem("The service does not accept this token.");
     if (at("token").hidden) {
       at("token").hidden = false;
       at("token-value").focus();
     }
     return;
   }
-  const lacking = error.status === 403 ? "Your token does not allow this: " : "";
-  if (place === at("problem")) complain(`${lacking}${error.message}.`);
-  else place.replaceChildren(h("p", { class: "notice bad" }, `${lacking}${error.message}.`));
+  const prefix = error.status === 403 ? "Your token does not allow this: " : "";
+  if (place === at("problem")) showProblem(`${prefix}${error.message}.`);
+  else place.replaceChildren(h("p", { class: "notice bad" }, `${prefix}${error.message}.`));
 }
 
-function complain(text) {
+function showProblem(text) {
   at("problem").textContent = text;
   at("problem").hidden = !text;
 }
 
-// ---------------------------------------------------------------- what is loaded
+// ---------------------------------------------------------------- loading
 
 async function load() {
   const [rulebook, categories, rules] = await Promise.all(
     ["v1/rulebook", "v1/categories", "v1/rules"].map((path) => api(path)),
   );
-  Object.assign(known, { rulebook, categories, rules, byId: new Map(rules.map((rule) => [rule.id, rule])) });
+  Object.assign(state, { rulebook, categories, rules, byId: new Map(rules.map((rule) => [rule.id, rule])) });
   at("book").textContent = `${rulebook.name} ${rulebook.version}, ${rules.length} rules`;
   at("digest").replaceChildren(" · digest ", h("code", { title: rulebook.digest }, rulebook.digest.slice(0, 12)));
   for (const select of document.querySelectorAll("select[data-categories]")) {
@@ -99,14 +99,14 @@ async function load() {
     select.replaceChildren(select.options[0], ...categories.map(({ id, title }) => h("option", { value: id }, title)));
     select.value = categories.some(({ id }) => id === chosen) ? chosen : "";
   }
-  known.usage = await api("v1/usage").catch(() => null);
-  at("use").closest("div").hidden = known.usage === null;
+  state.usage = await api("v1/usage").catch(() => null);
+  at("use").closest("div").hidden = state.usage === null;
 }
 
 async function start() {
   try {
     await load();
-    complain("");
+    showProblem("");
     at("token").hidden = true;
     at("forget").hidden = !sessionStorage.getItem(TOKEN);
     render();
@@ -115,15 +115,15 @@ async function start() {
   }
 }
 
-/** Follow edits: a small conditional request now and then, and everything anew when the digest has changed. */
+/** Polls the rulebook and reloads everything when its digest has changed. */
 async function follow() {
-  if (document.hidden || !known.rulebook) return;
+  if (document.hidden || !state.rulebook) return;
   try {
     const now = await api("v1/rulebook");
-    if (now.digest === known.rulebook.digest) return;
+    if (now.digest === state.rulebook.digest) return;
     await load();
     render();
-    say(`The rulebook has changed: ${now.name} ${now.version}.`);
+    announce(`The rulebook has changed: ${now.name} ${now.version}.`);
   } catch (error) {
     if (error.status === 401) fail(error);
   }
@@ -134,10 +134,10 @@ async function follow() {
 const stanceOf = (stance) => h("span", { class: `stance ${["answer", "limit", "decline"].includes(stance) ? stance : ""}` }, stance);
 
 function ruleLink(id, text = id) {
-  return known.byId.has(id) ? h("a", { href: `#/rules/${encodeURIComponent(id)}` }, text) : h("span", {}, text);
+  return state.byId.has(id) ? h("a", { href: `#/rules/${encodeURIComponent(id)}` }, text) : h("span", {}, text);
 }
 
-/** The three sections of a rule's text under headings; a text of another form as it is. */
+/** Returns the three sections of a rule's text under headings; a text of another form is left unchanged. */
 function ruleText(text, level = "h3") {
   const parts = /^Fine: ([^]*?)\nNot fine: ([^]*?)\nHow to answer: ([^]*)$/.exec(text);
   if (!parts) return [h("p", { class: "rule-text" }, text)];
@@ -167,8 +167,8 @@ async function ask(event) {
   summary.replaceChildren(h("p", { class: "quiet" }, "Asking …"));
   try {
     const [found, nearest] = await Promise.all([api("v1/consult", body), api("v1/nearest", body)]);
-    complain("");
-    // Only the outcome is read aloud at once; the rules stand below it, to be read in one's own time.
+    showProblem("");
+    // Screen readers announce only the summary; the rules are below it.
     summary.replaceChildren(...outcome(found, nearest));
     answer.replaceChildren(...answered(found, nearest));
   } catch (error) {
@@ -201,20 +201,20 @@ function answered({ rules }, nearest) {
   return [h("div", { class: rules.length ? "found" : null }, rules.length ? h("div", {}, cards) : null, scores(nearest, rules))];
 }
 
-/** The nearest rules as a table, with those that are given though others are nearer. */
+/** Returns a table of the nearest rules, including given rules that are not among the nearest. */
 function scores(nearest, given) {
   const { threshold } = nearest;
   const byId = new Map([...nearest.rules, ...given].map((rule) => [rule.id, rule]));
   const rules = [...byId.values()].sort((a, b) => b.score - a.score);
-  const comes = new Set(given.map((rule) => rule.id));
+  const givenIds = new Set(given.map((rule) => rule.id));
   const values = [...rules.map((rule) => rule.score), threshold];
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const place = (value) => `${(2 + (95 * (value - low)) / (high - low || 1)).toFixed(1)}%`;
-  const status = (rule) => (comes.has(rule.id) ? "given" : rule.score < threshold ? "below" : "left out");
+  const status = (rule) => (givenIds.has(rule.id) ? "given" : rule.score < threshold ? "below" : "left out");
   const rows = rules.map((rule) =>
     h(
       "tr",
-      { class: comes.has(rule.id) ? "given" : null },
+      { class: givenIds.has(rule.id) ? "given" : null },
       h("th", { scope: "row" }, ruleLink(rule.id, rule.title), h("span", { class: "bar score", "aria-hidden": "true", "--long": place(rule.score), "--threshold": place(threshold) })),
       h("td", {}, status(rule)),
       h("td", { class: "number" }, rule.score.toFixed(3)),
@@ -225,7 +225,7 @@ function scores(nearest, given) {
     "div",
     { class: "card scores" },
     h("h3", {}, "The nearest rules"),
-    h("table", {}, h("caption", {}, `The dashed line is the threshold, ${threshold.toFixed(3)}. A category's second rule waits for other categories' first ones.`), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)),
+    h("table", {}, h("caption", {}, `The dashed line is the threshold, ${threshold.toFixed(3)}. Each category gets its first rule before any category gets a second.`), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)),
   );
 }
 
@@ -233,7 +233,7 @@ function scores(nearest, given) {
 
 function matches(rule, words, category, stance, use) {
   const text = `${rule.id} ${rule.title} ${rule.applies_when} ${rule.not_when ?? ""} ${rule.text}`.toLowerCase();
-  const used = known.usage ? (known.usage.rules[rule.id] ?? 0) > 0 : false;
+  const used = state.usage ? (state.usage.rules[rule.id] ?? 0) > 0 : false;
   return (
     words.every((word) => text.includes(word)) &&
     (!category || rule.category === category) &&
@@ -244,31 +244,31 @@ function matches(rule, words, category, stance, use) {
 
 function list(reading) {
   const words = at("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const use = known.usage ? at("use").value : "";
-  const found = known.rules.filter((rule) => matches(rule, words, at("filter-category").value, at("stance").value, use));
-  at("count").textContent = `${found.length} of ${known.rules.length} rules`;
-  const groups = known.categories
+  const use = state.usage ? at("use").value : "";
+  const found = state.rules.filter((rule) => matches(rule, words, at("filter-category").value, at("stance").value, use));
+  at("count").textContent = `${found.length} of ${state.rules.length} rules`;
+  const groups = state.categories
     .map(({ id, title }) => [title, found.filter((rule) => rule.category === id)])
     .filter(([, rules]) => rules.length);
   at("list").replaceChildren(
     ...groups.flatMap(([title, rules]) => [h("h2", { class: "group" }, title), ruleList(rules, reading)]),
-    ...(found.length ? [] : [h("p", {}, "No rule is like that: try fewer words, or another category.")]),
+    ...(found.length ? [] : [h("p", {}, "No rule matches: try fewer words, or another category.")]),
   );
 }
 
 function readRule(id) {
-  const rule = known.byId.get(id);
+  const rule = state.byId.get(id);
   const back = h("p", { class: "back" }, h("a", { href: "#/rules" }, "All rules"));
   if (!rule) {
-    const text = id ? `The rulebook has no rule ${id}.` : "Choose a rule to read it as a model does.";
+    const text = id ? `The rulebook has no rule ${id}.` : "Choose a rule to see the text that a model reads.";
     at("rule").replaceChildren(...(id ? [back] : []), h("p", { class: "quiet" }, text));
     return;
   }
-  const count = known.usage?.rules[id] ?? 0;
+  const count = state.usage?.rules[id] ?? 0;
   at("rule").replaceChildren(
     back,
     h("h2", { tabindex: "-1" }, rule.title),
-    h("p", { class: "facts" }, stanceOf(rule.stance), h("code", {}, rule.id), known.usage ? (count ? `given ${times(count)}` : "never given") : null),
+    h("p", { class: "facts" }, stanceOf(rule.stance), h("code", {}, rule.id), state.usage ? (count ? `given ${times(count)}` : "never given") : null),
     h("h3", {}, "When it applies"),
     h("p", { class: "rule-text" }, rule.applies_when),
     ...(rule.not_when ? [h("h3", {}, "When it does not"), h("p", { class: "rule-text" }, rule.not_when)] : []),
@@ -293,32 +293,32 @@ const when = (time) => {
 function changes({ digest, previous, at: time, added, removed, reworded, rejected }) {
   const parts = [["Added", added], ["Removed", removed], ["Reworded", reworded]].filter(([, ids]) => ids.length);
   at("changes").replaceChildren(
-    ...(rejected ? [h("div", { class: "notice bad" }, h("p", {}, h("strong", {}, "The last edit is not served"), ` (${when(rejected.at)}): ${rejected.problem}`), h("p", {}, "The rules before it go on being served."))] : []),
+    ...(rejected ? [h("div", { class: "notice bad" }, h("p", {}, h("strong", {}, "The last edit is not served"), ` (${when(rejected.at)}): ${rejected.problem}`), h("p", {}, "The previous rules are still served."))] : []),
     previous
-      ? h("p", {}, `Served since ${when(time)}: `, h("code", {}, digest.slice(0, 12)), ", before it ", h("code", {}, previous.slice(0, 12)), ".")
+      ? h("p", {}, `Served since ${when(time)}: `, h("code", {}, digest.slice(0, 12)), ", previously ", h("code", {}, previous.slice(0, 12)), ".")
       : h("p", {}, "No rule has changed since the service started. It serves ", h("code", {}, digest.slice(0, 12)), time ? `, since ${when(time)}.` : "."),
     ...parts.flatMap(([name, ids]) => [h("h3", {}, `${name} (${ids.length})`), h("ul", {}, ids.map((id) => h("li", {}, ruleLink(id))))]),
   );
 }
 
-function usage(told) {
-  known.usage = told;
-  const counted = Object.entries(told.rules).filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+function usage(report) {
+  state.usage = report;
+  const counted = Object.entries(report.rules).filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
   const most = counted.length ? counted[0][1] : 1;
-  const never = known.rules.filter((rule) => !told.rules[rule.id]);
+  const never = state.rules.filter((rule) => !report.rules[rule.id]);
   at("usage").replaceChildren(
-    h("p", {}, `${told.consultations === 1 ? "One consultation" : `${told.consultations} consultations`} since ${when(told.since)}; ${told.no_applicable_rule} found no rule.`),
+    h("p", {}, `${report.consultations === 1 ? "One consultation" : `${report.consultations} consultations`} since ${when(report.since)}; ${report.no_applicable_rule} found no rule.`),
     counted.length
       ? h("table", { class: "card" }, h("caption", { class: "unseen" }, "Rules by how often they were given"),
           h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Rule"), h("th", { scope: "col" }, "Times"))),
           h("tbody", {}, counted.map(([id, count]) =>
-            h("tr", {}, h("th", { scope: "row" }, ruleLink(id, known.byId.get(id)?.title), h("span", { class: "bar count", "aria-hidden": "true", "--long": `${(100 * count) / most}%` })), h("td", { class: "number" }, String(count))))))
+            h("tr", {}, h("th", { scope: "row" }, ruleLink(id, state.byId.get(id)?.title), h("span", { class: "bar count", "aria-hidden": "true", "--long": `${(100 * count) / most}%` })), h("td", { class: "number" }, String(count))))))
       : h("p", {}, "No rule has been given yet."),
-    h("details", {}, h("summary", {}, `Never given: ${never.length} of ${known.rules.length} rules`), never.length ? ruleList(never) : null),
+    h("details", {}, h("summary", {}, `Never given: ${never.length} of ${state.rules.length} rules`), never.length ? ruleList(never) : null),
   );
 }
 
-// ---------------------------------------------------------------- which view
+// ---------------------------------------------------------------- views
 
 function route() {
   const [, view = "", id = ""] = location.hash.split("/");
@@ -342,7 +342,7 @@ function render() {
     readRule(id);
   }
   if (view === "activity") activity();
-  const title = view === "rules" && known.byId.get(id)?.title;
+  const title = view === "rules" && state.byId.get(id)?.title;
   document.title = `${title || document.querySelector(`#${view}-title`).textContent} · Safety rules`;
 }
 
