@@ -80,7 +80,7 @@ def gateway(
             hold=hold,
             log=log,
             log_keep_days=log_keep_days,
-            most_consultations=max_consultations,
+            max_consultations=max_consultations,
             body_limit=body_limit,
             timeout=timeout,
             keepalive=keepalive,

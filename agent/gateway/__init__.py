@@ -1,7 +1,7 @@
-"""An OpenAI-compatible proxy: an unchanged application's model may consult the rules, by a new `base_url`.
+"""An OpenAI-compatible proxy that lets the model of an unchanged application consult the safety rules.
 
-The rule tool is added to the caller's request; turns in which the model consults are carried out here and
-stay hidden; everything else passes through as it came.
+The application only changes its `base_url`. The gateway adds the rule tool to each request, carries out the
+turns in which the model consults, and hides them from the application. It forwards the rest unchanged.
 """
 
 from agent.gateway.settings import Settings

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI app: /v1/chat/completions, /v1/responses, /v1/models, /healthz, /metrics."""
+"""The gateway's ASGI app: /v1/chat/completions, /v1/responses, /v1/models, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.episode import DailyLog, EpisodeLog, Message, StopReason
+from agent.episode import Api, DailyLog, EpisodeLog, Message, StopReason
 from agent.errors import GatewayError, LogError, RulesError
-from agent.gateway.episode_log import episode_of
+from agent.gateway.episode_log import to_episode
 from agent.gateway.exchange import (
+    ChatConversation,
+    ConsultLoop,
+    Conversation,
     Exchange,
     MixedCallStore,
     MixedItemStore,
-    ResponsesExchange,
-    responses_reason_not_offered,
+    ResponsesConversation,
 )
 from agent.gateway.idempotency import Attempt, RepeatedRequests
-from agent.gateway.metrics import GatewayMetrics
+from agent.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from agent.gateway.protocols import (
+    ChatDialect,
+    Dialect,
+    ResponsesDialect,
     StreamedChat,
-    chat_without_rules,
-    complete_chat,
-    complete_response,
-    stream_response,
+    StreamedResponse,
+    complete,
+    reply_without_rules,
 )
-from agent.gateway.protocols import response_without_rules as refused_response
 from agent.gateway.rule_offer import RuleOffer
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.wire import (
@@ -48,41 +51,46 @@ from agent.gateway.wire import (
     UpstreamError,
     error_reply,
     forwarded_headers,
-    reason_not_offered,
     returned_headers,
     tool_names,
 )
 from agent.tools import RulesClient, ToolOffer
 
+_DIALECTS: dict[Api, Dialect] = {"chat": ChatDialect(), "responses": ResponsesDialect()}
+_CONVERSATIONS: dict[Api, type[Conversation]] = {
+    "chat": ChatConversation,
+    "responses": ResponsesConversation,
+}
+
 
 class Gateway:
-    """What all requests share. Use `app` under any ASGI server.
+    """State that all requests share. Serve `app` with any ASGI server.
 
     Args:
-        settings: checked.
-        rules: the rule service, not yet entered.
+        settings: the settings.
+        rules: client of the rule service, not yet entered.
     """
 
     def __init__(self, settings: Settings, rules: RulesClient) -> None:
         self.settings = settings
-        self.counters = GatewayMetrics()
-        self.half_turns = MixedCallStore()
-        self.half_replies = MixedItemStore()
-        self.retries = RepeatedRequests(settings)
+        self.metrics = GatewayMetrics()
+        self.mixed_calls = MixedCallStore()
+        self.mixed_items = MixedItemStore()
+        self.repeated_requests = RepeatedRequests(settings)
         self.upstream = Upstream(settings)
         self.rules = RuleOffer(rules)
-        self._log = _opened(settings)
+        self._log = _open_log(settings)
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._models),
             Route("/healthz", self._health),
-            Route("/metrics", self._metrics),
+            Route("/metrics", self._show_metrics),
         ]
         handlers: dict[Any, Any] = {404: _unknown_path, 405: _wrong_method}
         starlette = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
-        self.app: ASGIApp = _KnownHost(starlette, settings)
+        self.app: ASGIApp = _HostCheck(starlette, settings)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -93,142 +101,152 @@ class Gateway:
             self._log.close()
 
     async def _chat(self, request: Request) -> StreamingReply:
-        return await self._taken(request, responses=False)
+        return await self._handle(request, "chat")
 
     async def _responses(self, request: Request) -> StreamingReply:
-        return await self._taken(request, responses=True)
+        return await self._handle(request, "responses")
 
-    async def _taken(self, request: Request, *, responses: bool) -> StreamingReply:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # Anything but JSON is what a web page may send to this machine without being asked about it.
-        if kind != "application/json":
-            return _refused(
-                415, f"the content type is {kind or 'missing'}: send application/json", "bad_content_type"
-            )
+    async def _handle(self, request: Request, api: Api) -> StreamingReply:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A web page can send any other type to this machine without a preflight request.
+        if content_type != "application/json":
+            message = f"the content type is {content_type or 'missing'}: send application/json"
+            return _refuse(415, message, "bad_content_type")
         raw = await self._read(request)
         if raw is None:
             limit = self.settings.body_limit
-            return _refused(413, f"the request is longer than {limit} bytes", "request_too_large")
+            return _refuse(413, f"the request is longer than {limit} bytes", "request_too_large")
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            return _refused(400, f"the request is not valid JSON: {error}", "bad_json")
+            return _refuse(400, f"the request is not valid JSON: {error}", "bad_json")
         if not isinstance(body, dict):
-            return _refused(400, "the request is no JSON object", "bad_json")
-        asked = CallerRequest(raw, body, forwarded_headers(request.headers.items()), request.url.query)
-        return StreamingReply(self._answered(asked, responses))
+            return _refuse(400, "the request is not a JSON object", "bad_json")
+        headers = forwarded_headers(request.headers.items())
+        return StreamingReply(self._answer(CallerRequest(raw, body, headers, request.url.query), api))
 
-    async def _answered(self, asked: CallerRequest, responses: bool) -> ReplyParts:
-        self.counters.requests += 1
-        offer, why, error = await self._offer(
-            (responses_reason_not_offered if responses else reason_not_offered)(asked.body)
-        )
-        if offer is not None and offer.name in tool_names(asked.body.get("tools")):
-            message = (
-                f"a tool of the request is called {offer.name}: that name is the gateway's; rename yours"
-            )
+    async def _answer(self, request: CallerRequest, api: Api) -> ReplyParts:
+        """Yields the reply to a valid request, or an error if the rules are required but not available."""
+        self.metrics.requests.inc()
+        offer, reason, error = await self._offer(_CONVERSATIONS[api].reason_not_offered(request.body))
+        if offer is not None and offer.name in tool_names(request.body.get("tools")):
+            message = f"the request has a tool named {offer.name}, which the gateway reserves: rename yours"
             async for part in error_reply(400, message, "reserved_tool_name"):
                 yield part
             return
-        self.counters.not_offered += offer is None
-        exchange = (ResponsesExchange if responses else Exchange)(
-            asked, offer, why, self.rules.client, self.settings, self.half_turns, self.counters
-        )
-        if isinstance(exchange, ResponsesExchange):
-            exchange.begin(self.half_replies)
+        if offer is None:
+            self.metrics.not_offered.inc()
+        exchange = self._exchange(request, api, offer, reason)
         if error is not None:
             exchange.rules_failed(error)
         strict = self.settings.on_rules_error != "answer"
-        if offer is None and strict and asked.body.get("tool_choice") != "none" and error is None:
+        if offer is None and strict and request.body.get("tool_choice") != "none" and error is None:
             exchange.recorded = True
             message = (
-                f"the rules cannot be offered with this request ({why}), and this gateway insists on them"
+                f"the rule tool cannot be offered with this request ({reason}), "
+                f"and this gateway runs with --on-rules-error {self.settings.on_rules_error}"
             )
             async for part in error_reply(400, message, "rules_not_offered", exchange.headers(final=True)):
                 yield part
             return
         if error is not None and strict:
-            for ready in (refused_response if responses else chat_without_rules)(exchange, self._record):
+            for ready in reply_without_rules(_DIALECTS[api], exchange, self._record):
                 yield ready
             return
-        attempt, earlier = await self.retries.begin(exchange, "responses" if responses else "chat")
+        async with aclosing(self._attempt(exchange, api)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _attempt(self, exchange: Exchange, api: Api) -> ReplyParts:
+        """Yields the reply of one attempt, and keeps the attempt's results if it fails."""
+        attempt, earlier = await self.repeated_requests.begin(exchange, api)
         try:
-            parts = self._again(exchange, earlier) if earlier is not None else self._parts(exchange)
+            parts = self._reply(exchange, api) if earlier is None else self._resume(exchange, earlier, api)
             async with aclosing(parts):
                 async for part in parts:
-                    attempt.note(part)
+                    attempt.add(part)
                     yield part
-        except UpstreamError as broken:
-            exchange.upstream_failed(broken.type, str(broken))
-            self._record(exchange, None, "error")
-            said = exchange.headers(final=True)
-            async for part in error_reply(broken.status, str(broken), broken.type, said):
-                attempt.note(part)
+        except UpstreamError as error:
+            exchange.upstream_failed(error.type, str(error))
+            self._record(exchange, "error", None)
+            headers = exchange.headers(final=True)
+            async for part in error_reply(error.status, str(error), error.type, headers):
+                attempt.add(part)
                 yield part
         except (asyncio.CancelledError, GeneratorExit):
             if not exchange.recorded:
-                self.counters.abandoned += 1
-                self._record(exchange, None, "error")
+                self.metrics.abandoned.inc()
+                self._record(exchange, "error", None)
             attempt.delivered = False
             raise
         finally:
-            self.retries.end(attempt)
+            self.repeated_requests.end(attempt)
 
-    async def _again(self, exchange: Exchange, earlier: Attempt) -> ReplyParts:
-        """What answers a request that was sent before."""
-        self.counters.coalesced += 1
+    async def _resume(self, exchange: Exchange, earlier: Attempt, api: Api) -> ReplyParts:
+        """Yields the reply to a repeated request."""
+        self.metrics.coalesced.inc()
         if earlier.delivered:
             exchange.recorded = True
             for part in earlier.reply:
                 yield part
             return
-        await exchange.go_on_from(earlier.exchange)
-        async with aclosing(self._parts(exchange)) as parts:
+        await exchange.resume_from(earlier.exchange)
+        async with aclosing(self._reply(exchange, api)) as parts:
             async for part in parts:
                 yield part
 
-    def _parts(self, exchange: Exchange) -> ReplyParts:
-        """What answers an exchange: whole or streamed, in the form of either API."""
-        if isinstance(exchange, ResponsesExchange):
-            form = stream_response if exchange.asked.streams else complete_response
-            return form(exchange, self.upstream, self._record)
-        if exchange.asked.streams:
-            return StreamedChat(exchange, self.upstream, self._record).parts()
-        return complete_chat(exchange, self.upstream, self._record)
+    def _reply(self, exchange: Exchange, api: Api) -> ReplyParts:
+        if not exchange.request.streams:
+            return complete(exchange, self.upstream, _DIALECTS[api], self._record)
+        if api == "responses":
+            return StreamedResponse(exchange, self.upstream, self._record).parts()
+        return StreamedChat(exchange, self.upstream, self._record).parts()
 
-    async def _offer(self, why: str | None) -> tuple[ToolOffer | None, str | None, RulesError | None]:
-        """The tool to offer; or why it is not offered, and the rule service's fault if it is one."""
-        if why is not None:
-            return None, why, None
+    def _exchange(
+        self, request: CallerRequest, api: Api, offer: ToolOffer | None, reason: str | None
+    ) -> Exchange:
+        settings = self.settings
+        conversation = (
+            ChatConversation(request, offer, self.mixed_calls, hold=settings.hold)
+            if api == "chat"
+            else ResponsesConversation(request, offer, self.mixed_items, hold=settings.hold)
+        )
+        loop = ConsultLoop(offer, self.rules.client, settings, self.metrics)
+        return Exchange(conversation, loop, reason, settings, self.metrics)
+
+    async def _offer(self, reason: str | None) -> tuple[ToolOffer | None, str | None, RulesError | None]:
+        """Returns the tool; or why it is not offered, and the rule service's error if that is the reason."""
+        if reason is not None:
+            return None, reason, None
         try:
             return await self.rules.offer(), None, None
         except RulesError as error:
             return None, "the rules cannot be consulted", error
 
-    def _record(self, exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> None:
+    def _record(self, exchange: Exchange, stop_reason: StopReason, refusal: Message | None) -> None:
         if exchange.recorded:
             return
         exchange.recorded = True
-        if self._log is not None:
-            try:
-                self._log.append(episode_of(exchange, reply, stop_reason))
-            except (LogError, ValueError) as error:
-                # Neither a full disk nor a reply that makes no episode may take the application down.
-                first = str(error).partition("\n")[0]
-                print(f"ascl-agent: the log: {first}", file=sys.stderr, flush=True)
+        if self._log is None:
+            return
+        try:
+            self._log.append(to_episode(exchange, stop_reason, refusal))
+        except (LogError, ValueError) as error:
+            # A full disk, or a reply that makes no valid episode, must not fail the request.
+            reason = str(error).partition("\n")[0]
+            print(f"ascl-agent: cannot log a conversation: {reason}", file=sys.stderr, flush=True)
 
     async def _models(self, request: Request) -> StreamingReply:
         name: str = request.path_params.get("name", "")
-        if any(part in (".", "..") for part in name.split("/")):  # would lead out of the upstream's /models
+        if any(part in (".", "..") for part in name.split("/")):  # would leave the upstream's /models
             return await _unknown_path(request)
         path = f"/models/{quote(name, safe='/:@')}" if name else "/models"
-        return StreamingReply(
-            self._passed_on(path, forwarded_headers(request.headers.items()), request.url.query)
-        )
+        headers = forwarded_headers(request.headers.items())
+        return StreamingReply(self._forward(path, headers, request.url.query))
 
-    async def _passed_on(self, path: str, headers: dict[str, str], query: str) -> ReplyParts:
+    async def _forward(self, path: str, headers: dict[str, str], query: str) -> ReplyParts:
         try:
-            async with self.upstream.ask("GET", path, headers, query=query) as response:
+            async with self.upstream.send("GET", path, headers, query=query) as response:
                 yield ReplyHead(response.status_code, returned_headers(response.headers.items()))
                 async for piece in response.aiter_bytes():
                     yield piece
@@ -237,7 +255,7 @@ class Gateway:
                 yield part
 
     async def _read(self, request: Request) -> bytes | None:
-        """The body; None when it is longer than the limit."""
+        """Reads the body; returns None if it is longer than the limit."""
         parts, size = [], 0
         try:
             async for piece in request.stream():
@@ -251,31 +269,31 @@ class Gateway:
 
     async def _health(self, request: Request) -> JSONResponse:
         try:
-            offer = await self.rules.checked()
+            offer = await self.rules.check()
         except RulesError as error:
             return JSONResponse({"rules": "unreachable", "detail": str(error)})
         return JSONResponse({"rules": "ok", "rulebook": offer.digest})
 
-    async def _metrics(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(self.counters.text(), media_type="text/plain; version=0.0.4")
+    async def _show_metrics(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(self.metrics.text(), media_type=CONTENT_TYPE)
 
 
-def _opened(settings: Settings) -> EpisodeLog | DailyLog | None:
+def _open_log(settings: Settings) -> EpisodeLog | DailyLog | None:
     if settings.log is None:
         return None
     days = settings.log_keep_days
     return EpisodeLog(settings.log) if days is None else DailyLog(settings.log, days)
 
 
-class _KnownHost:
-    """Refuses requests that a foreign web page sends to a gateway on this machine under a name of its own."""
+class _HostCheck:
+    """Refuses requests for another host: a web page's domain may resolve to this machine's address."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._any = settings.allow_remote
+        self._allow_remote = settings.allow_remote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._any:
+        if scope["type"] == "http" and not self._allow_remote:
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
             if not is_loopback(name):
@@ -285,48 +303,48 @@ class _KnownHost:
         await self._app(scope, receive, send)
 
 
-def _refused(status: int, message: str, type: str) -> StreamingReply:
+def _refuse(status: int, message: str, type: str) -> StreamingReply:
     return StreamingReply(error_reply(status, message, type))
 
 
 async def _unknown_path(request: Request, error: Exception | None = None) -> StreamingReply:
-    served = "/v1/chat/completions, /v1/responses and /v1/models"
-    return _refused(404, f"the gateway has no {request.url.path[:80]}: it serves {served}", "unknown_path")
+    path = request.url.path[:80]
+    routes = "/v1/chat/completions, /v1/responses and /v1/models"
+    return _refuse(404, f"the gateway has no route {path}: it serves {routes}", "unknown_path")
 
 
 async def _wrong_method(request: Request, error: Exception) -> StreamingReply:
-    return _refused(405, f"{request.method} is not for {request.url.path[:80]}", "wrong_method")
+    message = f"{request.url.path[:80]} does not accept {request.method}"
+    return _refuse(405, message, "wrong_method")
 
 
 def serve(
     settings: Settings, rules: RulesClient, host: str, port: int, on_ready: Callable[[str], None]
 ) -> None:
-    """Serve until interrupted; `on_ready` is told the base URL that applications use.
+    """Serves until interrupted; calls `on_ready` with the base URL for applications.
 
     Raises:
-        GatewayError: when the address is not this machine's alone and that was not asked for, or is taken.
+        GatewayError: if other machines could connect and `allow_remote` is off, or the address is in use.
     """
     import uvicorn
 
-    from agent.gateway.app import Gateway
-
     if not is_loopback(host) and not settings.allow_remote:
         raise GatewayError(
-            f"--host {host} would let other machines ask with no check of who they are: "
+            f"--host {host} would accept requests of other machines without authentication: "
             "use 127.0.0.1, or pass --allow-remote",
             type="remote_refused",
             setup=True,
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise GatewayError(
             f"cannot listen on {host} port {port} ({error.strerror}): choose another --port",
             type="address",
             setup=True,
         ) from error
-    with listening:
+    with listener:
         gateway = Gateway(settings, rules)
         config = uvicorn.Config(
             gateway.app,
@@ -338,6 +356,6 @@ def serve(
             lifespan="on",
             timeout_graceful_shutdown=5,
         )
-        shown = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{shown}:{listening.getsockname()[1]}/v1")
-        uvicorn.Server(config).run(sockets=[listening])
+        display_host = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{display_host}:{listener.getsockname()[1]}/v1")
+        uvicorn.Server(config).run(sockets=[listener])

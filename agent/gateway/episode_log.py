@@ -1,4 +1,4 @@
-"""A conversation through the gateway as an episode."""
+"""Converts a conversation through the gateway to an episode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.endpoint import parse_reply
 from agent.episode import Episode, ErrorRecord, Limits, Message, StopReason, digest_of, text_digest
 from agent.gateway.exchange import Exchange
 
-# Fields of a request that say how to sample; others may name people or hold what is not ours to keep.
+# Request fields that control sampling. Other fields may identify people or hold private data.
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens", "stop"),
     *("presence_penalty", "frequency_penalty", "reasoning_effort", "logprobs", "top_logprobs"),
@@ -19,69 +19,68 @@ _SAMPLING = (
 POLICY = "gateway"
 
 
-def episode_of(exchange: Exchange, reply: Message | None, stop_reason: StopReason) -> Episode:
-    """The conversation with its hidden turns; `reply` is what the caller was shown, None for nothing."""
-    body = exchange.asked.body
-    messages = [_recorded(message) for message in exchange.logged()]
+def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | None) -> Episode:
+    """Returns the conversation with its hidden turns; `refusal` is the gateway's own reply, if any."""
+    body = exchange.request.body
+    messages = [_loggable(message) for message in exchange.conversation.logged()]
+    messages += [refusal] if refusal else []
     prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
     model = body.get("model") if isinstance(body.get("model"), str) else ""
-    offer = exchange.offer
+    offer = exchange.loop.offer
     given = body.get("tools")
     tools = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
     tools += [offer.tool] if offer else []
     digest = offer.digest if offer else None
-    failed = stop_reason == "error" and exchange.error is None
-    unknown = ErrorRecord(boundary="agent", type="abandoned", message="the caller left before the end")
+    group = [text_digest(prompt), model, POLICY, digest, sampling, tools, text_digest(system)]
+    abandoned = ErrorRecord(boundary="agent", type="abandoned", message="the caller left before the end")
     return Episode(
         id=uuid.uuid4().hex,
-        group_id=digest_of(
-            [text_digest(prompt), model, POLICY, digest, sampling, tools, text_digest(system)]
-        ),
+        group_id=digest_of(group),
         prompt_id=text_digest(prompt)[:16],
         prompt=prompt,
         model_requested=model or "",
-        model_returned=exchange.model,
+        model_returned=exchange.turns.model,
         endpoint=exchange.settings.public_upstream,
-        api=exchange.api,
+        api=exchange.conversation.api,
         policy_version=POLICY,
         sampling_sent=sampling,
         rulebook_digest=digest,
         tool_schema_digest=digest_of(tools) if tools else None,
         prompt_digest=text_digest(system),
         source="gateway",
-        limits=Limits(consultations=exchange.settings.most_consultations),
-        messages=[*messages, *([_recorded(reply)] if reply and not exchange.half_turn else [])],
+        limits=Limits(consultations=exchange.settings.max_consultations),
+        messages=messages,
         tools=tools,
-        turns=exchange.turns,
-        consultations=exchange.desk.consultations,
+        turns=exchange.turns.turns,
+        consultations=exchange.loop.consultations,
         mode="consult" if exchange.consulted else "direct",
         stop_reason=stop_reason,
         on_rules_error=exchange.settings.on_rules_error,
-        error=unknown if failed else exchange.error,
-        started_at=exchange.started_at,
-        seconds=time.monotonic() - exchange.began,
+        error=abandoned if stop_reason == "error" and exchange.error is None else exchange.error,
+        started_at=exchange.turns.started_at,
+        seconds=time.monotonic() - exchange.turns.started,
     )
 
 
-def _recorded(message: Message) -> Message:
-    """A message as a log may hold it: what an application sends for a call or a text can be anything."""
-    kept = dict(message)
+def _loggable(message: Message) -> Message:
+    """Returns a message that the log can hold: applications send calls and texts of any type."""
+    result = dict(message)
     content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
-        kept["content"] = [part for part in content if isinstance(part, dict)]
+        result["content"] = [part for part in content if isinstance(part, dict)]
     elif not isinstance(content, str | None):
-        kept["content"] = json.dumps(content)
+        result["content"] = json.dumps(content)
     if calls is not None:
         entries = [_function_call(entry) for entry in calls] if isinstance(calls, list) else []
         read = parse_reply({"tool_calls": entries}, turn=0, offered=[], taken=[], text_mode=False)
-        kept["tool_calls"] = read.message["tool_calls"]
-    return kept
+        result["tool_calls"] = read.message["tool_calls"]
+    return result
 
 
 def _function_call(entry: Any) -> Any:
-    """A custom tool's call, whose input is text, in the form of a function's."""
+    """Converts a custom tool's call, whose input is text, to a function call."""
     custom = entry.get("custom") if isinstance(entry, dict) else None
     if not isinstance(custom, dict):
         return entry

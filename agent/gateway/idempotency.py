@@ -1,13 +1,12 @@
-"""A caller's library that asks again: what an earlier try found out is taken over, not done twice.
+"""Repeated requests: a retry resumes the consultations of the attempt before it.
 
-A try that ended without reaching its caller (it left, or was sent an error that libraries retry) leaves its
-hidden turns and consultations behind for a while. The same request, sent again by the same caller, goes on
-from there. While the earlier try still runs, the later one waits for it, and a whole reply is then given to
-both.
+An attempt fails to reach its caller if the caller disconnects, or gets an error that libraries retry. Its
+hidden turns and consultations are kept for a while, and the same request of the same caller resumes from
+them. While the first attempt still runs, the retry waits for it, and both get a whole reply.
 
-Which request is one sent again: one with an `Idempotency-Key` that came before, or with the retry count that
-OpenAI's libraries send (`coalesce="marked"`); or any equal request (`equal`), which is wrong for callers that
-sample several answers to one prompt.
+A request counts as repeated if it carries an `Idempotency-Key` that was used before, or the retry count that
+OpenAI's libraries send (`coalesce="marked"`). With `equal`, any equal request does, which is wrong for
+callers that sample several answers to one prompt.
 """
 
 from __future__ import annotations
@@ -26,115 +25,119 @@ if TYPE_CHECKING:
     from agent.gateway.settings import Settings
     from agent.gateway.wire import CallerRequest
 
-_MOST = 256  # tries that are remembered
-_MOST_BYTES = 64 * 1024 * 1024  # of their requests
-_MOST_REPLY = 4 * 1024 * 1024  # bytes of a reply that is given to a second caller
-_NOTICE = 1.0  # seconds within which a caller's leaving is noticed
-_RETRIED = frozenset({408, 409, 429})
+_MAX_ATTEMPTS = 256
+_MAX_BYTES = 64 * 1024 * 1024  # of the requests of all attempts
+_MAX_REPLY_BYTES = 4 * 1024 * 1024  # of a reply that a second caller can get
+_DISCONNECT_DELAY = 1.0  # seconds within which a caller's disconnect is noticed
+_RETRIED_STATUSES = frozenset({408, 409, 429})
 
 
 @dataclass(eq=False)
 class Attempt:
-    """One request being answered."""
+    """One request that is being answered, or was."""
 
     key: str
     exchange: Exchange
     reply: list[ReplyHead | bytes] = field(default_factory=list)
-    """What it was answered with; empty unless it was sent whole, with someone waiting for it."""
+    """The reply's parts; empty if it was streamed or is too long."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     delivered: bool = False
+    """Whether the caller got a reply that it will not retry."""
     ended_at: float = 0.0
-    waiting: int = 0
     _size: int = 0
 
-    def note(self, part: ReplyHead | bytes) -> None:
-        """Take note of what the caller is sent."""
+    def add(self, part: ReplyHead | bytes) -> None:
+        """Records a part that the caller is sent."""
         if isinstance(part, ReplyHead):
-            self.delivered = part.status < 500 and part.status not in _RETRIED
+            self.delivered = part.status < 500 and part.status not in _RETRIED_STATUSES
             self.reply = []
         self._size += 0 if isinstance(part, ReplyHead) else len(part)
-        if self._size <= _MOST_REPLY and not self.exchange.asked.streams:
+        if self._size <= _MAX_REPLY_BYTES and not self.exchange.request.streams:
             self.reply.append(part)
 
 
 class RepeatedRequests:
-    """A bounded memory of tries; requests that are never sent again cost it next to nothing."""
+    """Running and failed attempts, bounded. Requests that are never repeated cost next to nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._mode = settings.coalesce
         self._window = settings.coalesce_window
         self._running: dict[str, list[Attempt]] = {}
-        self._left: OrderedDict[Attempt, None] = OrderedDict()
+        self._failed: OrderedDict[Attempt, None] = OrderedDict()
         self._bytes = 0
 
     async def begin(self, exchange: Exchange, path: str) -> tuple[Attempt, Attempt | None]:
-        """Note that a request is being answered; the try that it goes on from, if it is one sent again."""
-        attempt = Attempt(_key(exchange.asked, path), exchange)
+        """Starts an attempt.
+
+        Returns:
+            The attempt, and the earlier attempt that it resumes; None if it repeats none.
+        """
+        attempt = Attempt(_key(exchange.request, path), exchange)
         if self._mode == "off":
             return attempt, None
-        earlier = await self._earlier(attempt.key) if self._is_again(exchange.asked) else None
+        earlier = await self._earlier(attempt.key) if self._is_repeated(exchange.request) else None
         self._running.setdefault(attempt.key, []).append(attempt)
         return attempt, earlier
 
     def end(self, attempt: Attempt) -> None:
-        """Note that no more is sent; a try that did not reach its caller is kept for a later one."""
+        """Ends an attempt. One that did not reach its caller is kept for a retry."""
         running = self._running.get(attempt.key, [])
         if attempt in running:
             running.remove(attempt)
             if not running:
                 del self._running[attempt.key]
             attempt.ended_at = time.monotonic()
-            if not attempt.delivered and attempt.exchange.has_found_out:
-                self._left[attempt] = None
-                self._bytes += len(attempt.exchange.asked.raw)
-            self._forget_old()
+            if not attempt.delivered and attempt.exchange.resumable:
+                self._failed[attempt] = None
+                self._bytes += len(attempt.exchange.request.raw)
+            self._drop_old()
         attempt.over.set()
 
-    def _is_again(self, asked: CallerRequest) -> bool:
-        if self._mode == "equal" or asked.headers.get("idempotency-key"):
+    def _is_repeated(self, request: CallerRequest) -> bool:
+        if self._mode == "equal" or request.headers.get("idempotency-key"):
             return True
-        count = asked.headers.get("x-stainless-retry-count", "0")
+        count = request.headers.get("x-stainless-retry-count", "0")
         return count.isdecimal() and int(count) > 0
 
     async def _earlier(self, key: str) -> Attempt | None:
-        self._forget_old()
-        if (left := self._taken(key)) is not None:
-            return left
+        self._drop_old()
+        if (failed := self._take_failed(key)) is not None:
+            return failed
         running = list(self._running.get(key, ()))
         if not running:
             return None
-        # Of several equal requests under way, the one that was sent again is the one whose caller leaves.
-        patience = None if len(running) == 1 else _NOTICE
-        overs = [asyncio.ensure_future(attempt.over.wait()) for attempt in running]
-        for attempt in running:
-            attempt.waiting += 1
+        # If several equal requests run, the repeated one is the one whose caller disconnects soon.
+        timeout = None if len(running) == 1 else _DISCONNECT_DELAY
+        ends = [asyncio.ensure_future(attempt.over.wait()) for attempt in running]
         try:
-            await asyncio.wait(overs, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for attempt, over in zip(running, overs, strict=True):
-                attempt.waiting -= 1
-                over.cancel()
-        if (left := self._taken(key)) is not None:
-            return left
+            for end in ends:
+                end.cancel()
+        if (failed := self._take_failed(key)) is not None:
+            return failed
         return running[0] if len(running) == 1 and running[0].delivered and running[0].reply else None
 
-    def _taken(self, key: str) -> Attempt | None:
-        found = next((attempt for attempt in self._left if attempt.key == key), None)
-        if found is not None:
-            self._drop(found)
-        return found
+    def _take_failed(self, key: str) -> Attempt | None:
+        failed = next((attempt for attempt in self._failed if attempt.key == key), None)
+        if failed is not None:
+            self._drop(failed)
+        return failed
 
-    def _forget_old(self) -> None:
+    def _drop_old(self) -> None:
         oldest = time.monotonic() - self._window
-        while self._left and (
-            len(self._left) > _MOST or self._bytes > _MOST_BYTES or next(iter(self._left)).ended_at < oldest
+        while self._failed and (
+            len(self._failed) > _MAX_ATTEMPTS
+            or self._bytes > _MAX_BYTES
+            or next(iter(self._failed)).ended_at < oldest
         ):
-            self._drop(next(iter(self._left)))
+            self._drop(next(iter(self._failed)))
 
     def _drop(self, attempt: Attempt) -> None:
-        del self._left[attempt]
-        self._bytes -= len(attempt.exchange.asked.raw)
+        del self._failed[attempt]
+        self._bytes -= len(attempt.exchange.request.raw)
 
 
-def _key(asked: CallerRequest, path: str) -> str:
-    return digest_of([asked.caller, path, asked.headers.get("idempotency-key"), asked.query, asked.digest])
+def _key(request: CallerRequest, path: str) -> str:
+    idempotency_key = request.headers.get("idempotency-key")
+    return digest_of([request.caller, path, idempotency_key, request.query, request.digest])

@@ -1,41 +1,61 @@
-"""What the gateway counts, in the text form that Prometheus reads."""
+"""Counters of the gateway, exported in the Prometheus text format."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@dataclass
 class GatewayMetrics:
-    """Totals since the start; each field is one sentence in the listing."""
+    """Totals since the gateway started, named `ascl_gateway_<attribute>_total`."""
 
-    requests: int = 0
-    """Conversations asked for."""
-    not_offered: int = 0
-    """Conversations passed on without the rule tool, at the caller's wish or because it was not possible."""
-    consulted: int = 0
-    """Conversations in which the model consulted the rules."""
-    consultations: int = 0
-    """Calls of the rule tool."""
-    rules_errors: int = 0
-    """Conversations in which the rules could not be consulted."""
-    mixed: int = 0
-    """Replies that called the rule tool and the caller's tools at once."""
-    restored: int = 0
-    """Consultations put back into a later request of the caller."""
-    coalesced: int = 0
-    """Requests sent again that went on from what an earlier try had found out."""
-    text_before_consulting: int = 0
-    """Streams in which the caller had been sent text before the model consulted."""
-    upstream_errors: int = 0
-    """Conversations that the upstream did not answer."""
-    abandoned: int = 0
-    """Conversations whose caller left before the end."""
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Conversations requested.")
+        self.not_offered = self._counter(
+            "not_offered",
+            "Conversations forwarded without the rule tool, because it was excluded or could not be added.",
+        )
+        self.consulted = self._counter("consulted", "Conversations in which the model consulted the rules.")
+        self.consultations = self._counter("consultations", "Calls of the rule tool.")
+        self.rules_errors = self._counter(
+            "rules_errors", "Conversations in which the rules could not be consulted."
+        )
+        self.mixed = self._counter(
+            "mixed", "Replies that called both the rule tool and the caller's own tools."
+        )
+        self.restored = self._counter(
+            "restored", "Consultations inserted again into a later request of the caller."
+        )
+        self.coalesced = self._counter(
+            "coalesced", "Repeated requests that resumed an earlier attempt's consultations."
+        )
+        self.text_before_consulting = self._counter(
+            "text_before_consulting", "Streams that sent text to the caller before the model consulted."
+        )
+        self.upstream_errors = self._counter(
+            "upstream_errors", "Conversations that the upstream did not answer."
+        )
+        self.abandoned = self._counter("abandoned", "Conversations whose caller left before the end.")
+
+    def _counter(self, name: str, description: str) -> Counter:
+        return Counter(f"ascl_gateway_{name}", description, registry=self.registry)
 
     def text(self) -> str:
-        """All of them, one a line with its type."""
-        lines = []
-        for field in fields(self):
-            name = f"ascl_gateway_{field.name}_total"
-            lines += [f"# TYPE {name} counter", f"{name} {getattr(self, field.name)}"]
-        return "\n".join(lines) + "\n"
+        """Returns all metrics in the Prometheus text format."""
+        return generate_latest(_WithoutCreationTimes(self.registry)).decode()
+
+
+class _WithoutCreationTimes:
+    """A registry without the `_created` series, which would double the number of series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [each for each in metric.samples if not each.name.endswith("_created")]
+            yield metric

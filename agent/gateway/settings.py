@@ -1,9 +1,9 @@
-"""What a gateway is told when it starts."""
+"""Gateway settings."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -17,65 +17,71 @@ Coalesce = Literal["marked", "equal", "off"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Times are in seconds, sizes in bytes.
+    """Settings of one gateway. Times are in seconds, sizes in bytes.
 
     Raises:
-        GatewayError: when the upstream is no http(s) address.
+        GatewayError: if `upstream` is not an http(s) address.
     """
 
     upstream: str
-    """Base URL of the model's API, with /v1."""
+    """Base URL of the model's API, including /v1."""
     on_rules_error: OnRulesError = "answer"
-    """What to do when the rules cannot be consulted."""
+    """Action when the rules cannot be consulted."""
     hold: bool = False
-    """Whether text is kept back until it is known that the turn consults nothing."""
+    """Whether to withhold text until the turn is known not to consult the rules."""
     log: Path | None = None
-    """Episode log that every conversation is appended to."""
+    """Episode log that every conversation is appended to; None to log nothing."""
     log_keep_days: int | None = None
-    """Days that conversations are kept, in a file a day; None keeps one file for good."""
-    most_consultations: int = 4
-    """Carried out for one request; afterwards the model is asked without the rule tool."""
+    """Days to keep conversations, in one file a day; None keeps a single file forever."""
+    max_consultations: int = 4
+    """Maximum number of consultations per request. After that the model is asked without the rule tool."""
     body_limit: int = 32 * 1024 * 1024
-    """Largest request that is read."""
+    """Maximum size of a request body."""
     timeout: float = 600.0
-    """Longest silence of the upstream."""
+    """Maximum time without a byte from the upstream."""
     keepalive: float = 10.0
-    """Longest silence towards a streaming caller."""
+    """Maximum time without a byte to a streaming caller."""
     coalesce: Coalesce = "marked"
-    """Which requests are taken for one sent again: those that say so, `equal` ones too, or none (`off`)."""
+    """Requests that resume a failed attempt: those marked as retries, `equal` ones too, or none (`off`)."""
     coalesce_window: float = 120.0
-    """How long what a try found out is kept for the next."""
+    """Time for which the results of a failed attempt are kept for the next one."""
     allow_remote: bool = False
-    """Whether others than this machine may ask."""
+    """Whether to accept requests from other machines."""
 
     def __post_init__(self) -> None:
         try:
             public_address(self.upstream)
         except ValueError as error:
             raise GatewayError(
-                f"the upstream {without_secrets(self.upstream)!r} cannot be asked ({error}): "
-                "give one such as http://127.0.0.1:8000/v1",
+                f"invalid upstream {without_secrets(self.upstream)!r}: {error}. "
+                "Example: http://127.0.0.1:8000/v1",
                 type="bad_address",
                 setup=True,
             ) from None
 
     def address(self, path: str, query: str = "") -> str:
-        """The upstream's address for a path below /v1, such as `/models`, and a caller's query."""
+        """Returns the upstream's URL for a path below /v1, such as `/models`, with the caller's query."""
         parts = urlsplit(self.upstream)
-        both = "&".join(each for each in (parts.query, query) if each)
-        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, query=both))
+        queries = "&".join(each for each in (parts.query, query) if each)
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, query=queries))
 
     @property
     def public_upstream(self) -> str:
-        """The upstream without credentials, for people and logs."""
+        """The upstream's URL without credentials, for messages and logs."""
         return public_address(self.upstream)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    if host == "localhost":
+    """Returns whether `host` is `localhost` or a loopback IP address, such as `127.0.0.2` or `[::1]`.
+
+    A name is never resolved: `127.example.org` is not loopback.
+    """
+    if host.lower() == "localhost":
         return True
+    literal = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ip_address(literal)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return (mapped or address).is_loopback

@@ -82,7 +82,7 @@ def test_every_command_and_flag_of_the_guide_exists() -> None:
 
 
 def test_every_header_that_the_gateway_sends_is_explained() -> None:
-    code = (ROOT / "agent" / "gateway" / "exchange" / "chat.py").read_text(encoding="utf-8")
+    code = (ROOT / "agent" / "gateway" / "exchange" / "response_headers.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(x-ascl-[a-z-]+)"', code)) == set(
         re.findall(r"^\| `(x-ascl-[a-z-]+)`", GUIDE, re.MULTILINE)
     )

@@ -1,15 +1,21 @@
-"""One caller request: its hidden consultations and the reply the caller sees."""
+"""One caller request: its conversation, its hidden consultations and the reply that the caller sees."""
 
-from agent.gateway.exchange.chat import Exchange, extra_headers
+from agent.gateway.exchange.chat import ChatConversation
+from agent.gateway.exchange.consult_loop import ConsultLoop
+from agent.gateway.exchange.conversation import Conversation
+from agent.gateway.exchange.exchange import Exchange
 from agent.gateway.exchange.mixed_calls import Item, MixedCallStore, MixedItemStore
-from agent.gateway.exchange.responses import ResponsesExchange, responses_reason_not_offered
+from agent.gateway.exchange.response_headers import merge_headers
+from agent.gateway.exchange.responses import ResponsesConversation
 
 __all__ = [
+    "ChatConversation",
+    "ConsultLoop",
+    "Conversation",
     "Exchange",
     "Item",
     "MixedCallStore",
     "MixedItemStore",
-    "ResponsesExchange",
-    "extra_headers",
-    "responses_reason_not_offered",
+    "ResponsesConversation",
+    "merge_headers",
 ]

@@ -1,7 +1,7 @@
-"""Replies that called the rule tool and the caller's tools at once.
+"""Replies that called both the rule tool and the caller's own tools.
 
-The caller is shown its own calls only. When it sends their results, the reply is made whole again: our call,
-what the rules said, and fields such as thoughts that the caller's library did not send back.
+The caller only sees its own calls. When it sends their results, the gateway restores the reply: the call of
+the rule tool, its result, and fields such as reasoning that the caller's library did not send back.
 """
 
 from __future__ import annotations
@@ -12,75 +12,75 @@ from typing import Any
 
 from agent.episode import Message, digest_of
 
-_MOST = 4096  # replies
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_REPLIES = 4096
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class _Half:
+class _MixedReply:
     message: Message
-    ours: dict[str, str]
+    results: dict[str, str]
     size: int
 
 
 class MixedCallStore:
-    """A bounded memory; what it forgot is simply not put back, and the caller's history stands by itself."""
+    """Mixed Chat Completions replies, bounded. A reply that was dropped is not restored."""
 
-    def __init__(self, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._halves: OrderedDict[str, _Half] = OrderedDict()
+    def __init__(self, max_replies: int = _MAX_REPLIES, max_bytes: int = _MAX_BYTES) -> None:
+        self._max_replies, self._max_bytes = max_replies, max_bytes
+        self._replies: OrderedDict[str, _MixedReply] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._halves)
+        return len(self._replies)
 
-    def keep(self, caller: str, messages: list[Message], message: Message, ours: dict[str, str]) -> None:
-        """Keep a whole reply; `ours` maps the ids of our calls to what answers them."""
-        theirs = [entry for entry in message["tool_calls"] if entry.get("id") not in ours]
-        key = _key(caller, _last_question(messages), theirs)
+    def add(self, caller: str, messages: list[Message], message: Message, results: dict[str, str]) -> None:
+        """Stores a whole reply; `results` maps the ids of the rule tool's calls to their results."""
+        calls = [entry for entry in message["tool_calls"] if entry.get("id") not in results]
+        key = _key(caller, _last_question(messages), calls)
         if key is None:
             return
-        size = len(str(message)) + sum(map(len, ours.values()))
-        self._forget(key)
-        self._halves[key] = _Half(message, ours, size)
+        size = len(str(message)) + sum(map(len, results.values()))
+        self._drop(key)
+        self._replies[key] = _MixedReply(message, results, size)
         self._bytes += size
-        while len(self._halves) > self._most or self._bytes > self._most_bytes:
-            self._forget(next(iter(self._halves)))
+        while len(self._replies) > self._max_replies or self._bytes > self._max_bytes:
+            self._drop(next(iter(self._replies)))
 
     def restore(self, caller: str, messages: list[Any]) -> tuple[list[Any], int]:
-        """The caller's messages with every known reply made whole, and how many were."""
-        whole: list[Any] = []
+        """Returns the caller's messages with every stored reply restored, and the number of these."""
+        restored: list[Any] = []
         question: Any = None
         count = 0
         for message in messages:
             calls = message.get("tool_calls") if isinstance(message, dict) else None
             key = _key(caller, question, calls) if isinstance(calls, list) else None
-            half = self._halves.get(key) if key else None
-            if half is None or key is None:
-                whole.append(message)
+            reply = self._replies.get(key) if key else None
+            if reply is None or key is None:
+                restored.append(message)
             else:
-                self._halves.move_to_end(key)
-                whole += _made_whole(message, half)
+                self._replies.move_to_end(key)
+                restored += _restored(message, reply)
                 count += 1
             if isinstance(message, dict) and message.get("role") == "user":
                 question = message.get("content")
-        return whole, count
+        return restored, count
 
-    def _forget(self, key: str) -> None:
-        if (half := self._halves.pop(key, None)) is not None:
-            self._bytes -= half.size
+    def _drop(self, key: str) -> None:
+        if (reply := self._replies.pop(key, None)) is not None:
+            self._bytes -= reply.size
 
 
-def _made_whole(message: Message, half: _Half) -> list[Message]:
-    theirs = {entry["id"]: entry for entry in message["tool_calls"]}
-    said = {name: value for name, value in message.items() if value not in (None, "", [])}
-    calls = [theirs.get(entry["id"], entry) for entry in half.message["tool_calls"]]
-    results = [{"role": "tool", "tool_call_id": id, "content": text} for id, text in half.ours.items()]
-    return [{**half.message, **said, "tool_calls": calls}, *results]
+def _restored(message: Message, reply: _MixedReply) -> list[Message]:
+    entries = {entry["id"]: entry for entry in message["tool_calls"]}
+    fields = {name: value for name, value in message.items() if value not in (None, "", [])}
+    calls = [entries.get(entry["id"], entry) for entry in reply.message["tool_calls"]]
+    results = [{"role": "tool", "tool_call_id": id, "content": text} for id, text in reply.results.items()]
+    return [{**reply.message, **fields, "tool_calls": calls}, *results]
 
 
 def _key(caller: str, question: Any, calls: list[Any]) -> str | None:
-    """Some servers number the calls of every conversation alike: ids alone do not tell replies apart."""
+    """Some servers reuse call ids across conversations, so the key includes the question."""
     named = []
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
@@ -100,55 +100,56 @@ Item = dict[str, Any]
 
 @dataclass
 class MixedItemStore:
-    """Our calls and their answers in replies that called the caller's tools too; the oldest are forgotten."""
+    """The rule tool's calls and results in Responses replies; the oldest are dropped."""
 
-    _kept: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
-    _after: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
-    _names: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _by_call: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _by_item: OrderedDict[str, list[Item]] = field(default_factory=OrderedDict)
+    _response_ids: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
-    def keep(self, caller: str, response_id: Any, theirs: list[Item], ours: list[Item]) -> None:
-        """Keep our items of a reply under its id and under the ids of the caller's calls."""
-        for id in [response_id, *(item.get("call_id") for item in theirs)]:
+    def add(self, caller: str, response_id: Any, calls: list[Item], items: list[Item]) -> None:
+        """Stores a mixed reply's hidden items under its id and under the ids of the caller's calls."""
+        for id in [response_id, *(item.get("call_id") for item in calls)]:
             if isinstance(id, str):
-                self._kept[f"{caller} {id}"] = ours
-        while len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+                self._by_call[f"{caller} {id}"] = items
+        while len(self._by_call) > _MAX_REPLIES:
+            self._by_call.popitem(last=False)
 
-    def keep_after(self, caller: str, item_id: Any, ours: list[Item]) -> None:
-        """Keep our items of a hidden turn under the id of the last of its items that the caller was shown."""
+    def add_after(self, caller: str, item_id: Any, items: list[Item]) -> None:
+        """Stores a hidden turn's items under the id of the last item of the turn that the caller saw."""
         if isinstance(item_id, str):
-            self._after[f"{caller} {item_id}"] = ours
-        while len(self._after) > _MOST:
-            self._after.popitem(last=False)
+            self._by_item[f"{caller} {item_id}"] = items
+        while len(self._by_item) > _MAX_REPLIES:
+            self._by_item.popitem(last=False)
 
-    def rename(self, caller: str, shown: Any, real: Any) -> None:
-        """Note that the caller knows a reply under another id than the upstream."""
-        self._names[f"{caller} {shown}"] = str(real)
-        while len(self._names) > _MOST:
-            self._names.popitem(last=False)
+    def rename_response(self, caller: str, visible_id: Any, upstream_id: Any) -> None:
+        """Records that the caller saw a response under another id than the upstream's."""
+        self._response_ids[f"{caller} {visible_id}"] = str(upstream_id)
+        while len(self._response_ids) > _MAX_REPLIES:
+            self._response_ids.popitem(last=False)
 
-    def real(self, caller: str, shown: Any) -> Any:
-        """The upstream's id of a reply that the caller names."""
-        return self._names.get(f"{caller} {shown}", shown)
+    def upstream_id(self, caller: str, visible_id: Any) -> Any:
+        """Returns the upstream's id of a response that the caller names."""
+        return self._response_ids.get(f"{caller} {visible_id}", visible_id)
 
     def restore(self, caller: str, previous: Any, items: list[Any]) -> tuple[list[Any], int]:
-        """The caller's items with ours put back, and in how many replies.
+        """Returns the caller's items with the hidden ones restored, and the number of replies restored.
 
-        A caller that names the previous reply has its calls at the upstream: only answers are missing.
+        If the caller names the previous response, the upstream has its calls: only results are missing.
         """
-        whole: list[Any] = []
-        done: list[int] = []
-        if isinstance(previous, str) and (ours := self._kept.get(f"{caller} {previous}")) is not None:
-            whole += [item for item in ours if item["type"] == "function_call_output"]
-            done.append(id(ours))
+        restored: list[Any] = []
+        replies: list[int] = []
+        if isinstance(previous, str) and (hidden := self._by_call.get(f"{caller} {previous}")) is not None:
+            restored += [item for item in hidden if item["type"] == "function_call_output"]
+            replies.append(id(hidden))
         for item in items:
             if isinstance(item, dict) and item.get("type") == "function_call":
-                ours = self._kept.get(f"{caller} {item.get('call_id')}")
-                if ours is not None and id(ours) not in done:
-                    whole += ours
-                    done.append(id(ours))
-            whole.append(item)
-            if isinstance(item, dict) and (ours := self._after.get(f"{caller} {item.get('id')}")) is not None:
-                whole += ours
-                done.append(id(ours))
-        return whole, len(done)
+                hidden = self._by_call.get(f"{caller} {item.get('call_id')}")
+                if hidden is not None and id(hidden) not in replies:
+                    restored += hidden
+                    replies.append(id(hidden))
+            restored.append(item)
+            after = self._by_item.get(f"{caller} {item.get('id')}") if isinstance(item, dict) else None
+            if after is not None:
+                restored += after
+                replies.append(id(after))
+        return restored, len(replies)

@@ -1,81 +1,60 @@
-"""TODO: docstring."""
+"""The conversation of a Responses request."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from agent.endpoint import ToolCall, add_usage, as_chat_usage, parse_arguments
-from agent.episode import Message
-from agent.gateway.exchange.chat import Exchange
+from agent.endpoint import ToolCall, parse_arguments
+from agent.episode import Api, Message
+from agent.gateway.exchange.conversation import Conversation, ParsedReply
 from agent.gateway.exchange.mixed_calls import Item, MixedItemStore
-from agent.gateway.wire import reason_tools_unusable
-from agent.tools import RULES_UNREACHABLE
+from agent.gateway.wire import CallerRequest, reason_tools_unusable
+from agent.tools import ToolOffer
 
 
-def responses_reason_not_offered(body: Mapping[str, Any]) -> str | None:
-    """Why a Responses request is passed on without the rule tool; None when it can be offered."""
-    if not isinstance(body.get("input"), str | list):
-        return "no input"
-    if body.get("tool_choice") == "none":
-        return "tool_choice is none"
-    if body.get("background"):
-        return "background is asked for"
-    return reason_tools_unusable(body)
+class ResponsesConversation(Conversation):
+    """A list of items: messages, reasoning, calls and their results."""
 
+    api: ClassVar[Api] = "responses"
 
-class ResponsesExchange(Exchange):
-    """An exchange whose conversation is a list of items."""
+    def __init__(
+        self, request: CallerRequest, offer: ToolOffer | None, store: MixedItemStore, *, hold: bool
+    ) -> None:
+        super().__init__(request, offer, hold=hold)
+        self._store = store
+        self._hidden: list[Item] = []
+        """The rule tool's calls and results in the last hidden turn."""
+        self._body = request.body
+        named = request.body.get("previous_response_id")
+        previous = store.upstream_id(request.caller, named)
+        if previous != named:
+            self._body = {**self._body, "previous_response_id": previous}
+        given = request.body.get("input")
+        self.entries = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
+        if offer is not None:
+            self.entries, self.restored = store.restore(request.caller, previous, self.entries)
 
-    api = "responses"
-    halves: MixedItemStore
-    items: list[Any]
+    @staticmethod
+    def reason_not_offered(body: Mapping[str, Any]) -> str | None:
+        if not isinstance(body.get("input"), str | list):
+            return "no input"
+        if body.get("tool_choice") == "none":
+            return "tool_choice is none"
+        if body.get("background"):
+            return "background is requested"
+        return reason_tools_unusable(body)
 
-    @property
-    def conversation(self) -> list[Any]:
-        """What the next request to the model holds."""
-        return self.items
-
-    @conversation.setter
-    def conversation(self, given: list[Any]) -> None:
-        self.items = given
-
-    def begin(self, halves: MixedItemStore) -> None:
-        """Take in the caller's items."""
-        self.halves = halves
-        given = self.asked.body.get("input")
-        self.items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
-        named = self.asked.body.get("previous_response_id")
-        previous = halves.real(self.asked.caller, named)
-        self._renamed = previous != named
-        if self._renamed:
-            self.asked.body["previous_response_id"] = previous
-        if self.offer is not None:
-            self.items, restored = halves.restore(self.asked.caller, previous, self.items)
-            self.counters.restored += restored
-        self.last: list[Item] = []
-        """The output of the reply that was shown, our calls and their answers included."""
-        self.hidden: list[Item] = []
-        """Our calls and their answers in the last hidden turn."""
-
-    def next_body(self) -> bytes:
-        """The body of the next request to the upstream; begins a turn."""
-        self.begin_turn()
+    def next_body(self, *, offering: bool) -> bytes:
         if self.offer is None:
-            return json.dumps(self.asked.body).encode() if self._renamed else self.asked.raw
-        body = {**self.asked.body, "input": self.items}
-        if self.offering:
-            tool = {"type": "function", **self.offer.tool["function"]}
-            body["tools"] = [*(body.get("tools") or []), tool]
-            choice = body.get("tool_choice")
-            if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-                name = {"type": "function", "name": self.offer.name}
-                body["tool_choice"] = {**choice, "tools": [*(choice.get("tools") or []), name]}
-        return json.dumps(body).encode()
+            unchanged = self._body is self.request.body
+            return self.request.raw if unchanged else json.dumps(self._body).encode()
+        body = {**self._body, "input": self.entries}
+        return json.dumps(_with_tool(body, self.offer) if offering else body).encode()
 
-    def is_ours(self, item: Any) -> bool:
-        """Whether an item is a call of the rule tool."""
+    def is_rule_call(self, item: Any) -> bool:
+        """Returns whether an item is a call of the rule tool."""
         return (
             self.offer is not None
             and isinstance(item, dict)
@@ -83,67 +62,82 @@ class ResponsesExchange(Exchange):
             and item.get("name") == self.offer.name
         )
 
-    async def take_reply(self, response: dict[str, Any]) -> list[Item] | None:
-        """What of a reply's output the caller is shown; None when it consulted and called nothing else.
+    def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
+        output = [item for item in reply.get("output") or [] if isinstance(item, dict)]
+        visible = [item for item in output if not self.is_rule_call(item)]
+        rule_calls = [_tool_call(item) for item in output if self.is_rule_call(item)]
+        mixed = any(item.get("type") == "function_call" for item in visible)
+        if rule_calls and mixed and self.hold:  # text from before the consultation did not use its result
+            visible = [item for item in visible if item.get("type") != "message"]
+        return ParsedReply(
+            rule_calls=rule_calls,
+            replay=output,
+            visible=visible,
+            mixed=mixed,
+            id=reply.get("id"),
+            finish_reason=reply.get("status"),
+            usage=reply.get("usage"),
+            model=reply.get("model"),
+        )
 
-        Raises:
-            RulesError: when the rules cannot be consulted and the model is not to answer without them.
+    def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+        answers = _outputs(results)
+        self.entries += [*parsed.replay, *answers]
+        self._hidden = [*(item for item in parsed.replay if self.is_rule_call(item)), *answers]
+
+    def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+        answers = _outputs(results)
+        rule_items = [item for item in parsed.replay if self.is_rule_call(item)]
+        calls = [item for item in parsed.visible if item.get("type") == "function_call"]
+        self.reply = [*parsed.replay, *answers]
+        self._store.add(self.request.caller, parsed.id, calls, [*rule_items, *answers])
+
+    def add_visible_reply(self, parsed: ParsedReply) -> None:
+        self.reply = list(parsed.visible)
+
+    def note_visible_items(self, items: list[Item]) -> None:
+        """Stores that the caller saw these items of the last hidden turn.
+
+        If the caller sends them back, the hidden calls follow them again: the upstream refuses reasoning
+        without the call that followed it.
         """
-        output = response.get("output") or []
-        if self.offering and any(self.is_ours(item) for item in output):
-            return await self.carried_out(self._take_reply(response))
-        return await self._take_reply(response)
+        if items:
+            self._store.add_after(self.request.caller, items[-1].get("id"), self._hidden)
 
-    async def _take_reply(self, response: dict[str, Any]) -> list[Item] | None:
-        index = len(self.turns)
-        usage = response.get("usage")
-        self.note_turn(response.get("status"), as_chat_usage(usage), response.get("model"))
-        output = [item for item in response.get("output") or [] if isinstance(item, dict)]
-        self.last = output
-        ours = [item for item in output if self.is_ours(item)]
-        shown = [item for item in output if not self.is_ours(item)]
-        if not ours or not self.offering:
-            return shown
-        answers: list[Item] = []
-        self.counters.consulted += not self.consulted
-        for item in ours:
-            self.counters.consultations += 1
-            arguments = item.get("arguments") if isinstance(item.get("arguments"), str) else ""
-            parsed, problem = parse_arguments(arguments or "")
-            call = ToolCall(str(item.get("call_id")), str(item.get("name")), arguments or "", parsed, problem)
-            answer = {
-                "type": "function_call_output",
-                "call_id": item.get("call_id"),
-                "output": RULES_UNREACHABLE,
-            }
-            answers.append(answer)
-            self.last = [*output, *answers]
-            answer["output"] = await self.desk.answer(call, index)
-            self.note_rules_error()
-        theirs = [item for item in shown if item.get("type") == "function_call"]
-        if theirs:
-            self.counters.mixed += 1
-            self.halves.keep(self.asked.caller, response.get("id"), theirs, [*ours, *answers])
-            if self.settings.hold:  # written before a consultation, so without what it found
-                return [item for item in shown if item.get("type") != "message"]
-            return shown
-        self.spent = add_usage(self.spent, usage if isinstance(usage, dict) else None)
-        self.items += [*output, *answers]
-        self.last = []
-        self.hidden = [*ours, *answers]
-        self.stop_offering_if_enough()
-        self.keep_progress()
-        return None
+    def note_response_id(self, visible_id: Any, upstream_id: Any) -> None:
+        """Stores that the caller saw a response under another id than the upstream's."""
+        self._store.rename_response(self.request.caller, visible_id, upstream_id)
 
     def logged(self) -> list[Message]:
-        """The conversation in the form of an episode's messages."""
-        given = self.asked.body.get("instructions")
-        first = [{"role": "system", "content": given}] if isinstance(given, str) else []
-        return [*first, *_joined(_message(m) for m in [*self.items, *self.last] if isinstance(m, dict))]
+        instructions = self.request.body.get("instructions")
+        system = [{"role": "system", "content": instructions}] if isinstance(instructions, str) else []
+        items = [item for item in [*self.entries, *self.reply] if isinstance(item, dict)]
+        return [*system, *_joined(_message(item) for item in items)]
+
+
+def _with_tool(body: dict[str, Any], offer: ToolOffer) -> dict[str, Any]:
+    tool = {"type": "function", **offer.tool["function"]}
+    changed = {**body, "tools": [*(body.get("tools") or []), tool]}
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        entry = {"type": "function", "name": offer.name}
+        changed["tool_choice"] = {**choice, "tools": [*(choice.get("tools") or []), entry]}
+    return changed
+
+
+def _tool_call(item: Item) -> ToolCall:
+    given = item.get("arguments")
+    arguments = given if isinstance(given, str) else ""
+    parsed, problem = parse_arguments(arguments)
+    return ToolCall(str(item.get("call_id")), str(item.get("name")), arguments, parsed, problem)
+
+
+def _outputs(results: Mapping[str, str]) -> list[Item]:
+    return [{"type": "function_call_output", "call_id": id, "output": text} for id, text in results.items()]
 
 
 def _message(item: Item) -> Message:
-    """An item as a message, for the log."""
+    """Converts an item to a message, for the log."""
     kind = item.get("type", "message")
     if kind == "function_call":
         function = {"name": item.get("name"), "arguments": str(item.get("arguments"))}
@@ -161,7 +155,7 @@ def _message(item: Item) -> Message:
 
 
 def _joined(messages: Iterable[Message]) -> Iterator[Message]:
-    """One message for the items of a reply: its thoughts, its text and its calls."""
+    """Joins the items of a reply into one message: its reasoning, its text and its calls."""
     reply: Message | None = None
     for message in messages:
         if message.get("role") != "assistant" or reply is None:
@@ -181,5 +175,5 @@ def _joined(messages: Iterable[Message]) -> Iterator[Message]:
 
 
 def _texts(parts: Any) -> list[str]:
-    found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return [text for text in found if isinstance(text, str)]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return [text for text in texts if isinstance(text, str)]

@@ -1,15 +1,21 @@
-"""Chat Completions and Responses through the gateway, whole and streamed."""
+"""Chat Completions and Responses replies, whole and streamed."""
 
-from agent.gateway.protocols.chat import chat_without_rules, complete_chat
+from agent.gateway.protocols.chat import ChatDialect
 from agent.gateway.protocols.chat_stream import StreamedChat
-from agent.gateway.protocols.responses import complete_response, response_without_rules
-from agent.gateway.protocols.responses_stream import stream_response
+from agent.gateway.protocols.dialect import Dialect, Recorder, reply_without_rules
+from agent.gateway.protocols.responses import ResponsesDialect
+from agent.gateway.protocols.responses_stream import StreamedResponse
+from agent.gateway.protocols.stream import StreamedExchange
+from agent.gateway.protocols.whole import complete
 
 __all__ = [
+    "ChatDialect",
+    "Dialect",
+    "Recorder",
+    "ResponsesDialect",
     "StreamedChat",
-    "chat_without_rules",
-    "complete_chat",
-    "complete_response",
-    "response_without_rules",
-    "stream_response",
+    "StreamedExchange",
+    "StreamedResponse",
+    "complete",
+    "reply_without_rules",
 ]

@@ -1,8 +1,8 @@
-"""One streamed turn: what of it passes at once, what is withheld until it is known whose call it is.
+"""One streamed turn of a chat completion: passes its chunks on, or withholds them.
 
-Text and thoughts pass as they come. A call's pieces wait until its name tells whether it is the rule tool's.
-Once the model is known to consult, the turn's calls, finish and token counts stay here; a turn without such a
-call passes byte for byte.
+Text and reasoning pass at once. The pieces of a call wait until its name shows whether it is the rule tool's.
+As soon as the model is known to consult, the turn's calls, finish reason and token counts are withheld. A
+turn that does not consult passes byte for byte.
 """
 
 from __future__ import annotations
@@ -10,163 +10,184 @@ from __future__ import annotations
 from typing import Any
 
 from agent.endpoint import StreamedReply, add_usage, reasoning_text
-from agent.gateway.wire import CallerRequest, event_data, format_event, parse_chunk
+from agent.gateway.exchange import Exchange
+from agent.gateway.protocols.dialect import header_comments
+from agent.gateway.wire import DONE, event_data, format_event, parse_chunk
 
 Chunk = dict[str, Any]
 
 
-class StreamedTurn:
-    """Feed it the events of one turn; it returns the bytes that the caller is sent.
+class ChatTurn:
+    """Receives the events of one turn, and returns the bytes that the caller is sent.
 
     Args:
-        ours: name of the rule tool; None when it was not offered.
-        opening: the first chunk that the caller was sent, when this turn continues a reply; None otherwise.
-        spent: token counts of the hidden turns before.
-        hold: whether text waits until the turn's end.
+        exchange: the exchange that the turn belongs to.
+        opening: the first chunk that the caller was sent, if this turn continues a reply; None otherwise.
     """
 
-    def __init__(
-        self, ours: str | None, *, opening: Chunk | None, spent: dict[str, Any] | None, hold: bool
-    ) -> None:
+    def __init__(self, exchange: Exchange, *, opening: Chunk | None) -> None:
         self.consulting = False
-        """Whether this turn calls the rule tool."""
+        """Whether the turn calls the rule tool."""
         self.shown = False
-        """Whether the caller was sent text, a thought, a call or an end."""
+        """Whether the caller was sent text, reasoning, a call or an end."""
         self.text_shown = False
         """Whether the caller was sent text."""
         self.finished = False
         """Whether the turn came to an end, by a finish reason or an error."""
         self.failed = False
         """Whether the upstream sent an error in the stream."""
+        self.ended = False
+        """Whether the stream ended."""
         self.opening = opening
-        self.usage_event: Chunk | None = None
-        """The withheld chunk with token counts, where the upstream sent one."""
-        self._ours = ours
+        """The first chunk of the reply; None before it."""
+        self._exchange = exchange
+        self._tool_name = exchange.loop.offer.name if exchange.loop.offer else None
         self._continues = opening is not None
-        self._spent = spent
-        self._hold = hold
+        self._hold = exchange.settings.hold
         self._reply = StreamedReply(lambda kind, text: None)
         self._queue: list[tuple[bytes, Chunk]] = []
-        self._passed: set[int] = set()
+        self._sent_calls: set[int] = set()
         self._role_sent = self._continues
+        self._usage_chunk: Chunk | None = None
+        """The withheld chunk with token counts, if the upstream sent one."""
 
     @property
-    def waiting(self) -> bool:
-        """Whether something is withheld, so that the caller hears nothing."""
+    def withholding(self) -> bool:
+        """Whether events are withheld, so that the caller receives nothing."""
         return self.consulting or self._continues or bool(self._queue)
 
-    def is_counted(self, asked: CallerRequest) -> bool:
-        """Whether no token counts are still to come."""
-        options = asked.body.get("stream_options")
-        wanted = isinstance(options, dict) and bool(options.get("include_usage"))
-        return not wanted or bool(self.data().get("usage"))
+    @property
+    def has_usage(self) -> bool:
+        """Whether no token counts are outstanding."""
+        options = self._exchange.request.body.get("stream_options")
+        requested = isinstance(options, dict) and bool(options.get("include_usage"))
+        return not requested or bool(self.reply().get("usage"))
 
-    def data(self) -> dict[str, Any]:
-        """The turn as an unstreamed completion."""
+    def reply(self) -> dict[str, Any]:
+        """Returns the turn as an unstreamed completion."""
         return self._reply.data()
 
-    def unsent_calls(self) -> list[dict[str, Any]]:
-        """The caller's calls that it was not sent yet, whole and with their positions."""
-        calls = self._reply.calls
-        rest = [i for i in sorted(calls) if i not in self._passed and self._side(i) != "ours"]
-        start = max(self._passed, default=-1) + 1
-        return [{"index": start + n, **calls[i]} for n, i in enumerate(rest)]
-
     def feed(self, block: bytes) -> list[bytes]:
-        """Take in one event."""
+        """Takes one event."""
         if event_data(block).strip() == "[DONE]":
             self.finished = True
-            return [] if self.consulting else [*self._released(), block]
+            return [] if self.consulting else [*self._release(), block]
         chunk = parse_chunk(block)
         if chunk is None:
-            return [block] if not self._queue else self._queued(block, {})
+            return self._enqueue(block, {}) if self._queue else [block]
         if chunk.get("error") and not chunk.get("choices"):
             self.failed = self.finished = self.shown = True
-            return [*([] if self.consulting else self._released()), block]
+            return [*([] if self.consulting else self._release()), block]
         if self._continues:
             changed = self._continued(chunk)
-            self._take(chunk)
+            self._add(chunk)
             if changed is None:
                 return []
             block, chunk = format_event(changed), changed
         else:
-            self._take(chunk)
+            self._add(chunk)
             self.opening = self.opening or chunk
-        return self._pass(block, chunk)
+        return self._route(block, chunk)
 
     def end(self) -> list[bytes]:
-        """What is still withheld when the stream ends."""
-        finished, self.finished = self.finished, True  # no name grows any more
-        sides = {self._side(i) for i in self._reply.calls if i not in self._passed}
+        """Ends the stream, and returns what is still withheld."""
+        self.ended = True
+        finished, self.finished = self.finished, True  # every name is complete now
+        owners = self._owners_of_unsent_calls()
         self.finished = finished
-        if "ours" in sides and not self.consulting:
-            return self._begin_consulting()
-        return [] if self.consulting else self._released()
+        if "gateway" in owners and not self.consulting:
+            return self._start_consulting()
+        return [] if self.consulting else self._release()
 
-    def _begin_consulting(self, *more: tuple[bytes, Chunk]) -> list[bytes]:
+    def closing(self, visible: dict[str, Any]) -> list[bytes]:
+        """Returns the end of a reply whose last turn called the rule tool among others."""
+        base = {k: v for k, v in (self.opening or {}).items() if k not in ("choices", "usage")}
+
+        def chunk(delta: dict[str, Any], finish: str | None) -> bytes:
+            return format_event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+        pieces = [chunk({"tool_calls": [entry]}, None) for entry in self._unsent_calls()]
+        pieces.append(chunk({}, "tool_calls" if visible.get("tool_calls") else "stop"))
+        if self._usage_chunk is not None:
+            usage = add_usage(self._exchange.turns.hidden_usage, self._usage_chunk["usage"])
+            pieces.append(format_event({**base, "choices": [], "usage": usage}))
+        return [*pieces, header_comments(self._exchange), DONE]
+
+    def _unsent_calls(self) -> list[dict[str, Any]]:
+        """The caller's calls that it was not sent yet, whole and with their positions."""
+        calls = self._reply.calls
+        unsent = [i for i in sorted(calls) if i not in self._sent_calls and self._owner(i) != "gateway"]
+        start = max(self._sent_calls, default=-1) + 1
+        return [{"index": start + n, **calls[i]} for n, i in enumerate(unsent)]
+
+    def _start_consulting(self, *more: tuple[bytes, Chunk]) -> list[bytes]:
         self.consulting = True
         queued, self._queue = self._queue, []
-        return [piece for _, chunk in [*queued, *more] for piece in self._around(chunk)]
+        return [piece for _, chunk in [*queued, *more] for piece in self._without_calls(chunk)]
 
-    def _take(self, chunk: Chunk) -> None:
+    def _add(self, chunk: Chunk) -> None:
         for choice in _choices(chunk):
-            entries = _entries(choice)
-            for position, entry in enumerate(entries):
+            for position, entry in enumerate(_entries(choice)):
                 if not isinstance(entry.get("index"), int):
                     entry["index"] = len(self._reply.calls) + position
         self._reply.add(chunk)
 
-    def _pass(self, block: bytes, chunk: Chunk) -> list[bytes]:
+    def _route(self, block: bytes, chunk: Chunk) -> list[bytes]:
+        """Passes a chunk on, queues it, or withholds the parts that belong to the gateway."""
         if self.consulting:
-            return self._around(chunk)
+            return self._without_calls(chunk)
         finish = any(choice.get("finish_reason") is not None for choice in _choices(chunk))
         self.finished |= finish
-        sides = {self._side(i) for i in self._reply.calls if i not in self._passed}
-        if "ours" in sides:
-            return self._begin_consulting((block, chunk))
-        text = any(_text(choice) for choice in _choices(chunk))
-        held = self._hold and (text or bool(self._queue) or bool(sides))
-        if not finish and ("open" in sides or held):
-            return self._queued(block, chunk)
-        return [*self._released(), *self._sent(block, chunk)]
+        owners = self._owners_of_unsent_calls()
+        if "gateway" in owners:
+            return self._start_consulting((block, chunk))
+        text = any(_has_text(choice) for choice in _choices(chunk))
+        held = self._hold and (text or bool(self._queue) or bool(owners))
+        if not finish and ("unknown" in owners or held):
+            return self._enqueue(block, chunk)
+        return [*self._release(), *self._send(block, chunk)]
 
-    def _side(self, index: int) -> str:
-        """Whose a call is: `ours`, `theirs`, or `open` while its name may still become ours."""
+    def _owners_of_unsent_calls(self) -> set[str]:
+        return {self._owner(i) for i in self._reply.calls if i not in self._sent_calls}
+
+    def _owner(self, index: int) -> str:
+        """The owner of a call: `gateway`, `caller`, or `unknown` while its name is incomplete."""
         function = self._reply.calls[index].get("function")
         name = function.get("name") if isinstance(function, dict) else None
-        if self._ours is None:
-            return "theirs"
+        if self._tool_name is None:
+            return "caller"
         name = name if isinstance(name, str) else ""
-        if name == self._ours:
-            # The name is whole when arguments, another call or the end have come.
-            begun = isinstance(function, dict) and bool(function.get("arguments"))
-            return "ours" if begun or self.finished or any(i > index for i in self._reply.calls) else "open"
-        return "open" if self._ours.startswith(name) else "theirs"
+        if name == self._tool_name:
+            # The name is complete when arguments, another call or the end have arrived.
+            has_arguments = isinstance(function, dict) and bool(function.get("arguments"))
+            complete = has_arguments or self.finished or any(i > index for i in self._reply.calls)
+            return "gateway" if complete else "unknown"
+        return "unknown" if self._tool_name.startswith(name) else "caller"
 
-    def _queued(self, block: bytes, chunk: Chunk) -> list[bytes]:
+    def _enqueue(self, block: bytes, chunk: Chunk) -> list[bytes]:
         self._queue.append((block, chunk))
         return []
 
-    def _released(self) -> list[bytes]:
+    def _release(self) -> list[bytes]:
         queued, self._queue = self._queue, []
-        return [piece for block, chunk in queued for piece in self._sent(block, chunk)]
+        return [piece for block, chunk in queued for piece in self._send(block, chunk)]
 
-    def _sent(self, block: bytes, chunk: Chunk) -> list[bytes]:
+    def _send(self, block: bytes, chunk: Chunk) -> list[bytes]:
         for choice in _choices(chunk):
             self._role_sent |= "role" in (choice.get("delta") or {})
-            self._passed |= {entry["index"] for entry in _entries(choice)}
+            self._sent_calls |= {entry["index"] for entry in _entries(choice)}
             self._note_shown(choice)
         return [block]
 
     def _note_shown(self, choice: Chunk) -> None:
-        self.text_shown |= _text(choice)
-        ended = choice.get("finish_reason") is not None
-        self.shown |= ended or _text(choice) or bool(_entries(choice)) or bool(_thought(choice))
+        self.text_shown |= _has_text(choice)
+        finished = choice.get("finish_reason") is not None
+        self.shown |= finished or _has_text(choice) or bool(_entries(choice)) or _has_reasoning(choice)
 
-    def _around(self, chunk: Chunk) -> list[bytes]:
-        """What of a chunk passes in a turn that consults: text, thoughts, pieces of calls begun before."""
+    def _without_calls(self, chunk: Chunk) -> list[bytes]:
+        """Returns what passes in a turn that consults: text, reasoning, pieces of calls sent in part."""
         if isinstance(chunk.get("usage"), dict):
-            self.usage_event = chunk
+            self._usage_chunk = chunk
         pieces = []
         for choice in _choices(chunk):
             self.finished |= choice.get("finish_reason") is not None
@@ -176,11 +197,11 @@ class StreamedTurn:
                 delta.pop("role", None)
             if self._hold:
                 delta.pop("content", None)
-            if entries := [entry for entry in _entries(choice) if entry["index"] in self._passed]:
+            if entries := [entry for entry in _entries(choice) if entry["index"] in self._sent_calls]:
                 delta["tool_calls"] = entries
-            said = {key: value for key, value in delta.items() if value not in (None, "", [])}
-            if said:
-                self._role_sent |= "role" in said
+            content = {key: value for key, value in delta.items() if value not in (None, "", [])}
+            if content:
+                self._role_sent |= "role" in content
                 passed = {**choice, "delta": delta, "finish_reason": None}
                 self._note_shown(passed)
                 head = {key: value for key, value in chunk.items() if key != "usage"}
@@ -188,18 +209,16 @@ class StreamedTurn:
         return pieces
 
     def _continued(self, chunk: Chunk) -> Chunk | None:
-        """A later turn's chunk as part of the same reply: one id, one role, all tokens; None when empty."""
+        """Returns a chunk as part of the earlier turns' reply, with their id; None if it adds nothing."""
         opening = self.opening or {}
         changed: Chunk = {**chunk, **{k: v for k, v in opening.items() if k in ("id", "created")}}
         if isinstance(chunk.get("usage"), dict):
-            changed["usage"] = add_usage(self._spent, chunk["usage"])
+            changed["usage"] = add_usage(self._exchange.turns.hidden_usage, chunk["usage"])
         choices = []
         for choice in _choices(chunk):
             delta = {k: v for k, v in (choice.get("delta") or {}).items() if k != "role"}
-            if (
-                any(v not in (None, "", []) for v in delta.values())
-                or choice.get("finish_reason") is not None
-            ):
+            has_content = any(value not in (None, "", []) for value in delta.values())
+            if has_content or choice.get("finish_reason") is not None:
                 choices.append({**choice, "delta": delta})
         if chunk.get("choices") and not choices and not changed.get("usage"):
             return None
@@ -208,8 +227,8 @@ class StreamedTurn:
 
 def _choices(chunk: Chunk) -> list[Chunk]:
     choices = chunk.get("choices")
-    found = choices if isinstance(choices, list) else []
-    return [c for c in found if isinstance(c, dict) and c.get("index", 0) == 0]
+    choices = choices if isinstance(choices, list) else []
+    return [c for c in choices if isinstance(c, dict) and c.get("index", 0) == 0]
 
 
 def _entries(choice: Chunk) -> list[dict[str, Any]]:
@@ -218,11 +237,11 @@ def _entries(choice: Chunk) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _text(choice: Chunk) -> bool:
+def _has_text(choice: Chunk) -> bool:
     delta = choice.get("delta")
     return isinstance(delta, dict) and bool(delta.get("content"))
 
 
-def _thought(choice: Chunk) -> bool:
+def _has_reasoning(choice: Chunk) -> bool:
     delta = choice.get("delta")
     return isinstance(delta, dict) and bool(reasoning_text(delta))

@@ -1,13 +1,7 @@
-"""HTTP as the gateway speaks it: requests, replies, the upstream, server-sent events."""
+"""HTTP between caller, gateway and upstream: requests, replies and server-sent events."""
 
 from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_body, error_reply
-from agent.gateway.wire.request import (
-    CallerRequest,
-    reason_not_offered,
-    reason_tools_unusable,
-    tool_names,
-    with_tool,
-)
+from agent.gateway.wire.request import CallerRequest, reason_tools_unusable, tool_names
 from agent.gateway.wire.sse import (
     DONE,
     KEEPALIVE,
@@ -35,10 +29,8 @@ __all__ = [
     "format_event",
     "forwarded_headers",
     "parse_chunk",
-    "reason_not_offered",
     "reason_tools_unusable",
     "returned_headers",
     "split_events",
     "tool_names",
-    "with_tool",
 ]

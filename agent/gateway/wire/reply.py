@@ -1,4 +1,4 @@
-"""What goes back to a caller: a head, then bytes; given up when the caller leaves."""
+"""The reply to a caller: a head, then bytes. It is cancelled when the caller disconnects."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 @dataclass(frozen=True)
 class ReplyHead:
-    """Status and headers; comes once, before any bytes."""
+    """Status and headers; sent once, before any bytes."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
-    def before(self, body: bytes) -> ReplyHead:
-        """The same head for this body and nothing after it, which is sent in fewer pieces."""
+    def with_length_of(self, body: bytes) -> ReplyHead:
+        """Returns the head of a reply that consists of `body` alone, which avoids chunked encoding."""
         return ReplyHead(self.status, {**self.headers, "content-length": str(len(body))})
 
 
@@ -27,23 +27,23 @@ ReplyParts = AsyncGenerator[ReplyHead | bytes, None]
 
 
 class StreamingReply:
-    """An ASGI response that sends parts as they come; a caller who leaves ends their making."""
+    """An ASGI response that sends parts as they are generated, until the caller disconnects."""
 
     def __init__(self, parts: ReplyParts) -> None:
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, or stop at once when the caller is gone."""
+        """Sends all parts, or stops as soon as the caller disconnects."""
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_left(receive))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            leaving.cancel()
+            disconnect.cancel()
             if not sending.done():
                 sending.cancel()
-            # Waiting lets the generator close its upstream before the next request comes.
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            # Waiting lets the generator close its upstream request before the caller's next request.
+            await asyncio.gather(sending, disconnect, return_exceptions=True)
         if not sending.cancelled() and (error := sending.exception()) is not None:
             raise error
 
@@ -60,17 +60,17 @@ class StreamingReply:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def error_body(message: str, type: str) -> bytes:
-    """An error as OpenAI's clients read it."""
+    """Returns an error in the form that OpenAI's clients read."""
     return json.dumps({"error": {"message": message, "type": type, "param": None, "code": type}}).encode()
 
 
 async def error_reply(status: int, message: str, type: str, headers: Mapping[str, str] = {}) -> ReplyParts:
-    """An answer that is an error."""
+    """Yields a reply that consists of an error."""
     yield ReplyHead(status, {"content-type": "application/json", **headers})
     yield error_body(message, type)

@@ -1,4 +1,4 @@
-"""Server-sent events, kept as the bytes they came in."""
+"""Server-sent events, split and formatted as bytes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from agent.gateway.wire.upstream import UpstreamError
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n"
-"""A comment without the empty line that would end an event: no client takes it for one."""
+"""A comment without the empty line that ends an event, so that no client reads it as an event."""
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
-_LONGEST = 32 * 1024 * 1024  # bytes of one event
+_MAX_EVENT_BYTES = 32 * 1024 * 1024
 
 
 async def split_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Whole events with the empty line that ends each; what the stream ends with, ended or not, comes last.
+    """Yields whole events, each with the empty line that ends it, and the unterminated rest last.
 
     Raises:
-        UpstreamError: when an event is longer than 32 MiB.
+        UpstreamError: if an event is longer than 32 MiB.
     """
     buffer = b""
     async for piece in pieces:
         # The last three bytes may be the beginning of an empty line.
         searched = max(0, len(buffer) - 3)
         buffer += piece
-        while found := _END.search(buffer, searched):
-            yield buffer[: found.end()]
-            buffer, searched = buffer[found.end() :], 0
-        if len(buffer) > _LONGEST:
-            raise UpstreamError(502, "event_too_long", f"the upstream sent an event of over {_LONGEST} bytes")
+        while match := _END.search(buffer, searched):
+            yield buffer[: match.end()]
+            buffer, searched = buffer[match.end() :], 0
+        if len(buffer) > _MAX_EVENT_BYTES:
+            raise UpstreamError(
+                502, "event_too_long", f"the upstream sent an event of more than {_MAX_EVENT_BYTES} bytes"
+            )
     if buffer:
         yield buffer
 
 
 def event_data(block: bytes) -> str:
-    """The text of an event's `data` lines; empty when it has none, as in a comment."""
+    """Returns the text of an event's `data` lines; empty if it has none, as in a comment."""
     lines = (line for line in _LINE.split(block) if line.startswith(b"data:"))
     return "\n".join(line[5:].removeprefix(b" ").decode("utf-8", "replace") for line in lines)
 
 
 def parse_chunk(block: bytes) -> dict[str, Any] | None:
-    """The JSON object in an event; None when it holds none, as in a comment or `[DONE]`."""
+    """Returns the JSON object in an event; None if it holds none, as in a comment or `[DONE]`."""
     try:
         value = json.loads(event_data(block))
     except (ValueError, RecursionError):
@@ -54,11 +56,11 @@ def parse_chunk(block: bytes) -> dict[str, Any] | None:
 
 
 def format_event(value: dict[str, Any], name: str = "") -> bytes:
-    """An event with this object; `name` is its type where the API names them."""
+    """Formats an object as an event; `name` is the event's type in APIs that name events."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
 def format_comment(text: str) -> bytes:
-    """A line that clients pass over; it belongs to the event after it."""
+    """Formats a comment line, which clients skip. It becomes part of the next event."""
     return b": " + text.replace("\n", " ").replace("\r", " ").encode() + b"\n"

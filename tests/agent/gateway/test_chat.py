@@ -1,4 +1,4 @@
-"""What an application sees through the gateway, and what its model is asked."""
+"""Chat Completions through the gateway: what the application receives, and what the upstream receives."""
 
 import json
 import re
@@ -23,7 +23,7 @@ STREAMED = pytest.mark.parametrize("stream", [False, True])
 
 
 def both(*messages: dict[str, Any]) -> dict[str, Any]:
-    """One message with the calls of several."""
+    """Returns one message with the calls of several."""
     return {**messages[0], "tool_calls": [entry for m in messages for entry in m["tool_calls"]]}
 
 
@@ -32,13 +32,13 @@ def weather(id: str = "w1") -> dict[str, Any]:
 
 
 def event(delta: dict[str, Any], finish: str | None = None) -> str:
-    """One event of a stream."""
+    """Formats one event of a stream."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return f"data: {json.dumps({'id': 'x', 'choices': [choice]})}\n\n"
 
 
 @STREAMED
-def test_a_reply_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
+def test_a_reply_without_a_consultation_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
     message = {**weather(), "content": "Let me see. Grüße!", "reasoning_content": "Bergen, then."}
     body = {**GUN, "stream": stream, "tools": [WEATHER], "stream_options": {"include_usage": True}}
     with upstream(message, message) as endpoint, run_gateway(endpoint, rules) as gateway:
@@ -80,12 +80,12 @@ def test_a_consultation_stays_hidden_and_its_tokens_are_counted(rules: ScriptedR
     result = {"role": "tool", "tool_call_id": "call_1", "content": second["messages"][-1]["content"]}
     assert second == {**first, "messages": [*first["messages"], consult, result]}
     assert "Do not help to make weapons." in result["content"]
-    thought = (
+    reasoning = (
         text(reply, "reasoning_content")
         if stream
         else reply.json()["choices"][0]["message"]["reasoning_content"]
     )
-    assert thought == "Delicate."
+    assert reasoning == "Delicate."
     assert RULE_TOOL not in reply.text
 
 
@@ -99,10 +99,10 @@ def test_headers_say_which_rules_were_consulted_under_which_digest(
     assert reply.headers["x-ascl-rules"] == "weapons.making"
     assert reply.headers["x-ascl-rulebook"] == DIGEST
     assert "x-ascl-rules-error" not in reply.headers
-    assert gateway.counters.consulted == gateway.counters.consultations == 1
+    assert gateway.count("consulted") == gateway.count("consultations") == 1
 
 
-def test_a_stream_whose_head_went_out_before_the_consultation_says_so_at_its_end(
+def test_a_stream_whose_head_was_sent_before_the_consultation_reports_it_at_the_end(
     rules: ScriptedRules,
 ) -> None:
     consult = {**call("gun"), "reasoning": "Delicate."}
@@ -113,12 +113,12 @@ def test_a_stream_whose_head_went_out_before_the_consultation_says_so_at_its_end
     assert parse_reply(reply)[0] == "No."
 
 
-def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
+def test_reasoning_arrives_while_the_model_still_reasons(rules: ScriptedRules) -> None:
     entry = {"index": 0, **call("gun")["tool_calls"][0]}
     script = Drip(
         [event({"role": "assistant", "reasoning": "Hm."}), 3.0, event({"tool_calls": [entry]}, "tool_calls")]
     )
-    began = time.monotonic()
+    start = time.monotonic()
     with (
         upstream(script, "No.") as endpoint,
         run_gateway(endpoint, rules) as gateway,
@@ -131,14 +131,14 @@ def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> N
     ):
         lines = reply.iter_lines()
         first = next(lines)
-        heard = time.monotonic() - began
+        delay = time.monotonic() - start
         rest = "\n".join(lines)
     assert "Hm." in first
-    assert heard < 2.5
+    assert delay < 2.5
     assert "No." in rest
 
 
-def test_a_silent_consultation_is_bridged_by_comments(rules: ScriptedRules) -> None:
+def test_comments_keep_the_connection_alive_during_a_consultation(rules: ScriptedRules) -> None:
     with (
         upstream(
             {**call("gun"), "reasoning": "Hm."}, Drip([0.5, "data: {}\n\n", "data: [DONE]\n\n"])
@@ -151,12 +151,12 @@ def test_a_silent_consultation_is_bridged_by_comments(rules: ScriptedRules) -> N
 
 
 @STREAMED
-@pytest.mark.parametrize("order", ["ours first", "theirs first"])
-def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_whole(
+@pytest.mark.parametrize("order", ["rule tool first", "caller's tool first"])
+def test_a_mixed_reply_returns_the_callers_calls_and_is_restored_later(
     rules: ScriptedRules, stream: bool, order: str
 ) -> None:
-    ours = call("gun", id="o1")
-    mixed = both(ours, weather()) if order == "ours first" else both(weather(), ours)
+    rule_call = call("gun", id="o1")
+    mixed = both(rule_call, weather()) if order == "rule tool first" else both(weather(), rule_call)
     mixed = {**mixed, "content": "Looking.", "reasoning_content": "Both."}
     body = {**GUN, "stream": stream, "tools": [WEATHER]}
     with upstream(mixed, "Rain, and no.") as endpoint, run_gateway(endpoint, rules) as gateway:
@@ -167,7 +167,7 @@ def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_wh
             ("w1", "get_weather", '{"city": "Bergen"}')
         ]
         assert reply.headers["x-ascl-consulted"] == ("pending" if stream else "yes")
-        # A caller's library sends back what it kept: no thought, its own calls.
+        # A caller's library sends back its own calls, without the reasoning.
         echoed = {**weather(), "content": "Looking."}
         result = {"role": "tool", "tool_call_id": "w1", "content": "Rain"}
         again = {**body, "messages": [*GUN["messages"], echoed, result]}
@@ -176,17 +176,17 @@ def test_in_a_mixed_reply_ours_is_answered_and_theirs_returned_and_later_made_wh
     assert sent[1] == mixed
     assert sorted(m["tool_call_id"] for m in sent[2:]) == ["o1", "w1"]
     assert "Do not help to make weapons." in next(m for m in sent if m.get("tool_call_id") == "o1")["content"]
-    assert (gateway.counters.mixed, gateway.counters.restored) == (1, 1)
+    assert (gateway.count("mixed"), gateway.count("restored")) == (1, 1)
 
 
-def test_a_forgotten_half_leaves_the_callers_history_as_it_is(rules: ScriptedRules) -> None:
+def test_the_callers_history_is_unchanged_if_a_mixed_reply_was_dropped(rules: ScriptedRules) -> None:
     history = [*GUN["messages"], weather("lost"), {"role": "tool", "tool_call_id": "lost", "content": "Rain"}]
     with upstream("Rain.") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, {"messages": history, "tools": [WEATHER]})
     assert endpoint.requests[0]["messages"] == history
 
 
-def test_what_one_caller_asked_the_rules_is_not_shown_to_another(rules: ScriptedRules) -> None:
+def test_a_callers_consultation_is_never_sent_in_another_conversation(rules: ScriptedRules) -> None:
     mixed = both(call("gun", id="o1"), weather("call_0"))
     history = [
         *GUN["messages"],
@@ -202,7 +202,7 @@ def test_what_one_caller_asked_the_rules_is_not_shown_to_another(rules: Scripted
     assert endpoint.requests[2]["messages"] == other
 
 
-def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
+def test_a_tool_with_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
     tool = {"type": "function", "function": {"name": RULE_TOOL}}
     with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "tools": [tool]})
@@ -220,7 +220,7 @@ def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
         {"messages": "what?"},
     ],
 )
-def test_where_the_tool_has_no_place_the_callers_bytes_go_on(
+def test_a_request_that_cannot_have_the_tool_is_forwarded_byte_for_byte(
     rules: ScriptedRules, more: dict[str, Any]
 ) -> None:
     raw = json.dumps({"model": "m", **GUN, **more}, indent=3).encode()
@@ -241,7 +241,7 @@ def test_the_callers_tool_choice_holds_in_hidden_turns_too(rules: ScriptedRules,
     assert parse_reply(reply)[2] == weather()["tool_calls"]
 
 
-def test_allowed_tools_allow_the_rule_tool_too(rules: ScriptedRules) -> None:
+def test_the_rule_tool_is_added_to_the_allowed_tools(rules: ScriptedRules) -> None:
     one = {"type": "function", "function": {"name": "get_weather"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [one]}}
     with upstream("Hi") as endpoint, run_gateway(endpoint, rules) as gateway:
@@ -251,7 +251,7 @@ def test_allowed_tools_allow_the_rule_tool_too(rules: ScriptedRules) -> None:
 
 
 @STREAMED
-def test_a_model_that_only_consults_is_asked_once_more_without_the_tool(
+def test_a_model_that_repeats_a_consultation_is_asked_without_the_tool(
     rules: ScriptedRules, stream: bool
 ) -> None:
     with (
@@ -271,7 +271,7 @@ def test_a_model_that_only_consults_is_asked_once_more_without_the_tool(
 
 
 @STREAMED
-def test_a_model_that_will_not_stop_calling_ends_without_a_call(rules: ScriptedRules, stream: bool) -> None:
+def test_a_model_that_never_stops_consulting_ends_without_a_call(rules: ScriptedRules, stream: bool) -> None:
     endless = ScriptedEndpoint(
         otherwise=lambda body: call(f"gun {len(body['messages'])}", id="same"), strict=False
     )
@@ -294,21 +294,23 @@ def test_malformed_arguments_are_explained_to_the_model(rules: ScriptedRules, st
     assert rules.consultations == []
 
 
-def test_text_before_a_consultation_is_counted_and_held_back_on_demand(rules: ScriptedRules) -> None:
+def test_text_before_a_consultation_is_counted_and_withheld_on_request(rules: ScriptedRules) -> None:
     consult = {**call("gun"), "content": "Sure, first you"}
     body = {**GUN, "stream": True}
     with upstream(consult, "No.", consult, "No.", "Plain.") as endpoint:
         with run_gateway(endpoint, rules) as gateway:
             assert parse_reply(post(gateway, body))[0] == "Sure, first youNo."
-            assert gateway.counters.text_before_consulting == 1
+            assert gateway.count("text_before_consulting") == 1
         with run_gateway(endpoint, rules, hold=True) as gateway:
             assert parse_reply(post(gateway, body))[0] == "No."
-            assert gateway.counters.text_before_consulting == 0
+            assert gateway.count("text_before_consulting") == 0
             assert parse_reply(post(gateway, body))[0] == "Plain."
 
 
 @STREAMED
-def test_a_name_that_comes_in_pieces_is_known_when_it_is_whole(rules: ScriptedRules, stream: bool) -> None:
+def test_a_tool_name_that_arrives_in_pieces_is_recognised_when_complete(
+    rules: ScriptedRules, stream: bool
+) -> None:
     def pieces(name: str, *more: str) -> Drip:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
         deltas += [
@@ -322,28 +324,28 @@ def test_a_name_that_comes_in_pieces_is_known_when_it_is_whole(rules: ScriptedRu
         events.append({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
         return Drip([*(f"data: {json.dumps(e)}\n\n" for e in events), "data: [DONE]\n\n"])
 
-    theirs = pieces("consult_", "weather")
+    other_tool = pieces("consult_", "weather")
     with (
-        upstream(pieces("consult_", "safety_", "rules"), "No.", theirs) as endpoint,
+        upstream(pieces("consult_", "safety_", "rules"), "No.", other_tool) as endpoint,
         run_gateway(endpoint, rules) as gateway,
     ):
         assert parse_reply(post(gateway, {**GUN, "stream": True}))[0] == "No."
         reply = post(gateway, {**GUN, "stream": True})
     assert rules.consultations[0]["situation"] == "gun"
-    assert reply.text == "".join(str(piece) for piece in theirs.pieces)
+    assert reply.text == "".join(str(piece) for piece in other_tool.pieces)
 
 
-def test_the_callers_key_goes_to_the_upstream_and_is_kept_nowhere(
+def test_the_callers_key_reaches_the_upstream_and_is_stored_nowhere(
     rules: ScriptedRules, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log.jsonl"
-    headers = {"authorization": "Bearer sk-secret-7", "cookie": "a=sk-secret-7", "x-custom": "kept"}
+    headers = {"authorization": "Bearer sk-secret-7", "cookie": "a=sk-secret-7", "x-custom": "value"}
     with upstream(call("gun"), "No.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         post(gateway, GUN, headers=headers)
         post(gateway, {**GUN, "stream": True}, headers=headers)
         httpx2.get(f"{gateway.base_url}/models", headers=headers)
     assert {h["authorization"] for h in endpoint.headers} == {"Bearer sk-secret-7"}
-    assert endpoint.headers[0]["x-custom"] == "kept"
+    assert endpoint.headers[0]["x-custom"] == "value"
     assert b"sk-secret-7" not in log.read_bytes()
     out = capfd.readouterr()
     assert "sk-secret-7" not in out.out + out.err
@@ -358,7 +360,7 @@ def test_one_callers_cookies_are_not_sent_for_another(rules: ScriptedRules) -> N
 
 
 @STREAMED
-def test_conversations_are_logged_as_episodes_that_hold_together(
+def test_conversations_are_logged_as_valid_episodes(
     rules: ScriptedRules, tmp_path: Path, stream: bool
 ) -> None:
     log = tmp_path / "log.jsonl"
@@ -384,7 +386,7 @@ def test_conversations_are_logged_as_episodes_that_hold_together(
     assert three.messages[1]["tool_calls"] == mixed["tool_calls"]
 
 
-def test_conversations_are_kept_for_so_many_days(
+def test_conversations_are_kept_for_the_configured_number_of_days(
     rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = {"log.notes.jsonl": 0, "other.2026-01-01.jsonl": 0}
@@ -397,16 +399,14 @@ def test_conversations_are_kept_for_so_many_days(
             with run_gateway(endpoint, rules, **settings) as gateway:
                 post(gateway, GUN)
         with run_gateway(endpoint, rules, **settings) as gateway:
-            for day in (28, 1, 1):  # it goes on over midnight
+            for day in (28, 1, 1):  # the gateway runs past midnight
                 monkeypatch.setattr(dated_log, "today", lambda day=day: date(2026, 3 if day == 1 else 2, day))
                 post(gateway, GUN)
-    kept = {file.name: len(read_log(file).episodes) for file in tmp_path.iterdir()}
-    assert kept == {"log.2026-02-28.jsonl": 2, "log.2026-03-01.jsonl": 2, **others}
+    logs = {file.name: len(read_log(file).episodes) for file in tmp_path.iterdir()}
+    assert logs == {"log.2026-02-28.jsonl": 2, "log.2026-03-01.jsonl": 2, **others}
 
 
-def test_the_tokens_of_a_stream_are_logged_where_they_were_asked_for(
-    rules: ScriptedRules, tmp_path: Path
-) -> None:
+def test_the_token_counts_of_a_stream_are_logged_if_requested(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with upstream(call("gun"), "No.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
         post(gateway, {**GUN, "stream": True, "stream_options": {"include_usage": True}})
@@ -414,13 +414,13 @@ def test_the_tokens_of_a_stream_are_logged_where_they_were_asked_for(
     assert [bool(turn.usage) for turn in episode.turns] == [True, True]
 
 
-def test_a_models_page_is_asked_for_by_its_name_and_the_callers_query(rules: ScriptedRules) -> None:
+def test_a_models_request_is_forwarded_with_the_callers_query(rules: ScriptedRules) -> None:
     with upstream() as endpoint, run_gateway(f"{endpoint.base_url}?version=1", rules) as gateway:
         httpx2.get(f"{gateway.base_url}/models", params={"limit": "2"})
     assert endpoint.model_pages == ["version=1&limit=2"]
 
 
-def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) -> None:
+def test_models_are_forwarded_and_unknown_paths_are_named(rules: ScriptedRules) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         models = httpx2.get(f"{gateway.base_url}/models").json()
         missing = httpx2.post(f"{gateway.base_url}/embeddings", json={})
@@ -429,14 +429,14 @@ def test_models_are_passed_on_and_other_paths_are_named(rules: ScriptedRules) ->
     assert "/v1/embeddings" in missing.json()["error"]["message"]
 
 
-def test_the_gateway_counts_what_it_does(rules: ScriptedRules) -> None:
+def test_metrics_count_requests_and_consultations(rules: ScriptedRules) -> None:
     with upstream(call("gun"), "No.", "Hi.") as endpoint, run_gateway(endpoint, rules) as gateway:
         post(gateway, GUN)
         post(gateway, GUN)
         metrics = httpx2.get(f"{gateway.origin}/metrics").text
         health = httpx2.get(f"{gateway.origin}/healthz").json()
-    assert re.search(r"^ascl_gateway_requests_total 2$", metrics, re.MULTILINE)
-    assert re.search(r"^ascl_gateway_consulted_total 1$", metrics, re.MULTILINE)
+    assert re.search(r"^ascl_gateway_requests_total 2\.0$", metrics, re.MULTILINE)
+    assert re.search(r"^ascl_gateway_consulted_total 1\.0$", metrics, re.MULTILINE)
     assert health == {"rules": "ok", "rulebook": DIGEST}
 
 

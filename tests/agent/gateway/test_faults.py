@@ -1,4 +1,4 @@
-"""What an application sees when the rules, the upstream, the network or its own request fail."""
+"""Failures of the rule service, the upstream, the network and the request, as the application sees them."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import read_log, validate_log
-from agent.gateway import rule_offer as offered_rules
+from agent.gateway import rule_offer
 from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
@@ -26,7 +26,7 @@ STREAMED = pytest.mark.parametrize("stream", [False, True])
 
 @STREAMED
 @pytest.mark.parametrize("down", ["from the start", "later"])
-def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: str) -> None:
+def test_the_setting_decides_what_happens_if_the_rules_cannot_be_consulted(stream: bool, down: str) -> None:
     body = {**GUN, "stream": stream}
     for choice in ("answer", "refuse", "fail"):
         with ScriptedRules() as rules:
@@ -40,7 +40,7 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: st
             with upstream(*script) as endpoint, run_gateway(endpoint, url, on_rules_error=choice) as gateway:
                 reply = post(gateway, body)
         assert reply.headers["x-ascl-rules-error"] == "unreachable"
-        assert gateway.counters.rules_errors == 1
+        assert gateway.count("rules_errors") == 1
         if choice == "answer":
             assert parse_reply(reply)[0] == "Careful."
             assert ("tools" in endpoint.requests[0]) == (down == "later")
@@ -53,7 +53,7 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, down: st
             assert reply.json()["error"]["type"] == "rules_unavailable"
 
 
-def test_a_gateway_that_insists_refuses_what_it_cannot_offer_rules_with(rules: ScriptedRules) -> None:
+def test_a_strict_gateway_refuses_a_request_that_cannot_have_the_rule_tool(rules: ScriptedRules) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules, on_rules_error="fail") as gateway:
         reply = post(gateway, {**GUN, "n": 2})
     assert (reply.status_code, reply.json()["error"]["type"], endpoint.requests) == (
@@ -65,7 +65,7 @@ def test_a_gateway_that_insists_refuses_what_it_cannot_offer_rules_with(rules: S
 
 @STREAMED
 @pytest.mark.parametrize("choice", ["refuse", "fail"])
-def test_a_conversation_whose_consultation_failed_is_logged_whole(
+def test_a_conversation_whose_consultation_failed_is_logged_completely(
     stream: bool, choice: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.jsonl"
@@ -87,15 +87,15 @@ def test_a_conversation_whose_consultation_failed_is_logged_whole(
     assert episode.messages[1]["tool_calls"][0]["function"]["name"] == RULE_TOOL
 
 
-def test_a_rule_service_that_falls_silent_delays_no_request_for_long() -> None:
+def test_an_unresponsive_rule_service_delays_no_request_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, upstream(*["Hello."] * 3) as endpoint:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
         with run_gateway(endpoint, url) as gateway:
             replies, waits = [], []
             for _ in range(3):
-                began = time.monotonic()
+                start = time.monotonic()
                 replies.append(post(gateway, GUN))
-                waits.append(time.monotonic() - began)
+                waits.append(time.monotonic() - start)
             health = httpx2.get(f"{gateway.origin}/healthz", timeout=30).json()
     assert [reply.headers["x-ascl-rules-error"] for reply in replies] == ["timeout"] * 3
     assert max(waits) < 20
@@ -103,8 +103,8 @@ def test_a_rule_service_that_falls_silent_delays_no_request_for_long() -> None:
     assert health["rules"] == "unreachable"
 
 
-def test_health_tells_when_a_rule_service_that_answered_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offered_rules, "_AFTER_ERROR", 0.0)
+def test_health_reports_that_the_rule_service_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule_offer, "_RETRY_INTERVAL", 0.0)
     with ScriptedRules() as rules, upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         assert httpx2.get(f"{gateway.origin}/healthz").json()["rules"] == "ok"
         rules.stop()
@@ -126,7 +126,7 @@ def test_no_secret_of_an_address_is_shown(tmp_path: Path) -> None:
 
 @STREAMED
 @pytest.mark.parametrize("turn", [0, 1])
-def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers(
+def test_an_upstream_error_reaches_the_caller_with_its_status_and_headers(
     rules: ScriptedRules, stream: bool, turn: int
 ) -> None:
     busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
@@ -138,14 +138,14 @@ def test_an_error_of_the_upstream_reaches_the_caller_with_its_status_and_headers
 
 
 @STREAMED
-def test_an_upstream_that_is_not_there_is_a_502_in_one_sentence(rules: ScriptedRules, stream: bool) -> None:
+def test_an_unreachable_upstream_is_a_502_with_one_sentence(rules: ScriptedRules, stream: bool) -> None:
     with run_gateway(f"{CLOSED_URL}/v1", rules) as gateway:
         reply = post(gateway, {**GUN, "stream": stream})
     assert reply.status_code == 502
     assert reply.json()["error"]["type"] == "upstream_unreachable"
 
 
-def test_a_stream_cut_in_the_middle_ends_in_an_error_event(rules: ScriptedRules, tmp_path: Path) -> None:
+def test_a_stream_that_breaks_off_ends_in_an_error_event(rules: ScriptedRules, tmp_path: Path) -> None:
     begun = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
     log = tmp_path / "log.jsonl"
     with upstream(Drip([begun], cut=True)) as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
@@ -171,7 +171,7 @@ def test_an_error_in_the_middle_of_a_call_ends_the_reply(rules: ScriptedRules, t
     assert [e.stop_reason for e in read_log(log).episodes] == ["error"]
 
 
-def test_half_a_surrogate_pair_costs_neither_the_reply_nor_its_line(
+def test_half_a_surrogate_pair_breaks_neither_the_reply_nor_the_log(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.jsonl"
@@ -194,7 +194,7 @@ def test_half_a_surrogate_pair_costs_neither_the_reply_nor_its_line(
         {"messages": [{"role": "user", "content": 7}, 7, {"role": "assistant", "tool_calls": 7}]},
     ],
 )
-def test_a_request_of_another_form_is_the_upstreams_to_judge(
+def test_a_request_of_an_unexpected_form_is_left_to_the_upstream(
     rules: ScriptedRules, tmp_path: Path, body: dict[str, Any]
 ) -> None:
     with upstream("Hm.") as endpoint, run_gateway(endpoint, rules, log=tmp_path / "log.jsonl") as gateway:
@@ -225,7 +225,7 @@ def test_calls_of_any_kind_in_the_callers_history_can_be_logged_and_shown(
         assert CliRunner().invoke(app, [str(each) for each in command]).exit_code == 0
 
 
-def test_headers_that_are_not_ascii_are_passed_on(rules: ScriptedRules) -> None:
+def test_headers_that_are_not_ascii_are_forwarded(rules: ScriptedRules) -> None:
     with upstream("Hi.") as endpoint, run_gateway(endpoint, rules) as gateway:
         body = json.dumps({"model": "m", **GUN}).encode()
         sent = [(b"content-type", b"application/json"), (b"x-title", "Café".encode())]
@@ -235,10 +235,10 @@ def test_headers_that_are_not_ascii_are_passed_on(rules: ScriptedRules) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../admin", "%2e%2e/%2e%2e/admin", "a/./b"])
-def test_no_name_of_a_model_leads_out_of_the_upstreams_models(rules: ScriptedRules, name: str) -> None:
+def test_no_model_name_escapes_the_upstreams_models_route(rules: ScriptedRules, name: str) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         host, port = gateway.origin.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), 10) as raw:  # clients tidy such paths up themselves
+        with socket.create_connection((host, int(port)), 10) as raw:  # HTTP clients normalise such paths
             raw.sendall(
                 f"GET /v1/models/{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
             )
@@ -247,7 +247,7 @@ def test_no_name_of_a_model_leads_out_of_the_upstreams_models(rules: ScriptedRul
     assert endpoint.model_pages == []
 
 
-def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRules) -> None:
+def test_a_stream_that_breaks_off_within_a_call_consults_nothing(rules: ScriptedRules) -> None:
     entry = {"index": 0, "id": "c", "function": {"name": RULE_TOOL, "arguments": '{"situation"'}}
     begun = (
         f"data: {json.dumps({'id': 'x', 'choices': [{'index': 0, 'delta': {'tool_calls': [entry]}}]})}\n\n"
@@ -258,7 +258,7 @@ def test_a_stream_cut_within_a_consultation_is_no_consultation(rules: ScriptedRu
     assert rules.consultations == []
 
 
-def test_when_the_caller_leaves_the_upstream_is_left_too(rules: ScriptedRules) -> None:
+def test_the_upstream_request_ends_when_the_caller_disconnects(rules: ScriptedRules) -> None:
     piece = 'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
     with upstream(Drip([piece, *[0.05, piece] * 400])) as endpoint, run_gateway(endpoint, rules) as gateway:
         with httpx2.stream(
@@ -268,7 +268,7 @@ def test_when_the_caller_leaves_the_upstream_is_left_too(rules: ScriptedRules) -
         assert endpoint.left.wait(10)
 
 
-def test_when_the_caller_leaves_before_any_byte_the_upstream_is_left_too(rules: ScriptedRules) -> None:
+def test_the_upstream_request_ends_when_the_caller_disconnects_before_any_byte(rules: ScriptedRules) -> None:
     drip = Drip([" ", *[0.05, " "] * 400], content_type="application/json")
     with upstream(drip) as endpoint, run_gateway(endpoint, rules) as gateway:
         with pytest.raises(httpx2.ReadTimeout):
@@ -286,7 +286,7 @@ def test_when_the_caller_leaves_before_any_byte_the_upstream_is_left_too(rules: 
         (b"{}", {"host": "evil.example"}, 421),
     ],
 )
-def test_what_is_no_request_of_an_application_is_refused(
+def test_a_request_that_no_application_sends_is_refused(
     rules: ScriptedRules, body: bytes, headers: dict[str, str], status: int
 ) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules, body_limit=4000) as gateway:

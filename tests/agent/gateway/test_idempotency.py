@@ -1,4 +1,4 @@
-"""A caller's library that sends a request again: nothing hidden is asked, consulted or paid for twice."""
+"""Retries by a caller's library: no hidden turn and no consultation is repeated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from agent.gateway import idempotency as retries
+from agent.gateway import idempotency
 from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.processes.gateway import RunningGateway, post, run_gateway, upstream
@@ -27,25 +27,25 @@ def client(gateway: RunningGateway, **options: Any) -> openai.OpenAI:
 
 
 def leave(gateway: RunningGateway, seconds: float, path: str = "/chat/completions", **body: Any) -> None:
-    """Ask, and leave before the answer."""
+    """Sends a request, and disconnects before the reply."""
     sent = {"authorization": "Bearer sk-caller"}
     with pytest.raises(httpx2.TimeoutException), httpx2.Client(timeout=seconds, headers=sent) as http:
         http.post(gateway.base_url + path, json={"model": "scripted", **body})
 
 
 def same(gateway: RunningGateway, headers: dict[str, str], **body: Any) -> httpx2.Response:
-    """The bytes that `leave` sends, sent again."""
+    """Sends the bytes that `leave` sends."""
     sent = {"authorization": "Bearer sk-caller", **headers}
     with httpx2.Client(timeout=30, headers=sent) as http:
         return http.post(f"{gateway.base_url}/chat/completions", json={"model": "scripted", **body})
 
 
-def test_the_official_sdk_that_gives_up_waiting_and_asks_again_pays_for_no_hidden_turn_twice(
+def test_the_official_sdk_repeats_no_hidden_turn_after_a_timeout(
     rules: ScriptedRules,
 ) -> None:
     with upstream(call("gun"), SLOW, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = client(gateway, timeout=1.0, max_retries=1).chat.completions.create(model="scripted", **GUN)
-        assert gateway.counters.coalesced == 1
+        assert gateway.count("coalesced") == 1
     assert reply.choices[0].message.content == "No."
     assert len(rules.consultations) == 1
     assert len(endpoint.requests) == 3
@@ -53,20 +53,20 @@ def test_the_official_sdk_that_gives_up_waiting_and_asks_again_pays_for_no_hidde
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_error_of_the_upstream_after_a_consultation_is_tried_again_from_there(
+def test_a_retry_after_an_upstream_error_resumes_after_the_consultation(
     rules: ScriptedRules, stream: bool
 ) -> None:
     with upstream(call("gun"), DOWN, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
-        asked = client(gateway, max_retries=2).chat.completions.create(model="scripted", stream=stream, **GUN)
+        reply = client(gateway, max_retries=2).chat.completions.create(model="scripted", stream=stream, **GUN)
         if stream:
-            text = "".join(c.choices[0].delta.content or "" for c in asked if c.choices)
+            text = "".join(c.choices[0].delta.content or "" for c in reply if c.choices)
         else:
-            text = asked.choices[0].message.content
+            text = reply.choices[0].message.content
     assert text == "No."
     assert (len(endpoint.requests), len(rules.consultations)) == (3, 1)
 
 
-def test_the_responses_api_goes_on_from_there_too(rules: ScriptedRules) -> None:
+def test_a_retry_of_the_responses_api_resumes_too(rules: ScriptedRules) -> None:
     answers = response_with(call_item("gun")), DOWN, response_with(message_item("No."))
     with upstream(*answers) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = client(gateway, max_retries=2).responses.create(model="scripted", input="How?")
@@ -76,7 +76,7 @@ def test_the_responses_api_goes_on_from_there_too(rules: ScriptedRules) -> None:
     assert reply.usage.total_tokens == 50
 
 
-def test_a_consultation_is_carried_out_although_the_caller_left_and_is_found_by_the_next_try() -> None:
+def test_a_consultation_finishes_after_the_caller_disconnects_and_the_retry_uses_it() -> None:
     with ScriptedRules(delay=1.0) as rules, upstream(call("gun"), "No.") as endpoint:  # noqa: SIM117
         with run_gateway(endpoint, rules) as gateway:
             leave(gateway, 0.5, **GUN)
@@ -87,7 +87,7 @@ def test_a_consultation_is_carried_out_although_the_caller_left_and_is_found_by_
     assert (len(endpoint.requests), len(rules.consultations)) == (2, 1)
 
 
-def test_while_the_first_try_still_runs_the_second_waits_and_both_get_its_reply(rules: ScriptedRules) -> None:
+def test_a_retry_waits_for_the_running_attempt_and_both_get_its_reply(rules: ScriptedRules) -> None:
     replies: list[httpx2.Response] = []
     with upstream(call("gun"), "No.", delay=0.5) as endpoint, run_gateway(endpoint, rules) as gateway:
         first = threading.Thread(
@@ -103,13 +103,13 @@ def test_while_the_first_try_still_runs_the_second_waits_and_both_get_its_reply(
     assert (len(endpoint.requests), len(rules.consultations)) == (2, 1)
 
 
-def test_callers_that_sample_one_prompt_several_times_are_answered_each_by_itself(
+def test_requests_that_sample_one_prompt_several_times_get_separate_answers(
     rules: ScriptedRules,
 ) -> None:
     with upstream(*[call("gun"), "No."] * 3) as endpoint, run_gateway(endpoint, rules) as gateway:
         for _ in range(3):
             assert post(gateway, GUN).status_code == 200
-        assert gateway.counters.coalesced == 0
+        assert gateway.count("coalesced") == 0
     assert (len(endpoint.requests), len(rules.consultations)) == (6, 3)
 
 
@@ -124,7 +124,7 @@ def test_callers_that_sample_one_prompt_several_times_are_answered_each_by_itsel
     ],
     ids=["unmarked", "equal", "off", "too late", "another caller"],
 )
-def test_which_requests_go_on_from_an_earlier_try_is_a_setting(
+def test_the_setting_decides_which_requests_resume_an_attempt(
     rules: ScriptedRules, settings: dict[str, Any], headers: dict[str, str], requests: int
 ) -> None:
     answers = [call("gun"), DOWN, *([call("gun")] if requests == 4 else []), "No."]
@@ -135,12 +135,12 @@ def test_which_requests_go_on_from_an_earlier_try_is_a_setting(
     assert len(rules.consultations) == requests - 2
 
 
-def test_what_failed_tries_leave_behind_is_bounded(
+def test_the_results_of_failed_attempts_are_bounded(
     rules: ScriptedRules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "_MOST", 2)
+    monkeypatch.setattr(idempotency, "_MAX_ATTEMPTS", 2)
     with upstream(*[call("gun"), DOWN] * 6) as endpoint, run_gateway(endpoint, rules) as gateway:
         for n in range(6):
             post(gateway, {"messages": [{"role": "user", "content": f"How, {n}?"}]})
-        assert len(gateway.gateway.retries._left) == 2
-        assert gateway.gateway.retries._running == {}
+        assert len(gateway.gateway.repeated_requests._failed) == 2
+        assert gateway.gateway.repeated_requests._running == {}

@@ -38,7 +38,7 @@ def events(reply: httpx2.Response) -> list[dict[str, Any]]:
 
 
 def final(reply: httpx2.Response) -> dict[str, Any]:
-    """The finished response, whole or streamed; a stream is checked for gaps on the way."""
+    """Returns the finished response, whole or streamed, and checks that a stream has no gaps."""
     if "event-stream" not in reply.headers["content-type"]:
         whole: dict[str, Any] = reply.json()
         return whole
@@ -55,7 +55,7 @@ def final(reply: httpx2.Response) -> dict[str, Any]:
 
 
 @STREAMED
-def test_a_response_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
+def test_a_response_without_a_consultation_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
     answer = response_with(reasoning_item("Hm."), message_item("Let me see."), weather())
     with upstream(answer, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
         body = {"model": "scripted", "input": "Hi", "stream": stream}
@@ -68,23 +68,23 @@ def test_a_response_that_consults_nothing_passes_byte_for_byte(rules: ScriptedRu
 
 
 @STREAMED
-def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
+def test_a_consultation_stays_hidden_and_its_reasoning_is_sent_back_unchanged(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    thinks, asks = reasoning_item("Delicate."), call_item("gun")
+    reasoning, rule_call = reasoning_item("Delicate."), call_item("gun")
     with (
-        upstream(response_with(thinks, asks), response_with(message_item("No."))) as endpoint,
+        upstream(response_with(reasoning, rule_call), response_with(message_item("No."))) as endpoint,
         run_gateway(endpoint, rules) as gateway,
     ):
         reply = ask(gateway, stream=stream)
     response = final(reply)
-    # A stream shows thoughts as they come, before it is known that they lead to a consultation.
+    # A stream shows reasoning at once, before it is known to lead to a consultation.
     assert [item["type"] for item in response["output"]] == ["reasoning"] * stream + ["message"]
     assert response["usage"]["total_tokens"] == 50
     assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 4}
     question, replayed, called, result = endpoint.requests[1]["input"]
     assert question == {"role": "user", "content": "How do I make a gun?"}
-    assert (replayed, called) == (thinks, asks)
+    assert (replayed, called) == (reasoning, rule_call)
     assert (result["type"], result["call_id"]) == ("function_call_output", "o1")
     assert "Do not help to make weapons." in result["output"]
     assert RULE_TOOL not in reply.text
@@ -94,11 +94,11 @@ def test_a_consultation_stays_hidden_with_its_thought_replayed_whole(
 
 
 @STREAMED
-def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
+def test_a_mixed_response_returns_the_callers_call_and_is_restored_later(
     rules: ScriptedRules, stream: bool
 ) -> None:
-    thinks, ours, theirs = reasoning_item("Both."), call_item("gun"), weather()
-    first = response_with(thinks, ours, theirs, id="resp_mixed")
+    reasoning, rule_call, other_call = reasoning_item("Both."), call_item("gun"), weather()
+    first = response_with(reasoning, rule_call, other_call, id="resp_mixed")
     with (
         upstream(
             first, response_with(message_item("Rain.")), response_with(message_item("Rain."))
@@ -106,22 +106,22 @@ def test_a_mixed_response_shows_the_callers_call_and_is_later_made_whole(
         run_gateway(endpoint, rules) as gateway,
     ):
         shown = final(ask(gateway, stream=stream, tools=[WEATHER]))["output"]
-        assert shown == [thinks, theirs]
+        assert shown == [reasoning, other_call]
         result = {"type": "function_call_output", "call_id": "w1", "output": "Rain"}
-        asked = {"role": "user", "content": "How do I make a gun?"}
-        ask(gateway, input=[asked, *shown, result], tools=[WEATHER])
+        question = {"role": "user", "content": "How do I make a gun?"}
+        ask(gateway, input=[question, *shown, result], tools=[WEATHER])
         ask(gateway, input=[result], previous_response_id="resp_mixed", tools=[WEATHER])
     replayed, chained = (request["input"] for request in endpoint.requests[1:])
     assert [item.get("type") for item in replayed] == [
         *(None, "reasoning", "function_call", "function_call_output"),
         *("function_call", "function_call_output"),
     ]
-    assert replayed[2] == ours
+    assert replayed[2] == rule_call
     assert [item["call_id"] for item in chained] == ["o1", "w1"]
-    assert gateway.counters.restored == 2
+    assert gateway.count("restored") == 2
 
 
-def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> None:
+def test_reasoning_arrives_while_the_model_still_reasons(rules: ScriptedRules) -> None:
     raw: str = response_with(reasoning_item("Is it delicate?"), call_item("gun"))({"stream": True}).body
     cut = raw.index("event: response.output_item.added", raw.index("reasoning_summary_text.delta"))
     slow = Drip([raw[:cut], 1.5, raw[cut:]])
@@ -138,32 +138,32 @@ def test_thoughts_arrive_while_the_model_still_thinks(rules: ScriptedRules) -> N
     assert early
     assert "No." in seen
     assert RULE_TOOL not in seen
-    assert gateway.counters.text_before_consulting == 0
+    assert gateway.count("text_before_consulting") == 0
 
 
-def test_a_thought_that_was_shown_is_followed_by_its_hidden_call_when_it_comes_back(
+def test_reasoning_that_was_shown_is_followed_by_its_hidden_call_when_it_is_sent_back(
     rules: ScriptedRules,
 ) -> None:
-    thinks, asks = reasoning_item("Delicate."), call_item("gun")
-    hidden = response_with(thinks, asks), response_with(reasoning_item("So no."), message_item("No."))
+    reasoning, rule_call = reasoning_item("Delicate."), call_item("gun")
+    hidden = response_with(reasoning, rule_call), response_with(reasoning_item("So no."), message_item("No."))
     with (
         upstream(*hidden, response_with(message_item("Bye."))) as endpoint,
         run_gateway(endpoint, rules) as gateway,
     ):
         shown = final(ask(gateway, stream=True))["output"]
         assert [item["type"] for item in shown] == ["reasoning", "reasoning", "message"]
-        asked = {"role": "user", "content": "How do I make a gun?"}
-        ask(gateway, input=[asked, *shown, {"role": "user", "content": "Thanks."}], stream=True)
+        question = {"role": "user", "content": "How do I make a gun?"}
+        ask(gateway, input=[question, *shown, {"role": "user", "content": "Thanks."}], stream=True)
     kinds = [item.get("type") for item in endpoint.requests[2]["input"]]
     assert kinds == [
         *(None, "reasoning", "function_call", "function_call_output", "reasoning", "message", None),
     ]
-    assert endpoint.requests[2]["input"][1:3] == [thinks, asks]
-    assert gateway.counters.restored == 1
+    assert endpoint.requests[2]["input"][1:3] == [reasoning, rule_call]
+    assert gateway.count("restored") == 1
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_on_demand_text_before_a_consultation_is_held_back(rules: ScriptedRules, mixed: bool) -> None:
+def test_hold_withholds_text_before_a_consultation(rules: ScriptedRules, mixed: bool) -> None:
     first = [
         reasoning_item("Hm."),
         message_item("Sure, first you"),
@@ -195,7 +195,7 @@ def test_text_before_a_consultation_keeps_its_place_in_the_stream(rules: Scripte
     created, *_, completed = events(reply)
     assert created["response"]["id"] == completed["response"]["id"] == "resp_shown"
     assert endpoint.requests[2]["previous_response_id"] == "resp_real"
-    assert gateway.counters.text_before_consulting == 1
+    assert gateway.count("text_before_consulting") == 1
 
 
 @STREAMED
@@ -211,7 +211,9 @@ def test_a_model_that_repeats_itself_is_asked_without_the_tool(rules: ScriptedRu
 
 @STREAMED
 @pytest.mark.parametrize("choice", ["answer", "refuse", "fail"])
-def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: Any, tmp_path: Path) -> None:
+def test_the_setting_decides_what_happens_if_the_rules_cannot_be_consulted(
+    stream: bool, choice: Any, tmp_path: Path
+) -> None:
     log = tmp_path / "log.jsonl"
     with (
         upstream(response_with(message_item("Careful."))) as endpoint,
@@ -223,12 +225,12 @@ def test_rules_that_cannot_be_consulted_are_met_as_chosen(stream: bool, choice: 
     if choice == "fail":
         assert (reply.status_code, endpoint.requests) == (503, [])
         return
-    said = final(reply)["output"][0]["content"][0]["text"]
-    assert said == ("Careful." if choice == "answer" else REFUSAL_WITHOUT_RULES)
+    content = final(reply)["output"][0]["content"][0]["text"]
+    assert content == ("Careful." if choice == "answer" else REFUSAL_WITHOUT_RULES)
 
 
 @pytest.mark.parametrize("shown", ["a thought", "a comment", "nothing"])
-def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: Path) -> None:
+def test_a_stream_that_is_refused_in_the_middle_is_one_response(shown: str, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with ScriptedRules(delay=0.3 if shown == "a comment" else 0.0) as rules:
 
@@ -253,7 +255,7 @@ def test_a_stream_that_is_refused_midway_is_one_response(shown: str, tmp_path: P
     assert (episode.stop_reason, episode.answer) == ("refused", REFUSAL_WITHOUT_RULES)
 
 
-def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: ScriptedRules) -> None:
+def test_a_whole_reply_to_a_stream_request_consults_too(rules: ScriptedRules) -> None:
     def unstreamed(*items: Any) -> Any:
         return lambda body: response_with(*items)({**body, "stream": False})
 
@@ -266,7 +268,7 @@ def test_a_whole_reply_where_a_stream_was_asked_for_consults_too(rules: Scripted
     assert len(rules.consultations) == 1
 
 
-def test_a_turn_is_logged_once_although_the_next_request_fails(rules: ScriptedRules, tmp_path: Path) -> None:
+def test_a_turn_is_logged_once_if_the_next_request_fails(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with (
         upstream(response_with(call_item("gun")), Raw(500, "{}")) as endpoint,
@@ -279,7 +281,7 @@ def test_a_turn_is_logged_once_although_the_next_request_fails(rules: ScriptedRu
 
 @STREAMED
 @pytest.mark.parametrize("turn", [0, 1])
-def test_an_error_of_the_upstream_reaches_the_caller(rules: ScriptedRules, stream: bool, turn: int) -> None:
+def test_an_upstream_error_reaches_the_caller(rules: ScriptedRules, stream: bool, turn: int) -> None:
     busy = Raw(429, '{"error": {"message": "slow down"}}', {"retry-after": "7"})
     with (
         upstream(*[response_with(call_item("gun"))][:turn], busy) as endpoint,
@@ -289,7 +291,7 @@ def test_an_error_of_the_upstream_reaches_the_caller(rules: ScriptedRules, strea
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
 
 
-def test_a_stream_that_is_cut_ends_in_an_error(rules: ScriptedRules) -> None:
+def test_a_stream_that_breaks_off_ends_in_an_error(rules: ScriptedRules) -> None:
     whole = response_with(message_item("A long answer."))({"stream": True}).body
     with (
         upstream(Drip([whole[: len(whole) // 2]], cut=True)) as endpoint,
@@ -300,7 +302,7 @@ def test_a_stream_that_is_cut_ends_in_an_error(rules: ScriptedRules) -> None:
     assert "response.completed" not in reply.text
 
 
-def test_a_tool_of_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
+def test_a_tool_with_the_reserved_name_is_refused(rules: ScriptedRules) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = ask(gateway, tools=[{**WEATHER, "name": RULE_TOOL}])
     assert (reply.status_code, endpoint.requests) == (400, [])

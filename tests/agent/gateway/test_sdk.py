@@ -1,4 +1,4 @@
-"""The official SDK, pointed at the gateway, works as it does without it."""
+"""The official SDK behaves the same with and without the gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEATHER: Any = {
 
 
 class Verdict(BaseModel):
-    """What a structured answer is parsed into."""
+    """Schema of a structured answer."""
 
     allowed: bool
     why: str

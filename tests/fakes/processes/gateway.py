@@ -27,16 +27,16 @@ def upstream(*answers: Any, **options: Any) -> ScriptedEndpoint:
 
 
 class RunningGateway:
-    """A running gateway: its addresses and its counters."""
+    """A running gateway: its addresses and its metrics."""
 
     def __init__(self, gateway: Gateway, served: LiveServer) -> None:
         self.gateway = gateway
         self.base_url = f"{served.origin}/v1"
         self.origin = served.origin
 
-    @property
-    def counters(self) -> Any:
-        return self.gateway.counters
+    def count(self, name: str) -> int:
+        """Returns the counter `ascl_gateway_<name>_total`."""
+        return int(self.gateway.metrics.registry.get_sample_value(f"ascl_gateway_{name}_total") or 0)
 
 
 @contextmanager

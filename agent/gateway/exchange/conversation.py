@@ -1,0 +1,85 @@
+"""The conversation of one caller request: what the model receives, and what of its replies is hidden."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent.endpoint import ToolCall
+from agent.episode import Api, Message
+from agent.gateway.wire import CallerRequest
+from agent.tools import ToolOffer
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A reply of the model, divided into the part that the gateway executes and the part that is visible."""
+
+    rule_calls: list[ToolCall]
+    """The calls of the rule tool, each with an id that no other call of the conversation has."""
+    replay: list[Any]
+    """The reply as messages or items that can be sent back to the model."""
+    visible: Any
+    """The part that the caller sees: a message, or a list of items."""
+    mixed: bool
+    """Whether the reply also calls the caller's own tools."""
+    id: Any
+    finish_reason: Any
+    usage: Any
+    model: Any
+
+
+class Conversation(ABC):
+    """Messages or items of one request, in the form of one API.
+
+    Args:
+        request: the caller's request.
+        offer: the rule tool; None if it is not offered.
+        hold: whether text before a consultation is withheld from the caller.
+    """
+
+    api: ClassVar[Api]
+
+    def __init__(self, request: CallerRequest, offer: ToolOffer | None, *, hold: bool) -> None:
+        self.request = request
+        self.offer = offer
+        self.hold = hold
+        self.entries: list[Any] = []
+        """The conversation as the model sees it: the caller's entries and the hidden turns."""
+        self.reply: list[Any] = []
+        """The reply that the caller sees, with the rule tool's calls and results if it was mixed."""
+        self.reasoning: dict[str, str] = {}
+        """Reasoning text of the hidden turns, by the field that held it; empty in the Responses API."""
+        self.restored = 0
+        """Number of earlier replies whose hidden calls were restored."""
+
+    @staticmethod
+    @abstractmethod
+    def reason_not_offered(body: Mapping[str, Any]) -> str | None:
+        """Returns why a request is forwarded without the rule tool; None if the tool can be offered."""
+
+    @abstractmethod
+    def next_body(self, *, offering: bool) -> bytes:
+        """Returns the body of the next request to the upstream."""
+
+    @abstractmethod
+    def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
+        """Divides a reply of the upstream; `turn` is its index, which new call ids are derived from."""
+
+    @abstractmethod
+    def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+        """Appends a reply that only consulted, with the results by call id."""
+
+    @abstractmethod
+    def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+        """Stores a mixed reply, so that a later request can restore its consultations."""
+
+    @abstractmethod
+    def add_visible_reply(self, parsed: ParsedReply) -> None:
+        """Records the reply that ends the conversation."""
+
+    @abstractmethod
+    def logged(self) -> list[Message]:
+        """Returns the whole conversation in the form of an episode's messages."""

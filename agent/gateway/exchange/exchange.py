@@ -1,0 +1,153 @@
+"""One caller request, from its first turn to the reply that the caller sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.episode import ErrorRecord, Turn
+from agent.errors import EndpointError, RulesError
+from agent.gateway.exchange.consult_loop import ConsultLoop
+from agent.gateway.exchange.conversation import Conversation, ParsedReply
+from agent.gateway.exchange.response_headers import ResponseHeaders
+from agent.gateway.exchange.turn_record import TurnRecord
+from agent.gateway.metrics import GatewayMetrics
+from agent.gateway.settings import Settings
+from agent.gateway.wire import CallerRequest
+from agent.tools import RuleTool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state after the last hidden turn, which a retry of the request can resume from."""
+
+    entries: list[Any]
+    reasoning: dict[str, str]
+    turns: list[Turn]
+    hidden_usage: dict[str, Any] | None
+    rule_tool: RuleTool
+    offering: bool
+
+
+@dataclass
+class Exchange:
+    """Takes the model's replies, consults, and decides what the caller sees.
+
+    Whole and streamed replies of both APIs share it.
+    """
+
+    conversation: Conversation
+    loop: ConsultLoop
+    reason_not_offered: str | None
+    """Why the rule tool is not offered; None if it is."""
+    settings: Settings
+    metrics: GatewayMetrics
+    turns: TurnRecord = field(default_factory=TurnRecord)
+    error: ErrorRecord | None = None
+    """Why the rules could not be consulted, or the upstream sent no usable reply."""
+    recorded: bool = False
+    """Whether the conversation was written to the log, or must not be."""
+    snapshot: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        self.metrics.restored.inc(self.conversation.restored)
+
+    @property
+    def request(self) -> CallerRequest:
+        """The caller's request."""
+        return self.conversation.request
+
+    @property
+    def consulted(self) -> bool:
+        """Whether the model called the rule tool."""
+        return self.loop.consulted
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a retry of the request can reuse hidden turns or consultations."""
+        return self.snapshot is not None or self.loop.has_results
+
+    def next_body(self) -> bytes:
+        """Returns the body of the next request to the upstream, and starts a turn."""
+        self.turns.begin()
+        return self.conversation.next_body(offering=self.loop.offering)
+
+    async def take(self, reply: dict[str, Any]) -> Any | None:
+        """Takes a reply of the upstream.
+
+        Returns:
+            The message or the items that the caller sees; None if the model only consulted, so that it must
+            be asked again.
+
+        Raises:
+            RulesError: if the rules cannot be consulted and the model may not answer without them.
+        """
+        parsed = self.conversation.parse(reply, len(self.turns))
+        self.turns.add(self.conversation, parsed)
+        if parsed.rule_calls and self.loop.offering:
+            return await self.loop.run_to_end(self._consult(parsed))
+        self.conversation.add_visible_reply(parsed)
+        return parsed.visible
+
+    async def _consult(self, parsed: ParsedReply) -> Any | None:
+        results: dict[str, str] = {}
+        try:
+            await self.loop.answer(parsed.rule_calls, len(self.turns) - 1, results)
+        except RulesError:
+            self.conversation.add_hidden_turn(parsed, results)
+            raise
+        failure = self.loop.rule_tool.last_failure
+        if failure is not None and self.error is None:
+            self.rules_failed(failure)
+        if parsed.mixed:
+            self.metrics.mixed.inc()
+            self.conversation.add_mixed_reply(parsed, results)
+            return parsed.visible
+        self.turns.add_hidden_usage(parsed.usage)
+        self.conversation.add_hidden_turn(parsed, results)
+        self.loop.stop_offering_if_exhausted(len(self.turns))
+        self._save_snapshot()
+        return None
+
+    def _save_snapshot(self) -> None:
+        self.snapshot = Snapshot(
+            entries=list(self.conversation.entries),
+            reasoning=dict(self.conversation.reasoning),
+            turns=list(self.turns.turns),
+            hidden_usage=self.turns.hidden_usage,
+            rule_tool=self.loop.rule_tool.copy(),
+            offering=self.loop.offering,
+        )
+
+    async def resume_from(self, earlier: Exchange) -> None:
+        """Takes over the hidden turns and consultations of an earlier attempt of the same request."""
+        await earlier.loop.wait()
+        self.loop.cache.results = earlier.loop.cache.results
+        if (snapshot := earlier.snapshot) is None:
+            return
+        self.conversation.entries = list(snapshot.entries)
+        self.conversation.reasoning = dict(snapshot.reasoning)
+        self.turns.turns = list(snapshot.turns)
+        self.turns.hidden_usage = snapshot.hidden_usage
+        self.loop.resume(snapshot.rule_tool, offering=snapshot.offering)
+        self.snapshot = snapshot
+
+    def rules_failed(self, error: RulesError) -> None:
+        """Records that the rules could not be consulted."""
+        if self.error is None:
+            self.metrics.rules_errors.inc()
+        self.error = ErrorRecord(
+            boundary=error.boundary, type=error.type, message=str(error), setup=error.setup
+        )
+
+    def upstream_failed(self, type: str, message: str) -> None:
+        """Records that the upstream sent no usable reply."""
+        self.metrics.upstream_errors.inc()
+        self.error = ErrorRecord(boundary=EndpointError.boundary, type=type, message=message)
+
+    def headers(self, *, final: bool) -> dict[str, str]:
+        """Returns the gateway's own headers; `final` if the model can no longer consult."""
+        headers = ResponseHeaders(
+            self.loop.offer, self.reason_not_offered, self.loop.consultations, self.error
+        )
+        return headers.build(final=final)

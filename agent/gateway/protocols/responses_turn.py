@@ -1,0 +1,136 @@
+"""One streamed turn of a Responses reply: passes its events on, or withholds them.
+
+Events of the rule tool's calls are withheld; reasoning and text pass at once (`--hold` withholds text until
+the turn is known not to consult).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agent.gateway.exchange import Exchange, Item, ResponsesConversation
+from agent.gateway.protocols.dialect import header_comments
+from agent.gateway.protocols.responses import with_output
+from agent.gateway.wire import UpstreamError, format_event, parse_chunk
+
+_TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
+_CREATED = {"response.created", "response.in_progress", "response.queued"}
+Event = dict[str, Any]
+
+
+class ResponsesTurn:
+    """Receives the events of one turn, and returns the bytes that the caller is sent.
+
+    Args:
+        exchange: the exchange that the turn belongs to.
+        opened: id of the response that the caller's stream announced; None if it announced none.
+        items: the items that earlier turns sent.
+        events: number of events that earlier turns sent.
+    """
+
+    def __init__(self, exchange: Exchange, *, opened: str | None, items: list[Item], events: int) -> None:
+        self.consulting = False
+        """Whether the turn calls the rule tool."""
+        self.shown = False
+        """Whether the caller was sent a part of an item."""
+        self.text_shown = False
+        """Whether the caller was sent text."""
+        self.ended = False
+        """Whether the response is finished."""
+        self.opened = opened
+        """Id of the response that the caller's stream announced; None if it announced none."""
+        self.events = events
+        """Number of events sent in this and earlier turns; the next one's sequence number."""
+        conversation = exchange.conversation
+        assert isinstance(conversation, ResponsesConversation)
+        self._exchange, self._conversation = exchange, conversation
+        self._response: dict[str, Any] = {}
+        self._terminal: tuple[bytes, Event] = (b"", {})
+        self._continues = opened is not None
+        self._earlier_items = items
+        self._positions: dict[int, int] = {}
+        """Position of an item in the caller's stream, by its position in the upstream's."""
+        self._hidden: set[int] = set()
+        self._held: list[tuple[bytes, Event]] = []
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Takes one event. The terminal one is withheld; `closing` returns it."""
+        event = parse_chunk(block)
+        if event is None:
+            return [block]
+        kind, item, index = str(event.get("type")), event.get("item"), event.get("output_index")
+        if kind in _TERMINAL:
+            self._response = event["response"] if isinstance(event.get("response"), dict) else {}
+            self._terminal = (block, event)
+            self.ended = True
+            return []
+        if kind in _CREATED:
+            if self._continues:
+                return []
+            created = event.get("response")
+            self.opened = str(created.get("id")) if isinstance(created, dict) else self.opened
+            return self._send(block, event)
+        if kind == "response.output_item.added" and self._conversation.is_rule_call(item):
+            self._hidden.add(index if isinstance(index, int) else -1)
+            self.consulting = True
+            return []
+        if index in self._hidden:
+            return []
+        reasoning = ".reasoning" in kind or (isinstance(item, dict) and item.get("type") == "reasoning")
+        if self._exchange.settings.hold and self._exchange.loop.offer is not None and not reasoning:
+            self._held.append((block, event))
+            return []
+        self.text_shown |= kind in ("response.output_text.delta", "response.refusal.delta")
+        return self._send(block, event)
+
+    def end(self) -> list[bytes]:
+        """Called when the stream ends before its terminal event.
+
+        Raises:
+            UpstreamError: always.
+        """
+        raise UpstreamError(502, "broken_off", "the upstream broke off its reply")
+
+    def reply(self) -> dict[str, Any]:
+        """Returns the finished response."""
+        return self._response
+
+    def closing(self, visible: list[Item]) -> list[bytes]:
+        """Returns the end of the reply, whose last turn shows these items."""
+        block, event = self._terminal
+        ids = {item.get("id") for item in visible}
+        pieces = [piece for held in self._held if _item_id(held[1]) in ids for piece in self._send(*held)]
+        if "response" not in event or not self._exchange.consulted:
+            return [*pieces, *self._send(block, event)]
+        response = with_output(self._exchange, event["response"], [*self._earlier_items, *visible])
+        if self.opened not in (None, response.get("id")):
+            # The stream is one response to the caller, but the upstream only knows the last turn's id.
+            self._conversation.note_response_id(self.opened, response.get("id"))
+            response["id"] = self.opened
+        comments = header_comments(self._exchange)
+        return [*pieces, comments, *self._send(b"", {**event, "response": response})]
+
+    def shown_items(self) -> list[Item]:
+        """Returns the whole items of this turn that the caller was sent."""
+        output = self._response.get("output") or []
+        return [output[at] for at in sorted(self._positions) if at < len(output)]
+
+    def _send(self, block: bytes, event: Event) -> list[bytes]:
+        """Returns the event, unchanged or renumbered if events before it were withheld."""
+        changed = dict(event)
+        if isinstance(index := event.get("output_index"), int):
+            next_position = len(self._earlier_items) + len(self._positions)
+            changed["output_index"] = self._positions.setdefault(index, next_position)
+            self.shown = True
+        if "sequence_number" in event:
+            changed["sequence_number"] = self.events
+        self.events += 1
+        unchanged = block and json.dumps(changed) == json.dumps(event)
+        return [block if unchanged else format_event(changed, str(event.get("type")))]
+
+
+def _item_id(event: Event) -> Any:
+    """Id of the item that an event belongs to."""
+    item = event.get("item")
+    return item.get("id") if isinstance(item, dict) else event.get("item_id")
