@@ -1,4 +1,4 @@
-"""Import directions between and inside the packages, sizes of folders, and what stays cheap to import."""
+"""Import directions between and inside the packages, sizes of folders, and cheap imports for `--help`."""
 
 import ast
 import subprocess
@@ -64,18 +64,18 @@ ORDER = {
         ["sft", "logged", "online"],
     ],
 }
-"""Package -> its modules and sub-packages from the ground up. A line may import the lines above it only."""
-MOST_AT_THE_TOP = 10
-MOST_BELOW = 9
+"""Package -> its members in import order: a line may import only the lines above it."""
+MAX_TOP_ENTRIES = 10
+MAX_ENTRIES = 9
 MAY_HOLD_ONE_MODULE = {
     "rule_server.api.page",
     "rule_server.retrieval.background",
     "agent.rollout.system_prompt",
     "trainer.models",
 }
-"""They hold data beside it."""
-MOST_LINES = 400
-MOST_FUNCTION_LINES = 60
+"""Folders that hold data beside a single module."""
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
 HEAVY = {
     *("torch", "transformers", "trl", "faiss", "onnxruntime"),
     *("openai", "mcp", "matplotlib", "datasets", "pyarrow", "inspect_ai", "scipy"),
@@ -96,7 +96,7 @@ def module_of(file: Path, root: Path) -> str:
 
 
 def imports_of(root: Path, package: str) -> Imports:
-    """What each module of a package imports, by dotted name; nested and type-checking imports count."""
+    """Returns the dotted names that each module of a package imports, nested and type-checking imports included."""
     found: Imports = {}
     for file in sorted((root / package).rglob("*.py")):
         names: set[str] = set()
@@ -110,13 +110,13 @@ def imports_of(root: Path, package: str) -> Imports:
 
 
 def place_of(name: str, package: str) -> str | None:
-    """The direct member of `package` that a dotted name lies in; None outside of it."""
+    """Returns the direct member of `package` that contains a dotted name; None for a name outside it."""
     inside = name.startswith(f"{package}.")
     return name.removeprefix(f"{package}.").partition(".")[0] if inside else None
 
 
 def order_violations(imports: Imports, package: str, lines: list[list[str]]) -> list[str]:
-    """Imports that run up or sideways in the order of a package, and members that the order does not list."""
+    """Returns imports that violate the order of a package, and members that the order does not list."""
     rank = {member: at for at, line in enumerate(lines) for member in line}
     found = []
     for module, names in imports.items():
@@ -133,7 +133,7 @@ def order_violations(imports: Imports, package: str, lines: list[list[str]]) -> 
 
 
 def circles(imports: Imports, package: str) -> list[list[str]]:
-    """Circles among the direct members of a package, as strongly connected sets of more than one member."""
+    """Returns import circles among the direct members of a package, each as a sorted list of members."""
     graph: dict[str, set[str]] = {}
     for module, names in imports.items():
         if (source := place_of(module, package)) is None:
@@ -160,7 +160,7 @@ def circles(imports: Imports, package: str) -> list[list[str]]:
 
 
 def entries(folder: Path) -> list[str]:
-    """The modules and sub-packages of a folder; `__init__`, `__main__` and data do not count."""
+    """Lists the modules and sub-packages of a folder, without `__init__`, `__main__` and data."""
     modules = {file.stem for file in folder.glob("*.py")} - {"__init__", "__main__"}
     return sorted(modules | {child.name for child in folder.iterdir() if any(child.glob("**/*.py"))})
 
@@ -201,7 +201,7 @@ def test_a_folder_holds_few_entries_and_more_than_one(name: str) -> None:
     for folder in packages_below(ROOT / name):
         package = module_of(folder / "__init__.py", ROOT)
         held = entries(folder)
-        assert len(held) <= (MOST_AT_THE_TOP if package == name else MOST_BELOW), f"{package}: {held}"
+        assert len(held) <= (MAX_TOP_ENTRIES if package == name else MAX_ENTRIES), f"{package}: {held}"
         if package not in MAY_HOLD_ONE_MODULE:
             assert len(held) > 1, f"{package} holds one module only: {held}"
 
@@ -232,16 +232,14 @@ def test_functions_and_files_are_short_or_say_why_not() -> None:
     for folder in (*PACKAGES, "benchmarks", "deploy"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             text = file.read_text(encoding="utf-8")
-            assert text.count("\n") <= MOST_LINES, f"{file.relative_to(ROOT)} has {text.count(chr(10))} lines"
+            assert text.count("\n") <= MAX_LINES, f"{file.relative_to(ROOT)} has {text.count(chr(10))} lines"
             if folder == "benchmarks":
                 continue
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                     length = node.end_lineno - node.lineno + 1
                     said = "Long because" in (ast.get_docstring(node) or "")
-                    assert length <= MOST_FUNCTION_LINES or said, (
-                        f"{file.name}:{node.name} has {length} lines"
-                    )
+                    assert length <= MAX_FUNCTION_LINES or said, f"{file.name}:{node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("name", PACKAGES)
