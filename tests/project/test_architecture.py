@@ -96,7 +96,7 @@ def module_of(file: Path, root: Path) -> str:
 
 
 def imports_of(root: Path, package: str) -> Imports:
-    """Returns the dotted names that each module of a package imports, nested and type-checking imports included."""
+    """Returns the dotted names that each module imports, nested and type-checking imports included."""
     found: Imports = {}
     for file in sorted((root / package).rglob("*.py")):
         names: set[str] = set()
