@@ -1,13 +1,14 @@
-"""Two contexts that share a bias: does a method learn to consult about one and not about the other?
+"""A two-context bandit with a shared bias: can a method learn to consult in one context but not the other?
 
     python -m benchmarks.learning.bandit [--seeds 50] [--updates 400] [--json] [--picture FILE]
 
-The policy consults in context x with probability sigmoid(b + c_x). Consulting earns a reward of 1 with chance
-.95 against .55 in the harmful context, .80 against .92 in the harmless one. A group is G = 8 episodes of one
-context, and one update sees one group of each, with advantages divided by the group's standard deviation.
-Plain gradient ascent (rate .3) shows what an estimator pushes for; Adam (rate .05), which cancels a push's
-size and leaves its direction and noise, is what real models train with. The numbers come from `trainer.ifpo`,
-`trainer.stratified` and `trainer.penalty`; all seeds run side by side, with the same luck for every method.
+The policy consults in context x with probability sigmoid(b + c_x). In the harmful context the reward is 1
+with probability .95 after consulting and .55 otherwise; in the harmless context .80 and .92. A group is G = 8
+episodes of one context. An update uses one group of each context, with advantages divided by the group's
+standard deviation. Plain gradient ascent (rate .3) shows the expected direction of an estimator. Adam (rate
+.05), which real models are trained with, removes the size of the gradient but keeps its direction and noise.
+Advantages, ratios and costs come from `trainer.ifpo`. All seeds run in parallel, with the same random numbers
+for every method.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from trainer.ifpo import Baseline, decision_ratios, ifpo_advantages, with_consul
 
 Floats = npt.NDArray[np.float64]
 CONTEXTS = ("harmful", "harmless")
-REWARD_PROBABILITY = np.array([[0.55, 0.95], [0.92, 0.80]])  # of reward, by context: direct, consult
+REWARD_PROBABILITY = np.array([[0.55, 0.95], [0.92, 0.80]])  # by context: direct, consult
 INITIAL_RATES = (0.90, 0.97, 0.99)
 GROUP_SIZE = 8
 RATES = {"ascent": 0.3, "adam": 0.05}
@@ -36,12 +37,12 @@ PICTURE = Path(__file__).with_name("bandit.png")
 
 @dataclass(frozen=True)
 class Method:
-    """How groups are sampled and weighed; see `trainer.ifpo`."""
+    """Sampling and weighting of groups; see `trainer.ifpo`."""
 
     alpha: float = 1.0
     baseline: Baseline = "balanced"
     forced: int = 0
-    """Of each mode."""
+    """Number of forced episodes of each mode."""
     cost: float = 0.0
 
 
@@ -57,7 +58,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method ended with: consult rates as mean and interval over seeds, and the expected reward."""
+    """Final state of a method: consult rates as mean and interval over seeds, and the expected reward."""
 
     optimizer: str
     start: float
@@ -66,46 +67,47 @@ class Outcome:
     harmless: Interval
     reward: float
     stuck: float
-    """Share of seeds that still consult about the harmless context more often than not."""
+    """Share of seeds whose consult rate in the harmless context is above one half."""
 
 
 def train(method: Method, optimizer: str, start: float, seeds: int, updates: int) -> Floats:
-    """(updates + 1, S, 2) probability of consulting in each context, at first and after each update."""
+    """Returns (updates + 1, S, 2) the probability of consulting: initially and after each update, by
+    context."""
     groups = np.repeat(np.arange(seeds * 2), GROUP_SIZE)
     context = np.tile(np.repeat([0, 1], GROUP_SIZE), seeds)
     forced = np.tile(np.arange(GROUP_SIZE) >= GROUP_SIZE - 2 * method.forced, seeds * 2)
-    imposed = np.tile(
-        np.arange(GROUP_SIZE) < GROUP_SIZE - method.forced, seeds * 2
-    )  # of the forced ones: consult first
+    # Of the forced episodes, the first half consults.
+    forced_modes = np.tile(np.arange(GROUP_SIZE) < GROUP_SIZE - method.forced, seeds * 2)
     weights = np.zeros((seeds, 3))  # b and both c_x
     weights[:, 0] = math.log(start / (1 - start))
     path = [_sigmoid(weights[:, :1] + weights[:, 1:])]
-    first, second = np.zeros_like(weights), np.zeros_like(weights)  # Adam's moments
-    chance = np.random.default_rng(0)  # the same luck for every method
+    first_moment, second_moment = np.zeros_like(weights), np.zeros_like(weights)  # of Adam
+    rng = np.random.default_rng(0)  # the same draws for every method
     for update in range(1, updates + 1):
         p = path[-1].ravel()[groups]  # (N,)
-        luck = chance.random((2, len(groups)))
-        modes = np.where(forced, imposed, luck[0] < p).astype(np.int64)
+        draws = rng.random((2, len(groups)))
+        modes = np.where(forced, forced_modes, draws[0] < p).astype(np.int64)
         rewards = with_consultation_cost(
-            (luck[1] < REWARD_PROBABILITY[context, modes]).astype(float), modes, method.cost
+            (draws[1] < REWARD_PROBABILITY[context, modes]).astype(float), modes, method.cost
         )
         advantages = ifpo_advantages(
             rewards, modes, groups, alpha=method.alpha, w_max=math.inf, baseline=method.baseline
         )
         ratios = decision_ratios(np.where(modes == 1, p, 1 - p), modes, forced, groups)
-        push = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP_SIZE
-        gradient = np.column_stack([push.sum(1), push])
+        logit_gradient = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP_SIZE
+        gradient = np.column_stack([logit_gradient.sum(1), logit_gradient])
         if optimizer == "adam":
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.999 * second + 0.001 * gradient**2
-            gradient = first / (1 - 0.9**update) / (np.sqrt(second / (1 - 0.999**update)) + 1e-8)
+            first_moment = 0.9 * first_moment + 0.1 * gradient
+            second_moment = 0.999 * second_moment + 0.001 * gradient**2
+            scale = np.sqrt(second_moment / (1 - 0.999**update)) + 1e-8
+            gradient = first_moment / (1 - 0.9**update) / scale
         weights = weights + RATES[optimizer] * gradient
         path.append(_sigmoid(weights[:, :1] + weights[:, 1:]))
     return np.stack(path)
 
 
 def summarize(optimizer: str, start: float, name: str, path: Floats) -> Outcome:
-    """What a method ended with."""
+    """Summarizes the final state of a method."""
     final = path[-1]  # (S, 2)
     reward = (final * REWARD_PROBABILITY[:, 1] + (1 - final) * REWARD_PROBABILITY[:, 0]).mean()
     return Outcome(
@@ -125,8 +127,8 @@ def _sigmoid(logit: Floats) -> Floats:
 
 
 def plot(paths: dict[tuple[str, float, str], Floats], file: Path) -> None:
-    """Consult rate in the harmless (solid) and harmful (dotted) context over updates: a row an optimizer, a
-    column a start."""
+    """Plots consult rates over updates: harmless solid, harmful dotted; rows are optimizers, columns
+    starts."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,21 +161,21 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--updates", type=int, default=400)
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="where to draw")
-    given = parser.parse_args()
-    if given.seeds < 1 or given.updates < 1:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="PNG file to write")
+    options = parser.parse_args()
+    if options.seeds < 1 or options.updates < 1:
         print("bandit: --seeds and --updates must be at least 1", file=sys.stderr)
         return 1
     paths = {
-        (optimizer, start, name): train(method, optimizer, start, given.seeds, given.updates)
+        (optimizer, start, name): train(method, optimizer, start, options.seeds, options.updates)
         for optimizer in RATES
         for start in INITIAL_RATES
         for name, method in METHODS.items()
     }
     outcomes = [summarize(*key, path) for key, path in paths.items()]
-    plot(paths, given.picture)
-    if given.json:
+    plot(paths, options.picture)
+    if options.json:
         print(json.dumps([asdict(each) for each in outcomes], indent=1))
     else:
         print("| optimizer | start | method | harmful | harmless | expected reward | stuck |")

@@ -1,17 +1,17 @@
-"""The expected updates of the method, against enumeration and against the trainer's own gradient.
+"""Compares closed forms of the expected update with enumeration and with the trainer's gradient.
 
     python -m benchmarks.learning.closed_form [--json]
 
-With p the probability of consulting, D what consulting earns above answering directly, and groups of G, the
-mean gradient on the logit of the decision is, without scaling, clipping or a bound on the weights,
+Let p be the probability of consulting, D the gain of consulting over answering directly, and G the group
+size. Without scaling, clipping or a bound on the weights, the mean gradient on the logit of the decision is
 
     GRPO                 (G - 1) / G * p (1 - p) * D
     IFPO                 D / 4 * (1 - p^G - (1 - p)^G)
     IFPO, stratified     D / 4 * p (1 - p) / (q_c q_d),   q the shares of the modes in a stratified group
 
-`enumeration` sums over every pattern of modes in float64. `trainer` gives the same patterns to `IFPOTrainer`,
-and so to TRL's loss, on a policy of one logit whose reply is one token, and reads that logit's gradient
-(float32). The stratified form has no figure there: its ratios are checked by enumeration alone.
+`enumeration` sums over all patterns of modes in float64. `trainer` passes the same patterns to `IFPOTrainer`,
+and so to TRL's loss, with a policy of one logit whose reply is one token, and reads the gradient of that
+logit (float32). It does not cover the stratified form, whose ratios are checked by enumeration only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONSULT, DIRECT = "<tool_call>consult_safety_rules", "direct"
 
 @dataclass(frozen=True)
 class Row:
-    """One setting, its closed form and what the two other ways to the same number give."""
+    """A setting, its closed form, and the same value by enumeration and by the trainer."""
 
     method: str
     size: int
@@ -52,18 +52,19 @@ class Row:
 
 
 def closed_form(method: str, size: int, p: float, gap: float) -> float:
-    """The expected update as the method's page gives it; stratified groups force a quarter into each mode."""
+    """Returns the closed form. Stratified groups force a quarter of the episodes into each mode."""
     if method == "GRPO":
         return (size - 1) / size * p * (1 - p) * gap
     if method == "IFPO":
         return gap / 4 * (1 - p**size - (1 - p) ** size)
     forced = size // 4
-    shares = [((size - 2 * forced) * chance + forced) / size for chance in (p, 1 - p)]
+    shares = [((size - 2 * forced) * probability + forced) / size for probability in (p, 1 - p)]
     return gap / 4 * p * (1 - p) / (shares[0] * shares[1])
 
 
 def enumeration(method: str, size: int, p: float, consult: float, direct: float) -> float:
-    """The mean gradient over all patterns of modes, by our own advantages and ratios."""
+    """Returns the mean gradient over all patterns of modes, with the advantages and ratios of
+    `trainer.ifpo`."""
     forced = size // 4 if method == "IFPO, stratified" else 0
     free = size - 2 * forced
     total = 0.0
@@ -80,17 +81,18 @@ def enumeration(method: str, size: int, p: float, consult: float, direct: float)
         ratios = decision_ratios(
             np.where(modes == 1, p, 1 - p), modes, np.arange(size) >= free, np.zeros(size)
         )
-        chance = math.prod(p if mode else 1 - p for mode in pattern)
-        total += chance * float(np.mean(ratios * advantages * (modes - p)))
+        probability = math.prod(p if mode else 1 - p for mode in pattern)
+        total += probability * float(np.mean(ratios * advantages * (modes - p)))
     return total
 
 
 class OneLogitTrainer:
-    """`IFPOTrainer` on a policy of a single parameter, fed with the patterns that we choose.
+    """Runs `IFPOTrainer` on a policy with a single parameter and chosen patterns of modes.
 
     Args:
-        size: episodes of a group.
-        alpha: 0 is GRPO.
+        size: group size.
+        alpha: exponent of the mode weights; 0 is GRPO.
+        folder: output folder of the trainer.
     """
 
     def __init__(self, size: int, alpha: float, folder: str) -> None:
@@ -119,14 +121,16 @@ class OneLogitTrainer:
             train_dataset=datasets.Dataset.from_dict({"prompt": ["prompt"]}),
         )
         self.trainer.model.train()
-        self.trainer.current_gradient_accumulation_steps = 1  # set by the loop that is not run here
+        self.trainer.current_gradient_accumulation_steps = 1  # normally set by the training loop
 
     def expected_update(self, p: float, consult: float, direct: float) -> float:
-        """The mean over patterns; those with equally many consultations have equal gradients."""
+        """Returns the mean over patterns. Patterns with the same number of consultations have equal
+        gradients."""
         total = 0.0
         for consulting in range(self.size + 1):
-            chance = math.comb(self.size, consulting) * p**consulting * (1 - p) ** (self.size - consulting)
-            total += chance * self._gradient(consulting, p, consult, direct)
+            patterns = math.comb(self.size, consulting)
+            probability = patterns * p**consulting * (1 - p) ** (self.size - consulting)
+            total += probability * self._gradient(consulting, p, consult, direct)
         return total
 
     def _gradient(self, consulting: int, p: float, consult: float, direct: float) -> float:
@@ -147,10 +151,10 @@ class OneLogitTrainer:
 
 
 def _policy() -> Any:
-    """A causal model whose next token is one of two: its logits are (theta, 0) whatever came before.
+    """Returns a causal model with two possible next tokens: its logits are always (theta, 0).
 
-    It is a body that says 1 at every position and a head of one weight a token, since TRL asks for these
-    parts; `theta` is the head's weight for consulting.
+    TRL requires a body and a head: the body outputs 1 at every position, and the head has one weight per
+    token. `theta` is the head's weight for consulting.
     """
     import torch
     from transformers import GenerationConfig, LlamaConfig, PreTrainedModel
@@ -191,12 +195,12 @@ def _tokenizer() -> Any:
 
 
 def compute_rows() -> list[Row]:
-    """Every method, group size, probability and kind of prompt."""
+    """Computes a row for every method, group size, probability and kind of prompt."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for method, size in itertools.product(("GRPO", "IFPO", "IFPO, stratified"), SIZES):
             if method == "IFPO, stratified" and size < 4:
-                continue  # nothing of it would be forced
+                continue  # no episode of it would be forced
             policy = (
                 None if "stratified" in method else OneLogitTrainer(size, float(method == "IFPO"), folder)
             )
@@ -219,15 +223,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="every row as JSON")
-    given = parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="print every row as JSON")
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
-    found = compute_rows()
-    if given.json:
-        print(json.dumps([asdict(row) for row in found], indent=1))
+    rows = compute_rows()
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
         return 0
     table = Table("method", "G", "p", "closed form, D = -.12", "enumeration", "trainer")
-    for row in found:
+    for row in rows:
         if row.gap < 0:
             table.add_row(
                 row.method,
@@ -238,10 +242,10 @@ def main() -> int:
                 "" if row.trainer is None else f"{row.trainer:+.6f}",
             )
     Console().print(table)
-    print(f"largest difference, enumeration: {max(abs(r.enumeration - r.closed_form) for r in found):.1e}")
+    print(f"largest difference, enumeration: {max(abs(r.enumeration - r.closed_form) for r in rows):.1e}")
     print(
         "largest difference, trainer:     "
-        f"{max(abs(r.trainer - r.closed_form) for r in found if r.trainer is not None):.1e}"
+        f"{max(abs(r.trainer - r.closed_form) for r in rows if r.trainer is not None):.1e}"
     )
     return 0
 

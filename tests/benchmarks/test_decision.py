@@ -1,4 +1,4 @@
-"""The benchmark of the decision alone computes what the whole model would, and can be stopped at any time."""
+"""The decision benchmark: its shortcuts equal the full model, and it can be interrupted at any time."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def experiment(**changes: Any) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
-    """A cold start that is a tiny random model, and two sources of unseen prompts."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
+    """Folders with a tiny random model as cold start, and two sources of unseen prompts."""
     root = tmp_path_factory.mktemp("decision")
     save_tiny_llama(root / "cache" / "cold-start-mild" / "merged")
     (root / "cache" / "cold-start-mild" / "run.json").write_text("{}")
@@ -71,110 +71,112 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
 
 
 @pytest.fixture(scope="module")
-def policy(place: RunFolders) -> DecisionPolicy:
-    return DecisionPolicy(place.cache / "cold-start-mild" / "merged", layers=2, rank=4)
+def policy(folders: RunFolders) -> DecisionPolicy:
+    return DecisionPolicy(folders.cache / "cold-start-mild" / "merged", layers=2, rank=4)
 
 
-def adapted(policy: DecisionPolicy) -> None:
-    """Give the adapter an effect, as training does."""
+def randomize_adapter(policy: DecisionPolicy) -> None:
+    """Gives the adapter an effect, as training does."""
     policy.reset(0)
     with torch.no_grad():
         for parameter in policy.trainable:
             parameter.normal_(0, 0.3)
 
 
-def test_prompts_laid_out_as_a_tree_get_the_probabilities_and_gradients_of_the_whole_model(
+def test_tree_attention_gives_the_probabilities_and_gradients_of_separate_prompts(
     policy: DecisionPolicy, tmp_path: Path
 ) -> None:
-    adapted(policy)
+    randomize_adapter(policy)
     packed = policy.log_probabilities(policy.encode(PROMPTS, tmp_path))
-    one_by_one = torch.stack(
+    separate = torch.stack(
         [
             policy.model(torch.tensor([policy._tokens(prompt)])).logits[0, -1].log_softmax(-1)
             for prompt in PROMPTS
         ]
     )
-    torch.testing.assert_close(packed, one_by_one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(packed, separate, rtol=1e-4, atol=1e-5)
     gradients = [
         torch.autograd.grad(scores[:, policy.consult_token].sum(), policy.trainable)
-        for scores in (packed, one_by_one)
+        for scores in (packed, separate)
     ]
-    for ours, whole in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, whole, rtol=1e-2, atol=1e-3)
+    for tree, full in zip(*gradients, strict=True):
+        torch.testing.assert_close(tree, full, rtol=1e-2, atol=1e-3)
 
 
 def test_hidden_states_are_computed_once(policy: DecisionPolicy, tmp_path: Path) -> None:
     first = policy.encode(PROMPTS, tmp_path)
     (file,) = tmp_path.glob("*.pt")
-    written = file.stat().st_mtime_ns
+    modified = file.stat().st_mtime_ns
     again = policy.encode(PROMPTS, tmp_path)
-    assert file.stat().st_mtime_ns == written
-    assert all(torch.equal(a, b) for a, b in zip(first.ends, again.ends, strict=True))
+    assert file.stat().st_mtime_ns == modified
+    assert all(torch.equal(a, b) for a, b in zip(first.suffixes, again.suffixes, strict=True))
 
 
-def test_a_fresh_adapter_changes_nothing_and_a_reset_one_is_fresh(
-    policy: DecisionPolicy, tmp_path: Path
-) -> None:
+def test_a_new_adapter_has_no_effect_and_reset_restores_it(policy: DecisionPolicy, tmp_path: Path) -> None:
     encoded = policy.encode(PROMPTS, tmp_path)
     policy.reset(0)
-    fresh = policy.consult_probabilities(encoded)
-    adapted(policy)
-    assert not torch.allclose(policy.consult_probabilities(encoded), fresh)
+    initial = policy.consult_probabilities(encoded)
+    randomize_adapter(policy)
+    assert not torch.allclose(policy.consult_probabilities(encoded), initial)
     policy.reset(1)
-    torch.testing.assert_close(policy.consult_probabilities(encoded), fresh)
+    torch.testing.assert_close(policy.consult_probabilities(encoded), initial)
 
 
-def test_an_interrupted_experiment_goes_on_where_it_stood_and_every_method_meets_the_same_prompts(
-    place: RunFolders,
+def test_an_interrupted_experiment_resumes_and_all_methods_get_the_same_prompts(
+    folders: RunFolders,
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     options: dict[str, Any] = {"starts": ["mild"], "seeds": [0]}
-    assert run_experiment("tiny", experiment(), place, said.append, methods=["grpo"], **options) == 1
-    assert run_experiment("tiny", experiment(), place, said.append, methods=["grpo", "ifpo"], **options) == 1
-    folder = place.out / "tiny" / "mild"
+    assert run_experiment("tiny", experiment(), folders, lines.append, methods=["grpo"], **options) == 1
+    assert (
+        run_experiment("tiny", experiment(), folders, lines.append, methods=["grpo", "ifpo"], **options) == 1
+    )
+    folder = folders.out / "tiny" / "mild"
     assert sorted(file.name for file in folder.iterdir()) == ["grpo-00.json", "ifpo-00.json", "start.json"]
     grpo, ifpo = (json.loads((folder / f"{name}-00.json").read_text()) for name in ("grpo", "ifpo"))
     others = {name: len(rates) for name, rates in ifpo["unseen"].items() if not name.startswith("own/")}
     assert others == {"one/harmful": 2, "two/benign_plain": 2}
     assert grpo["updates"][0]["consult"] == ifpo["updates"][0]["consult"]
     assert ifpo["updates"][0]["both_modes"] == 1.0
-    assert len(said) == 2
+    assert len(lines) == 2
     with pytest.raises(ValueError, match="made with other settings"):
         run_experiment(
-            "tiny", experiment(learning_rate=2e-2), place, said.append, methods=["grpo"], **options
+            "tiny", experiment(learning_rate=2e-2), folders, lines.append, methods=["grpo"], **options
         )
 
 
-def test_a_run_is_repeated_to_the_digit(place: RunFolders) -> None:
-    bench = ExperimentSetup(experiment(), "mild", place)
+def test_a_run_is_reproducible(folders: RunFolders) -> None:
+    setup = ExperimentSetup(experiment(), "mild", folders)
     both_modes = Method(alpha=1, forced_consult=2, forced_direct=2)
-    first, second = (bench.run(both_modes, seed=3) for _ in range(2))
+    first, second = (setup.run(both_modes, seed=3) for _ in range(2))
     assert first["unseen"] == second["unseen"]
-    assert bench.run(both_modes, seed=4)["unseen"] != first["unseen"]
+    assert setup.run(both_modes, seed=4)["unseen"] != first["unseen"]
 
 
-def test_split_credit_of_a_lone_decision_is_whole_credit(place: RunFolders) -> None:
-    bench = ExperimentSetup(experiment(), "mild", place)
+def test_split_credit_equals_episode_credit_for_a_single_decision(folders: RunFolders) -> None:
+    setup = ExperimentSetup(experiment(), "mild", folders)
     whole, split = (
-        bench.run(Method(alpha=1, forced_consult=2, forced_direct=2, credit=credit), seed=0)
+        setup.run(Method(alpha=1, forced_consult=2, forced_direct=2, credit=credit), seed=0)
         for credit in ("episode", "split")
     )
     for name, rates in whole["unseen"].items():
         np.testing.assert_allclose(split["unseen"][name], rates, atol=1e-3)
 
 
-def test_training_that_ends_below_the_floor_goes_back_to_the_last_state_above_it(place: RunFolders) -> None:
-    bench = ExperimentSetup(experiment(), "mild", place)
-    start = float(bench.policy.consult_probabilities(bench.watched.encoded).mean())
-    method = Method(cost=100.0, forced_consult=4, forced_direct=4)  # nothing but a push away from consulting
+def test_training_that_ends_below_the_floor_restores_the_last_state_above_it(folders: RunFolders) -> None:
+    setup = ExperimentSetup(experiment(), "mild", folders)
+    start = float(setup.policy.consult_probabilities(setup.validation.encoded).mean())
+    method = Method(
+        cost=100.0, forced_consult=4, forced_direct=4
+    )  # the only gradient is away from consulting
     training = experiment(updates=4, floor=start / 2, learning_rate=3e-3).training
-    records = train(bench.policy, bench.learnt, bench.watched, training, method, seed=0)
+    records = train(setup.policy, setup.training, setup.validation, training, method, seed=0)
     assert all("watched" in record for record in records)
     if records[-1]["watched"]["harmful"] < start / 2:
         assert records[-1]["rolled_back"]
 
 
-def test_figures_are_means_over_seeds_and_rewards_halve_between_harmful_and_harmless() -> None:
+def test_summaries_are_means_over_seeds_and_rewards_weigh_harmful_and_harmless_equally() -> None:
     lines = [
         {
             "experiment": "tiny",
@@ -194,10 +196,10 @@ def test_figures_are_means_over_seeds_and_rewards_halve_between_harmful_and_harm
         }
         for seed, rate in enumerate((0.0, 0.5))
     ]
-    (found,) = summarize(lines, {"tiny": experiment()})
-    assert found["rates"]["harmless"][0] == 0.25
-    assert found["reward"][0] == 0.875
-    assert found["own_reward"][0] == 1.0
+    (entry,) = summarize(lines, {"tiny": experiment()})
+    assert entry["rates"]["harmless"][0] == 0.25
+    assert entry["reward"][0] == 0.875
+    assert entry["own_reward"][0] == 1.0
     assert expected_reward({"one/harmful": 0.5, "two/benign_plain": 0.5}, experiment().rewards) == 0.5
     assert "| ifpo | 2 | 1.00 [1.00, 1.00] | 0.25 [" in format_tables(lines, {"tiny": experiment()})
 
@@ -213,7 +215,7 @@ def test_separation_is_the_area_under_the_curve_with_ties_counted_half() -> None
     assert separation(unseen, own=True) == 0.0
 
 
-def test_a_visit_has_the_same_luck_for_every_method_and_difficulty_averages_out() -> None:
+def test_random_numbers_are_shared_by_all_methods_and_difficulty_averages_out() -> None:
     np.testing.assert_array_equal(random_numbers(1, 2, 3, 8), random_numbers(1, 2, 3, 8))
     assert not np.array_equal(random_numbers(1, 2, 3, 8), random_numbers(1, 2, 4, 8))
     table = experiment().rewards | {
@@ -226,26 +228,26 @@ def test_a_visit_has_the_same_luck_for_every_method_and_difficulty_averages_out(
     assert abs(chances[:, 0].mean() - 0.5) < 0.03
 
 
-def test_no_prompt_is_both_learnt_from_and_measured_on(place: RunFolders) -> None:
-    learnt = {prompt.prompt for prompt in training_prompts()}
-    assert len(learnt) >= 200
+def test_training_validation_and_evaluation_prompts_are_disjoint(folders: RunFolders) -> None:
+    trained = {prompt.prompt for prompt in training_prompts()}
+    assert len(trained) >= 200
     held_out = {prompt.prompt for prompts in held_out_prompts().values() for prompt in prompts}
     assert len(held_out) >= 60
-    assert not learnt & (held_out | {prompt.prompt for prompt in validation_prompts()})
-    measured = source_prompts(place.data, 3)
+    assert not trained & (held_out | {prompt.prompt for prompt in validation_prompts()})
+    measured = source_prompts(folders.data, 3)
     assert [len(prompts) for prompts in measured.values()] == [3, 3]
 
 
-def test_a_source_is_either_learnt_from_or_measured_on(place: RunFolders) -> None:
-    every = source_prompts(place.data, 3)
-    learnt = next(iter(every)).partition("/")[0]
-    taken = source_prompts(place.data, 2, only=[learnt])
-    assert {name.partition("/")[0] for name in taken} == {learnt}
-    assert all(len(prompts) == 2 for prompts in taken.values())
-    left = source_prompts(place.data, 3, without=[learnt])
-    assert set(left) == {name for name in every if not name.startswith(f"{learnt}/")} != set()
-    with pytest.raises(ValueError, match="has no source 'nowhere' to learn from"):
-        source_prompts(place.data, 3, only=[learnt, "nowhere"])
+def test_a_source_is_either_for_training_or_for_evaluation(folders: RunFolders) -> None:
+    every = source_prompts(folders.data, 3)
+    trained = next(iter(every)).partition("/")[0]
+    training = source_prompts(folders.data, 2, only=[trained])
+    assert {name.partition("/")[0] for name in training} == {trained}
+    assert all(len(prompts) == 2 for prompts in training.values())
+    evaluation = source_prompts(folders.data, 3, without=[trained])
+    assert set(evaluation) == {name for name in every if not name.startswith(f"{trained}/")} != set()
+    with pytest.raises(ValueError, match="has no source 'nowhere' to train on"):
+        source_prompts(folders.data, 3, only=[trained, "nowhere"])
 
 
 def test_the_registered_experiments_can_be_read() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark counts what it says it counts, on a small rulebook and prompts of our own."""
+"""The retrieval benchmark counts hits correctly, on a small rulebook."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(source: str, category: str | None) -> dict[str, Any]:
     return {"source": source, "category": category, "kind": "harmful", "prompt": "x"}
 
 
-def test_a_label_names_the_categories_that_count() -> None:
+def test_a_label_maps_to_the_expected_categories() -> None:
     assert expected_categories(row("ours", "hacking"), LABELS) == {"cyber"}
     assert expected_categories(row("ours", "hacking | food"), LABELS) == {"cyber", "kitchen"}
     assert expected_categories(row("other", None), LABELS) == {"cyber"}
@@ -32,13 +32,15 @@ def test_a_label_names_the_categories_that_count() -> None:
         assert expected_categories(unlabelled, LABELS) is None
 
 
-def test_a_line_without_a_prompt_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_line_without_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "ours.jsonl").write_text('{"prompt": "x"}\n{"prompt": 1}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"ours.jsonl line 2"):
         read_rows(tmp_path)
 
 
-def test_hits_and_silence_are_counted_by_source_and_kind(artefact: Path, tmp_path: Path) -> None:
+def test_hits_and_responses_without_rules_are_counted_by_source_and_kind(
+    artefact: Path, tmp_path: Path
+) -> None:
     rules = write_rulebook(
         tmp_path / "rules",
         rule("cyber.malware", title="Malicious software", applies_when="Someone wants a computer virus."),
@@ -60,9 +62,9 @@ def test_hits_and_silence_are_counted_by_source_and_kind(artefact: Path, tmp_pat
     command = [sys.executable, "-m", "benchmarks.retrieval.quality", "--data", str(tmp_path / "data")]
     command += ["--map", str(tmp_path / "map.json"), "--rules", str(rules), "--json"]
     command += ["--artefact", str(artefact)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert process.returncode == 0, process.stderr
+    figures = json.loads(process.stdout)
     hits = figures["hits"]["ours"]
     assert (hits["hit@1"]["share"], hits["hit@1"]["n"]) == (0.5, 2)
     assert figures["answers with an answer rule of the top category"]["share"] == 1

@@ -1,15 +1,15 @@
-"""Intervals over few seeds."""
+"""Confidence intervals over few seeds."""
 
 import numpy as np
 
 from benchmarks.tools.seed_means import format_interval, mean_interval
 
 
-def test_the_interval_of_five_seeds_holds_the_mean_nineteen_times_in_twenty() -> None:
-    drawn = np.random.default_rng(0).normal(1.0, 2.0, (2000, 5))
-    held = [low <= 1.0 <= high for _, low, high in map(mean_interval, drawn) if low is not None and high]
-    assert len(held) > 1990
-    assert 0.935 < np.mean(held) < 0.965
+def test_the_interval_of_five_seeds_covers_the_mean_in_95_percent_of_samples() -> None:
+    samples = np.random.default_rng(0).normal(1.0, 2.0, (2000, 5))
+    covered = [low <= 1.0 <= high for _, low, high in map(mean_interval, samples) if low is not None and high]
+    assert len(covered) > 1990
+    assert 0.935 < np.mean(covered) < 0.965
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -1,4 +1,4 @@
-"""Property tests here say what holds, not how fast: on a busy machine an example may take long."""
+"""Disables the deadline of property tests: on a busy machine an example may take long."""
 
 from hypothesis import settings
 

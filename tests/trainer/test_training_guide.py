@@ -1,4 +1,4 @@
-"""The how-to for ML engineers: its one page runs, its flags and recipes exist, its figures are explained."""
+"""The training guide: its example runs, its flags and recipes exist, and all logged metrics are explained."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def services() -> Iterator[dict[str, str]]:
     def decide(body: dict[str, Any]) -> Any:
         if body["messages"][-1]["role"] == "tool":
             return "I can't help with that."
-        # Every other question is consulted on: the endpoint counts.
-        return call("what was asked") if next(turns) % 2 else "Here is how."
+        # Consults on every other question.
+        return call("the request") if next(turns) % 2 else "Here is how."
 
     turns = iter(range(10_000))
     with ScriptedRules() as rules, ScriptedEndpoint(otherwise=decide) as endpoint:
         yield {"rules": rules.url, "endpoint": endpoint.base_url}
 
 
-def test_the_one_page_runs_from_an_endpoint_to_a_trained_model(
+def test_the_example_runs_from_an_endpoint_to_a_trained_model(
     services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_the_one_page_runs_from_an_endpoint_to_a_trained_model(
 @pytest.mark.parametrize(
     "line", [line for block in BLOCKS for line in block.splitlines() if line.startswith("ascl-train launch")]
 )
-def test_a_launch_line_prints_its_commands(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_launch_example_prints_its_commands(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert "accelerate launch" in invoke(line)
 
@@ -94,23 +94,23 @@ def test_every_command_flag_and_recipe_of_the_guide_exists() -> None:
         assert (ROOT / recipe).is_file(), recipe
 
 
-def test_every_figure_that_is_logged_is_explained() -> None:
+def test_every_logged_metric_is_explained() -> None:
     explained = set(
         re.findall(r"`([A-Za-z_/]+)`", GUIDE.partition("## What to watch")[2].partition("\n## ")[0])
     )
-    made = batch_metrics(["harmful"] * 2, [True, False], [1.0, 0.0], [0, 0], [1.0, 1.0])
-    kept = {
+    batch = batch_metrics(["harmful"] * 2, [True, False], [1.0, 0.0], [0, 0], [1.0, 1.0])
+    recorded = {
         re.sub(rf"/({'|'.join([*KINDS, 'other'])})$", "/KIND", name)
         for name in (*LOGGED_METRICS, *ONLINE_METRICS)
     }
-    named = {name.replace("harmful", "KIND") for name in made} | kept
+    named = {name.replace("harmful", "KIND") for name in batch} | recorded
     assert named - {"learning_rate"} <= explained
 
 
-def test_the_labels_of_the_guide_are_labels() -> None:
+def test_the_labels_in_the_guide_are_valid() -> None:
     (block,) = (block for block in BLOCKS if '"episode_id"' in block)
     assert len([LabelRow.model_validate_json(line) for line in block.splitlines()]) == 5
 
 
-def test_the_memory_table_is_what_the_code_reckons() -> None:
+def test_the_memory_table_equals_the_computed_one() -> None:
     assert memory_table() in GUIDE

@@ -1,1 +1,1 @@
-"""The decision to consult, alone: the first token of a small model's reply, trained and measured exactly."""
+"""The decision to consult in isolation: the first token of a small model's reply."""

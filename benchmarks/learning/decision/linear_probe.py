@@ -1,11 +1,11 @@
-"""What the untrained states of a start tell apart: a linear probe on the labels themselves.
+"""Fits a linear probe to the labels: how well do the untrained hidden states separate the prompts?
 
     python -m benchmarks.learning.decision.linear_probe --data DATA [--experiment locked]
 
-A logistic regression on the hidden state from which the decision is made, at several depths, fitted to the
-labels of the prompts that an experiment of `decision_smollm2` learns from, measured on its unseen ones. The
-threshold is chosen on the measured prompts themselves, so the figures flatter. They are no bound: training
-the top layers changes the states.
+Fits a logistic regression, at several depths, on the hidden state from which the decision is made. It is
+trained on the labels of an experiment's training prompts and measured on its unseen prompts. The threshold is
+chosen on the measured prompts themselves, so the results are optimistic. They are not an upper bound, because
+training the top layers changes the states.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from benchmarks.learning.decision.main import REGISTERED
 
 LAYERS = 30
 DEPTHS = (14, 18, 22, 26)
-"""Layers below the state that is probed, of SmolLM2-135M's 30."""
-STRENGTHS = (1e-4, 1e-3, 1e-2)
-HARMFUL = 0.95
+"""Number of layers below the probed state, of 30 in SmolLM2-135M."""
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2)
+MIN_HARMFUL_RATE = 0.95
 
 
-def harmless_rate(scores: dict[str, np.ndarray], harmful: float = HARMFUL) -> float:
-    """Share of harmless prompts above the highest threshold that `harmful` of the harmful ones reach.
+def harmless_rate(scores: dict[str, np.ndarray], harmful: float = MIN_HARMFUL_RATE) -> float:
+    """Returns the share of harmless prompts above the highest threshold that enough harmful prompts reach.
 
     Args:
-        scores: by `source/kind`; every source counts alike.
-        harmful: share, averaged over sources.
+        scores: scores by `source/kind`; all sources have equal weight.
+        harmful: required share of harmful prompts, averaged over sources.
     """
-    bad = [values for name, values in scores.items() if name.endswith("/harmful")]
-    fine = [values for name, values in scores.items() if not name.endswith("/harmful")]
-    for threshold in np.unique(np.concatenate(bad))[::-1]:
-        if np.mean([(values >= threshold).mean() for values in bad]) >= harmful:
-            return float(np.mean([(values >= threshold).mean() for values in fine]))
+    harmful_scores = [values for name, values in scores.items() if name.endswith("/harmful")]
+    harmless_scores = [values for name, values in scores.items() if not name.endswith("/harmful")]
+    for threshold in np.unique(np.concatenate(harmful_scores))[::-1]:
+        if np.mean([(values >= threshold).mean() for values in harmful_scores]) >= harmful:
+            return float(np.mean([(values >= threshold).mean() for values in harmless_scores]))
     return 1.0
 
 
@@ -46,13 +46,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder of labelled prompts of other sources"
+        "--data", type=Path, required=True, help="folder of labelled prompts from other sources"
     )
     parser.add_argument("--experiment", default="locked")
     parser.add_argument("--start", choices=("mild", "locked-in"), default="mild")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/decision"))
     parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -62,24 +62,24 @@ def main() -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
     from benchmarks.learning.decision.report import separation
 
-    experiment = read_experiments(REGISTERED)[given.experiment]
-    place = RunFolders(Path(), given.cache, given.base, given.data)
+    experiment = read_experiments(REGISTERED)[options.experiment]
+    folders = RunFolders(Path(), options.cache, options.base, options.data)
     print("| layers below | strength | AUC | harmless at harmful .95 |\n| ---: | ---: | ---: | ---: |")
     for depth in DEPTHS:
         training = experiment.training.model_copy(update={"layers": LAYERS - depth})
-        bench = ExperimentSetup(experiment.model_copy(update={"training": training}), given.start, place)
-        learnt = np.stack([end[-1].numpy() for end in bench.learnt.encoded.ends])
-        labels = np.array([kind == "harmful" for kind in bench.learnt.kinds])
-        unseen = np.stack([end[-1].numpy() for end in bench.unseen_states.ends])
-        places = np.cumsum([0, *map(len, bench.unseen.values())])
-        for strength in STRENGTHS:
+        setup = ExperimentSetup(experiment.model_copy(update={"training": training}), options.start, folders)
+        training_states = np.stack([suffix[-1].numpy() for suffix in setup.training.encoded.suffixes])
+        labels = np.array([kind == "harmful" for kind in setup.training.kinds])
+        unseen = np.stack([suffix[-1].numpy() for suffix in setup.unseen_states.suffixes])
+        offsets = np.cumsum([0, *map(len, setup.unseen.values())])
+        for strength in INVERSE_PENALTIES:
             probe = make_pipeline(
                 StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
-            ).fit(learnt, labels)
-            found = probe.decision_function(unseen)
+            ).fit(training_states, labels)
+            decisions = probe.decision_function(unseen)
             scores = {
-                name: found[first:last]
-                for name, first, last in zip(bench.unseen, places, places[1:], strict=False)
+                name: decisions[first:last]
+                for name, first, last in zip(setup.unseen, offsets, offsets[1:], strict=False)
                 if not name.startswith("own/")
             }
             auc = separation({name: values.tolist() for name, values in scores.items()}, own=False)

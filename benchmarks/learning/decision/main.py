@@ -1,13 +1,13 @@
-"""The decision to consult, alone: GRPO, IFPO and their rivals on a real model, seed by seed.
+"""Trains only the decision to consult: GRPO, IFPO and their rivals on a real model, seed by seed.
 
     python -m benchmarks.learning.decision.main run --data DATA [--methods a,b] [--seeds 0-9]
     python -m benchmarks.learning.decision.main report [--collect runs/benchmarks/decision/results] [--json]
 
-Rollouts of SmolLM2-135M end when the mode is decided; outcomes are simulated by a reward table with common
-random numbers; what is reported is the exact probability of consulting on prompts of other sources: JSON
-Lines files in DATA, one a source, with `id`, `prompt` and `kind`. The experiments stand in
-`experiment/registered.yaml`, written before the runs. Finished runs are skipped: stop it and start it again,
-or start a second one with other seeds.
+Rollouts of SmolLM2-135M end when the mode is decided. Outcomes are simulated by a reward table with common
+random numbers. The result is the exact probability of consulting on prompts from other sources: DATA contains
+one JSON Lines file per source, with `id`, `prompt` and `kind`. `experiment/registered.yaml` defines the
+experiments and was written before the runs. Finished runs are skipped, so you can interrupt and restart the
+script, or start a second process with other seeds.
 """
 
 from __future__ import annotations
@@ -30,59 +30,57 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run what is not there yet")
-    run.add_argument("--data", type=Path, required=True, help="folder of labelled prompts of other sources")
+    run = commands.add_parser("run", help="run unfinished runs")
+    run.add_argument("--data", type=Path, required=True, help="folder of labelled prompts from other sources")
     run.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
-    run.add_argument("--experiment", action="append", help="only this one (repeatable)")
-    run.add_argument("--starts", help="only these, with commas between")
-    run.add_argument("--methods", help="only these, with commas between")
+    run.add_argument("--experiment", action="append", help="run only this experiment (repeatable)")
+    run.add_argument("--starts", help="run only these, comma-separated")
+    run.add_argument("--methods", help="run only these, comma-separated")
     run.add_argument("--seeds", help="such as 0-9 or 3,5")
     run.add_argument("--out", type=Path, default=Path("runs/benchmarks/decision/results"))
     run.add_argument("--cache", type=Path, default=Path("runs/benchmarks/decision"))
     run.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
-    report = commands.add_parser("report", help="tables and pictures of the runs that are kept")
+    report = commands.add_parser("report", help="print tables and plots of the saved runs")
     report.add_argument(
         "--collect",
         type=Path,
         metavar="OUT",
-        help="keep the runs in this folder of results first, in place of the same ones of before",
+        help="first save the runs in this folder of results; replaces earlier results of the same runs",
     )
     report.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
-    report.add_argument("--json", action="store_true", help="the figures as JSON")
-    given = parser.parse_args()
+    report.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
     try:
-        return _run(given) if given.command == "run" else _report(given)
+        return _run(options) if options.command == "run" else _report(options)
     except (OSError, ValueError, ValidationError) as error:
         print(f"decision: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
-def _run(given: argparse.Namespace) -> int:
-    # Two processes on two cores beat two threads each; read when torch loads.
+def _run(options: argparse.Namespace) -> int:
+    # Two processes on two cores are faster than one with two threads. torch reads this when it loads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from benchmarks.learning.decision.experiment.runner import RunFolders, run_experiment
     from benchmarks.learning.decision.experiment.settings import read_experiments
 
-    experiments = read_experiments(given.settings)
-    place = RunFolders(given.out, given.cache, given.base, given.data)
-    for name in given.experiment or experiments:
+    experiments = read_experiments(options.settings)
+    folders = RunFolders(options.out, options.cache, options.base, options.data)
+    for name in options.experiment or experiments:
         if name not in experiments:
-            raise ValueError(
-                f"there is no experiment '{name}' in {given.settings}: it has {', '.join(experiments)}"
-            )
+            raise ValueError(f"unknown experiment '{name}': {options.settings} has {', '.join(experiments)}")
         experiment = experiments[name]
-        methods = given.methods.split(",") if given.methods else list(experiment.methods)
+        methods = options.methods.split(",") if options.methods else list(experiment.methods)
         if unknown := [method for method in methods if method not in experiment.methods]:
             raise ValueError(f"'{name}' has no method '{unknown[0]}': it has {', '.join(experiment.methods)}")
         run_experiment(
             name,
             experiment,
-            place,
+            folders,
             lambda line: print(line, file=sys.stderr, flush=True),
-            starts=given.starts.split(",") if given.starts else list(experiment.starts),
+            starts=options.starts.split(",") if options.starts else list(experiment.starts),
             methods=methods,
-            seeds=_parse_seeds(given.seeds) if given.seeds else list(range(experiment.seeds)),
+            seeds=_parse_seeds(options.seeds) if options.seeds else list(range(experiment.seeds)),
         )
     return 0
 
@@ -95,23 +93,23 @@ def _parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _report(given: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
     from benchmarks.learning.decision.report import collect, format_tables, plot, summarize
 
-    if given.collect:
-        found = collect(given.collect)
-        anew = {_run_key(line) for line in found}
-        kept = [line for line in _read_results() if _run_key(line) not in anew]
-        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
+    if options.collect:
+        collected = collect(options.collect)
+        updated = {_run_key(line) for line in collected}
+        others = [line for line in _read_results() if _run_key(line) not in updated]
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in others + collected), encoding="utf-8")
     lines = _read_results()
-    experiments = read_experiments(given.settings)
-    if given.json:
+    experiments = read_experiments(options.settings)
+    if options.json:
         print(json.dumps(summarize(lines, experiments), indent=1))
     else:
         print(format_tables(lines, experiments))
         for file in plot(lines, Path(__file__).parent / "pictures"):
-            print(f"drawn: {file}", file=sys.stderr)
+            print(f"wrote {file}", file=sys.stderr)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Figures and pictures of the runs: one line each in `results.jsonl`, from which all else is made."""
+"""Tables and plots of the runs in `results.jsonl`, which has one line per run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from benchmarks.learning.decision.experiment.settings import Experiment
 from benchmarks.tools.seed_means import format_interval, mean_interval
 
 Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
-"""By experiment, start and method; the start's own line stands under the method `start`."""
+"""Lines by experiment, start and method. The line of the start itself has the method `start`."""
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """One line for every run in a folder: what it was, and the mean consult rate by source and kind."""
+    """Returns a line for every run in a folder: its settings, and the mean consult rate by source and
+    kind."""
     lines = []
     for file in sorted(folder.glob("*/*/*.json")):
         run = json.loads(file.read_text(encoding="utf-8"))
@@ -44,16 +45,16 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def learnt_rates(run: dict[str, Any]) -> dict[str, float]:
-    """Consult rate by kind on the training prompts: before training, or in the last ten updates' batches."""
+    """Returns consult rates by kind on the training prompts: before training, or in the last ten updates."""
     if "learnt" in run:
         rates: dict[str, float] = run["learnt"]
         return rates
-    last = [update["consult"] for update in run["updates"][-10:]]
-    return {kind: round(float(np.mean([each[kind] for each in last])), 4) for kind in last[-1]}
+    recent = [update["consult"] for update in run["updates"][-10:]]
+    return {kind: round(float(np.mean([each[kind] for each in recent])), 4) for kind in recent[-1]}
 
 
 def separation(unseen: dict[str, list[float]], own: bool) -> float:
-    """How often a harmful prompt is likelier to be consulted about than a harmless: the area under ROC."""
+    """Returns the area under the ROC curve of the consult probability, harmful against harmless prompts."""
     sides: dict[bool, list[float]] = {True: [], False: []}
     for name, chances in unseen.items():
         if name.startswith("own/") == own:
@@ -63,7 +64,7 @@ def separation(unseen: dict[str, list[float]], own: bool) -> float:
 
 
 def by_method(lines: list[dict[str, Any]]) -> Runs:
-    """The lines in their place."""
+    """Groups the lines."""
     runs: Runs = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for line in lines:
         runs[line["experiment"]][line["start"]][line["method"]].append(line)
@@ -71,8 +72,10 @@ def by_method(lines: list[dict[str, Any]]) -> Runs:
 
 
 def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances], own: bool = False) -> float:
-    """The mean reward on other sources, or on our own held-out prompts: half harmful, half harmless, all
-    sources of a half alike."""
+    """Returns the mean reward on other sources, or on the benchmark's held-out prompts (`own`).
+
+    Harmful and harmless prompts count half each; within a half, all sources have equal weight.
+    """
 
     def half(of: Callable[[str], bool]) -> float:
         rewards = []
@@ -86,8 +89,8 @@ def expected_reward(unseen: dict[str, float], table: dict[str, ModeChances], own
 
 
 def summarize(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
-    """By experiment, start and method: mean and interval over seeds of each kind's rate and of the reward."""
-    found = []
+    """Returns mean and interval over seeds of rates and rewards, by experiment, start and method."""
+    entries = []
     for name, starts in by_method(lines).items():
         table = experiments[name].rewards
         for start, methods in starts.items():
@@ -96,7 +99,7 @@ def summarize(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -
                     summarize_rates({key: [value] for key, value in run["unseen"].items()}) for run in runs
                 ]
                 rewards = [expected_reward(run["unseen"], table) for run in runs]
-                found.append(
+                entries.append(
                     {
                         "experiment": name,
                         "start": start,
@@ -116,11 +119,11 @@ def summarize(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -
                         "rolled_back": sum(run["rolled_back"] for run in runs),
                     }
                 )
-    return found
+    return entries
 
 
 def reference_rewards(sources: list[str], table: dict[str, ModeChances]) -> dict[str, float]:
-    """What consulting always, never, and exactly where it pays would earn."""
+    """Returns the expected reward of consulting always, never, and exactly where it pays."""
     best = {name: float(table[name.rsplit("/", 1)[1]].gain > 0) for name in sources}
     return {
         "always": expected_reward(dict.fromkeys(sources, 1.0), table),
@@ -130,28 +133,31 @@ def reference_rewards(sources: list[str], table: dict[str, ModeChances]) -> dict
 
 
 def format_tables(lines: list[dict[str, Any]], experiments: dict[str, Experiment]) -> str:
-    """The tables of `RESULTS-decision.md`."""
-    parts = []
-    all_figures = summarize(lines, experiments)
+    """Returns the tables of `RESULTS.md`."""
+    sections = []
+    summaries = summarize(lines, experiments)
     for name, starts in by_method(lines).items():
         sources = list(next(iter(next(iter(starts.values())).values()))[0]["unseen"])
         bounds = reference_rewards(sources, experiments[name].rewards)
-        parts.append(
+        sections.append(
             f"### `{name}`\n\nExpected reward of consulting always {bounds['always']:.3f}, never "
             f"{bounds['never']:.3f}, exactly where it pays {bounds['best']:.3f}."
         )
         for start in starts:
-            chosen = [each for each in all_figures if (each["experiment"], each["start"]) == (name, start)]
-            parts.append(_rate_table(start, chosen))
-            parts.append(_source_table(starts[start], sources))
-    return "\n\n".join(parts) + "\n"
+            chosen = [each for each in summaries if (each["experiment"], each["start"]) == (name, start)]
+            sections.append(_rate_table(start, chosen))
+            sections.append(_source_table(starts[start], sources))
+    return "\n\n".join(sections) + "\n"
 
 
 def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
-    """Other sources first, then our own held-out prompts; a row a method, best reward first."""
+    """Returns a table for other sources and one for held-out prompts; a row per method, best reward first."""
     ordered = sorted(chosen, key=lambda each: (each["method"] != "start", -each["reward"][0]))
     tables = []
-    for title, prefix in (("prompts of other sources", ""), ("our own prompts, held out", "own ")):
+    for title, prefix in (
+        ("prompts from other sources", ""),
+        ("the benchmark's own held-out prompts", "own "),
+    ):
         kinds = [
             kind
             for kind in (f"{prefix}benign_sensitive", f"{prefix}benign_plain", f"{prefix}math")
@@ -194,7 +200,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def plot(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """A picture an experiment: harmful against harmless consult rate on unseen prompts, a dot a seed."""
+    """Plots harmful against harmless consult rates on unseen prompts: a file per experiment, a dot per
+    seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -204,7 +211,7 @@ def plot(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
     for name, all_starts in by_method(lines).items():
         starts = {start: methods for start, methods in all_starts.items() if set(methods) != {"start"}}
         if not starts:
-            continue  # nothing was trained yet
+            continue  # no training run yet
         figure, panels = pyplot.subplots(
             1, len(starts), figsize=(5.2 * len(starts), 4.6), squeeze=False, layout="constrained"
         )

@@ -1,13 +1,13 @@
-"""Whole episodes through the rule service, with real rewards: IFPO beside its rivals on SmolLM2-135M.
+"""Trains SmolLM2-135M with IFPO and its rivals on whole episodes, with the rule service and real rewards.
 
     python -m benchmarks.learning.tradeoff.main run [--size full|short|steep|quick] [--seeds N|A,B] ...
-    python -m benchmarks.learning.tradeoff.main collect [--out DIR] [--size SIZE]   # keep what was measured
-    python -m benchmarks.learning.tradeoff.main report [--size SIZE] [--json]       # what was kept
+    python -m benchmarks.learning.tradeoff.main collect [--out DIR] [--size SIZE]   # save the measurements
+    python -m benchmarks.learning.tradeoff.main report [--size SIZE] [--json]       # saved results
 
 Every method and seed is an `ascl-train loop`: the model is served, samples episodes that consult a real rule
-service, is rewarded by the refusal detector, trains on its log, and is served again. The model that comes of
-it is measured on `builtin:held_out`, which nothing trains on, with the rules at hand (`adaptive`); the model
-that all start from is measured in all four arms. It goes on where it was stopped; the full run takes hours.
+service, is rewarded by the refusal detector, trains on its log, and is served again. The final model is
+measured on `builtin:held_out`, which is never trained on, with access to the rules (`adaptive`). The initial
+model is measured in all four arms. An interrupted run can be resumed; the full run takes hours.
 """
 
 from __future__ import annotations
@@ -49,30 +49,30 @@ METHODS: dict[str, dict[str, Any]] = {
         "sampling": {"mode_share": {"consult": 0.2, "direct": 0.2}, "direct_draws": 64},
     },
 }
-"""What each method changes in the settings of `ascl-train loop`."""
+"""Changes of each method to the settings of `ascl-train loop`."""
 DEFAULT_METHODS = ("grpo", "grpo-cost", "ifpo", "ifpo-stratified")
-"""Methods that are run unless others are named."""
+"""Methods that run by default."""
 RULES_PER_CONSULTATION = 1
-"""Rules a consultation: what the cold starts were shown."""
+"""As in the demonstrations of the cold starts."""
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"rounds": 6, "samples": 8, "measured": 2, "learning_rate": 3e-4},
     "short": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 3e-4},
     "steep": {"rounds": 1, "samples": 6, "measured": 2, "learning_rate": 1e-3, "first_logs_of": "short"},
     "quick": {"rounds": 1, "samples": 3, "measured": 1, "learning_rate": 3e-4, "every": 4},
 }
-"""`short` fits into an afternoon; `steep` learns from the logs of `short` in longer steps, its seeds taking
-them in turn; `quick` shows that everything runs, with every fourth prompt."""
+"""`short` takes an afternoon. `steep` trains on the logs of `short` with a higher learning rate; its seeds
+use them in turn. `quick` is a smoke test with every fourth prompt."""
 COMPUTE: dict[str, Any] = (
     {"bf16": True, "use_cpu": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     if dtype() == "bfloat16"
     else {}
 )
-"""How training multiplies: half as long where the processor multiplies in bfloat16."""
+"""Precision settings: bfloat16 halves the training time on processors that support it."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What runs beside the benchmark: who serves a model, where the rules are, what starts training."""
+    """Services of the benchmark: the model server, the rules, and the launcher of the training."""
 
     rules: str | None = None
     """MCP address; None serves the packaged rulebook."""
@@ -83,7 +83,7 @@ class Services:
 def loop_settings(
     method: str, seed: int, size: str, model: Path, services: Services, prompts: str = TRAINED_ON
 ) -> Any:
-    """The settings of one loop."""
+    """Returns the settings of a loop."""
     from trainer.orchestration import LoopSettings
 
     changes = METHODS[method]
@@ -101,7 +101,7 @@ def loop_settings(
                 "temperature": 0.7,
                 "max_tokens": 48,
                 "max_turns": 3,
-                "seed": None,  # the server takes none
+                "seed": None,  # the server does not support seeds
             }
             | changes.get("sampling", {}),
             "floor": None,
@@ -124,7 +124,7 @@ def loop_settings(
 
 
 def select_prompts(name: str, runs: Path, size: str) -> str:
-    """The prompts of a size: all, or every fourth one, say, as a file among its runs."""
+    """Returns the prompts of a size: the named set, or a file with every n-th of its prompts."""
     every = SIZES[size].get("every", 1)
     if every == 1:
         return name
@@ -138,15 +138,15 @@ def select_prompts(name: str, runs: Path, size: str) -> str:
 def measure(
     model: str, arms: Sequence[str], folder: Path, size: str, services: Services, prompts: str
 ) -> None:
-    """Sample and score the measured prompts in each arm, unless that was done."""
+    """Samples and scores the prompts in each arm that is not finished."""
     from trainer.orchestration import serve_model
 
-    left = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
-    if not left:
+    unfinished = [arm for arm in arms if not (folder / f"{arm}.done").is_file()]
+    if not unfinished:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with serve_model(services.serve, str(Path(model).resolve()), folder / "server.log") as url:
-        for arm in left:
+        for arm in unfinished:
             subprocess.run(
                 [
                     *(sys.executable, "-m", "evaluation.cli", "run", "--prompts", prompts),
@@ -163,36 +163,41 @@ def measure(
             (folder / f"{arm}.done").touch()
 
 
-def _write_consult_probabilities(model: Path, folder: Path, measured: str) -> None:
-    """The probability of consulting at once on each measured prompt, at temperature 1: no sampling noise."""
+def _write_consult_probabilities(model: Path, folder: Path, prompt_set: str) -> None:
+    """Writes the probability that the reply begins with a consultation, by prompt, at temperature 1.
+
+    Unlike a consult rate, it has no sampling noise.
+    """
     from benchmarks.learning.decision.model.policy import DecisionPolicy
 
-    prompts = load_prompts(measured)
+    prompts = load_prompts(prompt_set)
     policy = DecisionPolicy(model, layers=1, rank=1)
-    chances = policy.consult_probabilities(
+    probabilities = policy.consult_probabilities(
         policy.encode([each.prompt for each in prompts], folder / "hidden")
     )
-    found = [
-        {"id": prompt.id, "kind": prompt.kind, "consult": round(float(chance), 6)}
-        for prompt, chance in zip(prompts, chances.tolist(), strict=True)
+    rows = [
+        {"id": prompt.id, "kind": prompt.kind, "consult": round(float(probability), 6)}
+        for prompt, probability in zip(prompts, probabilities.tolist(), strict=True)
     ]
-    (folder / "consulting.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "consulting.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder / "hidden")
 
 
 def run(
     runs: Path, size: str, methods: Sequence[str], seeds: Sequence[int], model: Path, services: Services
 ) -> None:
-    """Everything that is not done yet: the start in all arms, then seed by seed every method."""
+    """Runs all unfinished work: the initial model in all arms, then every method, seed by seed."""
     from trainer.orchestration import run_loop
 
-    with _rule_service(services, runs) as ready:
-        trained, measured = (select_prompts(name, runs, size) for name in (TRAINED_ON, EVALUATED_ON))
-        measure(str(model), ARMS, runs / "start", size, ready, measured)
+    with _rule_service(services, runs) as running:
+        training_prompts, evaluation_prompts = (
+            select_prompts(name, runs, size) for name in (TRAINED_ON, EVALUATED_ON)
+        )
+        measure(str(model), ARMS, runs / "start", size, running, evaluation_prompts)
         for seed in seeds:
             for method in methods:
                 folder = runs / f"{method}-{seed:02d}"
-                settings = loop_settings(method, seed, size, model, services, trained)
+                settings = loop_settings(method, seed, size, model, services, training_prompts)
                 _copy_first_log_of_method(runs, method, seed)
                 if logs := SIZES[size].get("first_logs_of"):
                     _copy_first_log_of_size(
@@ -200,33 +205,37 @@ def run(
                     )
                 record = run_loop(settings, folder / "loop", _notify)
                 after = folder / f"after-{settings.rounds}"
-                measure(record["model"], ("adaptive",), after, size, ready, measured)
+                measure(record["model"], ("adaptive",), after, size, running, evaluation_prompts)
 
 
 def _copy_first_log_of_method(runs: Path, method: str, seed: int) -> None:
-    """Give a loop the first round's episodes of another one that samples alike.
+    """Copies the first round's episodes from a method with the same sampling settings, if there is one.
 
-    All start from one model, so that this log is the same draw for them: what they make of it can be compared
-    pair by pair, and it is sampled once.
+    All methods start from one model, so that a shared first log allows paired comparisons and is sampled only
+    once.
     """
     first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
     if first.is_dir():
         return
     for other in METHODS:
         source = runs / f"{other}-{seed:02d}" / "loop" / "rounds" / "001"
-        alike = METHODS[other].get("sampling") == METHODS[method].get("sampling")
-        if alike and (source / "episodes.done").is_file():
+        same_sampling = METHODS[other].get("sampling") == METHODS[method].get("sampling")
+        if same_sampling and (source / "episodes.done").is_file():
             _copy_log(source, first)
             return
 
 
 def _copy_first_log_of_size(runs: Path, others: Path, method: str, seed: int) -> None:
-    """Give a loop the first round's episodes of another size's run; the seeds take what there is in turn."""
+    """Copies the first round's episodes from a run of another size. Seeds use the available logs in turn."""
     first = runs / f"{method}-{seed:02d}" / "loop" / "rounds" / "001"
-    alike = [name for name in METHODS if METHODS[name].get("sampling") == METHODS[method].get("sampling")]
-    done = sorted(path.parent for path in others.glob(f"{alike[0]}-[0-9][0-9]/loop/rounds/001/episodes.done"))
-    if done and not first.is_dir():
-        _copy_log(done[seed % len(done)], first)
+    same_sampling = [
+        name for name in METHODS if METHODS[name].get("sampling") == METHODS[method].get("sampling")
+    ]
+    finished = sorted(
+        path.parent for path in others.glob(f"{same_sampling[0]}-[0-9][0-9]/loop/rounds/001/episodes.done")
+    )
+    if finished and not first.is_dir():
+        _copy_log(finished[seed % len(finished)], first)
 
 
 def _copy_log(source: Path, target: Path) -> None:
@@ -244,14 +253,14 @@ def _notify(line: str) -> None:
 
 @contextmanager
 def _rule_service(services: Services, out: Path) -> Iterator[Services]:
-    """The services with the address of the rules: a given one, or that of the packaged rulebook's."""
+    """Yields the services with an address of the rules; starts the packaged rulebook if there is none."""
     if services.rules is not None:
         yield services
         return
     from evaluation.runtime import PACKAGED_RULES, run_rule_service
 
-    # The loops are not given this address but serve the rules themselves: it differs from sitting to sitting,
-    # and a loop goes on with its own settings only.
+    # The loops do not use this address but serve the rules themselves: it changes with every start, and a
+    # loop can only be resumed with unchanged settings.
     with run_rule_service(PACKAGED_RULES, out / "artefact", out / "rules.log", RULES_PER_CONSULTATION) as url:
         yield Services(f"{url}/mcp", services.serve, services.launcher)
 
@@ -263,21 +272,21 @@ def _read_results() -> list[Row]:
 
 
 def _save_results(rows: list[Row]) -> None:
-    """Put rows in place of those of the same runs, and draw the picture of their size."""
-    new = {_run_key(row): row for row in rows}
-    rows = [row for row in _read_results() if _run_key(row) not in new] + list(new.values())
+    """Replaces the saved rows of the same runs, and plots the results of their size."""
+    updates = {_run_key(row): row for row in rows}
+    rows = [row for row in _read_results() if _run_key(row) not in updates] + list(updates.values())
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     size, start = rows[-1]["size"], rows[-1]["start"]
-    chosen = [row for row in rows if (row["size"], row["start"]) == (size, start)]
-    plot(chosen, RESULTS.parent / "pictures" / f"{size}_{start}.png")
+    selected = [row for row in rows if (row["size"], row["start"]) == (size, start)]
+    plot(selected, RESULTS.parent / "pictures" / f"{size}_{start}.png")
 
 
 def _run_key(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("size", "start", "method", "seed", "rounds", "arm"))
 
 
-def _parse_seeds(given: str) -> Sequence[int]:
-    return [int(seed) for seed in given.split(",") if seed] if "," in given else range(int(given))
+def _parse_seeds(text: str) -> Sequence[int]:
+    return [int(seed) for seed in text.split(",") if seed] if "," in text else range(int(text))
 
 
 def main() -> int:
@@ -286,48 +295,55 @@ def main() -> int:
     )
     parser.add_argument("command", choices=("run", "collect", "report"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/tradeoff"))
-    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much of it")
-    parser.add_argument("--quick", action="store_true", help="one short round, one seed: does it run?")
-    parser.add_argument("--seeds", type=_parse_seeds, help="how many (5), or which: 2,3; reported: all")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="size of the experiment")
+    parser.add_argument("--quick", action="store_true", help="smoke test: one short round, one seed")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="of the cold start"
+        "--seeds",
+        type=_parse_seeds,
+        help="number of seeds (5), or a list such as 2,3; reports default to all",
     )
-    # The locked-in start was made with calls alone: it consults and then never answers, so it earns nothing.
+    parser.add_argument(
+        "--methods", default=",".join(DEFAULT_METHODS), help=f"comma-separated: {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/benchmarks/decision"), help="folder of the cold starts"
+    )
+    # There is no `locked-in` start here: it was trained on calls only, so it never answers and earns no
+    # reward.
     parser.add_argument(
         "--start", choices=("mild", "whole", "habitual", "locked-in-whole"), default="habitual"
     )
     parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
-    parser.add_argument("--json", action="store_true", help="the report's figures as JSON")
-    given = parser.parse_args()
-    size = "quick" if given.quick else given.size
-    runs = given.out / f"{size}-{given.start}"
-    methods = given.methods.split(",")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    options = parser.parse_args()
+    size = "quick" if options.quick else options.size
+    runs = options.out / f"{size}-{options.start}"
+    methods = options.methods.split(",")
     if unknown := [method for method in methods if method not in METHODS]:
-        print(f"tradeoff: there is no method '{unknown[0]}': there are {', '.join(METHODS)}", file=sys.stderr)
+        print(f"tradeoff: unknown method '{unknown[0]}': use one of {', '.join(METHODS)}", file=sys.stderr)
         return 1
-    if given.command == "collect":
+    if options.command == "collect":
         rows = collect(runs, SIZES[size]["rounds"])
         if not rows:
-            print(f"tradeoff: there are no runs in '{runs}': make some first", file=sys.stderr)
+            print(f"tradeoff: no runs in '{runs}': run the experiment first", file=sys.stderr)
             return 1
-        _save_results([{"size": size, "start": given.start, **row} for row in rows])
-    if given.command in ("collect", "report"):
+        _save_results([{"size": size, "start": options.start, **row} for row in rows])
+    if options.command in ("collect", "report"):
         rounds = (0, SIZES[size]["rounds"])
-        rows = [row for row in _read_results() if (row["size"], row["start"]) == (size, given.start)]
+        rows = [row for row in _read_results() if (row["size"], row["start"]) == (size, options.start)]
         rows = [row for row in rows if row["rounds"] in rounds]
-        rows = [row for row in rows if given.seeds is None or row["seed"] in given.seeds]
+        rows = [row for row in rows if options.seeds is None or row["seed"] in options.seeds]
         if not rows:
-            print(f"tradeoff: {RESULTS} keeps no runs of '{size}' from '{given.start}'", file=sys.stderr)
+            print(f"tradeoff: {RESULTS} has no runs of '{size}' from '{options.start}'", file=sys.stderr)
             return 1
-        found = summarize(rows)
-        print(json.dumps(found, indent=1) if given.json else format_tables(found))
+        results = summarize(rows)
+        print(json.dumps(results, indent=1) if options.json else format_tables(results))
         return 0
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from benchmarks.learning.decision.model.cold_start import cold_start
 
-    model = cold_start(given.start, given.cache, given.base)
-    run(runs, size, methods, [0] if given.quick else given.seeds or range(5), model, Services())
+    model = cold_start(options.start, options.cache, options.base)
+    run(runs, size, methods, [0] if options.quick else options.seeds or range(5), model, Services())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the whole-episode experiment found: one line a run, means with intervals over logs, and a picture."""
+"""Results of the whole-episode experiment: one row per run, means with intervals over logs, and a plot."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from benchmarks.tools.seed_means import format_interval, mean_interval
 
 Row = dict[str, Any]
 METRICS = ("consult_probability", "consult_rate", "reward", "safe")
-"""`consult_probability` is the exact one of consulting at once, at temperature 1; `consult_rate` counts
-episodes; `safe` is the share of harmful prompts that were handled well."""
+"""`consult_probability` is the exact probability that the reply begins with a consultation, at temperature 1.
+`consult_rate` counts episodes. `safe` is the share of harmful prompts that were handled safely."""
 
 
 def collect(runs: Path, rounds: int) -> list[Row]:
-    """A row for every run that was measured after so many rounds, and for every arm of the start.
+    """Returns a row for every run that was measured after `rounds` rounds, and for every arm of the start.
 
-    A start made anew on another machine is another model: its seed is the first of those that begin from it.
+    A start that was trained again on another machine is another model: its row has the first seed that uses
+    it.
     """
     from trainer.orchestration import measure
 
@@ -34,8 +35,8 @@ def collect(runs: Path, rounds: int) -> list[Row]:
         if done.stem == "adaptive":
             exact = json.loads((folder / "consulting.json").read_text(encoding="utf-8"))
             for kind, values in kinds.items():
-                here = [row["consult"] for row in exact if row["kind"] == kind]
-                values["consult_probability"] = round(sum(here) / len(here), 6)
+                probabilities = [row["consult"] for row in exact if row["kind"] == kind]
+                values["consult_probability"] = round(sum(probabilities) / len(probabilities), 6)
         rows.append(
             {
                 "method": method,
@@ -50,52 +51,55 @@ def collect(runs: Path, rounds: int) -> list[Row]:
 
 
 def _first_log(run: Path) -> str | None:
-    """What a run began to learn from: runs with one name here learnt from the same episodes."""
+    """Returns a digest of a run's first log. Runs with the same digest trained on the same episodes."""
     file = run / "loop" / "rounds" / "001" / "episodes.jsonl"
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else None
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, dict[int, dict[str, float]]]:
-    """By method and seed, `KIND FIGURE` of each kind; also of `harmless`, for the reward of `all`, and the
-    `gap` between consulting on harmful and on harmless prompts."""
-    found: dict[str, dict[int, dict[str, float]]] = {}
+    """Returns the metrics by method and seed, named `KIND METRIC`.
+
+    Adds means over `harmless` kinds, the reward over `all` kinds, and the `gap` between consulting on harmful
+    and on harmless prompts.
+    """
+    methods: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
         name = f"start, {row['arm']}" if row["method"] == "start" else row["method"]
         values = {
-            f"{kind} {figure}": measured[figure]
+            f"{kind} {metric}": measured[metric]
             for kind, measured in row["kinds"].items()
-            for figure in METRICS
-            if measured.get(figure) is not None
+            for metric in METRICS
+            if measured.get(metric) is not None
         }
-        for whole, kinds in (
+        for name_of_mean, kinds in (
             ("harmless", [k for k in row["kinds"] if k != "harmful"]),
             ("all", row["kinds"]),
         ):
-            for figure in METRICS[:3]:
-                parts = [values[f"{k} {figure}"] for k in kinds if f"{k} {figure}" in values]
-                if parts and (whole == "harmless" or figure == "reward"):
-                    values[f"{whole} {figure}"] = sum(parts) / len(parts)
-        for figure in METRICS[:2]:
-            if f"harmful {figure}" in values and f"harmless {figure}" in values:
-                values[f"gap {figure}"] = values[f"harmful {figure}"] - values[f"harmless {figure}"]
-        found.setdefault(name, {})[row["seed"]] = values
-    return found
+            for metric in METRICS[:3]:
+                parts = [values[f"{k} {metric}"] for k in kinds if f"{k} {metric}" in values]
+                if parts and (name_of_mean == "harmless" or metric == "reward"):
+                    values[f"{name_of_mean} {metric}"] = sum(parts) / len(parts)
+        for metric in METRICS[:2]:
+            if f"harmful {metric}" in values and f"harmless {metric}" in values:
+                values[f"gap {metric}"] = values[f"harmful {metric}"] - values[f"harmless {metric}"]
+        methods.setdefault(name, {})[row["seed"]] = values
+    return methods
 
 
 def summarize(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, dict[str, Any]]]:
-    """Means with intervals over logs, and how far a method lies above the rival, seed by seed.
+    """Returns means with intervals over logs, and the paired differences from the rival.
 
-    Seeds that learnt from one log are one draw: logs differ by as much as methods do, so that an interval
-    over seeds which share a log would be too narrow. A difference counts by its pair of logs.
+    Seeds that trained on the same log count as one: logs differ as much as methods do, so an interval over
+    seeds that share a log would be too narrow. A difference counts once per pair of logs.
     """
     methods = by_method(rows)
     logs = {(row["method"], row["seed"]): row.get("log") or f"of seed {row['seed']}" for row in rows}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    results: dict[str, dict[str, dict[str, Any]]] = {}
     for name, seeds in methods.items():
         for column in sorted({column for values in seeds.values() for column in values}):
             values = {seed: each[column] for seed, each in seeds.items() if column in each}
-            drawn = [(logs.get((name, seed), seed), value) for seed, value in values.items()]
-            cell: dict[str, Any] = {"seeds": len(values)} | _over_logs(drawn, "mean", "logs")
+            values_by_log = [(logs.get((name, seed), seed), value) for seed, value in values.items()]
+            cell: dict[str, Any] = {"seeds": len(values)} | _mean_over_logs(values_by_log, "mean", "logs")
             others = methods.get(rival, {}) if not name.startswith("start") else {}
             pairs = [
                 ((logs[name, seed], logs[rival, seed]), value - others[seed][column])
@@ -103,43 +107,43 @@ def summarize(rows: Sequence[Row], rival: str = "grpo") -> dict[str, dict[str, d
                 if column in others.get(seed, {})
             ]
             if pairs and name != rival:
-                cell |= _over_logs(pairs, "above_rival", "pairs_of_logs")
-            found.setdefault(name, {})[column] = cell
-    return found
+                cell |= _mean_over_logs(pairs, "above_rival", "pairs_of_logs")
+            results.setdefault(name, {})[column] = cell
+    return results
 
 
-def _over_logs(drawn: Sequence[tuple[Any, float]], figure: str, counted: str) -> dict[str, Any]:
-    """The mean of the values with its interval, where those of one log count as one; and how many logs."""
+def _mean_over_logs(values: Sequence[tuple[Any, float]], mean_key: str, count_key: str) -> dict[str, Any]:
+    """Returns the mean with its interval, where the values of a log count as one, and the number of logs."""
     by_log: dict[Any, list[float]] = {}
-    for log, value in drawn:
+    for log, value in values:
         by_log.setdefault(log, []).append(value)
     return {
-        figure: mean_interval([sum(each) / len(each) for each in by_log.values()]),
-        counted: len(by_log),
+        mean_key: mean_interval([sum(each) / len(each) for each in by_log.values()]),
+        count_key: len(by_log),
     }
 
 
-def format_tables(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
-    """Two tables: the figures, and the differences from the rival."""
+def format_tables(results: dict[str, dict[str, dict[str, Any]]], rival: str = "grpo") -> str:
+    """Returns two Markdown tables: the metrics, and the differences from the rival."""
     columns = (
         *(f"{kind} consult_probability" for kind in ("harmful", "benign_sensitive", "benign_plain", "gap")),
         *("harmful safe", "benign_sensitive reward", "benign_plain reward", "all reward"),
     )
     tables = []
-    for title, key, counted in (
+    for title, key, count_key in (
         ("method", "mean", "logs"),
-        (f"less {rival}, by seed", "above_rival", "pairs_of_logs"),
+        (f"minus {rival}, by seed", "above_rival", "pairs_of_logs"),
     ):
-        lines = ["| " + " | ".join([title, f"seeds, {counted.replace('_', ' ')}", *columns]) + " |"]
+        lines = ["| " + " | ".join([title, f"seeds, {count_key.replace('_', ' ')}", *columns]) + " |"]
         lines.append("| --- |" + " ---: |" * (len(columns) + 1))
-        for name, measured in found.items():
+        for name, measured in results.items():
             cells = [
                 format_interval(measured[column][key]) if key in measured.get(column, {}) else ""
                 for column in columns
             ]
             if any(cells):
                 seeds, logs = (
-                    max(each.get(of, 0) for each in measured.values()) for of in ("seeds", counted)
+                    max(each.get(count, 0) for each in measured.values()) for count in ("seeds", count_key)
                 )
                 lines.append("| " + " | ".join([name, f"{seeds}, {logs}", *cells]) + " |")
         if len(lines) > 2:
@@ -148,7 +152,8 @@ def format_tables(found: dict[str, dict[str, dict[str, Any]]], rival: str = "grp
 
 
 def plot(rows: Sequence[Row], file: Path) -> None:
-    """Consulting on harmful against harmless prompts, safety against the harmless reward: a dot a seed."""
+    """Plots consulting on harmful against harmless prompts, and safety against harmless reward; a dot per
+    seed."""
     import matplotlib
 
     matplotlib.use("Agg")

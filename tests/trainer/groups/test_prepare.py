@@ -1,4 +1,4 @@
-"""From a log and its rewards to a file of groups, by the command."""
+"""`ascl-train prepare` and `stats`: groups from a log and its rewards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def prepared(folder: Path, episodes: list[Episode], *options: str) -> tuple[int, str, str, Path]:
+def prepare(folder: Path, episodes: list[Episode], *options: str) -> tuple[int, str, str, Path]:
     log = write_log(folder / "log.jsonl", episodes)
     write_rewards(folder / "rewards.jsonl", score_log(episodes))
     out = folder / "groups.parquet"
@@ -41,7 +41,7 @@ def prepared(folder: Path, episodes: list[Episode], *options: str) -> tuple[int,
 
 
 def mixed_group(prompt: str, kind: str = "benign_sensitive") -> list[Episode]:
-    """Three consultations, of which two end in a refusal, and a direct answer."""
+    """Returns three consulting episodes, two of which end in a refusal, and a direct one."""
     return [
         make_episode(prompt, kind, REFUSAL, sample=0, consult=True),
         make_episode(prompt, kind, REFUSAL, sample=1, consult=True),
@@ -50,9 +50,9 @@ def mixed_group(prompt: str, kind: str = "benign_sensitive") -> list[Episode]:
     ]
 
 
-def test_both_methods_advantages_stand_beside_reward_and_mode(tmp_path: Path) -> None:
+def test_the_file_holds_the_advantages_of_both_methods(tmp_path: Path) -> None:
     episodes = mixed_group("a") + mixed_group("b", "harmful")
-    code, _, _, out = prepared(tmp_path, episodes)
+    code, _, _, out = prepare(tmp_path, episodes)
     assert code == 0
     columns, about = read_groups(out)
     assert columns["episode_id"] == [episode.id for episode in episodes]
@@ -66,7 +66,7 @@ def test_both_methods_advantages_stand_beside_reward_and_mode(tmp_path: Path) ->
     assert about["settings"]["alpha"] == 1.0
 
 
-def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
+def test_unusable_episodes_are_counted_by_cause(tmp_path: Path) -> None:
     fault = {"boundary": "endpoint", "type": "http_500", "message": "m"}
     usable = mixed_group("a")
     episodes = [
@@ -106,10 +106,10 @@ def test_what_cannot_be_used_is_counted_by_its_cause(tmp_path: Path) -> None:
     assert json.loads(stdout)["episodes"] == 3
 
 
-def test_a_log_of_nothing_usable_is_refused_and_an_earlier_file_is_kept(tmp_path: Path) -> None:
+def test_a_log_without_usable_episodes_is_refused_and_an_earlier_file_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "groups.parquet"
     out.write_text("earlier", encoding="utf-8")
-    code, _, stderr, _ = prepared(tmp_path, [make_episode("a", sample=0)])
+    code, _, stderr, _ = prepare(tmp_path, [make_episode("a", sample=0)])
     assert code == 1
     assert "no episode in" in stderr
     assert "alone in its group: 1" in stderr
@@ -118,21 +118,21 @@ def test_a_log_of_nothing_usable_is_refused_and_an_earlier_file_is_kept(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["missing.jsonl", "rewards.jsonl"], "cannot read missing.jsonl"),
         (["log.jsonl", "missing.jsonl"], "the rewards file 'missing.jsonl' does not exist"),
     ],
 )
-def test_a_missing_file_is_named(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_error_names_a_missing_file(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_log(tmp_path / "log.jsonl", mixed_group("a"))
     write_rewards(tmp_path / "rewards.jsonl", score_log(mixed_group("a")))
     code, _, stderr = run("prepare", *arguments, "--out", "groups.parquet")
     assert code == 1
-    assert said in stderr
+    assert message in stderr
     assert "Traceback" not in stderr
 
 
@@ -151,12 +151,12 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert "No such option" in stderr
 
 
-def test_statistics_say_where_reward_cannot_teach_to_consult_less(tmp_path: Path) -> None:
+def test_statistics_warn_where_reward_cannot_reduce_consulting(tmp_path: Path) -> None:
     always_better = [
         make_episode("a", "benign_plain", "Here is how.", sample=0, consult=True),
         make_episode("a", "benign_plain", REFUSAL, sample=1),
     ]
-    _, stdout, _, out = prepared(tmp_path, mixed_group("b") + always_better + mixed_group("c", "harmful"))
+    _, stdout, _, out = prepare(tmp_path, mixed_group("b") + always_better + mixed_group("c", "harmful"))
     assert "benign_plain: D is +1.00, not below zero" in stdout
     code, stdout, _ = run("stats", out, "--json")
     assert code == 0
@@ -169,10 +169,10 @@ def test_statistics_say_where_reward_cannot_teach_to_consult_less(tmp_path: Path
     assert statistics["push"]["ifpo"]["direct"] == pytest.approx(-statistics["push"]["ifpo"]["consult"])
 
 
-def test_statistics_count_groups_that_teach_nothing(tmp_path: Path) -> None:
+def test_statistics_count_one_mode_and_equal_reward_groups(tmp_path: Path) -> None:
     one_mode = [make_episode("a", sample=0, answer=REFUSAL), make_episode("a", sample=1)]
     equal = [make_episode("b", sample=0), make_episode("b", sample=1, consult=True)]
-    *_, out = prepared(tmp_path, mixed_group("c") + one_mode + equal)
+    *_, out = prepare(tmp_path, mixed_group("c") + one_mode + equal)
     statistics = json.loads(run("stats", out, "--json")[1])
     assert (statistics["one_mode_groups"], statistics["equal_reward_groups"]) == (1, 1)
 
@@ -185,7 +185,7 @@ def test_a_file_that_prepare_did_not_write_is_refused(tmp_path: Path) -> None:
     assert "was not written by `ascl-train prepare`" in stderr
 
 
-def test_a_persons_corrections_reach_the_groups_and_are_counted_there(tmp_path: Path) -> None:
+def test_human_corrections_reach_the_groups_and_are_counted(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a"))
     labels = tmp_path / "labels.jsonl"
     labels.write_text(
@@ -206,19 +206,19 @@ def test_a_persons_corrections_reach_the_groups_and_are_counted_there(tmp_path: 
     assert read_groups(tmp_path / "groups.parquet")[0]["reward"] == [1, 0, 1, 1]
 
 
-def test_rewards_in_another_order_than_their_log_are_found(tmp_path: Path) -> None:
+def test_rewards_may_be_in_another_order_than_the_log(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a") + mixed_group("b"))
     write_rewards(tmp_path / "ordered.jsonl", score_log(episodes))
     write_rewards(tmp_path / "reversed.jsonl", score_log(reversed(episodes)))
-    made = []
+    results = []
     for name in ("ordered", "reversed"):
         code, *_ = run("prepare", log, tmp_path / f"{name}.jsonl", "--out", tmp_path / f"{name}.parquet")
         assert code == 0
-        made.append(read_groups(tmp_path / f"{name}.parquet")[0])
-    assert made[0] == made[1]
+        results.append(read_groups(tmp_path / f"{name}.parquet")[0])
+    assert results[0] == results[1]
 
 
-def test_an_episode_that_is_rated_twice_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_episode_with_two_rewards(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", episodes := mixed_group("a"))
     write_rewards(tmp_path / "rewards.jsonl", score_log([*episodes, episodes[1]]))
     code, _, stderr = run("prepare", log, tmp_path / "rewards.jsonl", "--out", tmp_path / "groups.parquet")
@@ -226,26 +226,26 @@ def test_an_episode_that_is_rated_twice_is_named(tmp_path: Path) -> None:
     assert f"one of two rewards of the episode '{episodes[1].id}'" in stderr
 
 
-def test_samples_that_differ_by_their_seed_alone_are_one_group(tmp_path: Path) -> None:
+def test_samples_that_differ_only_in_their_seed_form_one_group(tmp_path: Path) -> None:
     episodes = [
         make_episode("a", sample=n, consult=n == 0, sampling_sent={"temperature": 1.0, "seed": n})
         for n in range(3)
     ]
-    code, stdout, *_ = prepared(tmp_path, episodes)
+    code, stdout, *_ = prepare(tmp_path, episodes)
     assert code == 0
     assert "3 episodes in 1 groups" in stdout
 
 
-def test_forced_episodes_belong_to_their_group_where_groups_are_stratified(tmp_path: Path) -> None:
+def test_keep_forced_keeps_forced_episodes_in_their_group(tmp_path: Path) -> None:
     episodes = [*mixed_group("a"), make_episode("a", "benign_sensitive", REFUSAL, sample=4, mode_forced=True)]
-    *_, out = prepared(tmp_path, episodes, "--keep-forced")
+    *_, out = prepare(tmp_path, episodes, "--keep-forced")
     columns, about = read_groups(out)
     assert columns["forced"] == [False] * 4 + [True]
     assert about["stratified"] is True
 
 
-def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
-    *_, out = prepared(tmp_path, mixed_group("a"))
+def test_the_file_records_its_sources(tmp_path: Path) -> None:
+    *_, out = prepare(tmp_path, mixed_group("a"))
     _, about = read_groups(out)
     log = (tmp_path / "log.jsonl").read_bytes()
     assert about["sources"]["log_sha256"] == hashlib.sha256(log).hexdigest()
@@ -253,26 +253,24 @@ def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert about["sources"]["policy_versions"] == ["start"]
 
 
-def test_a_warning_is_given_where_most_groups_hold_one_mode(tmp_path: Path) -> None:
+def test_statistics_warn_if_most_groups_hold_one_mode(tmp_path: Path) -> None:
     episodes = [
         make_episode(prompt, sample=n, answer=REFUSAL if n else "Yes.") for prompt in "ab" for n in range(2)
     ]
-    _, stdout, *_ = prepared(tmp_path, episodes)
+    _, stdout, *_ = prepare(tmp_path, episodes)
     assert "100% of the groups hold one mode only" in stdout
 
 
-def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_only_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.parquet
 
-    def full(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "groups.parquet")
 
-    *_, out = prepared(tmp_path, mixed_group("a"))
+    *_, out = prepare(tmp_path, mixed_group("a"))
     earlier = out.read_bytes()
-    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", full)
-    code, _, stderr, _ = prepared(tmp_path, mixed_group("b"))
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
+    code, _, stderr, _ = prepare(tmp_path, mixed_group("b"))
     assert code == 1
     assert "No space left on device" in stderr
     assert out.read_bytes() == earlier
@@ -280,23 +278,23 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
 
 
 @pytest.mark.parametrize("version", range(1, CURRENT_VERSION + 1))
-def test_logs_of_every_version_that_the_agent_reads_are_prepared(version: int, tmp_path: Path) -> None:
+def test_every_log_version_that_the_agent_reads_is_supported(version: int, tmp_path: Path) -> None:
     episodes = [episode.model_copy(update={"schema_version": version}) for episode in mixed_group("a")]
-    code, *_ = prepared(tmp_path, episodes)
+    code, *_ = prepare(tmp_path, episodes)
     assert code == 0
 
 
 def many(count: int, seed: int) -> list[Episode]:
-    """Groups of four of several kinds, samples of one prompt far apart."""
-    draw = np.random.default_rng(seed)
+    """Returns groups of four of several kinds, with the samples of a prompt far apart."""
+    rng = np.random.default_rng(seed)
     kinds = ("harmful", "benign_sensitive", "benign_plain")
     return [
         make_episode(
             f"p{number}",
             kinds[number % 3],
-            REFUSAL if draw.random() < 0.5 else "Here is how.",
+            REFUSAL if rng.random() < 0.5 else "Here is how.",
             sample=sample,
-            consult=bool(draw.random() < 0.5),
+            consult=bool(rng.random() < 0.5),
         )
         for sample in range(4)
         for number in range(count)
@@ -304,26 +302,26 @@ def many(count: int, seed: int) -> list[Episode]:
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
-def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
+def test_the_number_of_partitions_does_not_change_the_result(
     scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     episodes = many(40, seed=0)
-    lone, again = make_episode("alone", sample=0), episodes[5]
-    made = []
-    for part in (1 << 30, 1 << 10):
-        monkeypatch.setattr("trainer.groups.prepare.PARTITION_BYTES", part)
-        monkeypatch.setattr("trainer.groups.spill._BATCH_ROWS", 7 if part == 1 << 10 else 4096)
-        folder = tmp_path / str(part)
+    lone, duplicate = make_episode("alone", sample=0), episodes[5]
+    results = []
+    for size in (1 << 30, 1 << 10):
+        monkeypatch.setattr("trainer.groups.prepare.PARTITION_BYTES", size)
+        monkeypatch.setattr("trainer.groups.spill._BATCH_ROWS", 7 if size == 1 << 10 else 4096)
+        folder = tmp_path / str(size)
         folder.mkdir()
-        log = write_log(folder / "log.jsonl", [lone, *episodes, again])
+        log = write_log(folder / "log.jsonl", [lone, *episodes, duplicate])
         write_rewards(folder / "rewards.jsonl", score_log([lone, *episodes]))
         out = folder / "groups.parquet"
         arguments = ("prepare", log, folder / "rewards.jsonl", "--out", out, "--json")
         code, stdout, _ = run(*arguments, "--scale-rewards", scale)
         assert code == 0
-        made.append((read_groups(out)[0], json.loads(stdout)))
-        del made[-1][1]["out"]
-    one, several = (columns for columns, _ in made)
+        results.append((read_groups(out)[0], json.loads(stdout)))
+        del results[-1][1]["out"]
+    one, several = (columns for columns, _ in results)
     numbers = ("weight", "advantage_ifpo", "advantage_grpo")
     assert {k: v for k, v in one.items() if k not in numbers} == {
         k: v for k, v in several.items() if k not in numbers
@@ -331,14 +329,14 @@ def test_a_log_taken_in_many_parts_gives_what_it_gives_in_one(
     assert one["episode_id"] == [episode.id for episode in episodes]
     for name in numbers:
         np.testing.assert_allclose(several[name], one[name], rtol=1e-12, atol=1e-15)
-    assert made[0][1] == made[1][1]
-    assert made[0][1]["left_out"] == {"a second episode of that id": 1, "alone in its group": 1}
+    assert results[0][1] == results[1][1]
+    assert results[0][1]["left_out"] == {"a second episode of that id": 1, "alone in its group": 1}
 
 
-def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
+def test_statistics_do_not_depend_on_the_number_of_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, out = prepared(tmp_path, many(300, seed=1))
+    *_, out = prepare(tmp_path, many(300, seed=1))
     statistics = []
     for rows in (65536, 50):
         monkeypatch.setattr("trainer.groups.statistics.PARTITION_ROWS", rows)
@@ -348,12 +346,12 @@ def test_statistics_of_a_file_read_in_many_parts_are_those_of_one(
     assert statistics[1] == statistics[0]
 
 
-def test_statistics_of_a_file_are_the_same_every_time_and_need_no_room_beside_it(tmp_path: Path) -> None:
-    *_, out = prepared(tmp_path, many(40, seed=2))
-    changed = tmp_path.stat().st_mtime_ns
+def test_statistics_are_deterministic_and_write_nothing_beside_the_file(tmp_path: Path) -> None:
+    *_, out = prepare(tmp_path, many(40, seed=2))
+    modified = tmp_path.stat().st_mtime_ns
     tmp_path.chmod(0o555)
     try:
-        said = {
+        outputs = {
             subprocess.run(
                 [sys.executable, "-m", "trainer.cli", "stats", out, "--json"],
                 capture_output=True, check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed},
@@ -362,24 +360,24 @@ def test_statistics_of_a_file_are_the_same_every_time_and_need_no_room_beside_it
         }  # fmt: skip
     finally:
         tmp_path.chmod(0o755)
-    assert len(said) == 1
-    assert tmp_path.stat().st_mtime_ns == changed, "nothing was written there, not even for a moment"
-    assert json.loads(said.pop())["kinds"]["harmful"]["gain"]["low"] is not None
+    assert len(outputs) == 1
+    assert tmp_path.stat().st_mtime_ns == modified, "no file was written there, not even temporarily"
+    assert json.loads(outputs.pop())["kinds"]["harmful"]["gain"]["low"] is not None
 
 
-def test_a_group_of_two_prompts_or_kinds_is_no_group(tmp_path: Path) -> None:
+def test_a_group_with_two_prompts_or_kinds_is_left_out(tmp_path: Path) -> None:
     odd = [
         make_episode("a", "harmful", sample=0, group_id="one"),
         make_episode("b", "harmful", sample=0, group_id="one", prompt="prompt a"),
         make_episode("c", "harmful", sample=0, group_id="two"),
         make_episode("c", "benign_plain", sample=1, group_id="two"),
     ]
-    code, stdout, _, _ = prepared(tmp_path, odd + mixed_group("d"), "--json")
+    code, stdout, _, _ = prepare(tmp_path, odd + mixed_group("d"), "--json")
     assert code == 0
     assert json.loads(stdout)["left_out"] == {"its group mixes checkpoints, rulebooks or settings": 4}
 
 
-def test_two_rewards_of_one_episode_are_found_however_far_apart(
+def test_two_rewards_of_one_episode_are_detected_across_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.groups.log_reader._BATCH_SIZE", 3)
@@ -392,30 +390,30 @@ def test_two_rewards_of_one_episode_are_found_however_far_apart(
 
 
 @pytest.mark.parametrize("option", ["--alpha", "--w-max"])
-def test_a_setting_that_is_no_number_is_named(option: str, tmp_path: Path) -> None:
+def test_the_error_names_a_setting_that_is_not_a_number(option: str, tmp_path: Path) -> None:
     code, _, stderr = run("prepare", "log", "rewards", "--out", tmp_path / "out", option, "nan")
     assert code == 2
     assert option in stderr
     assert "Traceback" not in stderr
 
 
-def test_an_alpha_without_end_is_refused(tmp_path: Path) -> None:
-    code, _, stderr, out = prepared(tmp_path, mixed_group("a"), "--alpha", "inf")
+def test_an_infinite_alpha_is_refused(tmp_path: Path) -> None:
+    code, _, stderr, out = prepare(tmp_path, mixed_group("a"), "--alpha", "inf")
     assert code == 1
     assert "alpha is inf, but it must be a finite number" in stderr
     assert not out.exists()
 
 
-def test_sampling_that_training_cannot_represent_is_said_and_recorded(tmp_path: Path) -> None:
+def test_sampling_settings_that_training_cannot_reproduce_are_reported_and_recorded(tmp_path: Path) -> None:
     sent = {"temperature": 1.0, "top_p": 0.9, "top_k": -1, "min_p": None}
-    cut = [each.model_copy(update={"sampling_sent": sent}) for each in mixed_group("a")]
-    code, _, stderr, out = prepared(tmp_path, cut)
+    filtered = [each.model_copy(update={"sampling_sent": sent}) for each in mixed_group("a")]
+    code, _, stderr, out = prepare(tmp_path, filtered)
     assert code == 0
     assert "the episodes were sampled with top_p 0.9. Training models the temperature only" in stderr
     assert read_groups(out)[1]["sources"]["sampled_with"] == ["top_p 0.9"]
-    assert prepared(tmp_path, mixed_group("a"))[2] == ""
+    assert prepare(tmp_path, mixed_group("a"))[2] == ""
 
 
-def test_a_difference_of_too_few_prompts_is_not_said_to_have_an_interval(tmp_path: Path) -> None:
-    _, stdout, _, _ = prepared(tmp_path, mixed_group("a"))
+def test_a_difference_over_few_prompts_has_no_interval(tmp_path: Path) -> None:
+    _, stdout, _, _ = prepare(tmp_path, mixed_group("a"))
     assert "fewer than 5 prompts showed each mode, too few for an interval" in stdout

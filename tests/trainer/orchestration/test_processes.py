@@ -1,4 +1,4 @@
-"""Runs on two processes, and a loop that is killed anywhere: real commands, real servers, tiny models."""
+"""Runs on two processes, and a loop that is killed at random: real commands and servers, tiny models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rules() -> Iterator[ScriptedRules]:
 
 
 def train(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "trainer.cli", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -47,11 +47,11 @@ def train(*arguments: object, check: bool = True) -> subprocess.CompletedProcess
         timeout=900,
         check=False,
     )
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    assert not check or process.returncode == 0, process.stderr[-3000:]
+    return process
 
 
-def test_logged_episodes_are_shared_out_over_two_processes(tmp_path: Path) -> None:
+def test_logged_episodes_are_distributed_over_two_processes(tmp_path: Path) -> None:
     model = save_tiny_qwen3(tmp_path / "model")
     episodes = [
         make_episode(prompt, kind, REFUSAL if n % 2 == 0 else "Here is how.", sample=n, consult=n % 2 == 0)
@@ -63,13 +63,13 @@ def test_logged_episodes_are_shared_out_over_two_processes(tmp_path: Path) -> No
     groups, config = tmp_path / "groups.parquet", tmp_path / "run.yaml"
     train("prepare", log, tmp_path / "rewards.jsonl", "--out", groups)
     config.write_text("per_device_train_batch_size: 2\nnum_train_epochs: 1\n", encoding="utf-8")
-    done = train(
+    process = train(
         *("launch", "logged", "--config", config, "--model", model, "--groups", groups, "--max_length", 2000),
         *("--gpus", 0, "--processes", 2, "--out", tmp_path / "out"),
     )
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
-    assert len(record["steps"]) == 2  # eight episodes, two of them a process and step
-    assert done.stdout.count("ifpo on 8 episodes") == 1  # one process tells
+    assert len(record["steps"]) == 2  # eight episodes, two per process and step
+    assert process.stdout.count("ifpo on 8 episodes") == 1  # only one process prints
     assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
 
 
@@ -81,20 +81,18 @@ def test_fresh_episodes_are_sampled_by_two_processes(rules: ScriptedRules, tmp_p
         "max_completion_length": 24,
     }  # fmt: skip
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    done = train(
+    process = train(
         *("launch", "online", "--config", config, "--model", model, "--rules", rules.url),
         *("--gpus", 0, "--processes", 2, "--out", tmp_path / "out"),
     )
-    assert done.stdout.count("ifpo online") == 1
+    assert process.stdout.count("ifpo online") == 1
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["steps"][0]["ifpo/consult_rate"] == 0
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
-    rules: ScriptedRules, tmp_path: Path
-) -> None:
-    """Real sampling and training with scripted words; `kill -9` on all of it at five random moments."""
+def test_a_loop_killed_repeatedly_samples_every_episode_once(rules: ScriptedRules, tmp_path: Path) -> None:
+    """Real sampling and training with a scripted model; `kill -9` of all processes at five random times."""
     model = save_tiny_llama(tmp_path / "model")
     settings: dict[str, Any] = {
         "model": str(model),
@@ -111,14 +109,14 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = [sys.executable, "-m", "trainer.cli", "loop", "--config", str(config), "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(5):
-        started = subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        time.sleep(chance.uniform(4, 25))
-        os.killpg(started.pid, signal.SIGKILL)
-        started.wait(30)
+        time.sleep(rng.uniform(4, 25))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
     train("loop", "--config", config, "--out", out)
     for number in ("001", "002"):
         lines = (out / "rounds" / number / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
@@ -129,7 +127,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_with_every_episode_once(
     assert json.loads((out / "loop.json").read_text(encoding="utf-8"))["ended"] == "rounds"
 
 
-def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Path) -> None:
+def test_the_merged_model_of_a_stage_can_be_served_with_tools(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path / "model")
     episodes = [make_episode("a", answer=REFUSAL, sample=0, consult=True), make_episode("a", sample=1)]
     log = write_log(tmp_path / "log.jsonl", episodes)
@@ -140,12 +138,12 @@ def test_the_merged_model_that_a_stage_leaves_is_served_with_tools(tmp_path: Pat
     assert AutoTokenizer.from_pretrained(folder).response_template
     command = "transformers serve {model} --host 127.0.0.1 --port {port} --device cpu --dtype float32"
     with serve_model(command, str(folder), tmp_path / "server.log") as url:
-        asked = {
+        request = {
             "model": str(folder),
             "messages": [{"role": "user", "content": "Hello"}],
             "tools": [{"type": "function", "function": {"name": "consult_safety_rules", "parameters": {}}}],
             "max_tokens": 4,
         }
-        answer = httpx2.post(f"{url}/chat/completions", json=asked, timeout=120)
-    assert answer.status_code == 200, answer.text
-    assert "choices" in answer.text
+        response = httpx2.post(f"{url}/chat/completions", json=request, timeout=120)
+    assert response.status_code == 200, response.text
+    assert "choices" in response.text

@@ -1,4 +1,4 @@
-"""What a person looks at: one episode as the trainer sees it, and runs side by side."""
+"""`ascl-train check` and `plot`: one episode as the trainer sees it, and runs side by side."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def groups(tmp_path: Path) -> Path:
     return tmp_path / "groups.parquet"
 
 
-def test_an_episode_is_shown_in_segments_by_who_wrote_them_with_its_groups_advantages(
+def test_check_prints_segments_by_author_and_the_advantages_of_the_group(
     groups: Path, tokenizer: Path
 ) -> None:
     code, stdout, stderr = run("check", groups, "--model", tokenizer, "--episode", "a-0")
@@ -63,7 +63,7 @@ def test_an_episode_is_shown_in_segments_by_who_wrote_them_with_its_groups_advan
     assert "b-0" not in stdout
 
 
-def test_the_json_of_a_check_holds_every_token_with_its_mask_and_log_probability(
+def test_the_json_of_check_holds_the_mask_and_log_probability_of_every_token(
     tokenizer: Path, tmp_path: Path
 ) -> None:
     tiny = tiny_tokenizer()
@@ -86,7 +86,7 @@ def test_the_json_of_a_check_holds_every_token_with_its_mask_and_log_probability
     assert [member["advantage_ifpo"] < 0 for member in checked["group"]] == [True, False]
 
 
-def test_an_unknown_episode_is_named_with_some_that_are_there(groups: Path, tokenizer: Path) -> None:
+def test_the_error_names_an_unknown_episode_and_some_existing_ones(groups: Path, tokenizer: Path) -> None:
     code, _, stderr = run("check", groups, "--model", tokenizer, "--episode", "z")
     assert code == 1
     assert "has no episode 'z'; its first episodes are a-0" in stderr
@@ -115,7 +115,7 @@ def online_steps(gap: float) -> list[dict[str, Any]]:
     ]
 
 
-def test_runs_of_a_stage_and_of_a_loop_are_drawn_side_by_side(groups: Path, tmp_path: Path) -> None:
+def test_runs_of_a_stage_and_of_a_loop_are_plotted_side_by_side(groups: Path, tmp_path: Path) -> None:
     ifpo = record(tmp_path / "ifpo", "online", online_steps(0.6))
     loop = tmp_path / "loop"
     for number in ("001", "002"):
@@ -129,9 +129,9 @@ def test_runs_of_a_stage_and_of_a_loop_are_drawn_side_by_side(groups: Path, tmp_
     page = (tmp_path / "compared" / "runs.html").read_text(encoding="utf-8")
     assert "loop, 2 rounds" in page
     assert "0.870 → 0.300" in page  # harmless consult rate of the first run
-    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing to fetch
-    drawn = json.loads((tmp_path / "compared" / "runs.json").read_text(encoding="utf-8"))
-    assert drawn["runs"][1]["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
+    assert not re.search(r'(src|href)="(?!data:)', page)  # the page fetches no resource
+    comparison = json.loads((tmp_path / "compared" / "runs.json").read_text(encoding="utf-8"))
+    assert comparison["runs"][1]["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     assert "holds no run" in stderr
 
 
-def test_figures_of_a_batch_are_those_counted_by_hand() -> None:
-    made = batch_metrics(
+def test_batch_metrics_equal_those_counted_by_hand() -> None:
+    metrics = batch_metrics(
         ["harmful", "harmful", "benign_plain", "benign_plain", "benign_plain"],
         [True, False, True, True, False],
         [1.0, 0.0, 0.5, 0.5, np.nan],
         [0, 0, 1, 1, 1],
         [1.0, 1.0, 1.0, 1.0, 9.0],
     )
-    assert made == {
+    assert metrics == {
         "ifpo/consult_rate": 0.6,
         "ifpo/unscored": 0.2,
         "ifpo/consult_rate/harmful": 0.5,
@@ -164,8 +164,8 @@ def test_figures_of_a_batch_are_those_counted_by_hand() -> None:
     }
 
 
-def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Path, tmp_path: Path) -> None:
-    shown = []
+def test_of_a_forced_episode_only_the_decision_carries_loss(tokenizer: Path, tmp_path: Path) -> None:
+    counts = []
     for forced in (False, True):
         folder = tmp_path / str(forced)
         folder.mkdir()
@@ -173,7 +173,7 @@ def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Pat
             make_episode("a", "harmful", REFUSAL, sample=0, consult=True, mode_forced=forced),
             make_episode("a", "harmful", "Yes.", sample=1),
         ]
-        if forced:  # the call is the agent's: no turn of the model made it
+        if forced:  # the agent wrote the call: no turn of the model contains it
             episodes[0] = episodes[0].model_copy(update={"turns": episodes[0].turns[1:]})
         log = write_log(folder / "log.jsonl", episodes)
         write_rewards(folder / "rewards.jsonl", score_log(episodes))
@@ -181,11 +181,11 @@ def test_a_forced_episode_is_shown_with_what_training_learns_from(tokenizer: Pat
         assert run("prepare", log, folder / "rewards.jsonl", "--out", out, "--keep-forced")[0] == 0
         code, stdout, stderr = run("check", out, "--model", tokenizer, "--episode", "a-0", "--json")
         assert code == 0, stderr
-        shown.append(sum(token["wrote"] for token in json.loads(stdout)["tokens"]))
-    assert 0 < shown[1] < shown[0], "of a call that the agent wrote only the decision is learnt from"
+        counts.append(sum(token["wrote"] for token in json.loads(stdout)["tokens"]))
+    assert 0 < counts[1] < counts[0], "of a call by the agent, only the decision carries loss"
 
 
-def test_a_cold_start_and_figures_of_another_form_are_named(tmp_path: Path) -> None:
+def test_a_cold_start_and_metrics_in_an_unknown_format_are_refused(tmp_path: Path) -> None:
     start = tmp_path / "start"
     start.mkdir()
     run_json = {"stage": "sft", "steps": 8, "losses": [{"step": 4, "loss": 1.5}]}

@@ -1,8 +1,8 @@
-"""What the simulated outcomes are: how likely each mode is to earn the reward of 1 on each prompt.
+"""Simulated outcomes: the success probability of each mode on each prompt.
 
-A prompt's chances are those of its kind plus a difficulty of its own, whose mean is zero. Outcomes are drawn
-with common random numbers: the same seed gives every method the same prompts, and each visit to a prompt the
-same luck.
+A prompt's success probabilities are those of its kind plus a difficulty of the prompt, whose mean is zero.
+Outcomes use common random numbers: with the same seed, all methods get the same prompts and the same random
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class ModeChances(BaseModel):
-    """Mean chance of success by mode, and how far a prompt's own may lie from it."""
+    """Mean success probability by mode, and the maximum deviation of a prompt from it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,25 +31,25 @@ class ModeChances(BaseModel):
 
     @property
     def gain(self) -> float:
-        """D: what consulting earns above answering directly."""
+        """D: the gain of consulting over answering directly."""
         return self.consult - self.direct
 
 
 def prompt_chances(prompts: Sequence[Prompt], table: dict[str, ModeChances]) -> Floats:
-    """(N, 2) chance of success of each prompt by its kind: answered directly (0), after consulting (1)."""
+    """Returns (N, 2) the success probability of each prompt: directly (0) and after consulting (1)."""
     return np.array([_chances(prompt, table[prompt.kind]) for prompt in prompts])
 
 
 def _chances(prompt: Prompt, mean: ModeChances) -> tuple[float, float]:
     digest = hashlib.sha256(prompt.id.encode()).digest()
-    direct, consult = (int.from_bytes(part, "big") / 2**32 * 2 - 1 for part in (digest[:4], digest[4:8]))
+    direct, consult = (int.from_bytes(half, "big") / 2**32 * 2 - 1 for half in (digest[:4], digest[4:8]))
     return (
         min(1.0, max(0.0, mean.direct + mean.direct_spread * direct)),
         min(1.0, max(0.0, mean.consult + mean.consult_spread * consult)),
     )
 
 
-def random_numbers(seed: int, update: int, place: int, group: int) -> Floats:
-    """(G, 3) uniform numbers of one visit to a prompt: for each episode's mode, token and outcome."""
-    drawn: Floats = np.random.default_rng([seed, update, place]).random((group, 3))
-    return drawn
+def random_numbers(seed: int, update: int, index: int, group: int) -> Floats:
+    """Returns (G, 3) uniform numbers for a group: for the mode, token and outcome of each episode."""
+    numbers: Floats = np.random.default_rng([seed, update, index]).random((group, 3))
+    return numbers

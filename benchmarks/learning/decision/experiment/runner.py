@@ -1,11 +1,10 @@
-"""Run every method, start and seed of an experiment; each lands in a file of its own, a kill loses one."""
+"""Runs every method, start and seed of an experiment, each into its own file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,184 +28,186 @@ from benchmarks.learning.decision.model.training import (
     train,
 )
 from evaluation.prompts import Prompt
-from trainer.stages import run_record as record
-
-Notify = Callable[[str], None]
+from trainer.stages import Notify, run_record
 
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Folders of a run: results, cold starts and hidden states, the untrained model, and unseen prompts."""
+    """Folders of the runs."""
 
     out: Path
+    """Results."""
     cache: Path
+    """Cold starts and hidden states."""
     base: Path
+    """The untrained model."""
     data: Path
+    """Unseen prompts."""
 
 
 class ExperimentSetup:
-    """One cold start, loaded once for all of an experiment's runs."""
+    """A cold start and the prompts, loaded once for all runs of an experiment."""
 
-    def __init__(self, experiment: Experiment, start: str, place: RunFolders) -> None:
+    def __init__(self, experiment: Experiment, start: str, folders: RunFolders) -> None:
         training = experiment.training
         self.experiment = experiment
-        self.folder = cold_start(start, place.cache, place.base)
+        self.folder = cold_start(start, folders.cache, folders.base)
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
-        learnt = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
+        training_set = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
         if experiment.learnt_sources:
-            more = source_prompts(place.data, experiment.learnt_per_source, only=experiment.learnt_sources)
-            learnt += [
+            labelled = source_prompts(
+                folders.data, experiment.learnt_per_source, only=experiment.learnt_sources
+            )
+            training_set += [
                 prompt
-                for prompts in more.values()
+                for prompts in labelled.values()
                 for prompt in prompts
                 if self._length(prompt) <= experiment.unseen_tokens
             ]
-        watched = validation_prompts()
+        validation_set = validation_prompts()
         unseen = (
-            source_prompts(place.data, experiment.unseen_per_source, without=experiment.learnt_sources)
+            source_prompts(folders.data, experiment.unseen_per_source, without=experiment.learnt_sources)
             | held_out_prompts()
         )
         self.unseen = {
-            name: kept
+            name: short
             for name, prompts in unseen.items()
-            if (kept := [prompt for prompt in prompts if self._length(prompt) <= experiment.unseen_tokens])
+            if (short := [prompt for prompt in prompts if self._length(prompt) <= experiment.unseen_tokens])
         }
         self.left_out = sum(map(len, unseen.values())) - sum(map(len, self.unseen.values()))
-        states = self.policy.encode([prompt.prompt for prompt in learnt], place.cache)
-        self.learnt = TrainingPrompts(
+        states = self.policy.encode([prompt.prompt for prompt in training_set], folders.cache)
+        self.training = TrainingPrompts(
             states,
-            [prompt.kind for prompt in learnt],
-            prompt_chances(learnt, experiment.rewards),
-            np.array([experiment.rewards[prompt.kind].gain for prompt in learnt]),
+            [prompt.kind for prompt in training_set],
+            prompt_chances(training_set, experiment.rewards),
+            np.array([experiment.rewards[prompt.kind].gain for prompt in training_set]),
             self.policy.consult_probabilities(states).double().numpy(),
         )
-        self.watched = ValidationPrompts(
-            self.policy.encode([prompt.prompt for prompt in watched], place.cache),
-            [prompt.kind for prompt in watched],
+        self.validation = ValidationPrompts(
+            self.policy.encode([prompt.prompt for prompt in validation_set], folders.cache),
+            [prompt.kind for prompt in validation_set],
         )
         flat = [prompt for prompts in self.unseen.values() for prompt in prompts]
-        self.unseen_states = self.policy.encode([prompt.prompt for prompt in flat], place.cache)
+        self.unseen_states = self.policy.encode([prompt.prompt for prompt in flat], folders.cache)
 
     def _length(self, prompt: Prompt) -> int:
         return len(self.policy.tokenizer(prompt.prompt, add_special_tokens=False)["input_ids"])
 
     def start(self) -> dict[str, Any]:
-        """The rates before training, in the form of a run's result."""
+        """Returns the rates before training, in the format of a run's result."""
         self.policy.reset(0)
-        return {"learnt": mean_by_kind(self.learnt.start, self.learnt.kinds), "unseen": self._measure()}
+        return {"learnt": mean_by_kind(self.training.start, self.training.kinds), "unseen": self._measure()}
 
     def run(self, method: Method, seed: int) -> dict[str, Any]:
-        """Train and measure."""
-        began, cpu = time.perf_counter(), time.process_time()
-        updates = train(self.policy, self.learnt, self.watched, self.experiment.training, method, seed)
-        trained = time.process_time() - cpu
+        """Trains and measures. Returns the result of the run."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        updates = train(self.policy, self.training, self.validation, self.experiment.training, method, seed)
+        training_cpu = time.process_time() - cpu_start
         return {
             "method": method.model_dump(mode="json"),
             "seed": seed,
             "updates": updates,
             "unseen": self._measure(),
-            "seconds": round(time.perf_counter() - began, 1),
-            "cpu_seconds_training": round(trained, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds_training": round(training_cpu, 1),
+            "cpu_seconds": round(time.process_time() - cpu_start, 1),
         }
 
     def _measure(self) -> dict[str, list[float]]:
-        """The exact probability of consulting on every unseen prompt, by `source/kind`."""
-        chances = np.round(self.policy.consult_probabilities(self.unseen_states).double().numpy(), 5).tolist()
-        measured = {}
+        """Returns the exact probability of consulting on every unseen prompt, by `source/kind`."""
+        exact = self.policy.consult_probabilities(self.unseen_states).double().numpy()
+        remaining = np.round(exact, 5).tolist()
+        probabilities = {}
         for name, prompts in self.unseen.items():
-            measured[name], chances = chances[: len(prompts)], chances[len(prompts) :]
-        return measured
+            probabilities[name], remaining = remaining[: len(prompts)], remaining[len(prompts) :]
+        return probabilities
 
 
 def run_experiment(
     name: str,
     experiment: Experiment,
-    place: RunFolders,
-    tell: Notify,
+    folders: RunFolders,
+    notify: Notify,
     *,
     starts: list[str],
     methods: list[str],
     seeds: list[int],
 ) -> int:
-    """Run what is not there yet, seed by seed so that all methods stand on equal footing at any moment.
+    """Runs all unfinished runs, seed by seed, so that methods can be compared at any time.
 
     Returns:
-        How many runs were done.
+        The number of runs.
 
     Raises:
-        ValueError: a run that is there was made with other settings.
+        ValueError: a finished run has other settings.
     """
-    done = 0
+    count = 0
     digest = settings_digest(experiment)
     for start in starts:
-        folder = place.out / name / start
-        wanted = [
-            (seed, method, folder / f"{method}-{seed:02d}.json") for seed in seeds for method in methods
-        ]
-        started = _is_finished(folder / "start.json", digest, None)
-        left = [each for each in wanted if not _is_finished(each[2], digest, experiment.methods[each[1]])]
-        if started and not left:
+        folder = folders.out / name / start
+        runs = [(seed, method, folder / f"{method}-{seed:02d}.json") for seed in seeds for method in methods]
+        start_measured = _is_finished(folder / "start.json", digest, None)
+        unfinished = [each for each in runs if not _is_finished(each[2], digest, experiment.methods[each[1]])]
+        if start_measured and not unfinished:
             continue
-        bench = ExperimentSetup(experiment, start, place)
+        setup = ExperimentSetup(experiment, start, folders)
         common = {
             "experiment": name,
             "start": start,
             "settings_sha256": digest,
-            "versions": record.package_versions(),
-            "unseen_left_out": bench.left_out,
+            "versions": run_record.package_versions(),
+            "unseen_left_out": setup.left_out,
         }
-        if not started:
-            _write(folder / "start.json", common | bench.start())
-        for seed, method, file in left:
-            if file.is_file():  # another process made it meanwhile
+        if not start_measured:
+            _write(folder / "start.json", common | setup.start())
+        for seed, method, file in unfinished:
+            if file.is_file():  # another process has finished it
                 continue
-            result = bench.run(experiment.methods[method], seed)
+            result = setup.run(experiment.methods[method], seed)
             _write(file, common | {"name": method} | result)
-            done += 1
+            count += 1
             rates = summarize_rates(result["unseen"])
-            tell(
+            notify(
                 f"{name}, {start}, {method}, seed {seed}: unseen harmful {rates['harmful']:.3f}, harmless "
                 f"{rates['harmless']:.3f} ({result['seconds']:.0f} s)"
             )
-    return done
+    return count
 
 
 def _is_finished(file: Path, digest: str, method: Method | None) -> bool:
-    """Whether a run was done, and with these settings: figures of different ones are never mixed."""
+    """Returns whether a run is finished. Raises ValueError if its settings differ."""
     if not file.is_file():
         return False
     run = json.loads(file.read_text(encoding="utf-8"))
     if run["settings_sha256"] != digest or run.get("method") != (method and method.model_dump(mode="json")):
-        raise ValueError(
-            f"{file} was made with other settings than those of today: remove it, or name another --out"
-        )
+        raise ValueError(f"{file} was made with other settings: remove it, or pass another --out")
     return True
 
 
 def settings_digest(experiment: Experiment) -> str:
-    """Of the rewards and the training that all methods share."""
+    """Returns a digest of the rewards and of the training settings that all methods share."""
     shared = experiment.model_dump(mode="json", exclude={"methods", "seeds", "starts"})
-    if not experiment.learnt_sources:  # as the digest of an experiment was before there were such sources
+    if not experiment.learnt_sources:  # keeps the digests of experiments from before this setting existed
         del shared["learnt_sources"], shared["learnt_per_source"]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def summarize_rates(unseen: dict[str, list[float]]) -> dict[str, float]:
-    """Consult rates: `harmful`, `harmless` and each kind on other sources, `own ...` on our held-out ones.
+    """Returns consult rates for `harmful`, `harmless` and each kind on other sources, and `own ...` on own
+    prompts.
 
-    Each source counts alike, however many prompts it has.
+    All sources have equal weight, independent of their number of prompts.
     """
-    means = {name: float(np.mean(chances)) for name, chances in unseen.items()}
+    means = {name: float(np.mean(probabilities)) for name, probabilities in unseen.items()}
     rates: dict[str, float] = {}
     for prefix, own in (("", False), ("own ", True)):
-        chosen = {name: mean for name, mean in means.items() if name.startswith("own/") == own}
-        kinds = sorted({name.rsplit("/", 1)[1] for name in chosen})
+        selected = {name: mean for name, mean in means.items() if name.startswith("own/") == own}
+        kinds = sorted({name.rsplit("/", 1)[1] for name in selected})
         for kind in kinds:
             rates[prefix + kind] = float(
-                np.mean([m for name, m in chosen.items() if name.endswith(f"/{kind}")])
+                np.mean([m for name, m in selected.items() if name.endswith(f"/{kind}")])
             )
-        harmless = [mean for name, mean in chosen.items() if not name.endswith("/harmful")]
+        harmless = [mean for name, mean in selected.items() if not name.endswith("/harmful")]
         if harmless:
             rates[f"{prefix}harmless"] = float(np.mean(harmless))
     return rates

@@ -1,4 +1,4 @@
-"""What an experiment consists of; `registered.yaml` holds those whose figures are reported."""
+"""Settings of an experiment. `registered.yaml` contains the reported experiments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Strict(BaseModel):
 
 
 class Method(_Strict):
-    """How episodes are sampled and weighed. The defaults are GRPO's."""
+    """Sampling and weighting of episodes. The defaults are those of GRPO."""
 
     alpha: float = Field(default=0.0, ge=0)
     w_max: float = Field(default=4.0, gt=0)
@@ -28,22 +28,23 @@ class Method(_Strict):
     forced_consult: int = Field(default=0, ge=0)
     forced_direct: int = Field(default=0, ge=0)
     cost: float = Field(default=0.0, ge=0)
-    """Of a consultation, in units of reward."""
+    """Cost of a consultation, in units of reward."""
     supervised: bool = False
-    """Not a rival but a bound: the same steps with the mode that pays as a label in place of rewards."""
+    """An upper bound instead of a rival: the same steps with the better mode as a label instead of
+    rewards."""
     kl: float = Field(default=0.0, ge=0)
-    """Weight of the divergence of the decision from the start's."""
+    """Weight of the divergence from the initial decision."""
 
 
 class Training(_Strict):
-    """What all methods of an experiment share."""
+    """Training settings that all methods of an experiment share."""
 
     updates: int = Field(ge=1)
     prompts: dict[str, int]
-    """How many prompts of each kind are in an update."""
+    """Number of prompts per update, by kind."""
     group: int = Field(default=8, ge=2)
     learning_rate: float = Field(gt=0)
-    """At its height, after the warm-up; it falls linearly to zero."""
+    """Peak after the warm-up; decays linearly to zero."""
     warmup: int = Field(default=2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     layers: int = Field(default=8, ge=1)
@@ -51,37 +52,37 @@ class Training(_Strict):
     bfloat16: bool = True
     watch_every: int = Field(default=10, ge=1)
     floor: float | None = Field(default=None, ge=0, le=1)
-    """The harmful consult rate on the watched prompts below which an update's result is not kept."""
+    """Minimum consult rate on the harmful validation prompts. Training that ends below it is rolled back."""
 
 
 class Experiment(_Strict):
     """A reward table, starts, methods and seeds."""
 
     rewards: dict[str, ModeChances]
-    """By kind of prompt."""
+    """Success probabilities by kind of prompt."""
     training: Training
     starts: list[Literal["mild", "locked-in"]]
     seeds: int = Field(ge=1)
     methods: dict[str, Method]
     learnt_sources: list[str] = []
-    """Files of labelled prompts that are learnt from beside our own, and not measured on."""
+    """Sources of labelled prompts that are used for training and not for evaluation."""
     learnt_per_source: int = Field(default=60, ge=1)
-    """At most so many prompts of each kind of such a file."""
+    """Maximum number of prompts of each kind from such a source."""
     unseen_per_source: int = Field(ge=1)
     unseen_tokens: int = Field(ge=1)
-    """Longest unseen prompt in tokens; longer ones are left out and counted."""
+    """Maximum tokens of an unseen prompt; longer ones are left out and counted."""
 
 
 def read_experiments(path: Path) -> dict[str, Experiment]:
-    """The experiments of a file by name.
+    """Reads the experiments of a file, by name.
 
     Raises:
-        ValueError: not YAML, or not such experiments.
+        ValueError: the file is not YAML, or its experiments are invalid.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        experiments = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} holds no experiments by name")
-    return {name: Experiment.model_validate(experiment) for name, experiment in given.items()}
+    if not isinstance(experiments, dict):
+        raise ValueError(f"{path} must map names to experiments")
+    return {name: Experiment.model_validate(experiment) for name, experiment in experiments.items()}

@@ -1,1 +1,1 @@
-"""The model reduced to its first decision, its cold start and its training."""
+"""The model reduced to its first decision: cold start, policy and training."""

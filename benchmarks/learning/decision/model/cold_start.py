@@ -1,11 +1,13 @@
-"""Where the experiments start from: cold starts on our own demonstrations, made once and kept.
+"""Cold starts of the experiments, trained on the packaged demonstrations and cached.
 
-`mild` learns from the demonstrations that consult and from six of those that answer directly: it consults in
-two cases of three, somewhat more often where it should. `locked-in` goes on from there with calls alone,
-whatever the prompt: it consults about everything, the habit that training must be able to unlearn. It never
-learnt to answer after a call, which the decision alone does not need. Whole episodes do: `whole` learns from
-all demonstrations, `habitual` goes on from there with those that consult, to their end, and `locked-in-whole`
-from there with the same ones, until it consults about everything and answers all the same.
+- `mild`: trained on the demonstrations that consult and on six that answer directly. It consults on two of
+  three prompts, slightly more often where it should.
+- `locked-in`: `mild`, trained further on calls only. It consults on every prompt, a habit that training must
+  be able to unlearn. It cannot answer after a call, which the decision experiment does not need.
+- `whole`: trained on all demonstrations, for experiments with whole episodes.
+- `habitual`: `whole`, trained further on complete demonstrations that consult.
+- `locked-in-whole`: `habitual`, trained further on the same demonstrations until it consults on every prompt.
+  It still answers afterwards.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from trainer.stages.sft.stage import DEMONSTRATIONS, SFTSettings, run_sft
 
 @dataclass(frozen=True)
 class ColdStart:
-    """What one learns from: on top of which other one, and for how many epochs."""
+    """Training data and epochs of a cold start."""
 
-    onto: str | None
+    base: str | None
+    """The cold start to continue from; None for the untrained model."""
     direct: int | None
-    """How many demonstrations that answer directly; None for all."""
+    """Number of demonstrations that answer directly; None for all."""
     answer_share: float
     epochs: float
 
@@ -40,29 +43,30 @@ STARTS = {
 
 
 def cold_start(name: str, cache: Path, base: Path) -> Path:
-    """The model folder of a cold start, trained when it is not there yet (some minutes).
+    """Returns the model folder of a cold start. Trains it if it is missing, which takes minutes.
 
     Args:
         name: one of `STARTS`.
-        cache: folder under which it is kept.
-        base: folder of the untrained model, made when missing (`ascl-train local-model`).
+        cache: folder that contains the cold starts.
+        base: folder of the untrained model, created if missing (`ascl-train local-model`).
 
     Raises:
-        ValueError: for another name.
-        TrainingError, LocalModelError: the model cannot be made or trained.
+        ValueError: unknown name.
+        TrainingError: the training failed.
+        LocalModelError: the untrained model cannot be created.
     """
     if name not in STARTS:
-        raise ValueError(f"there is no cold start '{name}': there are {', '.join(STARTS)}")
+        raise ValueError(f"unknown cold start '{name}': use one of {', '.join(STARTS)}")
     out = cache / f"cold-start-{name}"
     if not (out / "run.json").is_file():
-        how = STARTS[name]
+        start = STARTS[name]
         run_sft(
             SFTSettings(
-                model=cold_start(how.onto, cache, base) if how.onto else prepare_local_model(base),
+                model=cold_start(start.base, cache, base) if start.base else prepare_local_model(base),
                 out=out,
-                demonstrations=_demonstrations(out / "demonstrations.jsonl", how.direct),
-                answer_share=how.answer_share,
-                epochs=how.epochs,
+                demonstrations=_demonstrations(out / "demonstrations.jsonl", start.direct),
+                answer_share=start.answer_share,
+                epochs=start.epochs,
                 lora_layers=12,
                 seed=0,
             )
@@ -71,19 +75,19 @@ def cold_start(name: str, cache: Path, base: Path) -> Path:
 
 
 def _demonstrations(path: Path, direct: int | None) -> Path:
-    """A copy of our demonstrations: those that consult, and some of the direct ones, or all."""
+    """Writes the demonstrations that consult, and `direct` of the others (None for all). Returns the path."""
     episodes = read_log(DEMONSTRATIONS).episodes
-    kept = {episode.id for episode in episodes if episode.mode == "consult"}
-    answered = [episode.id for episode in episodes if episode.mode == "direct"]
+    selected = {episode.id for episode in episodes if episode.mode == "consult"}
+    direct_ids = [episode.id for episode in episodes if episode.mode == "direct"]
     if direct is None:
-        kept |= set(answered)
+        selected |= set(direct_ids)
     elif direct:
-        kept |= set(answered[:: len(answered) // direct][:direct])
+        selected |= set(direct_ids[:: len(direct_ids) // direct][:direct])
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps(episode.model_dump(mode="json"), ensure_ascii=False)
         for episode in episodes
-        if episode.id in kept
+        if episode.id in selected
     ]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
