@@ -88,11 +88,7 @@ def prepare_groups(
         counts = _compute_advantages(numbers, _duplicate_rows(ids, left_out), settings, left_out)
         left_out += Counter()  # drops causes with a count of zero
         if not counts["episodes"]:
-            causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
-            raise GroupError(
-                f"no episode in {log} can be used ({causes or 'it is empty'}): a group needs at least two "
-                "scored episodes of one prompt"
-            )
+            raise _no_usable_episode(log, left_out)
         prepared = PreparedGroups(**counts, left_out=dict(sorted(left_out.items())))
         metadata = {
             "settings": settings.model_dump(mode="json"),
@@ -108,6 +104,14 @@ def prepare_groups(
             "settings for exact ratios"
         )
     return prepared
+
+
+def _no_usable_episode(log: Path, left_out: Counter[str]) -> GroupError:
+    causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
+    return GroupError(
+        f"no episode in {log} can be used ({causes or 'it is empty'}): a group needs at least two scored "
+        "episodes of one prompt"
+    )
 
 
 def _sources(spilled: SpilledLog, log_sha256: Future[str], rewards_sha256: Future[str]) -> dict[str, Any]:
