@@ -68,25 +68,25 @@ def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str
     if _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") is None:
         raise RulebookError(f"{neither}, nor a revision of the git repository of {at}: correct its name")
     tree = _git(at, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
-    listed = (
+    listing = (
         None if tree is None else _git(at, "ls-tree", "-r", "-z", "-l", "--full-tree", tree.decode().strip())
     )
-    if listed is None:
+    if listing is None:
         raise RulebookError(
             f"the revision {revision} has no folder {name.partition(':')[2] if colon else at}: "
             f"name the rules folder, as in {revision}:rules"
         )
     with tempfile.TemporaryDirectory(prefix="ascl-rules-") as temporary:
         folder = Path(temporary, re.sub(r"[^\w.~^-]+", "-", spec)[:80].strip("."))
-        _unpack(at, listed, folder, spec)
+        _unpack(at, listing, folder, spec)
         return load_rulebook(folder, variables)
 
 
-def _unpack(at: Path, listed: bytes, folder: Path, spec: str) -> None:
+def _unpack(at: Path, listing: bytes, folder: Path, spec: str) -> None:
     """Writes the files of a tree listed by `git ls-tree -r -z -l` that can belong to a rules folder."""
     files: list[tuple[str, Path]] = []
     total = 0
-    for line in filter(None, listed.split(b"\0")):
+    for line in filter(None, listing.split(b"\0")):
         head, _, name = line.partition(b"\t")
         mode, _, blob, size = head.decode().split()
         path = Path(os.fsdecode(name))

@@ -1,5 +1,4 @@
-"""Usage statistics of a rulebook: which rules are consulted, which never, and which questions find
-nothing."""
+"""Usage statistics of a rulebook: consulted and unused rules, and questions that find nothing."""
 
 from __future__ import annotations
 

@@ -238,8 +238,7 @@ def _create_service(settings: Settings, *, make_current: bool = True, drafts: bo
 
 
 def main() -> None:
-    """Runs the command. Exits with 2 for invalid settings or input, with 1 for other errors of the
-    service."""
+    """Runs the command. Exits with 2 for invalid settings or input, with 1 for other service errors."""
     try:
         app()
     except StartError as error:

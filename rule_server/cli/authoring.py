@@ -44,8 +44,9 @@ def init(
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the rulebook. Default: the folder's.")] = None,
 ) -> None:
-    """Create your own rulebook. It extends the packaged rules (adds, replaces, retires by id), or stands
-    alone.
+    """Create your own rulebook, as a layer over the packaged rules or standalone.
+
+    A layer adds, replaces and retires packaged rules by their id.
 
     Example: ascl-rules init my-rules
     """
@@ -341,8 +342,7 @@ def _answer(
 
 
 def _search_check(settings: Settings) -> Search | None:
-    """Returns the lint checks that need vectors, or None with a message to the user if there is no
-    encoder."""
+    """Returns the lint checks with vectors, or None and a message to the user if there is no encoder."""
     from rule_server.errors import ArtefactError
     from rule_server.retrieval.artefact import Artefact
 

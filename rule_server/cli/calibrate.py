@@ -38,8 +38,10 @@ def measure(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Calibrates, stores the threshold unless `dry_run`, and prints the measurements. Raises
-    RuleServiceError."""
+    """Calibrates, prints the measurements, and stores the threshold unless `dry_run`.
+
+    Raises RuleServiceError.
+    """
     rows = read_labelled_prompts(files)
     loaded = load_or_build(settings, notify, make_current=False)
     index = loaded.index

@@ -166,11 +166,11 @@ async function ask(event) {
   if (at("top-k").value) body.top_k = Number(at("top-k").value);
   summary.replaceChildren(h("p", { class: "quiet" }, "Asking …"));
   try {
-    const [found, nearest] = await Promise.all([api("v1/consult", body), api("v1/nearest", body)]);
+    const [response, nearest] = await Promise.all([api("v1/consult", body), api("v1/nearest", body)]);
     showProblem("");
     // Screen readers announce only the summary; the rules are below it.
-    summary.replaceChildren(...outcome(found, nearest));
-    answer.replaceChildren(...answered(found, nearest));
+    summary.replaceChildren(...outcome(response, nearest));
+    answer.replaceChildren(...answerCards(response, nearest));
   } catch (error) {
     summary.replaceChildren();
     answer.replaceChildren();
@@ -180,15 +180,15 @@ async function ask(event) {
 
 function outcome({ verdict, rules, threshold }, nearest) {
   const best = nearest.rules.length ? nearest.rules[0].score.toFixed(3) : "nothing";
-  const found = verdict === "rules_found";
+  const applies = verdict === "rules_found";
   const count = rules.length === 1 ? "One rule is" : `${rules.length} rules are`;
   return [
-    h("h2", {}, found ? `${count} given to the model` : "No rule applies"),
-    h("p", {}, found ? `The nearest scores ${best}; the threshold is ${threshold.toFixed(3)}.` : `The nearest scores ${best}, below the threshold of ${threshold.toFixed(3)}: the model answers as usual.`),
+    h("h2", {}, applies ? `${count} given to the model` : "No rule applies"),
+    h("p", {}, applies ? `The nearest scores ${best}; the threshold is ${threshold.toFixed(3)}.` : `The nearest scores ${best}, below the threshold of ${threshold.toFixed(3)}: the model answers as usual.`),
   ];
 }
 
-function answered({ rules }, nearest) {
+function answerCards({ rules }, nearest) {
   const cards = rules.map((rule, index) =>
     h(
       "article",
@@ -245,14 +245,14 @@ function matches(rule, words, category, stance, use) {
 function list(reading) {
   const words = at("words").value.toLowerCase().split(/\s+/).filter(Boolean);
   const use = state.usage ? at("use").value : "";
-  const found = state.rules.filter((rule) => matches(rule, words, at("filter-category").value, at("stance").value, use));
-  at("count").textContent = `${found.length} of ${state.rules.length} rules`;
+  const matching = state.rules.filter((rule) => matches(rule, words, at("filter-category").value, at("stance").value, use));
+  at("count").textContent = `${matching.length} of ${state.rules.length} rules`;
   const groups = state.categories
-    .map(({ id, title }) => [title, found.filter((rule) => rule.category === id)])
+    .map(({ id, title }) => [title, matching.filter((rule) => rule.category === id)])
     .filter(([, rules]) => rules.length);
   at("list").replaceChildren(
     ...groups.flatMap(([title, rules]) => [h("h2", { class: "group" }, title), ruleList(rules, reading)]),
-    ...(found.length ? [] : [h("p", {}, "No rule matches: try fewer words, or another category.")]),
+    ...(matching.length ? [] : [h("p", {}, "No rule matches: try fewer words, or another category.")]),
   );
 }
 

@@ -138,8 +138,7 @@ def _check_rules(rulebook: Rulebook, result: ReadResult, today: datetime.date) -
 
 
 def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintProblem]:
-    """Finds categories without an `answer` rule, unless all rules are drafts, and those that give
-    commands."""
+    """Finds categories without an `answer` rule, unless they have only drafts, and commands in them."""
     answering = {rule.category for rule in rulebook.served.values() if rule.stance == "answer"}
     served = {rule.category for rule in rulebook.served.values()}
     drafted = {rule.category for rule in rulebook.rules if rule.status == "draft"}
@@ -154,8 +153,7 @@ def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintPr
 
 
 def _visible_texts(rule: Rule) -> list[str]:
-    """Returns the texts that tool, resources and REST expose, without queries and examples, which quote
-    people."""
+    """Returns the texts that models read. Queries and examples are left out, since they quote people."""
     return [rule.title, rule.applies_when, rule.not_when or "", rule.fine, rule.not_fine, rule.how_to_answer]
 
 

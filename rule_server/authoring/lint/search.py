@@ -1,5 +1,4 @@
-"""Lint checks that need vectors: rules that their own queries do not find, and rules with the same
-queries."""
+"""Lint checks with vectors: rules that their own queries do not find, and rules with equivalent queries."""
 
 from __future__ import annotations
 
