@@ -36,11 +36,11 @@ def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> A
     Raises:
         ValueError: unequal lengths, or a probability outside [0, 1].
     """
-    chance = to_floats(probability, "probability")
+    policy = to_floats(probability, "probability")
     mode, group = to_labels(modes, "modes"), to_labels(groups, "groups")
     is_forced = to_floats(forced, "forced")
-    same_length(probability=chance, modes=mode, forced=is_forced, groups=group)
-    if ((chance < 0) | (chance > 1)).any():
+    same_length(probability=policy, modes=mode, forced=is_forced, groups=group)
+    if ((policy < 0) | (policy > 1)).any():
         raise ValueError("a probability is outside 0 to 1")
     if ((is_forced != 0) & (is_forced != 1)).any():
         raise ValueError("forced must be true or false for each episode")
@@ -48,8 +48,8 @@ def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> A
     size = np.bincount(group)[group]
     free = size - np.bincount(group, is_forced)[group]
     forced_here = np.bincount(cell, is_forced)[cell]
-    mixture = free * chance + forced_here  # G q(m)
+    mixture = free * policy + forced_here  # G q(m)
     # Only the policy samples a mode that is never forced, so its ratio is G / free however rare it is.
-    unforced = np.divide(size, free, out=np.zeros_like(chance), where=free > 0)
-    ratio = np.divide(size * chance, mixture, out=unforced, where=forced_here > 0)
+    unforced = np.divide(size, free, out=np.zeros_like(policy), where=free > 0)
+    ratio = np.divide(size * policy, mixture, out=unforced, where=forced_here > 0)
     return like_input(probability, ratio)
