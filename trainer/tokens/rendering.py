@@ -9,6 +9,7 @@ used.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 
@@ -37,13 +38,52 @@ def render_turns(
 def render_prompt(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
     """Returns the text that asks the model for the next reply."""
     template = tokenizer.chat_template
-    return _render(tokenizer, template, template_messages(messages, template), tools, True)
+    return _render(tokenizer, template, template_messages(tokenizer, messages, template), tools, True)
+
+
+def render_training_tokens(
+    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> tuple[list[int], list[int]]:
+    """Tokenises a conversation for supervised training, with the template's own `generation` marks.
+
+    Returns:
+        (T,) token ids, and a (T,) mask that is 1 on what the assistant wrote.
+
+    Raises:
+        RenderingError: the template cannot render the conversation, or marks nothing in it.
+        ValueError: neither the template nor TRL's training form of it has marks.
+    """
+    template = marked_template(tokenizer)
+    prepared = template_messages(tokenizer, messages, template)
+    _render(tokenizer, template, prepared, tools, False)  # raises the error that names the cause
+    tokens = tokenizer.apply_chat_template(
+        prepared,
+        tools=tools or None,
+        chat_template=template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    if 1 not in tokens["assistant_masks"]:
+        raise RenderingError("its template marks nothing that the assistant wrote")
+    return tokens["input_ids"], tokens["assistant_masks"]
+
+
+def marked_template(tokenizer: Any) -> str:
+    """Returns the chat template if it has `generation` marks, else TRL's training form of it.
+
+    Raises:
+        ValueError: TRL has none.
+    """
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    template: str = tokenizer.chat_template or ""
+    return template if has_generation_markers(template) else get_training_chat_template(tokenizer)
 
 
 def _render_turns(
     tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> list[tuple[str, str]]:
-    prepared = template_messages(messages, template)
+    prepared = template_messages(tokenizer, messages, template)
     turns: list[tuple[str, str]] = []
     before = ""
     for index, message in enumerate(prepared):
@@ -80,13 +120,13 @@ def _render(
     return text
 
 
-def template_messages(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
-    """Converts logged messages to the form that chat templates expect.
+def template_messages(tokenizer: Any, messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """Converts logged messages to the form that a chat template expects.
 
-    Arguments of calls become objects, unless the template expects JSON text; thoughts appear under both names
+    Arguments of calls become objects, unless the template takes JSON text; thoughts appear under both names
     that templates read; null fields are removed.
     """
-    keep_json = "arguments is string" in template  # otherwise the template serialises objects itself
+    keep_json = _takes_json_text(tokenizer, template)
     converted = []
     for message in messages:
         plain = {key: value for key, value in message.items() if value is not None}
@@ -97,6 +137,27 @@ def template_messages(messages: list[dict[str, Any]], template: str) -> list[dic
             plain["tool_calls"] = calls if keep_json else [_parse_arguments(call) for call in calls]
         converted.append(plain)
     return converted
+
+
+@lru_cache(maxsize=8)
+def _takes_json_text(tokenizer: Any, template: str) -> bool:
+    """Tests whether a template takes the arguments of a call as JSON text; most templates take an object.
+
+    A template that takes both gets the text, which is exactly what the model wrote.
+    """
+    if "arguments is string" in template:
+        return True
+    call = {"name": "probe_tool", "arguments": {"probe": "x"}}
+    reply = {"role": "assistant", "content": "", "tool_calls": [_call("call000001", call)]}
+    try:
+        text = _render(tokenizer, template, [{"role": "user", "content": "x"}, reply], [], False)
+    except RenderingError:
+        return True
+    return "{'probe'" in text  # a Python dictionary: the template prints what it receives
+
+
+def _call(id: str, function: dict[str, Any]) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": function}
 
 
 def _parse_arguments(call: dict[str, Any]) -> dict[str, Any]:

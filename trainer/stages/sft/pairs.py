@@ -23,6 +23,7 @@ from typing import Any
 from agent import Episode, read_log
 from evaluation.runtime import write_atomic
 from trainer.stages.model_io import adapter_config
+from trainer.tokens.rendering import template_messages
 
 Pair = tuple[Episode, Episode]
 
@@ -107,9 +108,10 @@ def _schedule(step: int, steps: int) -> float:
 
 def _tokenize(tokenizer: Any, episode: Episode) -> tuple[list[int], int]:
     """Returns the tokens of an episode, and the position where its last reply begins."""
-    whole = tokenizer.apply_chat_template(episode.messages, tools=episode.tools, return_dict=False)
+    messages = template_messages(tokenizer, episode.messages, tokenizer.chat_template)
+    whole = tokenizer.apply_chat_template(messages, tools=episode.tools, return_dict=False)
     prompt = tokenizer.apply_chat_template(
-        episode.messages[:-1], tools=episode.tools, add_generation_prompt=True, return_dict=False
+        messages[:-1], tools=episode.tools, add_generation_prompt=True, return_dict=False
     )
     return whole, len(prompt)
 

@@ -9,7 +9,6 @@ Outputs under `settings.out`: `adapter/` (PEFT), `merged/` (a plain model folder
 """
 
 import hashlib
-import json
 import os
 import random
 import time
@@ -29,10 +28,12 @@ from trainer.stages.model_io import (
     save_record,
 )
 from trainer.stages.monitoring import Notify, make_notifier, silence_libraries, step_reporter
+from trainer.tokens.rendering import RenderingError, marked_template, render_training_tokens
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
 NOTIFY = make_notifier("sft")
+TOO_LONG = "longer than max_length"
 
 
 class SFTSettings(BaseModel):
@@ -86,14 +87,14 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
-    all_rows = _rows(episodes, settings)
-    rows = [row for row in all_rows if _length(tokenizer, row) <= settings.max_length]
+    _check_template(tokenizer, settings.model, notify)
+    rows, left_out = _tokenize(tokenizer, episodes, settings)
     if not rows:
+        causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
         raise TrainingError(
-            f"All {len(all_rows)} demonstrations in {settings.demonstrations} are longer than "
-            f"{settings.max_length} tokens: raise max_length."
+            f"None of the {len(episodes)} demonstrations in {settings.demonstrations} can be learnt from "
+            f"({causes}): raise max_length, or use a chat template that can render them."
         )
-    _check_template(tokenizer, settings.model)
     trainer = _build_trainer(settings, tokenizer, rows)
     with step_reporter(notify, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
         trainer.add_callback(reporter)
@@ -106,7 +107,8 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
         "data": {
             "sha256": hashlib.sha256(settings.demonstrations.read_bytes()).hexdigest(),
             "episodes": len(rows),
-            "too_long": len(all_rows) - len(rows),
+            "too_long": left_out[TOO_LONG],
+            "left_out": dict(sorted(left_out.items())),
             "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
         },
         "losses": [
@@ -136,37 +138,46 @@ def _read_demonstrations(path: Path) -> list[Episode]:
     return episodes
 
 
-def _rows(episodes: list[Episode], settings: SFTSettings) -> list[dict[str, Any]]:
-    """Returns training rows: `messages` as logged, `tools` as JSON text (Arrow needs a fixed structure)."""
+def _tokenize(
+    tokenizer: Any, episodes: list[Episode], settings: SFTSettings
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Returns training rows (`input_ids`, `assistant_masks`), and counts of episodes left out by cause."""
     rng = random.Random(settings.seed)  # noqa: S311
     rows = []
+    left_out: Counter[str] = Counter()
     for episode in episodes:
         messages = episode.messages
         if episode.mode == "consult" and rng.random() >= settings.answer_share:
             call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
             messages = messages[: call + 1]
-        rows.append({"messages": messages, "tools": json.dumps(episode.tools)})
-    return rows
+        try:
+            ids, mask = render_training_tokens(tokenizer, messages, episode.tools)
+        except RenderingError as cause:
+            left_out[str(cause)] += 1
+            continue
+        if len(ids) > settings.max_length:
+            left_out[TOO_LONG] += 1
+            continue
+        rows.append({"input_ids": ids, "assistant_masks": mask})
+    return rows, left_out
 
 
-def _length(tokenizer: Any, row: dict[str, Any]) -> int:
-    ids = tokenizer.apply_chat_template(row["messages"], tools=json.loads(row["tools"]), return_dict=False)
-    return len(ids)
+def _check_template(tokenizer: Any, model: Path, notify: Notify) -> None:
+    """Raises a TrainingError unless the chat template, or TRL's form of it, marks the assistant's text."""
+    from trl.chat_template_utils import is_chat_template_stop_token_trained
 
-
-def _check_template(tokenizer: Any, model: Path) -> None:
-    """Raises a TrainingError unless the chat template, or TRL's version of it, marks the assistant's text."""
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
-    if has_generation_markers(tokenizer.chat_template or ""):
-        return
     try:
-        get_training_chat_template(tokenizer)
+        template = marked_template(tokenizer)
     except ValueError:
         raise TrainingError(
             f"the chat template of {model} does not mark what the assistant wrote, so the loss cannot be "
             "limited to it: put `{% generation %}` and `{% endgeneration %}` around it in the template"
         ) from None
+    if not is_chat_template_stop_token_trained(tokenizer, chat_template=template):
+        notify(
+            "the chat template does not mark the end token of a reply, so the model may not learn to stop: "
+            "move `{% endgeneration %}` behind that token in the template"
+        )
 
 
 def _build_trainer(settings: SFTSettings, tokenizer: Any, rows: list[dict[str, Any]]) -> Any:
@@ -187,7 +198,6 @@ def _build_trainer(settings: SFTSettings, tokenizer: Any, rows: list[dict[str, A
             lr_scheduler_type="cosine",
             warmup_steps=4,
             per_device_train_batch_size=settings.batch_size,
-            assistant_only_loss=True,
             max_length=None,
             train_sampling_strategy="group_by_length",  # less padding
             bf16=False,

@@ -147,3 +147,64 @@ def test_unreadable_weights_and_a_template_without_marks_are_reported(model: Pat
     (plain / "chat_template.jinja").write_text(template, encoding="utf-8")
     with pytest.raises(TrainingError, match="does not mark what the assistant wrote"):
         run_sft(SFTSettings(model=plain, out=tmp_path / "run", demonstrations=data))
+
+
+class Captured(Exception):
+    """Raised in place of the first training step."""
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3_5_think", "llama3_1_marked"])
+def test_a_call_is_learnt_with_an_object_as_its_arguments(
+    template: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trl
+    from transformers import AutoTokenizer
+
+    from trainer.stages.sft.trainer import IGNORE_INDEX, SupervisedTrainer
+
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    shipped = Path(trl.__file__).parent / "chat_templates"
+    text = MARKED if template == "llama3_1_marked" else (shipped / f"{template}.jinja").read_text("utf-8")
+    (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+    data = write_log(tmp_path / "log.jsonl", [episode(0, consult=True)])
+    settings = SFTSettings(model=folder, out=tmp_path / "run", demonstrations=data, max_length=8000)
+    learnt: list[list[int]] = []
+
+    def capture(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        learnt.append(inputs["input_ids"][inputs["labels"] != IGNORE_INDEX].tolist())
+        raise Captured
+
+    monkeypatch.setattr(SupervisedTrainer, "compute_loss", capture)
+    with pytest.raises(Captured):
+        run_sft(settings, notify=lambda _: None)
+    reply = AutoTokenizer.from_pretrained(folder).decode(learnt[0])
+    assert "consult_safety_rules" in reply
+    assert "a question" in reply
+    assert '\\"' not in reply  # a quoted string holds escaped quotation marks
+
+
+MARKED = """
+{%- for message in messages %}
+{%- if message.role == "assistant" %}{% generation %}
+{%- for call in message.tool_calls or [] %}
+{{- {"name": call.function.name, "parameters": call.function.arguments} | tojson }}
+{%- endfor %}{{ message.content }}<|im_end|>{% endgeneration %}
+{%- else %}{{ message.role }}: {{ message.content }}<|im_end|>{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}assistant: {% endif %}"""
+
+
+def test_a_demonstration_that_the_template_cannot_render_is_left_out_and_counted(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    refusing = "{% if messages[-1].tool_calls %}{{ raise_exception('no calls') }}{% endif %}"
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(refusing + template, encoding="utf-8")
+    data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i == 0) for i in range(2)])
+    settings = SFTSettings(
+        model=folder, out=tmp_path / "run", demonstrations=data, epochs=1, answer_share=0.0
+    )
+    run = run_sft(settings, notify=lambda _: None)
+    assert run["data"]["episodes"] == 1
+    assert run["data"]["left_out"] == {"its template cannot render this conversation": 1}
