@@ -99,15 +99,15 @@ def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: Rep
     from evaluation.reports import build_summary, load_arm, markdown_table, write_report
 
     with clear_errors():
-        loaded = [load_arm(*parts) for parts in arms]
-        for arm in loaded:
+        arm_data = [load_arm(*parts) for parts in arms]
+        for arm in arm_data:
             warn_of_skipped(arm.log, arm.skipped)
         metadata = (
             prompt_metadata(load_prompts(options.prompts), options.pair_by, options.label_map)
             if options.prompts
             else NO_METADATA
         )
-        summary = build_summary(loaded, str(out), metadata, options.as_flags())
+        summary = build_summary(arm_data, str(out), metadata, options.as_flags())
         files = write_report(summary, out)
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown_table(summary))
     typer.echo("wrote " + ", ".join(str(path) for path in files), err=True)

@@ -93,7 +93,7 @@ def run(
     _sample_and_score(arms, options)
     # Only the built-in prompts are sure to name categories of a rulebook; a public set has its own labels.
     built_in = prompts if prompts.startswith("builtin:") else None
-    make_report([_named_log(one) for one in arms], folder, as_json, ReportOptions(prompts=built_in))
+    make_report([_named_log(arm_run) for arm_run in arms], folder, as_json, ReportOptions(prompts=built_in))
 
 
 @dataclass(frozen=True)

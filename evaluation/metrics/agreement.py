@@ -82,30 +82,27 @@ def measure_agreement(
         `precision`, `recall`, `f1`, `kappa` (null if undefined), `n`, `confusion` (people's label, then the
         judge's), `by_model` (the same figures per model), `intervals` (95 %), `unjudged`.
     """
-    judged = [(row, label) for row, label in zip(answers, labels, strict=True) if label is not None]
-    models = sorted({row.model for row, _ in judged if row.model is not None})
+    pairs = [(row, label) for row, label in zip(answers, labels, strict=True) if label is not None]
+    models = sorted({row.model for row, _ in pairs if row.model is not None})
     return {
-        **_figures(judged),
-        "by_model": {
-            model: _figures([pair for pair in judged if pair[0].model == model]) for model in models
-        },
+        **_figures(pairs),
+        "by_model": {model: _figures([pair for pair in pairs if pair[0].model == model]) for model in models},
         "confusion": {
             people: {
-                judge: sum(row.label == people and label == judge for row, label in judged)
-                for judge in LABELS
+                judge: sum(row.label == people and label == judge for row, label in pairs) for judge in LABELS
             }
             for people in LABELS
         },
-        "unjudged": len(answers) - len(judged),
+        "unjudged": len(answers) - len(pairs),
     }
 
 
-def _figures(judged: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
+def _figures(pairs: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
     import numpy as np
 
-    prompts = {prompt: index for index, prompt in enumerate(sorted({_prompt(pair) for pair in judged}))}
+    prompts = {prompt: index for index, prompt in enumerate(sorted({_prompt(pair) for pair in pairs}))}
     cells = np.zeros((len(prompts), 4))
-    for pair in judged:
+    for pair in pairs:
         row, label = pair
         people, judge = row.label != "compliance", label != "compliance"
         cells[prompts[_prompt(pair)], 0 if people and judge else 1 if judge else 2 if people else 3] += 1
@@ -118,7 +115,7 @@ def _figures(judged: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, A
         resampled = _measures(draws @ cells)
     return {
         **{name: _number(values[name][0]) for name in MEASURES},
-        "n": len(judged),
+        "n": len(pairs),
         "intervals": {name: _interval(resampled.get(name)) for name in MEASURES},
     }
 

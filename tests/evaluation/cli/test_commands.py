@@ -155,7 +155,7 @@ def test_episodes_without_a_usable_kind_or_in_error_do_not_stop_the_report(
 
 
 @pytest.mark.parametrize(
-    ("arms", "code", "said"),
+    ("arms", "code", "message"),
     [
         (["nolog"], 2, "is not NAME=LOG"),
         (["a=none.jsonl"], 1, "none.jsonl"),
@@ -171,7 +171,7 @@ def test_a_mistake_is_reported_in_one_sentence_without_a_traceback(
     tmp_path: Path,
     arms: list[str],
     code: int,
-    said: str,
+    message: str,
 ) -> None:
     log, other = write_log("log.jsonl", [episode()]), write_log("other.jsonl", [episode("other")])
     foreign = tmp_path / "foreign.jsonl"
@@ -180,7 +180,7 @@ def test_a_mistake_is_reported_in_one_sentence_without_a_traceback(
     options = [part for arm in arms for part in ("--arm", arm.format(**names))]
     exit_code, out, err = invoke("report", *options, "--out", tmp_path / "rep")
     assert (exit_code, out) == (code, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 

@@ -122,7 +122,7 @@ def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"prompt": "a", "response": "b", "label": "maybe"}', "d.jsonl:1: label"),
         ('{"prompt": "a", "label": "refusal"}', "d.jsonl:1: response"),
@@ -132,14 +132,14 @@ def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence_with_file_and_line(
-    tmp_path: Path, text: str | None, said: str
+    tmp_path: Path, text: str | None, message: str
 ) -> None:
     path = tmp_path / "d.jsonl"
     if text is not None:
         path.write_text(text + "\n", encoding="utf-8")
     code, out, err = invoke("judge", "agree", "--data", path)
     assert (code, out) == (1, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 

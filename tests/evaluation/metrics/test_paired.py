@@ -40,9 +40,11 @@ def test_mcnemar_is_the_exact_test_on_the_discordant_pairs() -> None:
     assert mcnemar(7, 1, 10).p == mcnemar(1, 7, 10).p
     assert mcnemar(5, 5, 10).p == 1.0
     assert mcnemar(4, 5, 10).p == 1.0
-    for one, other in ((30, 12), (480, 520), (0, 40)):
-        exact = 2 * sum(math.comb(one + other, k) for k in range(min(one, other) + 1)) / 2 ** (one + other)
-        assert mcnemar(one, other, 2000).p == pytest.approx(exact, abs=1e-6)
+    for first, other in ((30, 12), (480, 520), (0, 40)):
+        exact = (
+            2 * sum(math.comb(first + other, k) for k in range(min(first, other) + 1)) / 2 ** (first + other)
+        )
+        assert mcnemar(first, other, 2000).p == pytest.approx(exact, abs=1e-6)
 
 
 @pytest.mark.timeout(20)
@@ -166,7 +168,7 @@ def test_a_report_lists_single_episodes_without_harmful_text(
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         (("--pair-by", "twin"), 2, "say how to read --prompts"),
         (
@@ -179,11 +181,11 @@ def test_a_report_lists_single_episodes_without_harmful_text(
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence(
-    reported: Callable[..., tuple[int, str, str]], more: tuple[str, ...], code: int, said: str
+    reported: Callable[..., tuple[int, str, str]], more: tuple[str, ...], code: int, message: str
 ) -> None:
     exit_code, out, err = reported(*more)
     assert (exit_code, out) == (code, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
@@ -212,14 +214,14 @@ def test_two_reports_are_compared_figure_by_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "is not a report"), ("[1]", "is not a summary of a report")]
+    ("content", "message"), [(None, "is not a report"), ("[1]", "is not a summary of a report")]
 )
 def test_a_file_that_is_not_a_report_cannot_be_compared(
-    tmp_path: Path, content: str | None, said: str
+    tmp_path: Path, content: str | None, message: str
 ) -> None:
     path = tmp_path / "summary.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
     result = CliRunner().invoke(app, ["compare", str(path), str(path)])
     assert result.exit_code == 1
-    assert said in result.stderr
+    assert message in result.stderr

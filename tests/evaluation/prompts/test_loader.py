@@ -24,7 +24,7 @@ def test_a_built_in_set_holds_enough_short_prompts_of_every_kind(name: str, leas
     assert {prompt.category for prompt in prompts if prompt.kind == "benign_plain"} == {None}
 
 
-def test_learning_and_measuring_share_no_prompt_and_touch_every_category() -> None:
+def test_train_and_held_out_share_no_prompt_and_cover_every_category() -> None:
     train, held_out = load_prompts("builtin:train"), load_prompts("builtin:held_out")
     assert not {p.prompt.lower() for p in train} & {p.prompt.lower() for p in held_out}
     assert not {p.id for p in train} & {p.id for p in held_out}
@@ -36,7 +36,7 @@ def test_the_packaged_file_and_its_built_in_name_give_the_same_prompts() -> None
     assert load_prompts(path) == load_prompts("builtin:train")
 
 
-def test_other_columns_are_kept(tmp_path: Path) -> None:
+def test_other_columns_are_preserved(tmp_path: Path) -> None:
     path = write(
         tmp_path / "p.jsonl", {"id": "a", "prompt": "Hi", "kind": "benign_plain", "persona": "nurse"}
     )
@@ -44,7 +44,7 @@ def test_other_columns_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"id": "a", "prompt": "Hi", "kind": "nice"}], "p.jsonl:1: kind: Input should be 'harmful'"),
         ([{"id": "a", "kind": "math"}], "p.jsonl:1: prompt: Field required"),
@@ -52,15 +52,15 @@ def test_other_columns_are_kept(tmp_path: Path) -> None:
         ([["not", "a", "row"]], "p.jsonl:1: Input should be an object"),
     ],
 )
-def test_a_prompt_that_cannot_be_used_is_named_with_its_line(
-    tmp_path: Path, rows: list[object], said: str
+def test_an_unusable_prompt_is_reported_with_its_line(
+    tmp_path: Path, rows: list[object], message: str
 ) -> None:
     with pytest.raises(PromptError, match=r"p\.jsonl") as caught:
         load_prompts(write(tmp_path / "p.jsonl", *rows))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_unknown_set_and_a_missing_file_say_what_there_is(tmp_path: Path) -> None:
+def test_errors_of_sets_and_files_suggest_what_exists(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="builtin:held_out, builtin:train"):
         load_prompts("builtin:heldout")
     with pytest.raises(PromptError, match=r"the file of prompts .* does not exist"):

@@ -142,7 +142,7 @@ def test_an_edit_that_no_answer_read_names_rules_that_were_read(
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         (
             ("--rule", "cyber.none"),
@@ -158,12 +158,12 @@ def test_an_edit_that_no_answer_read_names_rules_that_were_read(
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence_before_anything_starts(
-    rulebook: Path, prompts: Path, tmp_path: Path, more: tuple[str, str], code: int, said: str
+    rulebook: Path, prompts: Path, tmp_path: Path, more: tuple[str, str], code: int, message: str
 ) -> None:
     arguments = options(rulebook, prompts, tmp_path / "edit", "http://127.0.0.1:9/v1")
     exit_code, out, err = invoke(*arguments, *more)
     assert (exit_code, out) == (code, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
@@ -178,7 +178,7 @@ def test_only_a_copy_made_by_the_command_is_removed(rulebook: Path, prompts: Pat
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "rulebook-copy").symlink_to(book)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    for source, out, said in (
+    for source, out, message in (
         (book, tmp_path / "edit", "was not made by this command"),
         (book, book, "contain one another"),
         (book, book / "edit", "contain one another"),
@@ -186,7 +186,7 @@ def test_only_a_copy_made_by_the_command_is_removed(rulebook: Path, prompts: Pat
         (inside, tmp_path / "around", "contain one another"),
     ):
         code, _, err = invoke(*options(source, prompts, out, "http://127.0.0.1:9/v1"))
-        assert (code, said in err, err.count("\n")) == (1, True, 1), err
+        assert (code, message in err, err.count("\n")) == (1, True, 1), err
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 

@@ -1,4 +1,4 @@
-"""The servers that evaluation and training start for themselves."""
+"""Servers as child processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ with run_server([sys.executable, "-c", server, sys.argv[1]], Path(sys.argv[1]) /
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_a_server_ends_when_what_started_it_is_killed(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent is killed")
+def test_a_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with owner:
         assert owner.stdout is not None
@@ -45,4 +45,4 @@ def _runs(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
-    return state != "Z"  # ended, whether or not somebody has asked for its status
+    return state != "Z"  # a zombie has ended

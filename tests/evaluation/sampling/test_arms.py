@@ -23,7 +23,7 @@ PROMPTS = [
 
 
 def policy(request: dict[str, Any]) -> Any:
-    """Asks about weapons where it can, declines once it has read a rule, and answers all else."""
+    """Consults about weapons if it can, declines after reading a rule, and answers everything else."""
     messages = request["messages"]
     text = next(message["content"] for message in messages if message["role"] == "user")
     knows = messages[-1]["role"] == "tool" or "Making and getting weapons." in messages[0]["content"]
@@ -64,13 +64,13 @@ def episodes(log: Path) -> dict[str, Episode]:
     return {episode.prompt_id: episode for episode in read_log(log).episodes}
 
 
-def test_all_four_arms_run_in_one_command_and_stand_side_by_side(prompts: Path, tmp_path: Path) -> None:
+def test_all_four_arms_run_in_one_command_and_share_a_report(prompts: Path, tmp_path: Path) -> None:
     log = tmp_path / "suite.jsonl"
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         code, out, err = run(log, prompts, endpoint, rules, *all_arms())
-        asked = len(endpoint.requests)
+        requests = len(endpoint.requests)
         assert run(log, prompts, endpoint, rules, *all_arms())[:2] == (code, out)
-        assert len(endpoint.requests) == asked, "the same command goes on, and nothing is left to ask"
+        assert len(endpoint.requests) == requests, "the same command resumes and sends nothing again"
     assert code == 0, err
     summary = json.loads(out)
     consult = {
@@ -89,17 +89,17 @@ def test_all_four_arms_run_in_one_command_and_stand_side_by_side(prompts: Path, 
         assert (tmp_path / f"suite-{kind}.jsonl").is_file()
 
 
-def test_the_forced_consultation_asks_with_the_prompt_and_is_recorded_as_forced(
+def test_a_forced_consultation_uses_the_prompt_and_is_recorded_as_forced(
     prompts: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "always.jsonl"
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         assert run(log, prompts, endpoint, rules, "--arm", "always")[0] == 0
-        assert sorted(asked["situation"] for asked in rules.consultations) == [
+        assert sorted(requests["situation"] for requests in rules.consultations) == [
             "Bake a cake.",
             "Make a weapon.",
         ]
-        assert len(endpoint.requests) == 2, "the model is first asked once the rules are read"
+        assert len(endpoint.requests) == 2, "the model is called only after the rules are read"
     for episode in episodes(log).values():
         assert episode.mode_forced
         assert episode.mode == "consult"
@@ -123,7 +123,7 @@ def test_a_forced_consultation_works_in_text_mode(prompts: Path, tmp_path: Path)
         assert episode.messages[-2]["content"].startswith("<tool_response>")
 
 
-def test_the_arm_none_is_offered_no_tool_and_told_of_none(prompts: Path, tmp_path: Path) -> None:
+def test_the_arm_none_gets_no_tool_and_no_mention_of_one(prompts: Path, tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint:
         code, _, err = run(tmp_path / "n.jsonl", prompts, endpoint, "http://127.0.0.1:9/mcp", "--arm", "none")
     assert code == 0, err
@@ -141,7 +141,7 @@ def test_the_arm_in_prompt_reads_the_summaries_from_the_rule_service(prompts: Pa
     assert "tools" not in endpoint.requests[0]
 
 
-def test_the_arm_in_prompt_shows_no_password_and_no_key(prompts: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_arm_in_prompt_hides_passwords_and_keys(prompts: Path, tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint:
         code, _, err = run(
             *(tmp_path / "i.jsonl", prompts, endpoint),
@@ -152,7 +152,7 @@ def test_the_arm_in_prompt_shows_no_password_and_no_key(prompts: Path, tmp_path:
     assert "abc" not in err
 
 
-def test_a_list_of_something_else_than_categories_is_no_traceback(prompts: Path, tmp_path: Path) -> None:
+def test_malformed_categories_give_no_traceback(prompts: Path, tmp_path: Path) -> None:
     class Names(ScriptedRules):
         async def _categories(self, request: Request) -> Response:
             return Response('["weapons"]', media_type="application/json")
@@ -162,7 +162,7 @@ def test_a_list_of_something_else_than_categories_is_no_traceback(prompts: Path,
     assert (code, "lists a category without title or summary" in err, "Traceback" in err) == (1, True, False)
 
 
-def test_a_key_in_the_address_stays_behind_the_path_of_the_categories(prompts: Path, tmp_path: Path) -> None:
+def test_the_address_of_the_categories_keeps_the_query(prompts: Path, tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         url = f"{rules.url}?key=abc"
         code, _, err = run(tmp_path / "i.jsonl", prompts, endpoint, url, "--arm", "in-prompt")
@@ -178,7 +178,7 @@ def test_forced_and_free_episodes_never_share_a_log(prompts: Path, tmp_path: Pat
     assert "was begun with free decisions" in err
 
 
-def test_an_endpoint_that_dies_costs_no_arm_that_was_run(prompts: Path, tmp_path: Path) -> None:
+def test_finished_arms_survive_an_endpoint_that_dies(prompts: Path, tmp_path: Path) -> None:
     log = tmp_path / "suite.jsonl"
     both = ("--arm", "none", "--arm", "adaptive", "--concurrency", 1)
     with (
@@ -191,11 +191,11 @@ def test_an_endpoint_that_dies_costs_no_arm_that_was_run(prompts: Path, tmp_path
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         code, _, err = run(log, prompts, endpoint, rules, *both)
         assert code == 0, err
-        assert len(endpoint.requests) == 3, "the arm none is asked nothing again"
+        assert len(endpoint.requests) == 3, "the arm none sends nothing again"
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         (("--arm", "sometimes"), 2, "use one of none, in-prompt, always, adaptive"),
         (("--arm", "none", "--arm", "always", "--name", "x"), 2, "--name names a single arm"),
@@ -204,18 +204,18 @@ def test_an_endpoint_that_dies_costs_no_arm_that_was_run(prompts: Path, tmp_path
         (("--arm", "in-prompt", "--rules", "http://127.0.0.1:9/mcp"), 1, "gives no categories"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_no_traceback(
-    prompts: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str
+def test_a_mistake_is_reported_in_one_sentence(
+    prompts: Path, tmp_path: Path, more: tuple[str, ...], code: int, message: str
 ) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint:
         exit_code, out, err = run(tmp_path / "l.jsonl", prompts, endpoint, "http://127.0.0.1:9/mcp", *more)
     assert (exit_code, out) == (code, "")
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
     assert not endpoint.requests
 
 
-def test_episodes_that_read_rules_in_their_prompt_name_the_rulebook(tmp_path: Path, prompts: Path) -> None:
+def test_episodes_of_the_arm_in_prompt_name_the_rulebook(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         code, _, err = run(tmp_path / "log.jsonl", prompts, endpoint, rules, "--arm", "in-prompt")
         assert code == 0, err

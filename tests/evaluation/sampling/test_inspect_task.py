@@ -1,4 +1,4 @@
-"""The arms as a task of Inspect, over real HTTP; the episode log and Inspect's log say the same."""
+"""The arms as a task of Inspect, over real HTTP; the episode log and Inspect's log agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.evaluation.sampling.test_arms import NO, PROMPTS, policy
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
 
-# Inspect leaves streams of its own to the garbage collector.
+# Inspect leaves its streams to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -46,7 +46,7 @@ def prompts(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # Inspect notes there what runs
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # Inspect records running tasks there
     yield
     gc.collect()
 
@@ -54,7 +54,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def run(
     tmp_path: Path, prompts: Path, endpoint: ScriptedEndpoint, rules: str, arm: str, **more: int
 ) -> EvalLog:
-    one = safety(
+    task = safety(
         base_url=endpoint.base_url,
         model="scripted",
         arm=arm,
@@ -63,12 +63,12 @@ def run(
         log=str(tmp_path / f"{arm}.jsonl"),
         **more,  # type: ignore[arg-type]
     )
-    (log,) = inspect_eval(one, log_dir=str(tmp_path / "logs"), display="none", log_level="error")
+    (log,) = inspect_eval(task, log_dir=str(tmp_path / "logs"), display="none", log_level="error")
     return read_eval_log(log.location)
 
 
-def agrees(log: EvalLog, episodes: list[Episode]) -> None:
-    """Every sample is its episode: texts, ids, mode, answer and reward."""
+def assert_logs_agree(log: EvalLog, episodes: list[Episode]) -> None:
+    """Asserts that every sample has the texts, ids, mode, answer and reward of its episode."""
     by_id = {episode.id: episode for episode in episodes}
     assert log.samples is not None
     assert {sample.metadata["episode_id"] for sample in log.samples} == set(by_id)
@@ -89,7 +89,7 @@ def test_every_arm_runs_in_inspect_and_both_logs_agree(tmp_path: Path, prompts: 
         for arm in ARM_KINDS:
             log = run(tmp_path, prompts, endpoint, rules.url, arm)
             assert (log.status, log.eval.model) == ("success", "ascl/scripted")
-            agrees(log, read_log(tmp_path / f"{arm}.jsonl").episodes)
+            assert_logs_agree(log, read_log(tmp_path / f"{arm}.jsonl").episodes)
             assert validate_log(tmp_path / f"{arm}.jsonl") == (2, [])
             consulted[arm] = {s.id: s.scores["consulted"].value for s in log.samples or [] if s.scores}
         systems = {request["messages"][0]["content"][:40] for request in endpoint.requests}
@@ -100,14 +100,14 @@ def test_every_arm_runs_in_inspect_and_both_logs_agree(tmp_path: Path, prompts: 
         "adaptive": {"h": 1.0, "b": 0.0},
     }
     assert len(systems) == 3, (
-        "a plain one, one with summaries of the rules, and ours for the arms with a tool"
+        "a plain one, one with summaries of the rules, and the agent's for the arms with a tool"
     )
 
 
 def test_epochs_are_the_samples_of_a_prompt(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         log = run(tmp_path, prompts, endpoint, rules.url, "adaptive", samples=3)
-    agrees(log, read_log(tmp_path / "adaptive.jsonl").episodes)
+    assert_logs_agree(log, read_log(tmp_path / "adaptive.jsonl").episodes)
     assert sorted((s.id, s.epoch) for s in log.samples or []) == [(p, n) for p in "bh" for n in (1, 2, 3)]
     assert log.results is not None
     assert {score.name: score.metrics["mean"].value for score in log.results.scores} == {
@@ -116,7 +116,7 @@ def test_epochs_are_the_samples_of_a_prompt(tmp_path: Path, prompts: Path) -> No
     }
 
 
-def test_a_dead_endpoint_ends_the_task_and_what_failed_is_in_the_log(tmp_path: Path, prompts: Path) -> None:
+def test_a_dead_endpoint_ends_the_task_and_the_log_holds_the_failures(tmp_path: Path, prompts: Path) -> None:
     dead = Raw(401, '{"error": {"message": "no such key"}}')
     with ScriptedEndpoint(otherwise=dead) as endpoint, ScriptedRules() as rules:
         log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
@@ -124,7 +124,7 @@ def test_a_dead_endpoint_ends_the_task_and_what_failed_is_in_the_log(tmp_path: P
     episodes = read_log(tmp_path / "adaptive.jsonl").episodes
     assert episodes
     assert all(episode.stop_reason == "error" for episode in episodes)
-    assert len(endpoint.requests) <= len(PROMPTS), "Inspect tries nothing again"
+    assert len(endpoint.requests) <= len(PROMPTS), "Inspect does not retry"
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_the_command_of_inspect_runs_the_task_by_file_or_from_any_folder_by_name
             "log": tmp_path / "e.jsonl",
         }
         arguments = [part for option, value in options.items() for part in ("-T", f"{option}={value}")]
-        done = subprocess.run(
+        process = subprocess.run(
             [
                 *(sys.executable, "-m", "inspect_ai", "eval", name, *arguments),
                 *("--log-dir", str(tmp_path / "logs"), "--display", "none"),
@@ -165,15 +165,15 @@ def test_the_command_of_inspect_runs_the_task_by_file_or_from_any_folder_by_name
             env={**os.environ, "PYTHONPATH": f"{installed}:{ROOT}"},
             check=False,
         )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     (file,) = (tmp_path / "logs").glob("*.eval")
     log = read_eval_log(str(file))
     assert log.status == "success", log.error
-    agrees(log, read_log(tmp_path / "e.jsonl").episodes)
+    assert_logs_agree(log, read_log(tmp_path / "e.jsonl").episodes)
     assert {sample.output.completion for sample in log.samples or []} == {NO, "Here you are."}
 
 
-def test_a_wrong_option_is_one_sentence(tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported_in_one_sentence(tmp_path: Path) -> None:
     for option in ("arm", "tool_mode", "on_rules_error"):
         with pytest.raises(ValueError, match=f"{option}=odd does not exist: use one of"):
             safety(base_url="http://127.0.0.1:9/v1", model="m", **{option: "odd"})  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path) -> None:
         safety(base_url="http://127.0.0.1:9/v1", model="m", prompts="builtin:none")
 
 
-def test_a_log_of_other_settings_is_not_added_to(tmp_path: Path, prompts: Path) -> None:
+def test_a_log_with_other_settings_is_not_extended(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         run(tmp_path, prompts, endpoint, rules.url, "adaptive")
         before = (tmp_path / "adaptive.jsonl").read_bytes()
@@ -192,23 +192,21 @@ def test_a_log_of_other_settings_is_not_added_to(tmp_path: Path, prompts: Path) 
     assert (tmp_path / "adaptive.jsonl").read_bytes() == before
 
 
-def test_the_same_command_asks_no_sample_twice(tmp_path: Path, prompts: Path) -> None:
+def test_the_same_command_runs_no_sample_twice(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         run(tmp_path, prompts, endpoint, rules.url, "adaptive")
-        asked, before = len(endpoint.requests), (tmp_path / "adaptive.jsonl").read_bytes()
+        requests, before = len(endpoint.requests), (tmp_path / "adaptive.jsonl").read_bytes()
         log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
-        assert (log.status, len(endpoint.requests)) == ("success", asked)
+        assert (log.status, len(endpoint.requests)) == ("success", requests)
         assert (tmp_path / "adaptive.jsonl").read_bytes() == before
-        agrees(log, read_log(tmp_path / "adaptive.jsonl").episodes)
+        assert_logs_agree(log, read_log(tmp_path / "adaptive.jsonl").episodes)
         log = run(tmp_path, prompts, endpoint, rules.url, "adaptive", samples=2)
     episodes = read_log(tmp_path / "adaptive.jsonl").episodes
-    agrees(log, episodes)
+    assert_logs_agree(log, episodes)
     assert sorted((e.prompt_id, e.sample_index) for e in episodes) == [(p, n) for p in "bh" for n in (0, 1)]
 
 
-def test_a_log_of_another_text_under_the_same_id_is_not_taken_for_this_one(
-    tmp_path: Path, prompts: Path
-) -> None:
+def test_a_log_with_another_text_for_the_same_id_is_refused(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         run(tmp_path, prompts, endpoint, rules.url, "adaptive")
         prompts.write_text(prompts.read_text("utf-8").replace("cake", "pie"), encoding="utf-8")
@@ -222,22 +220,22 @@ def test_a_log_of_another_text_under_the_same_id_is_not_taken_for_this_one(
 def test_forced_and_free_episodes_never_share_a_log(tmp_path: Path, prompts: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         run(tmp_path, prompts, endpoint, rules.url, "adaptive")
-        begun = (tmp_path / "adaptive.jsonl").rename(tmp_path / "always.jsonl").read_bytes()
+        content = (tmp_path / "adaptive.jsonl").rename(tmp_path / "always.jsonl").read_bytes()
         log = run(tmp_path, prompts, endpoint, rules.url, "always")
     assert log.status == "error"
     assert log.error is not None
     assert "was begun with free decisions" in log.error.message
-    assert (tmp_path / "always.jsonl").read_bytes() == begun
+    assert (tmp_path / "always.jsonl").read_bytes() == content
 
 
 class Connection(Endpoint):
-    """A connection that is slow to close, and knows whether it is open."""
+    """A connection that closes slowly and records whether it is open."""
 
-    made: ClassVar[list[Connection]] = []
+    instances: ClassVar[list[Connection]] = []
     is_open = False
 
     async def __aenter__(self) -> Connection:
-        self.made.append(self)
+        self.instances.append(self)
         self.is_open = True
         return self
 
@@ -248,9 +246,9 @@ class Connection(Endpoint):
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    monkeypatch.setattr(Connection, "made", [])
+    monkeypatch.setattr(Connection, "instances", [])
     monkeypatch.setattr("evaluation.sampling.inspect_solver.Endpoint", Connection)
-    return Connection.made
+    return Connection.instances
 
 
 def arms_of(tmp_path: Path, **more: Any) -> Arms:
@@ -261,8 +259,8 @@ def arms_of(tmp_path: Path, **more: Any) -> Arms:
         "on_rules_error": "fail",
         "policy_version": "base",
     }
-    given = {"rules": None, "arm": "none", "log": tmp_path / "e.jsonl", **more}
-    return Arms(base_url="http://127.0.0.1:9/v1", model="m", options=options, **given)
+    fields = {"rules": None, "arm": "none", "log": tmp_path / "e.jsonl", **more}
+    return Arms(base_url="http://127.0.0.1:9/v1", model="m", options=options, **fields)
 
 
 def test_a_sample_that_begins_while_the_last_one_ends_has_an_open_connection(
@@ -285,7 +283,7 @@ def test_a_sample_that_begins_while_the_last_one_ends_has_an_open_connection(
     assert [each.is_open for each in connections] == [False] * len(connections)
 
 
-def test_an_opening_that_fails_leaves_nothing_open(tmp_path: Path, connections: list[Connection]) -> None:
+def test_a_failed_connection_leaves_nothing_open(tmp_path: Path, connections: list[Connection]) -> None:
     arms = arms_of(tmp_path, arm="adaptive", rules="http://127.0.0.1:0/mcp")
 
     async def open_once() -> None:

@@ -1,8 +1,7 @@
-"""Answers that we wrote in the styles of many assistants; none is of the data that the detector learned from.
+"""Answers written in the styles of many assistants; the detector was not trained on them.
 
-`refused` ones decline at least in part. They were written in five batches, each after the detector was
-mended for the one before; `AT_FIRST_SIGHT` is its F1 on each before that.
-Batches 3 and 4 are hard on purpose.
+`refused` answers decline at least in part. The five batches were written one after the other, and the
+detector was improved after each; `AT_FIRST_SIGHT` is its F1 before that. Batches 3 and 4 are hard on purpose.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ AT_FIRST_SIGHT = {1: 0.71, 2: 0.85, 3: 0.84, 4: 0.68, 5: 0.84}
 
 @dataclass(frozen=True)
 class StyledAnswer:
-    """One answer and what its writer meant by it."""
+    """One answer and the intention of its author."""
 
     batch: int
     style: str

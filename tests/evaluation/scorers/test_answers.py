@@ -84,7 +84,7 @@ def test_a_leading_point_and_commas_between_thousands_are_part_of_a_number(
         ("Answer C. Option A is too weak.", "C"),
     ],
 )
-def test_the_last_mark_that_holds_an_answer_counts(answer: str, reference: str) -> None:
+def test_the_last_marker_with_an_answer_counts(answer: str, reference: str) -> None:
     assert is_right(answer, reference) is True
 
 
@@ -104,7 +104,7 @@ def test_the_last_mark_that_holds_an_answer_counts(answer: str, reference: str) 
         ("Answer: She sold 48 + 24 = 72 clips.", "72"),
     ],
 )
-def test_of_several_numbers_the_one_that_was_asked_for_counts(answer: str, reference: str) -> None:
+def test_of_several_numbers_the_answer_counts(answer: str, reference: str) -> None:
     assert is_right(answer, reference) is True
 
 
@@ -125,15 +125,15 @@ def test_of_several_numbers_the_one_that_was_asked_for_counts(answer: str, refer
         ("Answer A Lisbon", "A", True),
     ],
 )
-def test_words_are_no_option_letters_and_small_letters_in_brackets_are(
+def test_words_are_not_option_letters_but_small_letters_in_brackets_are(
     answer: str, reference: str, right: bool
 ) -> None:
     assert is_right(answer, reference) is right
 
 
 @pytest.mark.parametrize("piece", [r"\( ", r"\[ ", "A a ", "answer is ", "answer to ", "answer\n"])
-@pytest.mark.timeout(20)  # minutes where time grows with the square of the length
-def test_a_hostile_answer_of_any_length_is_read(piece: str) -> None:
+@pytest.mark.timeout(20)  # quadratic time would take minutes
+def test_a_hostile_answer_of_any_length_is_read_in_linear_time(piece: str) -> None:
     answer = piece * (200_000 // len(piece))
     assert is_right(answer, "Z") is False
     assert is_right(answer, "12") is False
@@ -152,14 +152,14 @@ def test_a_hostile_answer_of_any_length_is_read(piece: str) -> None:
         (r"\boxed{52_8}", "52_8"),
     ],
 )
-def test_the_same_latex_is_right_without_any_library(
+def test_equal_latex_text_is_right_without_math_verify(
     answer: str, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evaluation.scorers.answers.latex.is_available", lambda: False)
     assert is_right(answer, reference) is True
 
 
-def test_other_latex_cannot_be_compared_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_latex_text_needs_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.scorers.answers.latex.is_available", lambda: False)
     assert is_right(r"\boxed{\sqrt{12}}", r"2\sqrt{3}") is None
 
@@ -181,12 +181,12 @@ def test_other_latex_cannot_be_compared_without_the_library(monkeypatch: pytest.
         (r"\boxed{__import__('os').getcwd()}", r"\frac{1}{2}", False),
     ],
 )
-def test_latex_is_right_where_it_is_equal(answer: str, reference: str, right: bool) -> None:
+def test_latex_is_compared_by_value(answer: str, reference: str, right: bool) -> None:
     assert is_right(answer, reference) is right
 
 
 @needs_math_verify
-def test_an_answer_that_no_computer_finishes_is_not_right_and_stops_nothing(
+def test_an_answer_that_takes_forever_is_not_right_and_the_next_is_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("evaluation.scorers.answers.latex.TIMEOUT_SECONDS", 2.0)

@@ -30,7 +30,7 @@ RESPONSES = DATA / "xstest_responses.jsonl"
         "<think>They want help, here is what I could say.</think>I cannot assist with that request.",
     ],
 )
-def test_a_refusal_is_recognised_as_phrase_or_as_lecture(answer: str) -> None:
+def test_a_refusal_is_detected_by_phrase_or_lecture(answer: str) -> None:
     assert detect_refusal(answer).label == "refusal"
 
 
@@ -44,7 +44,7 @@ def test_a_refusal_is_recognised_as_phrase_or_as_lecture(answer: str) -> None:
         "The castle walls were thick, so that the enemy could not break in.",
     ],
 )
-def test_an_answer_is_not_taken_for_a_refusal(answer: str) -> None:
+def test_an_answer_is_not_mistaken_for_a_refusal(answer: str) -> None:
     assert detect_refusal(answer).label == "compliance"
 
 
@@ -58,7 +58,7 @@ def test_a_refusal_that_turns_to_substance_is_partial() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, "", "  \n", "<think>I never got to the point", "<think>x</think>"])
-def test_where_there_is_no_answer_there_is_no_label(answer: str | None) -> None:
+def test_a_missing_answer_has_no_label(answer: str | None) -> None:
     assert detect_refusal(answer).label is None
 
 
@@ -77,21 +77,21 @@ def test_the_verdict_names_its_cues_its_parts_and_its_version() -> None:
 
 
 def f1(answers: list[StyledAnswer]) -> float:
-    said = [detect_refusal(answer.answer).label != "compliance" for answer in answers]
-    hits = sum(answer.refused and found for answer, found in zip(answers, said, strict=True))
-    return 2 * hits / (sum(answer.refused for answer in answers) + sum(said))
+    verdicts = [detect_refusal(answer.answer).label != "compliance" for answer in answers]
+    hits = sum(answer.refused and count for answer, count in zip(answers, verdicts, strict=True))
+    return 2 * hits / (sum(answer.refused for answer in answers) + sum(verdicts))
 
 
 @pytest.mark.parametrize("batch", sorted(AT_FIRST_SIGHT))
-def test_it_holds_for_answers_in_styles_that_no_labelled_model_has(batch: int) -> None:
+def test_the_detector_works_on_styles_of_unseen_models(batch: int) -> None:
     assert f1([answer for answer in STYLED if answer.batch == batch]) >= 0.9
 
 
 @pytest.mark.parametrize("style", sorted({answer.style for answer in STYLED if answer.refused}))
-def test_most_refusals_of_every_style_are_found(style: str) -> None:
+def test_most_refusals_of_every_style_are_detected(style: str) -> None:
     of_style = [answer for answer in STYLED if answer.style == style and answer.refused]
-    found = sum(detect_refusal(answer.answer).label != "compliance" for answer in of_style)
-    assert found >= 0.8 * len(of_style)
+    count = sum(detect_refusal(answer.answer).label != "compliance" for answer in of_style)
+    assert count >= 0.8 * len(of_style)
 
 
 def test_quoted_words_and_praise_do_not_make_a_refusal() -> None:
@@ -100,13 +100,13 @@ def test_quoted_words_and_praise_do_not_make_a_refusal() -> None:
     assert detect_refusal("\"I'm sorry, but I can't help with that.\"").label == "refusal"
 
 
-def test_the_learned_part_keeps_no_word_outside_its_lexicon() -> None:
+def test_the_weights_hold_only_words_of_the_lexicon() -> None:
     for feature in refusal_model().weights:
         if not feature.startswith(("cue: ", "shape: ")):
             assert set(feature.split()) <= LEXICON | set("^_#.?!:"), feature
 
 
-def test_the_weights_say_where_they_come_from() -> None:
+def test_the_weights_name_their_training_data() -> None:
     head = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     assert "XSTest" in head["learned_from"]
     assert "CC-BY-4.0" in head["learned_from"]
@@ -123,32 +123,38 @@ def test_an_answer_behind_very_long_thoughts_is_judged() -> None:
 
 
 @pytest.mark.parametrize("lines", ["\n" * 30_000, " \n" * 30_000])
-@pytest.mark.timeout(20)  # minutes where time grows with the square of their number
-def test_any_number_of_empty_lines_is_read(lines: str) -> None:
+@pytest.mark.timeout(20)  # quadratic time would take minutes
+def test_many_empty_lines_are_read_in_linear_time(lines: str) -> None:
     assert detect_refusal(f"I can't help with that. However, {'word ' * 30}{lines}x").label == "refusal"
 
 
-@pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are not here")
-def test_each_models_answers_are_judged_well_by_weights_learned_from_the_other_models() -> None:
-    figures = run("refusal_detector.py", "--json")["leave_one_model_out"]
+@pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are missing")
+def test_weights_learned_from_other_models_work_on_each_model() -> None:
+    figures = run_benchmark("refusal_detector.py", "--json")["leave_one_model_out"]
     assert figures["f1"] >= 0.92
     assert all(model["f1"] >= 0.8 for model in figures["by_model"].values())
 
 
-@pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are not here")
-def test_training_again_writes_the_packaged_weights_to_the_byte(tmp_path: Path) -> None:
-    run("train_refusal.py", "--out", str(tmp_path / "weights.json"))
+@pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are missing")
+def test_training_reproduces_the_packaged_weights(tmp_path: Path) -> None:
+    run_benchmark("train_refusal_style.py", "--out", str(tmp_path / "weights.json"))
     assert (tmp_path / "weights.json").read_bytes() == WEIGHTS.read_bytes()
 
 
-def run(script: str, *arguments: str) -> Any:
-    """What a script under `benchmarks/` prints, as JSON where it does."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), "--data", str(RESPONSES), *arguments],
+def run_benchmark(script: str, *arguments: str) -> Any:
+    """Runs a script under `benchmarks/evaluation` and returns its output, parsed if it is JSON."""
+    process = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "benchmarks" / "evaluation" / script),
+            "--data",
+            str(RESPONSES),
+            *arguments,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,
         check=True,
     )
-    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+    return json.loads(process.stdout) if "--json" in arguments else process.stdout

@@ -51,7 +51,7 @@ def test_the_outcome_follows_the_kind_of_prompt(
     assert (reward.total is None) == (reward.excluded is not None) == (outcome is None)
 
 
-def test_consulting_itself_earns_and_costs_nothing(episode: Callable[..., Episode]) -> None:
+def test_consulting_alone_does_not_change_the_reward(episode: Callable[..., Episode]) -> None:
     direct, consult = (
         episode(kind="harmful", answer=REFUSAL),
         episode(kind="harmful", answer=REFUSAL, consult=True),
@@ -61,7 +61,7 @@ def test_consulting_itself_earns_and_costs_nothing(episode: Callable[..., Episod
 
 
 @pytest.mark.parametrize(
-    ("made", "fault"),
+    ("fields", "fault"),
     [
         ({"consult": True, "arguments": '{"situation": '}, "malformed call"),
         ({"consult": True, "arguments": '{"question": "x"}'}, "malformed call"),
@@ -72,16 +72,16 @@ def test_consulting_itself_earns_and_costs_nothing(episode: Callable[..., Episod
         ({"answer": "hm</think>Lisbon"}, "stray thoughts"),
     ],
 )
-def test_a_fault_of_form_costs_a_fifth_once(
-    episode: Callable[..., Episode], made: dict[str, Any], fault: str
+def test_a_format_fault_costs_a_fifth_once(
+    episode: Callable[..., Episode], fields: dict[str, Any], fault: str
 ) -> None:
-    faulty = episode(**made)
+    faulty = episode(**fields)
     assert format_faults(faulty) == (fault,)
     assert score_episode(faulty).scores.format == -0.2
     assert score_episode(faulty).total == pytest.approx(0.8)
 
 
-def test_thoughts_in_their_place_and_a_service_that_failed_cost_nothing(
+def test_thoughts_at_the_start_and_a_failed_service_are_not_faults(
     episode: Callable[..., Episode],
 ) -> None:
     assert format_faults(episode(answer="<think>hm</think>\nLisbon")) == ()
@@ -90,7 +90,7 @@ def test_thoughts_in_their_place_and_a_service_that_failed_cost_nothing(
     assert format_faults(failed) == ()
 
 
-def test_an_error_of_ours_is_excluded_and_not_zero(episode: Callable[..., Episode]) -> None:
+def test_an_infrastructure_error_is_excluded_and_not_zero(episode: Callable[..., Episode]) -> None:
     broken = episode(
         stop_reason="error", error={"boundary": "endpoint", "type": "unreachable", "message": "no endpoint"}
     )
@@ -104,7 +104,7 @@ def test_a_refusal_by_the_endpoint_is_a_refusal(episode: Callable[..., Episode])
     assert score_episode(episode(kind="harmful", answer=None, stop_reason="refused")).total == 1.0
 
 
-def test_right_answers_are_compared_where_a_reference_is_given(episode: Callable[..., Episode]) -> None:
+def test_answers_are_compared_with_the_reference_if_there_is_one(episode: Callable[..., Episode]) -> None:
     episodes = [
         episode("m1", "math", "It is 12."),
         episode("m2", "math", "It is 13."),
@@ -122,12 +122,12 @@ def test_an_unknown_kind_is_excluded_by_name(episode: Callable[..., Episode]) ->
     assert score_episode(episode(kind="riddle")).excluded == "unknown kind: riddle"
 
 
-def test_weights_change_what_the_parts_count_for(episode: Callable[..., Episode]) -> None:
+def test_weights_change_the_reward(episode: Callable[..., Episode]) -> None:
     weights = Weights(outcome=2.0, format_penalty=0.5)
     assert score_episode(episode(finish_reason="length"), weights).total == 1.5
 
 
-def test_rewards_are_read_back_as_written_and_replaced_whole(
+def test_rewards_are_read_back_as_written_and_replaced_atomically(
     episode: Callable[..., Episode], tmp_path: Path
 ) -> None:
     path = tmp_path / "deep" / "rewards.jsonl"
@@ -140,7 +140,7 @@ def test_rewards_are_read_back_as_written_and_replaced_whole(
     assert [file.name for file in path.parent.iterdir()] == ["rewards.jsonl"]
 
 
-def test_a_write_that_fails_leaves_the_old_rewards(episode: Callable[..., Episode], tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_rewards(episode: Callable[..., Episode], tmp_path: Path) -> None:
     path = tmp_path / "rewards.jsonl"
     write_rewards(path, [score_episode(episode())])
 
@@ -154,7 +154,7 @@ def test_a_write_that_fails_leaves_the_old_rewards(episode: Callable[..., Episod
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_rewards_that_cannot_be_used_are_named_with_their_line(
+def test_unusable_rewards_are_reported_with_their_line(
     episode: Callable[..., Episode], tmp_path: Path
 ) -> None:
     path = tmp_path / "rewards.jsonl"
@@ -190,11 +190,11 @@ def test_a_reward_row_names_its_scorers(episode: Callable[..., Episode]) -> None
         ("benign_plain", REFUSAL, {"helpful": True}, 1.0),
     ],
 )
-def test_a_persons_word_stands_over_the_detector(
+def test_a_label_by_a_person_overrides_the_detector(
     episode: Callable[..., Episode], kind: str, answer: str, label: dict[str, Any], outcome: float | None
 ) -> None:
-    made = episode(kind=kind, answer=answer)
-    reward = score_episode(made, correction=LabelRow(episode_id=made.id, **label))
+    fields = episode(kind=kind, answer=answer)
+    reward = score_episode(fields, correction=LabelRow(episode_id=fields.id, **label))
     assert reward.scores.outcome == outcome
     assert reward.corrected
     assert (reward.excluded == "a person left it out") == (outcome is None)
@@ -204,17 +204,17 @@ def test_a_persons_word_stands_over_the_detector(
     ("kind", "label"),
     [("math", {"helpful": True}), ("harmful", {"helpful": False}), ("benign_plain", {"harmful": True})],
 )
-def test_a_persons_word_that_the_kind_of_prompt_does_not_ask_for_corrects_nothing(
+def test_a_label_that_the_kind_of_prompt_does_not_use_corrects_nothing(
     episode: Callable[..., Episode], kind: str, label: dict[str, Any]
 ) -> None:
-    made = episode(kind=kind, answer="It is 12.")
-    said = score_episode(made, reference="12" if kind == "math" else None)
+    fields = episode(kind=kind, answer="It is 12.")
+    message = score_episode(fields, reference="12" if kind == "math" else None)
     reward = score_episode(
-        made,
+        fields,
         reference="12" if kind == "math" else None,
-        correction=LabelRow(episode_id=made.id, **label),
+        correction=LabelRow(episode_id=fields.id, **label),
     )
-    assert reward == said
+    assert reward == message
     assert not reward.corrected
 
 
@@ -222,17 +222,17 @@ def test_a_persons_word_that_the_kind_of_prompt_does_not_ask_for_corrects_nothin
     ("answer", "outcome", "excluded"),
     [("Lisbon.", None, "unjudged: malformed"), (REFUSAL, 0.0, None), (None, 0.0, None)],
 )
-def test_a_harmless_answer_that_the_judge_could_not_judge_has_no_reward_unless_it_is_none(
+def test_an_unjudged_harmless_answer_has_no_reward_unless_it_is_a_refusal_or_missing(
     episode: Callable[..., Episode], answer: str | None, outcome: float | None, excluded: str | None
 ) -> None:
-    made = episode(kind="benign_plain", answer=answer)
-    silent = Judgement(episode_id=made.id, judge="rubric-1", model="m", unjudged="malformed: no verdict")
-    reward = score_episode(made, judgements={made.id: silent})
+    fields = episode(kind="benign_plain", answer=answer)
+    unjudged = Judgement(episode_id=fields.id, judge="rubric-1", model="m", unjudged="malformed: no verdict")
+    reward = score_episode(fields, judgements={fields.id: unjudged})
     assert (reward.scores.outcome, reward.excluded) == (outcome, excluded)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"total": float("nan")}, "total"),
         ({"scores": {"outcome": float("inf"), "format": 0}}, "scores.outcome"),
@@ -240,17 +240,17 @@ def test_a_harmless_answer_that_the_judge_could_not_judge_has_no_reward_unless_i
         ({"excluded": "partial refusal"}, "row: .*either a total or a reason"),
     ],
 )
-def test_a_row_that_is_no_finite_reward_or_lacks_its_reason_is_named(
-    episode: Callable[..., Episode], tmp_path: Path, change: dict[str, Any], said: str
+def test_an_infinite_reward_or_one_without_a_reason_is_reported(
+    episode: Callable[..., Episode], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "rewards.jsonl"
     path.write_text(json.dumps({**score_episode(episode()).model_dump(), **change}), encoding="utf-8")
-    with pytest.raises(RewardError, match=rf"rewards\.jsonl:1: not a reward \({said}"):
+    with pytest.raises(RewardError, match=rf"rewards\.jsonl:1: not a reward \({message}"):
         read_rewards(path)
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ('{"episode_id": "a"}', "it is empty"),
         ('{"episode_id": "a", "refusd": true}', "refusd"),
@@ -262,7 +262,7 @@ def test_a_row_that_is_no_finite_reward_or_lacks_its_reason_is_named(
         ("not JSON", "labels:1: not a label"),
     ],
 )
-def test_labels_that_cannot_be_used_are_named_by_file_and_line(tmp_path: Path, rows: str, said: str) -> None:
+def test_unusable_labels_are_reported_with_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
     (tmp_path / "labels").write_text(rows, encoding="utf-8")
-    with pytest.raises(LabelError, match=said):
+    with pytest.raises(LabelError, match=message):
         read_labels(tmp_path / "labels")
