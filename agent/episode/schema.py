@@ -176,7 +176,7 @@ class Episode(_Record):
     sampling_effective: dict[str, Any] | None = None
     """The sampling settings that the endpoint reported; None when it reported none."""
     source: Literal["agent", "gateway"] = "agent"
-    """Who drove the conversation: the agent, or an application through the gateway."""
+    """The driver of the conversation: the agent, or an application through the gateway."""
     tool_mode: ToolMode = "native"
     """`text` when tool results were sent as a user message."""
     rulebook_digest: str | None = None

@@ -1,4 +1,4 @@
-"""A rule service that speaks MCP and answers as it is told."""
+"""Fixtures of the agent's tests."""
 
 from __future__ import annotations
 
@@ -11,5 +11,6 @@ from tests.fakes.rules.scripted import ScriptedRules
 
 @pytest.fixture
 def rules() -> Iterator[ScriptedRules]:
+    """A rule service that speaks MCP and returns scripted answers."""
     with ScriptedRules() as service:
         yield service

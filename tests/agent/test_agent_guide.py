@@ -1,4 +1,4 @@
-"""The how-to for agent developers: its snippets run, its flags, headers and counters exist."""
+"""The guide for agent developers: its snippets run, and its flags and headers exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package offers, and what importing it costs."""
+"""Public names of the package, and the cost of importing it."""
 
 import subprocess
 import sys

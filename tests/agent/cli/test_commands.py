@@ -1,4 +1,4 @@
-"""The command line: what goes where, what is refused, and with which code."""
+"""The command line: output, errors and exit codes."""
 
 import contextlib
 import json
@@ -86,7 +86,7 @@ def test_chat_reads_the_prompt_from_a_pipe(rules: ScriptedRules) -> None:
     assert endpoint.requests[0]["messages"][-1]["content"] == "What is\n2 + 2?\n"
 
 
-def test_chat_goes_on_without_a_rule_service_and_says_so() -> None:
+def test_chat_warns_and_continues_without_a_rule_service() -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
         done = cli(
             *(
@@ -151,7 +151,7 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
         ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is not a prompt"),
     ],
 )
-def test_prompts_that_cannot_be_used_are_named_by_line(tmp_path: Path, content: str, said: str) -> None:
+def test_invalid_prompts_are_reported_with_their_line(tmp_path: Path, content: str, said: str) -> None:
     from agent.errors import PromptError
     from agent.rollout import read_prompts
 
@@ -177,13 +177,13 @@ def test_show_lists_a_log_and_shows_one_episode(log: Path) -> None:
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 
 
-def test_validate_finds_nothing_wrong_in_a_sound_log(log: Path) -> None:
+def test_validate_reports_no_problem_for_a_valid_log(log: Path) -> None:
     done = cli("validate", log, "--json")
     assert (done.returncode, json.loads(done.stdout)["problems"]) == (0, [])
     assert json.loads(done.stdout)["episodes"] == 3
 
 
-def test_validate_names_what_is_wrong_and_ends_with_code_1(log: Path) -> None:
+def test_validate_lists_the_problems_and_exits_with_code_1(log: Path) -> None:
     lines = log.read_text(encoding="utf-8").splitlines()
     first = json.loads(lines[0])
     first["mode"] = "direct"
@@ -215,7 +215,7 @@ def test_validate_names_what_is_wrong_and_ends_with_code_1(log: Path) -> None:
         (["run", "--prompts", "/nowhere.jsonl", "--log", "x.jsonl"], 1, "cannot read /nowhere.jsonl"),
     ],
 )
-def test_a_users_mistake_is_met_with_a_sentence_and_a_code(
+def test_a_users_mistake_ends_with_one_sentence_and_a_code(
     arguments: list[str], code: int, said: str
 ) -> None:
     done = cli(*arguments)
@@ -231,7 +231,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: ascl-agent {command}" in done.stdout
 
 
-def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -> None:
+def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
         command = [
             *(sys.executable, "-m", "agent.cli", "gateway", "--upstream", endpoint.base_url),
@@ -264,7 +264,9 @@ def test_the_gateway_says_where_it_listens_and_passes_on(rules: ScriptedRules) -
         ),
     ],
 )
-def test_a_gateway_that_cannot_start_says_why_in_one_sentence(arguments: list[str], sentence: str) -> None:
+def test_a_gateway_that_cannot_start_reports_the_reason_in_one_sentence(
+    arguments: list[str], sentence: str
+) -> None:
     done = cli("gateway", *arguments)
     assert done.returncode == 1
     assert sentence in done.stderr
@@ -285,7 +287,7 @@ def test_a_gateway_that_cannot_start_says_why_in_one_sentence(arguments: list[st
         (["run", "--prompts", "PROMPTS", "--log", "l", "--call-token", "5", *ENDPOINT], "direct=0.25"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_sentence(
+def test_invalid_options_are_reported_in_one_sentence(
     command: list[str], sentence: str, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
@@ -297,7 +299,7 @@ def test_what_cannot_be_used_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ASCL_RULES_TOKEN"])
-def test_a_key_that_no_header_can_hold_is_named_and_not_shown(name: str) -> None:
+def test_an_invalid_key_is_reported_without_its_text(name: str) -> None:
     done = cli("chat", "Hi", *ENDPOINT, **{name: "sk-half\nsk-other-half"})
     assert done.returncode == 1
     assert name in done.stderr
@@ -320,7 +322,7 @@ def test_one_ctrl_c_at_the_prompt_of_a_conversation_ends_it(rules: ScriptedRules
             shown = b""
             while b"> " not in shown:
                 shown += os.read(terminal, 1024)
-            time.sleep(1)  # the prompt is shown a moment before a line is waited for
+            time.sleep(1)  # the prompt appears shortly before the read starts
             chat.send_signal(signal.SIGINT)
             assert chat.wait(30) == 130
             with contextlib.suppress(OSError):  # the other end is closed

@@ -1,4 +1,4 @@
-"""An episode on the terminal: all that was said and thought, and a form in which two can be compared."""
+"""An episode on the terminal, in full and in a form for comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shown(log: Path, id: str, *options: str) -> str:
     return done.output
 
 
-def test_two_samples_of_one_conversation_differ_in_nothing_but_what_was_said(tmp_path: Path) -> None:
+def test_stable_output_of_two_samples_differs_only_in_the_conversation(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     episodes = []
     for answer in ("No.", "No.", "No, never."):

@@ -1,4 +1,4 @@
-"""How the endpoint's failures are met: what is tried again, what is not, and what the user is told."""
+"""Failures of the endpoint: which requests are retried, and which message the user receives."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""How endpoints differ: the table, what it changes in requests, and how a row is found out."""
+"""Differences between endpoints: the quirks table, the probe and the concurrency limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THINKING = [row for row in PROFILES if row.reasoning != "none"]
 
 
 def sent(row: Quirks | None, sampling: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a request to an endpoint with these habits."""
+    """Returns the body of a request to an endpoint with these quirks."""
 
     async def session(base_url: str) -> Reply:
         async with Endpoint(base_url, "m", quirks=row) as model:
@@ -66,7 +66,7 @@ def test_two_thought_fields_both_go_back() -> None:
     assert endpoint.requests[1]["messages"][2] == message
 
 
-def test_only_what_an_endpoint_gives_is_asked_for() -> None:
+def test_optional_data_is_requested_only_from_endpoints_that_return_it() -> None:
     plain = {"model", "messages", "max_tokens"}
     assert set(sent(None, {"max_tokens": 5})) == plain
     assert sent(quirks_named("openai"), {"max_tokens": 5})["max_completion_tokens"] == 5
@@ -75,7 +75,7 @@ def test_only_what_an_endpoint_gives_is_asked_for() -> None:
     assert set(sent(quirks_named("transformers serve"), {"max_tokens": 5})) == plain
 
 
-def test_providers_are_known_by_their_address_and_nobody_else_is() -> None:
+def test_providers_are_identified_by_their_host_name_only() -> None:
     assert quirks_for_url("https://api.deepseek.com/v1").name == "DeepSeek"
     assert quirks_for_url("https://api.moonshot.ai/v1").name == "Kimi"
     assert quirks_for_url("http://127.0.0.1:8000/v1") is UNKNOWN_ENDPOINT
@@ -89,13 +89,13 @@ def test_the_table_names_the_providers_that_the_docs_name() -> None:
     assert list(rows[0]) == quirk_columns()
 
 
-def find_out(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[ProbeResult, list[str]]:
+def probe_scripted(answer: Callable[[dict[str, Any]], Any], **more: Any) -> tuple[ProbeResult, list[str]]:
     steps: list[str] = []
     with ScriptedEndpoint(otherwise=answer, strict=False) as endpoint:
         return asyncio.run(probe_endpoint(endpoint.base_url, on_step=steps.append, **more)), steps
 
 
-def test_a_probe_finds_a_row_out() -> None:
+def test_a_probe_returns_a_row_of_the_table() -> None:
     def server(body: dict[str, Any]) -> Any:
         if "max_tokens" in body:
             return Raw(400, '{"error": {"message": "use max_completion_tokens"}}')
@@ -115,7 +115,7 @@ def test_a_probe_finds_a_row_out() -> None:
             choice["token_ids"] = [1]
         return {"choices": [choice], "usage": {"total_tokens": 3}}
 
-    found, steps = find_out(server)
+    found, steps = probe_scripted(server)
     assert len(steps) == PROBE_STEPS
     assert found.model == "scripted"
     assert found.row == Quirks(
@@ -136,7 +136,7 @@ def test_a_probe_finds_a_row_out() -> None:
 
 def test_a_probe_tells_text_calls_from_real_ones() -> None:
     text = '<tool_call>{"name": "get_time", "arguments": {"city": "Oslo"}}</tool_call>'
-    found, _ = find_out(lambda body: text if body.get("tools") else "Hello.")
+    found, _ = probe_scripted(lambda body: text if body.get("tools") else "Hello.")
     assert (found.row.tools, found.row.reasoning, found.row.logprobs) == ("text", "none", "no")
 
 
@@ -155,96 +155,98 @@ def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
         assert sentence in failed.output
 
 
-def test_an_endpoint_that_is_no_api_is_named() -> None:
+def test_an_endpoint_that_is_not_an_api_is_reported() -> None:
     with ScriptedEndpoint(otherwise=Raw(200, "<html>", content_type="text/html")) as endpoint:
         done = CliRunner().invoke(app, ["probe", endpoint.base_url])
     assert (done.exit_code, done.output.count("\n")) == (1, 1)
     assert "does not answer a plain question" in done.output
 
 
-def test_a_gate_is_open_until_something_is_refused_and_is_then_lowered_once_a_second() -> None:
+def test_the_limit_starts_with_the_first_refusal_and_is_lowered_at_most_once_a_second() -> None:
     now = 0.0
-    gate = ConcurrencyLimiter(lambda: now)
+    limiter = ConcurrencyLimiter(lambda: now)
 
     async def crowd(size: int, refuse: bool) -> int:
         most, under_way = 0, 0
 
         async def one() -> None:
             nonlocal most, under_way
-            async with gate:
-                sent_at = gate.clock()
+            async with limiter:
+                sent_at = limiter.clock()
                 under_way += 1
                 most = max(most, under_way)
                 await asyncio.sleep(0.01)
                 under_way -= 1
-                gate.refused(sent_at) if refuse else gate.granted()
+                limiter.refused(sent_at) if refuse else limiter.granted()
 
         await asyncio.gather(*(one() for _ in range(size)))
         return most
 
     assert asyncio.run(crowd(40, refuse=False)) == 40
-    assert gate.limit is None
+    assert limiter.limit is None
     asyncio.run(crowd(40, refuse=True))
-    assert gate.limit == pytest.approx(38)
+    assert limiter.limit == pytest.approx(38)
     asyncio.run(crowd(40, refuse=True))
-    assert gate.limit == pytest.approx(38)
+    assert limiter.limit == pytest.approx(38)
     now = 1.5
     assert asyncio.run(crowd(60, refuse=True)) == 38
-    assert gate.limit == pytest.approx(19)
+    assert limiter.limit == pytest.approx(19)
     now = 3.0
-    assert asyncio.run(crowd(200, refuse=False)) <= gate.limit < 38
-    assert gate.limit > 20
+    assert asyncio.run(crowd(200, refuse=False)) <= limiter.limit < 38
+    assert limiter.limit > 20
 
 
-def test_a_refusal_of_what_was_sent_before_the_last_lowering_lowers_nothing() -> None:
+def test_a_refusal_of_a_request_sent_before_the_last_decrease_is_ignored() -> None:
     now = 5.0
-    gate = ConcurrencyLimiter(lambda: now)
-    gate.limit = 10
-    gate.refused(4.0)
+    limiter = ConcurrencyLimiter(lambda: now)
+    limiter.limit = 10
+    limiter.refused(4.0)
     now = 8.0
-    gate.refused(4.5)
-    assert gate.limit == pytest.approx(5)
-    gate.refused(6.0)
-    assert gate.limit == pytest.approx(2.5)
+    limiter.refused(4.5)
+    assert limiter.limit == pytest.approx(5)
+    limiter.refused(6.0)
+    assert limiter.limit == pytest.approx(2.5)
 
 
-def test_a_place_in_the_gate_is_given_back_when_its_owner_is_cancelled() -> None:
+def test_a_cancelled_task_releases_its_slot() -> None:
     async def leave() -> None:
-        gate = ConcurrencyLimiter()
-        async with gate:
-            gate.refused(gate.clock())
-            assert gate.limit == 1
-            waiting = asyncio.create_task(_pass(gate))
+        limiter = ConcurrencyLimiter()
+        async with limiter:
+            limiter.refused(limiter.clock())
+            assert limiter.limit == 1
+            waiting = asyncio.create_task(_pass(limiter))
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
         async with asyncio.timeout(1):
-            await _pass(gate)
+            await _pass(limiter)
 
     asyncio.run(leave())
 
 
-def test_waiting_places_in_the_gate_may_be_given_up_all_at_once() -> None:
+def test_all_waiting_tasks_may_be_cancelled_together() -> None:
     async def leave() -> list[BaseException | None]:
-        gate = ConcurrencyLimiter()
-        async with gate:
-            gate.refused(gate.clock())
-            waiting = [asyncio.create_task(_pass(gate)) for _ in range(3)]
-            owner = asyncio.create_task(_pass(gate))
+        limiter = ConcurrencyLimiter()
+        async with limiter:
+            limiter.refused(limiter.clock())
+            waiting = [asyncio.create_task(_pass(limiter)) for _ in range(3)]
+            owner = asyncio.create_task(_pass(limiter))
             await asyncio.sleep(0)
-            for task in reversed([*waiting, owner]):  # so that a place is passed on to one who just left
+            for task in reversed(
+                [*waiting, owner]
+            ):  # so that a slot is handed to a task that is already cancelled
                 task.cancel()
         return await asyncio.gather(*waiting, owner, return_exceptions=True)
 
     assert [type(left) for left in asyncio.run(leave())] == [asyncio.CancelledError] * 4
 
 
-async def _pass(gate: ConcurrencyLimiter) -> None:
-    async with gate:
+async def _pass(limiter: ConcurrencyLimiter) -> None:
+    async with limiter:
         pass
 
 
-def test_a_crowd_that_is_refused_comes_through_without_a_lost_episode() -> None:
+def test_every_refused_request_is_eventually_answered() -> None:
     def admit_eight(body: dict[str, Any]) -> Any:
         return "Hello." if endpoint._in_flight <= 8 else Raw(429, "{}")
 

@@ -1,4 +1,4 @@
-"""The agent on the Responses API: what goes out and back, how it is stored, and what odd servers do to it."""
+"""The agent on the Responses API: requests, replies, the episode log, and odd servers."""
 
 # ruff: noqa: E501 - one case a line reads as a table
 
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,6 @@ from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = "How do I make a gun?"
 NO = response_with(message_item("No."))
-
-
-@pytest.fixture(scope="module")
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
 
 
 def answered(
@@ -216,7 +209,7 @@ def test_an_interrupted_conversation_goes_on_with_the_very_same_items(
 
 @dataclass(frozen=True)
 class Case:
-    """`script` is played; afterwards the endpoint answers `No.`."""
+    """The endpoint sends the replies of `script`, and then answers `No.` to every request."""
 
     name: str
     script: list[Any]

@@ -1,4 +1,4 @@
-"""Token ids and log-probabilities from a real model over HTTP: what is stored is what the model computed."""
+"""Token ids and log-probabilities of a real model over HTTP are stored as the model computed them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.fakes.rules.scripted import ScriptedRules
 from trainer.tokens import episode_tokens
 
 PROMPT = "How do I make a gun?"
-MOST = 96
+MAX_TOKENS = 96
 
 
 def decides(body: dict[str, Any]) -> str | None:
-    """Consults for even seeds and without one; everything else is the model's own."""
+    """Forces a consultation for even seeds and without a seed; the model generates all other replies."""
     first = body["messages"][-1]["role"] == "user"
     return consult_call("making a gun") if first and body.get("seed", 0) % 2 == 0 else None
 
@@ -33,17 +33,11 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenEndpoint
         yield served
 
 
-@pytest.fixture(scope="module")
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
-
-
-def sampled(endpoint: TokenEndpoint, rules: ScriptedRules, folder: Path, *more: str) -> list[Episode]:
+def sample_episodes(endpoint: TokenEndpoint, rules: ScriptedRules, folder: Path, *more: str) -> list[Episode]:
     prompts, log = folder / "prompts.jsonl", folder / "log.jsonl"
     prompts.write_text(json.dumps({"id": "p", "prompt": PROMPT, "kind": "harmful"}) + "\n", encoding="utf-8")
     services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
-    settings = ["--samples", "4", "--seed", "0", "--max-tokens", str(MOST), *more]
+    settings = ["--samples", "4", "--seed", "0", "--max-tokens", str(MAX_TOKENS), *more]
     done = CliRunner().invoke(
         app, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
     )
@@ -51,8 +45,8 @@ def sampled(endpoint: TokenEndpoint, rules: ScriptedRules, folder: Path, *more: 
     return read_log(log).episodes
 
 
-def models_own(endpoint: TokenEndpoint, prompt_ids: list[int], ids: list[int]) -> list[float]:
-    """What the model thinks of these tokens, by one pass over the whole of them."""
+def model_logprobs(endpoint: TokenEndpoint, prompt_ids: list[int], ids: list[int]) -> list[float]:
+    """Returns the model's log-probabilities of these tokens, computed in one forward pass."""
     import torch
 
     with torch.inference_mode():
@@ -64,7 +58,7 @@ def models_own(endpoint: TokenEndpoint, prompt_ids: list[int], ids: list[int]) -
 
 
 def check(endpoint: TokenEndpoint, episode: Episode) -> None:
-    """Every turn holds the ids that were read and written, and the model's own log-probabilities of them."""
+    """Checks that every turn holds its prompt and reply ids with the model's log-probabilities."""
     replies = [at for at, message in enumerate(episode.messages) if message["role"] == "assistant"]
     for turn, at in zip(episode.turns, replies, strict=True):
         assert turn.prompt_token_ids == endpoint._prompt(
@@ -74,7 +68,7 @@ def check(endpoint: TokenEndpoint, episode: Episode) -> None:
         assert turn.logprobs is not None
         stored = [entry["logprob"] for entry in turn.logprobs["content"]]
         assert stored == pytest.approx(
-            models_own(endpoint, turn.prompt_token_ids, turn.token_ids), abs=1e-4, rel=0
+            model_logprobs(endpoint, turn.prompt_token_ids, turn.token_ids), abs=1e-4, rel=0
         )
         assert turn.usage is not None
         assert turn.usage["completion_tokens"] == len(turn.token_ids)
@@ -85,10 +79,10 @@ def check(endpoint: TokenEndpoint, episode: Episode) -> None:
             assert episode.messages[at]["content"] == text
 
 
-def test_stored_ids_and_log_probabilities_are_the_models_own(
+def test_stored_ids_and_log_probabilities_are_the_model_logprobs(
     endpoint: TokenEndpoint, rules: ScriptedRules, tmp_path: Path
 ) -> None:
-    episodes = sampled(endpoint, rules, tmp_path, "--provider", "vLLM", "--temperature", "0.7")
+    episodes = sample_episodes(endpoint, rules, tmp_path, "--provider", "vLLM", "--temperature", "0.7")
     modes = {(episode.sample_index, episode.mode, len(episode.turns)) for episode in episodes}
     assert modes == {(0, "consult", 2), (1, "direct", 1), (2, "consult", 2), (3, "direct", 1)}
     for episode in episodes:
@@ -115,25 +109,27 @@ def test_a_streamed_conversation_stores_the_same(
         "--provider",
         "vllm",
     ]
-    done = CliRunner().invoke(app, ["chat", PROMPT, *services, "--max-tokens", str(MOST), "--log", str(log)])
+    done = CliRunner().invoke(
+        app, ["chat", PROMPT, *services, "--max-tokens", str(MAX_TOKENS), "--log", str(log)]
+    )
     assert done.exit_code == 0, done.output
     (episode,) = read_log(log).episodes
     assert (episode.mode, len(episode.turns)) == ("consult", 2)
     check(endpoint, episode)
 
 
-def test_where_the_endpoint_is_not_known_to_give_them_they_are_not_asked_for_and_null(
+def test_an_unknown_endpoint_is_not_asked_for_token_ids(
     endpoint: TokenEndpoint, rules: ScriptedRules, tmp_path: Path
 ) -> None:
     asked = len(endpoint.requests)
-    episodes = sampled(endpoint, rules, tmp_path)
+    episodes = sample_episodes(endpoint, rules, tmp_path)
     for body in endpoint.requests[asked:]:
         assert not {"logprobs", "return_token_ids"} & set(body)
     for turn in (turn for episode in episodes for turn in episode.turns):
         assert (turn.prompt_token_ids, turn.token_ids, turn.logprobs) == (None, None, None)
 
 
-def test_a_probe_finds_out_that_it_gives_them(endpoint: TokenEndpoint) -> None:
+def test_a_probe_detects_token_ids_and_log_probabilities(endpoint: TokenEndpoint) -> None:
     done = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
     row = json.loads(done.stdout)
     assert (row["name"], row["token_ids"], row["logprobs"], row["stream_usage"]) == (

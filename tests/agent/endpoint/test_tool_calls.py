@@ -1,4 +1,4 @@
-"""Reading tool calls, whatever a model or server makes of them."""
+"""Parsing of tool calls, valid and malformed."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def read(message: dict[str, Any], *, text_mode: bool = False) -> Any:
 
 
 @given(calls=CALLS, content=st.none() | TEXTS, text_mode=st.booleans())
-def test_whatever_comes_every_call_has_its_own_id_and_is_answered_once(
+def test_every_call_has_a_unique_id_and_one_answer(
     calls: list[Any], content: str | None, text_mode: bool
 ) -> None:
     reply = read({"role": "assistant", "content": content, "tool_calls": calls}, text_mode=text_mode)
@@ -56,7 +56,7 @@ def test_whatever_comes_every_call_has_its_own_id_and_is_answered_once(
         ("[" * 100_000, "not valid JSON"),
     ],
 )
-def test_arguments_that_are_no_json_object_are_refused_with_the_reason(raw: str, reason: str) -> None:
+def test_arguments_that_are_not_a_json_object_are_rejected_with_the_reason(raw: str, reason: str) -> None:
     parsed, problem = parse_arguments(raw)
     assert parsed is None
     assert reason in str(problem)

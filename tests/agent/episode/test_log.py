@@ -1,4 +1,4 @@
-"""The log keeps what was acknowledged, and tells what it cannot read."""
+"""The log keeps every acknowledged episode and reports the lines that it cannot read."""
 
 import json
 import os
@@ -100,11 +100,11 @@ def test_a_log_of_a_later_version_is_not_read_halfway(tmp_path: Path) -> None:
     )
 
 
-def test_the_reference_of_the_log_is_what_the_schema_says() -> None:
+def test_the_reference_page_matches_the_schema() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == episode_reference(), "run `make reference`"
 
 
-def test_a_torn_last_line_is_skipped_told_and_spoils_no_later_one(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_reported_and_does_not_damage_later_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     whole = episode(0).model_dump_json()
     path.write_text(f"{whole}\n{whole[:100]}", encoding="utf-8")
@@ -129,7 +129,7 @@ def test_a_line_of_another_kind_is_skipped_with_the_field_that_is_wrong(tmp_path
     assert "schema_version" in second.reason
 
 
-def test_a_log_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_log_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"cannot read .*nothing\.jsonl: No such file"):
         read_log(tmp_path / "nothing.jsonl")
 
@@ -139,7 +139,7 @@ def test_a_full_disk_is_not_taken_for_success() -> None:
         log.append(episode())
 
 
-def test_a_line_that_was_cut_short_by_a_full_disk_spoils_no_later_one(tmp_path: Path) -> None:
+def test_a_line_truncated_by_a_full_disk_does_not_damage_later_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", FILLING, str(path)], cwd=ROOT, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""A log in the forms that other tools read, and without its texts."""
+"""Export to other formats, and redaction."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_redacted_log_is_a_log_without_texts(tmp_path: Path) -> None:
     assert (tmp_path / "r.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     (tmp_path / "r.jsonl").write_text("mine", encoding="utf-8")
     for command in (["redact", log], ["export", log, "--to", "otel"]):
@@ -168,7 +168,7 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(read_log(tmp_path / "r.jsonl").episodes) == 1
 
 
-def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     for out in (Path("/dev/null"), tmp_path, Path()):
         done = run("redact", log, "--out", out, "--overwrite", code=1)
@@ -192,7 +192,7 @@ def test_redacted_ids_cannot_be_found_out_by_guessing_and_name_no_tool_of_the_ap
     assert "patient" not in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
 
 
-def test_lines_that_hold_no_episode_are_said(tmp_path: Path) -> None:
+def test_lines_without_an_episode_are_counted(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     with log.open("a", encoding="utf-8") as file:
         file.write('{"torn": ')

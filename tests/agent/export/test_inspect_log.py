@@ -1,4 +1,4 @@
-"""A log in Inspect: what its own reader and its own viewer make of it."""
+"""Export to Inspect, checked with Inspect's own reader and viewer."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_inspects_own_viewer_lists_the_log_and_gives_it_whole(tmp_path: Path) ->
         "--port",
         str(port),
     ]
-    # A home of its own, because Inspect keeps what is running in the user's folders.
+    # A separate home, because Inspect tracks running evaluations in the user's folders.
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
     with (tmp_path / "view.log").open("wb") as output:
         process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output, env=environment)

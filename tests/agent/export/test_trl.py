@@ -1,4 +1,4 @@
-"""The exported file trains in TRL's own SFTTrainer as it is."""
+"""TRL's SFTTrainer trains on the exported file without conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's decisions and what it records of them, against services that speak real HTTP."""
+"""The agent's decisions and their records, with services over real HTTP."""
 
 import json
 from pathlib import Path
@@ -71,10 +71,10 @@ def test_malformed_arguments_are_kept_and_shown_back_with_the_parsers_reason(rul
     assert failed.arguments == broken
     assert failed.verdict is None
     assert carried_out.verdict == "rules_found"
-    echoed, told = endpoint.requests[1]["messages"][-2:]
+    echoed, result = endpoint.requests[1]["messages"][-2:]
     assert echoed["tool_calls"][0]["function"]["arguments"] == broken
-    assert "Unterminated string" in told["content"]
-    assert broken in told["content"]
+    assert "Unterminated string" in result["content"]
+    assert broken in result["content"]
     assert len(rules.consultations) == 1
     assert episode_problems(episode) == []
 
@@ -120,7 +120,7 @@ def test_arguments_that_the_service_refuses_are_explained_to_the_model(rules: Sc
         ("reasoning_details", [{"type": "reasoning.encrypted", "data": "x"}]),
     ],
 )
-def test_a_thought_goes_back_under_the_field_it_arrived_in(
+def test_a_thought_is_sent_back_in_the_field_it_arrived_in(
     rules: ScriptedRules, name: str, thought: Any
 ) -> None:
     with ScriptedEndpoint([{**call("gun"), name: thought}, "No."]) as endpoint:
@@ -184,7 +184,7 @@ def test_an_answer_that_only_quotes_the_tag_is_an_answer(rules: ScriptedRules) -
     assert (episode.answer, episode.mode) == (text, "direct")
 
 
-def test_a_model_that_repeats_one_call_is_told_and_then_stopped(rules: ScriptedRules) -> None:
+def test_a_model_that_repeats_a_call_gets_an_error_and_is_then_stopped(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(otherwise=lambda body: call("gun", id=None)) as endpoint:
         episode = run_agent(GUN, endpoint, rules, limits=Limits(turns=10))
     assert (episode.stop_reason, episode.answer) == ("limit", None)
@@ -259,15 +259,17 @@ def test_without_a_rule_service_the_user_may_choose_failure() -> None:
     ("choice", "stop_reason", "requests"),
     [("answer", "answer", 2), ("refuse", "refused", 1), ("fail", "error", 1)],
 )
-def test_a_rule_service_that_goes_away_is_met_as_chosen(choice: Any, stop_reason: str, requests: int) -> None:
+def test_the_chosen_action_applies_when_the_rule_service_stops(
+    choice: Any, stop_reason: str, requests: int
+) -> None:
     rules = ScriptedRules()
     with rules:
 
-        def go_away(body: dict[str, Any]) -> Any:
+        def stop_rules(body: dict[str, Any]) -> Any:
             rules.stop()
             return call("gun")
 
-        with ScriptedEndpoint([go_away, "No."]) as endpoint:
+        with ScriptedEndpoint([stop_rules, "No."]) as endpoint:
             episode = run_agent(GUN, endpoint, rules, on_rules_error=choice)
     assert (episode.stop_reason, len(endpoint.requests)) == (stop_reason, requests)
     assert episode.mode == "consult"
@@ -275,7 +277,7 @@ def test_a_rule_service_that_goes_away_is_met_as_chosen(choice: Any, stop_reason
     assert episode_problems(episode) == []
 
 
-def test_a_conversation_goes_on_with_its_history(rules: ScriptedRules) -> None:
+def test_a_conversation_continues_with_its_history(rules: ScriptedRules) -> None:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     with ScriptedEndpoint(["4"]) as endpoint:
         episode = run_agent("2 + 2?", endpoint, rules, history=history)
@@ -283,7 +285,7 @@ def test_a_conversation_goes_on_with_its_history(rules: ScriptedRules) -> None:
     assert episode.prompt == "2 + 2?"
 
 
-def test_a_watcher_sees_thoughts_consultations_and_the_answer_as_they_come(rules: ScriptedRules) -> None:
+def test_a_listener_receives_thoughts_consultations_and_the_answer_in_order(rules: ScriptedRules) -> None:
     seen: list[Event] = []
     answers = [{**call("gun"), "reasoning": "Is this delicate?"}, "I cannot help with that."]
     with ScriptedEndpoint(answers) as endpoint:
@@ -342,7 +344,7 @@ HOSTILE: list[Any] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("reply", HOSTILE, ids=range(len(HOSTILE)))
-def test_whatever_a_server_replies_the_episode_ends_and_can_be_logged(
+def test_every_reply_of_a_server_ends_in_an_episode_that_can_be_logged(
     rules: ScriptedRules, tmp_path: Path, reply: Any, stream: bool
 ) -> None:
     with ScriptedEndpoint([reply], otherwise="An answer.") as endpoint:

@@ -26,7 +26,7 @@ PROMPTS = [Prompt(id=f"p{n}", prompt=f"Question {n}?", kind="benign_plain") for 
 
 
 def consult_then_answer(body: dict[str, Any]) -> Any:
-    """Every prompt is consulted on once, in its own words, and then answered."""
+    """Consults once for each prompt and then answers."""
     last = body["messages"][-1]
     return call(last["content"], id=None) if last["role"] == "user" else "An answer."
 
@@ -41,7 +41,7 @@ def sample(
     temperature: float = 1.0,
     **options: Any,
 ) -> RunSummary:
-    """A run; cut off as by Ctrl-C when `stop_after` episodes are logged."""
+    """Runs the prompts; cancels the run, as Ctrl-C does, once `stop_after` episodes are logged."""
 
     async def session() -> RunSummary:
         base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
@@ -81,7 +81,7 @@ def test_every_prompt_is_sampled_as_often_as_asked(rules: ScriptedRules, tmp_pat
     assert validate_log(log) == (12, [])
 
 
-def test_a_finished_run_asks_nothing_again(rules: ScriptedRules, tmp_path: Path) -> None:
+def test_a_finished_run_sends_no_further_request(rules: ScriptedRules, tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=consult_then_answer) as endpoint:
         sample(endpoint, rules, tmp_path / "log.jsonl")
         asked = len(endpoint.requests)
@@ -92,7 +92,7 @@ def test_a_finished_run_asks_nothing_again(rules: ScriptedRules, tmp_path: Path)
     assert len(endpoint.requests) == 2 * asked
 
 
-def test_an_interrupted_run_goes_on_without_asking_any_answered_request_again(
+def test_an_interrupted_run_resumes_without_repeating_answered_requests(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.jsonl"
@@ -103,15 +103,13 @@ def test_an_interrupted_run_goes_on_without_asking_any_answered_request_again(
         before = len(endpoint.requests)
         sample(endpoint, rules, log)
     assert keys(log) == {(f"p{n}", 0): 1 for n in range(6)}
-    # 6 prompts of 2 requests each; what was in flight when the run was cut off was never answered to it.
+    # 6 prompts with 2 requests each; the requests in flight at the cancellation are repeated.
     assert len(endpoint.requests) == 12 + before - journalled
     assert before - journalled <= 3
     assert validate_log(log) == (6, [])
 
 
-def test_an_episode_that_failed_half_way_is_asked_again_from_where_it_failed(
-    rules: ScriptedRules, tmp_path: Path
-) -> None:
+def test_a_failed_episode_resumes_at_the_request_that_failed(rules: ScriptedRules, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     script = [call("Question 0?"), Raw(400, '{"error": {"message": "context too long"}}'), "An answer."]
     with ScriptedEndpoint(script) as endpoint:
@@ -161,7 +159,7 @@ def test_settings_are_held_from_the_first_reply_on(rules: ScriptedRules, tmp_pat
             sample(endpoint, rules, log, prompts=PROMPTS[:1], temperature=0.5)
 
 
-def test_a_rulebook_edited_during_a_run_stops_it(rules: ScriptedRules, tmp_path: Path) -> None:
+def test_a_rulebook_change_during_a_run_stops_it(rules: ScriptedRules, tmp_path: Path) -> None:
     def edit(body: dict[str, Any]) -> Any:
         rules.digest = "e2" * 32
         return call("gun")
@@ -233,7 +231,7 @@ def test_many_episodes_at_once_all_arrive(rules: ScriptedRules, tmp_path: Path) 
     assert (len(endpoint.requests), len(rules.consultations)) == (128, 64)
 
 
-def test_killed_and_run_again_by_the_command_line_nothing_is_lost_or_asked_twice(
+def test_a_killed_command_resumes_without_lost_or_repeated_requests(
     rules: ScriptedRules, tmp_path: Path
 ) -> None:
     prompts, log = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl"
@@ -256,7 +254,7 @@ def test_killed_and_run_again_by_the_command_line_nothing_is_lost_or_asked_twice
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert keys(log) == {(f"p{n}", k): 1 for n in range(6) for k in range(3)}
-    # 18 episodes of 2 requests each, and at most what was in flight when the first process died.
+    # 18 episodes with 2 requests each, plus at most the requests in flight when the process died.
     assert before < 36 <= len(endpoint.requests) <= 38
 
 
@@ -281,7 +279,7 @@ def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, 
             *("--log", str(tmp_path / "log.jsonl"), "--base-url", endpoint.base_url, "--model", "m"),
             *("--rules", rules.url),
         ]
-        # A suite that a shell started in the background ignores interrupts, and what it starts inherits that.
+        # A test run in the background of a shell ignores interrupts, and its child processes inherit that.
         with subprocess.Popen(
             command,
             cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Mode-stratified sampling: who is brought into which mode, how, and what is recorded of it."""
+"""Mode-stratified sampling: the samples with a forced mode, the methods and their records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOTH = ModeShare(consult=0.25, direct=0.25)
 def sample(
     endpoint: ScriptedEndpoint, rules: ScriptedRules, log: Path, shares: ModeShare | None, **agent: Any
 ) -> list[Episode]:
-    """Eight samples of one prompt, in their order."""
+    """Returns eight samples of one prompt, in order."""
 
     async def session() -> None:
         async with Endpoint(endpoint.base_url, "m") as model, RulesClient(rules.url) as client:

@@ -1,6 +1,6 @@
-"""Hostile and odd conversations over real HTTP: none crashes the agent, loses a call or repeats a paid one.
+"""Hostile and odd endpoints over real HTTP: no reply crashes the agent, loses a call or repeats a paid request.
 
-Every case names what the endpoint does, how the episode must end, and how often endpoint and rules may be asked.
+Each case lists the endpoint's replies, the expected end of the episode, and the number of requests and consultations.
 """
 
 # ruff: noqa: E501 - one case a line reads as a table
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ DOWN = Raw(503, "upstream connect error", content_type="text/plain")
 
 @dataclass(frozen=True)
 class Case:
-    """`script` is played; afterwards the endpoint says `No.` to everything."""
+    """The endpoint sends the replies of `script`, and then answers `No.` to every request."""
 
     name: str
     script: list[Any]
@@ -40,11 +39,11 @@ class Case:
     asked: int = 1
     error: str | None = None
     only: str | None = None
-    """`whole` or `stream` where the case exists in one form only."""
+    """`whole` or `stream` if the case has only one form."""
     told: str | None = None
-    """A text that the last tool message of the last request holds."""
+    """Text that the last tool message of the last request contains."""
     echoed: dict[str, Any] = field(default_factory=dict)
-    """Fields of the assistant message that the last request sends back."""
+    """Fields of the assistant message in the last request."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -85,7 +84,7 @@ FEED = [delta(tool_calls=[entry(0, "c1", RULE)])]
 PIECES = [delta(tool_calls=[entry(0, None, None, piece)]) for piece in ('{"sit', 'uation": "g', 'un"}')]
 
 CASES = [
-    # What is no completion.
+    # Bodies that are not completions.
     Case("HTML with status 200", [Raw(200, "<html>Sign in</html>", content_type="text/html")], "error", None, 1, 0, "not_a_completion"),
     Case("a JSON string with status 200", [Raw(200, '"hello"')], "error", None, 1, 0, "not_a_completion", only="whole"),
     Case("an empty body with status 200", [Raw(200, "")], "error", None, 1, 0, "not_a_completion"),
@@ -167,14 +166,8 @@ FORMS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def rules() -> Iterator[ScriptedRules]:
-    with ScriptedRules() as service:
-        yield service
-
-
 def messages_bytes(body: bytes) -> bytes:
-    """A request's messages as they stand on the wire, without the bracket that closes them."""
+    """Returns the raw bytes of a request's messages, without the closing bracket."""
     begin = body.index(b'"messages":[') + len(b'"messages":')
     decoded, end = json.JSONDecoder().raw_decode(body[begin:].decode())
     assert isinstance(decoded, list)

@@ -1,8 +1,7 @@
-"""Kill -9 at random moments of a run with 32 episodes at once, and the same command again, many times over.
+"""Kills a run with 32 concurrent episodes at random moments, and repeats the same command.
 
-What must hold: an episode that was acknowledged is in the log for good, no sample is logged twice, and
-neither a reply nor a consultation that was journalled is ever asked for again. Five kills in the suite, a
-hundred by `make kills`.
+An acknowledged episode must stay in the log, no sample may be logged twice, and no journalled reply or
+consultation may be requested again. Five kills in the suite, a hundred with `make kills`.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.processes.preloaded_agent import PreloadedAgent
 from tests.fakes.rules.scripted import ScriptedRules
 
-AT_ONCE = 32
+CONCURRENCY = 32
 SAMPLES = 2
-LONGEST = 120.0
-"""Seconds that a run may take to do anything at all."""
+MAX_SECONDS = 120.0
+"""Maximum seconds that a run may take to make progress."""
 
 Turn = tuple[str, int, int]
-"""Prompt id, sample, and which turn."""
+"""Prompt id, sample index and turn index."""
 
 
 def consult_then_answer(body: dict[str, Any]) -> Any:
-    """Every sample consults once, in words of its own, and then answers."""
+    """Consults once for each sample, with a unique situation, and then answers."""
     last = body["messages"][-1]
     if last["role"] == "user":
         return call(f"{last['content']} sample {body['seed']}", id=None)
@@ -40,38 +39,38 @@ def consult_then_answer(body: dict[str, Any]) -> Any:
 
 
 def turn_of(body: dict[str, Any]) -> Turn:
-    """Which turn a request asks for."""
+    """Returns the turn that a request is for."""
     prompt = next(m["content"] for m in body["messages"] if m["role"] == "user")
     return f"p{prompt.split()[1]}", body["seed"], len(call_ids(body["messages"]))
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines that were written to their end; a kill may have cut the last one off."""
+    """Returns the complete lines; a kill may have truncated the last one."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
 
 
-class Killed:
-    """What is known after each kill, and what may not happen from then on."""
+class KillTracker:
+    """Tracks the state on disk after each kill, and violations of the guarantees."""
 
     def __init__(self, log: Path, said: Path) -> None:
         self.log, self.said = log, said
         self.paid: set[Turn] = set()
-        """Turns whose reply stands in the journal or in the log."""
+        """Turns whose reply is in the journal or in the log."""
         self.consulted: set[str] = set()
-        """Situations whose answer stands there."""
+        """Situations whose answer is in the journal or in the log."""
         self.logged: dict[tuple[str, int], str] = {}
-        """Id of the episode of each sample."""
+        """Episode id of each logged sample."""
         self.paid_twice: list[Any] = []
 
     def note_requests(self, requests: list[dict[str, Any]], situations: list[str]) -> None:
-        """Check what was asked in the life that just ended against what was paid for before."""
+        """Checks the requests of the last process against the replies that were already paid for."""
         self.paid_twice += [t for body in requests if (t := turn_of(body)) in self.paid]
         self.paid_twice += [s for s in situations if s in self.consulted]
 
     def note_files(self) -> None:
-        """Take in what the kill left behind."""
+        """Reads the files that the kill left behind."""
         acknowledged = re.findall(r"^(p\d+)#(\d+):? ", self.said.read_text(encoding="utf-8"), re.MULTILINE)
         for line in whole_lines(self.log):
             key = (line["prompt_id"], line["sample_index"])
@@ -97,7 +96,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
     said.touch()
     lines = [json.dumps({"id": f"p{n}", "prompt": f"Question {n} ?"}) for n in range(prompts)]
     asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    killed, in_the_middle = Killed(log, said), 0
+    tracker, in_the_middle = KillTracker(log, said), 0
     with (
         ScriptedRules() as rules,
         ScriptedEndpoint(otherwise=consult_then_answer, delay=0.02) as endpoint,
@@ -105,45 +104,45 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
     ):
         command = [
             *("run", "--prompts", str(asked), "--log", str(log), "--samples", str(SAMPLES), "--seed", "0"),
-            *("--concurrency", str(AT_ONCE), "--base-url", endpoint.base_url, "--model", "scripted"),
+            *("--concurrency", str(CONCURRENCY), "--base-url", endpoint.base_url, "--model", "scripted"),
             *("--rules", rules.url, "--trace"),
         ]
         for _ in range(kills):
             requests, consultations = len(endpoint.requests), len(rules.consultations)
             process = lives.start(command, said)
-            if dice.random() < 0.2:  # while it starts, reads the log and writes the journal anew
+            if dice.random() < 0.2:  # while it starts, reads the log and rewrites the journal
                 process.join(dice.uniform(0.0, 0.6))
             else:
-                wanted, deadline = requests + dice.randint(1, 50), time.monotonic() + LONGEST
+                wanted, deadline = requests + dice.randint(1, 50), time.monotonic() + MAX_SECONDS
                 while len(endpoint.requests) < wanted and process.is_alive():
                     assert time.monotonic() < deadline, said.read_text(encoding="utf-8")[-2000:]
                     time.sleep(dice.uniform(0.0005, 0.004))
             in_the_middle += process.is_alive()
             process.kill()
             process.join(20)
-            time.sleep(0.05)  # what was on the wire arrives
+            time.sleep(0.05)  # requests in flight arrive
             new = [c["situation"] for c in rules.consultations[consultations:]]
-            killed.note_requests(endpoint.requests[requests:], new)
-            killed.note_files()
+            tracker.note_requests(endpoint.requests[requests:], new)
+            tracker.note_files()
         requests, consultations = len(endpoint.requests), len(rules.consultations)
         process = lives.start(command, said)
-        process.join(LONGEST * 5)
+        process.join(MAX_SECONDS * 5)
         assert process.exitcode == 0, said.read_text(encoding="utf-8")[-2000:]
         new = [c["situation"] for c in rules.consultations[consultations:]]
-        killed.note_requests(endpoint.requests[requests:], new)
-        before = dict(killed.logged)
-        killed.note_files()
+        tracker.note_requests(endpoint.requests[requests:], new)
+        before = dict(tracker.logged)
+        tracker.note_files()
 
     assert in_the_middle == kills
-    assert killed.paid_twice == []
+    assert tracker.paid_twice == []
     episodes = read_log(log).episodes
     keys = Counter((episode.prompt_id, episode.sample_index) for episode in episodes)
     assert keys == {(f"p{n}", k): 1 for n in range(prompts) for k in range(SAMPLES)}
     assert before.items() <= {(e.prompt_id, e.sample_index): e.id for e in episodes}.items()
-    # A kill may leave one line behind that it cut off; nothing else is wrong.
+    # Each kill may leave one truncated line; there may be no other problem.
     _, problems = validate_log(log)
     assert all("holds no episode" in problem.what for problem in problems)
     assert {(episode.stop_reason, episode.mode) for episode in episodes} == {("answer", "consult")}
-    # Only what was under way when a kill came is asked for a second time.
+    # Only requests in flight at a kill are repeated.
     print(f"{kills} kills, {len(episodes)} episodes, {len(endpoint.requests)} requests, 0 paid twice")
-    assert len(endpoint.requests) <= 2 * len(episodes) + kills * AT_ONCE
+    assert len(endpoint.requests) <= 2 * len(episodes) + kills * CONCURRENCY

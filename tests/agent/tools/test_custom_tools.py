@@ -1,4 +1,4 @@
-"""The caller's own tools beside the rule tool: offered first, carried out once, their failures told."""
+"""Custom tools beside the rule tool: offered first, executed once, failures reported to the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.rules.scripted import ScriptedRules
 
 
 class Clock:
-    """A tool that counts how often it is carried out."""
+    """A tool that records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -72,7 +72,7 @@ def test_both_kinds_of_call_in_one_reply_are_answered(rules: ScriptedRules) -> N
     assert [t["function"]["name"] for t in redact_episode(episode, "salt").tools] == ["consult_safety_rules"]
 
 
-def test_a_tool_of_the_callers_alone_is_no_consultation(rules: ScriptedRules) -> None:
+def test_a_custom_tool_call_is_not_a_consultation(rules: ScriptedRules) -> None:
     episode, _ = ask([time_call(), "Noon."], rules, Clock().tool)
     assert (episode.mode, episode.consultations) == ("direct", [])
 
@@ -92,7 +92,7 @@ def test_the_responses_api_offers_and_answers_them_too(rules: ScriptedRules) -> 
     ("arguments", "told"),
     [("{}", "the tool get_time failed (KeyError"), ('{"city": ', "could not be read (not valid JSON")],
 )
-def test_what_goes_wrong_is_told_to_the_model(rules: ScriptedRules, arguments: str, told: str) -> None:
+def test_the_model_receives_errors_of_a_custom_tool(rules: ScriptedRules, arguments: str, told: str) -> None:
     episode, endpoint = ask([time_call(arguments), "I do not know."], rules, Clock().tool)
     assert told in endpoint.requests[1]["messages"][-1]["content"]
     assert episode.answer == "I do not know."

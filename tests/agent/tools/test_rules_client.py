@@ -1,4 +1,4 @@
-"""The rule service through the agent's eyes, over real MCP."""
+"""The client of the rule service, over real MCP."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -84,7 +84,7 @@ def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
 @pytest.mark.parametrize(
     "answer", [Raw(404, "Not Found"), Raw(200, "<html></html>", content_type="text/html")]
 )
-def test_an_address_that_is_no_mcp_service_is_named(answer: Raw) -> None:
+def test_a_url_without_an_mcp_service_is_reported(answer: Raw) -> None:
     with ScriptedEndpoint(otherwise=answer) as web:
         with pytest.raises(RulesError, match="returned no MCP answer") as caught:
             use(f"{web.base_url}/chat/completions", lambda client: client.rulebook())
@@ -102,6 +102,6 @@ def test_an_mcp_service_without_rules_is_named() -> None:
             use(f"{other.origin}/mcp", lambda client: client.tool())
 
 
-def test_a_wrong_address_is_said_in_one_sentence() -> None:
+def test_an_invalid_url_is_rejected() -> None:
     with pytest.raises(RulesError):
         use("not an address", lambda client: client.rulebook())
