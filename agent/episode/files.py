@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterator
@@ -103,11 +104,14 @@ def numbered_lines(path: Path | str) -> Iterator[tuple[int, bytes | None]]:
             number = 0
             while line := file.readline(MAX_LINE_BYTES):
                 number += 1
-                if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                too_long = len(line) == MAX_LINE_BYTES and not line.endswith(b"\n")
+                if number == 1:  # some editors write a byte order mark
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if too_long:
                     while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                         pass
                     yield number, None
-                elif not line.isspace():
+                elif line.strip():
                     yield number, line
     except OSError as error:
         raise LogError(f"cannot read {path}: {error.strerror}") from error

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from agent.episode import read_log
+from agent.errors import PromptError
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
 from tests.fakes.rules.scripted import ScriptedRules
@@ -152,12 +153,22 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
     ],
 )
 def test_invalid_prompts_are_reported_with_their_line(tmp_path: Path, content: str, said: str) -> None:
-    from agent.errors import PromptError
     from agent.rollout import read_prompts
 
     path = tmp_path / "p.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(PromptError, match=said):
+        read_prompts(path)
+
+
+def test_a_prompt_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    from agent.rollout import read_prompts
+
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "a", "prompt": "x"}\n', encoding="utf-8-sig")
+    assert [prompt.id for prompt in read_prompts(path)] == ["a"]
+    path.write_text("\n", encoding="utf-8-sig")
+    with pytest.raises(PromptError, match="contains no prompts"):
         read_prompts(path)
 
 
