@@ -16,6 +16,7 @@ from agent.endpoint.streaming import StreamedReply
 from agent.endpoint.tool_calls import (
     ParsedReply,
     ToolCall,
+    clean_tool_name,
     explain_malformed_call,
     has_malformed_arguments,
     parse_arguments,
@@ -39,6 +40,7 @@ __all__ = [
     "ToolCall",
     "add_usage",
     "as_chat_usage",
+    "clean_tool_name",
     "explain_malformed_call",
     "has_malformed_arguments",
     "parse_arguments",

@@ -17,8 +17,14 @@ from agent.episode import Message, tool_calls
 # An unclosed tag extends to the end: the reply was truncated, or generation stopped at the closing tag.
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]{1,200})"')
+# A name with what servers leave of a model's template around it: `functions.NAME`,
+# `NAME<|channel|>commentary`.
+_NAME_WITH_TEMPLATE = re.compile(
+    r"\W*(?:functions[./])?(?P<name>[\w.-]+)(?::\d+)?(?:[^\w.\-/:].*)?\Z", re.DOTALL
+)
 _MAX_QUOTED_CHARS = 400
 _MAX_DEPTH = 32
+_MAX_NAME_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,17 @@ def parse_reply(
         taken: call ids already used in this episode.
         text_mode: whether the user chose the text form of tool calling.
     """
-    ids = _Ids(turn, taken)
+    parser = _CallParser(_Ids(turn, taken), offered)
     if native := message.get("tool_calls"):
         entries = native if isinstance(native, list) else [native]
-        parsed = [_parse_native(entry, ids) for entry in entries]
+        parsed = [parser.parse_native(entry) for entry in entries]
         parsed_message = {**message, "tool_calls": [entry for entry, _ in parsed]}
         return ParsedReply(parsed_message, [call for _, call in parsed], "native")
 
     content = message.get("content")
     if not isinstance(content, str) or "<tool_call>" not in content:
         return ParsedReply(message, [], None)
-    calls = [_parse_tagged(inner, ids) for inner in _TAGGED.findall(content)]
+    calls = [parser.parse_tagged(inner) for inner in _TAGGED.findall(content)]
     if text_mode:
         return ParsedReply(message, calls, "text")
     if not any(call.name in offered for call in calls):
@@ -78,6 +84,18 @@ def parse_reply(
         "tool_calls": [_entry(c) for c in calls],
     }
     return ParsedReply(parsed_message, calls, "text")
+
+
+def clean_tool_name(name: str, offered: Collection[str]) -> str:
+    """Returns the offered tool that a call names, without remains of the model's template around the name.
+
+    Some servers leave such remains, as in `functions.NAME`, `NAME:0` or `NAME<|channel|>commentary`. Returns
+    a name that means no offered tool unchanged.
+    """
+    if name in offered or len(name) > _MAX_NAME_CHARS:
+        return name
+    match = _NAME_WITH_TEMPLATE.match(name)
+    return match["name"] if match and match["name"] in offered else name
 
 
 def tool_messages(
@@ -166,35 +184,39 @@ class _Ids:
         return id
 
 
-def _parse_native(entry: Any, ids: _Ids) -> tuple[dict[str, Any], ToolCall]:
-    """Returns the entry for the conversation, and the call."""
-    entry = entry if isinstance(entry, dict) else {}
-    value = entry.get("function")
-    function = value if isinstance(value, dict) else {}
-    name = function.get("name")
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str):  # some servers send the object itself
-        arguments = json.dumps(arguments, ensure_ascii=False) if arguments is not None else ""
-    parsed, problem = parse_arguments(arguments)
-    call = ToolCall(
-        ids.claim(entry.get("id")), name if isinstance(name, str) else "", arguments, parsed, problem
-    )
-    function = {**function, "name": call.name, "arguments": arguments}
-    return {**entry, "id": call.id, "type": "function", "function": function}, call
+@dataclass(frozen=True)
+class _CallParser:
+    ids: _Ids
+    offered: Collection[str]
 
+    def parse_native(self, entry: Any) -> tuple[dict[str, Any], ToolCall]:
+        """Returns the entry for the conversation, and the call."""
+        entry = entry if isinstance(entry, dict) else {}
+        value = entry.get("function")
+        function = value if isinstance(value, dict) else {}
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):  # some servers send the object itself
+            arguments = json.dumps(arguments, ensure_ascii=False) if arguments is not None else ""
+        call = self._call(entry.get("id"), function.get("name"), arguments)
+        function = {**function, "name": call.name, "arguments": arguments}
+        return {**entry, "id": call.id, "type": "function", "function": function}, call
 
-def _parse_tagged(inner: str, ids: _Ids) -> ToolCall:
-    inner = inner.strip()
-    whole, problem = parse_arguments(inner)
-    if whole is None:
-        name = _NAME.search(inner)
-        return ToolCall(ids.claim(None), name[1] if name else "", inner, None, problem)
-    name_value, value = whole.get("name"), whole.get("arguments", {})
-    arguments = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    parsed, problem = parse_arguments(arguments)
-    return ToolCall(
-        ids.claim(None), name_value if isinstance(name_value, str) else "", arguments, parsed, problem
-    )
+    def parse_tagged(self, inner: str) -> ToolCall:
+        """Returns the call in the text between two tags."""
+        inner = inner.strip()
+        whole, problem = parse_arguments(inner)
+        if whole is None:
+            match = _NAME.search(inner)
+            name = clean_tool_name(match[1], self.offered) if match else ""
+            return ToolCall(self.ids.claim(None), name, inner, None, problem)
+        value = whole.get("arguments", {})
+        arguments = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return self._call(None, whole.get("name"), arguments)
+
+    def _call(self, id: Any, name: Any, arguments: str) -> ToolCall:
+        parsed, problem = parse_arguments(arguments)
+        name = clean_tool_name(name, self.offered) if isinstance(name, str) else ""
+        return ToolCall(self.ids.claim(id), name, arguments, parsed, problem)
 
 
 def _entry(call: ToolCall) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Parsing of tool calls, valid and malformed."""
 
+import json
 from typing import Any
 
 import pytest
@@ -73,6 +74,30 @@ def test_a_tag_that_was_never_closed_is_read_to_the_end() -> None:
     reply = read({"role": "assistant", "content": '<tool_call>{"name": "look", "arguments": {"x": 1}}'})
     assert [(call.name, call.parsed) for call in reply.calls] == [("look", {"x": 1})]
     assert reply.message["content"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "cleaned"),
+    [
+        ("look<|channel|>commentary", "look"),
+        ("look<|constrain|>json", "look"),
+        ("functions.look", "look"),
+        ("functions.look:0", "look"),
+        (" look\n", "look"),
+        ("<|tool|>look", "<|tool|>look"),
+        ("look_up", "look_up"),
+        ("look.up", "look.up"),
+        ("overlook", "overlook"),
+    ],
+)
+def test_remains_of_a_template_around_the_name_of_an_offered_tool_are_removed(
+    name: str, cleaned: str
+) -> None:
+    function = {"name": name, "arguments": "{}"}
+    reply = read({"role": "assistant", "content": None, "tool_calls": [{"id": "a", "function": function}]})
+    assert reply.calls[0].name == reply.message["tool_calls"][0]["function"]["name"] == cleaned
+    tagged = read({"role": "assistant", "content": f"<tool_call>{json.dumps(function)}</tool_call>"})
+    assert [call.name for call in tagged.calls] == ([cleaned] if cleaned == "look" else [])
 
 
 def test_a_replayed_reply_gets_the_same_ids() -> None:
