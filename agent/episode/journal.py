@@ -40,6 +40,8 @@ class _ToolResult(BaseModel):
     turn: int
     call_id: str
     text: str
+    request: str | None = None
+    """Name and arguments of the call; None in journals of earlier versions."""
 
 
 class _Line(BaseModel):
@@ -60,12 +62,15 @@ class RecordedReplies:
         """Returns the reply to exactly this request; None if none was recorded."""
         return None
 
-    def consultation(self, turn: int, call_id: str) -> Consultation | None:
-        """Returns the consultation for this call; None if none was recorded."""
+    def consultation(self, turn: int, call_id: str, arguments: str) -> Consultation | None:
+        """Returns the consultation for this call; None if none was recorded with these arguments."""
         return None
 
-    def result(self, turn: int, call_id: str) -> str | None:
-        """Returns the result of a custom tool for this call; None if none was recorded."""
+    def result(self, turn: int, call_id: str, request: str) -> str | None:
+        """Returns the result of a custom tool for this call; None if none was recorded for this request.
+
+        `request` contains the name and the arguments of the call.
+        """
         return None
 
     def save_turn(self, recorded: RecordedTurn) -> None:
@@ -74,7 +79,7 @@ class RecordedReplies:
     def save_consultation(self, consultation: Consultation) -> None:
         """Records a consultation."""
 
-    def save_result(self, turn: int, call_id: str, text: str) -> None:
+    def save_result(self, turn: int, call_id: str, request: str, text: str) -> None:
         """Records the result of a custom tool."""
 
 
@@ -152,7 +157,7 @@ class Journal:
             if line.consultation is not None
         }
         self._results = {
-            (line.prompt_id, line.sample_index, line.result.turn, line.result.call_id): line.result.text
+            (line.prompt_id, line.sample_index, line.result.turn, line.result.call_id): line.result
             for line in lines
             if line.result is not None
         }
@@ -178,14 +183,21 @@ class _SampleReplies(RecordedReplies):
         recorded = self._journal._turns.get((*self._key, index))
         return recorded if recorded is not None and recorded.turn.request_digest == request_digest else None
 
-    def consultation(self, turn: int, call_id: str) -> Consultation | None:
-        return self._journal._consultations.get((*self._key, turn, call_id))
+    def consultation(self, turn: int, call_id: str, arguments: str) -> Consultation | None:
+        recorded = self._journal._consultations.get((*self._key, turn, call_id))
+        # An id alone does not identify a call: another prompt, or a server that numbers its calls, repeats
+        # it.
+        if recorded is None or recorded.arguments != arguments:
+            return None
+        digest = self._journal._settings.get("rulebook_digest", recorded.digest)
+        return recorded if recorded.digest in (None, digest) else None
 
-    def result(self, turn: int, call_id: str) -> str | None:
-        return self._journal._results.get((*self._key, turn, call_id))
+    def result(self, turn: int, call_id: str, request: str) -> str | None:
+        recorded = self._journal._results.get((*self._key, turn, call_id))
+        return recorded.text if recorded is not None and recorded.request in (None, request) else None
 
-    def save_result(self, turn: int, call_id: str, text: str) -> None:
-        self._save(result=_ToolResult(turn=turn, call_id=call_id, text=text))
+    def save_result(self, turn: int, call_id: str, request: str, text: str) -> None:
+        self._save(result=_ToolResult(turn=turn, call_id=call_id, text=text, request=request))
 
     def save_turn(self, recorded: RecordedTurn) -> None:
         self._save(turn=recorded)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode.log import SkippedLine, iter_log
-from agent.episode.messages import unanswered_call_ids
-from agent.episode.schema import Episode
+from agent.episode.messages import tool_calls, unanswered_call_ids
+from agent.episode.schema import Consultation, Episode
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def episode_problems(episode: Episode) -> list[str]:
     turns = max(len(episode.turns), 1 if episode.mode_forced else 0)
     if any(consultation.turn >= turns for consultation in episode.consultations):
         problems.append("a consultation names a turn that does not exist")
+    problems += _consultation_problems(episode)
     # An application answers its own calls, possibly in a later request.
     from_gateway = episode.source == "gateway"
     rule_calls = {consultation.call_id for consultation in episode.consultations}
@@ -68,3 +70,27 @@ def episode_problems(episode: Episode) -> list[str]:
         if not from_gateway or id in rule_calls
     ]
     return problems
+
+
+def _consultation_problems(episode: Episode) -> list[str]:
+    """Returns the consultations that do not match the call that they answer."""
+    arguments = {entry["id"]: entry["function"]["arguments"] for entry in tool_calls(episode.messages)}
+    problems = []
+    for consultation in episode.consultations:
+        call_id = consultation.call_id
+        if arguments.get(call_id, consultation.arguments) != consultation.arguments:
+            problems.append(f"the consultation of call {call_id} has other arguments than the call")
+        situation = _situation(consultation)
+        if situation is not None and situation != consultation.situation:
+            problems.append(f"the consultation of call {call_id} has another situation than its arguments")
+    return problems
+
+
+def _situation(consultation: Consultation) -> str | None:
+    """Returns the situation in the arguments; None if they do not contain it as text."""
+    try:
+        value = json.loads(consultation.arguments)
+    except (ValueError, RecursionError):
+        return None
+    situation = value.get("situation") if isinstance(value, dict) else None
+    return situation if isinstance(situation, str) else None

@@ -222,10 +222,11 @@ class EpisodeRun:
         if tool is None:
             names = ", ".join(tool["function"]["name"] for tool in self._tools()) or "none"
             return f"Error: there is no tool {call.name!r}; the tools offered are: {names}."
-        text = self.recorded.result(turn, call.id)
+        request = f"{call.name}({call.arguments})"
+        text = self.recorded.result(turn, call.id, request)
         if text is None:
             text = await tool.answer(call)
-            self.recorded.save_result(turn, call.id, text)
+            self.recorded.save_result(turn, call.id, request, text)
         return text
 
     def _handle_rules_error(self, error: RulesError) -> _Step:

@@ -97,7 +97,7 @@ class RuleTool:
 
     async def _query(self, call: ToolCall, arguments: dict[str, Any], turn: int) -> str:
         assert self.rules is not None
-        if (recorded := self.recorded.consultation(turn, call.id)) is not None:
+        if (recorded := self.recorded.consultation(turn, call.id, call.arguments)) is not None:
             self.consultations.append(recorded)
             return recorded.text or ""
         self.notify(Event("call", call.arguments))

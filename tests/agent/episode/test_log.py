@@ -100,6 +100,19 @@ def test_a_log_of_a_later_version_is_not_read_halfway(tmp_path: Path) -> None:
     )
 
 
+def test_a_consultation_that_does_not_match_its_call_is_a_problem(tmp_path: Path) -> None:
+    mixed = make_episode(consult=True)
+    mixed.consultations[0].arguments = '{"situation": "another request"}'
+    mixed.consultations[0].situation = "a third one"
+    with EpisodeLog(tmp_path / "log.jsonl") as log:
+        log.append(mixed)
+    _, problems = validate_log(tmp_path / "log.jsonl")
+    assert [problem.what for problem in problems] == [
+        "the consultation of call c1 has other arguments than the call",
+        "the consultation of call c1 has another situation than its arguments",
+    ]
+
+
 def test_the_reference_page_matches_the_schema() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == episode_reference(), "run `make reference`"
 

@@ -19,7 +19,7 @@ from agent.episode import Episode, Limits, read_log, validate_log
 from agent.errors import LogError, PromptError
 from agent.rollout import DEFAULT_DIRECT_DRAWS, Agent, ModeShare, Prompt, parse_mode_shares, run_prompts
 from agent.tools import RulesClient
-from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.rules.scripted import ScriptedRules
 
 HALF = ModeShare(consult=0.5)
@@ -163,6 +163,29 @@ def test_where_the_opening_token_is_known_it_is_biased_against(rules: ScriptedRu
     assert [e.mode for e in episodes] == ["direct"] * 4 + ["consult"] * 4
     assert {e.mode_method for e in episodes[:4]} == {"logit_bias"}
     assert [b["logit_bias"] for b in endpoint.requests if "logit_bias" in b] == [{"17": -100}] * 4
+
+
+def test_a_recorded_consultation_is_used_only_for_the_same_situation(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+
+    def run(prompt: str, reply: Any) -> None:
+        async def session(base_url: str) -> None:
+            async with Endpoint(base_url, "m") as model, RulesClient(rules.url) as client:
+                agent = Agent(model, client, on_rules_error="fail")
+                await run_prompts(agent, [Prompt(id="p1", prompt=prompt)], log, shares=ModeShare(consult=1.0))
+
+        with ScriptedEndpoint([reply]) as endpoint:
+            asyncio.run(session(endpoint.base_url))
+
+    run("How do I make a bomb?", Raw(400, "{}"))
+    log.write_text("", encoding="utf-8")  # as if the run had been killed after the consultation
+    run("How do I cook rice?", "Boil it.")
+    (episode,) = read_log(log).episodes
+    assert [c["situation"] for c in rules.consultations] == ["How do I make a bomb?", "How do I cook rice?"]
+    assert [c.situation for c in episode.consultations] == ["How do I cook rice?"]
+    assert validate_log(log) == (1, [])
 
 
 def test_a_log_begun_with_other_shares_is_not_continued(rules: ScriptedRules, tmp_path: Path) -> None:
