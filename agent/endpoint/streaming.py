@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -35,7 +36,9 @@ class StreamedReply:
         self._on_delta = on_delta
         self._message: dict[str, Any] = {"role": "assistant"}
         self.calls: dict[int, dict[str, Any]] = {}
-        """The calls so far, by the index that the server sent."""
+        """The calls so far by position, which is the index that the server sent unless calls share it."""
+        self._positions: dict[int, int] = {}
+        """Position of the current call of each index."""
         self._choice: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
 
@@ -72,21 +75,65 @@ class StreamedReply:
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         calls = delta.get("tool_calls")
-        for position, call in enumerate(calls if isinstance(calls, list) else []):
-            if not isinstance(call, dict):
-                continue
-            # Servers that omit the index send each call in one piece.
-            index = call.get("index")
-            _merge(
-                self.calls.setdefault(index if isinstance(index, int) else len(self.calls) + position, {}),
-                call,
-            )
+        for call in calls if isinstance(calls, list) else []:
+            if isinstance(call, dict):
+                _merge(self.calls.setdefault(self._position(call), {}), call)
         rest = {key: value for key, value in delta.items() if key not in ("tool_calls", "role")}
         _merge(self._message, rest)
         for kind, text in (("reasoning", reasoning_text(delta)), ("content", delta.get("content"))):
             if isinstance(text, str) and text:
                 self.shown = True
                 self._on_delta("reasoning" if kind == "reasoning" else "content", text)
+
+    def _position(self, piece: dict[str, Any]) -> int:
+        """Returns the position of the call to which a piece belongs."""
+        index = piece.get("index")
+        if not isinstance(index, int):  # servers that omit the index send each call in one piece
+            return self._free_position(0)
+        current = self._positions.get(index)
+        if current is None or _starts_call(self.calls[current], piece):
+            self._positions[index] = self._free_position(index)
+        return self._positions[index]
+
+    def _free_position(self, index: int) -> int:
+        return index if index not in self.calls else max(self.calls) + 1
+
+
+def _starts_call(call: dict[str, Any], piece: dict[str, Any]) -> bool:
+    """Returns whether a piece starts another call, although some servers send the same index for both.
+
+    An id alone is not enough, because some servers send a new one with every piece, and others repeat the
+    name.
+    """
+    name = _name(piece)
+    if piece.get("id") and call.get("id") and piece["id"] != call["id"]:
+        return bool(name) or _is_json_object(_arguments(call))
+    if not name or not _arguments(call):
+        return False
+    if not _name(call).startswith(name):
+        return True
+    return bool(_arguments(piece).strip()) and _is_json_object(_arguments(call))
+
+
+def _name(call: dict[str, Any]) -> str:
+    return _function_text(call, "name")
+
+
+def _arguments(call: dict[str, Any]) -> str:
+    return _function_text(call, "arguments")
+
+
+def _function_text(call: dict[str, Any], field: str) -> str:
+    function = call.get("function")
+    text = function.get(field) if isinstance(function, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return text.rstrip().endswith("}") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _merge(target: dict[str, Any], delta: dict[str, Any]) -> None:
