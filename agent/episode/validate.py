@@ -81,7 +81,7 @@ def _consultation_problems(episode: Episode) -> list[str]:
         if arguments.get(call_id, consultation.arguments) != consultation.arguments:
             problems.append(f"the consultation of call {call_id} has other arguments than the call")
         situation = _situation(consultation)
-        if situation is not None and situation != consultation.situation:
+        if situation is not None and consultation.situation not in (None, situation):
             problems.append(f"the consultation of call {call_id} has another situation than its arguments")
     return problems
 
