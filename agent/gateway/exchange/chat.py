@@ -27,7 +27,7 @@ class ChatConversation(Conversation):
         messages = request.body.get("messages")
         self.entries = list(messages) if isinstance(messages, list) else []
         if offer is not None:
-            self.entries, self.restored = store.restore(request.caller, self.entries)
+            self.entries, self.restored = store.restore(request.caller, request.body, self.entries)
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -75,7 +75,7 @@ class ChatConversation(Conversation):
             replay=replay,
             visible=visible,
             mixed=bool(other_entries),
-            id=reply.get("id"),
+            reply=reply,
             finish_reason=choice.get("finish_reason"),
             usage=reply.get("usage"),
             model=reply.get("model"),
@@ -105,10 +105,12 @@ class ChatConversation(Conversation):
     def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         (message,) = parsed.replay
         self.reply = [message, *_tool_messages(results)]
-        self._store.add(self.request.caller, self.entries, message, dict(results))
+        self._store.add(self.request.caller, self.request.body, message, results)
 
     def add_visible_reply(self, parsed: ParsedReply) -> None:
         self.reply = [parsed.visible] if parsed.visible else []
+        if self.offer is not None and parsed.mixed:
+            self._store.add(self.request.caller, self.request.body, parsed.visible, {})
 
     def logged(self) -> list[Message]:
         return [*(message for message in self.entries if isinstance(message, dict)), *self.reply]

@@ -24,8 +24,9 @@ class ParsedReply:
     visible: Any
     """The part that the caller sees: a message, or a list of items."""
     mixed: bool
-    """Whether the reply also calls the caller's own tools."""
-    id: Any
+    """Whether the reply calls the caller's own tools."""
+    reply: dict[str, Any]
+    """The whole reply, unchanged."""
     finish_reason: Any
     usage: Any
     model: Any

@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 from agent.endpoint import ToolCall, parse_arguments
 from agent.episode import Api, Message
 from agent.gateway.exchange.conversation import Conversation, ParsedReply
-from agent.gateway.exchange.mixed_calls import Item, MixedItemStore
+from agent.gateway.exchange.mixed_calls import (
+    Insertion,
+    Item,
+    MixedItemStore,
+    input_items,
+    unused_id,
+)
 from agent.gateway.wire import CallerRequest, reason_tools_unusable
 from agent.tools import ToolOffer
 
@@ -26,15 +32,18 @@ class ResponsesConversation(Conversation):
         self._store = store
         self._hidden: list[Item] = []
         """The rule tool's calls and results in the last hidden turn."""
+        self._insertions: list[Insertion] = []
+        """Hidden items, and the items of this reply that they belong to."""
+        self._shown: list[Item] = []
+        """Items of hidden turns that the caller saw."""
         self._body = request.body
         named = request.body.get("previous_response_id")
         previous = store.upstream_id(request.caller, named)
         if previous != named:
             self._body = {**self._body, "previous_response_id": previous}
-        given = request.body.get("input")
-        self.entries = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
+        self.entries = input_items(request.body)
         if offer is not None:
-            self.entries, self.restored = store.restore(request.caller, previous, self.entries)
+            self.entries, self.restored = store.restore(request.caller, request.body, previous)
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -65,20 +74,36 @@ class ResponsesConversation(Conversation):
     def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
         output = [item for item in reply.get("output") or [] if isinstance(item, dict)]
         visible = [item for item in output if not self.is_rule_call(item)]
-        rule_calls = [_tool_call(item) for item in output if self.is_rule_call(item)]
+        replay = self._with_unused_ids(output)
         mixed = any(item.get("type") == "function_call" for item in visible)
-        if rule_calls and mixed and self.hold:  # text from before the consultation did not use its result
+        if len(visible) < len(output) and mixed and self.hold:
+            # Text from before the consultation did not use its result.
             visible = [item for item in visible if item.get("type") != "message"]
         return ParsedReply(
-            rule_calls=rule_calls,
-            replay=output,
+            rule_calls=[_tool_call(item) for item in replay if self.is_rule_call(item)],
+            replay=replay,
             visible=visible,
             mixed=mixed,
-            id=reply.get("id"),
+            reply=reply,
             finish_reason=reply.get("status"),
             usage=reply.get("usage"),
             model=reply.get("model"),
         )
+
+    def _with_unused_ids(self, output: list[Item]) -> list[Item]:
+        """Returns a reply's items with ids for the rule tool's calls that no other call has."""
+        others = [item for item in output if not self.is_rule_call(item)]
+        earlier = [item for item in self.entries if isinstance(item, dict)]
+        taken = {item.get("call_id") for item in [*earlier, *others]}
+        item_ids = {item["id"] for item in earlier if "id" in item}
+        result = []
+        for item in output:
+            if self.is_rule_call(item):
+                item = {**item, "call_id": unused_id(str(item.get("call_id") or "call"), taken)}
+                if item.get("id") in item_ids:
+                    del item["id"]
+            result.append(item)
+        return result
 
     def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
@@ -90,19 +115,35 @@ class ResponsesConversation(Conversation):
         rule_items = [item for item in parsed.replay if self.is_rule_call(item)]
         calls = [item for item in parsed.visible if item.get("type") == "function_call"]
         self.reply = [*parsed.replay, *answers]
-        self._store.add(self.request.caller, parsed.id, calls, [*rule_items, *answers])
+        self._insertions.append(Insertion(calls[0], before=True, items=[*rule_items, *answers]))
+        self._store_insertions(parsed.visible)
+        # The upstream stored the reply under its own call ids.
+        upstream_ids = [item.get("call_id") for item in parsed.reply["output"] if self.is_rule_call(item)]
+        upstream_answers = [
+            {**answer, "call_id": id} for answer, id in zip(answers, upstream_ids, strict=True)
+        ]
+        self._store.add_results(
+            self.request.caller, self.request.body, parsed.reply.get("id"), calls, upstream_answers
+        )
 
     def add_visible_reply(self, parsed: ParsedReply) -> None:
         self.reply = list(parsed.visible)
+        if self.offer is not None:
+            self._store_insertions(parsed.visible)
+
+    def _store_insertions(self, visible: list[Item]) -> None:
+        items = [*self._shown, *visible]
+        self._store.add(self.request.caller, self.request.body, items, self._insertions)
 
     def note_visible_items(self, items: list[Item]) -> None:
-        """Stores that the caller saw these items of the last hidden turn.
+        """Records that the caller saw these items of the last hidden turn.
 
         If the caller sends them back, the hidden calls follow them again: the upstream refuses reasoning
         without the call that followed it.
         """
         if items:
-            self._store.add_after(self.request.caller, items[-1].get("id"), self._hidden)
+            self._shown += items
+            self._insertions.append(Insertion(items[-1], before=False, items=self._hidden))
 
     def note_response_id(self, visible_id: Any, upstream_id: Any) -> None:
         """Stores that the caller saw a response under another id than the upstream's."""

@@ -85,7 +85,7 @@ def play(seed: int, conversations: int = 6, **settings: Any) -> list[str]:
         runs.append(ApplicationRun(conversation, api, stream=random.random() < 0.6, fields=fields))
 
     async def play_all() -> list[str]:
-        send = in_process(simulator, most_consultations=random.choice((1, 2, 4)), **settings)
+        send = in_process(simulator, max_consultations=random.choice((1, 2, 4)), **settings)
         return [
             fault for faults in await asyncio.gather(*(run.play(send) for run in runs)) for fault in faults
         ]
