@@ -261,7 +261,7 @@ class Endpoint:
         if status == 429:  # the limiter already sends less, so the waits need not double
             busy = min(self._retry.longest_wait, self._retry.first_wait * 2 ** ((attempts - 1) / 4))
             jittered = busy * random.uniform(0.5, 1.0)  # noqa: S311
-        requested = _retry_after(error.response.headers)
+        requested = retry_after(error.response.headers)
         return status, jittered if requested is None else max(requested, jittered)
 
     def _to_endpoint_error(self, error: Exception, attempts: int, started: bool) -> Exception:
@@ -368,7 +368,7 @@ def _ids(value: Any) -> list[int] | None:
     return ids if ids is not None and all(type(each) is int for each in ids) else None
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Returns the seconds of a Retry-After header, given as a number or a date; None without one."""
     value = headers.get("retry-after")
     if value is None:

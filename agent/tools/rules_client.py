@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from agent.urls import bearer, public_address, without_secrets
 if TYPE_CHECKING:
     import httpx2
     from mcp import Client
+
+    from agent.tools.rules_http import Refusal
 
 RULE_TOOL = "consult_safety_rules"
 """Name of the rule tool."""
@@ -46,7 +49,7 @@ class RulesClient:
     Args:
         url: MCP URL of the service.
         token: sent as a bearer token.
-        timeout: seconds for one exchange.
+        timeout: seconds for one exchange, including the waits that an overloaded service asks for.
         waits: seconds before each retry of a failed connection; long enough for a restart of the service.
 
     Raises:
@@ -87,9 +90,9 @@ class RulesClient:
         self._version: str | None = None
 
     async def __aenter__(self) -> RulesClient:
-        import httpx2
+        from agent.tools.rules_http import WaitingClient
 
-        self._http = httpx2.AsyncClient(headers=self._headers, timeout=self._timeout)
+        self._http = WaitingClient(headers=self._headers, timeout=self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -140,9 +143,12 @@ class RulesClient:
 
     async def _exchange(self, request: Callable[[Client], Awaitable[T]]) -> T:
         import httpx2
-        from mcp import MCPError
+
+        from agent.tools.rules_http import EXCHANGE, Exchange
 
         for wait in (*self._waits, None):
+            exchange = Exchange(time.monotonic() + self._timeout)
+            EXCHANGE.set(exchange)
             try:
                 async with self._session() as client:
                     return await request(client)
@@ -155,35 +161,51 @@ class RulesClient:
                 if isinstance(error, httpx2.TransportError) and wait is not None:
                     await asyncio.sleep(wait)
                     continue
-                if isinstance(error, httpx2.TransportError):
-                    raise RulesError(
-                        f"the rule service at {self.public_url} cannot be reached ({error}): "
-                        "check that it is running (`ascl-rules serve` starts one)",
-                        type="unreachable",
-                        setup=True,
-                    ) from error
-                if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):
-                    raise RulesError(
-                        f"the rule service at {self.public_url} rejects the token "
-                        f"({error.response.status_code}): set ASCL_RULES_TOKEN to a valid one",
-                        type="unauthorized",
-                        setup=True,
-                    ) from error
-                if isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
-                    if self._version is not None:
-                        raise RulesError(
-                            f"the rule service at {self.public_url} returned an invalid answer "
-                            f"({_describe(error)})",
-                            type="protocol",
-                        ) from error
-                    raise RulesError(
-                        f"{self.public_url} returned no MCP answer ({_describe(error)}): "
-                        "does the URL end in /mcp?",
-                        type="protocol",
-                        setup=True,
-                    ) from error
-                raise
+                rules_error = self._to_rules_error(error, exchange.refusal)
+                if rules_error is None:
+                    raise
+                raise rules_error from error
         raise AssertionError("the last attempt either returned or raised")
+
+    def _to_rules_error(self, error: BaseException, refusal: Refusal | None) -> RulesError | None:
+        """Returns a failure of the service as one sentence; None for any other exception."""
+        import httpx2
+        from mcp import MCPError
+
+        if isinstance(error, httpx2.TransportError):
+            return RulesError(
+                f"the rule service at {self.public_url} cannot be reached ({error}): "
+                "check that it is running (`ascl-rules serve` starts one)",
+                type="unreachable",
+                setup=True,
+            )
+        if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):
+            return RulesError(
+                f"the rule service at {self.public_url} rejects the token "
+                f"({error.response.status_code}): set ASCL_RULES_TOKEN to a valid one",
+                type="unauthorized",
+                setup=True,
+            )
+        if not isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
+            return None
+        if refusal is not None:
+            wait = "" if refusal.wait is None else f" and asked to wait {refusal.wait:g} s"
+            return RulesError(
+                f"the rule service at {self.public_url} is overloaded: it answered {refusal.status}{wait}; "
+                f"this client waits up to {self._timeout:g} s in total. Raise the service's rate limit, or "
+                "send fewer requests at a time",
+                type=f"http_{refusal.status}",
+            )
+        if self._version is not None:
+            return RulesError(
+                f"the rule service at {self.public_url} returned an invalid answer ({_describe(error)})",
+                type="protocol",
+            )
+        return RulesError(
+            f"{self.public_url} returned no MCP answer ({_describe(error)}): does the URL end in /mcp?",
+            type="protocol",
+            setup=True,
+        )
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Client]:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from mcp.server import MCPServer
+from starlette.responses import Response
 
 from agent.errors import RulesError
 from agent.tools import RulesClient
@@ -73,6 +74,40 @@ def test_a_service_that_restarts_is_asked_again() -> None:
 
     with ScriptedRules() as first:
         use(first.url, restart)
+
+
+class Overloaded:
+    """ASGI middleware that refuses the first requests."""
+
+    def __init__(self, app: Any, refusals: int, status: int, headers: dict[str, str]) -> None:
+        self.app, self.refusals, self.status, self.headers = app, refusals, status, headers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or self.refusals == 0:
+            await self.app(scope, receive, send)
+            return
+        self.refusals -= 1
+        await Response("busy", self.status, self.headers)(scope, receive, send)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_service_that_asks_to_wait_is_queried_again(status: int) -> None:
+    app = Overloaded(ScriptedRules().app, 3, status, {"retry-after": "0"})
+    with LiveServer(app) as server:
+        result = use(f"{server.origin}/mcp", lambda client: client.consult({"situation": "gun"}))
+    assert not result.is_error
+    assert app.refusals == 0
+
+
+def test_an_overloaded_service_is_reported_with_the_status_and_the_wait() -> None:
+    app = Overloaded(ScriptedRules().app, 1000, 429, {"retry-after": "60"})
+    with (
+        LiveServer(app) as server,
+        pytest.raises(RulesError, match="answered 429 and asked to wait 60 s") as caught,
+    ):
+        use(f"{server.origin}/mcp", lambda client: client.consult({"situation": "gun"}))
+    assert caught.value.type == "http_429"
+    assert not caught.value.setup
 
 
 def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:

@@ -64,9 +64,9 @@ class ScriptedRules:
         self.digest = digest
         self.consultations: list[dict[str, Any]] = []
         """Arguments of the consultations, in order of arrival."""
-        app = self._server().streamable_http_app(stateless_http=True, json_response=True)
-        app.add_route("/v1/categories", self._categories)
-        self._served = LiveServer(app, port)
+        self.app = self._server().streamable_http_app(stateless_http=True, json_response=True)
+        self.app.add_route("/v1/categories", self._categories)
+        self._served = LiveServer(self.app, port)
 
     def __enter__(self) -> Self:
         self._served.__enter__()

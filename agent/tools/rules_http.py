@@ -1,0 +1,60 @@
+"""HTTP client that repeats requests which the rule service refused with 429 or 503 and Retry-After."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from agent.endpoint.client import retry_after
+
+_MIN_WAIT = 0.05  # seconds, for a Retry-After of 0
+
+
+@dataclass
+class Refusal:
+    """The last answer that asked to wait: its status, and the seconds if it named them."""
+
+    status: int
+    wait: float | None
+
+
+@dataclass
+class Exchange:
+    """Time limit and outcome of one exchange with the service."""
+
+    deadline: float
+    """On the monotonic clock, seconds."""
+    refusal: Refusal | None = None
+    """None if the last answer was not a refusal."""
+
+
+EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
+"""The exchange of the current task. The MCP client's errors lack the status and the headers of a refusal."""
+
+
+class WaitingClient(httpx2.AsyncClient):
+    """Repeats a refused request after the time that the service asks for, until the exchange's deadline."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Sends a request until it is not refused; returns the last refusal if the deadline would pass."""
+        exchange = EXCHANGE.get()
+        while True:
+            response = await super().send(request, **options)
+            if response.status_code not in (429, 503):
+                exchange.refusal = None
+                return response
+            exchange.refusal = Refusal(response.status_code, retry_after(response.headers))
+            if exchange.refusal.wait is None:
+                return response
+            # The factor spreads clients that were refused together.
+            wait = max(_MIN_WAIT, exchange.refusal.wait) * random.uniform(1.0, 1.5)  # noqa: S311
+            if time.monotonic() + wait > exchange.deadline:
+                return response
+            await response.aclose()
+            await asyncio.sleep(wait)
