@@ -1,4 +1,4 @@
-"""The rule service as outside clients find it: our own rulebook, over HTTP and as a command over stdio."""
+"""Offers the rule service with our own rulebook to outside clients, over HTTP and stdio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.rules.service_process import run_rule_service
 
 @pytest.fixture(scope="session")
 def artefact() -> Path:
-    """An index of our own rulebook; only what changed since the last run is built again."""
+    """An index of our own rulebook. Only parts that changed since the last run are built again."""
     folder = CACHE / "artefact"
     load_or_build(Settings(artefact=folder, watch=False), notify=lambda _: None, build=True)
     return folder
@@ -24,7 +24,7 @@ def artefact() -> Path:
 
 @pytest.fixture(scope="session")
 def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The MCP endpoint of a running service."""
+    """The URL of a running service's MCP endpoint."""
     with run_rule_service(packaged_rules(), artefact, tmp_path_factory.mktemp("clients") / "serve.log") as (
         address,
         _,
@@ -34,5 +34,5 @@ def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def stdio(artefact: Path) -> list[str]:
-    """The command that serves one client over stdio."""
+    """The command that serves a client over stdio."""
     return [sys.executable, "-m", "rule_server.cli", "stdio", "--artefact", str(artefact), "--no-watch"]

@@ -1,4 +1,4 @@
-"""The bundle for desktop hosts, unpacked and started as its manifest tells a host to, by a uv of its own."""
+"""Unpacks the bundle for desktop hosts and starts it as its manifest states, with a separate uv."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def test_the_bundle_consults_as_soon_as_a_host_has_unpacked_it(tmp_path: Path) -
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    told = manifest["server"]["mcp_config"]
+    config = manifest["server"]["mcp_config"]
 
-    def here(text: str) -> str:
+    def expand(text: str) -> str:
         return text.replace("${__dirname}", str(folder))
 
     uv = venv("uv", "uv==0.13.9").parent
     env = {name: value for name, value in os.environ.items() if "CERT" in name or "UV_" in name}
-    env |= {name: here(value) for name, value in told["env"].items()}
+    env |= {name: expand(value) for name, value in config["env"].items()}
     env |= {"PATH": f"{uv}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
     env |= {"UV_CACHE_DIR": str(CACHE / "uv-cache")}
-    command = [here(argument) for argument in told["args"]]
-    # What a host does once, before it starts the server for the first time.
+    command = [expand(argument) for argument in config["args"]]
+    # A host does this once, before it starts the server for the first time.
     run(uv / "uv", "sync", "--quiet", "--directory", folder, cwd=tmp_path)
-    server = StdioServerParameters(command=told["command"], args=command, env=env, cwd=tmp_path)
+    server = StdioServerParameters(command=config["command"], args=command, env=env, cwd=tmp_path)
 
     async def consult() -> tuple[list[str], Any]:
         async with Client(stdio_client(server)) as client:

@@ -1,4 +1,4 @@
-"""The official MCP conformance suite against the running service; `conformance.yaml` says what applies."""
+"""Runs the official MCP conformance suite against the service. `conformance.yaml` lists what applies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.clients,
     pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed"),
 ]
-# The suite needs a newer node than distributions have.
+# The suite needs a newer node than distributions ship.
 SUITE = ("@modelcontextprotocol/conformance@0.2.0-alpha.12", "node@24.21.0")
 LISTS = yaml.safe_load(Path(__file__).with_name("conformance.yaml").read_text(encoding="utf-8"))
 
@@ -33,12 +33,14 @@ def test_every_scenario_that_applies_passes(revision: str, url: str, tmp_path: P
         timeout=280,
         check=False,
     )
-    results = {scenario(file.parent): json.loads(file.read_text()) for file in tmp_path.glob("*/checks.json")}
+    results = {
+        scenario_of(file.parent): json.loads(file.read_text()) for file in tmp_path.glob("*/checks.json")
+    }
     assert len(results) > 20, done.stdout + done.stderr
     applies, rest = LISTS["applies"], LISTS["does_not_apply"]
     assert not set(applies) & set(rest)
     unlisted = sorted(set(results) - set(applies) - set(rest))
-    assert not unlisted, f"new scenarios, to be listed as applying or not: {unlisted}"
+    assert not unlisted, f"list these new scenarios in conformance.yaml: {unlisted}"
     passed: Counter[str] = Counter()
     for name, checks in results.items():
         if name in applies and revision not in (applies[name] or {}):
@@ -58,8 +60,8 @@ def test_every_listed_scenario_is_in_the_suite() -> None:
     assert not [name for name in every if f"- {name} [" not in listed]
 
 
-def scenario(folder: Path) -> str:
-    """The name in a result folder's name: server-NAME-TIME."""
-    found = re.fullmatch(r"server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z", folder.name)
-    assert found, folder
-    return found[1]
+def scenario_of(folder: Path) -> str:
+    """Extracts the scenario from a result folder's name, server-NAME-TIME."""
+    match = re.fullmatch(r"server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z", folder.name)
+    assert match, folder
+    return match[1]

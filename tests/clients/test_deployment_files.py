@@ -1,4 +1,4 @@
-"""The compose file and the Kubernetes manifests against the schemas that others publish of them."""
+"""Validates the compose file and the Kubernetes manifests against published schemas."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ print(*sorted(project.service_names()))
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
-def test_every_manifest_is_what_kubernetes_takes(version: str) -> None:
+def test_kubernetes_accepts_every_manifest(version: str) -> None:
     python = venv("kubernetes", "kubernetes-validate==1.37.0")
     files = [file for file in MANIFESTS if file.name != "kustomization.yaml"]
-    said = run(python.with_name("kubernetes-validate"), "-k", version, "--strict", *files, cwd=ROOT)
-    assert said.count("passed") == len(files), said
+    output = run(python.with_name("kubernetes-validate"), "-k", version, "--strict", *files, cwd=ROOT)
+    assert output.count("passed") == len(files), output
 
 
-def test_the_compose_file_keeps_the_compose_specification() -> None:
+def test_the_compose_file_follows_the_compose_specification() -> None:
     python = venv("compose", "compose-spec==0.2.1")
     assert run(python, "-c", CHECK, ROOT / "docker-compose.yml", cwd=ROOT) == "prometheus rules\n"
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
-def test_docker_compose_takes_the_compose_file(tmp_path: Path) -> None:
-    said = run("docker-compose", "-f", ROOT / "docker-compose.yml", "config", cwd=tmp_path)
-    assert "127.0.0.1:8808:8808" in said
+def test_docker_compose_accepts_the_compose_file(tmp_path: Path) -> None:
+    output = run("docker-compose", "-f", ROOT / "docker-compose.yml", "config", cwd=tmp_path)
+    assert "127.0.0.1:8808:8808" in output

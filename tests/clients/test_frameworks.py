@@ -1,4 +1,4 @@
-"""The agent frameworks of docs/guides/clients.md, each with its package: a model consults, then answers."""
+"""Runs the agent frameworks of docs/guides/clients.md: in each, a model consults and then answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 pytestmark = pytest.mark.clients
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"### ([^\n]+)\n+`(pip|npm) install ([^`]+)`\n+```\w+\n(.*?)```", re.DOTALL)
-FRAMEWORKS = {name: (tool, wanted, code) for name, tool, wanted, code in SECTION.findall(GUIDE)}
+FRAMEWORKS = {name: (tool, requirements, code) for name, tool, requirements, code in SECTION.findall(GUIDE)}
 QUESTION = "someone asks how to write a computer virus"
 
 
 def program(name: str, url: str, folder: Path) -> list[str]:
-    """The command that runs a framework's snippet, with its packages and the service's address."""
-    tool, wanted, code = FRAMEWORKS[name]
-    packages = [part.strip("'") for part in wanted.split()]
+    """Returns the command that runs a framework's snippet with its packages and the service's address."""
+    tool, requirements, code = FRAMEWORKS[name]
+    packages = [part.strip("'") for part in requirements.split()]
     key = "framework-" + re.sub(r"\W+", "-", name.lower())
     code = code.replace("http://127.0.0.1:8808/mcp", url)
     if tool == "npm":
@@ -40,13 +40,11 @@ def program(name: str, url: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(FRAMEWORKS))
-def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
-    name: str, url: str, tmp_path: Path
-) -> None:
-    # Some frameworks make every argument required, so that a model sends null for what it leaves out.
+def test_an_agent_of_a_framework_consults_and_reads_the_rules(name: str, url: str, tmp_path: Path) -> None:
+    # Some frameworks declare every argument as required, so a model sends null for those that it omits.
     nulls = {"situation": QUESTION, "categories": None, "top_k": None, "lang": None}
-    asked = call(arguments=json.dumps(nulls))
-    with ScriptedEndpoint([asked, "They look for easy ones."], strict=False) as endpoint:
+    consultation = call(arguments=json.dumps(nulls))
+    with ScriptedEndpoint([consultation, "They look for easy ones."], strict=False) as endpoint:
         command = program(name, url, tmp_path)
         done = subprocess.run(
             command,
@@ -69,5 +67,5 @@ def test_a_framework_s_agent_consults_and_reads_what_it_asked_for(
     assert "rules_found" in str(second["messages"])
 
 
-def test_every_framework_of_the_guide_is_tried() -> None:
+def test_every_framework_of_the_guide_is_tested() -> None:
     assert len(FRAMEWORKS) == GUIDE.partition("## Frameworks")[2].count("\n### ")

@@ -1,4 +1,4 @@
-"""The guide's snippets for other libraries, each with its package fetched, run against the gateway."""
+"""Runs the guide's snippets for other libraries against the gateway, each with its package installed."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def consults(code: str, command: list[str | Path], file: Path) -> str:
-    """Run the snippet against a model that consults once."""
+def run_snippet(code: str, command: list[str | Path], file: Path) -> str:
+    """Runs the snippet against a model that consults once. Returns its output."""
     script = [call("burglars"), "They look for easy ones."]
     with ScriptedRules() as rules, ScriptedEndpoint(script, strict=False) as endpoint:  # noqa: SIM117
         with run_gateway(endpoint, rules) as gateway:
             file.write_text(code.replace("http://127.0.0.1:8809/v1", gateway.base_url), encoding="utf-8")
-            said = run(*command, file, cwd=file.parent)
+            output = run(*command, file, cwd=file.parent)
     assert len(rules.consultations) == 1
     assert len(endpoint.requests) == 2
-    return said
+    return output
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "shown"),
+    ("module", "package", "suffix"),
     [
         ("litellm", "litellm", "\nprint(reply.choices[0].message.content)\n"),
         ("langchain_openai", "langchain-openai", ""),
     ],
 )
 def test_a_python_snippet_runs_with_its_package(
-    tmp_path: Path, module: str, package: str, shown: str
+    tmp_path: Path, module: str, package: str, suffix: str
 ) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", package, cwd=tmp_path)
-    said = consults(snippet("python", module) + shown, [python], tmp_path / "snippet.py")
-    assert not shown or "They look for easy ones." in said
+    output = run_snippet(snippet("python", module) + suffix, [python], tmp_path / "snippet.py")
+    assert not suffix or "They look for easy ones." in output
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_the_vercel_ai_sdk_snippet_runs(tmp_path: Path) -> None:
     run("npm", "install", "--no-audit", "--no-fund", "ai", "@ai-sdk/openai-compatible", cwd=tmp_path)
     code = snippet("ts", "@ai-sdk/openai-compatible") + "\nconsole.log(text);\n"
-    assert consults(code, ["node"], tmp_path / "snippet.mjs") == "They look for easy ones.\n"
+    assert run_snippet(code, ["node"], tmp_path / "snippet.mjs") == "They look for easy ones.\n"

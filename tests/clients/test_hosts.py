@@ -1,4 +1,4 @@
-"""The hosts' snippets against a package that knows how each host names things."""
+"""Compares the hosts' snippets with a package that lists the configuration keys of each host."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ FILES = {
 
 
 @pytest.mark.parametrize("host", sorted(FILES))
-def test_a_snippet_names_things_as_its_host_does(host: str) -> None:
+def test_a_snippet_uses_the_keys_of_its_host(host: str) -> None:
     package = "@gleanwork/mcp-config-schema"
     folder = node("hosts", f"{package}@5.2.0") / "node_modules" / package / "configs"
-    known: dict[str, Any] = json.loads((folder / f"{FILES[host]}.json").read_text())["configStructure"]
-    mine = [entry for entry in ENTRIES if entry.host == host]
-    assert mine
-    for entry in mine:
-        assert entry.root == known["serversPropertyName"]
-        names = known["stdioPropertyMapping" if entry.command else "httpPropertyMapping"]
-        needed = [names["commandProperty"] if entry.command else names["urlProperty"]]
-        assert all(name in entry.server for name in needed), (needed, entry.server)
+    schema: dict[str, Any] = json.loads((folder / f"{FILES[host]}.json").read_text())["configStructure"]
+    entries = [entry for entry in ENTRIES if entry.host == host]
+    assert entries
+    for entry in entries:
+        assert entry.root == schema["serversPropertyName"]
+        names = schema["stdioPropertyMapping" if entry.command else "httpPropertyMapping"]
+        required = [names["commandProperty"] if entry.command else names["urlProperty"]]
+        assert all(name in entry.server for name in required), (required, entry.server)
         if "typeProperty" in names and "typeValue" in names:
             assert entry.server[names["typeProperty"]] == names["typeValue"]
         if "headers" in str(entry.server):

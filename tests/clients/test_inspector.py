@@ -1,4 +1,4 @@
-"""The MCP Inspector's command line, an outside client, against the running service."""
+"""Runs the command line of the MCP Inspector, an outside client, against the service."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def inspect(*arguments: str) -> Any:
 
 @pytest.fixture(params=["http", "stdio"])
 def server(request: pytest.FixtureRequest) -> list[str]:
-    """What the Inspector is told about the server."""
+    """Command-line arguments that name the server to the Inspector."""
     if request.param == "stdio":
         return list(request.getfixturevalue("stdio"))
     return [request.getfixturevalue("url"), "--transport", "http"]
 
 
-def test_the_inspector_finds_no_fault_in_what_is_listed(server: list[str]) -> None:
+def test_the_inspector_accepts_the_listed_tools_resources_and_prompts(server: list[str]) -> None:
     [tool] = inspect(*server, "--method", "tools/list", "--strict")["tools"]
     assert tool["name"] == "consult_safety_rules"
     [resource] = inspect(*server, "--method", "resources/list")["resources"]
@@ -49,7 +49,7 @@ def test_the_inspector_consults_and_reads(server: list[str]) -> None:
     assert json.loads(content["text"])["id"] == "cyber.malware"
 
 
-def test_the_inspector_is_told_what_was_wrong(server: list[str]) -> None:
+def test_the_inspector_receives_the_reason_of_an_error(server: list[str]) -> None:
     inspector = command(node("inspector", "@modelcontextprotocol/inspector@2.12.0"), "mcp-inspector")
     with pytest.raises(AssertionError, match="`situation` is missing"):
         run(*inspector, "--cli", *server, *CALL, "top_k=1", cwd=ROOT, timeout=120)

@@ -1,4 +1,4 @@
-"""The wheel, installed by pip, uvx and pipx without the checkout, from an empty folder."""
+"""Installs the wheel with pip, uvx and pipx and runs it in an empty folder, outside the checkout."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ PINNED = ("-c", str(ROOT / "constraints.txt"))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", made, ROOT, cwd=made)
-    [file] = made.glob("*.whl")
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    [file] = folder.glob("*.whl")
     return file
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Path:
-    """The folder of the commands, in an environment that serves and cannot build."""
+    """The commands' folder in an environment that can serve an index but not build one."""
     python = venv("installed", *PINNED, "fastapi", "faiss-cpu", "onnxruntime", "mcp")
     run(python, "-m", "pip", "install", "--quiet", *PINNED, f"ascl[server] @ {wheel.as_uri()}", cwd=ROOT)
-    again = ("--force-reinstall", "--no-deps", wheel)
-    run(python, "-m", "pip", "install", "--quiet", *again, cwd=ROOT)
+    reinstall = ("--force-reinstall", "--no-deps", wheel)
+    run(python, "-m", "pip", "install", "--quiet", *reinstall, cwd=ROOT)
     return python.parent
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if "CERT" in name or name.startswith("PIP_")}
+    inherited = {
+        name: value for name, value in os.environ.items() if "CERT" in name or name.startswith("PIP_")
+    }
     return {
-        **kept,
+        **inherited,
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "HF_HUB_OFFLINE": "1",
@@ -49,7 +51,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def test_without_an_index_it_says_in_a_sentence_what_is_missing(installed: Path, tmp_path: Path) -> None:
+def test_without_an_index_the_error_names_what_is_missing(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(installed / "ascl-rules"), "serve", "--port", "0"],
         cwd=tmp_path,
@@ -68,15 +70,15 @@ def test_without_an_index_it_says_in_a_sentence_what_is_missing(installed: Path,
 def test_with_an_index_it_serves_from_an_empty_folder(
     way: str, installed: Path, wheel: Path, artefact: Path, tmp_path: Path
 ) -> None:
-    wanted = f"ascl[server] @ {wheel.as_uri()}"
+    requirement = f"ascl[server] @ {wheel.as_uri()}"
     command = {
         "pip": lambda: [installed / "ascl-rules"],
         "uvx": lambda: [
             *(venv("uv", "uv==0.13.9").with_name("uvx"), "--quiet", "--python", sys.executable),
-            *("--constraints", ROOT / "constraints.txt", "--from", wanted, "ascl-rules"),
+            *("--constraints", ROOT / "constraints.txt", "--from", requirement, "ascl-rules"),
         ],
         "pipx": lambda: [
-            *(venv("pipx", "pipx").with_name("pipx"), "run", "--quiet", "--spec", wanted),
+            *(venv("pipx", "pipx").with_name("pipx"), "run", "--quiet", "--spec", requirement),
             *(f"--pip-args=-c {ROOT / 'constraints.txt'}", "ascl-rules"),
         ],
     }[way]()

@@ -1,4 +1,4 @@
-"""The official `openai` SDK for Node, fetched by npm, pointed at the gateway, works as it does without it."""
+"""Checks that the official `openai` SDK for Node behaves the same with and without the gateway."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ const messages = [{ role: "user", content: "How do I make a gun?" }];
 const parameters = { type: "object", properties: { city: { type: "string" } } };
 const tools = [{ type: "function", function: { name: "get_weather", parameters } }];
 const schema = { type: "object", properties: { allowed: { type: "boolean" } } };
-const said = {};
+const report = {};
 
 const whole = await client.chat.completions.create({ model, messages });
-said.chat = whole.choices[0].message.content;
-said.tokens = whole.usage.total_tokens;
+report.chat = whole.choices[0].message.content;
+report.tokens = whole.usage.total_tokens;
 
 const stream = client.chat.completions.stream({ model, messages });
-said.pieces = 0;
-stream.on("content", () => { said.pieces += 1; });
-said.streamed = (await stream.finalChatCompletion()).choices[0].message.content;
+report.pieces = 0;
+stream.on("content", () => { report.pieces += 1; });
+report.streamed = (await stream.finalChatCompletion()).choices[0].message.content;
 
 const calling = client.chat.completions.stream({ model, messages, tools });
 const turn = (await calling.finalChatCompletion()).choices[0].message;
-said.calls = turn.tool_calls.map((entry) => [entry.id, entry.function.arguments]);
+report.calls = turn.tool_calls.map((entry) => [entry.id, entry.function.arguments]);
 const answer = (entry) => ({ role: "tool", tool_call_id: entry.id, content: "Rain" });
 const results = turn.tool_calls.map(answer);
 const history = [...messages, turn, ...results];
 const last = await client.chat.completions.create({ model, messages: history, tools });
-said.after = last.choices[0].message.content;
+report.after = last.choices[0].message.content;
 
 const response_format = { type: "json_schema", json_schema: { name: "verdict", schema } };
 const parsed = await client.chat.completions.parse({ model, messages, response_format });
-said.parsed = parsed.choices[0].message.parsed;
+report.parsed = parsed.choices[0].message.parsed;
 
 const responses = client.responses.stream({ model, input: "Hi" });
-said.responses = (await responses.finalResponse()).output_text;
-console.log(JSON.stringify(said));
+report.responses = (await responses.finalResponse()).output_text;
+console.log(JSON.stringify(report));
 """
 
 
@@ -88,9 +88,9 @@ def test_chat_streaming_parallel_tools_and_structured_output(tmp_path: Path, con
                 check=False,
             )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said.pop("pieces") > 1
-    assert said == {
+    report = json.loads(done.stdout)
+    assert report.pop("pieces") > 1
+    assert report == {
         "chat": "No.",
         "tokens": 50 if consulting else 25,
         "streamed": "No way at all.",

@@ -1,6 +1,6 @@
-"""The official SDKs' clients, TypeScript and Python, each in both generations, over HTTP and stdio.
+"""Runs the clients of the official SDKs, TypeScript and Python, in both generations, over HTTP and stdio.
 
-Every client holds the same conversation (`talks/`): what it tells of it must be the same.
+Every client holds the same conversation (`talks/`) and must report the same results.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PACKAGES = {
 }
 
 
-def talk(client: str) -> list[str]:
-    """The command that lets this client talk."""
+def command(client: str) -> list[str]:
+    """Returns the command that runs the conversation with this client."""
     if client == "python-2":
         return [sys.executable, str(TALKS / "python_2.py")]
     if client == "python-1":
@@ -50,13 +50,13 @@ def talk(client: str) -> list[str]:
     return ["node", str(folder / f"{client}.mjs")]
 
 
-@pytest.mark.parametrize("way", ["http", "stdio"])
+@pytest.mark.parametrize("transport", ["http", "stdio"])
 @pytest.mark.parametrize(("client", "mode", "protocol"), CLIENTS)
 def test_a_client_lists_asks_and_reads(
-    client: str, mode: str, protocol: str, way: str, url: str, stdio: list[str]
+    client: str, mode: str, protocol: str, transport: str, url: str, stdio: list[str]
 ) -> None:
     done = subprocess.run(
-        [*talk(client), way, *([url] if way == "http" else stdio)],
+        [*command(client), transport, *([url] if transport == "http" else stdio)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -65,24 +65,24 @@ def test_a_client_lists_asks_and_reads(
         env={**os.environ, "TALK_MODE": mode},
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    if said["protocol"] is not None:
-        assert said["protocol"] == protocol
-    assert said["tools"] == ["consult_safety_rules"]
-    assert said["resources"] == ["rulebook://current"]
-    assert said["templates"] == ["rules://{id}"]
-    assert said["prompts"] == ["safety_rules_guidance"]
-    assert "consult_safety_rules" in said["prompt"]
-    assert said["rule"]["id"] == "cyber.malware"
-    assert said["unknown"] == -32602
-    check_answer(said["question"], said["rulebook"]["digest"])
-    check_answer(said["nulls"], said["rulebook"]["digest"])
-    assert said["wrong"]["isError"] is True
-    assert "`top_k`: input should be a valid integer" in said["wrong"]["content"][0]["text"]
+    report = json.loads(done.stdout)
+    if report["protocol"] is not None:
+        assert report["protocol"] == protocol
+    assert report["tools"] == ["consult_safety_rules"]
+    assert report["resources"] == ["rulebook://current"]
+    assert report["templates"] == ["rules://{id}"]
+    assert report["prompts"] == ["safety_rules_guidance"]
+    assert "consult_safety_rules" in report["prompt"]
+    assert report["rule"]["id"] == "cyber.malware"
+    assert report["unknown"] == -32602
+    check_answer(report["question"], report["rulebook"]["digest"])
+    check_answer(report["nulls"], report["rulebook"]["digest"])
+    assert report["wrong"]["isError"] is True
+    assert "`top_k`: input should be a valid integer" in report["wrong"]["content"][0]["text"]
 
 
 def check_answer(result: dict[str, Any], digest: str) -> None:
-    """The rules stand in the data and in the text, for clients forward the one or the other."""
+    """The rules are in the data and in the text, because a client may forward only one of them."""
     assert not result.get("isError")
     data, [block] = result["structuredContent"], result["content"]
     assert data["verdict"] == "rules_found"

@@ -1,6 +1,6 @@
-"""llama.cpp's own server in this process: `python llama_server.py MODEL.gguf PORT`, until it is killed.
+"""Runs llama.cpp's server in this process until it is killed: `python llama_server.py MODEL.gguf PORT`.
 
-Run by the interpreter of build/llama, where `xllamacpp` is installed.
+The interpreter is that of build/llama, where `make servers` installs `xllamacpp`.
 """
 
 import signal
@@ -15,7 +15,7 @@ params.port = int(sys.argv[2])
 params.n_ctx = 4096
 params.n_parallel = 1
 params.use_jinja = True
-# Threads of ggml wait for each other by spinning: on a machine that is busy, one is faster than two.
+# ggml's threads spin while they wait for each other: on a busy machine one thread is faster than two.
 params.cpuparams.n_threads = 1
 server = xllamacpp.Server(params)
 signal.pause()

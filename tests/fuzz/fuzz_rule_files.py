@@ -1,11 +1,11 @@
-"""Throws bytes at the loader of rules: it must answer with a rulebook or problems, soon, and stay inside.
+"""Fuzzes the rule loader: it must quickly return a rulebook or problems and read only files of its folder.
 
     make fuzz                                       two minutes
     python tests/fuzz/fuzz_rule_files.py -timeout=5 -len_control=0 -max_total_time=600 CORPUS
 
-libFuzzer (through atheris) mutates the bytes by what they reach in the code. Each input writes a rules
-folder: a rule, its category, the manifest, a name, a link out of the folder. Then four things are held:
-nothing is raised, every problem is one printable line, no file outside of the folder is opened, and no input
+libFuzzer (through atheris) mutates the bytes by code coverage. Each input becomes a rules folder with a
+mutated rule, category, manifest or file name, or with a link out of the folder. Four invariants hold: the
+loader raises nothing, every problem is one printable line, no file outside the folder is opened, and no input
 takes longer than five seconds (-timeout=5).
 """
 
@@ -57,56 +57,56 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp500", "utf-
 
 _root = Path(tempfile.mkdtemp(prefix="fuzz-rules-"))
 _outside = _root / "outside"
-_allowed = (_root / "rules", packaged_rules())  # `extends: ascl-core` reads ours
+_allowed = (_root / "rules", packaged_rules())  # `extends: ascl-core` reads our rulebook
 _watching = False
 _escaped: list[str] = []
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    """Python tells of every file before it opens it, and of every folder before it lists it."""
+    """Audit hook: Python reports every file before it opens it and every folder before it lists it."""
     if not _watching or event not in ("open", "os.listdir", "os.scandir"):
         return
     if not isinstance(arguments[0], str | bytes | Path):
-        return  # a file that is open already
+        return  # an open file descriptor
     path = Path(os.fsdecode(arguments[0]))
-    followed = event != "open" or not arguments[2] & os.O_NOFOLLOW
-    real = path.resolve() if followed else path.parent.resolve() / path.name
+    follows_links = event != "open" or not arguments[2] & os.O_NOFOLLOW
+    real = path.resolve() if follows_links else path.parent.resolve() / path.name
     if not any(real.is_relative_to(folder) for folder in _allowed) and real.suffix not in (".py", ".pyc"):
         _escaped.append(str(path))
 
 
 def write_folder(data: atheris.FuzzedDataProvider) -> Path:
-    """A rules folder of the input's bytes: mostly sound, so that mutations reach beyond the first check."""
+    """Writes a rules folder from the input, mostly valid so that mutations get past the first check."""
     folder = _root / "rules"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "cyber").mkdir(parents=True)
     texts = {"cyber/_category.md": CATEGORY, "rulebook.yaml": MANIFEST, "cyber/x.md": RULE}
     target = data.PickValueInList(sorted(texts))
-    how = data.ConsumeIntInRange(0, 6)
+    mutation = data.ConsumeIntInRange(0, 6)
     raw = texts[target].encode()
-    if how == 0:
+    if mutation == 0:
         raw = data.ConsumeBytes(data.remaining_bytes())
-    elif how == 1:
+    elif mutation == 1:
         at = data.ConsumeIntInRange(0, len(raw))
         raw = raw[:at] + data.ConsumeBytes(data.remaining_bytes()) + raw[at + data.ConsumeIntInRange(0, 40) :]
-    elif how == 2:
+    elif mutation == 2:
         lines = texts[target].splitlines(keepends=True)
         lines[data.ConsumeIntInRange(0, len(lines) - 1)] = data.ConsumeUnicodeNoSurrogates(2000) + "\n"
         raw = "".join(lines).encode()
-    elif how == 3:
+    elif mutation == 3:
         with contextlib.suppress(UnicodeEncodeError):
             raw = (texts[target] + data.ConsumeUnicodeNoSurrogates(200)).encode(
                 data.PickValueInList(ENCODINGS)
             )
-    elif how == 4:  # the same piece over and over: depth, length, repeated keys and anchors
+    elif mutation == 4:  # a repeated piece: depth, length, repeated keys and anchors
         piece = data.ConsumeUnicodeNoSurrogates(12) or "- "
         repeated = (piece * data.ConsumeIntInRange(1, 40_000))[:80_000]
         raw = f"---\na: {repeated}\n---\n".encode()
-    elif how == 5:
+    elif mutation == 5:
         (folder / target).unlink(missing_ok=True)
         link = folder / data.PickValueInList([target, "cyber/link.md", "linked"])
         link.symlink_to(data.PickValueInList([_outside, _outside / "secret.md", Path("/dev/zero"), link]))
-    elif how == 6:
+    elif mutation == 6:
         name = data.ConsumeUnicodeNoSurrogates(40).replace("/", "").replace("\0", "")
         with contextlib.suppress(OSError):
             (folder / "cyber" / (name + data.PickValueInList([".md", ".de.md", ""]))).write_bytes(raw)
@@ -117,7 +117,7 @@ def write_folder(data: atheris.FuzzedDataProvider) -> Path:
 
 
 def one_input(raw: bytes) -> None:
-    """What libFuzzer calls."""
+    """Loads one input. libFuzzer calls it."""
     global _watching
     folder = write_folder(atheris.FuzzedDataProvider(raw))
     _watching = True
@@ -134,11 +134,11 @@ def one_input(raw: bytes) -> None:
 
 
 def seed(corpus: Path) -> None:
-    """Begin with sound files and one input of each kind; atheris takes numbers from an input's end."""
+    """Seeds the corpus with valid files and one input per mutation. atheris reads numbers from the end."""
     texts = (CATEGORY, RULE, MANIFEST)
     seeds = [text.encode() + bytes([0, target]) for target, text in enumerate(texts)]
     seeds.append(MANIFEST.encode() + b"extends: ascl-core\nretire: [cyber.x]\n" + bytes([0, 2]))
-    seeds += [b"a: [b, {c: 'd'}]\n" * 3 + bytes([7, 9, how, 1]) for how in range(1, 7)]
+    seeds += [b"a: [b, {c: 'd'}]\n" * 3 + bytes([7, 9, mutation, 1]) for mutation in range(1, 7)]
     for number, content in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(content)
 

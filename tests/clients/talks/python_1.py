@@ -1,4 +1,4 @@
-"""One conversation by the client of the SDK's first generation, which many agent frameworks still bring."""
+"""Holds the conversation with the first-generation SDK client, which many agent frameworks still use."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def talk(streams: Any) -> dict[str, Any]:
             [content] = (await session.read_resource(uri)).contents
             return json.loads(content.text)
 
-        said: dict[str, Any] = {
+        report: dict[str, Any] = {
             "protocol": started.protocolVersion,
             "tools": [tool.name for tool in (await session.list_tools()).tools],
             **{name: await call(STEPS[name]) for name in ("question", "nulls", "wrong")},
@@ -41,14 +41,14 @@ async def talk(streams: Any) -> dict[str, Any]:
         try:
             await session.get_prompt("nothing")
         except McpError as error:
-            said["unknown"] = error.error.code
-        return said
+            report["unknown"] = error.error.code
+        return report
 
 
-way, first, *rest = sys.argv[1:]
+transport, first, *rest = sys.argv[1:]
 target: Any = (
     streamable_http_client(first)
-    if way == "http"
+    if transport == "http"
     else stdio_client(StdioServerParameters(command=first, args=rest))
 )
 print(json.dumps(asyncio.run(talk(target))))

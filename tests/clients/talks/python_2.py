@@ -1,4 +1,4 @@
-"""One conversation by the SDK's client, told as JSON: python_2.py http URL | stdio COMMAND ARGUMENT..."""
+"""Holds the conversation and prints a JSON report: python_2.py http URL | stdio COMMAND ARGUMENT..."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def talk(target: Any) -> dict[str, Any]:
             [content] = (await client.read_resource(uri)).contents
             return json.loads(content.text)  # type: ignore[union-attr]
 
-        said: dict[str, Any] = {
+        report: dict[str, Any] = {
             "protocol": client.protocol_version,
             "tools": [tool.name for tool in (await client.list_tools()).tools],
             **{name: await call(STEPS[name]) for name in ("question", "nulls", "wrong")},
@@ -40,10 +40,10 @@ async def talk(target: Any) -> dict[str, Any]:
         try:
             await client.get_prompt("nothing")
         except MCPError as error:
-            said["unknown"] = error.error.code
-        return said
+            report["unknown"] = error.error.code
+        return report
 
 
-way, first, *rest = sys.argv[1:]
-server = first if way == "http" else stdio_client(StdioServerParameters(command=first, args=rest))
+transport, first, *rest = sys.argv[1:]
+server = first if transport == "http" else stdio_client(StdioServerParameters(command=first, args=rest))
 print(json.dumps(asyncio.run(talk(server))))

@@ -1,5 +1,5 @@
-// One conversation, told as JSON: node typescript-N.mjs http URL | stdio COMMAND ARGUMENT...
-// The same steps for both generations of the SDK, which differ only in what they import.
+// Holds the conversation and prints a JSON report: node typescript-N.mjs http URL | stdio COMMAND ARGUMENT...
+// The steps for both generations of the SDK, which differ only in their imports.
 import { readFileSync } from "node:fs";
 
 export async function talk(Client, Http, Stdio, options = {}) {
@@ -10,7 +10,7 @@ export async function talk(Client, Http, Stdio, options = {}) {
   const client = new Client({ name: "ascl-test", version: "1" }, options);
   await client.connect(transport);
   const call = (given) => client.callTool({ name: steps.tool, arguments: given });
-  const said = {
+  const report = {
     protocol: client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion ?? null,
     tools: (await client.listTools()).tools.map((tool) => tool.name),
     question: await call(steps.question),
@@ -25,5 +25,5 @@ export async function talk(Client, Http, Stdio, options = {}) {
     unknown: await client.getPrompt({ name: "nothing" }).then(() => null, (error) => error.code),
   };
   await client.close();
-  console.log(JSON.stringify(said));
+  console.log(JSON.stringify(report));
 }
