@@ -60,7 +60,7 @@ def run_loop(settings: LoopSettings, out: Path, notify: Notify = lambda line: No
 
 
 def _check_floor(settings: LoopSettings) -> None:
-    """A floor says something only over harmful prompts that are not trained on."""
+    """Checks that the floor is measured on harmful prompts that are not trained on."""
     floor = settings.floor
     if floor is None or not (floor.harmful_consult or floor.harmful_safe):
         return
