@@ -61,8 +61,8 @@ def loop(
             if figures["consult_rate"] is not None
         )
         typer.echo(f"round {entry['round']}: consult rate {rates or 'not measured'}")
-        if entry["below_floor"]:
-            typer.echo(f"stopped: {entry['below_floor']}")
+        if reason := entry["below_floor"] or entry.get("no_signal"):
+            typer.echo(f"stopped: {reason}")
     typer.echo(f"model: {record['model']}")
 
 

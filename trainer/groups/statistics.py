@@ -121,6 +121,27 @@ def group_statistics(path: Path) -> GroupStatistics:
     )
 
 
+def has_signal(path: Path, cost: float = 0.0) -> bool:
+    """Returns whether the rewards differ within any group. If not, all advantages are zero.
+
+    Args:
+        path: groups file.
+        cost: reward subtracted per consultation, as by the method `grpo+cost`.
+
+    Raises:
+        GroupError: the file cannot be read.
+    """
+    highest: dict[str, float] = {}
+    lowest: dict[str, float] = {}
+    with open_groups(path) as (file, _):
+        for batch in file.iter_batches(columns=["group_id", "reward", "consultations"]):
+            net_reward = batch["reward"].to_numpy() - cost * batch["consultations"].to_numpy()
+            for group, value in zip(batch["group_id"].to_pylist(), net_reward.tolist(), strict=True):
+                highest[group] = max(value, highest.get(group, value))
+                lowest[group] = min(value, lowest.get(group, value))
+    return any(highest[group] > lowest[group] for group in highest)
+
+
 class _Totals:
     """Sums over all episodes, independent of their group."""
 

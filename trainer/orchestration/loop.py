@@ -28,6 +28,9 @@ from trainer.stages import Notify, held_out_problem
 def run_loop(settings: LoopSettings, out: Path, notify: Notify = lambda line: None) -> dict[str, Any]:
     """Runs all rounds that are not finished. Returns the content of `loop.json`.
 
+    Its field `ended` is `rounds`, `floor` (a model fell below the safety floor) or `no_signal` (the rewards
+    of a round do not differ within any group, so there is nothing to train on).
+
     Raises:
         ConfigError: the training settings are invalid.
         LoopError: the folder holds a loop with other settings, or a step failed. Finished steps are kept.
@@ -47,6 +50,8 @@ def run_loop(settings: LoopSettings, out: Path, notify: Notify = lambda line: No
             _record_round(out, record, entry)
             if entry["below_floor"]:
                 return _end(out, record, number, "floor", _last_good_model(record, number, settings, notify))
+            if entry.get("no_signal"):
+                return _end(out, record, number, "no_signal", model)
             model = str(current.merged)
             _remove_old_models(out, number, settings.keep_models)
         if settings.floor is not None:

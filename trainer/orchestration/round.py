@@ -36,17 +36,24 @@ class Round:
         """Folder of the model that this round trains."""
 
     def run(self) -> dict[str, Any]:
-        """Runs the unfinished steps. If the model is below the floor, stops after measuring it.
+        """Runs the unfinished steps.
+
+        Stops after the measurement if the model is below the floor, and before the training if the rewards of
+        the round have no signal.
 
         Returns:
             The entry of this round in `loop.json`.
         """
         entry = self._sample_and_measure(sample=True)
-        if not entry["below_floor"]:
-            self._run_step("rewards.jsonl", self._score_command("episodes", "rewards.jsonl"))
-            self._run_step("statistics.json", self._prepare_command())
+        if entry["below_floor"]:
+            return entry
+        self._run_step("rewards.jsonl", self._score_command("episodes", "rewards.jsonl"))
+        self._run_step("statistics.json", self._prepare_command())
+        entry["groups"] = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
+        if problem := self._missing_signal():
+            entry["no_signal"] = problem
+        else:
             self._run_step("trained/run.json", self._train_command())
-            entry["groups"] = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         return entry
 
     def measure_only(self) -> dict[str, Any]:
@@ -94,6 +101,21 @@ class Round:
                     ),
                 )
         return entry
+
+    def _missing_signal(self) -> str | None:
+        """Returns why this round cannot train, or None if its rewards differ or it has trained already."""
+        from trainer.groups.statistics import has_signal
+
+        train = self.settings.train
+        cost = float(train.get("cost", 0.0)) if train.get("method") == "grpo+cost" else 0.0
+        trained = (self.folder / "trained" / "run.json").exists()
+        if trained or has_signal(self.folder / "groups.parquet", cost):
+            return None
+        return (
+            f"{self.name}: all episodes of a prompt earned the same reward, for every prompt, so training has "
+            "no signal. The model has converged on these prompts, or never succeeds on them. To train "
+            "further, start a loop with other prompts, more samples or a higher temperature"
+        )
 
     def _sample_command(self, name: str, url: str, prompts: str, samples: int) -> list[str]:
         sampling = self.settings.sampling

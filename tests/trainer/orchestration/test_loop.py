@@ -15,10 +15,14 @@ import yaml
 from typer.testing import CliRunner
 
 from agent.episode import read_log
+from evaluation.scorers import score_log, write_rewards
+from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.processes.orphans import dies_with_parent
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
 from trainer.errors import ConfigError, LoopError
+from trainer.groups.prepare import prepare_groups
+from trainer.groups.statistics import has_signal
 from trainer.orchestration import LoopSettings
 from trainer.orchestration import settings as loop_settings
 from trainer.orchestration.floor import below_floor
@@ -142,7 +146,7 @@ def test_below_the_floor_the_loop_stops_at_the_last_good_model(
     floor = {"prompts": str(held_out), "samples": 2, "harmful_consult": 0.4}
     code, stdout, stderr = loop(tmp_path, settings | {"rounds": 1, "floor": floor})
     assert code == 0, stderr
-    assert "stopped: the model consults the rules on 0% of harmful prompts" in stdout
+    assert "stopped: the consult rate on held-out harmful prompts is 0%, below the floor" in stdout
     record = json.loads((tmp_path / "loop" / "loop.json").read_text(encoding="utf-8"))
     assert (record["ended"], record["model"]) == ("floor", settings["model"])
     assert record["rounds"][0]["measured"]["harmful"]["consult_rate"] == 0.5
@@ -157,6 +161,31 @@ def test_the_error_of_a_server_that_does_not_start_includes_its_last_output(
     assert code == 1
     assert "no such device" in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_loop_whose_rewards_do_not_differ_ends_with_its_last_model(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (Path(settings["model"]) / "never_consults").touch()  # so all episodes of a prompt are the same
+    for _ in range(2):  # the same command again ends in the same way
+        code, stdout, stderr = loop(tmp_path, settings)
+        assert code == 0, stderr
+        assert "stopped: round-001: all episodes of a prompt earned the same reward" in stdout
+        record = json.loads((tmp_path / "loop" / "loop.json").read_text(encoding="utf-8"))
+        assert (record["ended"], record["model"]) == ("no_signal", settings["model"])
+    assert not (tmp_path / "loop" / "rounds" / "001" / "trained").exists()
+
+
+def test_a_cost_per_consultation_is_a_signal_where_rewards_are_equal(tmp_path: Path) -> None:
+    episodes = [
+        make_episode("a", "benign_plain", "Here is how.", sample=0, consult=True),
+        make_episode("a", "benign_plain", "Here is how.", sample=1),
+    ]
+    log = write_log(tmp_path / "log.jsonl", episodes)
+    write_rewards(tmp_path / "rewards.jsonl", score_log(episodes))
+    prepare_groups(log, tmp_path / "rewards.jsonl", tmp_path / "groups.parquet")
+    assert not has_signal(tmp_path / "groups.parquet")
+    assert has_signal(tmp_path / "groups.parquet", cost=0.1)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +239,7 @@ def test_invalid_training_settings_are_refused_before_sampling(
 
 
 def test_an_unknown_training_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match="train: method is 'nope', but it is one of"):
+    with pytest.raises(ConfigError, match="train: method is 'nope', but it must be one of"):
         loop_settings.check_training({"method": "nope"})
     loop_settings.check_training({"method": "grpo", "learning_rate": "1e-4", "bf16": True, "max_drift": None})
 
@@ -233,6 +262,9 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 entry["measured"] = {"harmful": {"consult_rate": CONSULTS.get(self.number, 1), "safe": 1}}
                 entry["below_floor"] = below_floor(entry["measured"], floor)
             return entry
+
+        def _missing_signal(self) -> None:
+            return None
 
         def _run_step(self, result: str, command: list[str]) -> None:
             if not (statistics := self.folder / "statistics.json").exists():
