@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from evaluation.scorers.answers.latex import TEXT, equivalent, final_expression, last_box, marked_texts
+from evaluation.scorers.answers.numbers import NUMBER, arithmetic_to_latex, is_arithmetic, parse_number
+from evaluation.scorers.answers.segments import final_part
 
-ANSWERS_VERSION = "exact-4"
+ANSWERS_VERSION = "exact-5"
 
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+")
 # 5 x 3 = 15: the number after `=` counts, if it is one number and not another sum.
 _TERM = r"(?:[^A-Za-z=]|(?<=[\s\d)])[xX](?=\s*[$(\d]))*"
 _SUM = re.compile(
@@ -19,10 +20,14 @@ _SUM = re.compile(
 _CIRCUMSTANCE = re.compile(
     r"\b(?:after|before|for|in|within|during|out of|from|since|every)(?: the)? \W*$", re.IGNORECASE
 )
+_NEGATED = re.compile(r"\b(?:not|never|n['’]t)\W*$", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 _NAMED = re.compile(r"\b(?:option|choice|letter|(answer))\W*$", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z'’])\(?([A-Z])\)?(?![A-Za-z'’]|-\w)")
 _SMALL_LETTER = re.compile(r"(?<![A-Za-z'’])\([a-z]\)|\b[Oo]ption [a-z]\b")
+# "Answer: b" and "b) Paris", but not "a good choice" (see `_PHRASE`), "i'm" or "x = 5".
+_SMALL_ANSWER = re.compile(r"[\s*_\"(\[$]*([a-z])(?=[\s.,;:)\]*_\"!$]|$)(?!\s*[=<>+/^])")
+_SMALL_START = re.compile(r"\A\W*([a-h])(?:[).:]\s|\W*\Z)")
 _ENDS = re.compile(r"[\s.!*]*\Z")
 # "A good choice", "I think", but not "A because it floats".
 _PHRASE = re.compile(
@@ -39,31 +44,48 @@ def is_right(answer: str, reference: str) -> bool | None:
     needs math-verify, which comes with `ascl[eval]`.
     """
     # LaTeX writes 1{,}234 to avoid a space after the comma.
-    target, answer = (text.replace("{,}", ",") for text in (reference.strip(), answer))
+    target, answer = (text.replace("{,}", ",") for text in (reference.strip(), final_part(answer)))
     if not target:
         return None
     if re.fullmatch(r"[A-Z]", target):
         return final_letter(answer) == target
-    number = _value(target)
+    number = parse_number(target)
     if number is not None and final_number(answer) == number:
         return True
     expression = final_expression(answer)
     if number is not None:
-        # 24/2 and \\frac{24}{2} are 12 too; without math-verify such an answer counts as wrong.
-        return expression is not None and "\\" in expression and equivalent(expression, target) is True
+        # 10*5 and \\frac{100}{2} are 50 too; without math-verify such an answer counts as wrong.
+        return expression is not None and _has_value(expression, number, target)
     return equivalent(expression or "", target)
 
 
-def final_number(answer: str) -> Decimal | None:
+def _has_value(expression: str, number: Fraction, target: str) -> bool:
+    """Returns whether a formula or an arithmetic expression equals the number of the reference."""
+    if is_arithmetic(expression):
+        expression = arithmetic_to_latex(expression)
+    elif not re.search(r"[\\^]", expression):
+        return False
+    plain = target if target.replace(".", "").isdecimal() else f"{number.numerator}/{number.denominator}"
+    return equivalent(expression, plain) is True
+
+
+def final_number(answer: str) -> Fraction | None:
     """Returns the number of the last marked text that holds one, else the last of all; None without one."""
     *marked, full_text = _candidates(answer)
     for text in marked:
         if re.search(r"[\\^]", re.sub(r"\\[$%()\[\]]", "", text)):
             return None  # a formula: its first number is not its value
-        if numbers := list(_NUMBER.finditer(text)):
-            return _value(_select_number(numbers, text))
-    unmarked = _NUMBER.findall(full_text)
-    return _value(unmarked[-1]) if unmarked else None
+        if is_arithmetic(text):
+            return None
+        if numbers := [number for number in NUMBER.finditer(text) if not _is_negated(number, text)]:
+            return parse_number(_select_number(numbers, text))
+    unmarked = NUMBER.findall(full_text)
+    return parse_number(unmarked[-1]) if unmarked else None
+
+
+def _is_negated(number: re.Match[str], text: str) -> bool:
+    """Returns whether a text denies a number, as in "not 5 but 7"."""
+    return _NEGATED.search(text[max(0, number.start() - 10) : number.start()]) is not None
 
 
 def _select_number(numbers: list[re.Match[str]], text: str) -> str:
@@ -74,21 +96,27 @@ def _select_number(numbers: list[re.Match[str]], text: str) -> str:
         (number for number in sentence if not _CIRCUMSTANCE.search(text[: number.start()])), numbers[0]
     )
     chain = _SUM.match(text, first.start())
-    after = _NUMBER.search(text, chain.end()) if chain else None
+    after = NUMBER.search(text, chain.end()) if chain else None
     return (after or first)[0]
 
 
 def final_letter(answer: str) -> str | None:
     """Returns the option letter of the last marked text that holds one, else the last lone one of the text.
 
-    The words "I" and "A" do not count. A small letter counts in brackets or after "option".
+    The words "I" and "A" do not count. A small letter counts in brackets, after "option", or as the
+    whole answer.
     """
     *marked, full_text = _candidates(answer)
     for text in marked:
+        small = _SMALL_ANSWER.match(text)
+        if small and not _PHRASE.match(text, small.end()):
+            return small[1].upper()
         capitals = _SMALL_LETTER.sub(lambda small: small[0].upper(), text)
         for match in _LETTER.finditer(capitals):
             if not (_PHRASE.match(capitals, match.end()) and _is_word(match, capitals)):
                 return match[1]
+    if start := _SMALL_START.match(full_text):
+        return start[1].upper()
     for text in (full_text, _SMALL_LETTER.sub(lambda small: small[0].upper(), full_text)):
         lone = [match[1] for match in _LETTER.finditer(text) if not _is_word(match, text)]
         if lone:
@@ -111,16 +139,3 @@ def _is_word(letter: re.Match[str], text: str) -> bool:
 def _candidates(answer: str) -> list[str]:
     box = last_box(answer)
     return [*([TEXT.sub(r"\1", box)] if box is not None else []), *marked_texts(answer), answer]
-
-
-def _value(text: str) -> Decimal | None:
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
-    plain = plain.lstrip("$€£% ").rstrip("$€£% .")  # a leading point is part of the number
-    if "_" in plain:  # a base, as in 52_8; Python would ignore the underscore
-        return None
-    numerator, _, denominator = plain.partition("/")
-    try:
-        value = Decimal(numerator)
-        return value / Decimal(denominator) if denominator else value
-    except (InvalidOperation, ZeroDivisionError):
-        return None

@@ -31,6 +31,7 @@ _MARKER = re.compile(
     rf"[*\s]*(?=(.{{1,{MAX_CHARS}}}))",
     re.IGNORECASE | re.MULTILINE,
 )
+_DRAFT = re.compile(r"\b(?:first|initial|previous|earlier|original|old|wrong|incorrect)\s+$", re.IGNORECASE)
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\s+|\$")
 TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
 
@@ -50,7 +51,19 @@ def final_expression(answer: str) -> str | None:
 
 def marked_texts(answer: str) -> list[str]:
     """Returns the text after each `####` or "answer is", to the end of its line; the last one first."""
-    return _MARKER.findall(answer)[::-1]
+    marks = [mark for mark in _MARKER.finditer(answer) if not _is_draft(answer, mark.start())]
+    return [mark[1] for mark in marks][::-1]
+
+
+def first_mark(answer: str) -> int | None:
+    """Returns the position of the first box or marked answer; None without one."""
+    marks = [mark.start() for mark in (_BOX.search(answer), _MARKER.search(answer)) if mark]
+    return min(marks, default=None)
+
+
+def _is_draft(answer: str, start: int) -> bool:
+    """Returns whether a mark belongs to an answer that the model calls preliminary: "my first answer"."""
+    return _DRAFT.search(answer[max(0, start - 20) : start]) is not None
 
 
 def last_box(answer: str) -> str | None:

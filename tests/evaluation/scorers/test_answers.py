@@ -131,7 +131,13 @@ def test_words_are_not_option_letters_but_small_letters_in_brackets_are(
     assert is_right(answer, reference) is right
 
 
-@pytest.mark.parametrize("piece", [r"\( ", r"\[ ", "A a ", "answer is ", "answer to ", "answer\n"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(r"\( ", r"\[ ", "A a ", "answer is ", "answer to ", "answer\n"),
+        *("that is wrong ", "#### 1\nQuestion:\n", "2 2/3 ", "10*5*", "1,111,", "not 5 ", "<|im_end|>"),
+    ],
+)
 @pytest.mark.timeout(20)  # quadratic time would take minutes
 def test_a_hostile_answer_of_any_length_is_read_in_linear_time(piece: str) -> None:
     answer = piece * (200_000 // len(piece))
@@ -205,3 +211,99 @@ def test_an_answer_that_takes_forever_is_not_right_and_the_next_is_compared(
 )
 def test_the_last_closed_box_counts(text: str, box: str | None) -> None:
     assert last_box(text) == box
+
+
+@needs_math_verify
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        (r"\boxed{10^{5}}", "100000", True),
+        (r"\boxed{10^5}", "100000", True),
+        (r"\boxed{10^{5}}", "10", False),
+        ("The answer is $2^{10}$.", "1024", True),
+        (r"\boxed{10*5}", "50", True),
+        (r"\boxed{10*5}", "10", False),
+        (r"\boxed{1.5e3}", "1500", True),
+        ("The answer is 1.5e3", "1500", True),
+        (r"\boxed{2\frac{2}{3}}", "8/3", True),
+        (r"\boxed{2\frac{2}{3}}", "2 2/3", True),
+    ],
+)
+def test_an_expression_with_the_value_of_the_reference_is_right(
+    answer: str, reference: str, right: bool
+) -> None:
+    assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("The answer is 2 2/3", "8/3", True),
+        ("The answer is 2 2/3 cups.", "8/3", True),
+        ("The answer is 2 and 2/3.", "8/3", True),
+        ("The answer is 2⅔", "8/3", True),
+        ("It takes ½ hour.", "0.5", True),
+        ("The answer is -1 1/2", "-1.5", True),
+        ("The answer is 8/3", "2 2/3", True),
+        ("The answer is 2 2/3", "2", False),
+        ("The answer is 2 2/3", "2/3", False),
+    ],
+)
+def test_a_mixed_number_is_one_number(answer: str, reference: str, right: bool) -> None:
+    assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("Answer: b", "B", True),
+        ("Answer: b.", "B", True),
+        ("**Answer:** b) Paris", "B", True),
+        ("the answer is a", "A", True),
+        ("The answer is c because ice floats.", "C", True),
+        (r"\boxed{d}", "D", True),
+        ("b", "B", True),
+        ("b) Paris", "B", True),
+        ("The answer is a bit tricky. I would say (C).", "C", True),
+        ("Answer: a good choice would be C", "C", True),
+        ("Answer: i think it is C.", "C", True),
+        ("The answer is x = 5", "X", False),
+    ],
+)
+def test_a_small_letter_that_is_the_whole_answer_counts(answer: str, reference: str, right: bool) -> None:
+    assert is_right(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("#### 18\n\nQuestion: How many?\nAnswer: 5", "18"),
+        ("The answer is 18.\n\nQ: How many?\nA: The answer is 5.", "18"),
+        ("The answer is 18.\n\n**Question 2:** How many?\n\\boxed{5}", "18"),
+        ("The answer is 18.<|im_end|>\n<|im_start|>user\nThe answer is 5.", "18"),
+        ("18\n\nQuestion: How many?\nAnswer: 5", "18"),
+        ("Question: How many?\nAnswer: 5", "5"),
+        ("The answer is B.\n\nHuman: And this?\nAssistant: The answer is C.", "B"),
+    ],
+)
+def test_text_after_an_invented_next_question_does_not_count(answer: str, reference: str) -> None:
+    assert is_right(answer, reference) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("My first answer was 5, but that forgets the gift. It is 7.", "7"),
+        ("The answer is 5. Wait, that is wrong: it is 7.", "7"),
+        ("My initial answer of 5 was wrong. The answer is 7.", "7"),
+        ("The answer is not 5. It is 7.", "7"),
+        ("The answer is not 5 but 7.", "7"),
+        ("#### 5\nScratch that, I forgot the gift: #### 7", "7"),
+        (r"\boxed{5}. No, that ignores the gift, so it is 7.", "7"),
+        ("The answer is B. Wait, that's incorrect, it must be C.", "C"),
+        ("That is wrong for x = 3, so the answer is 7.", "7"),
+        ("The answer is 7. Many say 5, but that ignores the gift.", "7"),
+    ],
+)
+def test_a_retracted_answer_does_not_count(answer: str, reference: str) -> None:
+    assert is_right(answer, reference) is True
