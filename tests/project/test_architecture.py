@@ -103,8 +103,11 @@ def imports_of(root: Path, package: str) -> Imports:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                parents = file.relative_to(root).parent.parts
+                base = parents[: len(parents) + 1 - node.level] if node.level else ()
+                source = ".".join((*base, *([node.module] if node.module else [])))
+                names |= {f"{source}.{alias.name}" for alias in node.names}
         found[module_of(file, root)] = names
     return found
 
@@ -159,6 +162,23 @@ def circles(imports: Imports, package: str) -> list[list[str]]:
     return sorted(sorted(circle) for circle in together)
 
 
+def imports_of_own_package(imports: Imports) -> list[str]:
+    """Returns imports of a name from the `__init__` of a package that contains the importing module.
+
+    Such an import may run while that `__init__` is still being imported, and then fails.
+    """
+    found = []
+    for module, names in imports.items():
+        parts = module.split(".")
+        if parts[-1] == "__main__":  # it runs after its package was imported
+            continue
+        packages = {".".join(parts[:end]) for end in range(1, len(parts))}
+        for name in sorted(names):
+            if name in packages or (name.rpartition(".")[0] in packages and name not in imports):
+                found.append(f"{module} imports {name}")
+    return found
+
+
 def entries(folder: Path) -> list[str]:
     """Lists the modules and sub-packages of a folder, without `__init__`, `__main__` and data."""
     modules = {file.stem for file in folder.glob("*.py")} - {"__init__", "__main__"}
@@ -196,6 +216,10 @@ def test_there_is_no_import_circle_at_any_folder_level(imports: Imports) -> None
             assert circles(imports, package) == [], package
 
 
+def test_no_module_imports_from_the_init_of_its_own_package(imports: Imports) -> None:
+    assert imports_of_own_package(imports) == []
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_folder_holds_few_entries_and_more_than_one(name: str) -> None:
     for folder in packages_below(ROOT / name):
@@ -213,6 +237,8 @@ def test_a_planted_violation_is_found(tmp_path: Path) -> None:
         "house/high/__init__.py": "from house.low import late\n",
         "house/high/roof.py": "from house.high.wall import brick\n",
         "house/high/wall.py": "if TYPE_CHECKING:\n    from house.high import roof\n",
+        "house/high/door.py": "from . import lock\nfrom ..low import late\n",
+        "house/high/__main__.py": "from house.high import late\n",
         "house/attic.py": "",
     }
     for name, text in files.items():
@@ -225,7 +251,10 @@ def test_a_planted_violation_is_found(tmp_path: Path) -> None:
     ]
     assert circles(found, "house") == [["high", "low"]]
     assert circles(found, "house.high") == [["roof", "wall"]]
+    assert found["house.high.door"] == {"house.high.lock", "house.low.late"}
+    assert imports_of_own_package(found) == ["house.high.door imports house.high.lock"]
     assert entries(tmp_path / "house") == ["attic", "high", "low"]
+    assert entries(tmp_path / "house" / "high") == ["door", "roof", "wall"]
 
 
 def test_functions_and_files_are_short_or_say_why_not() -> None:
