@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, with_consultation_cost
 from trainer.stages.checkpoints import AtomicCheckpoints
 from trainer.stages.config import IFPOConfig
-from trainer.tokens import consultations_of
+from trainer.tokens import consultations_of, turn_end_ids
 
 Output = dict[str, Any]
 
@@ -31,6 +31,8 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         ValueError: more than one reward function, or another `multi_objective_aggregation`.
     """
 
+    eos_token_ids: list[int]  # of TRL: the tokens that end a completion
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(self.reward_funcs) != 1 or self.multi_objective_aggregation != "sum_then_normalize":
@@ -38,6 +40,24 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         # (N,) rewards and whether each episode consulted, gathered from all processes.
         self._gathered: tuple[torch.Tensor, torch.Tensor] | None = None
         self._consultations = torch.zeros(0)  # (N,) number of consultations, gathered
+
+    def _add_turn_ends(self) -> None:
+        """Adds the tokens with which the chat template ends a turn to those that end a completion.
+
+        TRL knows those of the tokenizer and of the model's generation configuration. With another one,
+        sampling would not stop at the end of a turn, and every completion would count as truncated.
+        """
+        ends = [id for id in turn_end_ids(self._tokenizer) if id not in self.eos_token_ids]
+        if not ends:
+            return
+        self.eos_token_ids = [*self.eos_token_ids, *ends]
+        given = self.args.generation_kwargs or {}
+        if self.use_vllm:
+            generation = self.vllm_generation
+            generation.generation_kwargs = {"stop_token_ids": self.eos_token_ids, **given}
+        elif "eos_token_id" not in given:
+            self.generation_kwargs["eos_token_id"] = self.eos_token_ids
+            self.generation_config.eos_token_id = self.eos_token_ids
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # (N, 1), gathered

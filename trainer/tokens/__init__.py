@@ -3,7 +3,7 @@
 from trainer.tokens.decision import call_opening, consult_probabilities
 from trainer.tokens.episode_tokens import TokenError, episode_tokens
 from trainer.tokens.modes import consultations_of, mode_of
-from trainer.tokens.rendering import RenderingError
+from trainer.tokens.rendering import RenderingError, turn_end_ids
 
 __all__ = [
     "RenderingError",
@@ -13,4 +13,5 @@ __all__ = [
     "consultations_of",
     "episode_tokens",
     "mode_of",
+    "turn_end_ids",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.tools import RULE_TOOL
 from trainer.tokens.modes import mode_of
-from trainer.tokens.rendering import RenderingError, render_turns
+from trainer.tokens.rendering import RenderingError, render_turns, turn_end_ids
 
 _THOUGHT_ENDS = ("</think>", "<|start|>assistant")
 _CALL_TAG = "<tool_call>"
@@ -127,12 +127,16 @@ def _rendered_turns(
         is_agent_turn = by_agent and index == 0
         logged = turns[index - by_agent] if not is_agent_turn and index - by_agent < len(turns) else {}
         ids = _encode(tokenizer, reply)
-        if logged.get("finish_reason") == "length" and ids and ids[-1] in tokenizer.all_special_ids:
+        if logged.get("finish_reason") == "length" and _ends_turn(tokenizer, ids):
             ids = ids[:-1]  # the template added the end token, which a truncated reply does not have
         prompt_ids = ids_before + _encode(tokenizer, prompt[len(text_before) :])
         parsed.append(_Turn(prompt_ids, ids, None, tokenizer.decode(ids), is_agent_turn))
         text_before, ids_before = prompt + reply, prompt_ids + _encode(tokenizer, reply)
     return parsed
+
+
+def _ends_turn(tokenizer: Any, ids: list[int]) -> bool:
+    return bool(ids) and (ids[-1] in tokenizer.all_special_ids or ids[-1] in turn_end_ids(tokenizer))
 
 
 def _render_replies(

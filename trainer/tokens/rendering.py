@@ -80,6 +80,36 @@ def marked_template(tokenizer: Any) -> str:
     return template if has_generation_markers(template) else get_training_chat_template(tokenizer)
 
 
+def turn_end_ids(tokenizer: Any) -> list[int]:
+    """Returns the tokens with which the chat template ends a turn: an answer, or a call.
+
+    A tokenizer names one end token, but templates often end turns with others (`<|eot_id|>`, `<|call|>`).
+    The list is empty without a template, or for a template that ends turns with the next turn's beginning.
+    """
+    return list(_turn_end_ids(tokenizer, tokenizer.chat_template)) if tokenizer.chat_template else []
+
+
+@lru_cache(maxsize=8)
+def _turn_end_ids(tokenizer: Any, template: str) -> tuple[int, ...]:
+    user = {"role": "user", "content": "x"}
+    answer = {"role": "assistant", "content": "x"}
+    function = {"name": "probe_tool", "arguments": '{"probe": "x"}'}
+    call = {"role": "assistant", "content": "", "tool_calls": [_call("call000001", function)]}
+    added = tokenizer.added_tokens_decoder
+    special = {*tokenizer.all_special_ids, *(id for id, token in added.items() if token.special)}
+    ends = []
+    # A call may end with a tag such as `</tool_call>`, which ends no turn and is not special.
+    for reply, candidates in ((answer, {*special, *added}), (call, special)):
+        try:
+            text = render_turns(tokenizer, [user, reply], [])[-1][1]
+        except (RenderingError, ValueError):  # ValueError: TRL has no training form of the template
+            continue
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if ids and ids[-1] in candidates and ids[-1] not in ends:
+            ends.append(ids[-1])
+    return tuple(ends)
+
+
 def _render_turns(
     tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> list[tuple[str, str]]:
@@ -171,8 +201,6 @@ def _parse_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 def _trim_after_end_token(reply: str, tokenizer: Any) -> str:
     """Removes the text after the end token, such as a line break: the template wrote it, not the model."""
-    end = max(
-        (reply.rfind(token) + len(token) for token in tokenizer.all_special_tokens if token in reply),
-        default=0,
-    )
+    tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    end = max((reply.rfind(token) + len(token) for token in tokens if token in reply), default=0)
     return reply[:end] if end and not reply[end:].strip() else reply

@@ -35,12 +35,17 @@ def tiny_tokenizer() -> Any:
     return tokenizer
 
 
-def save_tiny_llama(directory: Path) -> Path:
-    """Writes the model and its tokenizer to a folder. Returns the folder."""
+def save_tiny_llama(directory: Path, *, end_token: str = "<|im_end|>") -> Path:
+    """Writes the model and its tokenizer to a folder. Returns the folder.
+
+    Args:
+        end_token: the end token that tokenizer and model name; the template ends turns with `<|im_end|>`.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = end_token
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

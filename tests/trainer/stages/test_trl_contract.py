@@ -134,6 +134,21 @@ def test_a_micro_batch_of_truncated_and_masked_replies_has_no_loss(model: Path, 
     assert loss.item() == 0
 
 
+def test_replies_that_end_with_the_templates_token_are_not_truncated(tmp_path: Path) -> None:
+    """The tokenizer and the model name another end token than the one that the chat template writes."""
+    model = save_tiny_llama(tmp_path / "model", end_token="<|endoftext|>")
+    rows = logged_rows.make_rows(2)
+    replay = logged_rows.make_trainer(model, tmp_path, rows, mask_truncated_completions=True)
+    end = replay.processing_class.convert_tokens_to_ids("<|im_end|>")
+    assert end in replay.eos_token_ids
+    assert end in replay.generation_config.eos_token_id
+    for row in rows:
+        row["completion_ids"][-1] = end
+    replay.model.train()
+    batch = replay._generate_and_score_completions(rows)
+    assert batch["completion_mask"].any(1).all()
+
+
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"])
 @pytest.mark.parametrize("by_token", [False, True])
 def test_every_loss_type_of_trl_takes_a_step_on_a_log(

@@ -11,12 +11,15 @@ import pytest
 import trl
 
 from tests.fakes.episodes.log import make_episode
+from tests.fakes.models.templates import FAMILIES, build_tokenizer
 from tests.fakes.models.tiny_llama import tiny_tokenizer
+from trainer.tokens import episode_tokens
 from trainer.tokens.rendering import (
     RenderingError,
     render_training_tokens,
     render_turns,
     template_messages,
+    turn_end_ids,
 )
 
 TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
@@ -57,3 +60,48 @@ def test_a_template_that_concatenates_text_gets_the_arguments_as_json_text(token
     ):
         [message] = template_messages(tokenizer, [call], text)
         assert message["tool_calls"][0]["function"]["arguments"] == expected
+
+
+ENDS = {
+    "smollm2": ["<|im_end|>"],
+    "qwen3": ["<|im_end|>"],
+    "llama3.1": ["<|eot_id|>"],
+    "gpt-oss": ["<|return|>", "<|call|>"],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("end_token", [None, "<|endoftext|>"])
+def test_the_tokens_that_end_a_turn_are_those_of_the_template_not_of_the_tokenizer(
+    family: str, end_token: str | None
+) -> None:
+    tokenizer = build_tokenizer(family)
+    if end_token is not None:
+        tokenizer.eos_token = end_token
+    assert tokenizer.convert_ids_to_tokens(turn_end_ids(tokenizer)) == ENDS[family]
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("after", ["", "\n"])
+def test_an_end_token_that_the_tokenizer_does_not_list_ends_a_turn(special: bool, after: str) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([AddedToken("<eot>", special=special, normalized=False)])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<eot>" + after + "{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert tokenizer.convert_ids_to_tokens(turn_end_ids(tokenizer)) == ["<eot>"]
+    for reason, expected in (("stop", "Here.<eot>"), ("length", "Here.")):
+        episode = make_episode(answer="Here.", finish_reason=reason)
+        turns = [turn.model_dump() for turn in episode.turns]
+        tokens = episode_tokens(tokenizer, episode.messages, [], turns)
+        ids = [id for id, in_loss in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if in_loss]
+        assert tokenizer.decode(ids) == expected
+
+
+def test_a_tokenizer_without_a_template_names_no_turn_ends() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    assert turn_end_ids(tokenizer) == []

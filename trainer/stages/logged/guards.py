@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from agent.tools import RULE_TOOL
 from trainer.errors import TrainingError
 from trainer.stages.monitoring import FloorMonitor, Notify, SafetyFloor
-from trainer.tokens import consult_probabilities
+from trainer.tokens import consult_probabilities, turn_end_ids
 
 
 class DriftGuard(TrainerCallback):  # type: ignore[misc]
@@ -140,6 +140,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
                     max_new_tokens=self.prompts.reply_tokens,
                     do_sample=False,
                     pad_token_id=tokenizer.pad_token_id,
+                    eos_token_id=trainer.eos_token_ids,
                 )
             for reply in tokenizer.batch_decode(replies[:, batch["input_ids"].shape[1] :]):
                 text = _without_special_tokens(reply, tokenizer)
@@ -187,6 +188,6 @@ class Guards:
 
 
 def _without_special_tokens(reply: str, tokenizer: Any) -> str:
-    for token in tokenizer.all_special_tokens:
+    for token in (*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(turn_end_ids(tokenizer))):
         reply = reply.replace(token, "")
     return reply

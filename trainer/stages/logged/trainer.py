@@ -40,6 +40,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, reward_funcs=logged_reward, **kwargs)
+        self._add_turn_ends()
         self._rows: list[dict[str, Any]] = []
         self._loss_mask: torch.Tensor | None = None  # (B, C), within `_compute_loss`
         self._logps = torch.zeros(0)  # (B, C), of the latest forward pass

@@ -173,7 +173,7 @@ def _build_trainer(
     if arguments.judge is not None:
         judge = JudgeEndpoint(arguments.judge, str(arguments.judge_url), str(arguments.judge_model))
     weights = Weights(outcome=arguments.outcome_weight, format_penalty=arguments.format_penalty)
-    reward = OnlineReward(weights, frozenset({tokenizer.eos_token_id}), judge, notify)
+    reward = OnlineReward(weights, frozenset(), judge, notify)
     trainer = build_trainer(
         OnlineIFPOTrainer,
         arguments,
@@ -184,6 +184,7 @@ def _build_trainer(
         eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,
         rule_tool=rule_tool,
     )
+    reward.end_token_ids = frozenset(trainer.eos_token_ids)
     return trainer, reward
 
 

@@ -29,6 +29,7 @@ class OnlineIFPOTrainer(IFPOTrainer):
 
     def __init__(self, *args: Any, rule_tool: BatchedRuleTool, **kwargs: Any) -> None:
         super().__init__(*args, tools=[rule_tool.as_tool()], **kwargs)
+        self._add_turn_ends()
         self.rule_tool = rule_tool
         self.tools = [rule_tool.tool]
 

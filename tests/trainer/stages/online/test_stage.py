@@ -110,6 +110,26 @@ def test_a_run_consults_the_service_and_records_its_metrics(
     assert "consult rate benign_plain 50%, harmful 50%" in stderr
 
 
+def test_a_truncated_answer_costs_reward_although_the_template_ends_turns_with_another_token(
+    prompts: Path, rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer and the model name another end token; every second answer is truncated."""
+    model = save_tiny_llama(tmp_path / "model", end_token="<|endoftext|>")
+
+    def generate(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
+        answer = self._tokenizer.encode("Here is how.")
+        end = self._tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert end in self.generation_config.eos_token_id
+        return [[*answer, *([end] if n % 2 else [])] for n in range(len(prompt_ids))], None
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate)
+    code, _, stderr = online(model, prompts, rules.url, tmp_path / "out")
+    assert code == 0, stderr
+    step = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["steps"][0]
+    assert step["ifpo/reward/benign_plain"] == pytest.approx((1.0 + 0.8) / 2)
+    assert step["completions/clipped_ratio"] == 0.5
+
+
 def test_a_run_against_the_real_rule_service_reads_its_rules(
     model: Path,
     prompts: Path,
