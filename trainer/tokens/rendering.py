@@ -35,12 +35,6 @@ def render_turns(
         return _render_turns(tokenizer, training_template, messages, tools)
 
 
-def render_prompt(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-    """Returns the text that asks the model for the next reply."""
-    template = tokenizer.chat_template
-    return _render(tokenizer, template, template_messages(tokenizer, messages, template), tools, True)
-
-
 def render_training_tokens(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> tuple[list[int], list[int]]:

@@ -19,7 +19,7 @@ def tokenizer() -> Any:
 def loss_text(tokenizer: Any, tokens: Any) -> str:
     return str(
         tokenizer.decode(
-            [t for t, wrote in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if wrote]
+            [t for t, in_loss in zip(tokens.completion_ids, tokens.loss_mask, strict=True) if in_loss]
         )
     )
 

@@ -59,7 +59,7 @@ def loss_spans(tokenizer: Any, tokens: EpisodeTokens) -> list[str]:
     runs = itertools.groupby(
         zip(tokens.completion_ids, tokens.loss_mask, strict=True), key=lambda pair: pair[1]
     )
-    return [tokenizer.decode([token for token, _ in run]) for wrote, run in runs if wrote]
+    return [tokenizer.decode([token for token, _ in run]) for in_loss, run in runs if in_loss]
 
 
 def decision_text(tokenizer: Any, tokens: EpisodeTokens) -> str:
