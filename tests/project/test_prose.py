@@ -99,7 +99,7 @@ def docstrings(tree: ast.Module) -> Iterator[Passage]:
 
 
 def passages(file: Path, area: str) -> Iterator[Passage]:
-    """Comments, docstrings and, in the packages, other strings; whole paragraphs of Markdown."""
+    """Yields comments, docstrings and, in the packages, other strings; for Markdown, its lines."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".md":
         yield from ((at, line) for at, line in enumerate(text.splitlines(), 1) if not line.startswith("    "))

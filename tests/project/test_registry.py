@@ -1,4 +1,4 @@
-"""server.json and the bundle's manifest: within the registry's limits, and about this very service."""
+"""Checks that server.json and the bundle's manifest meet the registry's limits and describe this service."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SERVER = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
 MANIFEST = json.loads((ROOT / "deploy" / "mcpb" / "manifest.json").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-# What the schema that server.json names allows at its top and in a package (2025-12-11).
+# Fields that the schema named in server.json (2025-12-11) allows at the top and in a package.
 TOP = {"$schema", "name", "title", "description", "version", "packages", "remotes", "repository"}
 PACKAGE = {"registryType", "identifier", "version", "runtimeHint", "transport", "fileSha256"}
 PACKAGE |= {"packageArguments", "runtimeArguments", "environmentVariables", "registryBaseUrl"}
 
 
-def test_server_json_keeps_the_registry_s_limits() -> None:
+def test_server_json_meets_the_limits_of_the_registry() -> None:
     assert set(SERVER) <= TOP
     assert re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", SERVER["name"])
     assert 1 <= len(SERVER["description"]) <= 100
@@ -31,13 +31,13 @@ def test_server_json_keeps_the_registry_s_limits() -> None:
     [package] = SERVER["packages"]
     assert set(package) <= PACKAGE
     assert package["registryType"] == "oci"
-    # The tag says the version of an image, and no field beside it.
+    # The tag states the version of an image; the registry rejects a separate field.
     assert "version" not in package
     assert package["identifier"].endswith(f":{VERSION}")
     assert package["packageArguments"] == [{"type": "positional", "value": "stdio"}]
 
 
-def test_the_image_says_that_it_is_the_server_of_server_json() -> None:
+def test_the_image_carries_the_server_name_of_server_json() -> None:
     assert f'io.modelcontextprotocol.server.name="{SERVER["name"]}"' in DOCKERFILE
     assert 'ENTRYPOINT ["ascl-rules"]' in DOCKERFILE
 
@@ -47,13 +47,13 @@ def test_versions_agree(document: dict[str, str]) -> None:
     assert document["version"] == VERSION
 
 
-def test_every_setting_that_is_offered_exists() -> None:
+def test_every_offered_setting_exists() -> None:
     offered = [variable["name"] for variable in SERVER["packages"][0]["environmentVariables"]]
     for name in [*offered, *MANIFEST["server"]["mcp_config"]["env"]]:
         assert name.removeprefix("ASCL_RULES_").lower() in Settings.model_fields
 
 
-def test_the_manifest_tells_what_the_service_offers() -> None:
+def test_the_manifest_lists_what_the_service_offers() -> None:
     assert [tool["name"] for tool in MANIFEST["tools"]] == [RULE_TOOL]
     assert [prompt["name"] for prompt in MANIFEST["prompts"]] == [PROMPT]
     assert (ROOT / "deploy" / "mcpb" / MANIFEST["server"]["entry_point"]).is_file()

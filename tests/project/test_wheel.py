@@ -1,4 +1,4 @@
-"""The wheel: it holds the packages and the rulebook whole, and works outside a checkout."""
+"""Checks that the wheel contains every file of the packages and works outside a checkout."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
         capture_output=True,
     )
-    [made] = out.glob("*.whl")
-    return made
+    [file] = out.glob("*.whl")
+    return file
 
 
-def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_exactly_the_files_of_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        contents = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {
         str(path.relative_to(ROOT))
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held == files
+    assert contents == files
 
 
 def test_an_installed_wheel_finds_its_own_rules_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
