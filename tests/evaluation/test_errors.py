@@ -13,7 +13,7 @@ from evaluation.errors import EvaluationError, InputError
 HOMES = {
     "AgreementError": ("evaluation.metrics", "evaluation.metrics.agreement"),
     "ArmError": ("evaluation.reports", "evaluation.reports.arm_log"),
-    "ComparisonError": ("evaluation.reports", "evaluation.reports.compare_reports"),
+    "ComparisonError": ("evaluation.reports", "evaluation.reports.compare"),
     "JudgementError": ("evaluation.scorers.judges", "evaluation.scorers.judges.judgement"),
     "LabelError": ("evaluation.scorers", "evaluation.scorers.labels"),
     "MalformedError": ("evaluation.scorers.judges", "evaluation.scorers.judges.base"),

@@ -44,9 +44,15 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def data_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for Inspect's trace log, which stays open longer than a test's own folder exists."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # Inspect records running tasks there
+def _own_home(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(data_home))
     yield
     gc.collect()
 
