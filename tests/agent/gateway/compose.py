@@ -32,7 +32,7 @@ def random_behaviour(random: Random, api: Api) -> Behaviour:
     behaviour = dataclasses.replace(PLAIN, **facets)
     if api == "responses" and behaviour.ids in ("absent", "empty", "null", "same"):
         behaviour = dataclasses.replace(behaviour, ids="numbered")
-    if behaviour.positions == "absent":  # fragments without positions cannot be told apart
+    if behaviour.positions == "absent":  # fragments without positions cannot be assigned to calls
         behaviour = dataclasses.replace(behaviour, arguments_size=0)
     if behaviour.positions == "zero" and behaviour.ids in ("absent", "empty", "null", "same"):
         behaviour = dataclasses.replace(behaviour, repeats_id=False)

@@ -1,8 +1,8 @@
 """An upstream that plays scripted conversations with the oddities of a `Behaviour`.
 
-The simulator tells conversations apart by a marker in their texts. It checks every request that it receives,
-and notes what it sent, so that a test can compare both sides of a gateway. `reply` knows no transport: the
-tests of the table put it behind a real HTTP server, the fuzzer calls it in-process.
+A marker in the texts identifies each conversation. The simulator checks every request that it receives and
+records what it sent, so that a test can compare both sides of a gateway. `reply` is independent of the
+transport: the tests of the table put it behind a real HTTP server, and the fuzzer calls it in-process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Turn:
-    """What the model replies to one request."""
+    """The model's reply to one request."""
 
     text: str = ""
     calls: tuple[Call, ...] = ()
@@ -198,7 +198,7 @@ def _calls_in(body: dict[str, Any], chat: bool) -> tuple[list[tuple[Any, str]], 
 
 
 def _malformed(body: dict[str, Any], chat: bool) -> list[str]:
-    """What no server accepts: calls without results, results without calls, rule calls that share an id."""
+    """Returns faults that no server accepts: unmatched calls or results, and rule calls that share an id."""
     calls, results = _calls_in(body, chat)
     faults = []
     if sorted(str(id) for id, _ in calls) != sorted(map(str, results)):
