@@ -112,8 +112,8 @@ class Round:
         if trained or has_signal(self.folder / "groups.parquet", cost):
             return None
         return (
-            f"{self.name}: all episodes of a prompt earned the same reward, for every prompt, so training has "
-            "no signal. The model has converged on these prompts, or never succeeds on them. To train "
+            f"{self.name}: all episodes of a prompt earned the same reward, for every prompt, so training "
+            "has no signal. The model has converged on these prompts, or never succeeds on them. To train "
             "further, start a loop with other prompts, more samples or a higher temperature"
         )
 
