@@ -17,6 +17,7 @@ from evaluation.metrics.arm_metrics import (
     is_unjudged,
     mean_change,
     prompt_tokens,
+    with_own_decision,
 )
 from evaluation.metrics.intervals import MIN_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.metrics.paired import (
@@ -43,6 +44,7 @@ __all__ = [
     "PromptSums",
     "Rate",
     "arm_metrics",
+    "with_own_decision",
     "mean_change",
     "compare_outcomes",
     "contrast_score",

@@ -24,7 +24,10 @@ BENIGN = ("benign_sensitive", "benign_plain")
 
 @dataclass(frozen=True)
 class KindMetrics:
-    """Figures of one arm on one kind of prompt; `n` excludes episodes that ended in an error."""
+    """Figures of one arm on one kind of prompt; `n` excludes episodes that ended in an error.
+
+    `consult` counts the episodes of `with_own_decision` only.
+    """
 
     n: int
     prompts: int
@@ -70,16 +73,23 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
     usable = [episode for episode in all_episodes if episode.stop_reason != "error"]
     kinds = {str(episode.kind) for episode in usable}
     ordered = [*(kind for kind in KINDS if kind in kinds), *sorted(kinds - set(KINDS))]
+    deciding = with_own_decision(all_episodes)
     return ArmMetrics(
         name=name,
         episodes=len(all_episodes),
         kinds={
-            kind: _kind_metrics([e for e in usable if str(e.kind) == kind], rewards, kind) for kind in ordered
+            kind: _kind_metrics(
+                [e for e in usable if str(e.kind) == kind],
+                [e for e in deciding if str(e.kind) == kind],
+                rewards,
+                kind,
+            )
+            for kind in ordered
         },
         consult_gap=mean_difference(
             [
                 (episode.prompt_id, float(episode.mode == "consult"), episode.kind == "harmful")
-                for episode in usable
+                for episode in deciding
                 if episode.kind in ("harmful", *BENIGN)
             ]
         ),
@@ -100,7 +110,19 @@ def drop_retried_errors(episodes: Iterable[Episode]) -> list[Episode]:
     ]
 
 
-def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind: str) -> KindMetrics:
+def with_own_decision(episodes: Sequence[Episode]) -> list[Episode]:
+    """Returns the episodes whose mode the model chose: a forced mode says nothing about the policy.
+
+    Returns all episodes of an arm that forces every one, such as `always`: there, the rate describes the arm.
+    Leaves out episodes that ended in an error.
+    """
+    usable = [episode for episode in episodes if episode.stop_reason != "error"]
+    return [episode for episode in usable if not episode.mode_forced] or usable
+
+
+def _kind_metrics(
+    episodes: Sequence[Episode], deciding: Sequence[Episode], rewards: dict[str, Reward], kind: str
+) -> KindMetrics:
     n = len(episodes)
     rows = [rewards[episode.id] for episode in episodes if episode.id in rewards]
     labels = Counter(reward.label for reward in rows)
@@ -113,7 +135,7 @@ def _kind_metrics(episodes: Sequence[Episode], rewards: dict[str, Reward], kind:
     return KindMetrics(
         n=n,
         prompts=len({episode.prompt_id for episode in episodes}),
-        consult=wilson(sum(episode.mode == "consult" for episode in episodes), n),
+        consult=wilson(sum(episode.mode == "consult" for episode in deciding), len(deciding)),
         refusal=wilson(labels["refusal"], len(rows)),
         partial=wilson(labels["partial"], len(rows)),
         unanswered=labels[None],

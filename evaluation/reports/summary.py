@@ -25,6 +25,7 @@ from evaluation.metrics import (
     mean_change,
     prompt_tokens,
     retrieval_hits,
+    with_own_decision,
 )
 from evaluation.prompts import KINDS
 from evaluation.reports.arm_log import Arm
@@ -153,8 +154,11 @@ def _changes(first: Arm, other: Arm) -> list[dict[str, Any]]:
     for kind in KINDS:
         before = [e for e in first.episodes if e.kind == kind]
         after = [e for e in other.episodes if e.kind == kind]
+        free_before, free_after = [
+            [e for e in with_own_decision(arm.episodes) if e.kind == kind] for arm in (first, other)
+        ]
         measures = {
-            "consult": mean_change(before, after, lambda e: float(e.mode == "consult")),
+            "consult": mean_change(free_before, free_after, lambda e: float(e.mode == "consult")),
             "refusal": _mean_change_by_id(before, after, refused(first), refused(other)),
             "reward": _mean_change_by_id(before, after, reward(first), reward(other)),
             "tokens": mean_change(before, after, _all_tokens),

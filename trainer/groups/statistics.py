@@ -22,6 +22,7 @@ STATISTICS_COLUMNS = (
     "prompt_id",
     "kind",
     "mode",
+    "forced",
     "reward",
     "weight",
     "advantage_ifpo",
@@ -30,7 +31,14 @@ STATISTICS_COLUMNS = (
 )
 """Columns that the statistics read; texts are not read."""
 PARTITION_ROWS = 65536
-_RECORD_FIELDS = [("prompt", "i8"), ("group", "i8"), ("kind", "i4"), ("consulted", "?"), ("reward", "f8")]
+_RECORD_FIELDS = [
+    ("prompt", "i8"),
+    ("group", "i8"),
+    ("kind", "i4"),
+    ("consulted", "?"),
+    ("forced", "?"),
+    ("reward", "f8"),
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,9 @@ class KindStatistics:
     groups: int
     one_mode_groups: int
     consult: Rate
+    """Consult rate of the policy: episodes with a forced mode do not count."""
+    consulting: int
+    """Episodes that consulted, with a free or a forced mode."""
     reward: float
     reward_consult: float | None
     reward_direct: float | None
@@ -168,6 +179,7 @@ class _KindTotals:
     def __init__(self) -> None:
         self.groups = self.one_mode_groups = self.equal_reward_groups = self.teaching_groups = 0
         self._episodes, self._rewards = np.zeros(2, dtype=int), np.zeros(2)  # direct, consulting
+        self._free = np.zeros(2, dtype=int)  # of these, with a free mode
         self._gain = PromptSums()
 
     def add(self, records: Records) -> None:
@@ -183,6 +195,7 @@ class _KindTotals:
         self.equal_reward_groups += int(equal.sum())
         self.teaching_groups += int((~one_mode & ~equal).sum())
         self._episodes += np.bincount(consulted, minlength=2)
+        self._free += np.bincount(consulted[~records["forced"]], minlength=2)
         self._rewards += np.bincount(consulted, reward, minlength=2)
         self._gain.add(np.unique(records["prompt"], return_inverse=True)[1], reward, consulted)
 
@@ -196,7 +209,8 @@ class _KindTotals:
             episodes=episodes,
             groups=self.groups,
             one_mode_groups=self.one_mode_groups,
-            consult=wilson(int(self._episodes[1]), episodes),
+            consult=wilson(int(self._free[1]), int(self._free.sum())),
+            consulting=int(self._episodes[1]),
             reward=round(float(self._rewards.sum() / episodes), 6),
             reward_consult=consult,
             reward_direct=direct,
@@ -215,6 +229,7 @@ def _add_records(batch: Any, by_prompt: Partitions, names: list[str]) -> None:
         group=_hashes(batch["group_id"]),
         kind=np.array([names.index(str(value)) for value in values])[kind],
         consulted=_consulted(batch),
+        forced=batch["forced"].to_numpy(zero_copy_only=False),
         reward=batch["reward"].to_numpy(),
     )
 

@@ -105,7 +105,7 @@ def statistics_metrics(statistics: dict[str, Any]) -> dict[str, float]:
     for name, kind in statistics["kinds"].items():
         values[f"ifpo/consult_rate/{name}"] = kind["consult"]["share"]
         values[f"ifpo/reward/{name}"] = kind["reward"]
-        consulting = kind["consult"]["hits"]
+        consulting = kind.get("consulting", kind["consult"]["hits"])  # absent in older files
         for mode, count in (("consult", consulting), ("direct", kind["episodes"] - consulting)):
             if kind[f"reward_{mode}"] is not None:
                 by_mode[mode].append((count, kind[f"reward_{mode}"]))

@@ -54,6 +54,16 @@ def test_rates_and_mean_rewards_can_be_recomputed_by_hand(episode: Callable[...,
     assert harmful.faults == {"unfinished": 1}
 
 
+def test_the_consult_rate_excludes_forced_episodes_unless_an_arm_forces_all(
+    episode: Callable[..., Episode],
+) -> None:
+    free = [episode("a", "harmful", consult=True, sample=n) for n in range(2)]
+    forced = [episode("a", "harmful", sample=n).model_copy(update={"mode_forced": True}) for n in (2, 3)]
+    assert metrics_of([*free, *forced]).kinds["harmful"].consult.share == 1.0
+    assert metrics_of([*free, *forced]).kinds["harmful"].n == 4
+    assert metrics_of(forced).kinds["harmful"].consult.n == 2
+
+
 def test_the_advantage_of_consulting_needs_both_modes(episode: Callable[..., Episode]) -> None:
     arm = metrics_of([episode("a", consult=True), episode("b", consult=True)])
     assert arm.kinds["benign_plain"].advantage_of_consulting is None

@@ -244,6 +244,20 @@ def test_keep_forced_keeps_forced_episodes_in_their_group(tmp_path: Path) -> Non
     assert about["stratified"] is True
 
 
+def test_the_consult_rate_counts_free_episodes_only(tmp_path: Path) -> None:
+    episodes = [
+        make_episode("a", "benign_sensitive", "Here is how.", sample=0, consult=True),
+        make_episode("a", "benign_sensitive", "Here is how.", sample=1, consult=True),
+        make_episode("a", "benign_sensitive", REFUSAL, sample=2, mode_forced=True),
+        make_episode("a", "benign_sensitive", REFUSAL, sample=3, consult=True, mode_forced=True),
+    ]
+    *_, out = prepare(tmp_path, episodes, "--keep-forced")
+    kind = json.loads(run("stats", out, "--json")[1])["kinds"]["benign_sensitive"]
+    assert (kind["consult"]["share"], kind["consult"]["n"]) == (1.0, 2)
+    assert (kind["episodes"], kind["consulting"]) == (4, 3)
+    assert kind["reward_consult"] == pytest.approx(2 / 3, abs=1e-6), "rewards count forced episodes too"
+
+
 def test_the_file_records_its_sources(tmp_path: Path) -> None:
     *_, out = prepare(tmp_path, mixed_group("a"))
     _, about = read_groups(out)

@@ -15,6 +15,7 @@ from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.cli import app
+from trainer.reports.run_history import statistics_metrics
 from trainer.stages.online.batch_metrics import batch_metrics
 
 REFUSAL = "I can't help with that."
@@ -132,6 +133,17 @@ def test_runs_of_a_stage_and_of_a_loop_are_plotted_side_by_side(groups: Path, tm
     assert not re.search(r'(src|href)="(?!data:)', page)  # the page fetches no resource
     comparison = json.loads((tmp_path / "compared" / "runs.json").read_text(encoding="utf-8"))
     assert comparison["runs"][1]["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
+
+
+def test_plotted_rewards_by_mode_count_forced_episodes_but_consult_rates_do_not() -> None:
+    kind = {"episodes": 4, "consult": {"share": 1.0, "hits": 2, "n": 2}, "consulting": 3, "reward": 0.5}
+    sure = kind | {"reward_consult": 2 / 3, "reward_direct": 0.0}
+    unsure = kind | {"episodes": 1, "consulting": 1, "reward_consult": 0.0, "reward_direct": None}
+    statistics = {"kinds": {"harmful": sure, "benign_plain": unsure}, "groups": 2, "one_mode_groups": 0}
+    statistics |= {"equal_reward_groups": 0, "largest_weight": 1.0, "effective_share": 1.0}
+    metrics = statistics_metrics(statistics)
+    assert metrics["ifpo/consult_rate/harmful"] == 1.0
+    assert metrics["ifpo/reward/consult"] == pytest.approx(2 / 4)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
