@@ -38,9 +38,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# More workers than a small machine has cores, because tests often wait for servers and timers. One thread per
+# One worker more than a small machine has cores, because tests often wait for servers and timers. One thread per
 # process. The tests start hundreds of processes, and without bytecode files each would compile the packages again.
-WORKERS ?= 4
+WORKERS ?= 3
 unit: export OMP_NUM_THREADS = 1
 unit: export PYTHONDONTWRITEBYTECODE =
 unit: install
