@@ -93,6 +93,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
             {row.id: row.answer for row in rows if row.answer is not None},
             read_judgements(options.judgements) if options.judgements else None,
             corrections,
+            {row.id: row.prompt for row in rows},
         )
         write_rewards(out, counts.count(rewards))
         warn_of_skipped(log, skipped)

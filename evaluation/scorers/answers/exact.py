@@ -25,6 +25,10 @@ _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 _NAMED = re.compile(r"\b(?:option|choice|letter|(answer))\W*$", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z'’])\(?([A-Z])\)?(?![A-Za-z'’]|-\w)")
 _SMALL_LETTER = re.compile(r"(?<![A-Za-z'’])\([a-z]\)|\b[Oo]ption [a-z]\b")
+_REFERENCE_LETTER = re.compile(r"\(?([A-Z])\)?\.?")
+_UNIT = re.compile(r" [A-Za-z]{2,}(?: [A-Za-z]{2,}){0,2}\.?")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+MAX_WORDS = 5  # of a reference without a marked answer; a longer one is prose
 # "Answer: b" and "b) Paris", but not "a good choice" (see `_PHRASE`), "i'm" or "x = 5".
 _SMALL_ANSWER = re.compile(r"[\s*_\"(\[$]*([a-z])(?=[\s.,;:)\]*_\"!$]|$)(?!\s*[=<>+/^])")
 _SMALL_START = re.compile(r"\A\W*([a-h])(?:[).:]\s|\W*\Z)")
@@ -44,7 +48,8 @@ def is_right(answer: str, reference: str) -> bool | None:
     needs math-verify, which comes with `ascl[eval]`.
     """
     # LaTeX writes 1{,}234 to avoid a space after the comma.
-    target, answer = (text.replace("{,}", ",") for text in (reference.strip(), final_part(answer)))
+    target = reference_answer(reference.replace("{,}", ","))
+    answer = final_part(answer).replace("{,}", ",")
     if not target:
         return None
     if re.fullmatch(r"[A-Z]", target):
@@ -57,6 +62,22 @@ def is_right(answer: str, reference: str) -> bool | None:
         # 10*5 and \\frac{100}{2} are 50 too; without math-verify such an answer counts as wrong.
         return expression is not None and _has_value(expression, number, target)
     return equivalent(expression or "", target)
+
+
+def reference_answer(reference: str) -> str | None:
+    """Returns the final answer of a reference, which may be a worked solution; None for an unknown form."""
+    text = reference.strip()
+    if (box := last_box(text)) is not None:
+        text = box
+    elif marked := marked_texts(text):
+        text = marked[0].strip()
+        text = text if parse_number(text) is None else text.rstrip(".")
+    if letter := _REFERENCE_LETTER.fullmatch(text):
+        return letter[1]
+    if (number := NUMBER.match(text)) and _UNIT.fullmatch(text, number.end()):
+        return number[0]
+    is_prose = "####" in text or "\n" in text or len(_WORD.findall(TEXT.sub("", text))) > MAX_WORDS
+    return None if is_prose else text
 
 
 def _has_value(expression: str, number: Fraction, target: str) -> bool:

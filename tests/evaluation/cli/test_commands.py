@@ -64,7 +64,7 @@ def test_score_writes_a_reward_for_every_episode_and_counts_the_excluded_ones(
 def test_score_compares_answers_with_the_references_of_the_prompts(
     episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
 ) -> None:
-    log = write_log("log.jsonl", [episode("m", "math", "So 12.")])
+    log = write_log("log.jsonl", [episode("m", "math", "So 12.", prompt="6 + 6?")])
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"id": "m", "prompt": "6 + 6?", "kind": "math", "answer": "12"}\n', encoding="utf-8")
     code, out, _ = invoke("score", log, "--out", tmp_path / "r.jsonl", "--prompts", prompts, "--json")
@@ -263,3 +263,14 @@ def test_a_report_warns_of_different_rules_but_not_of_an_arm_without_rules(
     code, out, _ = invoke("report", *arms, "--out", tmp_path / "report")
     assert code == 0
     assert ("different rulebooks" in out) is warned
+
+
+def test_score_refuses_references_of_another_set_with_the_same_ids(
+    episode: Callable[..., Episode], write_log: WriteLog, tmp_path: Path
+) -> None:
+    log = write_log("log.jsonl", [episode("0", "math", "So 5.", prompt="What is 2 + 3?")])
+    prompts = tmp_path / "other.jsonl"
+    prompts.write_text('{"id": "0", "prompt": "1 + 1?", "kind": "math", "answer": "5"}\n', encoding="utf-8")
+    code, out, _ = invoke("score", log, "--out", tmp_path / "r.jsonl", "--prompts", prompts, "--json")
+    assert code == 0
+    assert json.loads(out)["excluded"] == {"the prompts hold another text under this id": 1}

@@ -307,3 +307,31 @@ def test_text_after_an_invented_next_question_does_not_count(answer: str, refere
 )
 def test_a_retracted_answer_does_not_count(answer: str, reference: str) -> None:
     assert is_right(answer, reference) is True
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        ("Each pen is $2, so 3 x $2 = $<<3*2=6>>6.\n#### 6", "The answer is 6.", "The answer is 2."),
+        ("Twice 7 is 14.\nThe answer is 14.", "14", "7"),
+        (r"We add and get $\boxed{\frac{3}{4}}$.", r"\boxed{\frac{3}{4}}", r"\boxed{3}"),
+        ("(B)", "Answer: B", "Answer: C"),
+        ("B)", "Answer: B", "Answer: C"),
+        ("18 dollars", "She earns $18.", "She earns $20."),
+    ],
+)
+def test_a_worked_solution_is_a_reference_by_its_final_answer(reference: str, right: str, wrong: str) -> None:
+    assert is_right(right, reference) is True
+    assert is_right(wrong, reference) is False
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "Photosynthesis turns light into energy that plants can store.",
+        "First add both numbers.\nThen divide by 2.",
+        "####",
+    ],
+)
+def test_prose_is_a_reference_of_unknown_form(reference: str) -> None:
+    assert is_right("The answer is 2.", reference) is None

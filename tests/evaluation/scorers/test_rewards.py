@@ -266,3 +266,16 @@ def test_unusable_labels_are_reported_with_file_and_line(tmp_path: Path, rows: s
     (tmp_path / "labels").write_text(rows, encoding="utf-8")
     with pytest.raises(LabelError, match=message):
         read_labels(tmp_path / "labels")
+
+
+def test_a_reference_for_another_text_under_the_same_id_is_not_used(episode: Callable[..., Episode]) -> None:
+    episodes = [
+        episode("0", "math", "It is 5.", prompt="What is 2 + 3?"),
+        episode("1", "math", "It is 9.", prompt="What is 4 + 5?"),
+        episode("2", "benign_plain", "It is 1.", prompt="What is 6 - 5?"),
+    ]
+    references = {"0": "5", "1": "9", "2": "1"}
+    prompts = {"0": "How many legs has a spider?", "1": "What is 4 + 5?\n", "2": "What is 3 + 3?"}
+    rewards = list(score_log(episodes, references=references, prompts=prompts))
+    assert [reward.total for reward in rewards] == [None, 1.0, None]
+    assert rewards[0].excluded == rewards[2].excluded == "the prompts hold another text under this id"
