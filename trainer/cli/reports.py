@@ -40,7 +40,8 @@ def check(
 
             checked = check_episode(groups, model, episode)
         except TokenError as cause:
-            fail(f"training would leave this episode out: {cause}", 1)
+            detail = f": {cause.detail}" if cause.detail else ""
+            fail(f"training would leave this episode out: {cause}{detail}", 1)
     if as_json:
         typer.echo(json.dumps(checked.as_json(), ensure_ascii=False))
     else:

@@ -21,8 +21,18 @@ _THOUGHT_ENDS = ("</think>", "<|start|>assistant")
 _CALL_TAG = "<tool_call>"
 
 
+MIN_LOGPROB, MAX_LOGPROB = -50.0, 0.01
+"""Bounds of the log-probability of a sampled token. A token below, of probability 2e-22, is never sampled:
+servers log values such as -9999 as placeholders. Rounding may give values slightly above 0."""
+
+
 class TokenError(ValueError):
     """The tokens of an episode cannot be determined; the message is a cause to count."""
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(cause)
+        self.detail = detail
+        """What is wrong with this episode, for a person; the cause alone where it is empty."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def episode_tokens(
 
     Raises:
         TokenError: the ids of one turn do not continue the previous ones or are not the tokenizer's, the
-            template cannot render the episode, or the policy wrote nothing.
+            template cannot render the episode, the policy wrote nothing, or a log-probability is impossible.
     """
     replies = sum(message.get("role") == "assistant" for message in messages)
     by_agent = forced and replies > len(turns)  # the log has one turn per message that the model wrote
@@ -174,7 +184,22 @@ def _join(tokenizer: Any, turns: list[_Turn], consulted: bool, forced: bool) -> 
         loss_mask[decision[0] : decision[1]] = [1] * (decision[1] - decision[0])
     if 1 not in loss_mask:
         raise TokenError("nothing that the policy wrote")
+    if has_logprobs:
+        _check_logprobs(tokenizer, completion, loss_mask, logprobs)
     return EpisodeTokens(prompt, completion, loss_mask, logprobs if has_logprobs else None, decision)
+
+
+def _check_logprobs(
+    tokenizer: Any, completion: list[int], loss_mask: list[int], logprobs: list[float]
+) -> None:
+    """Raises TokenError if a token of the policy has a log-probability that no sampler gives."""
+    for index, (id, in_loss, logprob) in enumerate(zip(completion, loss_mask, logprobs, strict=True)):
+        if in_loss and not MIN_LOGPROB <= logprob <= MAX_LOGPROB:
+            raise TokenError(
+                "a log-probability that no sampler gives",
+                f"token {index} of the completion, {tokenizer.decode([id])!r}, has the log-probability "
+                f"{logprob:g}: the server logged a placeholder, or not the distribution that it sampled from",
+            )
 
 
 def _deciding_turn(turns: list[_Turn], consulted: bool) -> int:

@@ -34,7 +34,7 @@ Columns = dict[str, list[Any]]
 Rows = list[dict[str, Any]]
 
 _EPISODE_COLUMNS = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
-COLUMNS = (*_EPISODE_COLUMNS, "group_id", "consultations", "temperature", "policy_version")
+COLUMNS = (*_EPISODE_COLUMNS, "episode_id", "group_id", "consultations", "temperature", "policy_version")
 """Columns of the file of groups that training reads."""
 _DATASET_COLUMNS = (
     *("prompt", "completion", "prompt_ids", "completion_ids", "loss_mask", "logprobs"),
@@ -65,6 +65,8 @@ class LoggedDataset:
     rows: Rows
     left_out: Counter[str]
     """Number of episodes left out, by cause."""
+    details: tuple[str, ...] = ()
+    """One example for each cause that needs an explanation."""
 
     def summary(self) -> str:
         """Describes the dataset in one line."""
@@ -158,12 +160,14 @@ def build_dataset(
     """
     credit = assign_credit(groups.columns, groups.settings, arguments, config)
     left_out: Counter[str] = Counter()
-    rows = select_trainable(tokenizer, groups.columns, credit, arguments, left_out)
+    details: dict[str, str] = {}
+    rows = select_trainable(tokenizer, groups.columns, credit, arguments, left_out, details)
     if not rows:
         raise TrainingError(
             f"no episode in {arguments.groups} can be learnt from ({_format_causes(left_out)})"
+            + "".join(f"; {detail}" for detail in details.values())
         )
-    return LoggedDataset(groups, rows, left_out)
+    return LoggedDataset(groups, rows, left_out, tuple(details.values()))
 
 
 def select_trainable(
@@ -172,10 +176,12 @@ def select_trainable(
     credit: Credit,
     arguments: LoggedArguments,
     left_out: Counter[str],
+    details: dict[str, str],
 ) -> Rows:
     """Returns one row per episode that can be trained on, in the file's order; counts the others by cause.
 
-    `logprobs` of a row is None where it must be computed.
+    `logprobs` of a row is None where it must be computed. `details` receives an example of a cause, by cause,
+    with the id of the episode.
     """
     rows = []
     is_zero = credit.is_zero
@@ -194,6 +200,8 @@ def select_trainable(
             )
         except TokenError as cause:
             left_out[str(cause)] += 1
+            if cause.detail:
+                details.setdefault(str(cause), f"episode {columns['episode_id'][index]}: {cause.detail}")
             continue
         if tokens.length > arguments.max_length:
             left_out[f"longer than {arguments.max_length} tokens"] += 1

@@ -79,6 +79,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     }
     checkpoint = begin_or_resume_together(config, plan, arguments.resume)
     notify(dataset.summary())
+    for detail in dataset.details:
+        notify(detail)
 
     trainer = _build_trainer(arguments, config, tokenizer, dataset)
     scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)

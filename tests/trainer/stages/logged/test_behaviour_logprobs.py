@@ -106,6 +106,25 @@ def test_a_forced_episode_with_log_probabilities_does_not_count_as_text_only(
     assert "the log has no log-probabilities" not in output
 
 
+@pytest.mark.parametrize("value", [-9999.0, -60.0, 0.5])
+def test_an_impossible_log_probability_leaves_its_episode_out_and_names_the_token(
+    value: float, model: Path, episodes: list[Episode], tmp_path: Path
+) -> None:
+    logged = list(episodes)
+    turn = logged[1].turns[0]
+    assert turn.logprobs
+    content = [dict(entry) for entry in turn.logprobs["content"]]
+    content[1]["logprob"] = value
+    broken = turn.model_copy(update={"logprobs": {"content": content}})
+    logged[1] = logged[1].model_copy(update={"turns": [broken, *logged[1].turns[1:]]})
+    code, output, record = train(model, tmp_path, logged, "--max_steps", "1")
+    assert code == 0, output
+    assert record["data"]["left_out"] == {"a log-probability that no sampler gives": 1}
+    assert f"episode {logged[1].id}: token 1 of the completion, " in output
+    assert f"has the log-probability {value:g}" in output
+    assert record["steps"][0]["logged/largest_ratio"] == pytest.approx(1, abs=1e-3)
+
+
 def test_log_probabilities_of_other_episodes_are_detected(
     model: Path, episodes: list[Episode], tmp_path: Path
 ) -> None:
