@@ -27,9 +27,9 @@ def run(code: str, *replaced: tuple[str, str], shell: bool = False) -> str:
         assert old in code
         code = code.replace(old, new)
     command = ["bash", "-c", code] if shell else [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.parametrize("package", ["openai", "litellm", "langchain_openai"])
@@ -49,17 +49,17 @@ def test_the_curl_line_runs_and_shows_the_headers() -> None:
     (line,) = CURL
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
         with run_gateway(endpoint, rules) as gateway:
-            said = run(line, ("http://127.0.0.1:8809/v1", gateway.base_url), shell=True)
-    assert "x-ascl-consulted: yes" in said
-    assert "They look for easy ones." in said
+            stdout_text = run(line, ("http://127.0.0.1:8809/v1", gateway.base_url), shell=True)
+    assert "x-ascl-consulted: yes" in stdout_text
+    assert "They look for easy ones." in stdout_text
 
 
 def test_the_library_snippet_runs() -> None:
     code, _ = (snippet for snippet in PYTHON if "from agent import" in snippet)
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING) as endpoint:
         addresses = ("http://127.0.0.1:8000/v1", endpoint.base_url), ("http://127.0.0.1:8808/mcp", rules.url)
-        said = run(code, *addresses)
-    assert said.startswith("consult They look for easy ones.")
+        stdout_text = run(code, *addresses)
+    assert stdout_text.startswith("consult They look for easy ones.")
 
 
 def test_the_snippet_with_a_tool_of_ones_own_runs() -> None:
@@ -76,7 +76,7 @@ def test_every_command_and_flag_of_the_guide_exists() -> None:
     for verb in set(re.findall(r"ascl-agent ([a-z]+)", GUIDE)):
         helps[verb] = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
         assert helps[verb].exit_code == 0, verb
-    flags = set(re.findall(r"(--[a-z][a-z-]+)", "".join(done.output for done in helps.values())))
+    flags = set(re.findall(r"(--[a-z][a-z-]+)", "".join(result.output for result in helps.values())))
     foreign = {"--enable-auto-tool-choice", "--tool-call-parser", "--keep-forced"}
     assert set(re.findall(r"(--[a-z][a-z-]+)", GUIDE)) - foreign <= flags
 

@@ -19,10 +19,10 @@ def test_every_public_name_is_listed_in_order_and_can_be_loaded() -> None:
 
 def test_importing_the_package_loads_neither_the_sdks_nor_pydantic() -> None:
     code = "import sys, agent; print({'openai', 'mcp', 'httpx2', 'pydantic'} & set(sys.modules))"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
     )
-    assert done.stdout.strip() == "set()"
+    assert result.stdout.strip() == "set()"
 
 
 def test_every_recorded_field_is_explained_in_one_sentence() -> None:

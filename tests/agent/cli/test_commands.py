@@ -50,11 +50,11 @@ def log(rules: ScriptedRules, tmp_path: Path) -> Path:
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     script = [call("a"), "No [bold].", call("b"), "No.", "Yes."]
     with ScriptedEndpoint(script) as endpoint:
-        done = cli(
+        result = cli(
             "run", "--prompts", prompts, "--log", path, *services(endpoint, rules), "--concurrency", "1"
         )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{path}: 3 episodes: 2 consult, 1 direct")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{path}: 3 episodes: 2 consult, 1 direct")
     return path
 
 
@@ -63,12 +63,12 @@ def test_chat_writes_the_answer_to_standard_output_and_all_else_to_standard_erro
 ) -> None:
     script = [{**call("someone asks about guns"), "reasoning": "Delicate?"}, "I cannot help with that."]
     with ScriptedEndpoint(script) as endpoint:
-        done = cli("chat", "How?", *services(endpoint, rules), "--log", tmp_path / "log.jsonl")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "I cannot help with that.\n"
-    assert "thinks: Delicate?\n" in done.stderr
-    assert "someone asks about guns" in done.stderr
-    assert "weapons.making (decline)" in done.stderr
+        result = cli("chat", "How?", *services(endpoint, rules), "--log", tmp_path / "log.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "I cannot help with that.\n"
+    assert "thinks: Delicate?\n" in result.stderr
+    assert "someone asks about guns" in result.stderr
+    assert "weapons.making (decline)" in result.stderr
     assert endpoint.requests[0]["stream"] is True
     assert [e.answer for e in read_log(tmp_path / "log.jsonl").episodes] == ["I cannot help with that."]
 
@@ -76,20 +76,20 @@ def test_chat_writes_the_answer_to_standard_output_and_all_else_to_standard_erro
 def test_chat_does_not_show_a_call_that_came_as_text(rules: ScriptedRules) -> None:
     text = '<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'
     with ScriptedEndpoint([text, "No <tool> for that."]) as endpoint:
-        done = cli("chat", "How?", *services(endpoint, rules))
-    assert done.stdout == "No <tool> for that.\n"
+        result = cli("chat", "How?", *services(endpoint, rules))
+    assert result.stdout == "No <tool> for that.\n"
 
 
 def test_chat_reads_the_prompt_from_a_pipe(rules: ScriptedRules) -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
-        done = cli("chat", *services(endpoint, rules), input="What is\n2 + 2?\n")
-    assert done.stdout == "4\n"
+        result = cli("chat", *services(endpoint, rules), input="What is\n2 + 2?\n")
+    assert result.stdout == "4\n"
     assert endpoint.requests[0]["messages"][-1]["content"] == "What is\n2 + 2?\n"
 
 
 def test_chat_warns_and_continues_without_a_rule_service() -> None:
     with ScriptedEndpoint(["4"]) as endpoint:
-        done = cli(
+        result = cli(
             *(
                 "chat",
                 "2 + 2?",
@@ -101,41 +101,41 @@ def test_chat_warns_and_continues_without_a_rule_service() -> None:
                 f"{CLOSED_URL}/mcp",
             )
         )
-    assert (done.returncode, done.stdout) == (0, "4\n")
-    assert "ascl-rules serve" in done.stderr
+    assert (result.returncode, result.stdout) == (0, "4\n")
+    assert "ascl-rules serve" in result.stderr
     assert "tools" not in endpoint.requests[0]
 
 
 def test_chat_without_an_answer_ends_with_code_1(rules: ScriptedRules) -> None:
     with ScriptedEndpoint() as endpoint:
-        done = cli("chat", "Hi", *services(endpoint, rules))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no further answer" in done.stderr
-    assert "Traceback" not in done.stderr
+        result = cli("chat", "Hi", *services(endpoint, rules))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "no further answer" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_run_without_a_rule_service_ends_with_one_sentence(tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
     with ScriptedEndpoint() as endpoint:
-        done = cli(
+        result = cli(
             *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl"),
             *("--base-url", endpoint.base_url, "--model", "m", "--rules", f"{CLOSED_URL}/mcp"),
         )
-    assert done.returncode == 1
-    assert done.stderr.startswith("ascl-agent: the rule service at")
-    assert done.stderr.count("\n") == 1
+    assert result.returncode == 1
+    assert result.stderr.startswith("ascl-agent: the rule service at")
+    assert result.stderr.count("\n") == 1
 
 
 def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
     with ScriptedEndpoint(otherwise="Hello") as endpoint:
-        done = cli(
+        result = cli(
             *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl", "--samples", "2", "--json"),
             *services(endpoint, rules),
         )
-    figures = json.loads(done.stdout)
+    figures = json.loads(result.stdout)
     assert (figures["episodes"], figures["modes"], figures["stop_reasons"]) == (
         2,
         {"direct": 2},
@@ -144,7 +144,7 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "output"),
     [
         ("", "contains no prompts"),
         ("{}\n", "line 1 of .* is not a prompt \\(id: Field required\\)"),
@@ -152,12 +152,12 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
         ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is not a prompt"),
     ],
 )
-def test_invalid_prompts_are_reported_with_their_line(tmp_path: Path, content: str, said: str) -> None:
+def test_invalid_prompts_are_reported_with_their_line(tmp_path: Path, content: str, output: str) -> None:
     from agent.rollout import read_prompts
 
     path = tmp_path / "p.jsonl"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(PromptError, match=said):
+    with pytest.raises(PromptError, match=output):
         read_prompts(path)
 
 
@@ -189,9 +189,9 @@ def test_show_lists_a_log_and_shows_one_episode(log: Path) -> None:
 
 
 def test_validate_reports_no_problem_for_a_valid_log(log: Path) -> None:
-    done = cli("validate", log, "--json")
-    assert (done.returncode, json.loads(done.stdout)["problems"]) == (0, [])
-    assert json.loads(done.stdout)["episodes"] == 3
+    result = cli("validate", log, "--json")
+    assert (result.returncode, json.loads(result.stdout)["problems"]) == (0, [])
+    assert json.loads(result.stdout)["episodes"] == 3
 
 
 def test_validate_lists_the_problems_and_exits_with_code_1(log: Path) -> None:
@@ -200,21 +200,21 @@ def test_validate_lists_the_problems_and_exits_with_code_1(log: Path) -> None:
     first["mode"] = "direct"
     del first["messages"][3]
     log.write_text("\n".join([json.dumps(first), *lines[1:], lines[2], '{"torn']), encoding="utf-8")
-    done = cli("validate", log, "--json")
-    said = [problem["what"] for problem in json.loads(done.stdout)["problems"]]
-    assert done.returncode == 1
-    assert said == [
+    result = cli("validate", log, "--json")
+    output = [problem["what"] for problem in json.loads(result.stdout)["problems"]]
+    assert result.returncode == 1
+    assert output == [
         "mode is direct with 1 consultations",
         "the call call_1 has no answer, or several",
         "a second episode of p2#0",
-        said[3],
+        output[3],
         "the id occurs 2 times",
     ]
-    assert said[3].startswith("line 5 holds no episode: Invalid JSON")
+    assert output[3].startswith("line 5 holds no episode: Invalid JSON")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["run", "--nope"], 2, "--nope"),
         (["chat", "Hi", "--tool-mode", "magic"], 2, "native"),
@@ -227,19 +227,19 @@ def test_validate_lists_the_problems_and_exits_with_code_1(log: Path) -> None:
     ],
 )
 def test_a_users_mistake_ends_with_one_sentence_and_a_code(
-    arguments: list[str], code: int, said: str
+    arguments: list[str], code: int, output: str
 ) -> None:
-    done = cli(*arguments)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    result = cli(*arguments)
+    assert result.returncode == code
+    assert output in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["chat", "run", "show", "validate"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    done = cli(command, "--help")
-    assert done.returncode == 0
-    assert f"Example: ascl-agent {command}" in done.stdout
+    result = cli(command, "--help")
+    assert result.returncode == 0
+    assert f"Example: ascl-agent {command}" in result.stdout
 
 
 def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedRules) -> None:
@@ -250,13 +250,13 @@ def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedR
         ]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            said = process.stderr.readline()
-            address = said.split()[1]
+            output = process.stderr.readline()
+            address = output.split()[1]
             body = {"model": "m", "messages": [{"role": "user", "content": "2 + 2?"}]}
             reply = httpx2.post(f"{address}/chat/completions", json=body, timeout=30)
             process.terminate()
             rest = process.communicate(timeout=30)[1]
-    assert said == f"ascl-agent: {address} forwards to {endpoint.base_url}, rules from {rules.url}\n"
+    assert output == f"ascl-agent: {address} forwards to {endpoint.base_url}, rules from {rules.url}\n"
     assert reply.json()["choices"][0]["message"]["content"] == "4"
     assert "Traceback" not in rest
 
@@ -266,8 +266,8 @@ def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedR
     [
         (["--upstream", "http://u/v1", "--host", "0.0.0.0"], "--allow-remote"),
         (["--upstream", "u/v1"], "not an http(s) address"),
-        (["--upstream", "http://me:secret@u:80a/v1"], "the upstream 'u:80a/v1' cannot be asked"),
-        (["--upstream", "http://[::1/v1"], "cannot be asked"),
+        (["--upstream", "http://me:secret@u:80a/v1"], "invalid upstream 'u:80a/v1'"),
+        (["--upstream", "http://[::1/v1"], "invalid upstream"),
         (["--upstream", "http://u/v1", "--rules", "u/mcp"], "invalid rule service URL 'u/mcp'"),
         (
             ["--upstream", "http://u/v1", "--host", "256.1.1.1", "--allow-remote"],
@@ -278,10 +278,10 @@ def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedR
 def test_a_gateway_that_cannot_start_reports_the_reason_in_one_sentence(
     arguments: list[str], sentence: str
 ) -> None:
-    done = cli("gateway", *arguments)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert done.stderr.count("\n") == 1
+    result = cli("gateway", *arguments)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -303,18 +303,18 @@ def test_invalid_options_are_reported_in_one_sentence(
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
-    done = cli(*(word.replace("PROMPTS", str(prompts)) for word in command))
-    assert done.returncode in (1, 2)
-    assert sentence in done.stderr
-    assert (done.stderr.count("\n"), "secret" in done.stderr) == (1, False)
+    result = cli(*(word.replace("PROMPTS", str(prompts)) for word in command))
+    assert result.returncode in (1, 2)
+    assert sentence in result.stderr
+    assert (result.stderr.count("\n"), "secret" in result.stderr) == (1, False)
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ASCL_RULES_TOKEN"])
 def test_an_invalid_key_is_reported_without_its_text(name: str) -> None:
-    done = cli("chat", "Hi", *ENDPOINT, **{name: "sk-half\nsk-other-half"})
-    assert done.returncode == 1
-    assert name in done.stderr
-    assert "half" not in done.stderr
+    result = cli("chat", "Hi", *ENDPOINT, **{name: "sk-half\nsk-other-half"})
+    assert result.returncode == 1
+    assert name in result.stderr
+    assert "half" not in result.stderr
 
 
 def test_one_ctrl_c_at_the_prompt_of_a_conversation_ends_it(rules: ScriptedRules) -> None:

@@ -14,9 +14,9 @@ from tests.fakes.rules.scripted import ScriptedRules
 
 
 def shown(log: Path, id: str, *options: str) -> str:
-    done = CliRunner().invoke(app, ["show", str(log), id, *options])
-    assert done.exit_code == 0, done.output
-    return done.output
+    result = CliRunner().invoke(app, ["show", str(log), id, *options])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def test_stable_output_of_two_samples_differs_only_in_the_conversation(tmp_path: Path) -> None:

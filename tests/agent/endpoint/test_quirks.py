@@ -83,8 +83,8 @@ def test_providers_are_identified_by_their_host_name_only() -> None:
 
 
 def test_the_table_names_the_providers_that_the_docs_name() -> None:
-    done = CliRunner().invoke(app, ["quirks", "--json"])
-    rows = json.loads(done.stdout)
+    result = CliRunner().invoke(app, ["quirks", "--json"])
+    rows = json.loads(result.stdout)
     assert [row["name"] for row in rows] == [row.name for row in PROFILES]
     assert list(rows[0]) == quirk_columns()
 
@@ -115,10 +115,10 @@ def test_a_probe_returns_a_row_of_the_table() -> None:
             choice["token_ids"] = [1]
         return {"choices": [choice], "usage": {"total_tokens": 3}}
 
-    found, steps = probe_scripted(server)
+    probe_result, steps = probe_scripted(server)
     assert len(steps) == PROBE_STEPS
-    assert found.model == "scripted"
-    assert found.row == Quirks(
+    assert probe_result.model == "scripted"
+    assert probe_result.row == Quirks(
         name="unknown",
         reasoning="reasoning",
         token_limit="max_completion_tokens",
@@ -136,15 +136,19 @@ def test_a_probe_returns_a_row_of_the_table() -> None:
 
 def test_a_probe_tells_text_calls_from_real_ones() -> None:
     text = '<tool_call>{"name": "get_time", "arguments": {"city": "Oslo"}}</tool_call>'
-    found, _ = probe_scripted(lambda body: text if body.get("tools") else "Hello.")
-    assert (found.row.tools, found.row.reasoning, found.row.logprobs) == ("text", "none", "no")
+    probe_result, _ = probe_scripted(lambda body: text if body.get("tools") else "Hello.")
+    assert (probe_result.row.tools, probe_result.row.reasoning, probe_result.row.logprobs) == (
+        "text",
+        "none",
+        "no",
+    )
 
 
 def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
     with ScriptedEndpoint(otherwise="Hello.", strict=False) as endpoint:
-        done = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
+        result = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
         table = CliRunner().invoke(app, ["probe", endpoint.base_url])
-    assert json.loads(done.stdout)["seed"] == "yes"
+    assert json.loads(result.stdout)["seed"] == "yes"
     assert table.stdout.splitlines()[0].split() == quirk_columns()
     for url, sentence in (
         (f"{CLOSED_URL}/v1", "check that it is running"),
@@ -157,9 +161,9 @@ def test_the_probe_command_prints_a_row_or_one_sentence() -> None:
 
 def test_an_endpoint_that_is_not_an_api_is_reported() -> None:
     with ScriptedEndpoint(otherwise=Raw(200, "<html>", content_type="text/html")) as endpoint:
-        done = CliRunner().invoke(app, ["probe", endpoint.base_url])
-    assert (done.exit_code, done.output.count("\n")) == (1, 1)
-    assert "does not answer a plain question" in done.output
+        result = CliRunner().invoke(app, ["probe", endpoint.base_url])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "does not answer a plain question" in result.output
 
 
 def test_the_limit_starts_with_the_first_refusal_and_is_lowered_at_most_once_a_second() -> None:

@@ -107,11 +107,15 @@ def test_what_was_sent_and_what_the_endpoint_says_it_used_are_both_recorded(rule
 
 
 def test_streamed_thoughts_and_text_are_told_as_they_come(rules: ScriptedRules) -> None:
-    told: list[Event] = []
+    result_text: list[Event] = []
     script = [response_with(reasoning_item("Is it delicate?"), message_item("Surely not, I think."))]
-    episode, _ = answered(script, rules, stream=True, on_event=told.append)
-    assert "".join(e.text for e in told if e.kind == "reasoning") == "Is it delicate?"
-    assert "".join(e.text for e in told if e.kind == "content") == "Surely not, I think." == episode.answer
+    episode, _ = answered(script, rules, stream=True, on_event=result_text.append)
+    assert "".join(e.text for e in result_text if e.kind == "reasoning") == "Is it delicate?"
+    assert (
+        "".join(e.text for e in result_text if e.kind == "content")
+        == "Surely not, I think."
+        == episode.answer
+    )
 
 
 def test_a_refusal_ends_in_refused(rules: ScriptedRules) -> None:
@@ -216,10 +220,10 @@ class Case:
     stop: str = "answer"
     answer: str | None = "No."
     requests: int = 2
-    asked: int = 1
+    query_count: int = 1
     error: str | None = None
     only: str | None = None
-    told: str | None = None
+    result_text: str | None = None
 
 
 def body(status: str = "completed", output: Any = (), **more: Any) -> Raw:
@@ -247,39 +251,39 @@ CASES = [
     Case("empty output", [body()], "error", None, 1, 0, "no_choices", only="whole"),
     Case("output of items that are none", [body(output=[None, 3, "x"])], "error", None, 1, 0, "no_choices", only="whole"),
     Case("a failed response", [body("failed", error={"code": "invalid_prompt", "message": "bad"})], "error", None, 1, 0, "reply_failed", only="whole"),
-    Case("a failure that passes", [body("failed", error={"code": "server_error", "message": "oops"})] * 2, requests=3, asked=0, only="whole"),
-    Case("a response that is too much, twice", [body("failed", error=BUSY)] * 2, requests=3, asked=0, only="whole"),
+    Case("a failure that passes", [body("failed", error={"code": "server_error", "message": "oops"})] * 2, requests=3, query_count=0, only="whole"),
+    Case("a response that is too much, twice", [body("failed", error=BUSY)] * 2, requests=3, query_count=0, only="whole"),
     Case("a failure without a word", [body("failed", error=None)], "error", None, 1, 0, "reply_failed", only="whole"),
     Case("a cancelled response", [body("cancelled")], "error", None, 1, 0, "reply_failed", only="whole"),
     Case("truncated JSON", [Raw(200, '{"id": "r", "outp')], "error", None, 1, 0, "not_a_completion", only="whole"),
     Case("a stream cut after its first words", [events(CREATED, WORD, cut=True)], "error", None, 1, 0, "broken_off", only="stream"),
-    Case("a stream cut before any word is begun again", [events(CREATED, cut=True)], requests=2, asked=0, only="stream"),
+    Case("a stream cut before any word is begun again", [events(CREATED, cut=True)], requests=2, query_count=0, only="stream"),
     Case("a stream that just stops after words", [events(CREATED, WORD)], "error", None, 1, 0, "broken_off", only="stream"),
     Case("a failure at the end of a stream", [events(CREATED, {"type": "response.failed", "response": {"status": "failed", "error": {"code": "x", "message": "bad"}, "output": []}})], "error", None, 1, 0, "reply_failed", only="stream"),
-    Case("an error event", [events(CREATED, {"type": "error", "code": "server_error", "message": "oops"})], requests=2, asked=0, only="stream"),
+    Case("an error event", [events(CREATED, {"type": "error", "code": "server_error", "message": "oops"})], requests=2, query_count=0, only="stream"),
     Case("an error event after words", [events(CREATED, WORD, {"type": "error", "code": "server_error", "message": "oops"})], "error", None, 1, 0, "reply_failed", only="stream"),
     Case("an empty stream", [Drip(["data: [DONE]\n\n"])], "error", None, 1, 0, "no_choices", only="stream"),
     Case("a stream of garbage", [Drip(["data: not json\n\n"])], "error", None, 1, 0, "not_a_completion", only="stream"),
-    Case("events of unknown kinds", [events(CREATED, {"type": "response.hologram", "x": 1}, {"type": "response.completed", "response": {"status": "completed", "output": [message_item("No.")]}})], requests=1, asked=0, only="stream"),
+    Case("events of unknown kinds", [events(CREATED, {"type": "response.hologram", "x": 1}, {"type": "response.completed", "response": {"status": "completed", "output": [message_item("No.")]}})], requests=1, query_count=0, only="stream"),
     Case("a last event without output", [events(CREATED, DONE_CALL, {"type": "response.completed", "response": {"status": "completed", "output": []}})], only="stream"),
     Case("a call without an id", [response_with(WITHOUT_ID)]),
     Case("a number for an id", [response_with({**call_item("gun"), "call_id": 7})]),
-    Case("two calls of one id", [response_with(call_item("gun", id="c"), call_item("shop", id="c"))], asked=2),
-    Case("one id in two turns", [response_with(call_item("gun", id="c")), response_with(call_item("shop", id="c"))], requests=3, asked=2),
-    Case("arguments that are no JSON", [response_with(call_item(arguments='{"situation": "gu'))], asked=0, told="not valid JSON"),
-    Case("no arguments", [response_with(call_item(arguments=""))], asked=0, told="not valid JSON"),
+    Case("two calls of one id", [response_with(call_item("gun", id="c"), call_item("shop", id="c"))], query_count=2),
+    Case("one id in two turns", [response_with(call_item("gun", id="c")), response_with(call_item("shop", id="c"))], requests=3, query_count=2),
+    Case("arguments that are no JSON", [response_with(call_item(arguments='{"situation": "gu'))], query_count=0, result_text="not valid JSON"),
+    Case("no arguments", [response_with(call_item(arguments=""))], query_count=0, result_text="not valid JSON"),
     Case("arguments as an object", [body(output=[{**call_item("gun"), "arguments": {"situation": "gun"}}])], only="whole"),
-    Case("an unknown tool", [response_with(call_item("gun", name="web_search"))], asked=0, told="no tool 'web_search'"),
+    Case("an unknown tool", [response_with(call_item("gun", name="web_search"))], query_count=0, result_text="no tool 'web_search'"),
     Case("items of unknown kinds", [body(output=[SEARCH, ODD, call_item("gun")])], only="whole"),
     Case("endless identical calls", [response_with(call_item("gun", id=f"c{n}")) for n in range(9)], "limit", None, 3, 1),
     Case("a call as text", [response_with(message_item('<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "gun"}}</tool_call>'))]),
-    Case("a thought and nothing else", [body(output=[reasoning_item("Hm.")])], answer=None, requests=1, asked=0, only="whole"),
-    Case("content that is no list", [body(output=[{**message_item(""), "content": "No."}])], answer=None, requests=1, asked=0, only="whole"),
-    Case("429 twice", [Raw(429, "{}", {"retry-after": "0"})] * 2, requests=3, asked=0),
-    Case("503 in plain text", [Raw(503, "down", content_type="text/plain")], requests=2, asked=0),
+    Case("a thought and nothing else", [body(output=[reasoning_item("Hm.")])], answer=None, requests=1, query_count=0, only="whole"),
+    Case("content that is no list", [body(output=[{**message_item(""), "content": "No."}])], answer=None, requests=1, query_count=0, only="whole"),
+    Case("429 twice", [Raw(429, "{}", {"retry-after": "0"})] * 2, requests=3, query_count=0),
+    Case("503 in plain text", [Raw(503, "down", content_type="text/plain")], requests=2, query_count=0),
     Case("404", [Raw(404, '{"error": {"message": "no such route"}}')], "error", None, 1, 0, "http_404"),
     Case("a redirect", [Raw(307, "", {"location": "http://127.0.0.1:9/v1"})], "error", None, 1, 0, "http_307"),
-    Case("usage of a wrong type", [body(output=[message_item("No.")], usage="none", model=[])], requests=1, asked=0, only="whole"),
+    Case("usage of a wrong type", [body(output=[message_item("No.")], usage="none", model=[])], requests=1, query_count=0, only="whole"),
 ]  # fmt: skip
 FORMS = [
     pytest.param(case, form == "stream", id=f"{case.name} ({form})")
@@ -302,7 +306,7 @@ def test_an_odd_conversation_ends_as_it_must_and_nothing_is_lost(
     assert (episode.stop_reason, episode.answer) == (case.stop, case.answer), episode.error
     assert (episode.error.type if episode.error else None) == case.error
     assert len(endpoint.requests) == case.requests
-    assert len(rules.consultations) == case.asked
+    assert len(rules.consultations) == case.query_count
     for request in endpoint.requests:
         items = request["input"]
         calls = [item["call_id"] for item in items if item.get("type") == "function_call"]
@@ -313,5 +317,5 @@ def test_an_odd_conversation_ends_as_it_must_and_nothing_is_lost(
     last = endpoint.requests[-1]["input"]
     for before in endpoint.requests:
         assert last[: len(before["input"])] == before["input"]
-    if case.told is not None:
-        assert case.told in last[-1]["output"]
+    if case.result_text is not None:
+        assert case.result_text in last[-1]["output"]

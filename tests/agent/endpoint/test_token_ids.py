@@ -38,10 +38,10 @@ def sample_episodes(endpoint: TokenEndpoint, rules: ScriptedRules, folder: Path,
     prompts.write_text(json.dumps({"id": "p", "prompt": PROMPT, "kind": "harmful"}) + "\n", encoding="utf-8")
     services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
     settings = ["--samples", "4", "--seed", "0", "--max-tokens", str(MAX_TOKENS), *more]
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     return read_log(log).episodes
 
 
@@ -109,10 +109,10 @@ def test_a_streamed_conversation_stores_the_same(
         "--provider",
         "vllm",
     ]
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["chat", PROMPT, *services, "--max-tokens", str(MAX_TOKENS), "--log", str(log)]
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     (episode,) = read_log(log).episodes
     assert (episode.mode, len(episode.turns)) == ("consult", 2)
     check(endpoint, episode)
@@ -121,17 +121,17 @@ def test_a_streamed_conversation_stores_the_same(
 def test_an_unknown_endpoint_is_not_asked_for_token_ids(
     endpoint: TokenEndpoint, rules: ScriptedRules, tmp_path: Path
 ) -> None:
-    asked = len(endpoint.requests)
+    request_count = len(endpoint.requests)
     episodes = sample_episodes(endpoint, rules, tmp_path)
-    for body in endpoint.requests[asked:]:
+    for body in endpoint.requests[request_count:]:
         assert not {"logprobs", "return_token_ids"} & set(body)
     for turn in (turn for episode in episodes for turn in episode.turns):
         assert (turn.prompt_token_ids, turn.token_ids, turn.logprobs) == (None, None, None)
 
 
 def test_a_probe_detects_token_ids_and_log_probabilities(endpoint: TokenEndpoint) -> None:
-    done = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
-    row = json.loads(done.stdout)
+    result = CliRunner().invoke(app, ["probe", endpoint.base_url, "--json"])
+    row = json.loads(result.stdout)
     assert (row["name"], row["token_ids"], row["logprobs"], row["stream_usage"]) == (
         "vLLM",
         "yes",

@@ -154,10 +154,10 @@ def test_a_full_disk_is_not_taken_for_success() -> None:
 
 def test_a_line_truncated_by_a_full_disk_does_not_damage_later_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", FILLING, str(path)], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.stdout == "cut short\n", done.stderr
+    assert result.stdout == "cut short\n", result.stderr
     reading = read_log(path)
     assert [each.id for each in reading.episodes] == ["e0", "e2"]
     assert [skipped.line for skipped in reading.skipped] == [2]

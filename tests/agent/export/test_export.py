@@ -17,9 +17,9 @@ from tests.fakes.episodes.log import make_episode, write_log
 
 
 def run(*arguments: str | Path, code: int = 0) -> Any:
-    done = CliRunner().invoke(app, [*map(str, arguments)])
-    assert done.exit_code == code, done.output
-    return done
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
 
 
 def consulted(prompt: str = "p2", **more: Any) -> Episode:
@@ -62,8 +62,8 @@ def test_episodes_that_cannot_be_trained_on_are_left_out(tmp_path: Path) -> None
     failed = make_episode("x", answer=None, stop_reason="limit")
     broken = make_episode("y", consult=True, arguments="{oops")
     log = write_log(tmp_path / "log.jsonl", [failed, broken, make_episode("z")])
-    done = run("export", log, "--to", "trl", "--out", tmp_path / "t.parquet", "--json")
-    assert json.loads(done.stdout) == {
+    result = run("export", log, "--to", "trl", "--out", tmp_path / "t.parquet", "--json")
+    assert json.loads(result.stdout) == {
         "out": str(tmp_path / "t.parquet"),
         "episodes": 3,
         "rows": 1,
@@ -116,8 +116,10 @@ def test_spans_follow_the_genai_conventions(tmp_path: Path) -> None:
     assert {s["parentSpanId"] for s in (first, tool, second)} == {root["spanId"]}
     assert "parentSpanId" not in root
     for span in (root, first, second):
-        said = attributes(span)
-        assert {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} <= set(said)
+        span_attributes = attributes(span)
+        assert {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} <= set(
+            span_attributes
+        )
         assert int(span["endTimeUnixNano"]) >= int(span["startTimeUnixNano"])
     assert (first["kind"], tool["kind"]) == (3, 1)
     output = json.loads(attributes(first)["gen_ai.output.messages"])
@@ -171,8 +173,8 @@ def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path) -> Non
 def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     for out in (Path("/dev/null"), tmp_path, Path()):
-        done = run("redact", log, "--out", out, "--overwrite", code=1)
-        assert "is not a regular file" in done.output
+        result = run("redact", log, "--out", out, "--overwrite", code=1)
+        assert "is not a regular file" in result.output
     assert Path("/dev/null").is_char_device()
 
 
@@ -196,5 +198,5 @@ def test_lines_without_an_episode_are_counted(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [make_episode()])
     with log.open("a", encoding="utf-8") as file:
         file.write('{"torn": ')
-    done = run("redact", log, "--out", tmp_path / "r.jsonl")
-    assert "1 lines of the log hold no episode" in done.output
+    result = run("redact", log, "--out", tmp_path / "r.jsonl")
+    assert "1 lines of the log hold no episode" in result.output

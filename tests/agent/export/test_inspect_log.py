@@ -29,16 +29,16 @@ def export(
 ) -> Any:
     log = write_log(tmp_path / "log.jsonl", episodes)
     options = ["export", log, "--to", "inspect", "--out", tmp_path / name, *more]
-    done = CliRunner().invoke(app, [*map(str, options)])
-    assert done.exit_code == code, done.output
-    return done
+    completed = CliRunner().invoke(app, [*map(str, options)])
+    assert completed.exit_code == code, completed.output
+    return completed
 
 
 def samples(tmp_path: Path, episodes: list[Episode], *more: str | Path) -> list[EvalSample]:
     export(tmp_path, episodes, *more)
-    found = read_eval_log(str(tmp_path / "l.eval")).samples
-    assert found is not None
-    return found
+    log_samples = read_eval_log(str(tmp_path / "l.eval")).samples
+    assert log_samples is not None
+    return log_samples
 
 
 def reward(episode: Episode, total: float | None, **more: Any) -> str:
@@ -117,11 +117,11 @@ def test_errors_limits_and_samples_are_told_apart(tmp_path: Path) -> None:
     failed = make_episode("a", answer=None, stop_reason="error", error=fault)
     again, other = make_episode("a"), make_episode("a", sample=1, answer=None, stop_reason="limit")
     lost = make_episode("b", answer=None, stop_reason="error", error=fault)
-    found = {(s.id, s.epoch): s for s in samples(tmp_path, [failed, again, other, lost])}
-    assert set(found) == {("a", 1), ("a", 2), ("b", 1)}
-    assert found["a", 1].error is None
-    assert found["a", 2].limit is not None
-    assert found["b", 1].error.message == "it broke"
+    log_samples = {(s.id, s.epoch): s for s in samples(tmp_path, [failed, again, other, lost])}
+    assert set(log_samples) == {("a", 1), ("a", 2), ("b", 1)}
+    assert log_samples["a", 1].error is None
+    assert log_samples["a", 2].limit is not None
+    assert log_samples["b", 1].error.message == "it broke"
 
 
 def test_the_same_prompt_through_a_gateway_stands_once_for_each_time(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def attribute_names() -> set[str]:
         pattern = r'^[A-Z_0-9]+: Final = "([^"]+)"\n"""\n(.*?)"""'
         found = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
         gone = r"^Deprecated: (?!Moved to)"
-        names |= {name for name, said in found if not re.match(gone, said.strip())}
+        names |= {name for name, span_attributes in found if not re.match(gone, span_attributes.strip())}
     return names
 
 
@@ -111,14 +111,14 @@ def test_every_attribute_is_published_or_ours() -> None:
 def test_required_attributes_are_there_and_spans_are_named_by_them(content: bool) -> None:
     operations = values("GenAiOperationNameValues")
     for span in spans(content):
-        said = attributes(span)
-        operation = said["gen_ai.operation.name"]
+        span_attributes = attributes(span)
+        operation = span_attributes["gen_ai.operation.name"]
         assert operation in operations
-        assert REQUIRED[operation] <= set(said)
-        assert span["name"] == f"{operation} {said[NAMED_BY[operation]]}"
-        assert ("error.type" in said) == (span["status"]["code"] == 2)
-        if "server.address" in said:
-            assert int(said["server.port"]) > 0
+        assert REQUIRED[operation] <= set(span_attributes)
+        assert span["name"] == f"{operation} {span_attributes[NAMED_BY[operation]]}"
+        assert ("error.type" in span_attributes) == (span["status"]["code"] == 2)
+        if "server.address" in span_attributes:
+            assert int(span_attributes["server.port"]) > 0
 
 
 def test_a_known_provider_has_its_published_name() -> None:
@@ -131,14 +131,16 @@ def test_a_known_provider_has_its_published_name() -> None:
 def test_messages_arguments_and_results_have_the_published_form() -> None:
     types = set()
     for span in spans(True):
-        said = attributes(span)
+        span_attributes = attributes(span)
         for name in OBJECTS:
-            assert isinstance(json.loads(said.get(name, "{}")), dict)
+            assert isinstance(json.loads(span_attributes.get(name, "{}")), dict)
         for name in LISTS:
-            for entry in json.loads(said.get(name, "[]")):
+            for entry in json.loads(span_attributes.get(name, "[]")):
                 assert name == LISTS[2] or isinstance(entry["role"], str)
                 for part in entry.get("parts", []):
                     assert PARTS[part["type"]] <= set(part)
                     types.add(part["type"])
-        assert all("finish_reason" in m for m in json.loads(said.get("gen_ai.output.messages", "[]")))
+        assert all(
+            "finish_reason" in m for m in json.loads(span_attributes.get("gen_ai.output.messages", "[]"))
+        )
     assert types == set(PARTS)

@@ -52,8 +52,8 @@ def sample(
             agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error="fail")
             task: asyncio.Task[RunSummary] | None = None
 
-            def on_progress(done: int, total: int, episode: Any) -> None:
-                if stop_after is not None and episode is not None and done >= stop_after:
+            def on_progress(result: int, total: int, episode: Any) -> None:
+                if stop_after is not None and episode is not None and result >= stop_after:
                     assert task is not None
                     task.cancel()
 
@@ -84,12 +84,12 @@ def test_every_prompt_is_sampled_as_often_as_asked(rules: ScriptedRules, tmp_pat
 def test_a_finished_run_sends_no_further_request(rules: ScriptedRules, tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=consult_then_answer) as endpoint:
         sample(endpoint, rules, tmp_path / "log.jsonl")
-        asked = len(endpoint.requests)
+        request_count = len(endpoint.requests)
         summary = sample(endpoint, rules, tmp_path / "log.jsonl")
         more = sample(endpoint, rules, tmp_path / "log.jsonl", samples=2)
     assert (summary.asked, summary.episodes) == (0, 6)
     assert (more.asked, more.episodes) == (6, 12)
-    assert len(endpoint.requests) == 2 * asked
+    assert len(endpoint.requests) == 2 * request_count
 
 
 def test_an_interrupted_run_resumes_without_repeating_answered_requests(
@@ -138,7 +138,7 @@ def test_changed_settings_are_refused_with_what_changed(rules: ScriptedRules, tm
     log = tmp_path / "log.jsonl"
     with ScriptedEndpoint(otherwise="An answer.") as endpoint:
         sample(endpoint, rules, log)
-        asked = len(endpoint.requests)
+        request_count = len(endpoint.requests)
         with pytest.raises(LogError, match=r'sampling was {"temperature": 1.0}, now {"temperature": 0.5}'):
             sample(endpoint, rules, log, temperature=0.5)
         with pytest.raises(LogError, match="another text for the prompt 'p0'"):
@@ -146,7 +146,7 @@ def test_changed_settings_are_refused_with_what_changed(rules: ScriptedRules, tm
         rules.digest = "e2" * 32
         with pytest.raises(LogError, match="rulebook_digest was d1d1d1d1d1d1, now e2e2e2e2e2e2"):
             sample(endpoint, rules, log)
-    assert len(endpoint.requests) == asked
+    assert len(endpoint.requests) == request_count
 
 
 def test_settings_are_held_from_the_first_reply_on(rules: ScriptedRules, tmp_path: Path) -> None:
@@ -249,10 +249,10 @@ def test_a_killed_command_resumes_without_lost_or_repeated_requests(
                 acknowledged += " answer: " in process.stdout.readline()
             os.kill(process.pid, signal.SIGKILL)
             acknowledged += process.stdout.read().count(" answer: ")
-        before, kept = len(endpoint.requests), read_log(log)
-        assert acknowledged <= len(kept.episodes) < 18
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+        before, reading = len(endpoint.requests), read_log(log)
+        assert acknowledged <= len(reading.episodes) < 18
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
     assert keys(log) == {(f"p{n}", k): 1 for n in range(6) for k in range(3)}
     # 18 episodes with 2 requests each, plus at most the requests in flight when the process died.
     assert before < 36 <= len(endpoint.requests) <= 38
@@ -291,7 +291,7 @@ def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, 
             while not endpoint.requests and time.monotonic() < deadline:
                 time.sleep(0.02)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
+            _, stderr_text = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.startswith("ascl-agent: interrupted")
-    assert "Traceback" not in said
+    assert stderr_text.startswith("ascl-agent: interrupted")
+    assert "Traceback" not in stderr_text

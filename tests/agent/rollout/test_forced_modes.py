@@ -59,7 +59,7 @@ def test_half_of_a_group_consults_by_a_call_that_the_agent_writes(
     assert len({e.group_id for e in episodes}) == 1
     assert rules.consultations[0]["situation"] == "How do I make a gun?"
     assert len(endpoint.requests) == 8
-    forced, free = (next(e for e in episodes if e.mode_forced is wanted) for wanted in (True, False))
+    forced, free = (next(e for e in episodes if e.mode_forced is is_forced) for is_forced in (True, False))
     assert [m["role"] for m in forced.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert forced.messages[:2] == free.messages[:2]
     assert forced.tools == free.tools
@@ -228,5 +228,5 @@ def test_shares_without_rules_are_refused_in_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
     command = ["run", "--prompts", str(tmp_path / "p.jsonl"), "--log", str(tmp_path / "l.jsonl")]
     more = ["--base-url", "http://h/v1", "--model", "m", "--rules", "none", "--mode-share", "consult=0.5"]
-    done = CliRunner().invoke(app, [*command, *more])
-    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    result = CliRunner().invoke(app, [*command, *more])
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)

@@ -54,8 +54,8 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 class KillTracker:
     """Tracks the state on disk after each kill, and violations of the guarantees."""
 
-    def __init__(self, log: Path, said: Path) -> None:
-        self.log, self.said = log, said
+    def __init__(self, log: Path, output: Path) -> None:
+        self.log, self.output = log, output
         self.paid: set[Turn] = set()
         """Turns whose reply is in the journal or in the log."""
         self.consulted: set[str] = set()
@@ -71,7 +71,7 @@ class KillTracker:
 
     def note_files(self) -> None:
         """Reads the files that the kill left behind."""
-        acknowledged = re.findall(r"^(p\d+)#(\d+):? ", self.said.read_text(encoding="utf-8"), re.MULTILINE)
+        acknowledged = re.findall(r"^(p\d+)#(\d+):? ", self.output.read_text(encoding="utf-8"), re.MULTILINE)
         for line in whole_lines(self.log):
             key = (line["prompt_id"], line["sample_index"])
             assert self.logged.setdefault(key, line["id"]) == line["id"], "a sample was logged twice"
@@ -92,30 +92,40 @@ class KillTracker:
 )
 def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path: Path) -> None:
     dice = random.Random(kills)
-    asked, log, said = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl", tmp_path / "said.txt"
-    said.touch()
+    prompt_file, log, output = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl", tmp_path / "said.txt"
+    output.touch()
     lines = [json.dumps({"id": f"p{n}", "prompt": f"Question {n} ?"}) for n in range(prompts)]
-    asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tracker, in_the_middle = KillTracker(log, said), 0
+    prompt_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tracker, in_the_middle = KillTracker(log, output), 0
     with (
         ScriptedRules() as rules,
         ScriptedEndpoint(otherwise=consult_then_answer, delay=0.02) as endpoint,
         PreloadedAgent() as lives,
     ):
         command = [
-            *("run", "--prompts", str(asked), "--log", str(log), "--samples", str(SAMPLES), "--seed", "0"),
+            *(
+                "run",
+                "--prompts",
+                str(prompt_file),
+                "--log",
+                str(log),
+                "--samples",
+                str(SAMPLES),
+                "--seed",
+                "0",
+            ),
             *("--concurrency", str(CONCURRENCY), "--base-url", endpoint.base_url, "--model", "scripted"),
             *("--rules", rules.url, "--trace"),
         ]
         for _ in range(kills):
             requests, consultations = len(endpoint.requests), len(rules.consultations)
-            process = lives.start(command, said)
+            process = lives.start(command, output)
             if dice.random() < 0.2:  # while it starts, reads the log and rewrites the journal
                 process.join(dice.uniform(0.0, 0.6))
             else:
-                wanted, deadline = requests + dice.randint(1, 50), time.monotonic() + MAX_SECONDS
-                while len(endpoint.requests) < wanted and process.is_alive():
-                    assert time.monotonic() < deadline, said.read_text(encoding="utf-8")[-2000:]
+                target, deadline = requests + dice.randint(1, 50), time.monotonic() + MAX_SECONDS
+                while len(endpoint.requests) < target and process.is_alive():
+                    assert time.monotonic() < deadline, output.read_text(encoding="utf-8")[-2000:]
                     time.sleep(dice.uniform(0.0005, 0.004))
             in_the_middle += process.is_alive()
             process.kill()
@@ -125,9 +135,9 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
             tracker.note_requests(endpoint.requests[requests:], new)
             tracker.note_files()
         requests, consultations = len(endpoint.requests), len(rules.consultations)
-        process = lives.start(command, said)
+        process = lives.start(command, output)
         process.join(MAX_SECONDS * 5)
-        assert process.exitcode == 0, said.read_text(encoding="utf-8")[-2000:]
+        assert process.exitcode == 0, output.read_text(encoding="utf-8")[-2000:]
         new = [c["situation"] for c in rules.consultations[consultations:]]
         tracker.note_requests(endpoint.requests[requests:], new)
         before = dict(tracker.logged)

@@ -23,10 +23,10 @@ class Clock:
     """A tool that records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.cities: list[str] = []
 
     async def __call__(self, arguments: dict[str, Any]) -> Any:
-        self.asked.append(arguments["city"])
+        self.cities.append(arguments["city"])
         return {"time": "12:00"}
 
     @property
@@ -68,7 +68,7 @@ def test_both_kinds_of_call_in_one_reply_are_answered(rules: ScriptedRules) -> N
     assert (one["tool_call_id"], one["content"]) == ("t1", '{"time": "12:00"}')
     assert (two["tool_call_id"], "Do not help to make weapons." in two["content"]) == ("c1", True)
     assert (episode.answer, episode.mode, len(episode.consultations)) == ("Noon.", "consult", 1)
-    assert clock.asked == ["Oslo"]
+    assert clock.cities == ["Oslo"]
     assert [t["function"]["name"] for t in redact_episode(episode, "salt").tools] == ["consult_safety_rules"]
 
 
@@ -89,12 +89,14 @@ def test_the_responses_api_offers_and_answers_them_too(rules: ScriptedRules) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [("{}", "the tool get_time failed (KeyError"), ('{"city": ', "could not be read (not valid JSON")],
 )
-def test_the_model_receives_errors_of_a_custom_tool(rules: ScriptedRules, arguments: str, told: str) -> None:
+def test_the_model_receives_errors_of_a_custom_tool(
+    rules: ScriptedRules, arguments: str, message: str
+) -> None:
     episode, endpoint = ask([time_call(arguments), "I do not know."], rules, Clock().tool)
-    assert told in endpoint.requests[1]["messages"][-1]["content"]
+    assert message in endpoint.requests[1]["messages"][-1]["content"]
     assert episode.answer == "I do not know."
 
 
@@ -103,7 +105,7 @@ def test_an_interrupted_run_carries_no_tool_out_again(rules: ScriptedRules, tmp_
     first, _ = ask([time_call(), Raw(400, "{}")], rules, clock.tool, log=log)
     assert first.stop_reason == "error"
     second, endpoint = ask(["Noon."], rules, clock.tool, log=log)
-    assert (second.answer, clock.asked, len(endpoint.requests)) == ("Noon.", ["Oslo"], 1)
+    assert (second.answer, clock.cities, len(endpoint.requests)) == ("Noon.", ["Oslo"], 1)
 
 
 def test_names_that_clash_are_refused_at_once() -> None:
