@@ -43,7 +43,10 @@ class StreamedReply:
         self._data: dict[str, Any] = {}
 
     def add(self, chunk: Any) -> None:
-        """Adds one chunk of the stream: a dict, or a model of the SDK."""
+        """Adds one chunk of the stream: a dict, or a model of the SDK.
+
+        In a dict, the `index` of each piece of a call becomes the call's position in `calls`.
+        """
         chunk = chunk if isinstance(chunk, dict) else chunk.to_dict(warnings=False)
         self._data.update(
             {key: value for key, value in chunk.items() if key != "choices" and value is not None}
@@ -75,9 +78,10 @@ class StreamedReply:
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
-            if isinstance(call, dict):
-                _merge(self.calls.setdefault(self._position(call), {}), call)
+        for piece in calls if isinstance(calls, list) else []:
+            if isinstance(piece, dict):
+                piece["index"] = self._position(piece)
+                _merge(self.calls.setdefault(piece["index"], {}), piece)
         rest = {key: value for key, value in delta.items() if key not in ("tool_calls", "role")}
         _merge(self._message, rest)
         for kind, text in (("reasoning", reasoning_text(delta)), ("content", delta.get("content"))):

@@ -79,14 +79,15 @@ class ChatTurn:
             self.failed = self.finished = self.shown = True
             return [*([] if self.consulting else self._release()), block]
         if self._continues:
+            self._reply.add(chunk)
             changed = self._continued(chunk)
-            self._add(chunk)
             if changed is None:
                 return []
             block, chunk = format_event(changed), changed
         else:
-            self._add(chunk)
-            self.opening = self.opening or chunk
+            self._reply.add(chunk)
+            if self.opening is None or not self.opening.get("id"):  # Azure's first chunk has an empty id
+                self.opening = chunk
         return self._route(block, chunk)
 
     def end(self) -> list[bytes]:
@@ -124,13 +125,6 @@ class ChatTurn:
         self.consulting = True
         queued, self._queue = self._queue, []
         return [piece for _, chunk in [*queued, *more] for piece in self._without_calls(chunk)]
-
-    def _add(self, chunk: Chunk) -> None:
-        for choice in _choices(chunk):
-            for position, entry in enumerate(_entries(choice)):
-                if not isinstance(entry.get("index"), int):
-                    entry["index"] = len(self._reply.calls) + position
-        self._reply.add(chunk)
 
     def _route(self, block: bytes, chunk: Chunk) -> list[bytes]:
         """Passes a chunk on, queues it, or withholds the parts that belong to the gateway."""

@@ -449,3 +449,46 @@ def test_a_verdict_without_rules_counts_as_consulted() -> None:
         reply = post(gateway, GUN)
     assert reply.headers["x-ascl-consulted"] == "yes"
     assert "x-ascl-rules" not in reply.headers
+
+
+def test_parallel_calls_that_share_a_position_arrive_as_separate_calls(rules: ScriptedRules) -> None:
+    entries = [
+        {**entry, "index": 0, "function": {**entry["function"], "arguments": ""}}
+        for message in (call("gun", id="o1"), weather("w1"), weather("w2"))
+        for entry in message["tool_calls"]
+    ]
+    pieces = [event({"role": "assistant"})]
+    for entry, arguments in zip(entries, ('{"situation": "gun"}', "{}", '{"city": "Oslo"}'), strict=True):
+        pieces += [
+            event({"tool_calls": [entry]}),
+            event({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]}),
+        ]
+    stream = Drip([*pieces, event({}, "tool_calls"), "data: [DONE]\n\n"])
+    with upstream(stream) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": True, "tools": [WEATHER]})
+    _, finish, calls = parse_reply(reply)
+    assert finish == "tool_calls"
+    assert [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in calls] == [
+        ("w1", "get_weather", "{}"),
+        ("w2", "get_weather", '{"city": "Oslo"}'),
+    ]
+    positions = [e["index"] for c in chunks(reply) for e in c["choices"][0]["delta"].get("tool_calls", [])]
+    assert positions == [0, 1]
+
+
+def test_chunks_after_an_empty_first_one_keep_the_id_and_the_time(rules: ScriptedRules) -> None:
+    empty = f"data: {json.dumps({'id': '', 'created': 0, 'model': '', 'choices': []})}\n\n"
+
+    def turn(*deltas: dict[str, Any], finish: str) -> Drip:
+        head = {"id": "chatcmpl-7", "created": 7, "model": "gpt"}
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices[-1]["finish_reason"] = finish
+        events = [f"data: {json.dumps({**head, 'choices': [choice]})}\n\n" for choice in choices]
+        return Drip([empty, *events, "data: [DONE]\n\n"])
+
+    entry = {**call("gun")["tool_calls"][0], "index": 0}
+    hidden = turn({"role": "assistant"}, {"tool_calls": [entry]}, finish="tool_calls")
+    answer = turn({"role": "assistant"}, {"content": "No."}, finish="stop")
+    with upstream(hidden, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": True})
+    assert {(c["id"], c["created"]) for c in chunks(reply) if c["choices"]} == {("chatcmpl-7", 7)}
