@@ -44,6 +44,7 @@ from agent.gateway.rule_offer import RuleOffer
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.wire import (
     CallerRequest,
+    RawHeaders,
     ReplyHead,
     ReplyParts,
     StreamingReply,
@@ -122,7 +123,7 @@ class Gateway:
             return _refuse(400, f"the request is not valid JSON: {error}", "bad_json")
         if not isinstance(body, dict):
             return _refuse(400, "the request is not a JSON object", "bad_json")
-        headers = forwarded_headers(request.headers.items())
+        headers = forwarded_headers(request.headers.raw)
         return StreamingReply(self._answer(CallerRequest(raw, body, headers, request.url.query), api))
 
     async def _answer(self, request: CallerRequest, api: Api) -> ReplyParts:
@@ -241,13 +242,13 @@ class Gateway:
         if any(part in (".", "..") for part in name.split("/")):  # would leave the upstream's /models
             return await _unknown_path(request)
         path = f"/models/{quote(name, safe='/:@')}" if name else "/models"
-        headers = forwarded_headers(request.headers.items())
+        headers = forwarded_headers(request.headers.raw)
         return StreamingReply(self._forward(path, headers, request.url.query))
 
-    async def _forward(self, path: str, headers: dict[str, str], query: str) -> ReplyParts:
+    async def _forward(self, path: str, headers: RawHeaders, query: str) -> ReplyParts:
         try:
             async with self.upstream.send("GET", path, headers, query=query) as response:
-                yield ReplyHead(response.status_code, returned_headers(response.headers.items()))
+                yield ReplyHead(response.status_code, {}, returned_headers(response.headers.raw))
                 async for piece in response.aiter_bytes():
                     yield piece
         except UpstreamError as error:

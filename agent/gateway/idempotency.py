@@ -94,9 +94,9 @@ class RepeatedRequests:
         attempt.over.set()
 
     def _is_repeated(self, request: CallerRequest) -> bool:
-        if self._mode == "equal" or request.headers.get("idempotency-key"):
+        if self._mode == "equal" or request.header("idempotency-key"):
             return True
-        count = request.headers.get("x-stainless-retry-count", "0")
+        count = request.header("x-stainless-retry-count") or "0"
         return count.isdecimal() and int(count) > 0
 
     async def _earlier(self, key: str) -> Attempt | None:
@@ -139,5 +139,5 @@ class RepeatedRequests:
 
 
 def _key(request: CallerRequest, path: str) -> str:
-    idempotency_key = request.headers.get("idempotency-key")
+    idempotency_key = request.header("idempotency-key")
     return digest_of([request.caller, path, idempotency_key, request.query, request.digest])

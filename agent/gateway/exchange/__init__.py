@@ -5,7 +5,6 @@ from agent.gateway.exchange.consult_loop import ConsultLoop
 from agent.gateway.exchange.conversation import Conversation
 from agent.gateway.exchange.exchange import Exchange
 from agent.gateway.exchange.mixed_calls import Item, MixedCallStore, MixedItemStore
-from agent.gateway.exchange.response_headers import merge_headers
 from agent.gateway.exchange.responses import ResponsesConversation
 
 __all__ = [
@@ -17,5 +16,4 @@ __all__ = [
     "MixedCallStore",
     "MixedItemStore",
     "ResponsesConversation",
-    "merge_headers",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.episode import Consultation, ErrorRecord
@@ -43,8 +42,3 @@ class ResponseHeaders:
         if self.error is not None and self.error.boundary == RulesError.boundary:
             headers["x-ascl-rules-error"] = self.error.type
         return headers
-
-
-def merge_headers(upstream: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """Returns the upstream's headers with the gateway's own added."""
-    return {**{name.lower(): value for name, value in upstream.items()}, **own}

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from agent.errors import RulesError
-from agent.gateway.exchange import Exchange, merge_headers
+from agent.gateway.exchange import Exchange
 from agent.gateway.protocols.dialect import (
     JSON_HEADERS,
     Dialect,
@@ -20,6 +20,7 @@ from agent.gateway.protocols.dialect import (
 from agent.gateway.protocols.whole import read_body, settle
 from agent.gateway.wire import (
     KEEPALIVE,
+    RawHeaders,
     ReplyHead,
     ReplyParts,
     Upstream,
@@ -77,7 +78,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
         self._exchange = exchange
         self._upstream = upstream
         self._record = record
-        self._upstream_headers: dict[str, str] = {}
+        self._upstream_headers: RawHeaders = ()
         self._turn: TurnT | None = None
         self._head_sent = False
         self._withheld: list[bytes] = []
@@ -145,8 +146,8 @@ class StreamedExchange(ABC, Generic[TurnT]):
         async with self._upstream.send(
             "POST", self.dialect.path, request.headers, exchange.next_body(), request.query
         ) as response:
-            self._upstream_headers = returned_headers(response.headers.items())
-            is_stream = "event-stream" in self._upstream_headers.get("content-type", "")
+            self._upstream_headers = returned_headers(response.headers.raw)
+            is_stream = "event-stream" in response.headers.get("content-type", "")
             if response.status_code != 200 or not is_stream:
                 body = await read_body(response)
                 for part in await self._settle(response.status_code, body):
@@ -222,8 +223,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
         parts: list[ReplyHead | bytes] = []
         if not self._head_sent:
             self._head_sent = True
-            headers = merge_headers(self._upstream_headers, self._exchange.headers(final=final))
-            parts.append(ReplyHead(200, headers))
+            parts.append(ReplyHead(200, self._exchange.headers(final=final), self._upstream_headers))
         if self._withheld and (final or self._turn is None or self._can_flush(self._turn)):
             parts.append(b"".join(self._withheld))
             self._withheld = []

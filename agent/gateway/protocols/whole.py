@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.errors import RulesError
-from agent.gateway.exchange import Exchange, merge_headers
+from agent.gateway.exchange import Exchange
 from agent.gateway.protocols.dialect import Dialect, Recorder, reply_without_rules
-from agent.gateway.wire import ReplyHead, ReplyParts, Upstream, UpstreamError, returned_headers
+from agent.gateway.wire import RawHeaders, ReplyHead, ReplyParts, Upstream, UpstreamError, returned_headers
 
 if TYPE_CHECKING:
     import httpx2
@@ -23,7 +23,7 @@ async def complete(exchange: Exchange, upstream: Upstream, dialect: Dialect, rec
             "POST", dialect.path, request.headers, exchange.next_body(), request.query
         ) as response:
             body = await read_body(response)
-            status, headers = response.status_code, returned_headers(response.headers.items())
+            status, headers = response.status_code, returned_headers(response.headers.raw)
         parts = await settle(exchange, dialect, status, headers, body, record)
         if parts is not None:
             for part in parts:
@@ -35,7 +35,7 @@ async def settle(
     exchange: Exchange,
     dialect: Dialect,
     status: int,
-    headers: dict[str, str],
+    headers: RawHeaders,
     body: bytes,
     record: Recorder,
 ) -> list[ReplyHead | bytes] | None:
@@ -48,7 +48,7 @@ async def settle(
     if reply is None:
         exchange.upstream_failed(f"http_{status}", f"the upstream answered {status} without a model reply")
         record(exchange, "error", None)
-        head = ReplyHead(status, merge_headers(headers, exchange.headers(final=True)))
+        head = ReplyHead(status, exchange.headers(final=True), headers)
         return [head.with_length_of(body), body]
     try:
         visible = await exchange.take(reply)
@@ -59,7 +59,7 @@ async def settle(
         return None
     record(exchange, "answer", None)
     body = dialect.render(exchange, reply, visible) or body
-    head = ReplyHead(status, merge_headers(headers, exchange.headers(final=True)))
+    head = ReplyHead(status, exchange.headers(final=True), headers)
     return [head.with_length_of(body), body]
 
 

@@ -11,12 +11,19 @@ from agent.gateway.wire.sse import (
     parse_chunk,
     split_events,
 )
-from agent.gateway.wire.upstream import Upstream, UpstreamError, forwarded_headers, returned_headers
+from agent.gateway.wire.upstream import (
+    RawHeaders,
+    Upstream,
+    UpstreamError,
+    forwarded_headers,
+    returned_headers,
+)
 
 __all__ = [
     "CallerRequest",
     "DONE",
     "KEEPALIVE",
+    "RawHeaders",
     "ReplyHead",
     "ReplyParts",
     "StreamingReply",

@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.types import Receive, Scope, Send
+
+from agent.gateway.wire.upstream import RawHeaders
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,23 @@ class ReplyHead:
     """Status and headers; sent once, before any bytes."""
 
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The gateway's own headers."""
+    upstream: RawHeaders = ()
+    """The upstream's headers, as bytes: they need not be ASCII, and a name may occur more than once."""
 
     def with_length_of(self, body: bytes) -> ReplyHead:
         """Returns the head of a reply that consists of `body` alone, which avoids chunked encoding."""
-        return ReplyHead(self.status, {**self.headers, "content-length": str(len(body))})
+        return replace(self, headers={**self.headers, "content-length": str(len(body))})
+
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """Returns all headers; the gateway's own replace the upstream's."""
+        own = [
+            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in self.headers.items()
+        ]
+        names = {name for name, _ in own}
+        return [*((name, value) for name, value in self.upstream if name not in names), *own]
 
 
 ReplyParts = AsyncGenerator[ReplyHead | bytes, None]
@@ -51,10 +65,8 @@ class StreamingReply:
         async with aclosing(self._parts) as parts:
             async for part in parts:
                 if isinstance(part, ReplyHead):
-                    headers = [
-                        (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in part.headers.items()
-                    ]
-                    await send({"type": "http.response.start", "status": part.status, "headers": headers})
+                    start = {"type": "http.response.start", "status": part.status, "headers": part.raw()}
+                    await send(start)
                 else:
                     await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.episode import text_digest
+from agent.gateway.wire.upstream import RawHeaders
 
 Tool = dict[str, Any]
 
@@ -18,7 +19,7 @@ class CallerRequest:
 
     raw: bytes
     body: dict[str, Any]
-    headers: Mapping[str, str]
+    headers: RawHeaders
     """Headers that the upstream receives with every turn. Only these hold the caller's key."""
     query: str = ""
 
@@ -31,8 +32,13 @@ class CallerRequest:
     def caller(self) -> str:
         """Digest of the caller's key, which distinguishes callers without revealing the key."""
         return text_digest(
-            "\n".join(self.headers.get(n, "") for n in ("authorization", "api-key", "x-api-key"))
+            "\n".join(self.header(name) or "" for name in ("authorization", "api-key", "x-api-key"))
         )
+
+    def header(self, name: str) -> str | None:
+        """Returns the last value of a header; None if the caller sent none."""
+        values = [value for key, value in self.headers if key == name.encode()]
+        return values[-1].decode("latin-1") if values else None
 
     @property
     def digest(self) -> str:

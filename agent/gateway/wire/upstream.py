@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,9 @@ from agent.gateway.settings import Settings
 
 if TYPE_CHECKING:
     import httpx2
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+"""Headers as sent: bytes need not be ASCII, and a name may occur more than once."""
 
 _MAX_IDLE = 60.0  # seconds after which an unused connection is closed
 _HOP_BY_HOP = frozenset(
@@ -77,7 +80,7 @@ class Upstream:
 
     @asynccontextmanager
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None, query: str = ""
+        self, method: str, path: str, headers: RawHeaders, body: bytes | None = None, query: str = ""
     ) -> AsyncIterator[httpx2.Response]:
         """Sends a request and yields the open reply; leaving the block closes it, complete or not.
 
@@ -87,12 +90,10 @@ class Upstream:
         import httpx2
 
         client = self._client()
-        # Encoded here: a caller's header values need not be ASCII.
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         request = client.build_request(
             method,
             self._settings.address(path, query),
-            headers=[*encoded, (b"accept-encoding", b"identity")],
+            headers=[*headers, (b"accept-encoding", b"identity")],
             content=body,
         )
         try:
@@ -118,11 +119,16 @@ class Upstream:
             await self._idle.pop(0)[1].aclose()
 
 
-def forwarded_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns the caller's headers that the upstream receives, including the key."""
-    return {name: value for name, value in headers if name.lower() not in _NOT_FORWARDED}
+def forwarded_headers(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """Returns the caller's headers that the upstream receives, including the key; names in lower case."""
+    return _without(headers, _NOT_FORWARDED)
 
 
-def returned_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns the upstream's headers that the caller receives."""
-    return {name: value for name, value in headers if name.lower() not in _NOT_RETURNED}
+def returned_headers(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """Returns the upstream's headers that the caller receives, with names in lower case."""
+    return _without(headers, _NOT_RETURNED)
+
+
+def _without(headers: Iterable[tuple[bytes, bytes]], names: frozenset[str]) -> RawHeaders:
+    lowered = ((name.lower(), value) for name, value in headers)
+    return tuple((name, value) for name, value in lowered if name.decode("latin-1") not in names)

@@ -142,7 +142,6 @@ OPEN = {
     "namespace_in_the_tool_name",
     "empty_output_in_the_final_event",
     "no_output_in_the_final_event",
-    "headers_in_utf8_and_two_cookies",
     "no_json_mode_beside_tools",
     "reasoning_items_that_are_not_stored",
 }

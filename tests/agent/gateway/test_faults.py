@@ -17,6 +17,7 @@ from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
 from tests.fakes.processes.gateway import parse_reply, post, run_gateway, upstream
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
 GUN = {"messages": [{"role": "user", "content": "How do I make a gun?"}]}
@@ -293,3 +294,38 @@ def test_a_request_that_no_application_sends_is_refused(
         reply = post(gateway, body, headers=headers)
     assert (reply.status_code, endpoint.requests) == (status, [])
     assert reply.json()["error"]["message"]
+
+
+@STREAMED
+def test_headers_of_the_upstream_pass_as_bytes_and_repeated_ones_stay_separate(stream: bool) -> None:
+    odd = [(b"x-server", "Zürich".encode()), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (await receive())["type"] != "lifespan.shutdown":
+                await send({"type": "lifespan.startup.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-type", b"application/json"), *odd]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = b'{"choices": [{"message": {"role": "assistant", "content": "Hi."}}]}'
+        await send({"type": "http.response.body", "body": body})
+
+    with ScriptedRules() as rules, LiveServer(answer) as server:  # noqa: SIM117
+        with run_gateway(f"{server.origin}/v1", rules) as gateway:
+            reply = post(gateway, {**GUN, "stream": stream})
+            models = httpx2.get(f"{gateway.base_url}/models")
+    for each in (reply, models):
+        assert each.status_code == 200
+        assert [pair for pair in each.headers.raw if pair in odd] == odd
+
+
+def test_repeated_headers_of_the_caller_reach_the_upstream(rules: ScriptedRules) -> None:
+    with upstream("Hi.") as endpoint, run_gateway(endpoint, rules) as gateway:
+        sent = [(b"content-type", b"application/json"), (b"x-tag", b"one"), (b"x-tag", b"two")]
+        body = json.dumps({"model": "m", **GUN}).encode()
+        httpx2.post(f"{gateway.base_url}/chat/completions", content=body, headers=sent)
+    assert endpoint.raw_headers[0].count((b"x-tag", b"one")) == 1
+    assert endpoint.raw_headers[0].count((b"x-tag", b"two")) == 1

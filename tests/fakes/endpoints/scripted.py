@@ -94,6 +94,8 @@ class ScriptedEndpoint:
         self.answers: deque[Script] = deque(answers)
         self.requests: list[dict[str, Any]] = []
         """Bodies of the requests, in order of arrival."""
+        self.raw_headers: list[list[tuple[bytes, bytes]]] = []
+        """Their headers as bytes, repeated ones separately."""
         self.headers: list[dict[str, str]] = []
         """Headers of the requests, with names in lower case."""
         self.bodies: list[bytes] = []
@@ -142,6 +144,7 @@ class ScriptedEndpoint:
             self.bodies.append(raw)
             self.requests.append(body)
             self.headers.append(dict(request.headers))
+            self.raw_headers.append(list(request.headers.raw))
             script = self.answers.popleft() if self.answers else self._otherwise
             self._in_flight += 1
             self.in_flight_most = max(self.in_flight_most, self._in_flight)
