@@ -15,6 +15,7 @@ from agent.gateway.protocols.responses import with_output
 from agent.gateway.wire import UpstreamError, format_event, parse_chunk
 
 _TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
+_ITEM_EVENTS = {"response.output_item.added", "response.output_item.done"}
 _CREATED = {"response.created", "response.in_progress", "response.queued"}
 Event = dict[str, Any]
 
@@ -51,6 +52,8 @@ class ResponsesTurn:
         self._earlier_items = items
         self._positions: dict[int, int] = {}
         """Position of an item in the caller's stream, by its position in the upstream's."""
+        self._seen: dict[int, Item] = {}
+        """The items so far by position: some servers leave them out of the final response."""
         self._hidden: set[int] = set()
         self._held: list[tuple[bytes, Event]] = []
 
@@ -61,7 +64,9 @@ class ResponsesTurn:
             return [block]
         kind, item, index = str(event.get("type")), event.get("item"), event.get("output_index")
         if kind in _TERMINAL:
-            self._response = event["response"] if isinstance(event.get("response"), dict) else {}
+            response = event.get("response")
+            self._response = {**response} if isinstance(response, dict) else {}
+            self._response["output"] = self._output()
             self._terminal = (block, event)
             self.ended = True
             return []
@@ -71,7 +76,8 @@ class ResponsesTurn:
             created = event.get("response")
             self.opened = str(created.get("id")) if isinstance(created, dict) else self.opened
             return self._send(block, event)
-        if kind == "response.output_item.added" and self._conversation.is_rule_call(item):
+        self._collect(kind, event)
+        if kind in _ITEM_EVENTS and self._conversation.is_rule_call(item):
             self._hidden.add(index if isinstance(index, int) else -1)
             self.consulting = True
             return []
@@ -83,6 +89,29 @@ class ResponsesTurn:
             return []
         self.text_shown |= kind in ("response.output_text.delta", "response.refusal.delta")
         return self._send(block, event)
+
+    def _collect(self, kind: str, event: Event) -> None:
+        """Assembles the items from their events."""
+        index, item = event.get("output_index"), event.get("item")
+        if not isinstance(index, int):
+            return
+        if kind in _ITEM_EVENTS and isinstance(item, dict):
+            self._seen[index] = {**self._seen.get(index, {}), **item}
+        elif kind == "response.function_call_arguments.delta" and index in self._seen:
+            pieces = (self._seen[index].get("arguments"), event.get("delta"))
+            self._seen[index]["arguments"] = "".join(text for text in pieces if isinstance(text, str))
+        elif kind == "response.function_call_arguments.done" and index in self._seen:
+            self._seen[index]["arguments"] = event.get("arguments")
+
+    def _output(self) -> list[Any]:
+        """Returns the final response's items, or those of the events if it has fewer."""
+        output = self._response.get("output")
+        final = output if isinstance(output, list) else []
+        seen = [self._seen[index] for index in sorted(self._seen)]
+        if len(final) < len(seen):
+            return seen
+        by_id = {item.get("id"): item for item in seen if item.get("id")}
+        return [_with_arguments(item, by_id) for item in final]
 
     def end(self) -> list[bytes]:
         """Called when the stream ends before its terminal event.
@@ -103,7 +132,7 @@ class ResponsesTurn:
         pieces = [piece for held in self._held if _item_id(held[1]) in ids for piece in self._send(*held)]
         if "response" not in event or not self._exchange.consulted:
             return [*pieces, *self._send(block, event)]
-        response = with_output(self._exchange, event["response"], [*self._earlier_items, *visible])
+        response = with_output(self._exchange, self._response, [*self._earlier_items, *visible])
         if self.opened not in (None, response.get("id")):
             # The stream is one response to the caller, but the upstream only knows the last turn's id.
             self._conversation.note_response_id(self.opened, response.get("id"))
@@ -114,7 +143,8 @@ class ResponsesTurn:
     def shown_items(self) -> list[Item]:
         """Returns the whole items of this turn that the caller was sent."""
         output = self._response.get("output") or []
-        return [output[at] for at in sorted(self._positions) if at < len(output)]
+        sent = sorted(self._positions)
+        return [output[at] if at < len(output) else self._seen[at] for at in sent if at in self._seen]
 
     def _send(self, block: bytes, event: Event) -> list[bytes]:
         """Returns the event, unchanged or renumbered if events before it were withheld."""
@@ -128,6 +158,14 @@ class ResponsesTurn:
         self.events += 1
         unchanged = block and json.dumps(changed) == json.dumps(event)
         return [block if unchanged else format_event(changed, str(event.get("type")))]
+
+
+def _with_arguments(item: Any, seen: dict[Any, Item]) -> Any:
+    """Returns a call with the arguments of its events if the final response left them out."""
+    known = seen.get(item.get("id")) if isinstance(item, dict) else None
+    if known is None or item.get("type") != "function_call" or item.get("arguments"):
+        return item
+    return {**item, "arguments": known.get("arguments", "")}
 
 
 def _item_id(event: Event) -> Any:

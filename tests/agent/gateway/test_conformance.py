@@ -140,8 +140,6 @@ def conversations(name: str, simulator: Simulator) -> list[ApplicationRun]:
 OPEN = {
     "channel_in_the_tool_name",
     "namespace_in_the_tool_name",
-    "empty_output_in_the_final_event",
-    "no_output_in_the_final_event",
     "no_json_mode_beside_tools",
     "reasoning_items_that_are_not_stored",
 }

@@ -343,3 +343,39 @@ def test_the_official_sdk_answers_streams_and_calls_tools(rules: ScriptedRules, 
             (call,) = client.responses.create(model="m", input="Hi", tools=[WEATHER]).output
     assert call.type == "function_call"
     assert call.arguments == '{"city": "Bergen"}'
+
+
+@pytest.mark.parametrize("fault", ["empty output", "no output", "no arguments", "only deltas"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_items_of_the_stream_count_if_the_final_response_lacks_them(
+    rules: ScriptedRules, fault: str, mixed: bool
+) -> None:
+    def faulty(body: dict[str, Any]) -> Raw:
+        items = [call_item("gun"), *([weather()] if mixed else [])]
+        raw = response_with(*items)(body)
+        blocks = [block for block in raw.body.split("\n\n") if block]
+        events = [json.loads(block.partition("data: ")[2]) for block in blocks]
+        if fault == "only deltas":
+            events = [e for e in events if e["type"] != "response.output_item.done"]
+        for event in events:
+            if event["type"] == "response.completed":
+                output = event["response"].pop("output")
+                if fault == "empty output":
+                    event["response"]["output"] = []
+                elif fault == "no arguments":
+                    event["response"]["output"] = [{**item, "arguments": ""} for item in output]
+        text = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
+        return Raw(200, text, content_type="text/event-stream")
+
+    answer = response_with(message_item("No."))
+    with upstream(faulty, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = ask(gateway, stream=True, tools=[WEATHER])
+    output = events(reply)[-1]["response"]["output"]
+    assert rules.consultations[0]["situation"] == "gun"
+    if mixed:
+        assert [(item["name"], item["arguments"]) for item in output] == [
+            ("get_weather", '{"city": "Bergen"}')
+        ]
+        assert len(endpoint.requests) == 1
+    else:
+        assert output[0]["content"][0]["text"] == "No."
