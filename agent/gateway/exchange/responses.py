@@ -53,6 +53,9 @@ class ResponsesConversation(Conversation):
             return "tool_choice is none"
         if body.get("background"):
             return "background is requested"
+        if body.get("conversation"):
+            # The upstream would store the hidden turns in it, and an unfinished one would block it for good.
+            return "the upstream stores the conversation"
         return reason_tools_unusable(body)
 
     def next_body(self, *, offering: bool) -> bytes:

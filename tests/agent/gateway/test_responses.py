@@ -379,3 +379,17 @@ def test_items_of_the_stream_count_if_the_final_response_lacks_them(
         assert len(endpoint.requests) == 1
     else:
         assert output[0]["content"][0]["text"] == "No."
+
+
+@pytest.mark.parametrize("conversation", ["conv_1", {"id": "conv_1"}])
+def test_a_conversation_that_the_upstream_stores_is_forwarded_without_the_rule_tool(
+    rules: ScriptedRules, conversation: Any
+) -> None:
+    with upstream(response_with(message_item("Hi."))) as endpoint:
+        with run_gateway(endpoint, rules) as gateway:
+            reply = ask(gateway, conversation=conversation)
+        with run_gateway(endpoint, rules, on_rules_error="refuse") as gateway:
+            refused = ask(gateway, conversation=conversation)
+    assert (reply.status_code, "tools" in endpoint.requests[0]) == (200, False)
+    assert reply.headers["x-ascl-not-offered"] == "the upstream stores the conversation"
+    assert (refused.status_code, len(endpoint.requests)) == (400, 1)
