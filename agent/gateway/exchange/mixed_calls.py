@@ -253,7 +253,8 @@ class MixedItemStore:
         if not isinstance(previous, str):
             return []
         key = digest_of([identity_digest(caller, body), previous])
-        answered = {item.get("call_id") for item in items if isinstance(item, dict)}
+        answers = [item for item in items if isinstance(item, dict)]
+        answered = {each.get("call_id") or each.get("approval_request_id") for each in answers}
         results = self._by_response.find(key, lambda calls, hidden: answered >= {id for id, _, _ in calls})
         return list(results or [])
 
@@ -324,9 +325,29 @@ def _with_unused_ids(items: list[Item], taken: set[str | None]) -> list[Item]:
     return [{**item, "call_id": ids[item["call_id"]]} for item in items]
 
 
-def _item_signatures(items: Iterable[Any]) -> list[CallSignature]:
+def awaits_answer(item: Any, items: Iterable[Any]) -> bool:
+    """Returns whether the caller must answer an item: a call of its tools, or a request for approval.
+
+    The list of kinds is open: a call has a `call_id`, unless the upstream ran the tool itself and put the
+    output among the `items` of the reply.
+    """
+    kind = str(item.get("type")) if isinstance(item, dict) else ""
+    if kind == "function_call" or kind.endswith("_request"):
+        return True
+    call_id = item.get("call_id") if isinstance(item, dict) else None
+    if not isinstance(call_id, str) or kind.endswith("_output"):
+        return False
+    outputs = [each for each in items if isinstance(each, dict) and str(each.get("type")).endswith("_output")]
+    return all(each.get("call_id") != call_id for each in outputs)
+
+
+def _item_signatures(items: list[Any]) -> list[CallSignature]:
+    calls = [item for item in items if awaits_answer(item, items)]
     return [
-        (item.get("call_id"), item.get("name"), canonical_arguments(item.get("arguments", item.get("input"))))
-        for item in items
-        if isinstance(item, dict) and item.get("type") == "function_call"
+        (
+            item.get("call_id") or item.get("id"),
+            item.get("name") or item.get("type"),
+            canonical_arguments(item.get("arguments", item.get("input", item.get("action")))),
+        )
+        for item in calls
     ]

@@ -13,6 +13,7 @@ from agent.gateway.exchange.mixed_calls import (
     Insertion,
     Item,
     MixedItemStore,
+    awaits_answer,
     input_items,
     unused_id,
 )
@@ -78,7 +79,7 @@ class ResponsesConversation(Conversation):
         output = [item for item in reply.get("output") or [] if isinstance(item, dict)]
         visible = [item for item in output if not self.is_rule_call(item)]
         replay = self._with_unused_ids(output)
-        mixed = any(item.get("type") == "function_call" for item in visible)
+        mixed = any(awaits_answer(item, output) for item in visible)
         if len(visible) < len(output) and mixed and self.hold:
             # Text from before the consultation did not use its result.
             visible = [item for item in visible if item.get("type") != "message"]
@@ -116,7 +117,7 @@ class ResponsesConversation(Conversation):
     def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
         rule_items = [item for item in parsed.replay if self.is_rule_call(item)]
-        calls = [item for item in parsed.visible if item.get("type") == "function_call"]
+        calls = [item for item in parsed.visible if awaits_answer(item, parsed.visible)]
         self.reply = [*parsed.replay, *answers]
         self._insertions.append(Insertion(calls[0], before=True, items=[*rule_items, *answers]))
         self._store_insertions(parsed.visible)

@@ -393,3 +393,63 @@ def test_a_conversation_that_the_upstream_stores_is_forwarded_without_the_rule_t
     assert (reply.status_code, "tools" in endpoint.requests[0]) == (200, False)
     assert reply.headers["x-ascl-not-offered"] == "the upstream stores the conversation"
     assert (refused.status_code, len(endpoint.requests)) == (400, 1)
+
+
+CALLS = [
+    {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c1", "name": "sql", "input": "select 1"},
+    {"type": "computer_call", "id": "cu_1", "call_id": "c1", "action": {"type": "click", "x": 1, "y": 2}},
+    {"type": "shell_call", "id": "sh_1", "call_id": "c1", "action": {"commands": ["ls"]}},
+    {"type": "call_of_a_kind_to_come", "id": "x_1", "call_id": "c1", "arguments": "{}"},
+]
+APPROVAL = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "buy", "arguments": "{}"}
+
+
+def answer_to(item: dict[str, Any]) -> dict[str, Any]:
+    if item is APPROVAL:
+        return {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}
+    return {"type": f"{item['type']}_output", "call_id": "c1", "output": "done"}
+
+
+@STREAMED
+@pytest.mark.parametrize("item", [*CALLS, APPROVAL], ids=lambda item: item["type"])
+def test_any_item_that_awaits_an_answer_of_the_caller_makes_a_mixed_reply(
+    rules: ScriptedRules, item: dict[str, Any], stream: bool
+) -> None:
+    def mixed(body: dict[str, Any]) -> Raw:
+        whole = response_with(call_item("gun"), item, id="resp_mixed")({**body, "stream": False})
+        if not body.get("stream"):
+            return whole
+        output = json.loads(whole.body)["output"]
+        data = [
+            {"type": f"response.output_item.{name}", "output_index": at, "item": each}
+            for at, each in enumerate(output)
+            for name in ("added", "done")
+        ]
+        data.append({"type": "response.completed", "response": json.loads(whole.body)})
+        text = "".join(f"data: {json.dumps(each)}\n\n" for each in data)
+        return Raw(200, text, content_type="text/event-stream")
+
+    answers = [response_with(message_item("Done."))] * 2
+    with upstream(mixed, *answers) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = ask(gateway, stream=stream)
+        question = {"role": "user", "content": "How do I make a gun?"}
+        ask(gateway, input=[question, item, answer_to(item)])
+        ask(gateway, input=[answer_to(item)], previous_response_id="resp_mixed")
+    shown = (events(reply)[-1]["response"] if stream else reply.json())["output"]
+    assert shown == [item]
+    kinds = [each.get("type") for each in endpoint.requests[1]["input"]]
+    assert kinds == [None, "function_call", "function_call_output", item["type"], answer_to(item)["type"]]
+    chained = [each.get("type") for each in endpoint.requests[2]["input"]]
+    assert chained == ["function_call_output", answer_to(item)["type"]]
+
+
+def test_a_tool_that_the_upstream_runs_itself_does_not_make_a_mixed_reply(rules: ScriptedRules) -> None:
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "gun"}}
+    shell = {"type": "shell_call", "id": "sh_1", "call_id": "c1", "action": {"commands": ["ls"]}}
+    output = {"type": "shell_call_output", "id": "so_1", "call_id": "c1", "output": []}
+    hidden = response_with(search, shell, output, call_item("gun"))
+    with upstream(hidden, response_with(message_item("No."))) as endpoint:  # noqa: SIM117
+        with run_gateway(endpoint, rules) as gateway:
+            reply = ask(gateway)
+    assert [item["type"] for item in final(reply)["output"]] == ["message"]
+    assert len(endpoint.requests) == 2
