@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.endpoint import REASONING_FIELDS, parse_reply
 from agent.episode import Api, Message, to_request_message
-from agent.gateway.exchange.conversation import Conversation, ParsedReply
+from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
 from agent.gateway.exchange.mixed_calls import MixedCallStore
 from agent.gateway.wire import CallerRequest, reason_tools_unusable
 from agent.tools import ToolOffer
@@ -41,11 +41,24 @@ class ChatConversation(Conversation):
             return "n is more than 1"
         return reason_tools_unusable(body)
 
-    def next_body(self, *, offering: bool) -> bytes:
+    def bodies(self, stage: Stage) -> list[RequestBody]:
         if self.offer is None:
-            return self.request.raw
-        body = {**self.request.body, "messages": self.entries}
-        return json.dumps(_with_tool(body, self.offer) if offering else body).encode()
+            return [RequestBody(self.request.raw)]
+        plain = {**self.request.body, "messages": self.entries}
+        bodies = [plain]
+        if stage == "offered":
+            bodies = [_with_tool(plain, self.offer)]
+        elif stage == "forbidden" and not plain.get("tools"):
+            # Some servers refuse calls in the history of a request without tools.
+            bodies = [{**_with_tool(plain, self.offer), "tool_choice": "none"}, plain]
+        requests = [RequestBody(json.dumps(body).encode()) for body in bodies]
+        if stage == "offered" and not self.has_hidden_turns:
+            requests.append(RequestBody(self.request.raw, has_offer=False))
+        return requests
+
+    def withdraw_offer(self) -> None:
+        self.offer = None
+        self.entries = list(self.request.body["messages"])
 
     def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
         choices = reply.get("choices")
@@ -96,6 +109,7 @@ class ChatConversation(Conversation):
 
     def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         (message,) = parsed.replay
+        self.has_hidden_turns = True
         self.entries += [message, *_tool_messages(results)]
         for name in REASONING_FIELDS:
             if isinstance(text := message.get(name), str) and text:

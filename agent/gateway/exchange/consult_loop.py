@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from agent.endpoint import ToolCall
 from agent.episode import Consultation, digest_of
+from agent.gateway.exchange.conversation import Stage
 from agent.gateway.metrics import GatewayMetrics
 from agent.gateway.settings import Settings
 from agent.tools import RULES_UNREACHABLE, ConsultResult, RulesClient, RuleTool, ToolOffer
@@ -44,8 +45,7 @@ class ConsultLoop:
         self, offer: ToolOffer | None, rules: RulesClient | None, settings: Settings, metrics: GatewayMetrics
     ) -> None:
         self.offer = offer
-        self.offering = offer is not None
-        """Whether the next request to the model includes the rule tool."""
+        self.stage: Stage = "offered" if offer is not None else "removed"
         self.cache = ConsultCache(rules)
         self.rule_tool = RuleTool(self.cache, settings.max_consultations, settings.on_rules_error)
         self._max_consultations = settings.max_consultations
@@ -93,18 +93,25 @@ class ConsultLoop:
             if task.done():
                 self._task = None
 
-    def stop_offering_if_exhausted(self, turns: int) -> None:
-        """Withdraws the rule tool if the model has consulted often enough or repeats itself."""
+    def advance(self, turns: int) -> None:
+        """Forbids the rule tool if the model has consulted often enough or repeats itself.
+
+        A model that calls the forbidden tool does not see it any more.
+        """
         tool, limit = self.rule_tool, self._max_consultations
         if tool.queries >= limit or tool.max_repetitions > 1 or turns > limit + 1:
-            self.offering = False
+            self.stage = "removed" if self.stage == "forbidden" else "forbidden"
 
     async def wait(self) -> None:
         """Waits for the consultation in progress, if there is one."""
         if self._task is not None:
             await asyncio.wait({self._task})
 
-    def resume(self, rule_tool: RuleTool, *, offering: bool) -> None:
+    def withdraw_offer(self) -> None:
+        """Continues as if the rule tool had not been offered."""
+        self.offer, self.stage = None, "removed"
+
+    def resume(self, rule_tool: RuleTool, stage: Stage) -> None:
         """Continues from the state of an earlier attempt's rule tool."""
         self.rule_tool = replace(rule_tool.copy(), rules=self.cache)
-        self.offering = offering
+        self.stage = stage

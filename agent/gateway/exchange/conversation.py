@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from agent.endpoint import ToolCall
 from agent.episode import Api, Message
@@ -32,6 +32,19 @@ class ParsedReply:
     model: Any
 
 
+Stage = Literal["offered", "forbidden", "removed"]
+"""Whether the model may call the rule tool, is told not to, or does not see it."""
+
+
+@dataclass(frozen=True)
+class RequestBody:
+    """A request to the upstream."""
+
+    data: bytes
+    has_offer: bool = True
+    """Whether the gateway may still consult after this request."""
+
+
 class Conversation(ABC):
     """Messages or items of one request, in the form of one API.
 
@@ -53,6 +66,7 @@ class Conversation(ABC):
         """The reply that the caller sees, with the rule tool's calls and results if it was mixed."""
         self.reasoning: dict[str, str] = {}
         """Reasoning text of the hidden turns, by the field that held it; empty in the Responses API."""
+        self.has_hidden_turns = False
         self.restored = 0
         """Number of earlier replies whose hidden calls were restored."""
 
@@ -62,8 +76,12 @@ class Conversation(ABC):
         """Returns why a request is forwarded without the rule tool; None if the tool can be offered."""
 
     @abstractmethod
-    def next_body(self, *, offering: bool) -> bytes:
-        """Returns the body of the next request to the upstream."""
+    def bodies(self, stage: Stage) -> list[RequestBody]:
+        """Returns the next request to the upstream, and those to send instead if it is refused, in order."""
+
+    @abstractmethod
+    def withdraw_offer(self) -> None:
+        """Continues as if the rule tool had not been offered: the caller's own request was sent."""
 
     @abstractmethod
     def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:

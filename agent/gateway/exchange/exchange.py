@@ -8,7 +8,7 @@ from typing import Any
 from agent.episode import ErrorRecord, Turn
 from agent.errors import EndpointError, RulesError
 from agent.gateway.exchange.consult_loop import ConsultLoop
-from agent.gateway.exchange.conversation import Conversation, ParsedReply
+from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
 from agent.gateway.exchange.response_headers import ResponseHeaders
 from agent.gateway.exchange.turn_record import TurnRecord
 from agent.gateway.metrics import GatewayMetrics
@@ -26,7 +26,7 @@ class Snapshot:
     turns: list[Turn]
     hidden_usage: dict[str, Any] | None
     rule_tool: RuleTool
-    offering: bool
+    stage: Stage
 
 
 @dataclass
@@ -67,10 +67,19 @@ class Exchange:
         """Whether a retry of the request can reuse hidden turns or consultations."""
         return self.snapshot is not None or self.loop.has_results
 
-    def next_body(self) -> bytes:
-        """Returns the body of the next request to the upstream, and starts a turn."""
+    def next_bodies(self) -> list[RequestBody]:
+        """Starts a turn: returns the next request, and those to send instead if it is refused, in order."""
         self.turns.begin()
-        return self.conversation.next_body(offering=self.loop.offering)
+        bodies = self.conversation.bodies(self.loop.stage)
+        strict = self.settings.on_rules_error != "answer"
+        return [body for body in bodies if body.has_offer or not strict]
+
+    def withdraw_offer(self, status: int) -> None:
+        """Records that the upstream refused the rule tool, and accepted the caller's own request."""
+        self.reason_not_offered = f"the upstream refuses the rule tool with this request (HTTP {status})"
+        self.metrics.not_offered.inc()
+        self.loop.withdraw_offer()
+        self.conversation.withdraw_offer()
 
     async def take(self, reply: dict[str, Any]) -> Any | None:
         """Takes a reply of the upstream.
@@ -84,7 +93,7 @@ class Exchange:
         """
         parsed = self.conversation.parse(reply, len(self.turns))
         self.turns.add(self.conversation, parsed)
-        if parsed.rule_calls and self.loop.offering:
+        if parsed.rule_calls and self.loop.stage != "removed":
             return await self.loop.run_to_end(self._consult(parsed))
         self.conversation.add_visible_reply(parsed)
         return parsed.visible
@@ -105,7 +114,7 @@ class Exchange:
             return parsed.visible
         self.turns.add_hidden_usage(parsed.usage)
         self.conversation.add_hidden_turn(parsed, results)
-        self.loop.stop_offering_if_exhausted(len(self.turns))
+        self.loop.advance(len(self.turns))
         self._save_snapshot()
         return None
 
@@ -116,7 +125,7 @@ class Exchange:
             turns=list(self.turns.turns),
             hidden_usage=self.turns.hidden_usage,
             rule_tool=self.loop.rule_tool.copy(),
-            offering=self.loop.offering,
+            stage=self.loop.stage,
         )
 
     async def resume_from(self, earlier: Exchange) -> None:
@@ -127,9 +136,10 @@ class Exchange:
             return
         self.conversation.entries = list(snapshot.entries)
         self.conversation.reasoning = dict(snapshot.reasoning)
+        self.conversation.has_hidden_turns = True
         self.turns.turns = list(snapshot.turns)
         self.turns.hidden_usage = snapshot.hidden_usage
-        self.loop.resume(snapshot.rule_tool, offering=snapshot.offering)
+        self.loop.resume(snapshot.rule_tool, snapshot.stage)
         self.snapshot = snapshot
 
     def rules_failed(self, error: RulesError) -> None:

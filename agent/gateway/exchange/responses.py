@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.endpoint import ToolCall, parse_arguments
 from agent.episode import Api, Message
-from agent.gateway.exchange.conversation import Conversation, ParsedReply
+from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
 from agent.gateway.exchange.mixed_calls import (
     Insertion,
     Item,
@@ -45,6 +45,8 @@ class ResponsesConversation(Conversation):
         self.entries = input_items(request.body)
         if offer is not None:
             self.entries, self.restored = store.restore(request.caller, request.body, previous)
+        self._given = len(self.entries)
+        """Number of entries before the hidden turns."""
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -59,12 +61,51 @@ class ResponsesConversation(Conversation):
             return "the upstream stores the conversation"
         return reason_tools_unusable(body)
 
-    def next_body(self, *, offering: bool) -> bytes:
+    def bodies(self, stage: Stage) -> list[RequestBody]:
+        unchanged = self._body is self.request.body
+        own = self.request.raw if unchanged else json.dumps(self._body).encode()
         if self.offer is None:
-            unchanged = self._body is self.request.body
-            return self.request.raw if unchanged else json.dumps(self._body).encode()
-        body = {**self._body, "input": self.entries}
-        return json.dumps(_with_tool(body, self.offer) if offering else body).encode()
+            return [RequestBody(own)]
+        histories = [self.entries]
+        without = self._without_unstored_reasoning()
+        if without != self.entries:
+            histories = [without] if self._body.get("store") is False else [self.entries, without]
+        requests = [
+            RequestBody(json.dumps(body).encode())
+            for history in histories
+            for body in self._forms({**self._body, "input": history}, self.offer, stage)
+        ]
+        if stage == "offered" and not self.has_hidden_turns:
+            requests.append(RequestBody(own, has_offer=False))
+        return requests
+
+    def _forms(self, plain: dict[str, Any], offer: ToolOffer, stage: Stage) -> list[dict[str, Any]]:
+        if stage == "offered":
+            return [_with_tool(plain, offer)]
+        if stage == "forbidden" and not plain.get("tools"):
+            # Some servers refuse calls in the history of a request without tools.
+            return [{**_with_tool(plain, offer), "tool_choice": "none"}, plain]
+        return [plain]
+
+    def _without_unstored_reasoning(self) -> list[Any]:
+        """Returns the items without reasoning of hidden turns that only a server that stored it knows.
+
+        The items that followed it lose their ids, since these refer to the reasoning.
+        """
+        given, hidden = self.entries[: self._given], self.entries[self._given :]
+        unstored = [i for i in hidden if i.get("type") == "reasoning" and not i.get("encrypted_content")]
+        if not unstored:
+            return self.entries
+        rest = [
+            item if item.get("type") == "reasoning" else {k: v for k, v in item.items() if k != "id"}
+            for item in hidden
+            if item not in unstored
+        ]
+        return [*given, *rest]
+
+    def withdraw_offer(self) -> None:
+        self.offer = None
+        self.entries = input_items(self.request.body)
 
     def is_rule_call(self, item: Any) -> bool:
         """Returns whether an item is a call of the rule tool."""
@@ -111,6 +152,7 @@ class ResponsesConversation(Conversation):
 
     def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
+        self.has_hidden_turns = True
         self.entries += [*parsed.replay, *answers]
         self._hidden = [*(item for item in parsed.replay if self.is_rule_call(item)), *answers]
 

@@ -17,7 +17,7 @@ from agent.gateway.protocols.dialect import (
     ShownSoFar,
     reply_without_rules,
 )
-from agent.gateway.protocols.whole import read_body, settle
+from agent.gateway.protocols.whole import ask, read_body, settle
 from agent.gateway.wire import (
     KEEPALIVE,
     RawHeaders,
@@ -141,11 +141,8 @@ class StreamedExchange(ABC, Generic[TurnT]):
 
     async def _run_turn(self) -> ReplyParts:
         """Asks the model once, and consults if its reply requires that."""
-        exchange, request = self._exchange, self._exchange.request
         self._turn = None
-        async with self._upstream.send(
-            "POST", self.dialect.path, request.headers, exchange.next_body(), request.query
-        ) as response:
+        async with ask(self._exchange, self._upstream, self.dialect) as response:
             self._upstream_headers = returned_headers(response.headers.raw)
             is_stream = "event-stream" in response.headers.get("content-type", "")
             if response.status_code != 200 or not is_stream:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agent.errors import RulesError
@@ -12,16 +14,39 @@ from agent.gateway.wire import RawHeaders, ReplyHead, ReplyParts, Upstream, Upst
 if TYPE_CHECKING:
     import httpx2
 
+_REFUSALS = frozenset({400, 404, 422, 501})
+"""Statuses with which upstreams refuse tools, forbidden tools, or items that they did not store."""
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
+
+
+@asynccontextmanager
+async def ask(exchange: Exchange, upstream: Upstream, dialect: Dialect) -> AsyncIterator[httpx2.Response]:
+    """Sends the next request, and yields the open reply.
+
+    If the upstream refuses the request, which may be due to what the gateway added, a request with fewer
+    additions follows.
+
+    Raises:
+        UpstreamError: if the upstream sends no reply, or breaks it off inside the block.
+    """
+    request, refusal = exchange.request, 0
+    bodies = exchange.next_bodies()
+    for body in bodies:
+        async with upstream.send("POST", dialect.path, request.headers, body.data, request.query) as response:
+            if response.status_code in _REFUSALS and body is not bodies[-1]:
+                refusal = response.status_code
+                await read_body(response)
+                continue
+            if not body.has_offer and response.status_code == 200:
+                exchange.withdraw_offer(refusal)
+            yield response
+            return
 
 
 async def complete(exchange: Exchange, upstream: Upstream, dialect: Dialect, record: Recorder) -> ReplyParts:
     """Yields an unstreamed reply. Its bytes are the upstream's unless the model consulted."""
     while True:
-        request = exchange.request
-        async with upstream.send(
-            "POST", dialect.path, request.headers, exchange.next_body(), request.query
-        ) as response:
+        async with ask(exchange, upstream, dialect) as response:
             body = await read_body(response)
             status, headers = response.status_code, returned_headers(response.headers.raw)
         parts = await settle(exchange, dialect, status, headers, body, record)

@@ -143,7 +143,13 @@ class ApplicationRun:
     def _check_header(self, reply: Reply, consulted: bool) -> None:
         state = reply.header("x-ascl-consulted")
         trailing = b": x-ascl-consulted: yes" in reply.body
-        truth = {"yes": consulted, "no": not consulted, "pending": self._stream and trailing <= consulted}
+        refused = self._conversation.refusals > 0
+        truth = {
+            "not-offered": refused and not consulted,
+            "yes": consulted,
+            "no": not consulted,
+            "pending": self._stream and trailing <= consulted,
+        }
         if not truth.get(str(state), False):
             self._faults.append(f"x-ascl-consulted is {state!r}, consulted: {consulted}")
 

@@ -263,11 +263,12 @@ def test_a_model_that_repeats_a_consultation_is_asked_without_the_tool(
         reply = post(gateway, {**GUN, "stream": stream})
     assert parse_reply(reply)[:2] == ("No.", "stop")
     assert len(rules.consultations) == 1
-    assert [bool(request.get("tools")) for request in endpoint.requests] == [True, True, False]
+    assert [bool(request.get("tools")) for request in endpoint.requests] == [True, True, True, False]
+    assert [request.get("tool_choice") for request in endpoint.requests] == [None, None, "none", None]
     ids = [e["id"] for m in endpoint.requests[-1]["messages"] for e in m.get("tool_calls", [])]
     answered = [m["tool_call_id"] for m in endpoint.requests[-1]["messages"] if m["role"] == "tool"]
     assert ids == answered
-    assert len(set(ids)) == 2
+    assert len(set(ids)) == 3
 
 
 @STREAMED
@@ -279,7 +280,7 @@ def test_a_model_that_never_stops_consulting_ends_without_a_call(rules: Scripted
         reply = post(gateway, {**GUN, "stream": stream})
     assert parse_reply(reply)[1:] == ("stop", [])
     assert len(rules.consultations) == 4
-    assert len(endpoint.requests) == 5
+    assert len(endpoint.requests) == 6
 
 
 @STREAMED
