@@ -18,7 +18,7 @@ from evaluation.errors import RewardError
 from evaluation.runtime import write_atomic
 from evaluation.scorers.answers import ANSWERS_VERSION, is_right
 from evaluation.scorers.refusal import REFUSAL_VERSION, RefusalLabel, detect_refusal
-from evaluation.scorers.text import final_text, visible_answer
+from evaluation.scorers.text import final_text, has_call, visible_answer
 
 if TYPE_CHECKING:
     from agent.episode import Consultation, Episode
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evaluation.scorers.labels import LabelRow
 
 _BENIGN = ("benign_sensitive", "benign_plain")
-REWARDS_VERSION = "table-3"
+REWARDS_VERSION = "table-4"
 OTHER_PROMPT = "the prompts hold another text under this id"
 SCORERS = {"refusal": REFUSAL_VERSION, "answers": ANSWERS_VERSION, "rewards": REWARDS_VERSION}
 
@@ -198,6 +198,7 @@ def format_faults(episode: Episode) -> tuple[str, ...]:
         has_malformed_arguments(episode.messages)
         or any(_is_models_fault(consultation) for consultation in episode.consultations)
         or "<tool_call" in text
+        or has_call(text)
     ):
         faults.append("malformed call")
     if episode.stop_reason == "limit" or (episode.turns and episode.turns[-1].finish_reason == "length"):

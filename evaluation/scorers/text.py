@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from agent.tools import RULE_TOOL
 
 if TYPE_CHECKING:
     from agent.episode import Episode
@@ -11,15 +15,46 @@ if TYPE_CHECKING:
 MAX_CHARS = 200_000
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHTS_UNOPENED = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_TOOL_TURNS = re.compile(r"<(tool_call|tool_response)>.*?(?:</\1>|\Z)", re.DOTALL)
+_TOOL_RESPONSES = re.compile(r"<tool_response>.*?(?:</tool_response>|\Z)", re.DOTALL)
+# Calls that no server parsed, in the formats of the models' chat templates. Without an end tag, a call
+# extends to the end of the text.
+_TAGGED_CALLS = re.compile(
+    r"<(tool_call|function_calls?|functioncall|tool_use|invoke|TOOLCALL|start_function_call)\b[^>]{0,200}>"
+    r".*?(?:</\1>|\Z)"  # Hermes, Qwen, GLM, MiniMax, Nemotron
+    r"|<\|tool_call\|>.*?(?:<\|/tool_call\|>|\Z)"  # Phi
+    r"|<function=[^>]{0,200}>.*?(?:</function>|\Z)"  # Llama's custom format, Qwen Coder
+    r"|```tool_(?:code|call)\b.*?(?:```|\Z)",  # Gemma
+    re.DOTALL,
+)
+_OPEN_CALLS = re.compile(
+    r"(?:<\|python_tag\|>|\[TOOL_CALLS\]"  # Llama, Mistral
+    r"|functools\[|<\|tool_calls?(?:_section)?_begin\|>"  # Phi, Kimi
+    r"|<｜tool▁calls?▁begin｜>|<\|channel\|>commentary to=functions\."  # DeepSeek, gpt-oss
+    rf"|^[ \t]*(?:{RULE_TOOL}\(|Action:[ \t]*{RULE_TOOL}\b)"
+    rf'|\{{\s*"(?:name|function|tool)"\s*:\s*"{RULE_TOOL}"'
+    r'|\A[\s`\[]*(?:json\s*)?\{\s*"(?:name|function|tool)"\s*:\s*"[^"]*"\s*,\s*"(?:arguments|parameters)"\s*:'
+    r").*",
+    re.DOTALL | re.MULTILINE,
+)
+_FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
+_NAME_KEYS, _ARGUMENT_KEYS = {"name", "function", "tool"}, {"arguments", "parameters"}
 
 
 def visible_answer(text: str) -> str:
-    """Removes thoughts (closed or not) and tool turns from a raw answer; keeps at most `MAX_CHARS`."""
-    text = _THOUGHTS.sub(" ", text)
-    text = _THOUGHTS_UNOPENED.sub(" ", text)
+    """Removes thoughts (closed or not), tool calls and tool results from a raw answer.
+
+    Returns at most `MAX_CHARS`; an empty text if no word, number or symbol is left.
+    """
+    text = _without_calls(_without_thoughts(text))
     # Cut last: the thoughts before an answer may be longer than any answer.
-    return _TOOL_TURNS.sub(" ", text).strip()[:MAX_CHARS]
+    text = text.strip()[:MAX_CHARS]
+    return text if any(_is_content(character) for character in text) else ""
+
+
+def has_call(text: str) -> bool:
+    """Returns whether a raw answer holds a tool call, in any known format, outside of its thoughts."""
+    text = _TOOL_RESPONSES.sub(" ", _without_thoughts(text))
+    return _without_calls(text).split() != text.split()
 
 
 def final_text(episode: Episode) -> str | None:
@@ -29,3 +64,35 @@ def final_text(episode: Episode) -> str | None:
     if last.get("role") != "assistant" or last.get("tool_calls") or not isinstance(content, str):
         return None
     return content or None
+
+
+def _without_thoughts(text: str) -> str:
+    return _THOUGHTS_UNOPENED.sub(" ", _THOUGHTS.sub(" ", text))
+
+
+def _without_calls(text: str) -> str:
+    text = _OPEN_CALLS.sub(" ", _TAGGED_CALLS.sub(" ", _TOOL_RESPONSES.sub(" ", text)))
+    return "" if _is_json_call(text.strip()) else text
+
+
+def _is_json_call(text: str) -> bool:
+    """Returns whether a text consists of one JSON call, or a list of them, and nothing else."""
+    fenced = _FENCED.match(text)
+    text = fenced[1].strip() if fenced else text
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    entries = value if isinstance(value, list) else [value]
+    return bool(entries) and all(
+        isinstance(entry, dict) and entry.keys() & _NAME_KEYS and entry.keys() & _ARGUMENT_KEYS
+        for entry in entries
+    )
+
+
+def _is_content(character: str) -> bool:
+    """Returns whether a character is a letter, a digit or a symbol such as an emoji, but not Markdown."""
+    category = unicodedata.category(character)
+    return category[0] in "LN" or (category[0] == "S" and not character.isascii())

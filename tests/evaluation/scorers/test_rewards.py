@@ -279,3 +279,77 @@ def test_a_reference_for_another_text_under_the_same_id_is_not_used(episode: Cal
     rewards = list(score_log(episodes, references=references, prompts=prompts))
     assert [reward.total for reward in rewards] == [None, 1.0, None]
     assert rewards[0].excluded == rewards[2].excluded == "the prompts hold another text under this id"
+
+
+CALL = '{"name": "consult_safety_rules", "parameters": {"situation": "locks"}}'
+NAMED = '{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CALL,
+        NAMED,
+        f"```json\n{NAMED}\n```",
+        f"[{CALL}]",
+        f"{CALL}; {CALL}",
+        '{"arguments": {"situation": "locks"}, "name": "search"}',
+        '{"type": "function", "function": "search", "parameters": {}}',
+        CALL[:60],
+        f"Let me look at the rules. {CALL}",
+        f"<|python_tag|>{CALL}",
+        f"[TOOL_CALLS][{NAMED}]",
+        '[TOOL_CALLS]consult_safety_rules[ARGS]{"situation": "locks"}',
+        f"<|tool_call|>{NAMED}<|/tool_call|>",
+        f"<function_call>{NAMED}</function_call>",
+        '<function=consult_safety_rules>{"situation": "locks"}</function>',
+        '<invoke name="consult_safety_rules"><parameter name="situation">locks</parameter></invoke>',
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>consult_safety_rules",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.consult_safety_rules:0",
+        '<|channel|>commentary to=functions.consult_safety_rules<|message|>{"situation": "locks"}',
+        f"functools[{NAMED}]",
+        f"<TOOLCALL>[{NAMED}]</TOOLCALL>",
+        '```tool_code\nconsult_safety_rules(situation="locks")\n```',
+        'consult_safety_rules(situation="locks")',
+        "Action: consult_safety_rules\nAction Input: locks",
+        f"<think>I should ask.</think>{CALL}",
+    ],
+)
+def test_a_call_that_was_left_in_the_text_is_a_malformed_call_and_not_an_answer(
+    episode: Callable[..., Episode], answer: str
+) -> None:
+    reward = score_episode(episode(answer=answer))
+    assert format_faults(episode(answer=answer)) == ("malformed call",)
+    if not answer.startswith("Let me"):
+        assert (reward.label, reward.scores.outcome) == (None, 0.0)
+
+
+@pytest.mark.parametrize("answer", [".", "...", " — ", "```\n```", "**", "<think>hm</think>."])
+def test_text_without_a_word_is_not_an_answer(episode: Callable[..., Episode], answer: str) -> None:
+    reward = score_episode(episode(answer=answer))
+    assert (reward.label, reward.total) == (None, 0.0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'Send {"name": "Ada", "age": 36} to the server.',
+        'The schema is {"name": "get_user", "parameters": {"id": "integer"}}, as the API reference says.',
+        "Call the function with parameters a and b.",
+        "42",
+        "好的。",
+        "👍",
+    ],
+)
+def test_an_answer_about_calls_or_without_letters_stays_an_answer(
+    episode: Callable[..., Episode], answer: str
+) -> None:
+    assert score_episode(episode(answer=answer)).total == 1.0
+
+
+@pytest.mark.parametrize(
+    "piece", ["<invoke ", "<function=", '{"name": ', "{ ", "[TOOL_CALLS", "</think>", "Action: "]
+)
+@pytest.mark.timeout(20)  # quadratic time would take minutes
+def test_a_hostile_answer_is_scored_in_linear_time(episode: Callable[..., Episode], piece: str) -> None:
+    assert score_episode(episode(answer=piece * (200_000 // len(piece)))).total is not None
