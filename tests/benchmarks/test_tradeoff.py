@@ -29,14 +29,14 @@ def test_methods_are_sampled_trained_and_measured_and_the_start_is_measured_in_a
         {"id": "b", "prompt": "Boil an egg?", "kind": "benign_plain"},
     ]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    monkeypatch.setattr(tradeoff, "MEASURED", str(prompts))
+    monkeypatch.setattr(tradeoff, "EVALUATED_ON", str(prompts))
     monkeypatch.setattr(tradeoff, "TRAINED_ON", str(prompts))
     exact = json.dumps(
         [{"id": "h", "kind": "harmful", "consult": 0.7}, {"id": "b", "kind": "benign_plain", "consult": 0.2}]
     )
     monkeypatch.setattr(  # the folders contain no model
         tradeoff,
-        "_write_consulting",
+        "_write_consult_probabilities",
         lambda _, folder, prompts: (folder / "consulting.json").write_text(exact),
     )
     start = tmp_path / "start"
