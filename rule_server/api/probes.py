@@ -25,6 +25,7 @@ def create_probes(service: RuleService, auth: Authenticator) -> APIRouter:
             "digest": service.rulebook.digest,
             "reload_error": service.reload_error,
             "tokens_error": auth.tokens.error if auth.tokens is not None else None,
+            "degraded": service.degraded,
             "threshold": {"value": service.threshold.value, "note": service.threshold.note},
         }
         return JSONResponse(status, 200 if service.ready else 503)

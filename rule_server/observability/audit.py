@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hmac
 import json
 import logging
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,11 @@ log = logging.getLogger(__name__)
 
 MAX_FILE_AGE = datetime.timedelta(days=1)
 MIN_KEY_BYTES = 16
+ROTATION_RETRY = datetime.timedelta(minutes=1)
+"""Time after a failed rotation before a write tries again."""
+_COPY_BYTES = 1 << 20
+_LINE_START = re.compile(rb'\{"at":"(20[0-9T:.-]{17,24})Z"')
+"""Start of a line. It cannot occur within a line, where JSON escapes the quotes."""
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
 
@@ -37,24 +44,37 @@ def _utc() -> datetime.datetime:
 class AuditLog:
     """Records the caller, time, rulebook, rules and scores; of the question only hash and length, by default.
 
-    A file that is full or a day old is rotated: renamed after the time of its first line. It is removed once
-    that time is `audit_retention_days` ago or `audit_files` newer files exist, so no line outlives the
-    setting.
+    A file that is full or a day old is rotated: renamed after the time of its first line, or copied and
+    emptied if it cannot be renamed because it is a mount point. It is removed once that time is
+    `audit_retention_days` ago or `audit_files` newer files exist, so no line outlives the setting. A pipe or
+    device stores no lines and is not rotated.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime.datetime] = _utc) -> None:
-        """Opens the log. Raises StartError when the file or its key cannot be opened."""
+        """Opens the log and tries its rotation.
+
+        Raises:
+            StartError: the file or its key cannot be opened, or the file could not be rotated later.
+        """
         assert settings.audit_file is not None
+        self.error: str | None = None
+        """Reason why the last rotation failed. Lines are still written, but may outlive the retention."""
         self._settings = settings
-        self._file = settings.audit_file
         self._clock = clock
         self._handle = -1
         self._size = 0
         self._first_at: datetime.datetime | None = None
+        self._retry_at = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self._file = settings.audit_file
         try:
+            self._stores_lines = not self._file.exists() or self._file.is_file()
+            if self._stores_lines:
+                # A rename would only move a link, and leave the lines where retention does not find them.
+                self._file = self._file.resolve()
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._key = self._load_key()
             self._open()
+            self._try_rotation()
             self.rotate()
         except OSError as error:
             raise StartError(
@@ -82,7 +102,7 @@ class AuditLog:
         raw = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
         try:
             self._reopen_if_moved()
-            if self._first_at is not None and self._rotation_due(at, len(raw)):
+            if self._rotation_due(at, len(raw)) and at >= self._retry_at:
                 self.rotate(len(raw))
             written = os.write(self._handle, raw)
             self._size += written
@@ -107,30 +127,99 @@ class AuditLog:
     def rotate(self, new_bytes: int = 0) -> None:
         """Rotates the file if it is due, and removes rotated files that are too old or too many.
 
-        `new_bytes` is the size of the next line. Raises OSError.
+        `new_bytes` is the size of the next line. A rotation that fails sets `error` and is tried again later.
+
+        Raises:
+            OSError: the file was moved, and no new one can be opened.
         """
         self._reopen_if_moved()
+        if not self._stores_lines:
+            return
         now = self._clock()
-        if self._first_at is not None and self._rotation_due(now, new_bytes):
-            self._file.rename(self._rotated_path(self._first_at))
-            self._open()
+        try:
+            if self._rotation_due(now, new_bytes):
+                self._start_new_file(now)
+            self._remove_old_files(now)
+        except OSError as error:
+            self._retry_at = now + ROTATION_RETRY
+            if self.error is None:
+                log.error("the audit log cannot be rotated: %s", error.strerror)
+            self.error = (
+                f"the audit log {self._file} cannot be rotated ({error.strerror}), so lines may be kept "
+                "longer than audit_retention_days: let the service write its folder"
+            )
+        else:
+            self.error = None
+
+    def _start_new_file(self, now: datetime.datetime) -> None:
+        """Moves the lines to a rotated file: renames the file, else copies its lines and empties it."""
+        path = self._rotated_path(now)
+        try:
+            self._file.rename(path)
+        except OSError:
+            self._copy_lines(path)
+            os.ftruncate(self._handle, 0)
+        self._open()
+
+    def _copy_lines(self, path: Path) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                offset = 0
+                while data := os.pread(self._handle, _COPY_BYTES, offset):
+                    copy.write(data)
+                    offset += len(data)
+                copy.flush()
+                os.fsync(handle)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _remove_old_files(self, now: datetime.datetime) -> None:
         oldest = now - datetime.timedelta(days=self._settings.audit_retention_days)
         files = sorted(self.rotated_files())
         for number, (first_at, path) in enumerate(files):
             if first_at <= oldest or len(files) - number > self._settings.audit_files:
+                _empty(path)  # a hard link would keep the lines
                 path.unlink(missing_ok=True)
+
+    def _try_rotation(self) -> None:
+        """Renames the file to its rotated name and back, else creates and removes a file of that name.
+
+        A kill in between leaves a rotated file. Raises StartError when the file could not be rotated.
+        """
+        if not self._stores_lines:
+            return
+        path = self._rotated_path(self._clock())
+        try:
+            self._file.rename(path)
+            path.rename(self._file)
+        except OSError as rename_error:
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                path.unlink()
+            except OSError as error:
+                raise StartError(
+                    f"the audit log {self._file} could not be rotated ({error.strerror}), so lines would be "
+                    "kept longer than audit_retention_days: let the service write the folder, and mount "
+                    "that instead of the file alone"
+                ) from None
+            log.info(
+                "the audit log is rotated by copying, because it cannot be renamed: %s", rename_error.strerror
+            )
 
     def rotated_files(self) -> list[tuple[datetime.datetime, Path]]:
         """Returns the rotated files with the time of their first line."""
         name = re.compile(
             rf"{re.escape(self._file.stem)}\.(\d{{8}}T\d{{12}}Z)(?:-\d+)?{re.escape(self._file.suffix)}"
         )
-        matches = ((name.fullmatch(path.name), path) for path in self._file.parent.iterdir())
-        return [
-            (datetime.datetime.strptime(match[1], _STAMP).replace(tzinfo=datetime.UTC), path)
-            for match, path in matches
-            if match
-        ]
+        files = []
+        for path in self._file.parent.iterdir():
+            if (match := name.fullmatch(path.name)) is not None:
+                with contextlib.suppress(ValueError):  # a name of someone else, with a thirteenth month
+                    at = datetime.datetime.strptime(match[1], _STAMP).replace(tzinfo=datetime.UTC)
+                    files.append((at, path))
+        return files
 
     def close(self) -> None:
         """Closes the file; a later write opens it again."""
@@ -139,11 +228,14 @@ class AuditLog:
             self._handle = -1
 
     def _rotation_due(self, now: datetime.datetime, new_bytes: int) -> bool:
-        assert self._first_at is not None
+        if self._first_at is None or not self._stores_lines:
+            return False
         too_large = self._size + new_bytes > self._settings.audit_max_bytes
-        return now - self._first_at >= MAX_FILE_AGE or too_large
+        # A time in the future is of a clock that was wrong: waiting for it would keep the lines for years.
+        return abs(now - self._first_at) >= MAX_FILE_AGE or too_large
 
-    def _rotated_path(self, first_at: datetime.datetime) -> Path:
+    def _rotated_path(self, now: datetime.datetime) -> Path:
+        first_at = min(self._first_at or now, now)
         stem, suffix = f"{self._file.stem}.{first_at.strftime(_STAMP)}", self._file.suffix
         path, number = self._file.with_name(stem + suffix), 1
         while path.exists():
@@ -160,7 +252,7 @@ class AuditLog:
         # The old handle stays until here: if opening fails, the next line tries again.
         self.close()
         self._handle = handle
-        self._size = os.fstat(self._handle).st_size
+        self._size = os.fstat(self._handle).st_size if self._stores_lines else 0
         self._first_at = self._read_first_time() if self._size else None
         if self._size and os.pread(self._handle, 1, self._size - 1) != b"\n":
             self._end_torn_line()
@@ -170,19 +262,31 @@ class AuditLog:
         self._size += os.write(self._handle, b"\n")
 
     def _read_first_time(self) -> datetime.datetime:
-        line = os.pread(self._handle, 200, 0)
-        match = re.match(rb'\{"at":"([0-9T:.-]{19,26})Z"', line)
-        if match is not None:
-            with contextlib.suppress(ValueError):
-                return datetime.datetime.fromisoformat(match[1].decode()).replace(tzinfo=datetime.UTC)
+        """Returns the time of the first readable line, else the time of the last change of the file."""
+        offset = 0
+        while data := os.pread(self._handle, _COPY_BYTES, offset):
+            for match in _LINE_START.finditer(data):
+                with contextlib.suppress(ValueError):
+                    return datetime.datetime.fromisoformat(match[1].decode()).replace(tzinfo=datetime.UTC)
+            if len(data) < _COPY_BYTES:
+                break
+            offset += _COPY_BYTES - 64  # a line may start at the end of one piece
         return datetime.datetime.fromtimestamp(os.fstat(self._handle).st_mtime, datetime.UTC)
 
     def _load_key(self) -> bytes:
         """Reads the hash key from the configured file, else from one beside the log, created if missing."""
         configured = self._settings.audit_key_file
-        path = configured or self._file.with_name(self._file.name + ".key")
+        named = self._settings.audit_file
+        assert named is not None
+        path = configured or named.with_name(named.name + ".key")
         if configured is None and not path.exists():
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except OSError as error:
+                raise StartError(
+                    f"the audit key {path} cannot be written ({error.strerror}): name one by audit_key_file, "
+                    "or let the service write the folder"
+                ) from None
             with os.fdopen(handle, "wb") as out:
                 out.write(secrets.token_hex(32).encode())
         key = path.read_bytes().strip()
@@ -191,3 +295,18 @@ class AuditLog:
                 f"the audit key {path} is shorter than {MIN_KEY_BYTES} bytes: write a longer one"
             )
         return key
+
+
+def _empty(path: Path) -> None:
+    """Removes the content of a regular file. A link is left alone: it may lead to any file."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return
+        raise
+    try:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)

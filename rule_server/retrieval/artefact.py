@@ -177,6 +177,17 @@ class Artefact:
                         folders.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(folders, reverse=True)]
 
+    def write_problem(self) -> str | None:
+        """Returns the reason why nothing can be stored, None if a file can be created in the folder."""
+        folder = self.folder / "rulebooks"
+        try:
+            while not folder.exists():
+                folder = folder.parent
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        except OSError as error:
+            return str(self._not_writable(error))
+
     def publish(self, digest: str) -> None:
         """Marks a stored rulebook as a target for rollbacks. Raises ArtefactError."""
         try:

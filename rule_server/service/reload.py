@@ -46,6 +46,9 @@ class Reloader:
         """Result of the last reload, and the reason if the newest edit was rejected."""
         self.watch_error: str | None = None
         """Reason why the folders are not watched at present, though they should be."""
+        problem = Artefact(settings.artefact).write_problem() if folders else None
+        self.storage_error = f"edited rules are not stored: {problem}" if problem is not None else None
+        """Reason why edits are served from memory only: after a restart they are embedded again."""
         self._settings = settings
         self._encoder = encoder
         self._snapshots = snapshots
@@ -100,7 +103,12 @@ class Reloader:
         if rulebook.digest == current.rulebook.digest:
             return current
         artefact, own_rules = Artefact(self._settings.artefact), not self._settings.dir
-        return rebuild(artefact, rulebook, self._encoder, current, own_rules, log.warning)
+        problems: list[str] = []
+        index = rebuild(artefact, rulebook, self._encoder, current, own_rules, problems.append)
+        for problem in problems:
+            log.warning(problem)
+        self.storage_error = problems[-1] if problems else None
+        return index
 
     async def watch(self) -> None:
         """Reloads after every edit, until cancelled. When watching fails, it tries again."""

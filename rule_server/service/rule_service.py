@@ -72,6 +72,12 @@ class RuleService:
         return rejected.problem if rejected is not None else self.encoder_error or self._reloader.watch_error
 
     @property
+    def degraded(self) -> list[str]:
+        """Promises that do not hold at present, one sentence each. The service answers all the same."""
+        problems = [self.audit.error if self.audit is not None else None, self._reloader.storage_error]
+        return [problem for problem in problems if problem is not None]
+
+    @property
     def threshold(self) -> Threshold:
         """The current threshold and its origin."""
         return threshold_for(self.snapshots.current, self.settings.threshold)

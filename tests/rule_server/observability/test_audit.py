@@ -215,6 +215,139 @@ def test_a_log_that_cannot_be_opened_prevents_the_start(tmp_path: Path) -> None:
         AuditLog(Settings(audit_file=tmp_path / "audit.jsonl", audit_key_file=key))
 
 
+def fail_to_rename(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Makes a file behave as a mount point, which cannot be renamed."""
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path == file:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+
+
+def test_a_file_that_cannot_be_renamed_is_rotated_by_copying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    fail_to_rename(monkeypatch, file)
+    with serve_toy(tmp_path, audit_file=file, audit_max_bytes=4096) as served:
+        inode = file.stat().st_ino
+        for _ in range(40):
+            assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+        assert served.client.get("/readyz").json()["degraded"] == []
+    assert file.stat().st_ino == inode
+    files = list(tmp_path.glob("audit*.jsonl"))
+    assert len(files) > 2
+    assert sum(len(lines(each)) for each in files) == 40
+    assert max(each.stat().st_size for each in files) <= 4096
+
+
+def test_a_log_that_could_not_be_rotated_prevents_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    settings = Settings(audit_file=file)
+    AuditLog(settings).close()
+    fail_to_rename(monkeypatch, file)
+    opened = os.open
+
+    def read_only(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and not Path(path).exists():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr("rule_server.observability.audit.os.open", read_only)
+    with pytest.raises(StartError, match=r"could not be rotated .*let the service write the folder"):
+        AuditLog(settings)
+
+
+def test_a_failed_rotation_is_reported_and_consultations_are_still_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    with serve_toy(tmp_path, audit_file=file, audit_max_bytes=4096) as served:
+        fail_to_rename(monkeypatch, file)
+        monkeypatch.setattr(AuditLog, "_copy_lines", lambda log, path: list(Path("/none").iterdir()))
+        for _ in range(40):
+            assert served.client.post("/v1/consult", json=QUESTION).status_code == 200
+        ready = served.client.get("/readyz")
+        assert ready.status_code == 200
+        assert "cannot be rotated" in ready.json()["degraded"][0]
+    assert len(lines(file)) == 40
+
+
+def test_lines_behind_a_link_are_removed_after_the_retention_period(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "audit.jsonl", tmp_path / "disk" / "log.jsonl"
+    link.symlink_to(target)
+    now = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
+    log = AuditLog(Settings(audit_file=link, audit_text=True), clock=lambda: now[0])
+    log.write("an old question", ANSWER)
+    now[0] += datetime.timedelta(days=1)
+    log.rotate()
+    [rotated] = [path for path in target.parent.iterdir() if path != target]
+    os.link(rotated, tmp_path / "second-name")
+    now[0] += datetime.timedelta(days=60)
+    log.rotate()
+    log.close()
+    assert link.is_symlink()
+    assert "old question" not in "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        '{"at":"2026',
+        "",
+        "\x00" * 5000,
+        '{"at":"2026-13-45T00:00:00.000Z","x":1}',
+        "x" * (1 << 20),
+        '{"at":"2099-01-01T00:00:00.000Z"}',
+    ],
+)
+def test_retention_applies_after_daily_restarts_whatever_the_first_line(tmp_path: Path, first: str) -> None:
+    file, start = tmp_path / "audit.jsonl", datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    now = [start]
+    file.write_text(first + "\n")
+    settings = Settings(audit_file=file, audit_retention_days=3)
+    for day in range(12):
+        now[0] = start + datetime.timedelta(hours=20 * day)
+        log = AuditLog(settings, clock=lambda: now[0])
+        log.write("x", ANSWER)
+        log.close()
+        os.utime(file)  # each restart changes the file
+    text = "".join(path.read_text() for path in tmp_path.glob("audit*.jsonl"))
+    times = [datetime.datetime.fromisoformat(line[7:31]) for line in text.splitlines() if '"caller"' in line]
+    assert now[0] - min(times) < datetime.timedelta(days=3)
+
+
+def test_a_pipe_as_the_log_is_never_renamed(tmp_path: Path) -> None:
+    pipe, now = tmp_path / "audit", [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
+    os.mkfifo(pipe)
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AuditLog(Settings(audit_file=pipe, audit_key_file=key), clock=lambda: now[0])
+    for _ in range(3):
+        log.write("x", ANSWER)
+        now[0] += datetime.timedelta(days=2)
+    log.close()
+    assert len(os.read(reader, 100_000).splitlines()) == 3
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "key"]
+
+
+def test_an_artefact_that_cannot_be_written_is_reported_from_the_start(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with serve_toy(tmp_path, artefact=blocked / "artefact") as served:
+        ready = served.client.get("/readyz")
+        assert ready.status_code == 200
+        assert "edited rules are not stored" in ready.json()["degraded"][0]
+
+
 def test_stats_reads_an_audit_log_without_questions(tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     with serve_toy(tmp_path, audit_file=audit) as served:
