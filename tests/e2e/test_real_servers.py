@@ -22,7 +22,8 @@ import pytest
 from agent.endpoint import quirks_named
 from agent.episode import read_log, validate_log
 from demo import dtype
-from tests.fakes.processes.model_server import free_port, model_server, transformers_serve
+from tests.fakes.processes.model_server import model_server, transformers_serve
+from tests.fakes.processes.ports import free_port
 from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import read_log
-from tests.fakes.processes.model_server import free_port, model_server, transformers_serve
+from tests.fakes.processes.model_server import model_server, transformers_serve
+from tests.fakes.processes.ports import free_port
 from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]

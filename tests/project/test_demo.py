@@ -12,6 +12,7 @@ import pytest
 import demo
 from demo import DemoError, Step
 from tests.fakes.processes.orphans import dies_with_parent
+from tests.fakes.processes.ports import free_port
 
 
 @pytest.fixture
@@ -86,8 +87,7 @@ def test_a_service_that_exits_immediately_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "arguments", lambda command: [command])
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with (
         pytest.raises(DemoError, match=r"the rule service ended while it started; the last line of .*log is"),
         demo.service("rule service", "false", port, "http://127.0.0.1:9", tmp_path / "log"),

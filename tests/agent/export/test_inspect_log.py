@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typer.testing import CliRunner
 from agent.cli import app
 from agent.episode import Episode
 from tests.fakes.episodes.log import make_episode, write_log
+from tests.fakes.processes.ports import free_port
 
 
 def export(
@@ -152,8 +152,7 @@ def test_inspects_own_viewer_lists_the_log_and_gives_it_whole(tmp_path: Path) ->
     export(
         tmp_path, [make_episode("a"), make_episode("b", "harmful", "No.", consult=True)], name="logs/l.eval"
     )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         "-m",
         "inspect_ai",

@@ -7,7 +7,6 @@ with model_server(command, port, log) as base_url:
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,12 +17,6 @@ from pathlib import Path
 import httpx2
 
 START_SECONDS = 300.0
-
-
-def free_port() -> int:
-    """Returns a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def transformers_serve(model: Path, port: int, *options: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+
+from tests.fakes.processes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,8 +30,7 @@ def run_rule_service(
 
     `settings` become the environment variables ASCL_RULES_*.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("ab") as output:
         process = subprocess.Popen(
             [
