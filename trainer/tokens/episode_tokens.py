@@ -32,7 +32,7 @@ class TokenError(ValueError):
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(cause)
         self.detail = detail
-        """What is wrong with this episode, for a person; the cause alone where it is empty."""
+        """Description of the fault for the user; empty if the cause says it all."""
 
 
 @dataclass(frozen=True)
