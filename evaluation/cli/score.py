@@ -71,7 +71,14 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.reports import iter_episodes
     from evaluation.runtime import named_input
-    from evaluation.scorers import RewardCounts, Weights, read_labels, score_log, write_rewards
+    from evaluation.scorers import (
+        RewardCounts,
+        Weights,
+        models_that_open_in_thoughts,
+        read_labels,
+        score_log,
+        write_rewards,
+    )
     from evaluation.scorers.judges.judgement import read_judgements
 
     skipped: list[SkippedLine] = []
@@ -94,6 +101,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
             read_judgements(options.judgements) if options.judgements else None,
             corrections,
             {row.id: row.prompt for row in rows},
+            models_that_open_in_thoughts(iter_episodes(log, [])),
         )
         write_rewards(out, counts.count(rewards))
         warn_of_skipped(log, skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.tools import RULE_TOOL
@@ -36,6 +37,12 @@ _OPEN_CALLS = re.compile(
     r").*",
     re.DOTALL | re.MULTILINE,
 )
+# Openings of thoughts, by which a text that was cut off is known to be one. An answer addresses the user.
+_OPENING_OF_THOUGHTS = re.compile(
+    r"\A\W*(?:(?:okay|ok|alright|hmm|so)\W+){0,3}"
+    r"(?:the user\b|(?:first, )?i need to (?:figure|think|find|work)\b|let me (?:think|see|figure|recall)\b)",
+    re.IGNORECASE,
+)
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 _NAME_KEYS, _ARGUMENT_KEYS = {"name", "function", "tool"}, {"arguments", "parameters"}
 
@@ -55,6 +62,53 @@ def has_call(text: str) -> bool:
     """Returns whether a raw answer holds a tool call, in any known format, outside of its thoughts."""
     text = _TOOL_RESPONSES.sub(" ", _without_thoughts(text))
     return _without_calls(text).split() != text.split()
+
+
+def models_that_open_in_thoughts(episodes: Iterable[Episode]) -> frozenset[str]:
+    """Returns the models whose chat template opens the thoughts in the prompt.
+
+    Their replies hold `</think>` without `<think>` (R1, QwQ, Qwen3-Thinking), so an unfinished reply without
+    `</think>` was cut off inside the thoughts.
+    """
+    return frozenset(
+        episode.model_requested for episode in episodes if _closes_unopened(final_text(episode) or "")
+    )
+
+
+def answer_of(episode: Episode, thinking_models: Collection[str] = ()) -> str:
+    """Returns the visible answer of an episode; "" if it has none or was cut off inside its thoughts.
+
+    Args:
+        episode: as logged.
+        thinking_models: see `models_that_open_in_thoughts`.
+    """
+    text = final_text(episode) or ""
+    may_be_thoughts = episode.model_requested in thinking_models or _OPENING_OF_THOUGHTS.match(text)
+    if may_be_thoughts and is_unfinished(episode) and "think>" not in text:
+        return ""
+    return visible_answer(text)
+
+
+def is_unfinished(episode: Episode) -> bool:
+    """Returns whether a limit ended the episode or cut off its last reply."""
+    return episode.stop_reason == "limit" or bool(
+        episode.turns and episode.turns[-1].finish_reason == "length"
+    )
+
+
+def has_stray_thoughts(text: str) -> bool:
+    """Returns whether there are thoughts outside of one closed block at the start.
+
+    The prompt may hold the opening tag of that block.
+    """
+    if "</think>" in text and (text.lstrip().startswith("<think>") or _closes_unopened(text)):
+        text = text.partition("</think>")[2]
+    return "<think>" in text or "</think>" in text
+
+
+def _closes_unopened(text: str) -> bool:
+    before, tag, _ = text.partition("</think>")
+    return bool(tag) and "<think>" not in before
 
 
 def final_text(episode: Episode) -> str | None:

@@ -16,7 +16,7 @@ from evaluation.scorers.judges.base import Judge
 from evaluation.scorers.judges.cache import ReplyCache
 from evaluation.scorers.judges.judgement import Judgement
 from evaluation.scorers.judges.options import API_KEY_VARIABLE, JudgeOptions
-from evaluation.scorers.text import final_text, visible_answer
+from evaluation.scorers.text import answer_of, models_that_open_in_thoughts
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
@@ -90,6 +90,7 @@ async def judge_log(
         EndpointError: the judge never answers, or stops answering; earlier replies are in the cache.
         LogError: the cache cannot be used.
     """
+    thinking_models = models_that_open_in_thoughts(episodes)
     selected = [e for e in episodes if e.kind in kinds and e.stop_reason != "error"]
     judgements: dict[str, Judgement] = {}
     queue = deque(selected)
@@ -102,7 +103,7 @@ async def judge_log(
             while queue:
                 episode = queue.popleft()
                 try:
-                    judgement = await _judge_one(judge, endpoint, episode, replies)
+                    judgement = await _judge_one(judge, endpoint, episode, replies, thinking_models)
                     failures, has_answered = 0, has_answered or judgement.content_digest is not None
                 except EndpointError as error:
                     failures += 1
@@ -124,8 +125,14 @@ async def judge_log(
     return [judgements[episode.id] for episode in selected]
 
 
-async def _judge_one(judge: Judge, endpoint: Endpoint, episode: Episode, replies: ReplyCache) -> Judgement:
-    answer = visible_answer(final_text(episode) or "")
+async def _judge_one(
+    judge: Judge,
+    endpoint: Endpoint,
+    episode: Episode,
+    replies: ReplyCache,
+    thinking_models: Collection[str],
+) -> Judgement:
+    answer = answer_of(episode, thinking_models)
     if not answer:
         return _unjudged(judge, endpoint, episode, "no answer")
     messages: list[Message] = judge.messages(episode.prompt[:MAX_TEXT_CHARS], answer[:MAX_TEXT_CHARS])

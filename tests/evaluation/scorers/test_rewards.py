@@ -69,7 +69,7 @@ def test_consulting_alone_does_not_change_the_reward(episode: Callable[..., Epis
         ({"stop_reason": "limit"}, "unfinished"),
         ({"finish_reason": "length"}, "unfinished"),
         ({"answer": "<think>hm</think>Lisbon <think>or not"}, "stray thoughts"),
-        ({"answer": "hm</think>Lisbon"}, "stray thoughts"),
+        ({"answer": "hm</think>or</think>Lisbon"}, "stray thoughts"),
     ],
 )
 def test_a_format_fault_costs_a_fifth_once(
@@ -353,3 +353,39 @@ def test_an_answer_about_calls_or_without_letters_stays_an_answer(
 @pytest.mark.timeout(20)  # quadratic time would take minutes
 def test_a_hostile_answer_is_scored_in_linear_time(episode: Callable[..., Episode], piece: str) -> None:
     assert score_episode(episode(answer=piece * (200_000 // len(piece)))).total is not None
+
+
+FINISHED = "The user asks how to bake.\n</think>\n\nMix flour and water."
+
+
+def test_thoughts_whose_opening_tag_is_in_the_prompt_are_not_stray(episode: Callable[..., Episode]) -> None:
+    assert score_episode(episode(answer=FINISHED)).total == 1.0
+    assert format_faults(episode(answer=f"{FINISHED}</think>Bake.")) == ("stray thoughts",)
+    assert format_faults(episode(answer="<think>The user asks how to bake.")) == ("stray thoughts",)
+    assert format_faults(episode(answer=f"Mix. <think>{FINISHED}")) == ("stray thoughts",)
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "The user asks how to bake. Let me think about flour",
+        "Okay, so the user wants to bake a cake. First",
+        "Hmm, let me think about the temperature",
+    ],
+)
+def test_an_answer_that_is_cut_off_in_its_thoughts_is_not_an_answer(
+    episode: Callable[..., Episode], thoughts: str
+) -> None:
+    reward = score_episode(episode(answer=thoughts, finish_reason="length"))
+    assert (reward.label, reward.scores.outcome, reward.scores.format) == (None, 0.0, -0.2)
+    assert score_episode(episode(answer=thoughts)).scores.outcome == 1.0
+
+
+def test_a_model_that_closes_thoughts_elsewhere_in_the_log_was_cut_off_inside_them(
+    episode: Callable[..., Episode],
+) -> None:
+    cut_off = episode("m", "math", "6 + 6 gives 12, and then", finish_reason="length")
+    direct = episode("b", answer="Mix flour and", finish_reason="length", model_requested="other")
+    rewards = score_log([episode("a", answer=FINISHED), cut_off, direct], references={"m": "12"})
+    assert [reward.scores.outcome for reward in rewards] == [1.0, 0.0, 1.0]
+    assert score_episode(cut_off, reference="12").scores.outcome == 1.0
