@@ -56,7 +56,7 @@ train-kills: install  ## kill -9 training at ten random steps; the weights must 
 	$(BIN)/python -m pytest tests/trainer/stages/test_interrupted.py -m slow --timeout 1800
 
 clients: install  ## run outside clients and frameworks (from PyPI and npm) against the service and gateway
-	$(BIN)/python -m pytest -m clients --timeout 600
+	$(BIN)/python -m pytest tests/clients -m clients --timeout 600
 
 conformance: install  ## run the official MCP conformance suite (from npm) against the rule service
 	$(BIN)/python -m pytest -m clients -s --timeout 600 tests/clients/test_conformance.py
@@ -69,7 +69,7 @@ container-check:  ## build the image in a chroot, start and consult it (needs ro
 
 page-check: install  ## test the page in an installed Chromium (or ASCL_CHROMIUM), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
-	$(BIN)/python -m pytest -m browser --timeout 120
+	$(BIN)/python -m pytest tests/rule_server/api/test_page_browser.py -m browser --timeout 120
 
 servers: install  ## test the agent against `transformers serve` and llama.cpp (several minutes)
 	@# llama.cpp's server as a prebuilt wheel, in a separate environment; the models come from `make demo`.
