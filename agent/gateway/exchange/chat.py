@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from agent.endpoint import REASONING_FIELDS, parse_reply
@@ -66,25 +66,25 @@ class ChatConversation(Conversation):
         message: Message = choice.get("message") or {}
         entries = message.get("tool_calls")
         entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-        rule_entries = [entry for entry in entries if self._is_rule_call(entry)]
-        other_entries = [entry for entry in entries if not self._is_rule_call(entry)]
-        rule_calls, replay, visible = [], [message], message
-        if rule_entries:
+        hidden_entries = [_renamed(e, self.name_to_replay) for e in entries if self._is_hidden(e)]
+        other_entries = [entry for entry in entries if not self._is_hidden(entry)]
+        hidden_calls, replay, visible = [], [message], message
+        if hidden_entries:
             taken = {entry.get("id") for entry in other_entries} | _call_ids(self.entries)
             read = parse_reply(
-                {"tool_calls": rule_entries},
+                {"tool_calls": hidden_entries},
                 turn=turn,
                 offered=[],
                 taken=[id for id in taken if id],
                 text_mode=False,
             )
             repaired = iter(read.message["tool_calls"])
-            calls = [next(repaired) if self._is_rule_call(entry) else entry for entry in entries]
-            rule_calls = read.calls
+            calls = [next(repaired) if self._is_hidden(entry) else entry for entry in entries]
+            hidden_calls = read.calls
             replay = [to_request_message({**message, "tool_calls": calls})]
             visible = self._visible(message, other_entries)
         return ParsedReply(
-            rule_calls=rule_calls,
+            hidden_calls=hidden_calls,
             replay=replay,
             visible=visible,
             mixed=bool(other_entries),
@@ -94,10 +94,9 @@ class ChatConversation(Conversation):
             model=reply.get("model"),
         )
 
-    def _is_rule_call(self, entry: dict[str, Any]) -> bool:
-        function = entry.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        return self.offer is not None and name == self.offer.name
+    def _is_hidden(self, entry: dict[str, Any]) -> bool:
+        function = entry.get("function", entry.get("custom"))
+        return self.hides(function.get("name") if isinstance(function, dict) else None)
 
     def _visible(self, message: Message, other_entries: list[dict[str, Any]]) -> Message:
         visible = {key: value for key, value in message.items() if key != "tool_calls"}
@@ -139,6 +138,15 @@ def _with_tool(body: dict[str, Any], offer: ToolOffer) -> dict[str, Any]:
         allowed = {**allowed, "tools": [*(allowed.get("tools") or []), entry]}
         changed["tool_choice"] = {**choice, "allowed_tools": allowed}
     return changed
+
+
+def _renamed(entry: dict[str, Any], rename: Callable[[Any], str]) -> dict[str, Any]:
+    """Returns a call as a function call with another name."""
+    custom = entry.get("custom")
+    inner = {"arguments": custom.get("input")} if isinstance(custom, dict) else entry["function"]
+    name = rename((custom or entry["function"])["name"])
+    rest = {key: value for key, value in entry.items() if key != "custom"}
+    return {**rest, "type": "function", "function": {**inner, "name": name}}
 
 
 def _tool_messages(results: Mapping[str, str]) -> list[Message]:

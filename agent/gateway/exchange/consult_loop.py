@@ -33,6 +33,14 @@ class ConsultCache:
         return self.results[key]
 
 
+def _text_without_result(call: ToolCall, offer: ToolOffer | None) -> str:
+    if offer is not None and call.name == offer.name:
+        return RULES_UNREACHABLE
+    return (
+        f"Error: there is no tool named {call.name}. Call a tool that you were given, or answer without one."
+    )
+
+
 class ConsultLoop:
     """Decides whether the rule tool is offered, and executes its calls.
 
@@ -71,15 +79,17 @@ class ConsultLoop:
     async def answer(self, calls: list[ToolCall], turn: int, results: dict[str, str]) -> None:
         """Executes calls of the rule tool and stores their results by call id.
 
-        Calls that an error leaves without a result get a text that says so.
+        Calls that an error leaves without a result get a text that says so, and so do calls of a tool that
+        nobody offered.
 
         Raises:
             RulesError: if the rules cannot be consulted and the model may not answer without them.
         """
-        if not self.consulted:
+        results.update({call.id: _text_without_result(call, self.offer) for call in calls})
+        rule_calls = [call for call in calls if self.offer is not None and call.name == self.offer.name]
+        if rule_calls and not self.consulted:
             self._metrics.consulted.inc()
-        results.update({call.id: RULES_UNREACHABLE for call in calls})
-        for call in calls:
+        for call in rule_calls:
             self._metrics.consultations.inc()
             results[call.id] = await self.rule_tool.answer(call, turn)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from agent.endpoint import ToolCall
 from agent.episode import Api, Message
-from agent.gateway.wire import CallerRequest
+from agent.gateway.wire import CallerRequest, clean_name, only_named_tools, tool_names
 from agent.tools import ToolOffer
 
 
@@ -17,8 +18,8 @@ from agent.tools import ToolOffer
 class ParsedReply:
     """A reply of the model, divided into the part that the gateway executes and the part that is visible."""
 
-    rule_calls: list[ToolCall]
-    """The calls of the rule tool, each with an id that no other call of the conversation has."""
+    hidden_calls: list[ToolCall]
+    """Calls of the rule tool, and of tools that nobody offered, each with an id that no other call has."""
     replay: list[Any]
     """The reply as messages or items that can be sent back to the model."""
     visible: Any
@@ -59,6 +60,9 @@ class Conversation(ABC):
     def __init__(self, request: CallerRequest, offer: ToolOffer | None, *, hold: bool) -> None:
         self.request = request
         self.offer = offer
+        tools = request.body.get("tools")
+        self._caller_tools = frozenset(tool_names(tools)) if only_named_tools(tools) else None
+        """Names that the caller offers; None if calls may have other names."""
         self.hold = hold
         self.entries: list[Any] = []
         """The conversation as the model sees it: the caller's entries and the hidden turns."""
@@ -69,6 +73,28 @@ class Conversation(ABC):
         self.has_hidden_turns = False
         self.restored = 0
         """Number of earlier replies whose hidden calls were restored."""
+
+    def hides(self, name: Any) -> bool:
+        """Returns whether the gateway answers calls of a tool: the rule tool, or one that nobody offered."""
+        if self.offer is None or not isinstance(name, str) or not name:
+            return False
+        if clean_name(name) == self.offer.name:
+            return True
+        offered = self._caller_tools
+        return offered is not None and name not in offered and clean_name(name) not in offered
+
+    def may_become_hidden(self, prefix: str) -> bool:
+        """Returns whether a name that starts like this may be one that the gateway hides."""
+        if self.offer is None:
+            return False
+        known = [] if self._caller_tools is None else list(self._caller_tools)
+        longer = [name for name in [*known, self.offer.name] if name != prefix and name.startswith(prefix)]
+        return bool(longer) or not prefix or self.hides(prefix)
+
+    def name_to_replay(self, name: Any) -> str:
+        """Returns the name of a hidden call in a form that every upstream accepts."""
+        cleaned = clean_name(str(name))
+        return re.sub(r"[^a-zA-Z0-9_-]", "_", cleaned)[:64] or "unknown"
 
     @staticmethod
     @abstractmethod

@@ -93,7 +93,7 @@ class Exchange:
         """
         parsed = self.conversation.parse(reply, len(self.turns))
         self.turns.add(self.conversation, parsed)
-        if parsed.rule_calls and self.loop.stage != "removed":
+        if parsed.hidden_calls and self.loop.stage != "removed":
             return await self.loop.run_to_end(self._consult(parsed))
         self.conversation.add_visible_reply(parsed)
         return parsed.visible
@@ -101,7 +101,7 @@ class Exchange:
     async def _consult(self, parsed: ParsedReply) -> Any | None:
         results: dict[str, str] = {}
         try:
-            await self.loop.answer(parsed.rule_calls, len(self.turns) - 1, results)
+            await self.loop.answer(parsed.hidden_calls, len(self.turns) - 1, results)
         except RulesError:
             self.conversation.add_hidden_turn(parsed, results)
             raise

@@ -107,25 +107,22 @@ class ResponsesConversation(Conversation):
         self.offer = None
         self.entries = input_items(self.request.body)
 
-    def is_rule_call(self, item: Any) -> bool:
-        """Returns whether an item is a call of the rule tool."""
-        return (
-            self.offer is not None
-            and isinstance(item, dict)
-            and item.get("type") == "function_call"
-            and item.get("name") == self.offer.name
-        )
+    def is_hidden(self, item: Any) -> bool:
+        """Returns whether an item is a call that the gateway answers."""
+        return isinstance(item, dict) and item.get("type") == "function_call" and self.hides(item.get("name"))
 
     def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
         output = [item for item in reply.get("output") or [] if isinstance(item, dict)]
-        visible = [item for item in output if not self.is_rule_call(item)]
+        visible = [item for item in output if not self.is_hidden(item)]
         replay = self._with_unused_ids(output)
         mixed = any(awaits_answer(item, output) for item in visible)
         if len(visible) < len(output) and mixed and self.hold:
             # Text from before the consultation did not use its result.
             visible = [item for item in visible if item.get("type") != "message"]
         return ParsedReply(
-            rule_calls=[_tool_call(item) for item in replay if self.is_rule_call(item)],
+            hidden_calls=[
+                _tool_call(item) for item, sent in zip(replay, output, strict=True) if self.is_hidden(sent)
+            ],
             replay=replay,
             visible=visible,
             mixed=mixed,
@@ -136,15 +133,16 @@ class ResponsesConversation(Conversation):
         )
 
     def _with_unused_ids(self, output: list[Item]) -> list[Item]:
-        """Returns a reply's items with ids for the rule tool's calls that no other call has."""
-        others = [item for item in output if not self.is_rule_call(item)]
+        """Returns a reply's items with ids for the hidden calls that no other call has."""
+        others = [item for item in output if not self.is_hidden(item)]
         earlier = [item for item in self.entries if isinstance(item, dict)]
         taken = {item.get("call_id") for item in [*earlier, *others]}
         item_ids = {item["id"] for item in earlier if "id" in item}
         result = []
         for item in output:
-            if self.is_rule_call(item):
-                item = {**item, "call_id": unused_id(str(item.get("call_id") or "call"), taken)}
+            if self.is_hidden(item):
+                call_id = unused_id(str(item.get("call_id") or "call"), taken)
+                item = {**item, "call_id": call_id, "name": self.name_to_replay(item["name"])}
                 if item.get("id") in item_ids:
                     del item["id"]
             result.append(item)
@@ -154,17 +152,16 @@ class ResponsesConversation(Conversation):
         answers = _outputs(results)
         self.has_hidden_turns = True
         self.entries += [*parsed.replay, *answers]
-        self._hidden = [*(item for item in parsed.replay if self.is_rule_call(item)), *answers]
+        self._hidden = [*_calls_of(parsed), *answers]
 
     def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
-        rule_items = [item for item in parsed.replay if self.is_rule_call(item)]
         calls = [item for item in parsed.visible if awaits_answer(item, parsed.visible)]
         self.reply = [*parsed.replay, *answers]
-        self._insertions.append(Insertion(calls[0], before=True, items=[*rule_items, *answers]))
+        self._insertions.append(Insertion(calls[0], before=True, items=[*_calls_of(parsed), *answers]))
         self._store_insertions(parsed.visible)
         # The upstream stored the reply under its own call ids.
-        upstream_ids = [item.get("call_id") for item in parsed.reply["output"] if self.is_rule_call(item)]
+        upstream_ids = [item.get("call_id") for item in parsed.reply["output"] if self.is_hidden(item)]
         upstream_answers = [
             {**answer, "call_id": id} for answer, id in zip(answers, upstream_ids, strict=True)
         ]
@@ -217,6 +214,12 @@ def _tool_call(item: Item) -> ToolCall:
     arguments = given if isinstance(given, str) else ""
     parsed, problem = parse_arguments(arguments)
     return ToolCall(str(item.get("call_id")), str(item.get("name")), arguments, parsed, problem)
+
+
+def _calls_of(parsed: ParsedReply) -> list[Item]:
+    """Returns the items of the hidden calls, as they are sent back."""
+    ids = {call.id for call in parsed.hidden_calls}
+    return [item for item in parsed.replay if item.get("call_id") in ids]
 
 
 def _outputs(results: Mapping[str, str]) -> list[Item]:

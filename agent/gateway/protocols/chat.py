@@ -35,7 +35,7 @@ class ChatDialect(Dialect):
         choice = reply["choices"][0]
         hidden_usage = exchange.turns.hidden_usage
         unchanged = visible is choice["message"]
-        if unchanged and hidden_usage is None and not exchange.consulted:
+        if unchanged and len(exchange.turns) == 1:
             return None
         for name, text in exchange.conversation.reasoning.items():
             visible[name] = f"{text}\n\n{visible[name]}" if visible.get(name) else text

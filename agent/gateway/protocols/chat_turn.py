@@ -41,7 +41,7 @@ class ChatTurn:
         self.opening = opening
         """The first chunk of the reply; None before it."""
         self._exchange = exchange
-        self._tool_name = exchange.loop.offer.name if exchange.loop.offer else None
+        self._conversation = exchange.conversation
         self._continues = opening is not None
         self._hold = exchange.settings.hold
         self._reply = StreamedReply(lambda kind, text: None)
@@ -146,17 +146,16 @@ class ChatTurn:
 
     def _owner(self, index: int) -> str:
         """The owner of a call: `gateway`, `caller`, or `unknown` while its name is incomplete."""
-        function = self._reply.calls[index].get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if self._tool_name is None:
-            return "caller"
+        call = self._reply.calls[index]
+        function = call.get("function", call.get("custom"))
+        function = function if isinstance(function, dict) else {}
+        name = function.get("name")
         name = name if isinstance(name, str) else ""
-        if name == self._tool_name:
-            # The name is complete when arguments, another call or the end have arrived.
-            has_arguments = isinstance(function, dict) and bool(function.get("arguments"))
-            complete = has_arguments or self.finished or any(i > index for i in self._reply.calls)
-            return "gateway" if complete else "unknown"
-        return "unknown" if self._tool_name.startswith(name) else "caller"
+        # The name is complete when arguments, another call or the end have arrived.
+        has_arguments = bool(function.get("arguments") or function.get("input"))
+        if has_arguments or self.finished or any(i > index for i in self._reply.calls):
+            return "gateway" if self._conversation.hides(name) else "caller"
+        return "unknown" if self._conversation.may_become_hidden(name) else "caller"
 
     def _enqueue(self, block: bytes, chunk: Chunk) -> list[bytes]:
         self._queue.append((block, chunk))

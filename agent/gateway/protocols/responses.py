@@ -32,7 +32,7 @@ class ResponsesDialect(Dialect):
         return reply if reply is not None and isinstance(reply.get("output"), list) else None
 
     def render(self, exchange: Exchange, reply: dict[str, Any], visible: Any) -> bytes | None:
-        if not exchange.consulted and len(visible) == len(reply.get("output") or []):
+        if len(exchange.turns) == 1 and len(visible) == len(reply.get("output") or []):
             return None
         return json.dumps(with_output(exchange, reply, visible)).encode()
 

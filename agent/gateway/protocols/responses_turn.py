@@ -32,7 +32,7 @@ class ResponsesTurn:
 
     def __init__(self, exchange: Exchange, *, opened: str | None, items: list[Item], events: int) -> None:
         self.consulting = False
-        """Whether the turn calls the rule tool."""
+        """Whether the turn has hidden calls."""
         self.shown = False
         """Whether the caller was sent a part of an item."""
         self.text_shown = False
@@ -77,7 +77,7 @@ class ResponsesTurn:
             self.opened = str(created.get("id")) if isinstance(created, dict) else self.opened
             return self._send(block, event)
         self._collect(kind, event)
-        if kind in _ITEM_EVENTS and self._conversation.is_rule_call(item):
+        if kind in _ITEM_EVENTS and self._conversation.is_hidden(item):
             self._hidden.add(index if isinstance(index, int) else -1)
             self.consulting = True
             return []
@@ -130,15 +130,16 @@ class ResponsesTurn:
         block, event = self._terminal
         ids = {item.get("id") for item in visible}
         pieces = [piece for held in self._held if _item_id(held[1]) in ids for piece in self._send(*held)]
-        if "response" not in event or not self._exchange.consulted:
+        unchanged = len(self._exchange.turns) == 1 and not self.consulting
+        if "response" not in event or unchanged:
             return [*pieces, *self._send(block, event)]
         response = with_output(self._exchange, self._response, [*self._earlier_items, *visible])
         if self.opened not in (None, response.get("id")):
             # The stream is one response to the caller, but the upstream only knows the last turn's id.
             self._conversation.note_response_id(self.opened, response.get("id"))
             response["id"] = self.opened
-        comments = header_comments(self._exchange)
-        return [*pieces, comments, *self._send(b"", {**event, "response": response})]
+        comments = [header_comments(self._exchange)] if self._exchange.consulted else []
+        return [*pieces, *comments, *self._send(b"", {**event, "response": response})]
 
     def shown_items(self) -> list[Item]:
         """Returns the whole items of this turn that the caller was sent."""

@@ -1,7 +1,13 @@
 """HTTP between caller, gateway and upstream: requests, replies and server-sent events."""
 
 from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_body, error_reply
-from agent.gateway.wire.request import CallerRequest, reason_tools_unusable, tool_names
+from agent.gateway.wire.request import (
+    CallerRequest,
+    clean_name,
+    only_named_tools,
+    reason_tools_unusable,
+    tool_names,
+)
 from agent.gateway.wire.sse import (
     DONE,
     KEEPALIVE,
@@ -29,12 +35,14 @@ __all__ = [
     "StreamingReply",
     "Upstream",
     "UpstreamError",
+    "clean_name",
     "error_body",
     "error_reply",
     "event_data",
     "format_comment",
     "format_event",
     "forwarded_headers",
+    "only_named_tools",
     "parse_chunk",
     "reason_tools_unusable",
     "returned_headers",

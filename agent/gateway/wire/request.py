@@ -57,6 +57,20 @@ def tool_names(tools: Any) -> list[str]:
     return names
 
 
+def only_named_tools(tools: Any) -> bool:
+    """Returns whether `tool_names` are the only names that a call may have.
+
+    Tools of other types, such as searches for more tools, let the model call names that the request lacks.
+    """
+    listed = tools if isinstance(tools, list) else []
+    return all(isinstance(tool, dict) and tool.get("type") in ("function", "custom") for tool in listed)
+
+
+def clean_name(name: str) -> str:
+    """Returns a tool's name without the control tokens and the namespace that some servers leave in it."""
+    return name.partition("<|")[0].strip().removeprefix("functions.")
+
+
 def reason_tools_unusable(body: Mapping[str, Any]) -> str | None:
     """Returns why no tool can be added to those of a request, in either API; None if one can."""
     if not isinstance(body.get("tools"), list | None):

@@ -331,7 +331,8 @@ def test_a_tool_name_that_arrives_in_pieces_is_recognised_when_complete(
         run_gateway(endpoint, rules) as gateway,
     ):
         assert parse_reply(post(gateway, {**GUN, "stream": True}))[0] == "No."
-        reply = post(gateway, {**GUN, "stream": True})
+        tool = {**WEATHER, "function": {"name": "consult_weather"}}
+        reply = post(gateway, {**GUN, "stream": True, "tools": [tool]})
     assert rules.consultations[0]["situation"] == "gun"
     assert reply.text == "".join(str(piece) for piece in other_tool.pieces)
 
@@ -493,3 +494,59 @@ def test_chunks_after_an_empty_first_one_keep_the_id_and_the_time(rules: Scripte
     with upstream(hidden, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert {(c["id"], c["created"]) for c in chunks(reply) if c["choices"]} == {("chatcmpl-7", 7)}
+
+
+@STREAMED
+@pytest.mark.parametrize(
+    "name", [f"{RULE_TOOL}<|channel|>commentary", f"functions.{RULE_TOOL}", f" {RULE_TOOL}"]
+)
+def test_a_tool_name_with_remains_of_a_template_is_the_rule_tool(
+    rules: ScriptedRules, stream: bool, name: str
+) -> None:
+    with upstream(call("gun", name=name), "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream})
+    assert parse_reply(reply) == ("No.", "stop", [])
+    assert rules.consultations[0]["situation"] == "gun"
+    assert endpoint.requests[1]["messages"][1]["tool_calls"][0]["function"]["name"] == RULE_TOOL
+
+
+@STREAMED
+@pytest.mark.parametrize("tools", [[], [WEATHER]], ids=["no tools", "another tool"])
+@pytest.mark.parametrize("name", ["web_search", "get_weather_now", "consult"])
+def test_a_call_of_a_tool_that_the_application_did_not_offer_never_reaches_it(
+    rules: ScriptedRules, stream: bool, tools: list[Any], name: str
+) -> None:
+    unknown = call(arguments="{}", id="u1", name=name)
+    with upstream(unknown, "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream, "tools": tools})
+    assert parse_reply(reply) == ("No.", "stop", [])
+    assert reply.headers["x-ascl-consulted"] in ("no", "pending")
+    assert f"no tool named {name}" in endpoint.requests[1]["messages"][-1]["content"]
+    assert gateway.count("consulted") == 0
+
+
+@STREAMED
+def test_an_unknown_call_beside_a_known_one_is_dropped_and_restored_later(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    body = {**GUN, "stream": stream, "tools": [WEATHER]}
+    mixed = both(call(arguments="{}", id="u1", name="web_search"), weather())
+    with upstream(mixed, "Rain.") as endpoint, run_gateway(endpoint, rules) as gateway:
+        _, finish, calls = parse_reply(post(gateway, body))
+        result = {"role": "tool", "tool_call_id": "w1", "content": "Rain"}
+        post(gateway, {**body, "messages": [*GUN["messages"], weather(), result]})
+    assert (finish, [c["function"]["name"] for c in calls]) == ("tool_calls", ["get_weather"])
+    sent = endpoint.requests[1]["messages"]
+    assert [entry["id"] for entry in sent[1]["tool_calls"]] == ["u1", "w1"]
+    assert sorted(m["tool_call_id"] for m in sent[2:]) == ["u1", "w1"]
+
+
+@STREAMED
+def test_a_call_of_a_tool_that_the_provider_defines_reaches_the_application(
+    rules: ScriptedRules, stream: bool
+) -> None:
+    builtin = {"type": "builtin_function", "function": {"name": "$web_search"}}
+    search = call(arguments='{"q": 1}', id="s1", name="$web_search")
+    with upstream(search) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": stream, "tools": [builtin]})
+    assert [entry["id"] for entry in parse_reply(reply)[2]] == ["s1"]

@@ -58,12 +58,12 @@ def final(reply: httpx2.Response) -> dict[str, Any]:
 def test_a_response_without_a_consultation_passes_byte_for_byte(rules: ScriptedRules, stream: bool) -> None:
     answer = response_with(reasoning_item("Hm."), message_item("Let me see."), weather())
     with upstream(answer, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
-        body = {"model": "scripted", "input": "Hi", "stream": stream}
+        body = {"model": "scripted", "input": "Hi", "stream": stream, "tools": [WEATHER]}
         direct = httpx2.post(f"{endpoint.base_url}/responses", json=body)
         reply = post(gateway, body, path="/responses")
     assert reply.content == direct.content
     sent = endpoint.requests[1]
-    assert [tool["name"] for tool in sent["tools"]] == [RULE_TOOL]
+    assert [tool["name"] for tool in sent["tools"]] == ["get_weather", RULE_TOOL]
     assert set(sent) == {"model", "input", "stream", "tools"}
 
 
@@ -453,3 +453,18 @@ def test_a_tool_that_the_upstream_runs_itself_does_not_make_a_mixed_reply(rules:
             reply = ask(gateway)
     assert [item["type"] for item in final(reply)["output"]] == ["message"]
     assert len(endpoint.requests) == 2
+
+
+@STREAMED
+@pytest.mark.parametrize("name", [f"{RULE_TOOL}<|channel|>commentary", "web_search"])
+def test_a_call_of_another_name_than_offered_tools_have_is_answered_by_the_gateway(
+    rules: ScriptedRules, stream: bool, name: str
+) -> None:
+    item = {**call_item("gun"), "name": name}
+    answer = response_with(message_item("No."))
+    with upstream(response_with(item), answer) as endpoint, run_gateway(endpoint, rules) as gateway:
+        response = final(ask(gateway, stream=stream, tools=[WEATHER]))
+    assert [each["type"] for each in response["output"]] == ["message"]
+    assert len(rules.consultations) == (name != "web_search")
+    called = endpoint.requests[1]["input"][1]
+    assert called["name"] == (RULE_TOOL if name != "web_search" else name)
