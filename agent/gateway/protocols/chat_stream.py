@@ -23,9 +23,6 @@ class StreamedChat(StreamedExchange[ChatTurn]):
     def _can_flush(self, turn: ChatTurn) -> bool:
         return self._head_sent or turn.shown
 
-    def _sends_keepalives(self, turn: ChatTurn) -> bool:
-        return turn.withholding
-
     async def _before_sending(self, turn: ChatTurn, block: bytes | None, pieces: list[bytes]) -> None:
         is_done = block is not None and event_data(block).strip() == "[DONE]"
         ended = block is None or turn.failed or is_done

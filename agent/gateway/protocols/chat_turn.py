@@ -48,13 +48,10 @@ class ChatTurn:
         self._queue: list[tuple[bytes, Chunk]] = []
         self._sent_calls: set[int] = set()
         self._role_sent = self._continues
+        self._odd_positions = False
+        """Whether the upstream's positions of calls cannot be mixed with the gateway's."""
         self._usage_chunk: Chunk | None = None
         """The withheld chunk with token counts, if the upstream sent one."""
-
-    @property
-    def withholding(self) -> bool:
-        """Whether events are withheld, so that the caller receives nothing."""
-        return self.consulting or self._continues or bool(self._queue)
 
     @property
     def has_usage(self) -> bool:
@@ -79,13 +76,13 @@ class ChatTurn:
             self.failed = self.finished = self.shown = True
             return [*([] if self.consulting else self._release()), block]
         if self._continues:
-            self._reply.add(chunk)
+            self._add(chunk)
             changed = self._continued(chunk)
             if changed is None:
                 return []
             block, chunk = format_event(changed), changed
         else:
-            self._reply.add(chunk)
+            self._odd_positions |= self._add(chunk)
             if self.opening is None or not self.opening.get("id"):  # Azure's first chunk has an empty id
                 self.opening = chunk
         return self._route(block, chunk)
@@ -126,6 +123,12 @@ class ChatTurn:
         queued, self._queue = self._queue, []
         return [piece for _, chunk in [*queued, *more] for piece in self._without_calls(chunk)]
 
+    def _add(self, chunk: Chunk) -> bool:
+        """Adds a chunk to the reply; returns whether calls lack their own positions, and now have them."""
+        sent = [entry.get("index") for choice in _choices(chunk) for entry in _entries(choice)]
+        self._reply.add(chunk)
+        return sent != [entry["index"] for choice in _choices(chunk) for entry in _entries(choice)]
+
     def _route(self, block: bytes, chunk: Chunk) -> list[bytes]:
         """Passes a chunk on, queues it, or withholds the parts that belong to the gateway."""
         if self.consulting:
@@ -137,7 +140,7 @@ class ChatTurn:
             return self._start_consulting((block, chunk))
         text = any(_has_text(choice) for choice in _choices(chunk))
         held = self._hold and (text or bool(self._queue) or bool(owners))
-        if not finish and ("unknown" in owners or held):
+        if not finish and ("unknown" in owners or held or self._odd_positions):
             return self._enqueue(block, chunk)
         return [*self._release(), *self._send(block, chunk)]
 

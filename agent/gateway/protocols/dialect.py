@@ -63,6 +63,22 @@ class Dialect(ABC):
     def error_events(self, message: str, type: str) -> list[bytes]:
         """Returns the end of a stream that failed."""
 
+    def upstream_error_events(self, status: int, body: bytes, retry_after: bytes = b"") -> list[bytes]:
+        """Returns the end of a stream that the upstream answers with an error instead of a further turn.
+
+        The events hold the upstream's own error, its status and its Retry-After, which can no longer be sent
+        as such.
+        """
+        given = (parse_object(body) or {}).get("error")
+        error = given if isinstance(given, dict) else {}
+        message = given if isinstance(given, str) else f"the upstream answered {status} without a stream"
+        error = {"message": message, "type": "upstream_error", "param": None, "code": status, **error}
+        error["status"] = status
+        if retry_after:
+            error["retry_after"] = retry_after.decode("latin-1")
+        event = b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
+        return [event, *self.error_events("", "")[1:]]
+
 
 def error_event(message: str, type: str) -> bytes:
     """Formats an error inside a stream as OpenAI's clients read it."""

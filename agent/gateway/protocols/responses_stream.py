@@ -36,9 +36,6 @@ class StreamedResponse(StreamedExchange[ResponsesTurn]):
     def _can_flush(self, turn: ResponsesTurn) -> bool:
         return turn.shown or bool(self._items)
 
-    def _sends_keepalives(self, turn: ResponsesTurn) -> bool:
-        return self._head_sent or self._exchange.consulted
-
     async def _before_sending(self, turn: ResponsesTurn, block: bytes | None, pieces: list[bytes]) -> None:
         """Sends the pieces unchanged: the terminal event waits for `_consult`."""
 

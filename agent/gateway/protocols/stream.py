@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from agent.errors import RulesError
 from agent.gateway.exchange import Exchange
@@ -29,6 +29,9 @@ from agent.gateway.wire import (
     returned_headers,
     split_events,
 )
+
+if TYPE_CHECKING:
+    import httpx2
 
 T = TypeVar("T")
 
@@ -94,10 +97,6 @@ class StreamedExchange(ABC, Generic[TurnT]):
         """Returns whether the withheld bytes can be sent."""
 
     @abstractmethod
-    def _sends_keepalives(self, turn: TurnT) -> bool:
-        """Returns whether the caller is sent comments while the upstream sends nothing."""
-
-    @abstractmethod
     async def _before_sending(self, turn: TurnT, block: bytes | None, pieces: list[bytes]) -> None:
         """Called with an event of the upstream, None at the end, and the pieces that the caller will get."""
 
@@ -142,7 +141,15 @@ class StreamedExchange(ABC, Generic[TurnT]):
     async def _run_turn(self) -> ReplyParts:
         """Asks the model once, and consults if its reply requires that."""
         self._turn = None
-        async with ask(self._exchange, self._upstream, self.dialect) as response:
+        async with AsyncExitStack() as stack:
+            opening = stack.enter_async_context(ask(self._exchange, self._upstream, self.dialect))
+            if self._upstream_headers:  # in later turns the caller waits longer than for the upstream itself
+                responses: list[httpx2.Response] = []
+                async for part in self._wait(opening, responses):
+                    yield part
+                (response,) = responses
+            else:
+                response = await opening
             self._upstream_headers = returned_headers(response.headers.raw)
             is_stream = "event-stream" in response.headers.get("content-type", "")
             if response.status_code != 200 or not is_stream:
@@ -167,15 +174,15 @@ class StreamedExchange(ABC, Generic[TurnT]):
         parts = await settle(self._exchange, self.dialect, status, self._upstream_headers, body, self._record)
         self._finished = parts is not None
         if parts is not None and self._head_sent:
-            reason = f"the upstream answered {status} without a stream"
-            return [*self.dialect.error_events(reason, "upstream_error")]
+            retry_after = [value for name, value in self._upstream_headers if name == b"retry-after"]
+            return [*self.dialect.upstream_error_events(status, body, *retry_after[:1])]
         return parts or []
 
     async def _relay(self, turn: TurnT, events: AsyncIterator[bytes]) -> ReplyParts:
         """Passes the upstream's events through the turn."""
         while not turn.ended:
             blocks: list[bytes | None] = []
-            async for part in self._wait(anext(events, None), blocks, turn):
+            async for part in self._wait(anext(events, None), blocks):
                 yield part
             (block,) = blocks
             pieces = turn.end() if block is None else turn.feed(block)
@@ -201,14 +208,13 @@ class StreamedExchange(ABC, Generic[TurnT]):
         for part in [*self._start(final=True), *turn.closing(visible[0])]:
             yield part
 
-    async def _wait(self, work: Awaitable[T], result: list[T], turn: TurnT | None = None) -> ReplyParts:
-        """Yields comments while `work` runs, and appends its result to `result`."""
+    async def _wait(self, work: Awaitable[T], result: list[T]) -> ReplyParts:
+        """Yields the head and comments while `work` runs, and appends its result to `result`."""
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait({task}, timeout=self._exchange.settings.keepalive))[0]:
-                if turn is None or self._sends_keepalives(turn):
-                    for part in [*self._start(), KEEPALIVE]:
-                        yield part
+                for part in [*self._start(), KEEPALIVE]:
+                    yield part
             result.append(task.result())
         finally:
             if not task.done():

@@ -59,7 +59,7 @@ def random_turns(random: Random, marker: str) -> list[Turn]:
         hidden = hidden + 1 if turn.hidden else 0
         turns.append(turn)
     if random.random() < 0.05:
-        turns.append(Turn(status=random.choice((400, 429, 503))))
+        turns.append(Turn(status=random.choice((402, 429, 503))))
     turns.append(Turn(f"{marker} ends."))
     return turns
 

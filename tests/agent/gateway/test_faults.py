@@ -14,9 +14,10 @@ from agent.cli import app
 from agent.episode import read_log, validate_log
 from agent.gateway import rule_offer
 from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
+from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
-from tests.fakes.processes.gateway import parse_reply, post, run_gateway, upstream
+from tests.fakes.processes.gateway import chunks, parse_reply, post, run_gateway, upstream
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
@@ -329,3 +330,64 @@ def test_repeated_headers_of_the_caller_reach_the_upstream(rules: ScriptedRules)
         httpx2.post(f"{gateway.base_url}/chat/completions", content=body, headers=sent)
     assert endpoint.raw_headers[0].count((b"x-tag", b"one")) == 1
     assert endpoint.raw_headers[0].count((b"x-tag", b"two")) == 1
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_an_upstream_error_after_shown_text_keeps_its_message_code_and_retry_after(
+    rules: ScriptedRules, path: str
+) -> None:
+    busy = Raw(429, '{"error": {"message": "slow down", "code": "rate_limit"}}', {"retry-after": "7"})
+    hidden = {
+        "/chat/completions": {**call("gun"), "content": "Let me look."},
+        "/responses": response_with(message_item("Let me look."), call_item("gun")),
+    }[path]
+    body = {**GUN, "stream": True} if path == "/chat/completions" else {"input": "How?", "stream": True}
+    with upstream(hidden, busy) as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, body, path=path)
+    (error,) = [c["error"] for c in chunks(reply) if "error" in c]
+    assert (error["message"], error["code"]) == ("slow down", "rate_limit")
+    assert (error["status"], error["retry_after"]) == (429, "7")
+
+
+@pytest.mark.parametrize("silence", ["before the first text", "before a later turn"])
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_a_streaming_caller_hears_something_in_every_phase(
+    rules: ScriptedRules, path: str, silence: str
+) -> None:
+    chat = path == "/chat/completions"
+    whole = response_with(message_item("No."), id="resp_1")({"stream": True}).body if not chat else ""
+    chunk = {"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+    opening = (
+        f"data: {json.dumps(chunk)}\n\n" if chat else whole[: whole.index("event: response.output_item")]
+    )
+    text = event_with_text("No.") if chat else whole[len(opening) :]
+    end = "data: [DONE]\n\n" if chat else ""
+    if silence == "before the first text":
+        script = [Drip([": ok\n\n", opening, 1.5, text, end])]
+    else:
+        hidden = call("gun") if chat else response_with(call_item("gun"))
+
+        def late(body: dict[str, Any]) -> Drip:
+            time.sleep(1.5)
+            return Drip([opening, text, end])
+
+        script = [hidden, late]
+    body = {**GUN, "stream": True} if chat else {"input": "How?", "stream": True}
+    start = time.monotonic()
+    with (
+        upstream(*script) as endpoint,
+        run_gateway(endpoint, rules, keepalive=0.2) as gateway,
+        httpx2.stream("POST", gateway.base_url + path, json={"model": "m", **body}, timeout=30) as reply,
+    ):
+        pieces = reply.iter_text()
+        first = next(pieces)
+        delay = time.monotonic() - start
+        rest = "".join(pieces)
+    assert delay < 1.2
+    assert ": keepalive\n" in first + rest
+    assert "No." in rest
+
+
+def event_with_text(text: str) -> str:
+    chunk = {"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]}
+    return f"data: {json.dumps(chunk)}\n\n"
