@@ -118,8 +118,9 @@ class Settings(BaseSettings):
     """Size of the response cache, in entries. A repeated question needs no embedding."""
     snapshots: int = Field(8, ge=1, le=100)
     """Rulebooks that can be queried by digest: the current one and the previous ones."""
-    watch: bool = True
-    """Reload the rules folder when it changes."""
+    watch: bool | Literal["poll"] = True
+    """Reload the rules folder when it changes. `poll`: compare its files every second, for folders whose file
+    system sends no notifications. A network file system that is recognised, such as NFS, is always polled."""
     audit_file: Path | None = None
     """Audit log: one JSON line per consultation. None: no audit log."""
     audit_key_file: Path | None = None
@@ -157,6 +158,17 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("watch", mode="before")
+    @classmethod
+    def _true_false_or_poll(cls, value: object) -> object:
+        if isinstance(value, str):
+            values = {"true": True, "1": True, "yes": True, "on": True, "t": True, "y": True, "poll": "poll"}
+            values |= {"false": False, "0": False, "no": False, "off": False, "f": False, "n": False}
+            if (known := values.get(value.strip().lower())) is None:
+                raise ValueError("it must be true, false or poll")
+            return known
         return value
 
     @field_validator("*", mode="before")

@@ -32,6 +32,15 @@ Model = Annotated[
 ]
 TopK = Annotated[int | None, typer.Option(help="Rules per response if the request has no `top_k` (3).")]
 
+Watch = Annotated[
+    str | None,
+    typer.Option(
+        help="Follow edits of the rules: true, false, or poll where the file system sends no notifications.",
+        metavar="true|false|poll",
+    ),
+]
+NoWatch = Annotated[bool, typer.Option("--no-watch", help="Do not follow edits: --watch false.")]
+
 
 @app.command()
 def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None) -> None:
@@ -58,7 +67,8 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (8808). 0: any free port.")] = None,
     default_top_k: TopK = None,
-    no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
+    watch: Watch = None,
+    no_watch: NoWatch = False,
     tokens_file: Annotated[
         Path | None, typer.Option(help="Require a token of this file from every caller.", metavar="FILE")
     ] = None,
@@ -77,7 +87,7 @@ def serve(
         host=host,
         port=port,
         default_top_k=default_top_k,
-        watch=False if no_watch else None,
+        watch=False if no_watch else watch,
         tokens_file=tokens_file,
         allow_anonymous=allow_anonymous or None,
     )
@@ -93,15 +103,19 @@ def stdio(
     artefact: ArtefactDir = None,
     model: Model = None,
     default_top_k: TopK = None,
-    no_watch: Annotated[bool, typer.Option("--no-watch", help="Do not follow edits of the rules.")] = False,
+    watch: Watch = None,
+    no_watch: NoWatch = False,
 ) -> None:
     """Serve the MCP tool to one client over standard input and output.
 
     Example: ascl-rules stdio --rules my-rules
     """
-    watch = False if no_watch else None
     settings = load_cli_settings(
-        dir=rules, artefact=artefact, model=model, default_top_k=default_top_k, watch=watch
+        dir=rules,
+        artefact=artefact,
+        model=model,
+        default_top_k=default_top_k,
+        watch=False if no_watch else watch,
     )
     from rule_server.api.app import version
     from rule_server.api.mcp_server import create_mcp

@@ -1,6 +1,7 @@
 """Parses Markdown rule files into a validated `Rulebook` with a digest."""
 
 from rule_server.rulebook.front_matter import parse_yaml
+from rule_server.rulebook.ignored import is_ignored
 from rule_server.rulebook.loader import (
     MAX_RULEBOOK_BYTES,
     MAX_RULES,
@@ -25,6 +26,7 @@ __all__ = [
     "Rule",
     "Rulebook",
     "Stance",
+    "is_ignored",
     "load_rulebook",
     "parse_yaml",
     "read_folders",

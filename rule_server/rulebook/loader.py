@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rule_server.errors import RulebookError
+from rule_server.rulebook.ignored import is_ignored
 from rule_server.rulebook.model import Category, FolderManifest, Rule, Rulebook
 from rule_server.rulebook.parser import (
     CATEGORY_FILE,
@@ -212,11 +213,7 @@ def _list_entries(layer: _Layer, folder: Path) -> list[Path]:
         name = "." if folder == layer.folder else folder.name
         layer.report(name, (f"it cannot be listed ({error.strerror})", "make it readable"))
         return []
-    return [
-        path
-        for path in entries
-        if not path.name.startswith(".") and not path.name.endswith("~") and path.name != "__pycache__"
-    ]
+    return [path for path in entries if not is_ignored(path.name)]
 
 
 def _read_file(layer: _Layer, file: Path, variables: Mapping[str, str]) -> int:

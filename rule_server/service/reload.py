@@ -14,6 +14,7 @@ from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import rebuild
 from rule_server.rulebook import load_rulebook, resolve_layers
 from rule_server.schemas import RulebookRef
+from rule_server.service import watch
 from rule_server.service.changes import Changes, Rejected
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from rule_server.settings import Settings
 
 log = logging.getLogger(__name__)
-
-WATCH_CHECK_SECONDS = 1.0
-"""Interval in seconds at which the watcher checks whether a rules folder was replaced."""
 
 
 class Reloader:
@@ -120,34 +118,14 @@ class Reloader:
                 if problem != self.watch_error:
                     log.warning(problem)
                 self.watch_error = problem
-                await asyncio.sleep(WATCH_CHECK_SECONDS)
+                await asyncio.sleep(watch.WATCH_CHECK_SECONDS)
 
     async def _watch_layers(self) -> None:
         """Reloads after every edit. Returns when the folders to watch have changed."""
-        from watchfiles import awatch
-
         watched = resolve_layers(self.folders)  # an edit of rulebook.yaml may add the packaged rules
-        inodes, roots = [_inode(folder) for folder in watched], {folder.absolute() for folder in watched}
-        timeout = int(WATCH_CHECK_SECONDS * 1000)
-        batches = awatch(*watched, debounce=200, step=50, rust_timeout=timeout, yield_on_timeout=True)
-        started = False
-        async with aclosing(batches):
-            async for edits in batches:
-                if edits or not started:  # the first reload picks up edits made before the watch started
-                    started, self.watch_error = True, None
-                    await self.reload()
-                    if resolve_layers(self.folders) != watched:
-                        return
-                # A folder that is removed and created again may get the same inode number.
-                removed = any(Path(path) in roots for _, path in edits)
-                if removed or [_inode(folder) for folder in watched] != inodes:
+        async with aclosing(watch.edits(watched, poll=self._settings.watch == "poll")) as edits:
+            async for _ in edits:
+                self.watch_error = None
+                await self.reload()
+                if resolve_layers(self.folders) != watched:
                     return
-
-
-def _inode(folder: Path) -> tuple[int, int] | None:
-    """Returns device and inode, which a watch is bound to. Another folder of the same name has others."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

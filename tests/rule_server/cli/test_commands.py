@@ -120,6 +120,15 @@ def test_an_unknown_option_or_setting_is_named(artefact: Path) -> None:
     assert "the setting threshold (ASCL_RULES_THRESHOLD) is 'high'" in value
 
 
+def test_watch_takes_true_false_or_poll(artefact: Path) -> None:
+    done = cli("serve", "--artefact", artefact, "--watch", "sometimes")
+    message = refused(done, 2)
+    assert "the setting watch (ASCL_RULES_WATCH) is 'sometimes'" in message
+    assert "true, false or poll" in message
+    flags = ("--host", "192.0.2.1", "--allow-anonymous", "--watch", "poll")
+    assert "cannot listen" in refused(cli("serve", "--artefact", artefact, *flags), 2)
+
+
 def test_a_port_in_use_is_an_error(artefact: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -23,6 +23,7 @@ from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.versions import roll_back
+from rule_server.service.watch import needs_polling
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 from tests.fakes.rules.toy_service import ToyEncoder, toy_service
 
@@ -343,6 +344,55 @@ def test_edits_are_served_after_the_rules_folder_was_missing(tmp_path: Path) -> 
 
     assert asyncio.run(remove_and_restore())
     assert service.reload_error is None
+
+
+@pytest.mark.parametrize("watch", [True, "poll"])
+@pytest.mark.parametrize("above", [".venv", "node_modules", ".git/x", "a~", "__pycache__", "x.pyc"])
+def test_edits_are_served_whatever_the_names_of_the_folders_above(
+    tmp_path: Path, above: str, watch: bool | str
+) -> None:
+    folder = tmp_path / above
+    folder.mkdir(parents=True)
+    service = toy_service(folder, watch=watch)
+
+    async def edit() -> bool:
+        async with service.running():
+            await asyncio.sleep(0.5)
+            before = service.rulebook.digest
+            reword(folder / "rules", "An edit in a folder with an unusual name.")
+            return await digest_changes(service, before)
+
+    assert asyncio.run(edit())
+
+
+def test_polling_serves_edits_after_the_rules_folder_was_missing(tmp_path: Path) -> None:
+    service = toy_service(tmp_path, watch="poll")
+    rules, away = tmp_path / "rules", tmp_path / "away"
+
+    async def remove_and_restore() -> bool:
+        async with service.running():
+            await asyncio.sleep(0.5)
+            rules.rename(away)
+            for _ in range(100):
+                if service.reload_error is not None:
+                    break
+                await asyncio.sleep(0.1)
+            assert service.reload_error
+            reword(away, "Edited while it was away.")
+            away.rename(rules)
+            return await digest_changes(service, service.rulebook.digest)
+
+    assert asyncio.run(remove_and_restore())
+    assert service.reload_error is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "polled"), [("nfs4", True), ("fuse.sshfs", True), ("ext4", False), ("overlay", False)]
+)
+def test_a_network_file_system_is_polled(tmp_path: Path, kind: str, polled: bool) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"root / ext4 rw 0 0\nsource {tmp_path} {kind} rw 0 0\nx {tmp_path}/other nfs rw 0 0\n")
+    assert needs_polling(tmp_path / "rules", mounts) is polled
 
 
 def test_a_stored_rulebook_that_another_process_removes_is_ignored(tmp_path: Path) -> None:
