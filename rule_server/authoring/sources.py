@@ -13,7 +13,14 @@ from pathlib import Path
 from rule_server.errors import ArtefactError, RulebookError
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.versions import MIN_PREFIX_CHARS, find_version, list_versions, load_version
-from rule_server.rulebook import MAX_FILE_BYTES, MAX_RULEBOOK_BYTES, MAX_RULES, Rulebook, load_rulebook
+from rule_server.rulebook import (
+    MAX_FILE_BYTES,
+    MAX_RULEBOOK_BYTES,
+    MAX_RULES,
+    Rulebook,
+    is_ignored,
+    load_rulebook,
+)
 
 GIT_SECONDS = 60
 _DIGEST = re.compile(rf"[0-9a-fA-F]{{{MIN_PREFIX_CHARS},64}}")
@@ -92,6 +99,8 @@ def _unpack(at: Path, listing: bytes, folder: Path, spec: str) -> None:
         path = Path(os.fsdecode(name))
         if len(path.parts) > 2 or path.is_absolute() or ".." in path.parts:
             continue  # deeper files do not belong to a rulebook
+        if any(map(is_ignored, path.parts)):
+            continue
         if mode not in _REGULAR:
             raise RulebookError(f"{spec}: {path} is a link; compare revisions that contain only files")
         total += int(size)

@@ -79,12 +79,15 @@ def lint(
     settings = load_cli_settings(dir=rules, artefact=artefact)
     from rule_server.authoring.lint import lint_rules
     from rule_server.retrieval.build import rules_folders
+    from rule_server.rulebook import list_names
 
     folders = rules_folders(settings)
     if not folders:
         raise RulebookError("there are no rules to check: name a rules folder by --rules")
     before = _open_rulebook(against, settings) if against is not None else None
     report = lint_rules(folders, settings.variables, search=_search_check(settings), before=before)
+    if report.ignored:
+        notify(f"not part of the rulebook by their names: {list_names(report.ignored)}")
     if as_json:
         print_json(report.as_dict())
     else:

@@ -7,12 +7,13 @@ beneath.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rule_server.errors import RulebookError
-from rule_server.rulebook.ignored import is_ignored
+from rule_server.rulebook.ignored import is_document, is_ignored, is_notable, is_project_folder
 from rule_server.rulebook.model import Category, FolderManifest, Rule, Rulebook
 from rule_server.rulebook.parser import (
     CATEGORY_FILE,
@@ -25,6 +26,7 @@ from rule_server.rulebook.parser import (
     parse_category,
     parse_manifest,
     parse_rule,
+    read_text,
 )
 from rule_server.settings import packaged_rules
 
@@ -33,11 +35,14 @@ __all__ = [
     "MAX_WORDS",
     "LintProblem",
     "ReadResult",
+    "list_names",
     "load_rulebook",
     "read_folders",
     "read_rulebook",
     "resolve_layers",
 ]
+
+log = logging.getLogger(__name__)
 
 MAX_RULES = 5000
 MAX_CATEGORIES = 200
@@ -54,6 +59,8 @@ class ReadResult:
     problems: list[LintProblem]
     files: dict[tuple[str, str], str]
     """File name as in problems, by (rule id, language), or (category, "")."""
+    ignored: tuple[str, ...] = ()
+    """Files and folders that were passed over for their name. Hidden ones and README.md are not listed."""
 
 
 @dataclass
@@ -70,9 +77,25 @@ class _Layer:
     uncategorised: list[str] = field(default_factory=list)
     """Category folders without a _category.md."""
     problems: list[LintProblem] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     def report(self, file: str, *problems: tuple[str, str]) -> None:
         self.problems += [LintProblem.of(self.prefix + file, problem, fix) for problem, fix in problems]
+
+    def ignore(self, file: Path) -> None:
+        if is_notable(file.name):
+            name = self.prefix + file.relative_to(self.folder).as_posix()
+            self.ignored.append("".join(c if c.isprintable() else "?" for c in name))
+
+
+_logged: set[str] = set()
+"""Ignored files that the log names already."""
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Returns the first ten names, and the number of the others."""
+    others = len(names) - 10
+    return ", ".join(names[:10]) + (f" and {others} more" if others > 0 else "")
 
 
 def load_rulebook(
@@ -86,6 +109,10 @@ def load_rulebook(
         RulebookError: a file is invalid; the message names the first one, its fix, and the number of others.
     """
     result = read_folders(folders, variables, always_prefix=True, drafts=drafts)
+    new = [name for name in result.ignored if name not in _logged]
+    _logged.update(new)
+    if new:
+        log.info("not part of the rulebook by their names: %s", list_names(new))
     if result.rulebook is None:
         others = len(result.problems) - 1
         more = f" (and {others} more: see `ascl-rules lint`)" if others else ""
@@ -145,11 +172,12 @@ def read_folders(
                 else f"{paths[-1]} extends the packaged rules, but this installation has none in {folder}"
             )
     names = [folder.resolve().name for folder in paths]
-    layers = []
+    layers: list[_Layer] = []
     for folder, own in zip(paths, names, strict=True):
         name = own if names.count(own) == 1 else str(folder)
         prefix = f"{name}/" if always_prefix or len(paths) > 1 else ""
-        layers.append(_read_layer(folder, prefix, variables or {}))
+        beneath = {category for layer in layers for category in layer.categories}
+        layers.append(_read_layer(folder, prefix, variables or {}, beneath))
     return _merge(layers, {"active", "draft"} if drafts else {"active"})
 
 
@@ -172,7 +200,8 @@ def _unreadable(error: OSError) -> tuple[str, str]:
     return f"it cannot be read ({error.strerror})", "make it readable"
 
 
-def _read_layer(folder: Path, prefix: str, variables: Mapping[str, str]) -> _Layer:
+def _read_layer(folder: Path, prefix: str, variables: Mapping[str, str], beneath: set[str]) -> _Layer:
+    """Reads one folder. `beneath` are the categories of the layers beneath it."""
     layer = _Layer(folder, prefix)
     try:
         layer.manifest = _read_manifest(folder)
@@ -180,9 +209,15 @@ def _read_layer(folder: Path, prefix: str, variables: Mapping[str, str]) -> _Lay
         layer.report(MANIFEST, *error.problems)
     budget, files = MAX_RULEBOOK_BYTES, 0
     for entry in _list_entries(layer, folder):
-        if entry.name in (MANIFEST, "README.md"):
+        if entry.name == MANIFEST:
+            continue
+        if is_document(entry.name) and (entry.is_symlink() or not _is_folder(entry)):
+            layer.ignore(entry)
             continue
         try:
+            if entry.name not in beneath and _is_project_folder(entry):
+                layer.ignore(entry)
+                continue
             if entry.is_symlink() or not entry.is_dir():
                 if entry.is_symlink() or entry.suffix == ".md":
                     layer.report(entry.name, misplaced_file(entry))
@@ -213,7 +248,27 @@ def _list_entries(layer: _Layer, folder: Path) -> list[Path]:
         name = "." if folder == layer.folder else folder.name
         layer.report(name, (f"it cannot be listed ({error.strerror})", "make it readable"))
         return []
+    for path in entries:
+        if is_ignored(path.name):
+            layer.ignore(path)
     return [path for path in entries if not is_ignored(path.name)]
+
+
+def _is_project_folder(path: Path) -> bool:
+    """Returns whether a top folder, or a link of such a name, is no category. Raises OSError."""
+    if not is_project_folder(path.name):
+        return False
+    if path.is_symlink() or not path.is_dir():
+        return path.is_symlink()
+    return not (path / CATEGORY_FILE).exists() and not any(map(_has_rule_id, path.glob("*.md")))
+
+
+def _has_rule_id(file: Path) -> bool:
+    """Returns whether a file looks like a rule of its folder. One that cannot be read does not."""
+    try:
+        return f"\nid: {file.parent.name}." in read_text(file)
+    except RuleFileError:
+        return False
 
 
 def _read_file(layer: _Layer, file: Path, variables: Mapping[str, str]) -> int:
@@ -272,15 +327,16 @@ def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
         rule.status in required_statuses and not rule.lang for rule in rules.values()
     ):
         problems.append(LintProblem.of(top.prefix + MANIFEST, *_no_active_rule(rules)))
+    ignored = tuple(name for layer in layers for name in layer.ignored)
     if problems or top.manifest is None:
-        return ReadResult(None, problems, files)
+        return ReadResult(None, problems, files, ignored)
     rulebook = Rulebook(
         name=top.manifest.name,
         version=top.manifest.version,
         categories=[categories[name] for name in sorted(categories)],
         rules=[rules[key] for key in sorted(rules)],
     )
-    return ReadResult(rulebook, [], files)
+    return ReadResult(rulebook, [], files, ignored)
 
 
 def _no_active_rule(rules: Mapping[tuple[str, str], Rule]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from rule_server.rulebook import (
     ReadResult,
     Rule,
     Rulebook,
+    is_ignored,
     read_folders,
     resolve_layers,
 )
@@ -53,6 +54,8 @@ class LintReport:
     rules: int
     categories: int
     problems: list[LintProblem]
+    ignored: tuple[str, ...] = ()
+    """Files and folders that are not part of the rulebook by their names."""
 
     @property
     def ok(self) -> bool:
@@ -88,9 +91,10 @@ def lint_rules(
     book = result.rulebook
     if book is None:
         layers = resolve_layers(folders)
-        files = [path for at in layers for path in at.glob("*/*.md") if not path.name.startswith((".", "_"))]
+        files = [path for at in layers for path in at.glob("*/*.md") if not path.name.startswith("_")]
+        files = [path for path in files if not is_ignored(path.name) and not is_ignored(path.parent.name)]
         categories = {path.parent.name for at in layers for path in at.glob("*/_category.md")}
-        return LintReport(len(files), len(categories), result.problems)
+        return LintReport(len(files), len(categories), result.problems, result.ignored)
     problems = _check_rules(book, result, today or datetime.datetime.now(datetime.UTC).date())
     problems += check_links(book, result.files)
     problems += _check_copies(book, result)
@@ -98,7 +102,7 @@ def lint_rules(
         problems += check_ids(before, book)
     if search is not None:
         problems += search(book, result.files)
-    return LintReport(len(book.rules), len(book.categories), problems)
+    return LintReport(len(book.rules), len(book.categories), problems, result.ignored)
 
 
 def overdue(rulebook: Rulebook, today: datetime.date) -> list[Rule]:

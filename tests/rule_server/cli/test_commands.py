@@ -80,6 +80,15 @@ def test_lint_reports_problems_as_json_and_exits_with_1(tmp_path: Path) -> None:
     assert report["problems"][0]["rule"] == "cyber/a.md"
 
 
+def test_lint_names_what_it_ignores(tmp_path: Path) -> None:
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.malware", stance="answer", not_when=None))
+    (rules / "docs").mkdir()
+    (rules / "cyber" / "malware.md.orig").write_text("", encoding="utf-8")
+    done = cli("lint", "--rules", rules, "--artefact", tmp_path / "none", "--json")
+    assert json.loads(done.stdout)["problems"] == []
+    assert "not part of the rulebook by their names: cyber/malware.md.orig, docs" in done.stderr
+
+
 def test_a_malformed_rule_file_stops_serve_and_build_with_one_sentence(
     tmp_path: Path, artefact: Path
 ) -> None:

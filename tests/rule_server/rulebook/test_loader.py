@@ -125,6 +125,78 @@ def test_all_problems_of_a_folder_are_reported_together(tmp_path: Path) -> None:
         load_rulebook(folder)
 
 
+STRAY = [
+    "cyber/#malware.md#",
+    "cyber/.#malware.md",
+    "cyber/malware.md~",
+    "cyber/malware.md.orig",
+    "cyber/malware.md.rej",
+    "cyber/malware.md.bak",
+    "cyber/.malware.md.swp",
+    "cyber/malware.md.swp",
+    "cyber/malware.md___jb_tmp___",
+    "cyber/malware.md.sb-1a2b3c4d-Xy",
+    "cyber/Thumbs.db",
+    "cyber/.DS_Store",
+    "cyber/desktop.ini",
+    "cyber/__pycache__/x.pyc",
+    "__MACOSX/cyber/._malware.md",
+    "#notes.md#",
+    "LICENSE.md",
+    "license",
+    "Readme.md",
+    "README.de.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "docs/guide.md",
+    "tests/check.py",
+    "notes.txt",
+]
+
+
+@pytest.mark.parametrize("stray", STRAY)
+def test_a_stray_file_keeps_the_rulebook_and_its_digest(folder: Path, stray: str) -> None:
+    before = load_rulebook(folder).digest
+    file = folder / stray
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"\xff not a rule")
+    assert load_rulebook(folder).digest == before
+
+
+def test_a_dangling_lock_link_of_an_editor_is_ignored(folder: Path) -> None:
+    (folder / "cyber" / ".#malware.md").symlink_to("ann@host.123:456")
+    (folder / "LICENSE.md").symlink_to("../LICENSE.md")
+    assert problems(folder) == []
+
+
+def test_a_folder_named_docs_is_a_category_if_it_is_declared_as_one(tmp_path: Path) -> None:
+    base = write_rulebook(tmp_path / "base", rule("docs.leaks", stance="answer"))
+    top = tmp_path / "top"
+    (top / "docs").mkdir(parents=True)
+    (top / "rulebook.yaml").write_text("name: top\nversion: 0.1.0\n", encoding="utf-8")
+    (top / "docs" / "more.md").write_text(rule("docs.more", stance="answer")[1], encoding="utf-8")
+    assert set(load_rulebook((base, top)).served) == {"docs.leaks", "docs.more"}
+
+
+def test_a_folder_of_rules_without_category_file_is_a_problem_under_any_name(tmp_path: Path) -> None:
+    folder = write_rulebook(tmp_path / "rules", rule("tools.axe", stance="answer"))
+    (folder / "tools" / "_category.md").unlink()
+    assert problems(folder)[0].startswith("tools/_category.md: the file is missing")
+
+
+def test_what_is_ignored_is_logged_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "docs").mkdir()
+    (folder / "cyber" / "malware.md.orig").write_text("", encoding="utf-8")
+    (folder / ".git").mkdir()
+    (folder.rename(folder.with_name("once")) / "README.md").write_text("", encoding="utf-8")
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            load_rulebook(folder.with_name("once"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "not part of the rulebook by their names: once/cyber/malware.md.orig, once/docs"
+    ]
+
+
 def test_a_symbolic_link_is_never_followed(folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.md"
     secret.write_text(rule("cyber.secret")[1], encoding="utf-8")
