@@ -206,6 +206,9 @@ class Episode(_Record):
     """`answer`; `limit` reached; `refused` by the endpoint or without rules; `error` of a component."""
     on_rules_error: OnRulesError = "answer"
     """The action chosen for the case that the rules cannot be consulted."""
+    answered_without_rules: str | None = None
+    """Cause, such as `timeout` or `http_429`, if the gateway let the model answer although it could not
+    consult the rules; None otherwise."""
     error: ErrorRecord | None = None
     """The failure of a component; None when there was none."""
     started_at: str

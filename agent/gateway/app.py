@@ -228,6 +228,10 @@ class Gateway:
         if exchange.recorded:
             return
         exchange.recorded = True
+        if stop_reason == "answer" and (cause := exchange.rules_error) is not None:
+            self.metrics.answers_without_rules.labels(cause).inc()
+            reason = exchange.error.message if exchange.error else ""
+            _warn(f"answered without the safety rules ({cause}): {reason}")
         if self._log is None:
             return
         try:
@@ -235,7 +239,7 @@ class Gateway:
         except (LogError, ValueError) as error:
             # A full disk, or a reply that makes no valid episode, must not fail the request.
             reason = str(error).partition("\n")[0]
-            print(f"ascl-agent: cannot log a conversation: {reason}", file=sys.stderr, flush=True)
+            _warn(f"cannot log a conversation: {reason}")
 
     async def _models(self, request: Request) -> StreamingReply:
         name: str = request.path_params.get("name", "")
@@ -302,6 +306,10 @@ class _HostCheck:
                 await StreamingReply(error_reply(421, message, "foreign_host"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _warn(message: str) -> None:
+    print(f"ascl-agent: {message}", file=sys.stderr, flush=True)
 
 
 def _refuse(status: int, message: str, type: str) -> StreamingReply:

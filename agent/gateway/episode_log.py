@@ -59,6 +59,7 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
         stop_reason=stop_reason,
         on_rules_error=exchange.settings.on_rules_error,
         error=abandoned if stop_reason == "error" and exchange.error is None else exchange.error,
+        answered_without_rules=exchange.rules_error if stop_reason == "answer" else None,
         started_at=exchange.turns.started_at,
         seconds=time.monotonic() - exchange.turns.started,
     )

@@ -40,9 +40,14 @@ class GatewayMetrics:
             "upstream_errors", "Conversations that the upstream did not answer."
         )
         self.abandoned = self._counter("abandoned", "Conversations whose caller left before the end.")
+        self.answers_without_rules = self._counter(
+            "answers_without_rules",
+            "Answers given although the rules could not be consulted, by the cause.",
+            "cause",
+        )
 
-    def _counter(self, name: str, description: str) -> Counter:
-        return Counter(f"ascl_gateway_{name}", description, registry=self.registry)
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"ascl_gateway_{name}", description, labels, registry=self.registry)
 
     def text(self) -> str:
         """Returns all metrics in the Prometheus text format."""

@@ -172,6 +172,12 @@ class RulesClient:
         import httpx2
         from mcp import MCPError
 
+        if isinstance(error, httpx2.TimeoutException) or "timed out" in str(error).lower():
+            return RulesError(
+                f"the rule service at {self.public_url} did not answer within {self._timeout:g} s: "
+                "check its load, or try again later",
+                type="timeout",
+            )
         if isinstance(error, httpx2.TransportError):
             return RulesError(
                 f"the rule service at {self.public_url} cannot be reached ({error}): "

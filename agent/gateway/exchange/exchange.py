@@ -150,6 +150,12 @@ class Exchange:
             boundary=error.boundary, type=error.type, message=str(error), setup=error.setup
         )
 
+    @property
+    def rules_error(self) -> str | None:
+        """Why the rules could not be consulted, such as `timeout` or `http_429`; None if they could."""
+        rules = self.error is not None and self.error.boundary == RulesError.boundary
+        return self.error.type if rules and self.error else None
+
     def upstream_failed(self, type: str, message: str) -> None:
         """Records that the upstream sent no usable reply."""
         self.metrics.upstream_errors.inc()

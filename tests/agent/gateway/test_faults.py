@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import read_log, validate_log
+from agent.errors import RulesError
 from agent.gateway import rule_offer
-from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
+from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE, RulesClient
 from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
@@ -391,3 +392,38 @@ def test_a_streaming_caller_hears_something_in_every_phase(
 def event_with_text(text: str) -> str:
     chunk = {"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]}
     return f"data: {json.dumps(chunk)}\n\n"
+
+
+@STREAMED
+@pytest.mark.parametrize("cause", ["unreachable", "timeout", "http_429", "protocol"])
+def test_each_answer_without_rules_is_reported_with_its_cause(
+    stream: bool, cause: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    with ScriptedRules() as rules:
+        client = RulesClient(rules.url, timeout=2, waits=(0.01,))
+
+        async def consult(arguments: dict[str, Any]) -> Any:
+            raise RulesError("the rules failed", type=cause)
+
+        client.consult = consult  # type: ignore[method-assign]
+        with upstream(call("gun"), "Careful.", "Hi.") as endpoint:  # noqa: SIM117
+            with run_gateway(endpoint, rules, client=client, log=log) as gateway:
+                reply = post(gateway, {**GUN, "stream": stream})
+                post(gateway, GUN)
+                metrics = httpx2.get(f"{gateway.origin}/metrics").text
+    assert parse_reply(reply)[0] == "Careful."
+    assert reply.headers["x-ascl-rules-error"] == cause
+    assert f'ascl_gateway_answers_without_rules_total{{cause="{cause}"}} 1.0\n' in metrics
+    episodes = read_log(log).episodes
+    assert [episode.answered_without_rules for episode in episodes] == [cause, None]
+    assert capfd.readouterr().err.count(f"answered without the safety rules ({cause})") == 1
+
+
+def test_a_rule_service_that_is_too_slow_is_a_timeout(rules: ScriptedRules) -> None:
+    rules.delay = 5.0
+    client = RulesClient(rules.url, timeout=0.5, waits=())
+    with upstream(call("gun"), "Careful.") as endpoint:  # noqa: SIM117
+        with run_gateway(endpoint, rules, client=client) as gateway:
+            reply = post(gateway, GUN)
+    assert reply.headers["x-ascl-rules-error"] == "timeout"

@@ -41,11 +41,15 @@ class RunningGateway:
 
 @contextmanager
 def run_gateway(
-    upstream: ScriptedEndpoint | str, rules: ScriptedRules | str, **settings: Any
+    upstream: ScriptedEndpoint | str,
+    rules: ScriptedRules | str,
+    *,
+    client: RulesClient | None = None,
+    **settings: Any,
 ) -> Iterator[RunningGateway]:
     address = upstream if isinstance(upstream, str) else upstream.base_url
     url = rules if isinstance(rules, str) else rules.url
-    gateway = Gateway(Settings(address, **settings), RulesClient(url, waits=(0.01,)))
+    gateway = Gateway(Settings(address, **settings), client or RulesClient(url, waits=(0.01,)))
     with LiveServer(gateway.app) as served:
         yield RunningGateway(gateway, served)
 
