@@ -1,4 +1,4 @@
-"""The gateway's ASGI app: /v1/chat/completions, /v1/responses, /v1/models, /healthz, /metrics."""
+"""The gateway's ASGI app: /v1/chat/completions, /v1/responses, other /v1 routes, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
-from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -43,16 +42,18 @@ from agent.gateway.protocols import (
 from agent.gateway.rule_offer import RuleOffer
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.wire import (
+    METHODS,
     CallerRequest,
-    RawHeaders,
-    ReplyHead,
     ReplyParts,
     StreamingReply,
     Upstream,
     UpstreamError,
     error_reply,
+    forward,
     forwarded_headers,
-    returned_headers,
+    is_from_web_page,
+    path_below_v1,
+    route_label,
     tool_names,
 )
 from agent.tools import RulesClient, ToolOffer
@@ -84,8 +85,7 @@ class Gateway:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._responses, methods=["POST"]),
-            Route("/v1/models", self._models),
-            Route("/v1/models/{name:path}", self._models),
+            Route("/v1/{path:path}", self._pass_through, methods=METHODS),
             Route("/healthz", self._health),
             Route("/metrics", self._show_metrics),
         ]
@@ -115,8 +115,7 @@ class Gateway:
             return _refuse(415, message, "bad_content_type")
         raw = await self._read(request)
         if raw is None:
-            limit = self.settings.body_limit
-            return _refuse(413, f"the request is longer than {limit} bytes", "request_too_large")
+            return self._too_large()
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -241,23 +240,44 @@ class Gateway:
             reason = str(error).partition("\n")[0]
             _warn(f"cannot log a conversation: {reason}")
 
-    async def _models(self, request: Request) -> StreamingReply:
-        name: str = request.path_params.get("name", "")
-        if any(part in (".", "..") for part in name.split("/")):  # would leave the upstream's /models
+    async def _pass_through(self, request: Request) -> StreamingReply:
+        """Forwards a route that the gateway has no part in."""
+        path = path_below_v1(request)
+        if path is None:
             return await _unknown_path(request)
-        path = f"/models/{quote(name, safe='/:@')}" if name else "/models"
+        if is_from_web_page(request) and not self.settings.allow_remote:
+            message = "a web page of another origin must not use this gateway: start it with --allow-remote"
+            return _refuse(403, message, "foreign_page")
+        route = route_label(path)
+        policy = self.settings.on_rules_error
+        if policy != "answer" and route != "models":
+            message = (
+                f"the rule tool cannot be offered on /v1{path[:80]}, "
+                f"and this gateway runs with --on-rules-error {policy}"
+            )
+            return _refuse(400, message, "rules_not_offered")
+        raw = await self._read(request)
+        if raw is None:
+            return self._too_large()
+        self.metrics.passed_through.labels(route).inc()
         headers = forwarded_headers(request.headers.raw)
-        return StreamingReply(self._forward(path, headers, request.url.query))
+        caller = CallerRequest(raw, {}, headers).caller
+        own = {} if route == "models" else {"x-ascl-consulted": "not-offered", "x-ascl-not-offered": "route"}
+        return StreamingReply(
+            forward(
+                self.upstream,
+                request.method,
+                self.mixed_items.upstream_path(caller, path),
+                headers,
+                raw,
+                request.url.query,
+                own,
+            )
+        )
 
-    async def _forward(self, path: str, headers: RawHeaders, query: str) -> ReplyParts:
-        try:
-            async with self.upstream.send("GET", path, headers, query=query) as response:
-                yield ReplyHead(response.status_code, {}, returned_headers(response.headers.raw))
-                async for piece in response.aiter_bytes():
-                    yield piece
-        except UpstreamError as error:
-            async for part in error_reply(error.status, str(error), error.type):
-                yield part
+    def _too_large(self) -> StreamingReply:
+        limit = self.settings.body_limit
+        return _refuse(413, f"the request is longer than {limit} bytes", "request_too_large")
 
     async def _read(self, request: Request) -> bytes | None:
         """Reads the body; returns None if it is longer than the limit."""
@@ -318,8 +338,7 @@ def _refuse(status: int, message: str, type: str) -> StreamingReply:
 
 async def _unknown_path(request: Request, error: Exception | None = None) -> StreamingReply:
     path = request.url.path[:80]
-    routes = "/v1/chat/completions, /v1/responses and /v1/models"
-    return _refuse(404, f"the gateway has no route {path}: it serves {routes}", "unknown_path")
+    return _refuse(404, f"the gateway has no route {path}: its routes begin with /v1/", "unknown_path")
 
 
 async def _wrong_method(request: Request, error: Exception) -> StreamingReply:

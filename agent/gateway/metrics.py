@@ -40,6 +40,9 @@ class GatewayMetrics:
             "upstream_errors", "Conversations that the upstream did not answer."
         )
         self.abandoned = self._counter("abandoned", "Conversations whose caller left before the end.")
+        self.passed_through = self._counter(
+            "passed_through", "Requests of other routes, forwarded without the rule tool.", "route"
+        )
         self.answers_without_rules = self._counter(
             "answers_without_rules",
             "Answers given although the rules could not be consulted, by the cause.",

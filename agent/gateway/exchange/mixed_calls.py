@@ -222,6 +222,13 @@ class MixedItemStore:
         """Returns the upstream's id of a response that the caller names."""
         return self._response_ids.get(f"{caller} {visible_id}") or visible_id
 
+    def upstream_path(self, caller: str, path: str) -> str:
+        """Returns a path below /v1 with the upstream's id of the response that it names."""
+        parts = path.split("/")
+        if len(parts) > 2 and parts[1] == "responses":
+            parts[2] = str(self.upstream_id(caller, parts[2]))
+        return "/".join(parts)
+
     def restore(self, caller: str, body: Mapping[str, Any], previous: Any) -> tuple[list[Any], int]:
         """Returns the caller's items with the hidden ones restored, and the number of replies restored.
 

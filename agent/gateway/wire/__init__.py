@@ -1,5 +1,12 @@
 """HTTP between caller, gateway and upstream: requests, replies and server-sent events."""
 
+from agent.gateway.wire.passthrough import (
+    METHODS,
+    forward,
+    is_from_web_page,
+    path_below_v1,
+    route_label,
+)
 from agent.gateway.wire.reply import ReplyHead, ReplyParts, StreamingReply, error_body, error_reply
 from agent.gateway.wire.request import (
     CallerRequest,
@@ -29,6 +36,7 @@ __all__ = [
     "CallerRequest",
     "DONE",
     "KEEPALIVE",
+    "METHODS",
     "RawHeaders",
     "ReplyHead",
     "ReplyParts",
@@ -41,11 +49,15 @@ __all__ = [
     "event_data",
     "format_comment",
     "format_event",
+    "forward",
     "forwarded_headers",
+    "is_from_web_page",
     "only_named_tools",
     "parse_chunk",
+    "path_below_v1",
     "reason_tools_unusable",
     "returned_headers",
+    "route_label",
     "split_events",
     "tool_names",
 ]

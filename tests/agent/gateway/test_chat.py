@@ -425,10 +425,10 @@ def test_a_models_request_is_forwarded_with_the_callers_query(rules: ScriptedRul
 def test_models_are_forwarded_and_unknown_paths_are_named(rules: ScriptedRules) -> None:
     with upstream() as endpoint, run_gateway(endpoint, rules) as gateway:
         models = httpx2.get(f"{gateway.base_url}/models").json()
-        missing = httpx2.post(f"{gateway.base_url}/embeddings", json={})
+        missing = httpx2.post(f"{gateway.origin}/v2/embeddings", json={})
     assert models["data"][0]["id"] == "scripted"
     assert missing.status_code == 404
-    assert "/v1/embeddings" in missing.json()["error"]["message"]
+    assert "/v2/embeddings" in missing.json()["error"]["message"]
 
 
 def test_metrics_count_requests_and_consultations(rules: ScriptedRules) -> None:

@@ -100,6 +100,8 @@ class ScriptedEndpoint:
         """Headers of the requests, with names in lower case."""
         self.bodies: list[bytes] = []
         """Bodies of the requests as bytes."""
+        self.other_paths: list[str] = []
+        """Paths of the GET requests for other routes."""
         self.model_pages: list[str] = []
         """Query strings of the requests for `/v1/models`."""
         self.sent: list[bytes] = []
@@ -118,6 +120,7 @@ class ScriptedEndpoint:
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/responses", self._complete, methods=["POST"]),
             Route("/v1/models", self._models),
+            Route("/v1/{path:path}", self._other),
         ]
         self._served = LiveServer(Starlette(routes=routes), port)
 
@@ -188,6 +191,10 @@ class ScriptedEndpoint:
                 self.left.set()
         if drip.cut:
             raise ConnectionError("the script cuts the connection here")
+
+    async def _other(self, request: Request) -> Response:
+        self.other_paths.append(request.url.path)
+        return _json(404, {"error": {"message": "this endpoint has no such route"}})
 
     async def _models(self, request: Request) -> Response:
         self.model_pages.append(request.url.query)
