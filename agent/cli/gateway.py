@@ -35,6 +35,9 @@ Coalesce = Annotated[
 CoalesceWindow = Annotated[
     float, typer.Option(min=0, help="Seconds for which the results of a failed attempt are kept.")
 ]
+Grace = Annotated[
+    float, typer.Option(min=0, help="Seconds that running replies have to finish after SIGTERM.")
+]
 BodyLimit = Annotated[int, typer.Option(min=1024, help="Maximum size of a request in bytes.")]
 LogOption = Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")]
 LogKeepDays = Annotated[
@@ -56,6 +59,7 @@ def gateway(
     keepalive: Keepalive = 10,
     coalesce: Coalesce = "marked",
     coalesce_window: CoalesceWindow = 120,
+    grace: Grace = 30,
     body_limit: BodyLimit = 32 * 1024 * 1024,
     log: LogOption = None,
     log_keep_days: LogKeepDays = None,
@@ -86,6 +90,7 @@ def gateway(
             keepalive=keepalive,
             coalesce=coalesce,
             coalesce_window=coalesce_window,
+            grace=grace,
             allow_remote=allow_remote,
         )
         client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))

@@ -356,6 +356,8 @@ def serve(
     """
     import uvicorn
 
+    if host.startswith("[") and host.endswith("]"):  # as in a URL
+        host = host[1:-1]
     if not is_loopback(host) and not settings.allow_remote:
         raise GatewayError(
             f"--host {host} would accept requests of other machines without authentication: "
@@ -382,7 +384,7 @@ def serve(
             date_header=False,
             ws="none",
             lifespan="on",
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=settings.grace,  # type: ignore[arg-type]
         )
         display_host = f"[{host}]" if ":" in host else host
         on_ready(f"http://{display_host}:{listener.getsockname()[1]}/v1")

@@ -45,6 +45,8 @@ class Settings:
     """Requests that resume a failed attempt: those marked as retries, `equal` ones too, or none (`off`)."""
     coalesce_window: float = 120.0
     """Time for which the results of a failed attempt are kept for the next one."""
+    grace: float = 30.0
+    """Time that running replies have to finish after SIGTERM."""
     allow_remote: bool = False
     """Whether to accept requests from other machines."""
 
