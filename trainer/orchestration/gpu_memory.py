@@ -165,13 +165,13 @@ def model_shape(model: str) -> ModelShape | None:
 def memory_table(gpu_gib: float = 80) -> str:
     """Returns a Markdown table of the three sizes on one GPU, on eight, and on three nodes of eight."""
     lines = [
-        f"| model | machine | trainer GPU, GiB | of it weights | fits {gpu_gib:g} GiB | tokens of cache |",
+        f"| model | machine | trainer GPU, GiB | of which weights | fits {gpu_gib:g} GiB | KV-cache tokens |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     machines = (
-        ("1 GPU, vLLM beside it (30 %)", {"trainers": 1, "vllm_gpus": 0, "colocated": 0.3}),
+        ("1 GPU, vLLM colocated (30 %)", {"trainers": 1, "vllm_gpus": 0, "colocated": 0.3}),
         ("8 GPUs: 6 train, 2 serve", {"trainers": 6, "vllm_gpus": 2}),
-        ("2 nodes of 8 train, a third serves", {"trainers": 16, "vllm_gpus": 8}),
+        ("2 nodes of 8 train, a third node serves", {"trainers": 16, "vllm_gpus": 8}),
     )
     for size, shape in SIZES.items():
         for name, options in machines:
@@ -179,6 +179,6 @@ def memory_table(gpu_gib: float = 80) -> str:
             enough = memory.fits(gpu_gib) and memory.cache_tokens > 0
             lines.append(
                 f"| {size} | {name} | {memory.trainer / GIB:.1f} | {memory.weights / GIB:.1f} | "
-                f"{'yes' if enough else 'no'} | {memory.cache_tokens // 1000} 000 |"
+                f"{'yes' if enough else 'no'} | {memory.cache_tokens // 1000 * 1000:,} |"
             )
     return "\n".join(lines)
