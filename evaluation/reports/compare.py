@@ -59,21 +59,26 @@ def compare_reports(first: dict[str, Any], second: dict[str, Any]) -> dict[str, 
         "rows": rows,
         "only_first": sorted(before.keys() - after.keys()),
         "only_second": sorted(after.keys() - before.keys()),
-        "scorers_differ": any(one != two for one, two in scorers),
+        "scorers_differ": any(first_value != second_value for first_value, second_value in scorers),
     }
 
 
 def _rows(arm: str, kind: str, before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name in RATES:
-        one, two = before.get(name), after.get(name)
-        if one and two and one["share"] is not None and two["share"] is not None:
-            apart = two["low"] > one["high"] or two["high"] < one["low"]
-            rows.append(_row(arm, kind, name, one["share"], two["share"], apart))
+        first_value, second_value = before.get(name), after.get(name)
+        if (
+            first_value
+            and second_value
+            and first_value["share"] is not None
+            and second_value["share"] is not None
+        ):
+            apart = second_value["low"] > first_value["high"] or second_value["high"] < first_value["low"]
+            rows.append(_row(arm, kind, name, first_value["share"], second_value["share"], apart))
     for name in MEANS:
-        one, two = before.get(name), after.get(name)
-        if one is not None and two is not None:
-            rows.append(_row(arm, kind, name, one, two, None))
+        first_value, second_value = before.get(name), after.get(name)
+        if first_value is not None and second_value is not None:
+            rows.append(_row(arm, kind, name, first_value, second_value, None))
     return rows
 
 

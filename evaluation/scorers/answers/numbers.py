@@ -33,14 +33,14 @@ def parse_number(text: str) -> Fraction | None:
     sign = -1 if plain.startswith("-") else 1
     try:
         if mixed := _MIXED_PARTS.fullmatch(plain.lstrip("+-")):
-            whole, numerator, denominator, vulgar = mixed.groups()
+            integer, numerator, denominator, vulgar = mixed.groups()
             if vulgar:
                 part = Fraction(unicodedata.numeric(vulgar)).limit_denominator(10)
             else:
                 part = Fraction(int(numerator), int(denominator))
             # "12/3" is a fraction; only a space separates the whole part of a mixed number.
-            if vulgar or whole is None or re.match(r"\d+(?: and)?[ \u00a0]", plain.lstrip("+-")):
-                return sign * (int(whole or 0) + part)
+            if vulgar or integer is None or re.match(r"\d+(?: and)?[ \u00a0]", plain.lstrip("+-")):
+                return sign * (int(integer or 0) + part)
         numerator, _, denominator = plain.partition("/")
         if not _PLAIN.fullmatch(numerator) or (denominator and not _PLAIN.fullmatch(denominator)):
             return None
