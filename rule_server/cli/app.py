@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
 Model = Annotated[
-    str | None, typer.Option(help="Embedding model, a folder or a hub name. Default: all-MiniLM-L6-v2.")
+    str | None,
+    typer.Option(help="Embedding model: a folder or Hugging Face model ID (default: all-MiniLM-L6-v2)."),
 ]
-TopK = Annotated[int | None, typer.Option(help="Rules per response if the request has no `top_k` (3).")]
+TopK = Annotated[
+    int | None, typer.Option(help="Rules per response if the request has no `top_k` (default: 3).")
+]
 
 Watch = Annotated[
     str | None,
     typer.Option(
-        help="Follow edits of the rules: true, false, or poll where the file system sends no notifications.",
+        help="Reload when rule files change: true, false, or poll if the file system sends no notifications.",
         metavar="true|false|poll",
     ),
 ]
-NoWatch = Annotated[bool, typer.Option("--no-watch", help="Do not follow edits: --watch false.")]
+NoWatch = Annotated[bool, typer.Option("--no-watch", help="Do not reload when rule files change.")]
 
 
 @app.command()
@@ -64,13 +67,16 @@ def serve(
     rules: Rules = None,
     artefact: ArtefactDir = None,
     model: Model = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (8808). 0: any free port.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on (default: 8808; 0 picks a free one).")
+    ] = None,
     default_top_k: TopK = None,
     watch: Watch = None,
     no_watch: NoWatch = False,
     tokens_file: Annotated[
-        Path | None, typer.Option(help="Require a token of this file from every caller.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Require every caller to present a token listed in FILE.", metavar="FILE"),
     ] = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve other machines without authentication.")
@@ -132,12 +138,12 @@ def stdio(
 
 @app.command()
 def query(
-    text: Annotated[str, typer.Argument(help="The situation: a request, or its delicate part.")],
+    text: Annotated[str, typer.Argument(help="The situation: a request, or its sensitive part.")],
     rules: Rules = None,
     artefact: ArtefactDir = None,
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Maximum number of rules, 1 to 10 (3).")] = None,
-    draft: Annotated[bool, typer.Option("--draft", help="Treat drafts as active for this question.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Maximum number of rules, 1 to 10 (default: 3).")] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="Treat drafts as active for this query.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Query the rulebook as a model would, without a server.
@@ -206,14 +212,15 @@ def calibrate(
     rules: Rules = None,
     artefact: ArtefactDir = None,
     misses: Annotated[
-        float, typer.Option(min=0, max=1, help="Maximum share of prompts that must find a rule but do not.")
+        float, typer.Option(min=0, max=1, help="Maximum share of must-match prompts that match no rule.")
     ] = 0.05,
     find: Annotated[
-        list[str] | None, typer.Option(help="Kind that must find a rule; repeatable (harmful).")
+        list[str] | None,
+        typer.Option(help="Prompt kind that must match a rule; repeatable (default: harmful)."),
     ] = None,
     nothing: Annotated[
         list[str] | None,
-        typer.Option(help="Kind that must find nothing; repeatable (benign_plain, math)."),
+        typer.Option(help="Prompt kind that must match no rule; repeatable (default: benign_plain, math)."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Plot the curve to this file (.png, .svg).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure without storing the result.")] = False,
@@ -221,7 +228,7 @@ def calibrate(
 ) -> None:
     """Calibrate the threshold for a rulebook from labelled prompts and store it in the index for `serve`.
 
-    Without files, print the stored threshold. A running service uses a new one after the next edit.
+    Without files, print the stored threshold. A running service uses a new one after the next rules edit.
 
     Example: ascl-rules calibrate prompts.jsonl --plot curve.png
     """

@@ -42,11 +42,11 @@ def init(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Do not extend the packaged rules.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the rulebook. Default: the folder's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the rulebook (default: the folder name).")] = None,
 ) -> None:
     """Create your own rulebook, as a layer over the packaged rules or standalone.
 
-    A layer adds, replaces and retires packaged rules by their id.
+    A layer can add rules, and replace or retire packaged rules by ID.
 
     Example: ascl-rules init my-rules
     """
@@ -56,7 +56,7 @@ def init(
         typer.echo(str(file))
     notify(
         f"edit these, then `ascl-rules lint --rules {folder}` and `ascl-rules serve --rules {folder}`"
-        + ("" if standalone else "; its one rule is a draft: try it with `ascl-rules query --draft`")
+        + ("" if standalone else "; the example rule is a draft: try it with `ascl-rules query --draft`")
     )
 
 
@@ -66,7 +66,8 @@ def lint(
     against: Annotated[
         str | None,
         typer.Option(
-            help="An earlier rulebook, whose ids must keep their meaning: a folder, digest or git revision.",
+            help="Earlier rulebook to compare with (folder, digest or git revision); reports IDs that "
+            "disappeared or changed meaning.",
             metavar="RULEBOOK",
         ),
     ] = None,
@@ -83,7 +84,7 @@ def lint(
 
     folders = rules_folders(settings)
     if not folders:
-        raise RulebookError("there are no rules to check: name a rules folder by --rules")
+        raise RulebookError("there are no rules to check: specify a rules folder with --rules")
     before = _open_rulebook(against, settings) if against is not None else None
     report = lint_rules(folders, settings.variables, search=_search_check(settings), before=before)
     if report.ignored:
@@ -104,7 +105,8 @@ def diff(
     questions: Annotated[
         list[Path] | None,
         typer.Option(
-            help="JSON Lines with `situation` or `prompt`: list those that get other rules. Repeatable.",
+            help="JSON Lines with `situation` or `prompt`; lists the questions that would match different "
+            "rules. Repeatable.",
             metavar="FILE",
         ),
     ] = None,
@@ -112,10 +114,10 @@ def diff(
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare rulebook A with rulebook B, and list the questions that would get other rules.
+    """Compare rulebook A with rulebook B, and list the questions that would match different rules.
 
-    Each is a folder, the digest (or its beginning) of a stored rulebook, or a git revision: `HEAD~1` for the
-    folder of the other argument (else --rules, else `rules`), `HEAD~1:path` for another folder.
+    A and B are folders, digests or digest prefixes of stored rulebooks, or git revisions: `HEAD~1` reads the
+    folder of the other argument (else --rules, else `rules`), `HEAD~1:path` reads another folder.
 
     Example: ascl-rules diff HEAD~1 rules --questions consultations.jsonl
     """
@@ -159,10 +161,10 @@ def stats(
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count how often rules and categories are consulted, and list unused rules and unanswered questions.
+    """Count how often rules and categories are returned, and list unused rules and unanswered questions.
 
     A row has `situation` or `prompt`, and optionally `kind`, `rules`, `verdict` and `digest`. Rows without
-    `rules` are queried again with the current rulebook. The audit log of `serve` is such a file, with or
+    `rules` are queried again with the current rulebook. The audit log of `serve` has this format, with or
     without question texts.
 
     Example: ascl-rules stats consultations.jsonl --json
@@ -188,11 +190,11 @@ def stats(
 def owners(
     rules: Rules = None,
     overdue: Annotated[
-        bool, typer.Option("--overdue", help="List the rules whose review is overdue instead.")
+        bool, typer.Option("--overdue", help="List the rules with overdue reviews instead.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the owners with their number of rules, overdue reviews and the date of the next review.
+    """List the owners with their number of rules, number of overdue reviews and next review date.
 
     Example: ascl-rules owners --overdue
     """
@@ -230,15 +232,14 @@ def owners(
 
 def rollback(
     digest: Annotated[
-        str | None, typer.Argument(help="Digest, or its beginning. Without it: list the stored rulebooks.")
+        str | None, typer.Argument(help="Digest or digest prefix; omit to list stored rulebooks.")
     ] = None,
     artefact: ArtefactDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Return to an earlier rulebook: `serve` without a rules folder then serves it.
+    """Roll back to an earlier rulebook, which `serve` uses when started without a rules folder.
 
-    `ascl-rules build` returns to the rules folder. The index keeps the last 50 rulebooks of `build` and 10
-    others.
+    Run `ascl-rules build` to switch back. The index keeps the last 50 rulebooks from `build` and 10 others.
 
     Example: ascl-rules rollback 3f9a2c41
     """
@@ -261,15 +262,13 @@ def rollback(
     if as_json:
         print_json(entry.as_dict() | {"current": True})
     else:
-        typer.echo(
-            f"{entry.name} {entry.version} {entry.digest[:12]} is current again in {settings.artefact}"
-        )
+        typer.echo(f"{entry.name} {entry.version} {entry.digest[:12]} is now current in {settings.artefact}")
     notify(
         "restart the service without --rules to serve it; a service with a rules folder keeps serving that "
-        "folder: restore the rules there from version control"
+        "folder, so restore the rules there from version control"
     )
     if settings.dir:
-        notify("ASCL_RULES_DIR names a rules folder, which `serve` will follow instead: unset it")
+        notify("ASCL_RULES_DIR is set, so `serve` would use that rules folder instead: unset it")
 
 
 def _version_row(entry: StoredRulebook) -> tuple[str, ...]:
@@ -278,7 +277,7 @@ def _version_row(entry: StoredRulebook) -> tuple[str, ...]:
 
 
 def _open_rulebook(spec: str, settings: Settings, folder: Path | None = None) -> Rulebook:
-    """Opens the rulebook that a folder, a digest or a git revision of `folder` names."""
+    """Opens a rulebook by its folder, its digest or a git revision of `folder`."""
     from rule_server.authoring.sources import open_source
     from rule_server.retrieval.artefact import Artefact
     from rule_server.settings import packaged_rules
@@ -288,8 +287,8 @@ def _open_rulebook(spec: str, settings: Settings, folder: Path | None = None) ->
     several = folder is None and settings.dir is not None and len(settings.dir) > 1
     if several and not Path(spec).is_dir() and not re.fullmatch("[0-9a-fA-F]{6,64}", spec):
         raise RulebookError(
-            f"{spec}: a git revision can be looked up for one rules folder, not for several at once: "
-            "name one by --rules, or compare with a digest that `ascl-rules rollback` lists"
+            f"{spec}: a git revision can be looked up in one rules folder only, and several are set: "
+            "specify one with --rules, or compare with a digest that `ascl-rules rollback` lists"
         )
     rules = folder or (settings.dir[-1] if settings.dir else default)
     return open_source(spec, Artefact(settings.artefact), rules, settings.variables).rulebook
@@ -309,7 +308,7 @@ def _served_rulebook(settings: Settings) -> Rulebook:
         return load_rulebook(folders, settings.variables)
     if current is None:
         raise RulebookError(
-            "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
+            "there are no rules: specify a rules folder with --rules, or a built artefact with --artefact"
         )
     return load_version(artefact, current.rulebook)
 
@@ -317,7 +316,7 @@ def _served_rulebook(settings: Settings) -> Rulebook:
 def _answer_with_served_rules(
     settings: Settings, questions: Sequence[Question]
 ) -> tuple[Rulebook, list[list[str]]]:
-    """Returns the served rulebook, and the ids of the rules that it returns for each question."""
+    """Returns the served rulebook, and the IDs of the rules that it returns for each question."""
     book = _served_rulebook(settings)
     if not questions:
         return book, []
@@ -330,7 +329,7 @@ def _answer_with_served_rules(
 def _answer(
     books: Sequence[Rulebook], questions: Sequence[Question], settings: Settings
 ) -> list[list[ConsultResponse]]:
-    """Returns the responses of each rulebook to each question. The artefact keeps its current rulebook."""
+    """Returns each rulebook's responses to each question. The artefact's current rulebook does not change."""
     from rule_server.authoring.replay import replay
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.build import open_encoder
@@ -340,24 +339,26 @@ def _answer(
     store = Artefact(settings.artefact)
     with_progress = ProgressEncoder(encoder.fingerprint, lambda: encoder)
     indexes = [index_for(book, store, with_progress) for book in books]
-    with progress("asking", len(questions)) as advance:
+    with progress("querying", len(questions)) as advance:
         return replay(indexes, encoder, settings, [question.text for question in questions], advance)
 
 
 def _search_check(settings: Settings) -> Search | None:
-    """Returns the lint checks with vectors, or None and a message to the user if there is no encoder."""
+    """Returns the lint checks that need vectors. Without an encoder, tells the user and returns None."""
     from rule_server.errors import ArtefactError
     from rule_server.retrieval.artefact import Artefact
 
     store = Artefact(settings.artefact)
-    skipped = "skipped: the checks that rules are found by their own queries, and not by those of others"
+    skipped = (
+        "skipped: the checks that each rule matches its own example queries and not those of other rules"
+    )
     try:
         current = store.current()
     except ArtefactError as error:
         notify(f"{skipped} ({error})")
         return None
     if current is None or not store.has_encoder(current.encoder):
-        notify(f"{skipped} ({settings.artefact} holds no encoder: run `ascl-rules build` once)")
+        notify(f"{skipped} ({settings.artefact} contains no encoder: run `ascl-rules build` once)")
         return None
     fingerprint = current.encoder
     encoder = ProgressEncoder(fingerprint, lambda: store.encoder(fingerprint, settings.threads))

@@ -48,10 +48,10 @@ def measure(
     artefact = Artefact(settings.artefact)
     if not dry_run and artefact.encoder_of(index.rulebook.digest) not in (None, index.fingerprint):
         raise ArtefactError(
-            f"{artefact.folder} keeps these rules for another encoder: "
+            f"{artefact.folder} indexes these rules with a different encoder: "
             "run `ascl-rules build` with this one first"
         )
-    with progress("asking", len(rows)) as advance:
+    with progress("querying", len(rows)) as advance:
         scored = score_prompts(index, loaded.encoder, rows, advance)
     report = calibrate(
         scored, index, misses=misses, find=find or MUST_FIND_KINDS, nothing=nothing or MUST_FIND_NOTHING_KINDS
@@ -92,21 +92,21 @@ def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -
     calibration = report.calibration
     typer.echo(f"threshold {calibration.threshold:.4f}: {calibration.rule}")
     typer.echo(f"before: {before.value:.4f}, {before.note}")
-    typer.echo("\nshare that finds nothing")
+    typer.echo("\nshare that matches no rule")
     rows = [("kind", "source", "prompts", "share", "95 % interval")]
     for row in report.kinds:
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
         rows.append((row["kind"], row["source"], str(row["prompts"]), f"{row['nothing']:.3f}", interval))
     print_table(rows)
     if report.cross_validation:
-        typer.echo("\neach source at the threshold from the other sources: share that finds nothing")
-        rows = [("source", "threshold", "must find", "must not", "")]
+        typer.echo("\neach source at the threshold from the other sources: share that matches no rule")
+        rows = [("source", "threshold", "must match", "must not match", "")]
         for row in report.cross_validation:
             shares = [row[f"must_{name}_found_nothing"] for name in ("find", "nothing")]
             find, nothing = ("-" if share is None else f"{share:.3f}" for share in shares)
             rows.append((row["source"] or "(none)", f"{row['threshold']:.4f}", find, nothing, ""))
         print_table(rows)
-    typer.echo("\nthe curve: share that finds nothing by threshold")
+    typer.echo("\ncurve: share that matches no rule, by threshold")
     print_table(
         [
             ("threshold", *calibration.nothing),
@@ -116,4 +116,4 @@ def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -
             ),
         ]
     )
-    typer.echo("\nkept in the index" if kept else "\nnothing was kept")
+    typer.echo("\nsaved to the index" if kept else "\nnot saved (--dry-run)")

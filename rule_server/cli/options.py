@@ -20,24 +20,27 @@ if TYPE_CHECKING:
 Rules = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Rules folder; repeatable, later ones override. Default: ASCL_RULES_DIR, else packaged rules.",
+        help="Rules folder; repeatable, later folders override earlier ones (default: ASCL_RULES_DIR, else "
+        "the packaged rules).",
         metavar="DIR",
     ),
 ]
 ArtefactDir = Annotated[
     Path | None,
-    typer.Option(help="Index folder. Default: ASCL_RULES_ARTEFACT, else ~/.cache/ascl/rules.", metavar="DIR"),
+    typer.Option(
+        help="Index folder (default: ASCL_RULES_ARTEFACT, else ~/.cache/ascl/rules).", metavar="DIR"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def load_cli_settings(**flags: object) -> Settings:
-    """Loads the settings from flags and environment. Raises StartError."""
+    """Loads the settings from flags and environment variables. Raises StartError."""
     from rule_server.settings import load_settings
 
     settings = load_settings(**flags)
     # BLAS and OpenMP read these when numpy and faiss are first imported. Their work here is small, so several
-    # threads would only wait for each other. The encoder has its own threads.
+    # threads would only wait for one another. The encoder has its own threads.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     return settings
@@ -77,7 +80,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class ProgressEncoder:
-    """An encoder that is opened on first use, and shows a progress bar for many texts."""
+    """Encoder that opens on first use and shows a progress bar for many texts."""
 
     def __init__(self, fingerprint: str, open_encoder: Callable[[], Encoder]) -> None:
         self.fingerprint = fingerprint
@@ -85,7 +88,7 @@ class ProgressEncoder:
         self._encoder: Encoder | None = None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors (len(texts), dimension). Raises the exceptions of opening the encoder."""
+        """Returns vectors (len(texts), dimension). Raises what opening the encoder raises."""
         import numpy as np
 
         self._encoder = self._encoder or self._open_encoder()

@@ -26,7 +26,7 @@ def print_diff(difference: RulebookDiff, before: tuple[str, Rulebook], after: tu
     print_table(lines)
     if not lines:
         same = before[1].digest == after[1].digest
-        typer.echo("the same" if same else "the same rules under another name or version")
+        typer.echo("identical" if same else "identical rules with a different name or version")
     else:
         typer.echo(
             f"{len(difference.added)} rules added, {len(difference.removed)} removed, "
@@ -37,8 +37,8 @@ def print_diff(difference: RulebookDiff, before: tuple[str, Rulebook], after: tu
 def print_changed_answers(
     questions: Sequence[Question], changed: Sequence[ChangedAnswer], bad: Sequence[BadLine]
 ) -> None:
-    """Prints the questions whose rules differ, before and after."""
-    typer.echo(f"{len(changed)} of {len(questions)} questions would get other rules")
+    """Prints the questions that match different rules, with the rules before and after."""
+    typer.echo(f"{len(changed)} of {len(questions)} questions would match different rules")
     rows = [("line", "A", "B", "question")]
     for change in changed[:MAX_ROWS]:
         a, b = (", ".join(rule_ids(answer)) or answer.verdict for answer in (change.before, change.after))
@@ -50,25 +50,25 @@ def print_changed_answers(
 
 
 def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLine]) -> None:
-    """Prints counts of categories, rules and kinds, then unused rules and questions that found nothing."""
+    """Prints counts of categories, rules and kinds, then unused rules and questions that matched no rule."""
     typer.echo(
-        f"{usage.consultations} consultations ({replayed} asked again), {usage.nothing} found no rule; "
+        f"{usage.consultations} consultations ({replayed} queried again), {usage.nothing} matched no rule; "
         f"{book.name} {book.version} {book.digest[:12]}"
     )
     foreign = sum(times for digest, times in usage.digests.items() if not book.digest.startswith(digest))
     if foreign:
-        typer.echo(f"{foreign} of them were answered by another rulebook")
+        typer.echo(f"{foreign} of them were answered by a different rulebook")
     for table in (usage.category_table(), usage.rule_table(), usage.kind_table()):
         typer.echo()
         print_table(table)
-    typer.echo(f"\nnever consulted: {len(usage.never)} of {len(usage.rules)} rules")
+    typer.echo(f"\nnever returned: {len(usage.never)} of {len(usage.rules)} rules")
     for id in usage.never:
         typer.echo(f"  {id}")
     if usage.unknown:
         gone = ", ".join(f"{id[:129]} {times}" for id, times in list(usage.unknown.items())[:MAX_ROWS])
-        typer.echo(f"consulted, but not in this rulebook: {gone}")
+        typer.echo(f"returned, but not in this rulebook: {gone}")
     if usage.unanswered:
-        typer.echo("\nfound nothing:")
+        typer.echo("\nmatched no rule:")
         print_table([(f"{times} x", text[:100]) for text, times in usage.unanswered[:MAX_ROWS]])
         _print_rest(len(usage.unanswered))
     _print_bad(bad)
@@ -76,11 +76,11 @@ def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLi
 
 def _print_rest(count: int) -> None:
     if count > MAX_ROWS:
-        typer.echo(f"... and {count - MAX_ROWS} more: --json has them all")
+        typer.echo(f"... and {count - MAX_ROWS} more: --json prints all")
 
 
 def _print_bad(bad: Sequence[BadLine]) -> None:
     if bad:
         examples = "; ".join(str(line) for line in bad[:5])
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        notify(f"{len(bad)} lines hold no question and were left out: {examples}{more}")
+        notify(f"skipped {len(bad)} lines that contain no question: {examples}{more}")

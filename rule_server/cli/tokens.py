@@ -1,4 +1,4 @@
-"""ascl-rules token: creates, lists and removes the bearer tokens that `serve` requires."""
+"""`ascl-rules token`: creates, lists and removes the bearer tokens that `serve` accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TokensFile = Annotated[
     Path | None,
     typer.Option(
         "--file",
-        help="Token file. Default: ASCL_RULES_TOKENS_FILE, else tokens.jsonl.",
+        help="Token file (default: ASCL_RULES_TOKENS_FILE, else tokens.jsonl).",
         metavar="FILE",
     ),
 ]
@@ -24,11 +24,12 @@ TokensFile = Annotated[
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the caller, as logs will show it.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller, shown in logs.")],
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="consult (query), read (rules, metrics, page), admin (reload); repeatable. [consult]"
+            help="consult (query), read (rules, metrics, page) or admin (reload); repeatable "
+            "(default: consult)."
         ),
     ] = None,
     file: TokensFile = None,
@@ -52,7 +53,7 @@ def new(
         return
     typer.echo(token)
     notify(
-        f"the token is shown only once; {_tokens_file(file)} keeps its hash. "
+        f"the token is shown only once; {_tokens_file(file)} stores only its hash. "
         "Clients send `Authorization: Bearer TOKEN`"
     )
 
@@ -75,14 +76,14 @@ def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Name of the caller.")], file: TokensFile = None) -> None:
-    """Remove a token from the file. A running service rejects it from the next request.
+    """Remove a token from the file. A running service rejects it from the next request on.
 
     Example: ascl-rules token remove ci-agent
     """
     from rule_server.api.auth import remove_token
 
     remove_token(_tokens_file(file), name)
-    notify(f"the token of {name} is removed")
+    notify(f"removed the token of {name}")
 
 
 def _tokens_file(file: Path | None) -> Path:

@@ -258,5 +258,5 @@ class Artefact:
     def _not_writable(self, error: OSError) -> ArtefactError:
         return ArtefactError(
             f"the artefact folder {self.folder} cannot be written ({error.strerror}): "
-            "name another by --artefact or ASCL_RULES_ARTEFACT"
+            "specify another with --artefact or ASCL_RULES_ARTEFACT"
         )

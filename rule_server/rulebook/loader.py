@@ -80,7 +80,9 @@ class _Layer:
     ignored: list[str] = field(default_factory=list)
 
     def report(self, file: str, *problems: tuple[str, str]) -> None:
-        self.problems += [LintProblem.of(self.prefix + file, problem, fix) for problem, fix in problems]
+        self.problems += [
+            LintProblem.sanitized(self.prefix + file, problem, fix) for problem, fix in problems
+        ]
 
     def ignore(self, file: Path) -> None:
         if is_notable(file.name):
@@ -167,7 +169,7 @@ def read_folders(
     for folder in paths:
         if not _is_folder(folder):
             raise RulebookError(
-                f"{folder} is not a folder: name the rules folder by --rules or ASCL_RULES_DIR"
+                f"{folder} is not a folder: specify the rules folder with --rules or ASCL_RULES_DIR"
                 if folder != packaged_rules()
                 else f"{paths[-1]} extends the packaged rules, but this installation has none in {folder}"
             )
@@ -320,13 +322,13 @@ def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
     for id, lang in rules:
         if lang and (id, "") not in rules and id not in broken:
             problem = ("it translates no rule", "add the original, or remove this")
-            layers[-1].problems.append(LintProblem.of(files[id, lang], *problem))
+            layers[-1].problems.append(LintProblem.sanitized(files[id, lang], *problem))
     problems = [problem for layer in layers for problem in layer.problems]
     top = layers[-1]
     if not problems and not any(
         rule.status in required_statuses and not rule.lang for rule in rules.values()
     ):
-        problems.append(LintProblem.of(top.prefix + MANIFEST, *_no_active_rule(rules)))
+        problems.append(LintProblem.sanitized(top.prefix + MANIFEST, *_no_active_rule(rules)))
     ignored = tuple(name for layer in layers for name in layer.ignored)
     if problems or top.manifest is None:
         return ReadResult(None, problems, files, ignored)

@@ -44,7 +44,7 @@ class LintProblem:
         return asdict(self)
 
     @classmethod
-    def of(cls, file: str, problem: str, fix: str) -> LintProblem:
+    def sanitized(cls, file: str, problem: str, fix: str) -> LintProblem:
         """Creates a problem whose texts are safe for a terminal: printable characters, limited length."""
         return cls(
             *(

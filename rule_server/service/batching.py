@@ -109,7 +109,7 @@ class Batcher:
         scores: dict[int, Floats] = {}
         for members in by_index.values():
             index = batch[members[0]][1]
-            scores |= zip(members, index.scores_of(vectors, [rows[at] for at in members]), strict=True)
+            scores |= zip(members, index.score_batch(vectors, [rows[at] for at in members]), strict=True)
         if self._observe is not None:
             self._observe("encode", encoded - start)
             self._observe("score", time.perf_counter() - encoded)

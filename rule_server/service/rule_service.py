@@ -143,7 +143,7 @@ class RuleService:
         scores = await self._batcher.scores(split_into_windows(request.situation), index)
         start = time.perf_counter()
         threshold = threshold_for(index, self.settings.threshold).value
-        hits = index.choose(scores, top_k=top_k, threshold=threshold, categories=categories)
+        hits = index.select(scores, top_k=top_k, threshold=threshold, categories=categories)
         response = ConsultResponse(
             verdict="rules_found" if hits else "no_applicable_rule",
             rules=[_found_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],

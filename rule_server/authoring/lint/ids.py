@@ -31,14 +31,14 @@ def check_ids(before: Rulebook, after: Rulebook) -> list[LintProblem]:
             else:
                 problem = f"{id} of {before.version} is gone"
                 fix = "restore the file with `status: retired`, so that nobody uses the id again"
-            problems.append(LintProblem.of(file, problem, fix))
+            problems.append(LintProblem.sanitized(file, problem, fix))
             continue
         retired = previous.status == "retired"
         limit = SAME_RULE_SIMILARITY if retired else OTHER_RULE_SIMILARITY
         if previous.title != current.title and similarity(previous, current) < limit:
             note = ", retired," if retired else ""
             problem = f"{id} of {before.version}{note} was about something else ({previous.title!r})"
-            problems.append(LintProblem.of(file, problem, "give the new rule an id of its own"))
+            problems.append(LintProblem.sanitized(file, problem, "give the new rule an id of its own"))
     return problems
 
 

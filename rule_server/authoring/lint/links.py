@@ -23,7 +23,7 @@ def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> lis
             fault = _fault(target, rule, known, files)
             if fault is not None:
                 fix = "name a web address (https://...), the id of a rule, or a rule's file"
-                problems.append(LintProblem.of(file, f"the link {target!r} {fault}", fix))
+                problems.append(LintProblem.sanitized(file, f"the link {target!r} {fault}", fix))
         prose = " ".join([rule.title, rule.applies_when, rule.not_when or "", rule.text])
         for category, name in dict.fromkeys(_NAMED.findall(prose)):
             id = f"{category}.{name}"
@@ -31,11 +31,11 @@ def check_links(rulebook: Rulebook, files: Mapping[tuple[str, str], str]) -> lis
                 continue  # a file name, a host name or the end of a sentence
             if id not in known:
                 problems.append(
-                    LintProblem.of(file, f"its text names {id}, which is not a rule", "correct the id")
+                    LintProblem.sanitized(file, f"its text names {id}, which is not a rule", "correct the id")
                 )
             elif rule.status == "active" and known[id].status != "active":
                 problem = f"its text names {id}, which is not served ({known[id].status})"
-                problems.append(LintProblem.of(file, problem, "name a served rule, or leave it out"))
+                problems.append(LintProblem.sanitized(file, problem, "name a served rule, or leave it out"))
     return problems
 
 

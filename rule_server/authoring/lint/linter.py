@@ -122,22 +122,22 @@ def _check_rules(rulebook: Rulebook, result: ReadResult, today: datetime.date) -
         if (rule.id, rule.lang) in late:
             problem = f"its review was due on {rule.review_by}"
             problems.append(
-                LintProblem.of(file, problem, f"{rule.owner}: review it and set a new `review_by`")
+                LintProblem.sanitized(file, problem, f"{rule.owner}: review it and set a new `review_by`")
             )
         if _COMMAND.search("\n".join(_visible_texts(rule))):
             problem = "its text reads like a command to the model's machinery"
-            problems.append(LintProblem.of(file, problem, "describe the guidance in plain words"))
+            problems.append(LintProblem.sanitized(file, problem, "describe the guidance in plain words"))
         original = rulebook.served.get(rule.id)
         if rule.lang and original is not None and rule.stance != original.stance:
             problem = f"its stance is `{rule.stance}`, that of the rule it translates `{original.stance}`"
             problems.append(
-                LintProblem.of(file, problem, "a translation says the same: give both one stance")
+                LintProblem.sanitized(file, problem, "a translation says the same: give both one stance")
             )
         for query in rule.queries:
             other = by_query.setdefault(f"{rule.lang} {query.casefold()}", rule)
             if other is not rule:
                 problem = f"the query {query!r} is in {other.id} too"
-                problems.append(LintProblem.of(file, problem, "keep it in the rule that it is about"))
+                problems.append(LintProblem.sanitized(file, problem, "keep it in the rule that it is about"))
     return problems + list(_check_categories(rulebook, result))
 
 
@@ -150,10 +150,10 @@ def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintPr
         file = result.files[category.id, ""]
         if category.id not in answering and (category.id in served or category.id not in drafted):
             problem = "no active rule of this category has the stance `answer`"
-            yield LintProblem.of(file, problem, "add one that says what is fine")
+            yield LintProblem.sanitized(file, problem, "add one that says what is fine")
         if _COMMAND.search(_category_text(category)):
             problem = "its text reads like a command to the model's machinery"
-            yield LintProblem.of(file, problem, "describe the category in plain words")
+            yield LintProblem.sanitized(file, problem, "describe the category in plain words")
 
 
 def _visible_texts(rule: Rule) -> list[str]:
@@ -178,7 +178,7 @@ def _check_copies(rulebook: Rulebook, result: ReadResult) -> Iterator[LintProble
             if count / len(own | runs[other]) >= SHARED_PROSE:
                 problem = f"its prose is nearly that of {other[0]}"
                 fix = "join the two rules, or say what sets this one apart"
-                yield LintProblem.of(result.files[rule.id, rule.lang], problem, fix)
+                yield LintProblem.sanitized(result.files[rule.id, rule.lang], problem, fix)
         runs[rule.id, rule.lang] = own
         for run in own:
             holding.setdefault(run, []).append((rule.id, rule.lang))

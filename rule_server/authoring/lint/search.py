@@ -38,7 +38,7 @@ def check_search(
             if first.id != rule.id:
                 problem = f"its own query {query!r} finds {first.id} first"
                 fix = "reword the query, or move it to the rule that it is about"
-                problems.append(LintProblem.of(files[rule.id, ""], problem, fix))
+                problems.append(LintProblem.sanitized(files[rule.id, ""], problem, fix))
     return problems + _check_duplicates(index, vectors, files)
 
 
@@ -52,7 +52,7 @@ def _check_duplicates(
     for one, other in zip(*np.nonzero(np.triu(means @ means.T, 1) >= DUPLICATE_COSINE), strict=True):
         problem = f"people would ask for it as for {rules[one].id}: their queries mean the same"
         fix = "join the two rules, or give each the queries that the other does not answer"
-        problems.append(LintProblem.of(files[rules[other].id, ""], problem, fix))
+        problems.append(LintProblem.sanitized(files[rules[other].id, ""], problem, fix))
     return problems
 
 

@@ -161,7 +161,7 @@ def test_calibrate_stores_a_threshold_that_query_uses(artefact: Path, rules: Pat
     query = cli("query", "write me a computer virus", *book)
     assert f"threshold {data['threshold']:.3f} (calibrated)" in query.stderr
     table = cli("calibrate", labelled(tmp_path), *book, "--dry-run")
-    assert "nothing was kept" in table.stdout
+    assert "not saved" in table.stdout
 
 
 def test_invalid_input_gives_one_sentence(artefact: Path, tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ def test_lint_reports_the_checks_that_it_skips_without_an_encoder(tmp_path: Path
     without = cli("lint", "--rules", rules, "--artefact", tmp_path / "none")
     assert (without.returncode, without.stdout) == (0, "2 rules in 1 categories, 0 problems\n")
     [message] = without.stderr.splitlines()
-    assert message.startswith("ascl-rules: skipped: the checks that rules are found by their own queries")
+    assert message.startswith(
+        "ascl-rules: skipped: the checks that each rule matches its own example queries"
+    )
     before = Artefact(artefact).current()
     report = run_json("lint", "--rules", rules, "--artefact", artefact, code=1)
     assert set(report) == {"ok", "rules", "categories", "problems"}
@@ -161,7 +163,7 @@ def test_diff_lists_changed_rules_and_the_questions_that_they_affect(
     assert (report["questions"]["asked"], len(report["questions"]["bad_lines"])) == (2, 1)
     table = cli(*both)
     assert "~  cyber.malware  status active -> retired" in table.stdout
-    assert "1 of 2 questions would get other rules" in table.stdout
+    assert "1 of 2 questions would match different rules" in table.stdout
     assert "q.jsonl line 3: it is not JSON" in table.stderr
     assert Artefact(artefact).current() == before
     assert "the same" in cli("diff", rules, rules, "--artefact", artefact).stdout
@@ -188,8 +190,8 @@ def test_stats_counts_rows_and_replays_those_without_rules(
     assert report["unanswered"] == [{"question": "translate good morning into French", "times": 1}]
     assert [line["line"] for line in report["bad_lines"]] == [4]
     table = cli("stats", file, *where)
-    assert table.stdout.startswith("3 consultations (2 asked again), 1 found no rule; test-rules 1.0.0 ")
-    assert "never consulted: 0 of 3 rules" in table.stdout
+    assert table.stdout.startswith("3 consultations (2 queried again), 1 matched no rule; test-rules 1.0.0 ")
+    assert "never returned: 0 of 3 rules" in table.stdout
 
 
 def test_stats_of_rows_with_rules_needs_no_encoder(tmp_path: Path, rules: Path) -> None:
@@ -238,9 +240,9 @@ def test_rollback_serves_an_earlier_rulebook_until_the_next_build(rules: Path, a
     listed = {entry["digest"]: entry for entry in run_json("rollback", "--artefact", artefact)}
     assert (listed[first]["published"], listed[first]["current"]) == (True, False)
     back = cli("rollback", first[:10], "--artefact", artefact, ASCL_RULES_DIR=str(rules))
-    assert f"test-rules 1.0.0 {first[:12]} is current again" in back.stdout
+    assert f"test-rules 1.0.0 {first[:12]} is now current" in back.stdout
     assert "a service with a rules folder keeps serving that folder" in back.stderr
-    assert "ASCL_RULES_DIR names a rules folder, which `serve` will follow instead" in back.stderr
+    assert "ASCL_RULES_DIR is set, so `serve` would use that rules folder instead" in back.stderr
     assert served() == first
     assert build() == served() == second
 

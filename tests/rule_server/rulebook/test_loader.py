@@ -247,7 +247,7 @@ def test_drafts_and_retired_rules_are_read_but_not_served(tmp_path: Path) -> Non
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RulebookError, match="is not a folder: name the rules folder by --rules"):
+    with pytest.raises(RulebookError, match="is not a folder: specify the rules folder with --rules"):
         load_rulebook(tmp_path / "nowhere")
 
 
