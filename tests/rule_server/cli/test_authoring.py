@@ -138,7 +138,7 @@ def test_a_revision_of_several_rules_folders_is_refused_in_one_sentence(tmp_path
     both = ("--rules", rules, "--rules", mine)
     done = cli("lint", *both, "--against", "HEAD", "--artefact", tmp_path / "none")
     assert done.returncode == 1
-    assert "can be looked up for one rules folder, not for several at once" in done.stderr
+    assert "can be looked up in one rules folder only, and several are set" in done.stderr
 
 
 def test_diff_lists_changed_rules_and_the_questions_that_they_affect(
