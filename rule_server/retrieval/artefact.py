@@ -11,12 +11,14 @@ Folders are written under a temporary name and renamed, so a reader finds a comp
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -41,6 +43,8 @@ MAX_UNPUBLISHED = 10
 """Unpublished rulebooks to store. Those that were never served are removed first, then the oldest."""
 MAX_PUBLISHED = 50
 """Rulebooks of `ascl-rules build` to store, for a rollback."""
+ABANDONED_SECONDS = 86_400
+"""Age from which a temporary folder belongs to no running process."""
 PUBLISHED, SERVED = "published", "served"
 """Empty marker files of a stored rulebook. They survive a rebuild."""
 
@@ -219,13 +223,15 @@ class Artefact:
     def new_folder(self, target: Path, *, replace: bool = False) -> Iterator[Path]:
         """Yields a folder to fill. It becomes `target` when the block succeeds.
 
-        If another process created `target` meanwhile, that folder stays.
+        If another process created `target` meanwhile, that folder stays. After a failure the folder that was
+        there before stays, and nothing else remains.
 
         Raises:
             ArtefactError: the artefact cannot be written.
         """
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(target.parent)
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
         except OSError as error:
             raise self._not_writable(error) from None
@@ -237,11 +243,18 @@ class Artefact:
             if replace:
                 with contextlib.suppress(FileNotFoundError):  # another process may be replacing it too
                     target.rename(old)  # faster than removing it, during which a reader would find nothing
-            with contextlib.suppress(FileExistsError):
+            try:
                 temporary.rename(target)
+            except OSError as error:
+                with contextlib.suppress(
+                    OSError
+                ):  # nothing was moved away, or another folder is there already
+                    old.rename(target)
+                lost_race = error.errno in (errno.EEXIST, errno.ENOTEMPTY)
+                if not lost_race or not (target / MANIFEST_FILE).is_file():
+                    raise
         except OSError as error:
-            if not target.is_dir():
-                raise self._not_writable(error) from None
+            raise self._not_writable(error) from None
         finally:
             shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
@@ -257,6 +270,14 @@ class Artefact:
 
     def _not_writable(self, error: OSError) -> ArtefactError:
         return ArtefactError(
-            f"the artefact folder {self.folder} cannot be written ({error.strerror}): "
-            "specify another with --artefact or ASCL_RULES_ARTEFACT"
+            f"the artefact folder {self.folder} cannot be written ({error.strerror or error}): "
+            "free some space or specify another folder with --artefact or ASCL_RULES_ARTEFACT"
         )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes the temporary folders of processes that were killed."""
+    for path in (*folder.glob(".new-*"), *folder.glob(".before-*")):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

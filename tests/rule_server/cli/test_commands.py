@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import socket
 import subprocess
 import sys
@@ -16,7 +18,15 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def cli(
+    *arguments: str | Path, max_file_bytes: int | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command. `max_file_bytes` makes longer writes to files fail, as on a full disk."""
+
+    def limit() -> None:
+        if max_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
     return subprocess.run(
         [sys.executable, "-m", "rule_server.cli", *map(str, arguments)],
@@ -26,6 +36,7 @@ def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        preexec_fn=limit,
     )
 
 
@@ -143,6 +154,30 @@ def test_a_port_in_use_is_an_error(artefact: Path) -> None:
         port = taken.getsockname()[1]
         message = refused(cli("serve", "--artefact", artefact, "--port", str(port)), 2)
     assert f"cannot listen on 127.0.0.1:{port}" in message
+
+
+@pytest.mark.parametrize("room", [0, 3000])
+def test_a_build_on_a_full_disk_fails_and_keeps_what_worked(
+    tmp_path: Path, artefact: Path, room: int
+) -> None:
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.malware", stance="answer", not_when=None))
+    options = ("--rules", rules, "--artefact", artefact)
+    assert cli("build", *options).returncode == 0
+    [manifest] = [
+        path
+        for path in artefact.glob("rulebooks/*/manifest.json")
+        if json.loads(path.read_text(encoding="utf-8"))["rules"] == 1
+    ]
+    old = manifest.read_bytes()
+    # The index counts as stale, as after an upgrade, so that it is built again under the same digest.
+    manifest.write_bytes(re.sub(rb'"ordinary": "\w+"', b'"ordinary": "old"', old))
+    before = {path: path.read_bytes() for path in manifest.parent.iterdir()}
+    done = cli("build", *options, max_file_bytes=room)
+    assert f"the artefact folder {artefact} cannot be written" in refused(done, 1)
+    assert {path: path.read_bytes() for path in manifest.parent.iterdir()} == before
+    assert not list(artefact.rglob(".new-*")) + list(artefact.rglob(".before-*"))
+    assert cli("build", *options).returncode == 0
+    assert manifest.read_bytes() == old
 
 
 def test_a_damaged_artefact_is_refused_with_the_fix(artefact: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rule_server import ArtefactError, RuleIndex, load_rulebook
+from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.index import index_entries
 from tests.fakes.rules.rulebooks import rule, write_rulebook
@@ -157,3 +160,24 @@ def test_vectors_of_another_rulebook_are_refused(index: RuleIndex) -> None:
         ArtefactError, match=f"{35 + BACKGROUND} texts but {34 + BACKGROUND} vectors: build the index again"
     ):
         RuleIndex(index.rulebook, "by-hand", index.vectors[1:])
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "one"
+    target.mkdir()
+    (target / "manifest.json").write_text("old")
+    rename = Path.rename
+
+    def fail(path: Path, new: Path) -> Path:
+        if path.name.startswith(".new-"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with (
+        pytest.raises(ArtefactError, match="No space left"),
+        Artefact(tmp_path).new_folder(target, replace=True) as folder,
+    ):
+        (folder / "manifest.json").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert (target / "manifest.json").read_text() == "old"
