@@ -48,7 +48,7 @@ class StreamedChat(StreamedExchange[ChatTurn]):
     def _after_relay(self, turn: ChatTurn) -> list[bytes] | None:
         if not turn.consulting:
             return []
-        if not turn.finished:
+        if not turn.finished and not turn.calls_are_complete:
             raise UpstreamError(502, "broken_off", "the upstream broke off its reply in the middle of a call")
         if turn.failed:  # the caller has the upstream's error; the calls may be incomplete
             self._exchange.upstream_failed("broken_off", "the upstream broke off its reply")

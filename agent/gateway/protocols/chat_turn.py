@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.endpoint import StreamedReply, add_usage, reasoning_text
+from agent.endpoint import StreamedReply, add_usage, parse_arguments, reasoning_text
 from agent.gateway.exchange import Exchange
 from agent.gateway.protocols.dialect import header_comments
 from agent.gateway.wire import DONE, event_data, format_event, parse_chunk
@@ -59,6 +59,12 @@ class ChatTurn:
         options = self._exchange.request.body.get("stream_options")
         requested = isinstance(options, dict) and bool(options.get("include_usage"))
         return not requested or bool(self.reply().get("usage"))
+
+    @property
+    def calls_are_complete(self) -> bool:
+        """Whether the arguments of all calls are JSON objects: some servers end a stream without a sign."""
+        functions = [call.get("function") or {} for call in self._reply.calls.values()]
+        return all(parse_arguments(str(each.get("arguments")))[1] is None for each in functions)
 
     def reply(self) -> dict[str, Any]:
         """Returns the turn as an unstreamed completion."""

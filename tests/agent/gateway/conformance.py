@@ -117,6 +117,8 @@ class ApplicationRun:
                 faults.append(f"status {reply.status} and no turn was played: {reply.body[:300]!r}")
             return None
         last = played[-1]
+        if self._stream and last.status != 200 and b'"status": %d' % last.status in reply.body:
+            return None  # the stream had begun, so the error is its last event
         if reply.status != last.status:
             faults.append(f"status {reply.status}, upstream {last.status}: {reply.body[:300]!r}")
             return None

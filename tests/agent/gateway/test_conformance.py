@@ -137,15 +137,7 @@ def conversations(name: str, simulator: Simulator) -> list[ApplicationRun]:
     return runs
 
 
-OPEN: set[str] = set()
-"""Behaviours before which an invariant is known to break."""
-
-
-def marked(name: str) -> Any:
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True) if name in OPEN else ())
-
-
-@pytest.mark.parametrize("name", [marked(name) for name in sorted(BEHAVIOURS)])
+@pytest.mark.parametrize("name", sorted(BEHAVIOURS))
 def test_the_invariants_hold_before_an_upstream_with(name: str, upstream: Upstream) -> None:
     assert upstream.play(*conversations(name, upstream.simulator)) == []
     # The application itself sends what some of these servers refuse, so its conversation ends early.
@@ -153,7 +145,6 @@ def test_the_invariants_hold_before_an_upstream_with(name: str, upstream: Upstre
     assert all(len(c.played) == len(c.turns) or c.refusals for c in played)
 
 
-@pytest.mark.xfail(reason="the open behaviours are composed too")
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(min_value=0, max_value=2**40))
 def test_the_invariants_hold_for_composed_behaviours_and_conversations(seed: int) -> None:

@@ -427,3 +427,23 @@ def test_a_rule_service_that_is_too_slow_is_a_timeout(rules: ScriptedRules) -> N
         with run_gateway(endpoint, rules, client=client) as gateway:
             reply = post(gateway, GUN)
     assert reply.headers["x-ascl-rules-error"] == "timeout"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_stream_that_ends_without_a_sign_after_whole_calls_is_complete(
+    rules: ScriptedRules, mixed: bool
+) -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+    calls = [call("gun", id="o1"), *([call(arguments="{}", id="w1", name="get_weather")] if mixed else [])]
+    entries = [{**m["tool_calls"][0], "index": index} for index, m in enumerate(calls)]
+    choices = [
+        {"index": 0, "delta": {"role": "assistant", "tool_calls": [e]}, "finish_reason": None}
+        for e in entries
+    ]
+    events = [f"data: {json.dumps({'id': 'x', 'choices': [choice]})}\n\n" for choice in choices]
+    with upstream(Drip(events), "No.") as endpoint, run_gateway(endpoint, rules) as gateway:
+        reply = post(gateway, {**GUN, "stream": True, "tools": [tool]})
+    content, finish, shown = parse_reply(reply)
+    assert (content, finish) == (("", "tool_calls") if mixed else ("No.", "stop"))
+    assert [entry["id"] for entry in shown] == ["w1"] * mixed
+    assert len(rules.consultations) == 1
