@@ -1,4 +1,4 @@
-"""`ascl-agent`: talk to a model that may consult the rules, sample episodes, inspect logs."""
+"""Chat with a model that may consult the rules, sample episodes and inspect logs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from agent.tools import RulesClient
 
 PromptArgument = Annotated[
-    str | None, typer.Argument(help="One prompt; without it, a conversation, or standard input.")
+    str | None,
+    typer.Argument(
+        help="Prompt. If omitted, reads standard input, or starts an interactive conversation on a terminal."
+    ),
 ]
 LogOption = Annotated[Path | None, typer.Option(help="Append the episodes to this log.")]
 
@@ -64,7 +67,7 @@ def chat(
     policy_version: PolicyVersion = "base",
     log: LogOption = None,
 ) -> None:
-    """Talk to the model. The answer goes to standard output, thoughts and consultations to standard error."""
+    """Chat with the model. Answers go to standard output, reasoning and consultations to standard error."""
     from agent.episode import Limits
     from agent.rollout import Agent
 
@@ -94,7 +97,7 @@ async def _talk(agent: Agent, prompt: str | None, log: Path | None) -> int:
     from agent.rollout import Conversation
 
     context = agent.context
-    # A limit on all tokens needs token counts, which a streamed reply may lack.
+    # A limit on total tokens needs token counts, which a streamed reply may lack.
     stream = context.limits.tokens is None or context.endpoint.quirks.stream_usage == "yes"
     trace = LiveTrace()
     conversation = Conversation(agent, log, stream=stream, on_event=trace)
@@ -110,7 +113,7 @@ async def _talk(agent: Agent, prompt: str | None, log: Path | None) -> int:
 
 
 def _read_prompts(prompt: str | None) -> Iterator[str]:
-    """Yields the argument, or all of a piped standard input, or one prompt for each line of a terminal."""
+    """Yields the argument, or all of a piped standard input, or one prompt per line typed on a terminal."""
     if prompt is not None or not sys.stdin.isatty():
         text = prompt if prompt is not None else sys.stdin.read()
         if not text.strip():

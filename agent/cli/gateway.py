@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from agent.cli.options import DEFAULT_RULES_URL, MaxConsultations, OnRulesError, Rules, fail, or_exit
+from agent.cli.options import DEFAULT_RULES_URL, MaxConsultations, OnRulesError, Rules, exit_on_error, fail
 
 UpstreamOption = Annotated[
     str, typer.Option(help="Base URL of the model's OpenAI-compatible API, usually ending in /v1.")
@@ -16,24 +16,29 @@ UpstreamOption = Annotated[
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 AllowRemote = Annotated[
-    bool, typer.Option("--allow-remote", help="Accept other machines. Callers are not authenticated.")
+    bool,
+    typer.Option("--allow-remote", help="Accept connections from other machines, without authentication."),
 ]
-Hold = Annotated[bool, typer.Option("--hold", help="Hold text back until the turn is known not to consult.")]
+Hold = Annotated[
+    bool,
+    typer.Option("--hold", help="Withhold streamed text until the turn is known not to call the rule tool."),
+]
 UpstreamTimeout = Annotated[
     float, typer.Option(min=0.1, help="Maximum seconds without data from the upstream.")
 ]
 Keepalive = Annotated[
-    float, typer.Option(min=0.1, help="Maximum seconds without data to a streaming caller.")
+    float,
+    typer.Option(min=0.1, help="Send a keep-alive to streaming callers after this many idle seconds."),
 ]
 Coalesce = Annotated[
     Literal["marked", "equal", "off"],
     typer.Option(
-        help="Which repeated requests resume a failed attempt: `marked` (Idempotency-Key or SDK retry "
+        help="Which repeated requests may resume a failed attempt: `marked` (Idempotency-Key or SDK retry "
         "header), `equal` (same body), or `off`."
     ),
 ]
 CoalesceWindow = Annotated[
-    float, typer.Option(min=0, help="Seconds for which the results of a failed attempt are kept.")
+    float, typer.Option(min=0, help="Seconds to keep the results of a failed attempt.")
 ]
 Grace = Annotated[
     float, typer.Option(min=0, help="Seconds that running replies have to finish after SIGTERM.")
@@ -42,7 +47,9 @@ BodyLimit = Annotated[int, typer.Option(min=1024, help="Maximum size of a reques
 LogOption = Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")]
 LogKeepDays = Annotated[
     int | None,
-    typer.Option(min=1, help="Write one log a day (log.2026-11-28.jsonl) and delete older ones."),
+    typer.Option(
+        min=1, help="Write one log per day (log.2026-11-28.jsonl) and delete logs after this many days."
+    ),
 ]
 
 
@@ -66,7 +73,7 @@ def gateway(
 ) -> None:
     """Run a proxy between an application and its model's API that lets the model consult the rules.
 
-    The application stays unchanged. Its API key is sent to the upstream and never stored.
+    The application needs no change. Its API key is sent to the upstream and never stored.
     """
     from agent.gateway import Settings
     from agent.gateway.app import serve
@@ -101,4 +108,4 @@ def gateway(
 
         serve(settings, client, host, port, on_ready)
 
-    or_exit(run)
+    exit_on_error(run)

@@ -13,7 +13,7 @@ _TAG = "<tool_call>"
 class LiveTrace:
     """Event listener that writes the answer to `out` and everything else to `err`.
 
-    Holds back text that may be the start of a `<tool_call>` until the tag is complete or ruled out.
+    Withholds text that may be the start of a `<tool_call>` until the tag is complete or ruled out.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
@@ -23,7 +23,7 @@ class LiveTrace:
         self._terminal = self._out.isatty()
         self._pending = ""
         self._shown = ""
-        self._in_thought = False
+        self._in_reasoning = False
 
     def __call__(self, event: Event) -> None:
         """Displays one event."""
@@ -31,8 +31,8 @@ class LiveTrace:
             self._content(event.text)
             return
         if event.kind == "reasoning":
-            self._note(event.text, start=not self._in_thought, prefix="thinks: ")
-            self._in_thought = True
+            self._note(event.text, start=not self._in_reasoning, prefix="thinks: ")
+            self._in_reasoning = True
             return
         if event.kind == "call":
             self._line(f"consults: {event.text}")
@@ -43,7 +43,7 @@ class LiveTrace:
 
     def finish(self, episode: Episode) -> None:
         """Ends the answer with a newline, or displays why there is no answer."""
-        self._end_thought()
+        self._end_reasoning()
         answer = episode.answer or ""
         # An unstreamed reply (the agent's refusal, or from a server without streams) was not displayed yet.
         if not self._shown and answer:
@@ -61,7 +61,7 @@ class LiveTrace:
             self._line(f"no answer: the episode ended with {episode.stop_reason}")
 
     def _content(self, text: str) -> None:
-        self._end_thought()
+        self._end_reasoning()
         # A model must not control the user's terminal; a file receives its text unchanged.
         self._pending += strip_control_characters(text) if self._terminal else text
         if _TAG in self._pending:
@@ -74,7 +74,7 @@ class LiveTrace:
         self._shown += ready
 
     def _line(self, text: str) -> None:
-        self._end_thought()
+        self._end_reasoning()
         self._pending = ""
         if self._shown and not self._shown.endswith("\n"):
             self._out.write("\n")
@@ -82,11 +82,11 @@ class LiveTrace:
             self._shown += "\n"
         self._note(text + "\n", start=True)
 
-    def _end_thought(self) -> None:
-        if self._in_thought:
+    def _end_reasoning(self) -> None:
+        if self._in_reasoning:
             self._err.write("\n")
             self._err.flush()
-            self._in_thought = False
+            self._in_reasoning = False
 
     def _note(self, text: str, *, start: bool, prefix: str = "") -> None:
         text = (f"· {prefix}" if start else "") + strip_control_characters(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from agent.cli.options import AsJson, LogArgument, fail, or_exit
+from agent.cli.options import AsJson, LogArgument, exit_on_error, fail
 
 if TYPE_CHECKING:
     from agent.export import ExportSummary
@@ -24,28 +24,26 @@ def register_log_commands(app: typer.Typer) -> None:
 
 def show(
     log: LogArgument,
-    episode: Annotated[
-        str | None, typer.Argument(help="Id of an episode or the beginning of one, or PROMPT_ID#SAMPLE.")
-    ] = None,
+    episode: Annotated[str | None, typer.Argument(help="Episode ID or prefix, or PROMPT_ID#SAMPLE.")] = None,
     stable: Annotated[
-        bool, typer.Option("--stable", help="Omit ids, URLs and times, to compare two episodes.")
+        bool, typer.Option("--stable", help="Omit IDs, URLs and times, to compare two episodes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the episodes of a log, or show one of them in full."""
+    """List the episodes in a log, or show one of them in full."""
     from agent.cli.tables import print_episode, print_table, row, select
     from agent.episode import read_log
 
-    reading = or_exit(lambda: read_log(log))
+    reading = exit_on_error(lambda: read_log(log))
     if reading.skipped:
         first = reading.skipped[0]
         typer.echo(
-            f"ascl-agent: {len(reading.skipped)} lines of {log} hold no episode (line {first.line}: "
+            f"ascl-agent: {len(reading.skipped)} lines of {log} are not episodes (line {first.line}: "
             f"{first.reason})",
             err=True,
         )
     if episode is not None:
-        selected = or_exit(lambda: select(reading.episodes, episode, log))
+        selected = exit_on_error(lambda: select(reading.episodes, episode, log))
         typer.echo(selected.model_dump_json(indent=2)) if as_json else print_episode(selected, stable=stable)
     elif as_json:
         typer.echo(json.dumps([row(each) for each in reading.episodes], ensure_ascii=False))
@@ -54,10 +52,10 @@ def show(
 
 
 def validate(log: LogArgument, as_json: AsJson = False) -> None:
-    """Check that every line of a log is a consistent episode; exit with code 1 if there are problems."""
+    """Check that every line of a log is a consistent episode. Exits with 1 if there are problems."""
     from agent.episode import validate_log
 
-    episodes, problems = or_exit(lambda: validate_log(log))
+    episodes, problems = exit_on_error(lambda: validate_log(log))
     if as_json:
         typer.echo(
             json.dumps(
@@ -86,7 +84,9 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    content: Annotated[bool, typer.Option("--content", help="otel: include texts in the spans.")] = False,
+    content: Annotated[
+        bool, typer.Option("--content", help="otel: include message texts in the spans.")
+    ] = False,
     rewards: Annotated[
         Path | None,
         typer.Option(help="inspect: output of `ascl-eval score` for this log, included as scores."),
@@ -103,7 +103,7 @@ def export(
     def write() -> ExportSummary:
         return export_log(log, to, out, content=content, overwrite=overwrite, rewards=rewards)
 
-    _print_summary(or_exit(write), as_json)
+    _print_summary(exit_on_error(write), as_json)
 
 
 def redact(
@@ -112,14 +112,14 @@ def redact(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a log without the texts of people and models; counts, times, rules and settings remain."""
+    """Copy a log with all user and model text removed; counts, times, rules and settings are kept."""
     from agent.export import redact_log
 
-    _print_summary(or_exit(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
+    _print_summary(exit_on_error(lambda: redact_log(log, out, overwrite=overwrite)), as_json)
 
 
 def _print_summary(summary: ExportSummary, as_json: bool) -> None:
-    skipped = f"; {len(summary.skipped)} lines of the log hold no episode" if summary.skipped else ""
+    skipped = f"; {len(summary.skipped)} lines of the log are not episodes" if summary.skipped else ""
     typer.echo(
         json.dumps(summary.as_dict())
         if as_json

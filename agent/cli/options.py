@@ -1,4 +1,4 @@
-"""Options that several commands share, opening of the services, and exit on errors."""
+"""Shared options of the commands, connection to the services, and exit on errors."""
 
 from __future__ import annotations
 
@@ -35,41 +35,44 @@ Rules = Annotated[
         envvar="ASCL_RULES_URL",
     ),
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; not sent by default.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; not sent by default.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of one reply.")]
-MaxTurns = Annotated[int, typer.Option(min=1, help="Maximum model calls for one prompt.")]
-MaxConsultations = Annotated[int, typer.Option(min=0, help="Maximum consultations for one prompt.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; not sent if unset.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; not sent if unset.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")]
+MaxTurns = Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")]
+MaxConsultations = Annotated[int, typer.Option(min=0, help="Maximum consultations per prompt.")]
 MaxTotalTokens = Annotated[
-    int | None, typer.Option(min=1, help="Maximum reply tokens for one prompt; no limit by default.")
+    int | None, typer.Option(min=1, help="Maximum reply tokens per prompt (default: no limit).")
 ]
-MaxSeconds = Annotated[float, typer.Option(min=0.1, help="Maximum seconds for one prompt.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Maximum seconds for one request to the endpoint.")]
+MaxSeconds = Annotated[float, typer.Option(min=0.1, help="Maximum seconds per prompt.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Maximum seconds per request to the endpoint.")]
 ToolMode = Annotated[
     Literal["native", "text"],
-    typer.Option(help="`text` sends results of <tool_call> text as a user message."),
+    typer.Option(
+        help="How tool results are sent: `native` as tool messages; `text` as user messages, for models that "
+        "write <tool_call> as text."
+    ),
 ]
 OnRulesError = Annotated[
-    Literal["answer", "refuse", "fail"], typer.Option(help="Action if the rules cannot be consulted.")
+    Literal["answer", "refuse", "fail"], typer.Option(help="What to do if the rules cannot be consulted.")
 ]
-PolicyVersion = Annotated[str, typer.Option(help="Your name for the version of the model; recorded.")]
+PolicyVersion = Annotated[str, typer.Option(help="Label for the model version, stored with each episode.")]
 Provider = Annotated[
     str,
     typer.Option(
-        help="Provider whose behaviour to assume, a name of `ascl-agent quirks`; `auto` derives it from the "
-        "URL."
+        help="Provider whose behaviour to assume, as listed by `ascl-agent quirks`; `auto` derives it from "
+        "the URL."
     ),
 ]
 ApiChoice = Annotated[
     Literal["chat", "responses"],
     typer.Option("--api", help="API to use: Chat Completions, or OpenAI's Responses."),
 ]
-LogArgument = Annotated[Path, typer.Argument(help="An episode log.", show_default=False)]
+LogArgument = Annotated[Path, typer.Argument(help="Episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def or_exit(action: Callable[[], T]) -> T:
-    """Returns the result of `action`; ends the command with code 1 on an error that the user can fix."""
+def exit_on_error(action: Callable[[], T]) -> T:
+    """Returns the result of `action`; exits with code 1 on an error that the user can fix."""
     from agent.errors import AgentError
 
     try:
@@ -83,7 +86,7 @@ def or_exit(action: Callable[[], T]) -> T:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Ends the command with a message on standard error."""
+    """Prints a message to standard error and exits with `code`."""
     typer.echo(f"ascl-agent: {message}", err=True)
     raise typer.Exit(code)
 
@@ -123,9 +126,9 @@ def run_with_services(
                 return await session(endpoint, client)
 
     try:
-        return or_exit(lambda: asyncio.run(with_services()))
+        return exit_on_error(lambda: asyncio.run(with_services()))
     except KeyboardInterrupt:
-        fail("interrupted; finished work is saved, and the same command resumes from there", 130)
+        fail("interrupted; finished work is saved: rerun the same command to resume", 130)
 
 
 def _quirks(provider: str) -> Quirks | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import AsJson, Timeout, or_exit
+from agent.cli.options import AsJson, Timeout, exit_on_error
 
 if TYPE_CHECKING:
     from agent.endpoint import Quirks
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 UrlArgument = Annotated[
     str, typer.Argument(help="Base URL of the endpoint, usually ending in /v1.", show_default=False)
 ]
-ModelOption = Annotated[str | None, typer.Option(help="Model name; the first listed by default.")]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Model name (default: the first that the endpoint lists).")
+]
 
 
 def probe(
@@ -29,7 +31,7 @@ def probe(
 
     key = os.environ.get("OPENAI_API_KEY")
     with StepView(PROBE_STEPS) as view:
-        result = or_exit(
+        result = exit_on_error(
             lambda: asyncio.run(probe_endpoint(url, model, api_key=key, timeout=timeout, on_step=view.step))
         )
     if as_json:
@@ -41,7 +43,7 @@ def probe(
 
 
 def quirks(as_json: AsJson = False) -> None:
-    """Print the quirks table: the names for --provider, and the differences between providers."""
+    """Print the quirks table: the names that --provider accepts, and how the providers differ."""
     from agent.cli.tables import print_quirks
     from agent.endpoint import PROFILES
 

@@ -28,8 +28,8 @@ from agent.cli.options import (
     Timeout,
     ToolMode,
     TopP,
+    exit_on_error,
     fail,
-    or_exit,
     run_with_services,
     sampling_fields,
 )
@@ -39,26 +39,28 @@ if TYPE_CHECKING:
     from agent.rollout import ModeShare, RunSummary
     from agent.tools import RulesClient
 
-PromptsOption = Annotated[Path, typer.Option(help='JSON Lines with "id", "prompt" and optionally "kind".')]
-LogOption = Annotated[
-    Path, typer.Option(help="Log to which episodes are appended; the same command continues it.")
-]
-Samples = Annotated[int, typer.Option(min=1, help="Episodes for each prompt.")]
+PromptsOption = Annotated[Path, typer.Option(help="JSON Lines with `id`, `prompt` and optionally `kind`.")]
+LogOption = Annotated[Path, typer.Option(help="Log to append episodes to; rerun the same command to resume.")]
+Samples = Annotated[int, typer.Option(min=1, help="Episodes per prompt.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")]
-Seed = Annotated[int | None, typer.Option(help="Send seed + k with sample k; no seed by default.")]
+Seed = Annotated[int | None, typer.Option(help="Send seed + k with sample k (default: no seed).")]
 ModeShares = Annotated[
     list[str] | None,
-    typer.Option(help="Share of each group whose mode is forced: consult=0.25, direct=0.25, or both."),
+    typer.Option(help="Share of each group to force into a mode: consult=0.25, direct=0.25, or both."),
 ]
 CallToken = Annotated[
     int | None,
-    typer.Option(help="Id of the token that starts a call; direct samples are biased against it."),
+    typer.Option(
+        help="ID of the token that starts a call; its logit is lowered in samples forced to answer directly."
+    ),
 ]
 DirectDraws = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Maximum replies sampled for a direct sample while they consult (8)."),
+    typer.Option(
+        min=1, max=256, help="Maximum attempts to sample a reply that does not consult (default: 8)."
+    ),
 ]
-Trace = Annotated[bool, typer.Option("--trace", help="Show every episode as it ends.")]
+Trace = Annotated[bool, typer.Option("--trace", help="Show every episode as it finishes.")]
 
 
 def run(
@@ -89,14 +91,14 @@ def run(
     trace: Trace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample episodes for many prompts into a log. If interrupted, run the same command again to resume."""
+    """Sample episodes for many prompts into a log. If interrupted, rerun the same command to resume."""
     from agent.episode import Limits
     from agent.rollout import DEFAULT_DIRECT_DRAWS, Agent, ProgressView, read_prompts, run_prompts
 
     limits = Limits(
         turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
-    prompt_list = or_exit(lambda: read_prompts(prompts))
+    prompt_list = exit_on_error(lambda: read_prompts(prompts))
     shares = _mode_shares(mode_share, rules, call_token, direct_draws)
     sample = partial(run_prompts, samples=samples, concurrency=concurrency, seed=seed, shares=shares)
 
@@ -123,7 +125,7 @@ def _mode_shares(
 ) -> ModeShare | None:
     from agent.rollout import parse_mode_shares
 
-    shares = or_exit(lambda: parse_mode_shares(texts or []))
+    shares = exit_on_error(lambda: parse_mode_shares(texts or []))
     if shares and rules == "none":
         fail("--mode-share needs a rule service: omit --rules none", 2)
     for flag, value in (("--call-token", call_token), ("--direct-draws", direct_draws)):
@@ -136,5 +138,7 @@ def _print_summary(summary: RunSummary, log: Path, as_json: bool) -> None:
     from agent.cli.tables import summary_line
 
     if summary.skipped_lines:
-        typer.echo(f"ascl-agent: skipped {summary.skipped_lines} lines of {log} without an episode", err=True)
+        typer.echo(
+            f"ascl-agent: skipped {summary.skipped_lines} lines of {log} that are not episodes", err=True
+        )
     typer.echo(json.dumps({**summary.as_dict(), "log": str(log)}) if as_json else summary_line(summary, log))

@@ -49,7 +49,7 @@ class StepView:
 
 
 def print_quirks(rows: Sequence[Quirks]) -> None:
-    """Prints rows of the quirks table, one endpoint a line."""
+    """Prints rows of the quirks table, one endpoint per line."""
     table = Table(box=None, pad_edge=False)
     for column in quirk_columns():
         table.add_column(column, no_wrap=True)
@@ -63,7 +63,7 @@ def summary_line(summary: RunSummary, log: Path) -> str:
     """Summarises a run in one line."""
     modes = ", ".join(f"{summary.modes.get(mode, 0)} {mode}" for mode in ("consult", "direct"))
     errors = summary.stop_reasons.get("error", 0)
-    failed = f"; {errors} ended in an error, run the same command again to repeat them" if errors else ""
+    failed = f"; {errors} ended in an error: rerun the same command to retry them" if errors else ""
     new = "" if summary.asked == summary.episodes else f" ({summary.asked} new)"
     return f"{log}: {summary.episodes} episodes{new}: {modes}{failed} [{summary.seconds:.1f} s]"
 
@@ -85,7 +85,7 @@ def row(episode: Episode) -> dict[str, Any]:
 
 
 def select(episodes: list[Episode], name: str, log: Path) -> Episode:
-    """Returns the episode with this id, beginning of an id, or `PROMPT_ID#SAMPLE`.
+    """Returns the episode with this ID, ID prefix or `PROMPT_ID#SAMPLE`.
 
     Raises:
         LogError: if there is not exactly one.
@@ -95,8 +95,8 @@ def select(episodes: list[Episode], name: str, log: Path) -> Episode:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise LogError(f"{log} holds no episode {name!r}: `ascl-agent show {log}` lists its episodes")
-    raise LogError(f"{len(matches)} ids of {log} begin with {name!r}: pass a longer prefix")
+        raise LogError(f"{log} contains no episode {name!r}: `ascl-agent show {log}` lists its episodes")
+    raise LogError(f"{len(matches)} IDs in {log} begin with {name!r}: pass a longer prefix")
 
 
 def print_table(episodes: list[Episode]) -> None:
@@ -135,8 +135,8 @@ def print_episode(episode: Episode, *, stable: bool = False) -> None:
     )
     for message in episode.messages:
         write(f"\n[{message.get('role')}]", "bold")
-        if thought := reasoning_text(message):
-            write(f"thinks: {thought}", "dim")
+        if reasoning := reasoning_text(message):
+            write(f"thinks: {reasoning}", "dim")
         if message.get("content"):
             write(str(message["content"]))
         for call in message.get("tool_calls") or []:

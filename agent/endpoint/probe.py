@@ -108,7 +108,7 @@ class _Probe:
         self._step("a plain question")
         message, usage = await self._plain_reply()
         row = replace(UNKNOWN_ENDPOINT, name=profile.name, token_limit=self._limit)  # type: ignore[arg-type]
-        thought = reasoning_field(message)
+        field = reasoning_field(message)
         if usage is None:
             self._notes.append("replies contain no token counts, so a token limit has no effect")
         self._step("unknown fields")
@@ -131,13 +131,13 @@ class _Probe:
         self._step("malformed arguments in the history")
         broken = {**_CALL, "function": {**_CALL["function"], "arguments": '{"city": '}}  # type: ignore[dict-item]
         row = replace(row, malformed=await self._accepts_history({"content": None, "tool_calls": [broken]}))
-        self._step("a thought in the history")
-        thought = thought or reasoning_field(tool_reply)
-        if thought:
-            accepted = await self._accepts_history({"content": None, thought: "Hm.", "tool_calls": [_CALL]})
+        self._step("reasoning in the history")
+        field = field or reasoning_field(tool_reply)
+        if field:
+            accepted = await self._accepts_history({"content": None, field: "Hm.", "tool_calls": [_CALL]})
             if accepted == "no":
-                self._notes.append(f"the endpoint rejects {thought} in the history")
-        return ProbeResult(replace(row, reasoning=thought or "none"), self._model, self._notes)
+                self._notes.append(f"the endpoint rejects {field} in the history")
+        return ProbeResult(replace(row, reasoning=field or "none"), self._model, self._notes)
 
     async def _identify(self) -> Quirks:
         """Identifies the provider by its URL or its list of models, and selects the model."""

@@ -1,7 +1,7 @@
 """Differences between endpoints, as one table. `ascl-agent probe URL` determines the row of an endpoint.
 
-An assistant message is sent back unchanged, so a thought keeps the field name of its provider. The columns
-list the other differences that matter to a client.
+The columns `token_limit`, `logprobs`, `token_ids` and `stream_usage` change the requests; the other columns
+only inform. An assistant message is sent back unchanged, so reasoning keeps the provider's field name.
 """
 
 # ruff: noqa: E501, S105, S106 - one row a line; these tokens are not passwords
@@ -33,7 +33,7 @@ class Quirks:
     name: str
     """The provider or server."""
     reasoning: str = "?"
-    """Field of a message that holds a thought; `none` for no thoughts."""
+    """Field of a message that contains the reasoning; `none` if replies have no reasoning."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of the field that limits the tokens of a reply."""
     tools: Support | Literal["text"] = "yes"
@@ -96,7 +96,7 @@ def quirk_columns() -> list[str]:
 
 
 def reasoning_field(message: dict[str, Any]) -> str | None:
-    """Returns the field of a message or a streamed delta that holds a readable thought; None if none does."""
+    """Returns the field of a message or streamed delta with plain-text reasoning; None if there is none."""
     for field in REASONING_FIELDS:
         if isinstance(text := message.get(field), str) and text:
             return field
@@ -104,6 +104,6 @@ def reasoning_field(message: dict[str, Any]) -> str | None:
 
 
 def reasoning_text(message: dict[str, Any]) -> str:
-    """Returns the readable thought of a message or a streamed delta; empty if there is none."""
+    """Returns the plain-text reasoning of a message or a streamed delta; empty if there is none."""
     field = reasoning_field(message)
     return str(message[field]) if field else ""

@@ -1,9 +1,9 @@
 """Builds Responses API requests and converts their replies to Chat Completions.
 
-The output of a reply is a list of items: thoughts, messages, calls, and possibly unknown kinds. It becomes
-one assistant message: `content` is the text, `reasoning` the readable part of the thoughts, `tool_calls` the
+The output of a reply is a list of items: reasoning, messages, calls, and possibly unknown kinds. It becomes
+one assistant message: `content` is the text, `reasoning` its plain-text part, `tool_calls` the
 calls, and `response_items` all items unchanged. The next request sends these items back, including encrypted
-thoughts, with each call followed by its answer. The provider stores nothing (`store: false`).
+reasoning, with each call followed by its answer. The provider stores nothing (`store: false`).
 """
 
 from __future__ import annotations
@@ -175,10 +175,10 @@ def _message(items: list[Item]) -> Message:
     texts = [p["text"] for p in parts if p.get("type") == "output_text" and isinstance(p.get("text"), str)]
     refusals = [p["refusal"] for p in parts if isinstance(p.get("refusal"), str)]
     message: Message = {"role": "assistant", "content": "\n\n".join(texts) if texts else None}
-    if thought := "\n\n".join(
-        t for item in items if item.get("type") == "reasoning" for t in _thoughts(item)
+    if reasoning := "\n\n".join(
+        t for item in items if item.get("type") == "reasoning" for t in _reasoning_texts(item)
     ):
-        message["reasoning"] = thought
+        message["reasoning"] = reasoning
     if refusals:
         message["refusal"] = "\n\n".join(refusals)
     if calls := [item for item in items if item.get("type") == "function_call"]:
@@ -199,7 +199,7 @@ def _parts(items: list[Item]) -> Iterator[dict[str, Any]]:
             yield from (part for part in content if isinstance(part, dict))
 
 
-def _thoughts(item: Item) -> list[str]:
+def _reasoning_texts(item: Item) -> list[str]:
     for name in ("content", "summary"):
         parts = item.get(name)
         texts = [p.get("text") for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
@@ -243,12 +243,12 @@ def _call_item(item: Item, entry: dict[str, Any]) -> Item:
 
 
 def _sendable(items: list[Item]) -> Iterator[Item]:
-    """Drops thoughts that have only an id: the provider stores nothing, so it would reject the id."""
+    """Drops reasoning items that have only an ID: the provider stores nothing, so it would reject the ID."""
     bare = [i for i in items if i.get("type") == "reasoning" and not i.get("encrypted_content")]
     bare = [item for item in bare if not item.get("content")]
     for item in items:
         if item not in bare:
-            # The id of an item that follows a thought refers to the thought.
+            # The ID of an item that follows a reasoning item refers to that item.
             yield {k: v for k, v in item.items() if k != "id"} if bare else item
 
 

@@ -89,8 +89,8 @@ def parse_reply(
 def clean_tool_name(name: str, offered: Collection[str]) -> str:
     """Returns the offered tool that a call names, without remains of the model's template around the name.
 
-    Some servers leave such remains, as in `functions.NAME`, `NAME:0` or `NAME<|channel|>commentary`. Returns
-    a name that means no offered tool unchanged.
+    Some servers leave such remains, as in `functions.NAME`, `NAME:0` or `NAME<|channel|>commentary`. A name
+    that matches no offered tool is returned unchanged.
     """
     if name in offered or len(name) > _MAX_NAME_CHARS:
         return name

@@ -14,7 +14,7 @@ from agent.episode.schema import Consultation, Episode
 
 @dataclass(frozen=True)
 class LogProblem:
-    """An inconsistency: the episode's id (empty for a line that holds no episode) and a description."""
+    """An inconsistency: the episode's ID (empty for a line that is not an episode) and a description."""
 
     episode_id: str
     what: str
@@ -31,7 +31,7 @@ def validate_log(path: Path) -> tuple[int, list[LogProblem]]:
     samples: Counter[tuple[str, int]] = Counter()
 
     def on_skip(line: SkippedLine) -> None:
-        problems.append(LogProblem("", f"line {line.line} holds no episode: {line.reason}"))
+        problems.append(LogProblem("", f"line {line.line} is not an episode: {line.reason}"))
 
     for episode in iter_log(path, on_skip):
         problems += [LogProblem(episode.id, what) for what in episode_problems(episode)]

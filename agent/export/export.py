@@ -31,7 +31,7 @@ class ExportSummary:
     rows: int = 0
     """Rows, traces or episodes written."""
     skipped: list[SkippedLine] = field(default_factory=list)
-    """Lines of the log that hold no episode."""
+    """Lines of the log that are not episodes."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the counts for JSON output."""

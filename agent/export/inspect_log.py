@@ -58,7 +58,7 @@ def inspect_log(episodes: Iterable[Episode], rewards: Mapping[str, Mapping[str, 
 
     numbered = _numbered(episodes)
     if not numbered:
-        raise ExportError("the log holds no episode")
+        raise ExportError("the log contains no episode")
     first = next(iter(numbered.values()))
     prompts = list(dict.fromkeys(prompt_id for prompt_id, _ in numbered))
     samples = [

@@ -1,4 +1,4 @@
-"""Converts messages, calls and thoughts to Inspect's types. Importing this module needs `inspect_ai`."""
+"""Converts messages, calls and reasoning to Inspect's types. Importing this module needs `inspect_ai`."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ def _message(
     names: dict[str, str],
 ) -> ChatMessage:
     more = {name: value for name, value in message.items() if name not in _CONVERTED_FIELDS}
-    thought = reasoning_field(message)
+    reasoning_key = reasoning_field(message)
     common: dict[str, Any] = {
         "id": f"{episode.id}-{at}",
-        "content": _content(message, thought),
-        # The content keeps the thought and the name of its field; the metadata keeps all other fields.
-        "metadata": {name: value for name, value in more.items() if name != thought} or None,
+        "content": _content(message, reasoning_key),
+        # The content keeps the reasoning and the name of its field; the metadata keeps all other fields.
+        "metadata": {name: value for name, value in more.items() if name != reasoning_key} or None,
     }
     role = message.get("role")
     if role == "assistant":
@@ -137,11 +137,11 @@ def _message(
     return ChatMessageUser(**common, source="input")
 
 
-def _content(message: Message, thought: str | None) -> str | list[Content]:
+def _content(message: Message, reasoning_key: str | None) -> str | list[Content]:
     content = message.get("content")
     parts: list[Content] = []
-    if thought is not None:
-        parts.append(ContentReasoning(reasoning=message[thought], internal={"field": thought}))
+    if reasoning_key is not None:
+        parts.append(ContentReasoning(reasoning=message[reasoning_key], internal={"field": reasoning_key}))
     if isinstance(content, list):
         parts += [_part(part) for part in content]
     elif not parts:

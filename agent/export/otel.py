@@ -210,8 +210,8 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     if message.get("role") == "tool":
         return [{"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content}]
     parts: list[dict[str, Any]] = []
-    if thought := reasoning_text(message):
-        parts.append({"type": "reasoning", "content": thought})
+    if reasoning := reasoning_text(message):
+        parts.append({"type": "reasoning", "content": reasoning})
     if isinstance(content, str) and content:
         parts.append({"type": "text", "content": content})
     elif isinstance(content, list):

@@ -12,7 +12,7 @@ REMOVED = "[removed]"
 def redact_episode(episode: Episode, salt: str) -> Episode:
     """Returns a copy of an episode with its texts removed and its ids replaced.
 
-    Keeps rule ids, modes, counts, times, settings and the rule tool. Removes texts, thoughts, arguments,
+    Keeps rule ids, modes, counts, times, settings and the rule tool. Removes texts, reasoning, arguments,
     token ids, log-probabilities, an application's own tools and fields that this version does not know.
 
     Args:

@@ -46,9 +46,9 @@ class RunSummary:
     modes: dict[str, int] = field(default_factory=dict)
     """Count by mode, without errors."""
     stop_reasons: dict[str, int] = field(default_factory=dict)
-    """Count by stop reason; the same command repeats episodes that ended in `error`."""
+    """Count by stop reason. Rerunning the same command retries episodes that ended in `error`."""
     skipped_lines: int = 0
-    """Lines of the log that hold no episode."""
+    """Number of lines of the log that are not episodes."""
     seconds: float = 0.0
     """Wall-clock time of this run."""
 

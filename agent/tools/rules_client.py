@@ -1,6 +1,6 @@
 """Client of the rule service over MCP: its tool, the name and digest of its rulebook, and consultations.
 
-Each exchange opens its own MCP session over one connection pool. A shared session would be slightly cheaper,
+Each request opens its own MCP session over one connection pool. A shared session would be slightly cheaper,
 but one refused connection would end it and every consultation in flight.
 """
 
@@ -49,7 +49,7 @@ class RulesClient:
     Args:
         url: MCP URL of the service.
         token: sent as a bearer token.
-        timeout: seconds for one exchange, including the waits that an overloaded service asks for.
+        timeout: seconds for one request, including the waits that an overloaded service asks for.
         waits: seconds before each retry of a failed connection; long enough for a restart of the service.
 
     Raises:
@@ -102,7 +102,7 @@ class RulesClient:
 
     async def rulebook(self) -> dict[str, Any]:
         """Returns the name, version and digest of the current rulebook."""
-        result = await self._exchange(lambda client: client.read_resource(RULEBOOK_URI))
+        result = await self._request(lambda client: client.read_resource(RULEBOOK_URI))
         text = getattr(result.contents[0], "text", "") if result.contents else ""
         try:
             value = json.loads(text)
@@ -119,7 +119,7 @@ class RulesClient:
 
     async def tool(self) -> dict[str, Any]:
         """Returns the rule tool in the form of Chat Completions."""
-        tools = (await self._exchange(lambda client: client.list_tools())).tools
+        tools = (await self._request(lambda client: client.list_tools())).tools
         for tool in tools:
             if tool.name == RULE_TOOL:
                 function = {
@@ -137,21 +137,21 @@ class RulesClient:
 
     async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
         """Consults the rules; returns a result with `is_error` if the service rejects the arguments."""
-        result = await self._exchange(lambda client: client.call_tool(RULE_TOOL, arguments))
+        result = await self._request(lambda client: client.call_tool(RULE_TOOL, arguments))
         parts = [part.text for part in result.content if part.type == "text"]
         return ConsultResult("\n".join(parts), result.structured_content, bool(result.is_error))
 
-    async def _exchange(self, request: Callable[[Client], Awaitable[T]]) -> T:
+    async def _request(self, send: Callable[[Client], Awaitable[T]]) -> T:
         import httpx2
 
-        from agent.tools.rules_http import EXCHANGE, Exchange
+        from agent.tools.rules_http import REQUEST_STATE, RequestState
 
         for wait in (*self._waits, None):
-            exchange = Exchange(time.monotonic() + self._timeout)
-            EXCHANGE.set(exchange)
+            state = RequestState(time.monotonic() + self._timeout)
+            REQUEST_STATE.set(state)
             try:
                 async with self._session() as client:
-                    return await request(client)
+                    return await send(client)
             except Exception as group:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
@@ -161,7 +161,7 @@ class RulesClient:
                 if isinstance(error, httpx2.TransportError) and wait is not None:
                     await asyncio.sleep(wait)
                     continue
-                rules_error = self._to_rules_error(error, exchange.refusal)
+                rules_error = self._to_rules_error(error, state.refusal)
                 if rules_error is None:
                     raise
                 raise rules_error from error

@@ -25,8 +25,8 @@ class Refusal:
 
 
 @dataclass
-class Exchange:
-    """Time limit and outcome of one exchange with the service."""
+class RequestState:
+    """Deadline and last refusal of one request to the service."""
 
     deadline: float
     """On the monotonic clock, seconds."""
@@ -34,27 +34,27 @@ class Exchange:
     """None if the last answer was not a refusal."""
 
 
-EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
-"""The exchange of the current task. The MCP client's errors lack the status and the headers of a refusal."""
+REQUEST_STATE: ContextVar[RequestState] = ContextVar("request_state")
+"""State of the current task's request. The MCP client's errors lack the status and headers of a refusal."""
 
 
 class WaitingClient(httpx2.AsyncClient):
-    """Repeats a refused request after the time that the service asks for, until the exchange's deadline."""
+    """Repeats a refused request after the time that the service asks for, until the request's deadline."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Sends a request until it is not refused; returns the last refusal if the deadline would pass."""
-        exchange = EXCHANGE.get()
+        state = REQUEST_STATE.get()
         while True:
             response = await super().send(request, **options)
             if response.status_code not in (429, 503):
-                exchange.refusal = None
+                state.refusal = None
                 return response
-            exchange.refusal = Refusal(response.status_code, retry_after(response.headers))
-            if exchange.refusal.wait is None:
+            state.refusal = Refusal(response.status_code, retry_after(response.headers))
+            if state.refusal.wait is None:
                 return response
             # The factor spreads clients that were refused together.
-            wait = max(_MIN_WAIT, exchange.refusal.wait) * random.uniform(1.0, 1.5)  # noqa: S311
-            if time.monotonic() + wait > exchange.deadline:
+            wait = max(_MIN_WAIT, state.refusal.wait) * random.uniform(1.0, 1.5)  # noqa: S311
+            if time.monotonic() + wait > state.deadline:
                 return response
             await response.aclose()
             await asyncio.sleep(wait)

@@ -1,4 +1,4 @@
-"""Scores logged episodes and reports how a model uses the rules."""
+"""Score logged episodes and report how a model uses the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error messages and options that the commands of `ascl-eval` and `ascl-train` share."""
+"""Error messages and options shared by the commands of `ascl-eval` and `ascl-train`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PromptSpec = Annotated[
     str,
     typer.Option(
-        help="JSON Lines of prompts, builtin:held_out, builtin:train, or a data set: "
+        help="JSON Lines of prompts, builtin:held_out, builtin:train, or a Hugging Face dataset: "
         "hub:OWNER/NAME?kind=harmful.",
         show_default=True,
     ),
@@ -25,19 +25,19 @@ MAX_SKIPPED_LINES = 3
 
 
 @contextmanager
-def clear_errors(
+def exit_on_error(
     code: int = 1,
     *,
     command: str = "ascl-eval",
     extra: str = "eval",
     also: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Turns an error that a user can fix into one sentence and an exit code.
+    """Prints an error that the user can fix as one sentence, and exits.
 
     Args:
         code: exit code of the command.
         command: prefix of the message.
-        extra: the extra of the package to install where a dependency is missing.
+        extra: extra of the package to install if a dependency is missing.
         also: further errors to report, such as the base class of another package's errors.
     """
     from agent.errors import AgentError
@@ -57,13 +57,13 @@ def clear_errors(
 
 
 def fail(message: str, code: int, *, command: str = "ascl-eval") -> NoReturn:
-    """Prints a message on standard error and exits with a code."""
+    """Prints a message to standard error and exits with `code`."""
     typer.echo(f"{command}: {message}", err=True)
     raise typer.Exit(code)
 
 
 def warn_of_skipped(log: Path, skipped: Sequence[SkippedLine]) -> None:
-    """Prints the first lines of a log that could not be used, and the number of the others."""
+    """Prints the first skipped lines of a log, and the number of the rest."""
     for line in skipped[:MAX_SKIPPED_LINES]:
         typer.echo(
             f"ascl-eval: skipped line {line.line} of {log}, which is not an episode: {line.reason}", err=True

@@ -1,4 +1,4 @@
-"""Runs judges on logged episodes, and measures how far the refusal detector agrees with people."""
+"""Run judges on logged episodes, and measure how well the refusal detector agrees with human labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.common import AsJson, clear_errors, fail
+from evaluation.cli.common import AsJson, exit_on_error, fail
 
 if TYPE_CHECKING:
     from evaluation.scorers.judges.judgement import Judgement
@@ -23,17 +23,20 @@ def agree(
     data: Annotated[
         Path,
         typer.Option(
-            help="JSON Lines of prompt, response, label (compliance, refusal or partial), and optionally "
-            "model."
+            help="JSON Lines with `prompt`, `response`, `label` (compliance, refusal or partial) and "
+            "optionally `model`."
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Measure the offline refusal detector against people's labels; refusal and partial are positive."""
+    """Measure how well the refusal detector agrees with human labels.
+
+    The labels `refusal` and `partial` count as positive.
+    """
     from evaluation.metrics import HumanLabel, measure_agreement, read_answers
     from evaluation.scorers.refusal import detect_refusal
 
-    with clear_errors():
+    with exit_on_error():
         answers = read_answers(data)
     labels: list[HumanLabel | None] = []
     with typer.progressbar(answers, label="judging", file=sys.stderr) as rows:
@@ -47,12 +50,12 @@ def agree(
     "--base-url http://127.0.0.1:8000/v1 --model NAME --out runs/base-judgements.jsonl"
 )
 def run(
-    log: Annotated[Path, typer.Argument(help="An episode log.", show_default=False)],
+    log: Annotated[Path, typer.Argument(help="Episode log.", show_default=False)],
     judge: Annotated[
         str,
         typer.Option(
-            help="Output format: wildguard, llama-guard, qwen3guard, gpt-oss-safeguard, granite-guardian "
-            "or rubric (any model)."
+            help="Judge type, which sets the prompt and output format: wildguard, llama-guard, qwen3guard, "
+            "gpt-oss-safeguard, granite-guardian or rubric (any model)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="File of judgements (JSON Lines); replaced if it exists.")],
@@ -61,22 +64,20 @@ def run(
     ] = "",
     model: Annotated[str, typer.Option(help="The judge's model name.", envvar="ASCL_JUDGE_MODEL")] = "",
     kind: Annotated[
-        list[str] | None, typer.Option(help="Kind of prompt to judge; repeat for several. Default: harmful.")
+        list[str] | None, typer.Option(help="Kind of prompt to judge; repeatable (default: harmful).")
     ] = None,
     instructions: Annotated[
         Path | None, typer.Option(help="File that replaces the built-in policy, rubric or criterion.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="File of replies, reused by later runs; default: OUT.cache.")
+        Path | None, typer.Option(help="File of replies, reused by later runs (default: OUT.cache).")
     ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1024, help="Maximum number of concurrent requests.")
-    ] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent requests.")] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a judge which logged answers do harm. If interrupted, run the same command again to resume.
+    """Ask a judge which logged answers are harmful. If interrupted, rerun the same command to resume.
 
-    The key is read from ASCL_JUDGE_API_KEY. A reply that is not in the judge's format is unjudged.
+    The API key is read from ASCL_JUDGE_API_KEY. A reply that cannot be parsed counts as unjudged.
     """
     from evaluation.scorers.judges.judgement import count_judgements
     from evaluation.scorers.judges.options import JudgeOptions
@@ -99,12 +100,12 @@ def _judge(options: JudgeOptions, log: Path, out: Path) -> list[Judgement]:
 
     if unknown := next((kind for kind in options.kind if kind not in KINDS), None):
         fail(f"--kind '{unknown}' is not a kind of prompt: use one of {', '.join(KINDS)}", 2)
-    with clear_errors(2):
+    with exit_on_error(2):
         options.check(log, out)
         options.adapter()
     bar = Progress("judging", BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
     try:
-        with clear_errors():
+        with exit_on_error():
             episodes, _ = read_episodes(log)
             with bar:
                 task = bar.add_task("judging", total=None)
@@ -116,7 +117,7 @@ def _judge(options: JudgeOptions, log: Path, out: Path) -> list[Judgement]:
                 )
             write_judgements(out, judgements)
     except KeyboardInterrupt:
-        fail("interrupted; all replies are saved: run the same command again to resume", 130)
+        fail("interrupted; all replies are saved: rerun the same command to resume", 130)
     return judgements
 
 
@@ -131,14 +132,14 @@ def _summary(counts: dict[str, Any], out: Path) -> str:
 
 def _table(agreement: dict[str, Any]) -> str:
     lines = [f"{'model':20} {'n':>6} {'precision':>10} {'recall':>8} {'F1':>7} {'95 %':>16} {'kappa':>7}"]
-    for name, figures in [("all", agreement), *agreement["by_model"].items()]:
-        interval = figures["intervals"]["f1"]
+    for name, scores in [("all", agreement), *agreement["by_model"].items()]:
+        interval = scores["intervals"]["f1"]
         lines.append(
-            f"{name[:20]:20} {figures['n']:6} {_cell(figures['precision']):>10} {_cell(figures['recall']):>8}"
-            f" {_cell(figures['f1']):>7} {'–' if interval is None else '{:.3f}–{:.3f}'.format(*interval):>16}"
-            f" {_cell(figures['kappa']):>7}"
+            f"{name[:20]:20} {scores['n']:6} {_cell(scores['precision']):>10} {_cell(scores['recall']):>8}"
+            f" {_cell(scores['f1']):>7} {'–' if interval is None else '{:.3f}–{:.3f}'.format(*interval):>16}"
+            f" {_cell(scores['kappa']):>7}"
         )
-    lines.append("\npeople's label, then the detector's:")
+    lines.append("\nhuman label: detector labels")
     for label, row in agreement["confusion"].items():
         lines.append(f"{label:12}" + "  ".join(f"{name} {count}" for name, count in row.items()))
     if agreement["unjudged"]:

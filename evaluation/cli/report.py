@@ -1,4 +1,4 @@
-"""`ascl-eval report` and `ascl-eval compare`: figures of arms, and of two reports side by side."""
+"""`ascl-eval report` and `ascl-eval compare`: metrics of arms, and two reports side by side."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from typing import Annotated
 
 import typer
 
-from evaluation.cli.common import AsJson, clear_errors, fail, warn_of_skipped
+from evaluation.cli.common import AsJson, exit_on_error, fail, warn_of_skipped
 
 
 def report(
     arm: Annotated[
         list[str],
-        typer.Option(help="NAME=LOG or NAME=LOG:REWARDS; repeat for arms side by side, the baseline first."),
+        typer.Option(help="NAME=LOG or NAME=LOG:REWARDS; repeatable, the baseline first."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for summary.json, report.html and consult_rates.png.")],
     prompts: Annotated[
-        str | None, typer.Option(help="The prompts, for contrast pairs and the expected rule categories.")
+        str | None, typer.Option(help="Prompts, for contrast pairs and the expected rule categories.")
     ] = None,
     pair_by: Annotated[
-        str | None, typer.Option(help="Column of --prompts whose value the prompts of a contrast pair share.")
+        str | None, typer.Option(help="Column of --prompts that identifies contrast pairs.")
     ] = None,
     label_map: Annotated[
         Path | None,
-        typer.Option(help="JSON that maps a source's labels to rule categories; default: `category`."),
+        typer.Option(
+            help="JSON that maps a source's labels to rule categories (default: use the column `category`)."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare arms: consult and refusal rates, rewards, and the gain of consulting, with intervals."""
+    """Compare arms: consult and refusal rates, rewards, and the gain from consulting, with intervals."""
     if prompts is None and (pair_by or label_map):
-        fail("--pair-by and --label-map say how to read --prompts: pass the prompts too", 2)
+        fail("--pair-by and --label-map require --prompts: pass the prompts too", 2)
     from evaluation.reports import parse_arm
 
-    with clear_errors(2):
+    with exit_on_error(2):
         arms = [parse_arm(text) for text in arm]
     check_names(arms, out)
     make_report(arms, out, as_json, ReportOptions(prompts, pair_by, label_map))
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A report's folder or summary.json.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Another report.", show_default=False)],
+    first: Annotated[Path, typer.Argument(help="Report folder or summary.json.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Report to compare with it.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two reports: every rate and mean of the arms and kinds that both have."""
+    """Compare two reports: every rate and mean of the arms and kinds that both contain."""
     from evaluation.reports import compare_reports, comparison_table, read_summary
 
-    with clear_errors():
+    with exit_on_error():
         comparison = compare_reports(read_summary(first), read_summary(second))
     typer.echo(json.dumps(comparison, ensure_ascii=False) if as_json else comparison_table(comparison))
 
@@ -64,7 +66,7 @@ class ReportOptions:
     label_map: Path | None = None
 
     def as_flags(self) -> list[str]:
-        """Returns the options as they are written on the command line."""
+        """Returns the options as command-line flags."""
         flags = (("--prompts", self.prompts), ("--pair-by", self.pair_by), ("--label-map", self.label_map))
         return [part for flag, value in flags if value is not None for part in (flag, str(value))]
 
@@ -74,22 +76,22 @@ NamedLog = tuple[str, Path, Path | None]
 
 
 def check_names(arms: Sequence[NamedLog], out: Path) -> None:
-    """Refuses names that a report could not show, or not quote in the command that reproduces it."""
+    """Refuses names that a report cannot show, or cannot quote in the command that reproduces it."""
     from evaluation.reports import MAX_NAME
 
     names = [name for name, _, _ in arms]
     if repeated := next((name for name in names if names.count(name) > 1), None):
-        fail(f"two arms are called '{repeated}': give each --arm a name of its own", 2)
+        fail(f"two arms are called '{repeated}': give each --arm a unique name", 2)
     for name in names:
         if "=" in name or name != name.strip() or len(name) > MAX_NAME:
             fail(
-                f"'{name[:MAX_NAME]}' cannot name an arm: take at most {MAX_NAME} characters, without '=' "
-                "and without space around them",
+                f"'{name[:MAX_NAME]}' cannot name an arm: use at most {MAX_NAME} characters, without '=' "
+                "and without surrounding spaces",
                 2,
             )
     for text in (str(part) for arm in (*arms, (out,)) for part in arm if part is not None):
         if text.encode(errors="replace").decode() != text:
-            fail(f"{text!a} is not UTF-8 text, so a report cannot name it: use another name", 2)
+            fail(f"{text!a} is not UTF-8 text, so a report cannot show it: use a different name", 2)
 
 
 def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportOptions) -> None:
@@ -98,7 +100,7 @@ def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: Rep
     from evaluation.prompts import load_prompts
     from evaluation.reports import build_summary, load_arm, markdown_table, write_report
 
-    with clear_errors():
+    with exit_on_error():
         arm_data = [load_arm(*parts) for parts in arms]
         for arm in arm_data:
             warn_of_skipped(arm.log, arm.skipped)

@@ -8,23 +8,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from evaluation.cli.common import AsJson, clear_errors, fail
+from evaluation.cli.common import AsJson, exit_on_error, fail
 from evaluation.cli.run import NO_ENDPOINT, NO_MODEL
 from evaluation.runtime import PACKAGED_RULES
 
 
 def edit_rule(
-    rule: Annotated[str, typer.Option(help="Id of the rule to edit, such as cyber.administration.")],
+    rule: Annotated[str, typer.Option(help="ID of the rule to edit, such as cyber.administration.")],
     out: Annotated[Path, typer.Option(help="Folder for the copy, the logs and edit-rule.json.")],
     rules_dir: Annotated[
-        Path, typer.Option(help="The rulebook; it is copied and never changed.")
+        Path, typer.Option(help="Rulebook folder; it is copied and never changed.")
     ] = PACKAGED_RULES,
     stance: Annotated[
         Literal["decline", "answer"] | None,
-        typer.Option(help="Stance of the edited rule, with a built-in text; default: the opposite."),
+        typer.Option(help="Stance of the edited rule, with a built-in text (default: the opposite stance)."),
     ] = None,
     edited: Annotated[
-        Path | None, typer.Option(help="The complete edited rule file, instead of --stance.")
+        Path | None, typer.Option(help="Complete edited rule file, instead of --stance.")
     ] = None,
     prompts: Annotated[
         str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.")
@@ -34,26 +34,29 @@ def edit_rule(
     ] = "",
     model: Annotated[str, typer.Option(help="Model name.", envvar="ASCL_MODEL")] = "",
     arm: Annotated[
-        Literal["adaptive", "always"], typer.Option(help="Who opens the first consultation.")
+        Literal["adaptive", "always"],
+        typer.Option(help="`always` forces the first consultation; `adaptive` lets the model decide."),
     ] = "adaptive",
     tool_mode: Annotated[
         Literal["native", "text"], typer.Option(help="`text` sends tool results as user messages.")
     ] = "native",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of one reply.")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")] = 512,
     max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, max=10, help="Rules that a consultation returns; default: the service's."),
+        typer.Option(min=1, max=10, help="Rules per consultation (default: the service's setting)."),
     ] = None,
     artefact: Annotated[
         Path | None,
-        typer.Option(help="Folder of the copy's index, reused by later runs; default: in --out."),
+        typer.Option(help="Folder of the copy's index, reused by later runs (default: in --out)."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Edit one rule and restore it while the same model answers the same prompts; count the changes.
+    """Measure how many answers change when one rule is edited.
 
-    A copy of the rulebook is served on a free port. Sampling is greedy, one request at a time.
+    Sample the same prompts before an edit of one rule, with the edit, and after undoing it, and count the
+    answers that change. A copy of the rulebook is served on a free port. Sampling is greedy, one request at a
+    time.
 
     \f
     Long because it declares one parameter per flag.
@@ -66,7 +69,7 @@ def edit_rule(
     if not model:
         fail(NO_MODEL, 2)
     if stance and edited:
-        fail("--stance and --edited both say what the rule becomes: pass one of them", 2)
+        fail("--stance and --edited both define the edited rule: pass only one of them", 2)
     policy = Policy(
         base_url=base_url,
         model=model,
@@ -79,8 +82,8 @@ def edit_rule(
     )
     options = EditOptions(rule, out, policy, prompts, rules_dir, stance, edited, top_k, artefact)
     try:
-        with clear_errors():
+        with exit_on_error():
             proof = run_edit(options, lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
-        fail("interrupted; finished episodes are saved: run the same command again to resume", 130)
+        fail("interrupted; finished episodes are saved: rerun the same command to resume", 130)
     typer.echo(json.dumps(proof, ensure_ascii=False) if as_json else format_proof(proof, out))

@@ -10,33 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evaluation.cli.common import AsJson, PromptSpec, clear_errors, fail
+from evaluation.cli.common import AsJson, PromptSpec, exit_on_error, fail
 from evaluation.cli.report import ReportOptions, check_names, make_report
 from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
 
 if TYPE_CHECKING:
     from evaluation.sampling import ArmRun
 
-NO_ENDPOINT = "no endpoint is given: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL"
-NO_MODEL = "no model is given: pass --model NAME or set ASCL_MODEL"
+NO_ENDPOINT = "missing endpoint: pass --base-url http://127.0.0.1:8810/v1 or set OPENAI_BASE_URL"
+NO_MODEL = "missing model: pass --model NAME or set ASCL_MODEL"
 
 
 def run(
-    log: Annotated[Path, typer.Option(help="Episodes are appended here; the same command resumes.")],
+    log: Annotated[Path, typer.Option(help="Log to append episodes to; rerun the same command to resume.")],
     prompts: PromptSpec = "builtin:held_out",
     base_url: Annotated[
         str, typer.Option(help="The model's OpenAI-compatible API.", envvar="OPENAI_BASE_URL")
     ] = "",
     model: Annotated[str, typer.Option(help="Model name.", envvar="ASCL_MODEL")] = "",
     rules: Annotated[
-        str, typer.Option(help="MCP address of the rule service, or `none`.", envvar="ASCL_RULES_URL")
+        str, typer.Option(help="MCP URL of the rule service, or `none`.", envvar="ASCL_RULES_URL")
     ] = "http://127.0.0.1:8808/mcp",
     samples: Annotated[int, typer.Option(min=1, help="Episodes per prompt.")] = 1,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1024, help="Maximum number of concurrent episodes.")
-    ] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")] = 8,
     temperature: Annotated[float | None, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of one reply.")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")] = 512,
     max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
     tool_mode: Annotated[
         Literal["native", "text"], typer.Option(help="`text` sends tool results as user messages.")
@@ -46,22 +44,21 @@ def run(
         typer.Option(help="What to do if the rules cannot be consulted."),
     ] = "fail",
     policy_version: Annotated[
-        str, typer.Option(help="Your name for the state of the model; recorded.")
+        str, typer.Option(help="Label for the model version, stored with each episode.")
     ] = "base",
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="How the model may use the rules: none, in-prompt (their summaries in the system text), "
-            "always (a forced first consultation) or adaptive; repeat for several, a log each."
+            help="How the model may use the rules: none, in-prompt (their summaries in the system prompt), "
+            "always (a forced first consultation) or adaptive; repeatable, each arm gets its own log "
+            "(default: adaptive)."
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of a single arm in the report; default: its kind.")
+        str | None, typer.Option(help="Name of a single arm in the report (default: its kind).")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; default: LOG without .jsonl.")
-    ] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it ends.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Report folder (default: LOG without .jsonl).")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it finishes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run prompts through the agent, then score the episodes and report on them.
@@ -85,20 +82,20 @@ def run(
         max_turns=max_turns,
         sampling=({} if temperature is None else {"temperature": temperature}) | {"max_tokens": max_tokens},
     )
-    with clear_errors(2):
+    with exit_on_error(2):
         arms = plan_arms(policy, log, arm, name)
     options = RunOptions(prompts, samples, concurrency, trace)
     folder = out or log.with_suffix("")
     _check_folder(arms, folder)
     _sample_and_score(arms, options)
-    # Only the built-in prompts are sure to name categories of a rulebook; a public set has its own labels.
+    # Only the built-in prompts are certain to name rulebook categories; a public dataset has its own labels.
     built_in = prompts if prompts.startswith("builtin:") else None
     make_report([_named_log(arm_run) for arm_run in arms], folder, as_json, ReportOptions(prompts=built_in))
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to sample every arm of a run."""
+    """Sampling options of all arms of a run."""
 
     prompts: str
     samples: int
@@ -111,18 +108,18 @@ def _named_log(arm: ArmRun) -> tuple[str, Path, Path | None]:
 
 
 def _check_folder(arms: Sequence[ArmRun], folder: Path) -> None:
-    """Refuses a report that could not be written, before anything is paid for."""
+    """Refuses a report that could not be written, before any request is paid for."""
     if folder.is_file() or folder.resolve() in {arm.log.resolve() for arm in arms}:
         fail(f"the report's folder would be {folder}, a file: pass --out FOLDER, or end --log in .jsonl", 2)
     check_names([_named_log(arm) for arm in arms], folder)
 
 
 def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
-    """Samples and scores the arms one by one; rewards that hold verdicts are not replaced."""
+    """Samples and scores the arms one by one. Does not replace rewards that contain verdicts."""
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.sampling import sample
 
-    with clear_errors():
+    with exit_on_error():
         path = prompt_file(options.prompts)
         load_prompts(path)
         judged = {arm.rewards for arm in arms if has_verdicts(arm.rewards)}
@@ -130,7 +127,7 @@ def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
         if len(arms) > 1:
             typer.echo(f"arm {arm.policy.arm} -> {arm.log}", err=True)
         try:
-            with clear_errors():
+            with exit_on_error():
                 asyncio.run(
                     sample(
                         arm.policy,
@@ -142,10 +139,10 @@ def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
                     )
                 )
         except KeyboardInterrupt:
-            fail("interrupted; finished episodes are saved: run the same command again to resume", 130)
+            fail("interrupted; finished episodes are saved: rerun the same command to resume", 130)
         if arm.rewards in judged:
             typer.echo(
-                f"ascl-eval: {arm.rewards} holds verdicts of a judge or of people, so it is not replaced; "
+                f"ascl-eval: {arm.rewards} contains judge verdicts or corrections, so it is not replaced; "
                 "to score new episodes too, run `ascl-eval score` with the same --judgements and --labels",
                 err=True,
             )

@@ -10,46 +10,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.common import AsJson, clear_errors, fail, warn_of_skipped
+from evaluation.cli.common import AsJson, exit_on_error, fail, warn_of_skipped
 
 if TYPE_CHECKING:
     from agent.episode import SkippedLine
 
 
 def score(
-    log: Annotated[Path, typer.Argument(help="An episode log.", show_default=False)],
+    log: Annotated[Path, typer.Argument(help="Episode log.", show_default=False)],
     out: Annotated[Path, typer.Option(help="File of rewards (JSON Lines); replaced if it exists.")],
     prompts: Annotated[
         str | None, typer.Option(help="Prompts with an `answer` column: answers are compared exactly.")
     ] = None,
     format_penalty: Annotated[
-        float, typer.Option(min=0, help="Cost of a malformed call, an unfinished answer or stray thoughts.")
+        float,
+        typer.Option(
+            min=0,
+            help="Penalty for a malformed call, an unfinished answer, or reasoning outside the opening think "
+            "block.",
+        ),
     ] = 0.2,
     judgements: Annotated[
-        Path | None, typer.Option(help="Output of `ascl-eval judge run` for this log; default: no judge.")
+        Path | None, typer.Option(help="Output of `ascl-eval judge run` for this log (default: no judge).")
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Corrections by people, JSON Lines by episode id; they override every judge."),
+        typer.Option(help="Human corrections, JSON Lines by episode ID; they override every judge."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the outcome of every episode, offline; an outcome that cannot be judged is null and counted."""
+    """Score every episode offline. An outcome that cannot be judged is recorded as null and counted."""
     if not math.isfinite(format_penalty):
-        fail(f"--format-penalty {format_penalty} is not an amount: pass a number such as 0.2", 2)
+        fail(f"--format-penalty {format_penalty} is not finite: pass a number such as 0.2", 2)
     counts = score_to_file(log, out, ScoreOptions(prompts, format_penalty, judgements, labels))
     typer.echo(json.dumps(counts) if as_json else _summary(counts))
     if labels and not as_json:
         unused = counts["labels_unused"]
         typer.echo(
             f"{counts['corrected']} corrected by {labels}"
-            + (f"; {unused} labels belong to no episode of this log" if unused else "")
+            + (f"; {unused} labels match no episode in this log" if unused else "")
         )
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Inputs of a scoring beside the log."""
+    """Inputs of scoring, besides the log."""
 
     prompts: str | None = None
     format_penalty: float = 0.2
@@ -58,7 +63,7 @@ class ScoreOptions:
 
 
 def has_verdicts(rewards: Path) -> bool:
-    """Returns whether a file of rewards holds verdicts or corrections, which offline scoring would lose."""
+    """Returns whether a rewards file contains verdicts or corrections, which offline scoring would lose."""
     from evaluation.metrics import is_unjudged
     from evaluation.scorers import read_rewards
 
@@ -82,13 +87,13 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
     from evaluation.scorers.judges.judgement import read_judgements
 
     skipped: list[SkippedLine] = []
-    with clear_errors():
+    with exit_on_error():
         prompts = prompt_file(options.prompts) if options.prompts else None
         inputs = {"log": log, "judgements": options.judgements, "labels": options.labels, "prompts": prompts}
         if name := named_input(out, inputs):
             fail(
-                f"--out {out} is the file of the {name} itself, which is never overwritten: "
-                "name another file",
+                f"--out {out} is also the input file of the {name}, which is never overwritten: "
+                "specify a different file",
                 2,
             )
         rows = load_prompts(prompts) if prompts else []

@@ -1,4 +1,4 @@
-"""Shared by the `ascl-train` commands: one-sentence errors, the `--json` flag, and process settings."""
+"""Helpers of the `ascl-train` commands: one-sentence errors, the `--json` flag, and process settings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import NoReturn
 from evaluation.cli import common
 from evaluation.cli.common import AsJson
 
-__all__ = ["AsJson", "clear_errors", "fail", "is_first_process", "let_idle_threads_sleep"]
+__all__ = ["AsJson", "exit_on_error", "fail", "is_first_process", "let_idle_threads_sleep"]
 
 COMMAND = "ascl-train"
 
 
-def clear_errors() -> AbstractContextManager[None]:
-    """Converts errors that a user can fix to one sentence and exit code 1."""
+def exit_on_error() -> AbstractContextManager[None]:
+    """Prints an error that the user can fix as one sentence, and exits with code 1."""
     from trainer.errors import TrainerError
 
-    return common.clear_errors(command=COMMAND, extra="train", also=(TrainerError,))
+    return common.exit_on_error(command=COMMAND, extra="train", also=(TrainerError,))
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -35,5 +35,5 @@ def let_idle_threads_sleep() -> None:
 
 
 def is_first_process() -> bool:
-    """Returns whether this process prints the result of a distributed run."""
+    """Returns whether this process has rank 0, which prints the result of a distributed run."""
     return os.environ.get("RANK", "0") == "0"

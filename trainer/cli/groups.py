@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail
+from trainer.cli.common import AsJson, exit_on_error, fail
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
@@ -51,7 +51,7 @@ def prepare(
     if out.resolve() in (log.resolve(), rewards.resolve()):
         fail(f"--out {out} is an input file, and inputs are never overwritten: name another file", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
-    with clear_errors():
+    with exit_on_error():
         prepared = prepare_groups(
             log, rewards, out, settings, keep_forced=keep_forced, notify=make_notifier("prepare")
         )
@@ -76,7 +76,7 @@ def stats(
     """Print statistics of groups: consult rates, rewards, the gain of consulting, and the mix of modes."""
     from trainer.groups.statistics import group_statistics
 
-    with clear_errors():
+    with exit_on_error():
         statistics = group_statistics(groups)
     if as_json:
         typer.echo(json.dumps(statistics.as_json()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail, is_first_process, let_idle_threads_sleep
+from trainer.cli.common import AsJson, exit_on_error, fail, is_first_process, let_idle_threads_sleep
 from trainer.orchestration import exit_with_launcher
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def loop(
     as_json: AsJson = False,
 ) -> None:
     """Run rounds of serving, sampling, scoring and training. To resume, run the same command again."""
-    with clear_errors():
+    with exit_on_error():
         from trainer.orchestration import read_loop_settings, run_loop
 
         settings = read_loop_settings(config, rounds=rounds, model=model)
@@ -76,7 +76,7 @@ def online(
     as_json: AsJson = False,
 ) -> None:
     """Train on fresh episodes with a running rule service. Override any setting with `--setting value`."""
-    with clear_errors():
+    with exit_on_error():
         if config is not None and not config.is_file():
             fail(f"the file '{config}' does not exist", 1)
         let_idle_threads_sleep()
@@ -119,7 +119,7 @@ def launch(
     as_json: AsJson = False,
 ) -> None:
     """Run a stage on several processes or nodes, with its services. Other options go to the stage."""
-    with clear_errors():
+    with exit_on_error():
         from trainer.errors import ConfigError
         from trainer.orchestration import Machines, estimate_memory, plan, read_yaml, run_plan
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail
+from trainer.cli.common import AsJson, exit_on_error, fail
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def check(
     """Show an episode as the trainer sees it: which tokens carry loss, log-probabilities, advantage."""
     from trainer.tokens import TokenError
 
-    with clear_errors():
+    with exit_on_error():
         try:
             from trainer.reports.episode_check import check_episode
             from trainer.reports.episode_view import print_episode
@@ -56,7 +56,7 @@ def plot(
     as_json: AsJson = False,
 ) -> None:
     """Plot runs side by side: consult rate by kind, reward by mode, weights, drift. Writes PNG and HTML."""
-    with clear_errors():
+    with exit_on_error():
         from trainer.reports import plot_runs
 
         comparison = plot_runs(runs, out)

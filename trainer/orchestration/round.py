@@ -212,7 +212,7 @@ class Round:
         if process.returncode != 0:
             raise LoopError(
                 f"{self.name}: `{program} {verb}` ended with code {process.returncode}; see its output "
-                "above. Finished steps are kept: run the same command again to resume."
+                "above. Finished steps are kept: rerun the same command to resume."
             )
         if process.stdout and verb != "prepare":
             self.notify(process.stdout.rstrip())

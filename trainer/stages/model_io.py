@@ -106,7 +106,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, SafetensorError) as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f"{folder} cannot be written ({cause}): free disk space there, then run the same command again, "
+            f"{folder} cannot be written ({cause}): free disk space there, then rerun the same command, "
             "with --resume if it has that option"
         ) from error
     finally:

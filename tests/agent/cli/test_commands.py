@@ -210,7 +210,7 @@ def test_validate_lists_the_problems_and_exits_with_code_1(log: Path) -> None:
         output[3],
         "the id occurs 2 times",
     ]
-    assert output[3].startswith("line 5 holds no episode: Invalid JSON")
+    assert output[3].startswith("line 5 is not an episode: Invalid JSON")
 
 
 @pytest.mark.parametrize(

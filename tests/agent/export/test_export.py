@@ -199,4 +199,4 @@ def test_lines_without_an_episode_are_counted(tmp_path: Path) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write('{"torn": ')
     result = run("redact", log, "--out", tmp_path / "r.jsonl")
-    assert "1 lines of the log hold no episode" in result.output
+    assert "1 lines of the log are not episodes" in result.output

@@ -151,7 +151,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
     assert before.items() <= {(e.prompt_id, e.sample_index): e.id for e in episodes}.items()
     # Each kill may leave one truncated line; there may be no other problem.
     _, problems = validate_log(log)
-    assert all("holds no episode" in problem.what for problem in problems)
+    assert all("is not an episode" in problem.what for problem in problems)
     assert {(episode.stop_reason, episode.mode) for episode in episodes} == {("answer", "consult")}
     # Only requests in flight at a kill are repeated.
     print(f"{kills} kills, {len(episodes)} episodes, {len(endpoint.requests)} requests, 0 paid twice")

@@ -193,9 +193,9 @@ def test_score_never_overwrites_the_log(episode: Callable[..., Episode], write_l
 
 def test_run_reports_missing_options_before_it_sends_anything(tmp_path: Path) -> None:
     code, _, err = invoke("run", "--log", tmp_path / "l.jsonl", "--model", "m")
-    assert (code, "no endpoint is given" in err) == (2, True)
+    assert (code, "missing endpoint" in err) == (2, True)
     code, _, err = invoke("run", "--log", tmp_path / "l.jsonl", "--base-url", "http://127.0.0.1:9/v1")
-    assert (code, "no model is given" in err) == (2, True)
+    assert (code, "missing model" in err) == (2, True)
     code, _, err = invoke(
         *("run", "--log", tmp_path / "l.jsonl", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"),
         *("--prompts", "builtin:other"),

@@ -41,7 +41,7 @@ def test_score_never_overwrites_an_input(files: dict[str, Path], name: str) -> N
     roundabout = files[name].parent / "." / "x" / ".." / files[name].name
     (files[name].parent / "x").mkdir()
     code, _, err = invoke("score", files["log"], "--out", roundabout, *inputs)
-    assert (code, f"is the file of the {name} itself, which is never overwritten" in err) == (2, True)
+    assert (code, f"is also the input file of the {name}, which is never overwritten" in err) == (2, True)
     assert files[name].read_bytes() == before
 
 
@@ -84,7 +84,7 @@ def test_run_does_not_replace_rewards_with_verdicts(files: dict[str, Path], tmp_
         before = rewards.read_bytes()
         code, out, err = invoke(*command)
     assert (code, rewards.read_bytes() == before) == (0, True)
-    assert f"{rewards} holds verdicts of a judge or of people, so it is not replaced" in err
+    assert f"{rewards} contains judge verdicts or corrections, so it is not replaced" in err
     assert json.loads(out)["arms"][0]["kinds"]["harmful"]["safe"]["share"] == 1.0
 
 

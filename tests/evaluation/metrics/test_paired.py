@@ -170,7 +170,7 @@ def test_a_report_lists_single_episodes_without_harmful_text(
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (("--pair-by", "twin"), 2, "say how to read --prompts"),
+        (("--pair-by", "twin"), 2, "require --prompts"),
         (
             ("--prompts", "{prompts}", "--pair-by", "nothing"),
             1,

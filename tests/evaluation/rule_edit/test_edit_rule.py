@@ -154,7 +154,7 @@ def test_an_edit_that_no_answer_read_names_rules_that_were_read(
         (("--edited", "none.md"), 1, "is not a file"),
         (("--rules-dir", "/nowhere"), 1, "holds no rulebook.yaml"),
         (("--prompts", "builtin:none"), 1, "builtin:held_out"),
-        (("--model", ""), 2, "no model is given"),
+        (("--model", ""), 2, "missing model"),
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence_before_anything_starts(

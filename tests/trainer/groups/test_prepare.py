@@ -199,7 +199,7 @@ def test_human_corrections_reach_the_groups_and_are_counted(tmp_path: Path) -> N
         evaluation_app, ["score", str(log), "--out", str(rewards), "--labels", str(labels)]
     )
     assert "1 corrected by" in result.stdout
-    assert "1 labels belong to no episode of this log" in result.stdout
+    assert "1 labels match no episode in this log" in result.stdout
     code, stdout, _ = run("prepare", log, rewards, "--out", tmp_path / "groups.parquet", "--json")
     assert code == 0
     assert json.loads(stdout)["corrected"] == 1

@@ -71,7 +71,7 @@ class OnlineReward:
         """Returns one number or None per completion."""
         rows = zip(prompts, completions, completion_ids, kind, prompt_id, strict=True)
         episodes = [
-            as_episode(
+            to_episode(
                 str(index), prompt, completion, bool(ids) and ids[-1] in self.end_token_ids, prompt_kind, name
             )
             for index, (prompt, completion, ids, prompt_kind, name) in enumerate(rows)
@@ -123,7 +123,7 @@ class OnlineReward:
         return {judgement.episode_id: judgement for judgement in judgements}
 
 
-def as_episode(
+def to_episode(
     id: str,
     prompt: list[Message],
     completion: list[Message],

@@ -24,7 +24,7 @@ from tests.fakes.rules.service_process import run_rule_service
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.online import BatchedRuleTool
-from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, as_episode
+from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, to_episode
 from trainer.stages.online.rule_tool import UNAVAILABLE
 
 REFUSAL = "I can't help with that."
@@ -261,12 +261,12 @@ def test_a_rollout_becomes_an_episode_like_a_logged_one() -> None:
         {"role": "tool", "name": "consult_safety_rules", "content": "A rule"},
         {"role": "assistant", "content": "Done."},
     ]
-    episode = as_episode("1", [{"role": "user", "content": "u"}], completion, True, "harmful", "p")
+    episode = to_episode("1", [{"role": "user", "content": "u"}], completion, True, "harmful", "p")
     assert (episode.mode, episode.stop_reason, episode.answer) == ("consult", "answer", "Done.")
     assert episode.consultations[0].situation == "s"
     assert episode.messages[1]["tool_calls"][0]["function"]["arguments"] == '{"situation": "s"}'
     assert episode.messages[2]["tool_call_id"] == episode.messages[1]["tool_calls"][0]["id"]
-    cut = as_episode("1", [{"role": "user", "content": "u"}], completion[:1], False, "harmful", "p")
+    cut = to_episode("1", [{"role": "user", "content": "u"}], completion[:1], False, "harmful", "p")
     assert cut.stop_reason == "limit"
 
 

@@ -100,7 +100,7 @@ def _with_rule(episode: Episode, stance: Stance, parts: list[str], answer: str |
     return copy
 
 
-async def build(rules_url: str) -> list[Episode]:
+async def build_demonstrations(rules_url: str) -> list[Episode]:
     """Returns the episodes of every demonstration, and the pairs.
 
     Raises:
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     options = parser.parse_args()
     try:
-        episodes = asyncio.run(build(options.rules))
+        episodes = asyncio.run(build_demonstrations(options.rules))
     except AgentError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
