@@ -82,6 +82,8 @@ class StreamedExchange(ABC, Generic[TurnT]):
         self._upstream = upstream
         self._record = record
         self._upstream_headers: RawHeaders = ()
+        self._streams = False
+        """Whether the last reply of the upstream was a stream."""
         self._turn: TurnT | None = None
         self._head_sent = False
         self._withheld: list[bytes] = []
@@ -143,7 +145,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
         self._turn = None
         async with AsyncExitStack() as stack:
             opening = stack.enter_async_context(ask(self._exchange, self._upstream, self.dialect))
-            if self._upstream_headers:  # in later turns the caller waits longer than for the upstream itself
+            if self._streams:  # in later turns the caller waits longer than for the upstream itself
                 responses: list[httpx2.Response] = []
                 async for part in self._wait(opening, responses):
                     yield part
@@ -151,8 +153,8 @@ class StreamedExchange(ABC, Generic[TurnT]):
             else:
                 response = await opening
             self._upstream_headers = returned_headers(response.headers.raw)
-            is_stream = "event-stream" in response.headers.get("content-type", "")
-            if response.status_code != 200 or not is_stream:
+            self._streams = "event-stream" in response.headers.get("content-type", "")
+            if response.status_code != 200 or not self._streams:
                 body = await read_body(response)
                 for part in await self._settle(response.status_code, body):
                     yield part

@@ -18,6 +18,7 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 """Headers as sent: bytes need not be ASCII, and a name may occur more than once."""
 
 _MAX_IDLE = 60.0  # seconds after which an unused connection is closed
+_MAX_STALE = 5.0  # seconds within which a closed idle connection shows; later the server had the request
 _HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
@@ -89,6 +90,7 @@ class Upstream:
         """
         import httpx2
 
+        reused = bool(self._idle)
         client = self._client()
         request = client.build_request(
             method,
@@ -97,7 +99,7 @@ class Upstream:
             content=body,
         )
         try:
-            response = await client.send(request, stream=True)
+            response = await _send(client, request, reused=reused)
             try:
                 yield response
             finally:
@@ -117,6 +119,19 @@ class Upstream:
         """Closes clients that were idle for `seconds`, so that a peak's connections are released."""
         while self._idle and time.monotonic() - self._idle[0][0] > seconds:
             await self._idle.pop(0)[1].aclose()
+
+
+async def _send(client: httpx2.AsyncClient, request: httpx2.Request, *, reused: bool) -> httpx2.Response:
+    """Sends a request; again if the server closes a connection that was idle just as it is used again."""
+    import httpx2
+
+    start = time.monotonic()
+    try:
+        return await client.send(request, stream=True)
+    except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+        if not reused or time.monotonic() - start > _MAX_STALE:
+            raise
+        return await client.send(request, stream=True)
 
 
 def forwarded_headers(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -447,3 +448,49 @@ def test_a_stream_that_ends_without_a_sign_after_whole_calls_is_complete(
     assert (content, finish) == (("", "tool_calls") if mixed else ("No.", "stop"))
     assert [entry["id"] for entry in shown] == ["w1"] * mixed
     assert len(rules.consultations) == 1
+
+
+def test_a_connection_that_the_upstream_closes_as_it_is_used_again_is_replaced(rules: ScriptedRules) -> None:
+    body = b'{"choices": [{"message": {"role": "assistant", "content": "Hi."}}]}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    connections: list[int] = []
+
+    def read_request(raw: socket.socket) -> None:
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += raw.recv(65536)
+        length = int(text.lower().partition(b"content-length:")[2].split()[0])
+        while len(text.partition(b"\r\n\r\n")[2]) < length:
+            text += raw.recv(65536)
+
+    def serve(server: socket.socket) -> None:
+        for number in range(2):
+            raw, _ = server.accept()
+            with raw:
+                connections.append(number)
+                read_request(raw)
+                raw.sendall(head + body)
+                if number == 0:
+                    read_request(raw)  # and close without a reply
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        with run_gateway(f"http://127.0.0.1:{server.getsockname()[1]}/v1", rules) as gateway:
+            statuses = [post(gateway, GUN).status_code for _ in range(2)]
+        thread.join(10)
+    assert (statuses, len(connections)) == ([200, 200], 2)
+
+
+def test_comments_follow_no_head_of_a_whole_reply(rules: ScriptedRules) -> None:
+    def whole(body: dict[str, Any]) -> Raw:
+        choice = {"message": call("gun"), "finish_reason": "tool_calls"}
+        return Raw(200, json.dumps({"choices": [choice]}))
+
+    def late(body: dict[str, Any]) -> Raw:
+        time.sleep(0.8)
+        return Raw(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": "No."}}]}))
+
+    with upstream(whole, late) as endpoint, run_gateway(endpoint, rules, keepalive=0.1) as gateway:
+        reply = post(gateway, {**GUN, "stream": True})
+    assert reply.json()["choices"][0]["message"]["content"] == "No."
