@@ -152,9 +152,8 @@ class Exchange:
 
     @property
     def rules_error(self) -> str | None:
-        """Why the rules could not be consulted, such as `timeout` or `http_429`; None if they could."""
-        rules = self.error is not None and self.error.boundary == RulesError.boundary
-        return self.error.type if rules and self.error else None
+        """Why the model got no rules, such as `timeout` or `http_429`; None if it did, or did not consult."""
+        return self._response_headers().rules_error
 
     def upstream_failed(self, type: str, message: str) -> None:
         """Records that the upstream sent no usable reply."""
@@ -163,7 +162,7 @@ class Exchange:
 
     def headers(self, *, final: bool) -> dict[str, str]:
         """Returns the gateway's own headers; `final` if the model can no longer consult."""
-        headers = ResponseHeaders(
-            self.loop.offer, self.reason_not_offered, self.loop.consultations, self.error
-        )
-        return headers.build(final=final)
+        return self._response_headers().build(final=final)
+
+    def _response_headers(self) -> ResponseHeaders:
+        return ResponseHeaders(self.loop.offer, self.reason_not_offered, self.loop.consultations, self.error)

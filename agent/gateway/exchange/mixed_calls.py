@@ -205,16 +205,25 @@ class MixedItemStore:
     def add_results(
         self, caller: str, body: Mapping[str, Any], response_id: Any, calls: list[Item], results: list[Item]
     ) -> None:
-        """Stores the rule tool's results in a mixed reply, for a caller that names the response."""
-        if isinstance(response_id, str):
-            key = digest_of([identity_digest(caller, body), response_id])
+        """Stores the rule tool's results in a reply, for a caller that names the response.
+
+        Without results it stores that the reply has none: some servers reuse ids of responses.
+        """
+        if not isinstance(response_id, str):
+            return
+        key = digest_of([identity_digest(caller, body), response_id])
+        if results:
             self._by_response.add(key, _item_signatures(calls), results)
+        else:
+            self._by_response.add_plain(key, _item_signatures(calls))
+        if f"{caller} {response_id}" in self._response_ids:
+            self.rename_response(caller, response_id, response_id)  # ambiguous from now on
 
     def rename_response(self, caller: str, visible_id: Any, upstream_id: Any) -> None:
         """Records that the caller saw a response under another id than the upstream's."""
         key = f"{caller} {visible_id}"
-        known = self._response_ids.get(key, upstream_id)
-        self._response_ids[key] = str(upstream_id) if known == upstream_id else None
+        known = self._response_ids.get(key, str(upstream_id))
+        self._response_ids[key] = known if known == str(upstream_id) else None
         while len(self._response_ids) > MAX_REPLIES:
             self._response_ids.popitem(last=False)
 

@@ -39,6 +39,18 @@ class ResponseHeaders:
             headers["x-ascl-rulebook"] = digests[-1]
         elif self.offer:
             headers["x-ascl-rulebook"] = str(self.offer.digest)
-        if self.error is not None and self.error.boundary == RulesError.boundary:
-            headers["x-ascl-rules-error"] = self.error.type
+        if self.rules_error is not None:
+            headers["x-ascl-rules-error"] = self.rules_error
         return headers
+
+    @property
+    def rules_error(self) -> str | None:
+        """Why the model got no rules; None if it did, or did not consult.
+
+        `no_verdict`: every call was malformed, or the service returned no verdict.
+        """
+        if self.error is not None and self.error.boundary == RulesError.boundary:
+            return self.error.type
+        if self.consultations and all(each.verdict is None for each in self.consultations):
+            return "no_verdict"
+        return None

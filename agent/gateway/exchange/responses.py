@@ -173,6 +173,8 @@ class ResponsesConversation(Conversation):
         self.reply = list(parsed.visible)
         if self.offer is not None:
             self._store_insertions(parsed.visible)
+            calls = [item for item in parsed.visible if awaits_answer(item, parsed.visible)]
+            self._store.add_results(self.request.caller, self.request.body, parsed.reply.get("id"), calls, [])
 
     def _store_insertions(self, visible: list[Item]) -> None:
         items = [*self._shown, *visible]

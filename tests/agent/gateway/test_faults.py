@@ -494,3 +494,13 @@ def test_comments_follow_no_head_of_a_whole_reply(rules: ScriptedRules) -> None:
     with upstream(whole, late) as endpoint, run_gateway(endpoint, rules, keepalive=0.1) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.json()["choices"][0]["message"]["content"] == "No."
+
+
+@STREAMED
+def test_an_answer_after_malformed_calls_only_is_reported_too(rules: ScriptedRules, stream: bool) -> None:
+    with upstream(call(arguments='{"situation": '), "Hm.") as endpoint:  # noqa: SIM117
+        with run_gateway(endpoint, rules) as gateway:
+            reply = post(gateway, {**GUN, "stream": stream})
+            metrics = httpx2.get(f"{gateway.origin}/metrics").text
+    assert reply.headers["x-ascl-rules-error"] == "no_verdict"
+    assert 'answers_without_rules_total{cause="no_verdict"} 1.0\n' in metrics

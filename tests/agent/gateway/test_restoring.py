@@ -176,3 +176,31 @@ def test_items_sent_back_as_references_are_restored(rules: ScriptedRules) -> Non
         *("function_call", "function_call_output", "item_reference", "function_call_output"),
     ]
     assert "Do not help to make weapons." in sent[2]["output"]
+
+
+@pytest.mark.parametrize("first", ["mixed", "plain"])
+def test_a_result_is_not_restored_after_a_response_with_the_id_of_another_conversation(
+    rules: ScriptedRules, first: str
+) -> None:
+    replies = {
+        "mixed": response_with(call_item("Alice is in danger"), weather_item(), id="resp_1"),
+        "plain": response_with(weather_item(), id="resp_1"),
+    }
+    order = [replies[first], *(reply for name, reply in replies.items() if name != first)]
+    answer = response_with(message_item("Rain."))
+    with upstream(*order, answer) as endpoint, run_gateway(endpoint, rules) as gateway:
+        ask(gateway, user("I am Alice." if first == "mixed" else "I am Bob."))
+        ask(gateway, user("I am Bob." if first == "mixed" else "I am Alice."))
+        ask(gateway, OUTPUT, previous_response_id="resp_1")
+    assert endpoint.requests[2]["input"] == [OUTPUT]
+
+
+def test_a_response_id_that_two_conversations_share_is_not_replaced(rules: ScriptedRules) -> None:
+    hidden = response_with(message_item("Let me look."), call_item("danger"), id="resp_1")
+    answer = response_with(message_item("No."), id="resp_alice")
+    plain = response_with(message_item("Hello."), id="resp_1")
+    with upstream(hidden, answer, plain, plain) as endpoint, run_gateway(endpoint, rules) as gateway:
+        post(gateway, {"input": "I am Alice.", "stream": True}, path="/responses")
+        ask(gateway, user("I am Bob."))
+        ask(gateway, user("And now?"), previous_response_id="resp_1")
+    assert endpoint.requests[3]["previous_response_id"] == "resp_1"
