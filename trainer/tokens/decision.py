@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.tools import RULE_TOOL
-from trainer.tokens.rendering import render_turns
+from trainer.tokens.rendering import RenderingError, render_turns
 
 ScoreRows = Callable[[list[dict[str, Any]]], list[list[float]]]
 """Returns the log-probabilities of the completion tokens of each row."""
@@ -29,6 +29,8 @@ def call_opening(
     """
     call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
     prompt, reply = render_turns(tokenizer, [*messages, call], tools)[-1]
+    if RULE_TOOL not in reply:
+        raise RenderingError("its template leaves out calls")
     ids = tokenizer.encode(reply[: reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False)
     return {
         "prompt_ids": tokenizer.encode(prompt, add_special_tokens=False),

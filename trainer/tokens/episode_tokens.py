@@ -155,7 +155,7 @@ def _render_replies(
     try:
         rendered = render_turns(tokenizer, messages, tools)
     except RenderingError as cause:
-        raise TokenError(str(cause)) from None
+        raise TokenError(str(cause), cause.detail) from None
     if not rendered:
         raise TokenError("nothing that the policy wrote")
     return rendered

@@ -16,6 +16,11 @@ from typing import Any
 class RenderingError(ValueError):
     """The template cannot render a conversation turn by turn; the message is a cause to count."""
 
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(cause)
+        self.detail = detail
+        """Description of the fault for the user, such as the template's own message; may be empty."""
+
 
 def render_turns(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
@@ -25,12 +30,10 @@ def render_turns(
     Raises:
         RenderingError: neither the tokenizer's template nor TRL's training template can do this.
     """
-    from trl.chat_template_utils import get_training_chat_template
-
     try:
-        return _render_turns(tokenizer, tokenizer.chat_template, messages, tools)
+        return _render_turns(tokenizer, _template(tokenizer, tools), messages, tools)
     except RenderingError:
-        if (training_template := get_training_chat_template(tokenizer)) is None:
+        if (training_template := _training_template(tokenizer)) is None:
             raise
         return _render_turns(tokenizer, training_template, messages, tools)
 
@@ -49,14 +52,7 @@ def render_training_tokens(
     """
     template = marked_template(tokenizer)
     prepared = template_messages(tokenizer, messages, template)
-    _render(tokenizer, template, prepared, tools, False)  # raises the error that names the cause
-    tokens = tokenizer.apply_chat_template(
-        prepared,
-        tools=tools or None,
-        chat_template=template,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
+    tokens = _apply(tokenizer, template, prepared, tools, return_dict=True, return_assistant_tokens_mask=True)
     if 1 not in tokens["assistant_masks"]:
         raise RenderingError("its template marks nothing that the assistant wrote")
     return tokens["input_ids"], tokens["assistant_masks"]
@@ -68,10 +64,41 @@ def marked_template(tokenizer: Any) -> str:
     Raises:
         ValueError: TRL has none.
     """
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+    from trl.chat_template_utils import has_generation_markers
 
-    template: str = tokenizer.chat_template or ""
-    return template if has_generation_markers(template) else get_training_chat_template(tokenizer)
+    try:
+        template: str | None = _template(tokenizer, [])
+    except RenderingError as cause:
+        raise ValueError(str(cause)) from None
+    if not has_generation_markers(template):
+        template = _training_template(tokenizer)
+    if template is None:
+        raise ValueError("the chat template does not mark what the assistant wrote")
+    return template
+
+
+def _template(tokenizer: Any, tools: list[dict[str, Any]]) -> str:
+    """Returns the template that `apply_chat_template` uses: one of several if the tokenizer names them.
+
+    Raises:
+        RenderingError: the tokenizer has none.
+    """
+    try:
+        template: str = tokenizer.get_chat_template(None, tools or None)
+    except Exception as error:
+        raise RenderingError("its tokenizer has no chat template", str(error)) from None
+    return template
+
+
+def _training_template(tokenizer: Any) -> str | None:
+    """Returns TRL's training form of the tokenizer's template; None if TRL has none or needs none."""
+    from trl.chat_template_utils import get_training_chat_template
+
+    try:
+        template: str | None = get_training_chat_template(tokenizer)
+    except Exception:  # TRL raises ValueError, and also what the template raises when TRL renders probes
+        return None
+    return template
 
 
 def turn_end_ids(tokenizer: Any) -> list[int]:
@@ -80,11 +107,12 @@ def turn_end_ids(tokenizer: Any) -> list[int]:
     A tokenizer names one end token, but templates often end turns with others (`<|eot_id|>`, `<|call|>`).
     The list is empty without a template, or for a template that ends turns with the next turn's beginning.
     """
-    return list(_turn_end_ids(tokenizer, tokenizer.chat_template)) if tokenizer.chat_template else []
+    template = tokenizer.chat_template
+    return list(_turn_end_ids(tokenizer, json.dumps(template))) if template else []
 
 
 @lru_cache(maxsize=8)
-def _turn_end_ids(tokenizer: Any, template: str) -> tuple[int, ...]:
+def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
     user = {"role": "user", "content": "x"}
     answer = {"role": "assistant", "content": "x"}
     function = {"name": "probe_tool", "arguments": '{"probe": "x"}'}
@@ -96,7 +124,7 @@ def _turn_end_ids(tokenizer: Any, template: str) -> tuple[int, ...]:
     for reply, candidates in ((answer, {*special, *added}), (call, special)):
         try:
             text = render_turns(tokenizer, [user, reply], [])[-1][1]
-        except (RenderingError, ValueError):  # ValueError: TRL has no training form of the template
+        except RenderingError:
             continue
         ids = tokenizer.encode(text, add_special_tokens=False)
         if ids and ids[-1] in candidates and ids[-1] not in ends:
@@ -129,19 +157,21 @@ def _render(
     tools: list[dict[str, Any]],
     add_generation_prompt: bool,
 ) -> str:
-    import jinja2
-
-    try:
-        text: str = tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
-        raise RenderingError("its template cannot render this conversation") from None
+    text: str = _apply(
+        tokenizer, template, messages, tools, add_generation_prompt=add_generation_prompt, tokenize=False
+    )
     return text
+
+
+def _apply(
+    tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **options: Any
+) -> Any:
+    """Calls `apply_chat_template`; raises RenderingError with the template's message if it fails."""
+    try:
+        return tokenizer.apply_chat_template(messages, tools=tools or None, chat_template=template, **options)
+    except Exception as error:  # a template is a program: it may raise any error
+        detail = f"the chat template raised {type(error).__name__}: {error}"
+        raise RenderingError("its template cannot render this conversation", detail) from None
 
 
 def template_messages(tokenizer: Any, messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from trainer.stages.logged.credit import (
     token_advantages,
 )
 from trainer.stages.monitoring import Notify
-from trainer.tokens import TokenError, call_opening, consult_probabilities, episode_tokens
+from trainer.tokens import RenderingError, TokenError, call_opening, consult_probabilities, episode_tokens
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
@@ -292,6 +292,9 @@ def decision_weights(
     Args:
         method: `decision`, the exact probability of opening a call under the starting checkpoint; or `rate`,
             the smoothed consult rate of the group's free episodes.
+
+    Raises:
+        TrainingError: the template cannot render a call, which `decision` needs.
     """
     modes, groups = columns["mode"], columns["group_id"]
     forced = [bool(flag) for flag in columns["forced"]]
@@ -299,12 +302,20 @@ def decision_weights(
         consult = smoothed_consult_rates(modes, forced, groups)
     else:
         first = {group: index for index, group in reversed(list(enumerate(groups)))}
-        openings = [
-            call_opening(
-                tokenizer, _before_reply(json.loads(columns["messages"][i])), json.loads(columns["tools"][i])
-            )
-            for i in first.values()
-        ]
+        try:
+            openings = [
+                call_opening(
+                    tokenizer,
+                    _before_reply(json.loads(columns["messages"][i])),
+                    json.loads(columns["tools"][i]),
+                )
+                for i in first.values()
+            ]
+        except RenderingError as cause:
+            raise TrainingError(
+                f"the probability of consulting cannot be measured by the tokens that open a call: {cause}; "
+                "set mode_probability to 'rate'"
+            ) from None
         batch_size = trainer.args.per_device_train_batch_size
         consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, batch_size), strict=True))
     return consult, episode_decision_ratios(consult, modes, forced, groups)

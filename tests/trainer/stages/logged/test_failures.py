@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from evaluation.scorers import Reward, score_log, write_rewards
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
-from tests.trainer.stages.logged.test_stage import FAST, episodes, run
+from tests.trainer.stages.logged.test_stage import FAST, episodes, grouped, run
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,27 @@ def test_unusable_episodes_are_counted_by_cause_and_the_rest_is_trained_on(
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["left_out"]["longer than 300 tokens"] == 1
     assert record["data"]["episodes"] == 5
+
+
+def test_an_episode_that_the_template_cannot_render_is_left_out_and_check_says_why(
+    model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    broken = shutil.copytree(model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(broken)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if 'Odd' in m.content %}{{ raise_exception('no odd answers') }}{% endif %}"
+        "{% endfor %}" + tokenizer.chat_template
+    )
+    tokenizer.save_pretrained(broken)
+    odd = make_episode("a", "benign_plain", "Odd answer.", sample=3)
+    groups, out = grouped(tmp_path, [*episodes(), odd]), tmp_path / "out"
+    code, _, stderr = run("logged", "--model", broken, "--groups", groups, "--out", out, *FAST)
+    assert code == 0, stderr
+    left_out = json.loads((out / "run.json").read_text(encoding="utf-8"))["data"]["left_out"]
+    assert left_out["its template cannot render this conversation"] == 1
+    code, _, stderr = run("check", groups, "--model", broken, "--episode", odd.id)
+    assert code == 1
+    assert "training would leave this episode out: its template cannot render" in stderr
+    assert "no odd answers" in stderr
