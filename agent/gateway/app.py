@@ -262,7 +262,7 @@ class Gateway:
         self.metrics.passed_through.labels(route).inc()
         headers = forwarded_headers(request.headers.raw)
         caller = CallerRequest(raw, {}, headers).caller
-        own = {} if route == "models" else {"x-ascl-consulted": "not-offered", "x-ascl-not-offered": "route"}
+        own = {"x-ascl-consulted": "not-offered", "x-ascl-not-offered": "the route has no rule tool"}
         return StreamingReply(
             forward(
                 self.upstream,
@@ -271,7 +271,7 @@ class Gateway:
                 headers,
                 raw,
                 request.url.query,
-                own,
+                own if route != "models" else {},
             )
         )
 
