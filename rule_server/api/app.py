@@ -90,7 +90,12 @@ def _allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises StartError if other machines could use the service without a token and nobody allowed that."""
+    """Checks that only authenticated callers can reach the service from other machines.
+
+    Raises:
+        StartError: if the service would accept unauthenticated requests from other machines and
+            `allow_anonymous` is off.
+    """
     authenticates = settings.tokens_file is not None or settings.oauth_issuer is not None
     if settings.exposed and not authenticates and not settings.allow_anonymous:
         where = f"{settings.host} can be reached from other machines"
@@ -98,7 +103,8 @@ def check_exposure(settings: Settings) -> None:
             where += " through the proxy that allowed_hosts or trusted_proxies imply"
         raise StartError(
             f"{where}, and callers are not authenticated: create tokens (`ascl-rules token new NAME`) and "
-            "name their file by --tokens-file, serve on 127.0.0.1, or accept everybody by --allow-anonymous"
+            "specify their file with --tokens-file, serve on 127.0.0.1, or accept everybody with "
+            "--allow-anonymous"
         )
 
 

@@ -62,7 +62,7 @@ class Current:
 
 
 class Artefact:
-    """One artefact folder. Nothing is read or written before a method is called."""
+    """One artefact folder. Does no I/O until a method is called."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -109,7 +109,10 @@ def rebuild(
     own_rules: bool,
     notify: Notify,
 ) -> RuleIndex:
-    """Returns the index of edited rules and makes it current; a stored index of the same rules is reused."""
+    """Returns the index of edited rules and makes it current.
+
+    Reuses a stored index of the same rules if there is one.
+    """
     from rule_server.retrieval.index import RuleIndex
 
     stored_before = _load_index(artefact, before.rulebook.digest, before.fingerprint)

@@ -182,7 +182,7 @@ class RuleService:
         return await self._reloader.reload()
 
     async def warm(self) -> None:
-        """Runs the first, slow encoding. Raises the encoder's exceptions."""
+        """Warms up the encoder, because the first encoding is slow. Raises the encoder's exceptions."""
         try:
             await self._batcher.scores(["warm up"], self.snapshots.current)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""`ascl-train`: prepare a model, teach it to consult the rules, and train it on its own episodes."""
+"""Prepare a model, teach it to consult the rules, and train it on its own episodes."""
 
 from __future__ import annotations
 

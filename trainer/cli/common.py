@@ -9,7 +9,7 @@ from typing import NoReturn
 from evaluation.cli import common
 from evaluation.cli.common import AsJson
 
-__all__ = ["AsJson", "exit_on_error", "fail", "is_first_process", "let_idle_threads_sleep"]
+__all__ = ["AsJson", "exit_on_error", "fail", "is_rank_zero", "let_idle_threads_sleep"]
 
 COMMAND = "ascl-train"
 
@@ -34,6 +34,6 @@ def let_idle_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def is_first_process() -> bool:
+def is_rank_zero() -> bool:
     """Returns whether this process has rank 0, which prints the result of a distributed run."""
     return os.environ.get("RANK", "0") == "0"

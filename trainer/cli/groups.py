@@ -1,4 +1,4 @@
-"""`ascl-train prepare` and `stats`: compute groups from a log, and print what they can teach."""
+"""`ascl-train prepare` and `stats`: compute groups from a log, and print their statistics."""
 
 from __future__ import annotations
 
@@ -23,14 +23,24 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option(help="Groups file to write (Parquet). An existing file is replaced.")],
     alpha: Annotated[
-        float, typer.Option(min=0, help="Exponent of the mode weights: 0 is GRPO, 1 weights modes equally.")
+        float,
+        typer.Option(
+            min=0, help="Exponent of the mode weights: 0 is GRPO, 1 gives every mode the same total weight."
+        ),
     ] = 1.0,
-    w_max: Annotated[float, typer.Option(help="Upper bound of a weight, before scaling.")] = 4.0,
+    w_max: Annotated[float, typer.Option(help="Upper bound on a weight, before scaling.")] = 4.0,
     baseline: Annotated[
-        Literal["balanced", "group"], typer.Option(help="Mean to subtract from the rewards.")
+        Literal["balanced", "group"],
+        typer.Option(
+            help="Mean to subtract from the rewards. `balanced`: weighted group mean; `group`: plain group "
+            "mean."
+        ),
     ] = "balanced",
     scale_rewards: Annotated[
-        Literal["group", "batch", "none"], typer.Option(help="Standard deviation to divide by.")
+        Literal["group", "batch", "none"],
+        typer.Option(
+            help="Standard deviation to divide by: per `group`, per `batch`, or `none` (no scaling)."
+        ),
     ] = "group",
     keep_forced: Annotated[
         bool,
@@ -40,7 +50,7 @@ def prepare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compute groups with advantages from a scored log. Unusable episodes are counted by cause."""
+    """Compute groups with advantages from a scored log. Counts excluded episodes by cause."""
     from trainer.groups.parquet import AdvantageSettings
     from trainer.groups.prepare import prepare_groups
     from trainer.groups.statistics import group_statistics
@@ -49,7 +59,7 @@ def prepare(
     if not w_max > 0:
         fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
-        fail(f"--out {out} is an input file, and inputs are never overwritten: name another file", 2)
+        fail(f"--out {out} is an input file, and inputs are never overwritten: specify a different file", 2)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
     with exit_on_error():
         prepared = prepare_groups(
@@ -61,9 +71,9 @@ def prepare(
         return
     typer.echo(f"{prepared.episodes} episodes in {prepared.groups} groups -> {out}")
     for cause, count in prepared.left_out.items():
-        typer.echo(f"  left out, {cause}: {count}")
+        typer.echo(f"  excluded ({cause}): {count}")
     if prepared.corrected:
-        typer.echo(f"  corrected by people: {prepared.corrected}")
+        typer.echo(f"  human-corrected: {prepared.corrected}")
     _print_statistics(statistics)
 
 
@@ -73,7 +83,7 @@ def stats(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Print statistics of groups: consult rates, rewards, the gain of consulting, and the mix of modes."""
+    """Print statistics of groups: consult rates, rewards, the gain from consulting, and the mix of modes."""
     from trainer.groups.statistics import group_statistics
 
     with exit_on_error():
@@ -106,9 +116,9 @@ def _print_statistics(statistics: GroupStatistics) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"{statistics.groups} groups: {statistics.one_mode_groups} of one mode only, "
+        f"{statistics.groups} groups: {statistics.one_mode_groups} with one mode only, "
         f"{statistics.equal_reward_groups} with equal rewards (no training signal), "
-        f"{statistics.teaching_groups} that compare the modes; "
+        f"{statistics.teaching_groups} that contrast the modes; "
         f"largest weight {statistics.largest_weight:.2f}, effective share {statistics.effective_share:.2f}",
         soft_wrap=True,
     )
@@ -117,7 +127,7 @@ def _print_statistics(statistics: GroupStatistics) -> None:
             f"sum of advantages by {method}: consult {push['consult']:+.1f}, direct {push['direct']:+.1f}"
         )
     if statistics.failed_consultations:
-        console.print(f"{statistics.failed_consultations} calls of the rule tool got no verdict")
+        console.print(f"{statistics.failed_consultations} rule tool calls returned no result")
     for finding in statistics.findings:
         console.print(finding, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`ascl-train loop`, `online` and `launch`: training that samples, on one or many processes."""
+"""`ascl-train loop`, `online` and `launch`: training that samples episodes, in one or many processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail, is_first_process, let_idle_threads_sleep
+from trainer.cli.common import AsJson, exit_on_error, fail, is_rank_zero, let_idle_threads_sleep
 from trainer.orchestration import exit_with_launcher
 
 if TYPE_CHECKING:
@@ -36,15 +36,17 @@ def register(app: typer.Typer) -> None:
 
 
 def loop(
-    config: Annotated[Path, typer.Option(help="YAML of settings; see trainer/recipes/loop.yaml.")],
+    config: Annotated[Path, typer.Option(help="YAML settings file; see trainer/recipes/loop.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for rounds/ and loop.json.")],
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Total number of rounds; overrides the YAML.")
+        int | None, typer.Option(min=1, help="Total number of rounds; overrides the settings file.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model to start from; overrides the YAML.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to start from; overrides the settings file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run rounds of serving, sampling, scoring and training. To resume, run the same command again."""
+    """Run rounds of serving, sampling, scoring and training. To resume, rerun the same command."""
     with exit_on_error():
         from trainer.orchestration import read_loop_settings, run_loop
 
@@ -56,9 +58,9 @@ def loop(
         return
     for entry in record["rounds"]:
         rates = ", ".join(
-            f"{kind} {figures['consult_rate']:.0%}"
-            for kind, figures in entry.get("measured", {}).items()
-            if figures["consult_rate"] is not None
+            f"{kind} {metrics['consult_rate']:.0%}"
+            for kind, metrics in entry.get("measured", {}).items()
+            if metrics["consult_rate"] is not None
         )
         typer.echo(f"round {entry['round']}: consult rate {rates or 'not measured'}")
         if reason := entry["below_floor"] or entry.get("no_signal"):
@@ -70,9 +72,9 @@ def online(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.")],
     config: Annotated[
-        Path | None, typer.Option(help="YAML of settings: those of this stage and of trl.GRPOConfig.")
+        Path | None, typer.Option(help="YAML settings file: settings of this stage and of trl.GRPOConfig.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model to train; overrides the YAML.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train; overrides the settings file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on fresh episodes with a running rule service. Override any setting with `--setting value`."""
@@ -88,7 +90,7 @@ def online(
         from trainer.stages.online.stage import run_online
 
         run = run_online(arguments, settings)
-    if not is_first_process():
+    if not is_rank_zero():
         return
     if as_json:
         typer.echo(json.dumps(run))
@@ -103,22 +105,27 @@ def online(
 def launch(
     context: typer.Context,
     stage: Annotated[Literal["online", "logged"], typer.Argument(help="Stage to run.")],
-    config: Annotated[Path, typer.Option(help="YAML of the stage's settings.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[str | None, typer.Option(help="Model to train; overrides the YAML.")] = None,
+    config: Annotated[Path, typer.Option(help="YAML settings file of the stage.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    model: Annotated[str | None, typer.Option(help="Model to train; overrides the settings file.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs per node; 0 for CPU.")] = 1,
-    vllm_gpus: Annotated[int, typer.Option(min=0, help="How many of the GPUs serve vLLM.")] = 0,
+    vllm_gpus: Annotated[int, typer.Option(min=0, help="GPUs per node that serve vLLM.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1,
     node: Annotated[int, typer.Option(min=0, help="Index of this node, from 0.")] = 0,
     main: Annotated[str, typer.Option(help="Address of the first node.")] = "127.0.0.1",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Trainer processes per node; default: one per free GPU.")
+        int | None, typer.Option(min=1, help="Trainer processes per node (default: one per free GPU).")
     ] = None,
-    gpu_gib: Annotated[float, typer.Option(min=1, help="Memory of a GPU, GiB.")] = 80,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and run none.")] = False,
+    gpu_gib: Annotated[float, typer.Option(min=1, help="Memory per GPU, in GiB.")] = 80,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands without running them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a stage on several processes or nodes, with its services. Other options go to the stage."""
+    """Run a stage in several processes or on several nodes, together with the services it needs.
+
+    Unknown options are passed to the stage.
+    """
     with exit_on_error():
         from trainer.errors import ConfigError
         from trainer.orchestration import Machines, estimate_memory, plan, read_yaml, run_plan
@@ -126,7 +133,7 @@ def launch(
         settings = read_yaml(config)
         model = model or settings.get("model")
         if not model:
-            raise ConfigError(f"{config} names no model: pass --model, or write `model: NAME` there")
+            raise ConfigError(f"{config} names no model: pass --model, or add `model: NAME` to the file")
         machines = Machines(gpus, vllm_gpus, nodes, node, main, processes, gpu_gib)
         commands = plan(
             stage, config, str(model), out, machines, context.args, settings.get("rules") is not None
@@ -142,7 +149,7 @@ def launch(
 
 
 def _plan_as_json(commands: list[Command], memory: MemoryEstimate | None, dry_run: bool) -> dict[str, Any]:
-    """Masks secrets, except in a dry run, whose commands must work when pasted."""
+    """Returns the plan for JSON output. Masks secrets, except in a dry run: pasted commands must work."""
     from trainer.stages import mask_secrets_in_text
 
     entries = [

@@ -23,14 +23,14 @@ def check(
     groups: Annotated[
         Path, typer.Argument(help="Groups file from `ascl-train prepare`.", show_default=False)
     ],
-    model: Annotated[str, typer.Option(help="Folder or hub name of the model to train.")],
+    model: Annotated[str, typer.Option(help="Folder or Hugging Face model ID of the model to train.")],
     episode: Annotated[
-        str | None, typer.Option(help="Episode id; default: the first with a nonzero advantage.")
+        str | None, typer.Option(help="Episode ID (default: the first with a nonzero advantage).")
     ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Print long prompts in full.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show an episode as the trainer sees it: which tokens carry loss, log-probabilities, advantage."""
+    """Show an episode as the trainer sees it: tokens that contribute to the loss, log-probs, advantage."""
     from trainer.tokens import TokenError
 
     with exit_on_error():
@@ -41,7 +41,7 @@ def check(
             checked = check_episode(groups, model, episode)
         except TokenError as cause:
             detail = f": {cause.detail}" if cause.detail else ""
-            fail(f"training would leave this episode out: {cause}{detail}", 1)
+            fail(f"training would exclude this episode: {cause}{detail}", 1)
     if as_json:
         typer.echo(json.dumps(checked.as_json(), ensure_ascii=False))
     else:
@@ -50,7 +50,7 @@ def check(
 
 def plot(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs: of a stage or of a loop.", show_default=False)
+        list[Path], typer.Argument(help="Run folders, from a stage or a loop.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs.png, runs.html and runs.json.")],
     as_json: AsJson = False,

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail, is_first_process, let_idle_threads_sleep
+from trainer.cli.common import AsJson, exit_on_error, fail, is_rank_zero, let_idle_threads_sleep
 
 
 def local_model(
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Folder to write; default: in the user's cache folder.")
+        Path | None, typer.Option("--dir", help="Folder to write (default: in the user's cache folder).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Convert again even if the folder exists.")] = False,
     as_json: AsJson = False,
@@ -30,19 +30,19 @@ def sft(
     model: Annotated[Path, typer.Option(help="Folder of the base model.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.", show_default=False)],
     demonstrations: Annotated[
-        Path | None, typer.Option(help="Episode log to learn from; default: the packaged one.")
+        Path | None, typer.Option(help="Episode log to learn from (default: the packaged log).")
     ] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of epochs.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-12, help="Peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes per step.")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=16, help="Maximum tokens per episode; longer ones are left out and counted."),
+        typer.Option(min=16, help="Maximum tokens per episode; longer ones are skipped and counted."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the data order and the adapter weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Cold start: learn to call the rule tool from demonstrations, with TRL's SFTTrainer."""
+    """Cold start: teach the model to call the rule tool from demonstrations, with TRL's SFTTrainer."""
     let_idle_threads_sleep()
     from trainer.stages.sft.stage import SFTSettings, run_sft
 
@@ -69,18 +69,18 @@ def logged(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.", show_default=False)],
     config: Annotated[
-        Path | None, typer.Option(help="YAML of settings: those of this stage and of trl.GRPOConfig.")
+        Path | None, typer.Option(help="YAML settings file: settings of this stage and of trl.GRPOConfig.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Checkpoint that sampled the episodes.")] = None,
     groups: Annotated[str | None, typer.Option(help="Groups file from `ascl-train prepare`.")] = None,
     method: Annotated[
         Literal["ifpo", "grpo", "grpo+cost"] | None,
-        typer.Option(help="Advantages to train with; default: ifpo."),
+        typer.Option(help="How to compute the advantages (default: ifpo)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on logged episodes. Override any setting of the YAML with `--setting value`."""
+    """Train on logged episodes. Override any setting in the YAML file with `--setting value`."""
     with exit_on_error():
         # Checked before parsing, which loads torch.
         for path in (config, Path(groups) if groups else None):
@@ -96,7 +96,7 @@ def logged(
         from trainer.stages.logged.stage import run_logged
 
         run = run_logged(arguments, settings)
-    if not is_first_process():
+    if not is_rank_zero():
         return
     if as_json:
         typer.echo(json.dumps(run))

@@ -1,4 +1,4 @@
-"""An episode as the trainer sees it: which tokens carry loss, their log-probabilities, and its advantage."""
+"""An episode as the trainer sees it: tokens that contribute to the loss, log-probabilities, advantage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Token:
     id: int
     text: str
     wrote: bool
-    """Whether the policy wrote the token. Only these carry loss."""
+    """Whether the policy wrote the token. Only these tokens contribute to the loss."""
     logprob: float | None
     """Log-probability under the sampling policy; None if another wrote the token or it was not logged."""
 

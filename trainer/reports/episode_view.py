@@ -10,7 +10,7 @@ from trainer.reports.episode_check import CheckedEpisode, Token
 
 TITLES = {
     "prompt": "prompt, no loss",
-    "policy": "written by the policy, carries loss",
+    "policy": "written by the policy, contributes to the loss",
     "masked": "tool result or agent's text, no loss",
 }
 MAX_TOKENS = 160

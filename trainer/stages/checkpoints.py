@@ -106,8 +106,7 @@ def begin_or_resume(out: Path, plan: dict[str, Any], resume: bool, first: bool =
     """Finds the checkpoint to resume from, or returns None for a new run, whose plan it saves in `out`.
 
     Args:
-        first: whether this is the first process; it alone checks and writes, and must be called before the
-            others.
+        first: whether this is rank 0; it alone checks and writes, and must be called before the other ranks.
 
     Raises:
         TrainingError: the folder holds an earlier run's checkpoints and `resume` is off, or its plan differs.

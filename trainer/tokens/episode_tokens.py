@@ -1,11 +1,11 @@
 """Tokens of a logged episode, and which of them the policy wrote.
 
-Only the policy's tokens carry loss; the prompt, tool results and text that the agent added are masked. If the
-log holds the token ids that the endpoint sampled, they are used unchanged. If it holds only text, the chat
-template renders it turn by turn, which is the best approximation.
+Only the policy's tokens contribute to the loss; the prompt, tool results and text that the agent added are
+masked. If the log contains the token ids that the endpoint sampled, they are used unchanged. If it contains
+only text, the chat template renders it turn by turn, which is the best approximation.
 
 The *decision* is the position where an episode takes its mode: the tokens that open the first call of the
-rule tool, up to and including its name, or else the first token of the answer, after any thoughts.
+rule tool, up to and including its name, or else the first token of the answer, after any reasoning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ servers log values such as -9999 as placeholders. Rounding may give values sligh
 
 
 class TokenError(ValueError):
-    """The tokens of an episode cannot be determined; the message is a cause to count."""
+    """The tokens of an episode cannot be determined.
+
+    The message is the exclusion reason under which the episode is counted.
+    """
 
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(cause)
@@ -79,7 +82,8 @@ def episode_tokens(
         messages: the conversation in OpenAI form.
         turns: turns of the episode in order, with `finish_reason`, `prompt_token_ids`, `token_ids`,
             `logprobs`.
-        forced: whether the mode was forced; of a call that the agent wrote, only the decision carries loss.
+        forced: whether the mode was forced; of a call that the agent wrote, only the decision contributes to
+            the loss.
 
     Raises:
         TokenError: the ids of one turn do not continue the previous ones or are not the tokenizer's, the

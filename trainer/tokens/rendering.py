@@ -14,7 +14,10 @@ from typing import Any
 
 
 class RenderingError(ValueError):
-    """The template cannot render a conversation turn by turn; the message is a cause to count."""
+    """The template cannot render a conversation turn by turn.
+
+    The message is the exclusion reason under which the episode is counted.
+    """
 
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(cause)

@@ -121,7 +121,7 @@ def test_a_malformed_rule_file_stops_serve_and_build_with_one_sentence(
             ("query", "x", "--category", "no-such-category"),
             "no-such-category is not in the rulebook; valid: ",
         ),
-        (("serve", "--host", "0.0.0.0"), "or accept everybody by --allow-anonymous"),
+        (("serve", "--host", "0.0.0.0"), "or accept everybody with --allow-anonymous"),
         (("build", "--model", "no/such/model"), "'no/such/model' could not be downloaded"),
     ],
 )

@@ -194,7 +194,7 @@ def test_of_a_forced_episode_only_the_decision_carries_loss(tokenizer: Path, tmp
         code, stdout, stderr = run("check", out, "--model", tokenizer, "--episode", "a-0", "--json")
         assert code == 0, stderr
         counts.append(sum(token["wrote"] for token in json.loads(stdout)["tokens"]))
-    assert 0 < counts[1] < counts[0], "of a call by the agent, only the decision carries loss"
+    assert 0 < counts[1] < counts[0], "of a call by the agent, only the decision contributes to the loss"
 
 
 def test_a_cold_start_and_metrics_in_an_unknown_format_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Only the tokens that the policy wrote carry loss."""
+"""Only the tokens that the policy wrote contribute to the loss."""
 
 from __future__ import annotations
 

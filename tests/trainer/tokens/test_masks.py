@@ -25,7 +25,7 @@ TOOLS = [
 ]
 ARGUMENTS = '{"situation": "a delicate request"}'
 NO_THOUGHTS = "<think>\n\n</think>\n\n"
-# Text that carries loss: the call, and the answer after it.
+# Text that contributes to the loss: the call, and the answer after it.
 REPLIES = {
     "smollm2": (
         '<tool_call>\n{"name": "consult_safety_rules", "arguments": %s}\n</tool_call><|im_end|>',

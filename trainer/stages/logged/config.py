@@ -61,7 +61,7 @@ class LoggedArguments:
     )
     max_length: int = field(
         default=640,
-        metadata={"help": "Maximum episode length in tokens; longer ones are left out and counted."},
+        metadata={"help": "Maximum episode length in tokens; longer ones are skipped and counted."},
     )
     lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
     lora_layers: int = field(

@@ -28,7 +28,7 @@ from trainer.stages.monitoring import (
     Notify,
     SafetyFloor,
     make_notifier,
-    notify_from_first_process,
+    notify_from_rank_zero,
     silence_libraries,
     step_reporter,
 )
@@ -62,7 +62,7 @@ def run_logged(arguments: LoggedArguments, config: LoggedConfig, notify: Notify 
         GroupError: the file of groups cannot be read.
     """
     with silence_libraries():
-        return _run(arguments, config, notify_from_first_process(notify, config))
+        return _run(arguments, config, notify_from_rank_zero(notify, config))
 
 
 def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> dict[str, Any]:

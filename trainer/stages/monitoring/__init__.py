@@ -3,7 +3,7 @@
 from trainer.stages.monitoring.progress import (
     Notify,
     make_notifier,
-    notify_from_first_process,
+    notify_from_rank_zero,
     silence_libraries,
     step_reporter,
 )
@@ -15,7 +15,7 @@ __all__ = [
     "SafetyFloor",
     "held_out_problem",
     "make_notifier",
-    "notify_from_first_process",
+    "notify_from_rank_zero",
     "silence_libraries",
     "step_reporter",
 ]

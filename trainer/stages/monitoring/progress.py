@@ -24,8 +24,8 @@ def make_notifier(stage: str) -> Notify:
     return notify
 
 
-def notify_from_first_process(notify: Notify, config: Any) -> Notify:
-    """Returns `notify` in the first process of a run and a function that does nothing in the others.
+def notify_from_rank_zero(notify: Notify, config: Any) -> Notify:
+    """Returns `notify` on rank 0 of a run and a function that does nothing on the other ranks.
 
     Args:
         config: `transformers.TrainingArguments`.

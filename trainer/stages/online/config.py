@@ -42,7 +42,7 @@ class OnlineArguments:
     outcome_weight: float = field(default=1.0, metadata={"help": "Weight of the outcome in the reward."})
     format_penalty: float = field(
         default=0.2,
-        metadata={"help": "Penalty for a malformed call, an unfinished answer or misplaced thoughts."},
+        metadata={"help": "Penalty for a malformed call, an unfinished answer or misplaced reasoning."},
     )
     judge: str | None = field(
         default=None, metadata={"help": "Judge of harm, such as wildguard; default: none, refusals count."}

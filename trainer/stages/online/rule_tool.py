@@ -74,7 +74,10 @@ class BatchedRuleTool:
         self._loop.close()
 
     def start(self, arguments: dict[str, Any]) -> None:
-        """Starts a consultation without waiting; equal ones of several episodes are sent once."""
+        """Starts a consultation without waiting.
+
+        Identical consultations from different episodes are sent only once.
+        """
         key = _key(arguments)
         if key not in self._pending:
             self._pending[key] = asyncio.run_coroutine_threadsafe(self._consult(arguments), self._loop)

@@ -21,7 +21,7 @@ from trainer.stages.monitoring import (
     SafetyFloor,
     held_out_problem,
     make_notifier,
-    notify_from_first_process,
+    notify_from_rank_zero,
     silence_libraries,
     step_reporter,
 )
@@ -63,7 +63,7 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, notify: Notify 
         silence_libraries(),
         BatchedRuleTool(arguments.rules, token, max_in_flight=arguments.rules_concurrency) as rule_tool,
     ):
-        return _run(arguments, config, rule_tool, notify_from_first_process(notify, config))
+        return _run(arguments, config, rule_tool, notify_from_rank_zero(notify, config))
 
 
 def _run(

@@ -1,8 +1,8 @@
 """Trains on pairs: the same prompt under a rule to answer and under a rule to decline, in one step.
 
 The two episodes of a pair differ only in the rule's text, so a step teaches the model to read it. Only the
-beginning of the last reply carries loss, where the model decides. Training uses a LoRA adapter on the top
-layers, and merges it at the end.
+beginning of the last reply, where the model decides, contributes to the loss. Training uses a LoRA adapter on
+the top layers, and merges it at the end.
 
     python -m trainer.stages.sft.pairs --model runs/sft/merged --demonstrations runs/edited-rules.jsonl \\
         --out runs/follows-rules
@@ -38,7 +38,7 @@ class PairSettings:
     lora_rank: int = 16
     lora_layers: int = 16
     decided_within: int = 12
-    """Number of tokens at the beginning of the last reply that carry loss."""
+    """Number of tokens at the beginning of the last reply that contribute to the loss."""
     held_out: int = 8
     """Number of pairs that are measured and never trained on."""
     seed: int = 0

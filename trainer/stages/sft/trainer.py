@@ -1,4 +1,4 @@
-"""`SFTTrainer` that computes logits only at the positions that carry loss.
+"""`SFTTrainer` that computes logits only at the positions that contribute to the loss.
 
 On CPU, TRL's fused language-model head projects every position onto the vocabulary and masks afterwards. Most
 positions of an episode are prompt and tool text; skipping them shortens a step by about a third.
