@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rule_server.errors import ConsultError
 from rule_server.rulebook import Category, Rule, Rulebook, Stance
@@ -25,6 +25,11 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _whole_number(value: object) -> object:
+    """Returns 3 for 3.0, which JSON Schema counts as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class ConsultRequest(BaseModel):
     """One question to the rulebook. Optional fields may be null: some clients send every argument."""
 
@@ -34,7 +39,7 @@ class ConsultRequest(BaseModel):
     """The request and what is delicate in it, in a sentence or two."""
     categories: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
     """Only rules of these categories; usually left out."""
-    top_k: Annotated[int, Field(ge=1, le=10)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=10), BeforeValidator(_whole_number)] | None = None
     """How many rules."""
     lang: Annotated[str, Field(max_length=35)] | None = None
     """Language of the texts (de), where there is a translation."""

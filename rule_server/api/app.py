@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rule_server.api.auth import Authenticator
-from rule_server.api.mcp_server import create_mcp
+from rule_server.api.mcp_server import create_mcp, http_endpoint
 from rule_server.api.middleware import RequestMiddleware
 from rule_server.api.page.routes import create_page
 from rule_server.api.probes import create_probes
@@ -73,7 +73,7 @@ def create_app(service: RuleService) -> ASGIApp:
         response = await consult_by_rest(service, kind.decode("latin-1"), body)
         await response(scope, receive, send)
 
-    direct = {"/mcp": mcp.session_manager.handle_request, "/v1/consult": consult}
+    direct = {"/mcp": http_endpoint(mcp.session_manager.handle_request), "/v1/consult": consult}
     middleware = RequestMiddleware(app, direct, settings, auth, service.metrics, service.tracing)
     return _allow_origins(middleware, settings) if settings.allowed_origins else middleware
 

@@ -12,12 +12,15 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INVALID_PARAMS,
+    INVALID_REQUEST,
     CallToolResult,
     GetPromptResult,
     InputRequiredResult,
     TextContent,
     ToolAnnotations,
 )
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
@@ -25,6 +28,7 @@ from rule_server.service.rule_service import RuleService
 
 RULE_TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"
+BATCH_ERROR = "batches are not supported: send each JSON-RPC message by itself"
 GUIDANCE = (
     f"You can look up written safety rules with the tool {RULE_TOOL}. Decide for each request whether you "
     "need them. When a request is delicate, might cause harm or only sounds so, describe it and what is "
@@ -118,6 +122,35 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
         return GUIDANCE
 
     return server
+
+
+def http_endpoint(handle: ASGIApp) -> ASGIApp:
+    """Wraps the SDK's handler, which minds the case of media types and answers a batch with a long report.
+
+    The body must arrive in one message, as the middleware passes it.
+    """
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        message: Message | None = await receive()
+        body = message.get("body", b"") if message is not None else b""
+        if body.lstrip()[:1] == b"[":
+            error = {"code": INVALID_REQUEST, "message": BATCH_ERROR}
+            response = Response(json.dumps({"jsonrpc": "2.0", "id": None, "error": error}), 400)
+            response.headers["content-type"] = "application/json"
+            await response(scope, receive, send)
+            return
+        headers = [
+            (name, value.lower() if name == b"content-type" else value) for name, value in scope["headers"]
+        ]
+
+        async def receive_again() -> Message:
+            nonlocal message
+            first, message = message, None
+            return first if first is not None else await receive()
+
+        await handle({**scope, "headers": headers}, receive_again, send)
+
+    return endpoint
 
 
 def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,9 @@ class RequestMiddleware:
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/") and scope["path"] != "/":
+            # A route is one resource with and without the slash: same scope, same answer, no redirect.
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         if scope["type"] != "http" or scope["path"] in PROBE_PATHS:
             await self._app(scope, receive, send)
             return

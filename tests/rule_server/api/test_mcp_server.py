@@ -129,6 +129,54 @@ def test_every_protocol_revision_with_a_handshake_works(url: str, revision: str)
     assert answer["structuredContent"]["rules"][0]["id"] == "cyber.malware"
 
 
+def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any) -> httpx2.Response:
+    """Calls the tool without an SDK."""
+    params = {"name": "consult_safety_rules", "arguments": {"situation": QUESTION} | arguments}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    given = {"Accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
+    return httpx2.post(
+        url, content=json.dumps(body), headers=given | {"Content-Type": "application/json"} | (headers or {})
+    )
+
+
+def test_a_final_slash_makes_no_difference(url: str) -> None:
+    assert call_tool(f"{url}/").json()["result"]["structuredContent"]["rules"]
+    root = url.removesuffix("/mcp")
+    assert httpx2.post(f"{root}/v1/consult/", json={"situation": QUESTION}).json()["rules"]
+    assert httpx2.get(f"{root}/v1/rules/").json()
+    assert httpx2.get(f"{url}/").status_code == 405
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", "APPLICATION/JSON; charset=UTF-8"])
+def test_media_types_are_compared_without_case(url: str, kind: str) -> None:
+    headers = {"Content-Type": kind, "Accept": "Application/JSON, Text/Event-Stream"}
+    for revision in ("2025-03-26", "2025-11-25"):
+        answer = call_tool(url, headers | {"mcp-protocol-version": revision})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1.0, 1), (2, 2), (3.0, 3)])
+def test_a_whole_number_may_be_written_as_a_float(url: str, top_k: float, count: int) -> None:
+    assert len(call_tool(url, top_k=top_k).json()["result"]["structuredContent"]["rules"]) <= count
+    body = {"situation": QUESTION, "top_k": top_k}
+    assert len(httpx2.post(url.replace("/mcp", "/v1/consult"), json=body).json()["rules"]) <= count
+
+
+@pytest.mark.parametrize("top_k", [1.5, 0.0, 11.0, 1e300, True])
+def test_another_number_is_refused(url: str, top_k: float) -> None:
+    assert call_tool(url, top_k=top_k).json()["result"]["isError"]
+    body = {"situation": QUESTION, "top_k": top_k}
+    assert httpx2.post(url.replace("/mcp", "/v1/consult"), json=body).status_code == 422
+
+
+def test_a_batch_gets_an_error_of_the_protocol(url: str) -> None:
+    batch = [{"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"jsonrpc": "2.0", "id": 2, "method": "ping"}]
+    answer = httpx2.post(url, json=batch, headers={"Accept": "application/json, text/event-stream"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == -32600
+    assert "batches are not supported" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD"])
 def test_methods_other_than_post_get_a_405_and_no_open_connection(url: str, method: str) -> None:
     answer = httpx2.request(method, url, timeout=5)
