@@ -83,6 +83,8 @@ def read_questions(
                     if not line.strip():
                         continue
                     row = _parse_question(file, number, line, answers_suffice)
+                    if row is None:
+                        continue
                     if isinstance(row, Question):
                         questions.append(row)
                     else:
@@ -106,7 +108,9 @@ def _lines(opened: BinaryIO) -> Iterator[bytes]:
         yield beginning
 
 
-def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine:
+def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine | None:
+    """Parses a line. Returns None for a request for the nearest rules, which is no consultation."""
+
     def bad(reason: str) -> BadLine:
         return BadLine(file.name, number, reason)
 
@@ -120,6 +124,8 @@ def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool)
         return bad("it is not JSON" if line.endswith(b"\n") else "it is not JSON (the line is torn)")
     if not isinstance(value, dict):
         return bad("it is not a JSON object")
+    if value.get("request") == "nearest" and "hmac" in value:
+        return None
     try:
         row = _Row.model_validate(value)
     except ValidationError as error:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from rule_server.errors import AuditError, StartError
 from rule_server.observability.context import CURRENT_CALLER
 from rule_server.observability.pii import mask
+from rule_server.schemas import ConsultResponse, NearestResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,10 @@ class AuditLog:
                 f"the audit log {self._file} cannot be written ({error.strerror}): name another audit_file"
             ) from None
 
-    def write(self, situation: str, response: ConsultResponse) -> None:
-        """Appends a consultation. On return it is in the file, but not necessarily on disk.
+    def write(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
+        """Appends a consultation, or a request for the nearest rules.
+
+        On return it is in the file, but not necessarily on disk.
 
         Raises:
             AuditError: the line could not be written. The response must then not be sent.
@@ -92,11 +94,13 @@ class AuditLog:
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "caller": CURRENT_CALLER.get(),
             "digest": response.rulebook.digest,
-            "verdict": response.verdict,
+            "verdict": _verdict(response),
             "rules": [{"id": rule.id, "score": round(rule.score, 4)} for rule in response.rules],
             "length": len(situation),
             "hmac": hmac.digest(self._key, situation.encode("utf-8", "surrogatepass"), "sha256").hex(),
         }
+        if not isinstance(response, ConsultResponse):
+            entry["request"] = "nearest"
         if self._settings.audit_text:
             entry["situation"] = mask(situation) if self._settings.audit_mask else situation
         raw = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
@@ -295,6 +299,14 @@ class AuditLog:
                 f"the audit key {path} is shorter than {MIN_KEY_BYTES} bytes: write a longer one"
             )
         return key
+
+
+def _verdict(response: ConsultResponse | NearestResponse) -> str:
+    """Returns the verdict, for the nearest rules the one of a consultation with the same scores."""
+    if isinstance(response, ConsultResponse):
+        return response.verdict
+    applies = any(rule.score >= response.threshold for rule in response.rules)
+    return "rules_found" if applies else "no_applicable_rule"
 
 
 def _empty(path: Path) -> None:

@@ -168,11 +168,14 @@ class RuleService:
         categories = _requested_categories(request, index)
         scores = await self._batcher.scores(split_into_windows(request.situation), index)
         hits = index.ranked(scores, request.top_k or DEFAULT_NEAREST, categories)
-        return NearestResponse(
+        response = NearestResponse(
             rules=[_near_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold_for(index, self.settings.threshold).value,
             rulebook=RulebookRef.of(index.rulebook),
         )
+        if self.audit is not None:
+            self.audit.write(request.situation, response)
+        return response
 
     async def reload(self) -> bool:
         """Serves the current content of the rules folders. Returns whether the rulebook changed.

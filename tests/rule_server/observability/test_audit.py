@@ -348,6 +348,24 @@ def test_an_artefact_that_cannot_be_written_is_reported_from_the_start(tmp_path:
         assert "edited rules are not stored" in ready.json()["degraded"][0]
 
 
+def test_a_request_for_the_nearest_rules_is_logged_but_is_no_consultation(tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    with serve_toy(tmp_path, audit_file=audit, threshold=2.0) as served:
+        answer = served.client.post("/v1/nearest", json=QUESTION).json()
+        assert served.client.post("/v1/consult", json=QUESTION).json()["rules"] == []
+        audit.rename(tmp_path / "moved.jsonl")
+        audit.mkdir()
+        assert served.client.post("/v1/nearest", json=QUESTION).status_code == 503
+    nearest, consult = lines(tmp_path / "moved.jsonl")
+    assert nearest["hmac"] == consult["hmac"]
+    assert (nearest["request"], nearest["verdict"]) == ("nearest", "no_applicable_rule")
+    assert [rule["id"] for rule in nearest["rules"]] == [rule["id"] for rule in answer["rules"]]
+    assert "request" not in consult
+    command = ["stats", str(tmp_path / "moved.jsonl"), "--rules", str(tmp_path / "rules"), "--json"]
+    done = CliRunner().invoke(app, [*command, "--artefact", str(tmp_path / "none")], catch_exceptions=False)
+    assert json.loads(done.stdout)["consultations"] == 1
+
+
 def test_stats_reads_an_audit_log_without_questions(tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     with serve_toy(tmp_path, audit_file=audit) as served:
