@@ -144,7 +144,7 @@ class RequestMiddleware:
         path, method = scope["path"], scope["method"]
         principal = await self._authenticate(scope, headers.get(b"authorization"))
         summary.caller = principal.name
-        if self._rate is not None and principal.limited and (wait := self._rate.acquire(principal.name)):
+        if self._rate is not None and principal.limited and (wait := self._rate.acquire(principal.rate_key)):
             raise RefusedRequest(429, "too many requests: slow down", {"Retry-After": str(math.ceil(wait))})
         if path == "/mcp" and method != "POST":
             # Sessions are off, so there is nothing to stream or end; a GET would hold its connection open.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from rule_server.settings import is_loopback
 if TYPE_CHECKING:
     from rule_server.settings import Settings
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 
@@ -26,6 +29,8 @@ class Principal:
     scopes: frozenset[str]
     limited: bool
     """Whether the rate limit applies to it."""
+    rate_key: str = ""
+    """Callers with the same key share one rate limit."""
 
 
 LOCAL_PRINCIPAL = Principal(LOCAL_CALLER, frozenset(SCOPES), limited=False)
@@ -76,9 +81,10 @@ class Authenticator:
         if kind.lower() != "bearer" or not token:
             return None
         if self.tokens is not None and (entry := self.tokens.find(token)) is not None:
-            return Principal(entry.name, frozenset(entry.scopes), limited=True)
+            return Principal(entry.name, frozenset(entry.scopes), True, f"token {entry.name}")
         if self._verifier is not None and (claims := await self._verifier.claims(token)) is not None:
-            return Principal(caller_name(claims), frozenset(token_scopes(claims)), limited=True)
+            name = caller_name(claims)
+            return Principal(name, frozenset(token_scopes(claims)), True, name)
         return None
 
     def challenge(self, *, given: bool, scope: Scope | None = None) -> str:
@@ -104,7 +110,33 @@ def anonymous_principal(settings: Settings, client: str) -> Principal:
     """
     if not settings.exposed and is_loopback(client):
         return LOCAL_PRINCIPAL
-    return Principal(f"anonymous@{client}", frozenset(("consult", "read")), limited=True)
+    address, network = _locate(client)
+    return Principal(f"anonymous@{address}", frozenset(("consult", "read")), True, f"network {network}")
+
+
+@lru_cache(maxsize=4096)
+def _locate(client: str) -> tuple[str, str]:
+    """Returns the canonical address of a client, and the network that has one rate limit.
+
+    One IPv6 subscriber has at least a /64. An IPv4 address within an IPv6 one (mapped, NAT64, 6to4, Teredo)
+    counts as IPv4. Proxies may add a port. Clients without a valid address share one network.
+    """
+    host = client.removeprefix("[").partition("]")[0] if client.startswith("[") else client
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return client, "unknown"
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address), str(address)
+    teredo = address.teredo
+    inner = address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo is not None else None)
+    if inner is None and address in NAT64:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is not None:
+        return str(inner), str(inner)
+    return str(address), str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def required_scope(path: str) -> Scope:

@@ -106,6 +106,31 @@ def test_each_caller_has_its_own_rate_limit(tmp_path: Path) -> None:
         assert served.client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("2001:db8:0:7::1", "2001:DB8:0:7:ffff::0002", True),
+        ("2001:db8:0:7::1", "2001:db8:0:8::1", False),
+        ("::ffff:203.0.113.9", "203.0.113.9", True),
+        ("::ffff:203.0.113.9", "::FFFF:cb00:710a", False),
+        ("64:ff9b::203.0.113.9", "203.0.113.9", True),
+        ("64:ff9b::203.0.113.9", "64:ff9b::203.0.113.10", False),
+        ("2002:cb00:7109:1::1", "2002:cb00:7109:2::1", True),
+        ("[2001:db8::1]:4000", "2001:db8::2", True),
+        ("203.0.113.9:4000", "203.0.113.9:4001", True),
+        ("_made-up-1", "_made-up-2", True),
+    ],
+)
+def test_addresses_of_one_network_share_a_rate_limit(tmp_path: Path, one: str, two: str, same: bool) -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "allow_anonymous": True, "rate_burst": 1, "rate_limit": 0.01}
+    with serve_toy(tmp_path, **settings) as served:
+        statuses = [
+            served.client.get("/v1/rulebook", headers={"X-Forwarded-For": address}).status_code
+            for address in (one, two)
+        ]
+    assert statuses == [200, 429 if same else 200]
+
+
 def test_callers_on_loopback_without_tokens_have_no_rate_limit(tmp_path: Path) -> None:
     with serve_toy(tmp_path, rate_limit=0.01, rate_burst=1) as served:
         statuses = {served.client.get("/v1/rulebook").status_code for _ in range(5)}
