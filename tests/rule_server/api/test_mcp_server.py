@@ -155,11 +155,12 @@ def test_media_types_are_compared_without_case(url: str, kind: str) -> None:
         assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize(("top_k", "count"), [(1.0, 1), (2, 2), (3.0, 3)])
-def test_a_whole_number_may_be_written_as_a_float(url: str, top_k: float, count: int) -> None:
-    assert len(call_tool(url, top_k=top_k).json()["result"]["structuredContent"]["rules"]) <= count
+@pytest.mark.parametrize("top_k", [1.0, 3.0, 10.0])
+def test_a_whole_number_may_be_written_as_a_float(url: str, top_k: float) -> None:
+    one, other = (call_tool(url, top_k=number).json()["result"] for number in (top_k, int(top_k)))
+    assert one["structuredContent"]["rules"] == other["structuredContent"]["rules"] != []
     body = {"situation": QUESTION, "top_k": top_k}
-    assert len(httpx2.post(url.replace("/mcp", "/v1/consult"), json=body).json()["rules"]) <= count
+    assert httpx2.post(url.replace("/mcp", "/v1/consult"), json=body).json()["rules"]
 
 
 @pytest.mark.parametrize("top_k", [1.5, 0.0, 11.0, 1e300, True])

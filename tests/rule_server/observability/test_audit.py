@@ -106,6 +106,21 @@ def test_logged_questions_are_masked_unless_the_operator_turns_it_off(tmp_path: 
             "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
             "on 2026-11-25 at 10:30 they paid 1234567 for 3.14",
         ),
+        *(
+            (f"pay 4111{sign}1111{sign}1111{sign}1111, call 0171{sign}2345678", "pay [card], call [phone]")
+            for sign in "\u00a0\u202f\u2007\u2009\u3000\u2010\u2011\u2012\u2013\u2014\u2212\u00ad\u200b\ufe63"
+        ),
+        ("4111 \u2013 1111 \u2013 1111 \u2013 1111", "[card]"),
+        ("4111 1111 1111 1111 12/27", "[card] 12/27"),
+        ("\uff14\uff11\uff11\uff11 1111 1111 1111", "[card]"),
+        ("\u202a+49 171 2345678\u202c", "\u202a[phone]"),
+        ("ann\uff20example.org", "[email]"),
+        ("::ffff:192.168.0.17 and 64:ff9b::192.0.2.1.", "[ip] and [ip]."),
+        ("2001:db8:1:2:3:4:192.0.2.1 caf\u00e9", "[ip] caf\u00e9"),
+        (
+            "pages 10\u201320 \u2013 \U0001f468\u200d\U0001f469 na\u00efve",
+            "pages 10\u201320 \u2013 \U0001f468\u200d\U0001f469 na\u00efve",
+        ),
         ("std::vector and version 1.2.3", "std::vector and version 1.2.3"),
     ],
 )
