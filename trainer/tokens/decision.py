@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.tools import RULE_TOOL
-from trainer.tokens.rendering import RenderingError, render_turns
+from trainer.tokens.rendering import render_turns
 
 ScoreRows = Callable[[list[dict[str, Any]]], list[list[float]]]
 """Returns the log-probabilities of the completion tokens of each row."""
@@ -28,12 +28,12 @@ def call_opening(
         RenderingError: the template cannot render a call.
     """
     call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
-    prompt, reply = render_turns(tokenizer, [*messages, call], tools)[-1]
-    if RULE_TOOL not in reply:
-        raise RenderingError("its template leaves out calls")
-    ids = tokenizer.encode(reply[: reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False)
+    turn = render_turns(tokenizer, [*messages, call], tools)[-1]
+    ids = tokenizer.encode(
+        turn.reply[: turn.reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False
+    )
     return {
-        "prompt_ids": tokenizer.encode(prompt, add_special_tokens=False),
+        "prompt_ids": tokenizer.encode(turn.prompt, add_special_tokens=False),
         "completion_ids": ids,
         "loss_mask": [1] * len(ids),
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.tools import RULE_TOOL
 from trainer.tokens.modes import mode_of
-from trainer.tokens.rendering import RenderingError, render_turns, turn_end_ids
+from trainer.tokens.rendering import RenderedTurn, RenderingError, render_turns, turn_end_ids
 
 _THOUGHT_ENDS = ("</think>", "<|start|>assistant")
 _CALL_TAG = "<tool_call>"
@@ -119,7 +119,7 @@ def _agent_turn(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]], next_prompt: list[int]
 ) -> _Turn:
     """Recovers the call that the agent wrote, with its result, from the prompt of the turn after it."""
-    prompt = _encode(tokenizer, _render_replies(tokenizer, messages, tools)[0][0])
+    prompt = _encode(tokenizer, _render_replies(tokenizer, messages, tools)[0].request)
     if next_prompt[: len(prompt)] != prompt:
         raise TokenError("tokens that do not match")
     added = next_prompt[len(prompt) :]
@@ -137,15 +137,16 @@ def _rendered_turns(
     parsed: list[_Turn] = []
     ids_before: list[int] = []
     text_before = ""
-    for index, (prompt, reply) in enumerate(_render_replies(tokenizer, messages, tools)):
+    for index, turn in enumerate(_render_replies(tokenizer, messages, tools)):
         is_agent_turn = by_agent and index == 0
         logged = turns[index - by_agent] if not is_agent_turn and index - by_agent < len(turns) else {}
-        ids = _encode(tokenizer, reply)
+        ids = _encode(tokenizer, turn.reply)
         if logged.get("finish_reason") == "length" and _ends_turn(tokenizer, ids):
             ids = ids[:-1]  # the template added the end token, which a truncated reply does not have
-        prompt_ids = ids_before + _encode(tokenizer, prompt[len(text_before) :])
+        prompt_ids = ids_before + _encode(tokenizer, turn.prompt[len(text_before) :])
         parsed.append(_Turn(prompt_ids, ids, None, tokenizer.decode(ids), is_agent_turn))
-        text_before, ids_before = prompt + reply, prompt_ids + _encode(tokenizer, reply)
+        text_before = turn.prompt + turn.reply
+        ids_before = prompt_ids + _encode(tokenizer, turn.reply)
     return parsed
 
 
@@ -155,7 +156,7 @@ def _ends_turn(tokenizer: Any, ids: list[int]) -> bool:
 
 def _render_replies(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-) -> list[tuple[str, str]]:
+) -> list[RenderedTurn]:
     try:
         rendered = render_turns(tokenizer, messages, tools)
     except RenderingError as cause:

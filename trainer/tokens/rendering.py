@@ -3,14 +3,17 @@
 A reply is the text that the chat template adds to the prompt that asked for it, up to its end token. This
 works for any template that renders a conversation as the model saw it grow, with or without `generation`
 marks. For templates that rewrite earlier turns (Qwen3 drops earlier thoughts), TRL's training template is
-used.
+used. A reply must hold everything that the policy wrote, or the conversation cannot be used.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from trainer.tokens.written_text import MissingTextError, written_end
 
 
 class RenderingError(ValueError):
@@ -25,20 +28,39 @@ class RenderingError(ValueError):
         """Description of the fault for the user, such as the template's own message; may be empty."""
 
 
+@dataclass(frozen=True)
+class RenderedTurn:
+    """An assistant message as text."""
+
+    request: str
+    """Prompt as the endpoint rendered it when the model was asked."""
+    prompt: str
+    """The request, and text that the template puts between it and what the policy wrote."""
+    reply: str
+    """Text that the policy wrote, up to its end token."""
+    end: int
+    """Position in the reply after the last field of the message; marks that the template adds follow."""
+
+
 def render_turns(
     tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-) -> list[tuple[str, str]]:
-    """Returns prompt and reply of every assistant message; each prompt begins with all text before it.
+) -> list[RenderedTurn]:
+    """Renders every assistant message; each prompt begins with all text before it.
+
+    Every reply holds the thoughts, the content and the calls of its message.
 
     Raises:
         RenderingError: neither the tokenizer's template nor TRL's training template can do this.
     """
     try:
         return _render_turns(tokenizer, _template(tokenizer, tools), messages, tools)
-    except RenderingError:
+    except RenderingError as cause:
         if (training_template := _training_template(tokenizer)) is None:
             raise
-        return _render_turns(tokenizer, training_template, messages, tools)
+        try:
+            return _render_turns(tokenizer, training_template, messages, tools)
+        except RenderingError:
+            raise cause from None
 
 
 def render_training_tokens(
@@ -50,7 +72,8 @@ def render_training_tokens(
         (T,) token ids, and a (T,) mask that is 1 on what the assistant wrote.
 
     Raises:
-        RenderingError: the template cannot render the conversation, or marks nothing in it.
+        RenderingError: the template cannot render the conversation, marks nothing in it, or leaves out
+            thoughts, content or calls of the assistant.
         ValueError: neither the template nor TRL's training form of it has marks.
     """
     template = marked_template(tokenizer)
@@ -58,7 +81,13 @@ def render_training_tokens(
     tokens = _apply(tokenizer, template, prepared, tools, return_dict=True, return_assistant_tokens_mask=True)
     if 1 not in tokens["assistant_masks"]:
         raise RenderingError("its template marks nothing that the assistant wrote")
-    return tokens["input_ids"], tokens["assistant_masks"]
+    ids, mask = tokens["input_ids"], tokens["assistant_masks"]
+    marked = [id for id, in_loss in zip(ids, mask, strict=True) if in_loss]
+    text = tokenizer.decode(marked, clean_up_tokenization_spaces=False)
+    for message in messages:
+        if message["role"] == "assistant":
+            text = text[_written_end(text, message) :]
+    return ids, mask
 
 
 def marked_template(tokenizer: Any) -> str:
@@ -126,7 +155,7 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
     # A call may end with a tag such as `</tool_call>`, which ends no turn and is not special.
     for reply, candidates in ((answer, {*special, *added}), (call, special)):
         try:
-            text = render_turns(tokenizer, [user, reply], [])[-1][1]
+            text = render_turns(tokenizer, [user, reply], [])[-1].reply
         except RenderingError:
             continue
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -137,20 +166,56 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
 
 def _render_turns(
     tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-) -> list[tuple[str, str]]:
+) -> list[RenderedTurn]:
     prepared = template_messages(tokenizer, messages, template)
-    turns: list[tuple[str, str]] = []
+    turns: list[RenderedTurn] = []
     before = ""
     for index, message in enumerate(prepared):
         if message["role"] != "assistant":
             continue
-        prompt = _render(tokenizer, template, prepared[:index], tools, True)
+        request = _render(tokenizer, template, prepared[:index], tools, True)
         whole = _render(tokenizer, template, prepared[: index + 1], tools, False)
-        if not (prompt.startswith(before) and whole.startswith(prompt)):
+        if not (request.startswith(before) and whole.startswith(request)):
             raise RenderingError("its template rewrites earlier turns")
-        turns.append((prompt, _trim_after_end_token(whole[len(prompt) :], tokenizer)))
-        before = prompt + turns[-1][1]
+        turns.append(_split_turn(tokenizer, template, request, whole[len(request) :], messages[index]))
+        before = turns[-1].prompt + turns[-1].reply
     return turns
+
+
+def _split_turn(
+    tokenizer: Any, template: str, request: str, rendered: str, message: dict[str, Any]
+) -> RenderedTurn:
+    """Separates what the policy wrote from what the template added before and after it."""
+    added = _added_text(tokenizer, template, rendered)
+    reply = rendered[len(added) :]
+    end = _written_end(reply, message)
+    if not message.get("tool_calls"):
+        reply = _trim_after_first_end_token(reply, end, tokenizer)
+    return RenderedTurn(request, request + added, _trim_after_end_token(reply, tokenizer), end)
+
+
+def _written_end(reply: str, message: dict[str, Any]) -> int:
+    try:
+        return written_end(reply, message)
+    except MissingTextError as missing:
+        raise RenderingError(f"its template leaves out {missing}") from None
+
+
+def _added_text(tokenizer: Any, template: str, rendered: str) -> str:
+    """Returns the beginning of a rendered message that the policy did not write."""
+    header = _generation_prompt(tokenizer, template)
+    return header if header and rendered.startswith(header) else ""
+
+
+@lru_cache(maxsize=8)
+def _generation_prompt(tokenizer: Any, template: str) -> str:
+    """Returns the text that `add_generation_prompt` adds, which some templates omit after a tool result."""
+    user = [{"role": "user", "content": "x"}]
+    try:
+        without, prompt = (_render(tokenizer, template, user, [], flag) for flag in (False, True))
+    except RenderingError:
+        return ""
+    return prompt[len(without) :] if prompt.startswith(without) else ""
 
 
 def _render(
@@ -224,6 +289,13 @@ def _parse_arguments(call: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         return call
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _trim_after_first_end_token(reply: str, end: int, tokenizer: Any) -> str:
+    """Removes what follows an end token and whitespace, such as the end token of the conversation."""
+    ends = [at + len(token) for token in tokenizer.all_special_tokens if (at := reply.find(token, end)) >= 0]
+    first = min(ends, default=len(reply))
+    return reply[:first] if reply[first:].lstrip() != reply[first:] else reply
 
 
 def _trim_after_end_token(reply: str, tokenizer: Any) -> str:

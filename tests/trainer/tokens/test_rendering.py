@@ -40,7 +40,7 @@ def test_no_template_renders_arguments_as_a_quoted_string_or_a_python_dictionary
     # A template may not render tool calls, or TRL may have no training form of it.
     with suppress(RenderingError, ValueError):
         turns = render_turns(tokenizer, episode.messages, [])
-        texts.append("".join(prompt + reply for prompt, reply in turns))
+        texts.append("".join(turn.prompt + turn.reply for turn in turns))
     with suppress(RenderingError, ValueError):
         ids, mask = render_training_tokens(tokenizer, episode.messages, [])
         texts.append(tokenizer.decode([id for id, in_loss in zip(ids, mask, strict=True) if in_loss]))
