@@ -15,6 +15,9 @@ from typing import Any
 
 from trainer.tokens.written_text import MissingTextError, written_end
 
+_THOUGHT_FIELDS = ("reasoning_content", "thinking")
+"""Names under which templates read the thoughts of a message."""
+
 
 class RenderingError(ValueError):
     """The template cannot render a conversation turn by turn.
@@ -174,12 +177,33 @@ def _render_turns(
         if message["role"] != "assistant":
             continue
         request = _render(tokenizer, template, prepared[:index], tools, True)
-        whole = _render(tokenizer, template, prepared[: index + 1], tools, False)
-        if not (request.startswith(before) and whole.startswith(request)):
+        if not request.startswith(before):
             raise RenderingError("its template rewrites earlier turns")
-        turns.append(_split_turn(tokenizer, template, request, whole[len(request) :], messages[index]))
+        rendered = _render_reply(tokenizer, template, prepared[:index], message, tools)
+        turns.append(_split_turn(tokenizer, template, request, rendered, messages[index]))
         before = turns[-1].prompt + turns[-1].reply
     return turns
+
+
+def _render_reply(
+    tokenizer: Any,
+    template: str,
+    earlier: list[dict[str, Any]],
+    message: dict[str, Any],
+    tools: list[dict[str, Any]],
+) -> str:
+    """Returns what the template adds for a message to the prompt that asked for it.
+
+    Some templates, such as gpt-oss's, show the thoughts before a call in the prompt but drop them once the
+    answer follows. Without these thoughts, prompt and conversation begin alike.
+    """
+    without_thoughts = [{key: each[key] for key in each if key not in _THOUGHT_FIELDS} for each in earlier]
+    for history in (earlier, without_thoughts):
+        request = _render(tokenizer, template, history, tools, True)
+        whole = _render(tokenizer, template, [*history, message], tools, False)
+        if whole.startswith(request):
+            return whole[len(request) :]
+    raise RenderingError("its template rewrites earlier turns")
 
 
 def _split_turn(
@@ -254,7 +278,7 @@ def template_messages(tokenizer: Any, messages: list[dict[str, Any]], template: 
         plain = {key: value for key, value in message.items() if value is not None}
         plain["content"] = message.get("content") or ""
         if thoughts := message.get("reasoning_content") or message.get("reasoning"):
-            plain |= {"reasoning_content": thoughts, "thinking": thoughts}
+            plain |= dict.fromkeys(_THOUGHT_FIELDS, thoughts)
         if calls := plain.pop("tool_calls", None):
             plain["tool_calls"] = calls if keep_json else [_parse_arguments(call) for call in calls]
         converted.append(plain)

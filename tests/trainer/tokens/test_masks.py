@@ -146,6 +146,24 @@ def test_thoughts_before_the_decision_carry_loss_and_are_not_part_of_it() -> Non
     assert ANSWER.startswith(decision_text(tokenizer, tokens))
 
 
+@pytest.mark.parametrize("suffix", ["", " "], ids=["known to TRL", "unknown to TRL"])
+def test_thoughts_before_a_call_are_kept_if_the_prompt_held_them(suffix: str) -> None:
+    """gpt-oss's template drops them once the answer follows, but the model was asked with them."""
+    tokenizer = build_tokenizer("gpt-oss")
+    tokenizer.chat_template = tokenizer.chat_template + "{# changed #}" * len(suffix)
+    episode = make_episode(answer=ANSWER, consult=True)
+    messages = [dict(message) for message in episode.messages]
+    messages[1]["reasoning_content"], messages[3]["reasoning_content"] = "Delicate.", "Allowed."
+    tokens = episode_tokens(tokenizer, messages, TOOLS, turns(episode))
+    call, answer = REPLIES["gpt-oss"]
+    thought = "<|channel|>analysis<|message|>%s<|end|><|start|>assistant"
+    assert loss_spans(tokenizer, tokens) == [
+        thought % "Delicate." + call % ARGUMENTS,
+        thought % "Allowed." + answer % ANSWER,
+    ]
+    assert decision_text(tokenizer, tokens) == OPENINGS["gpt-oss"]
+
+
 def test_the_decision_of_a_malformed_call_is_its_opening() -> None:
     tokenizer = build_tokenizer("smollm2")
     reply = 'Let me see. <tool_call>\n{"name": "consult_safety_rules", "arguments": {"situ'
