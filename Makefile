@@ -69,7 +69,7 @@ container-check:  ## build the image in a chroot, start and consult it (needs ro
 
 page-check: install  ## test the page in an installed Chromium (or ASCL_CHROMIUM), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'
-	$(BIN)/python -m pytest tests/rule_server/api/test_page_browser.py -m browser --timeout 120
+	$(BIN)/python -m pytest tests/rule_server/api/test_page_browser.py -m browser --timeout 300
 
 servers: install  ## test the agent against `transformers serve` and llama.cpp (several minutes)
 	@# llama.cpp's server as a prebuilt wheel, in a separate environment; the models come from `make demo`.
