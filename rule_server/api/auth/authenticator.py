@@ -147,5 +147,10 @@ def required_scope(path: str) -> Scope:
 
 
 def is_public(path: str, method: str) -> bool:
-    """Returns whether a route contains no data: the static page, and the OAuth metadata."""
-    return method in ("GET", "HEAD") and (path == "/" or path.startswith(("/page/", METADATA_PATH)))
+    """Returns whether a route contains no data: the static page, the OAuth metadata, and unknown metadata.
+
+    A client takes a 404 there for "no such metadata", but a 401 for an error.
+    """
+    if method not in ("GET", "HEAD"):
+        return False
+    return path == "/" or path.startswith("/page/") or "/.well-known/" in f"{path}/"

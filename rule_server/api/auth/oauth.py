@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric signatures only: never a shared secret, never `none`."""
 CLOCK_LEEWAY = 30
 """Seconds by which clocks may differ."""
@@ -39,7 +41,7 @@ class KeySet:
     def __init__(self, source: str) -> None:
         """Raises StartError when the file cannot be used or the URL is not secure."""
         self._source = source
-        self._keys: dict[str | None, PyJWK] = {}
+        self._keys: dict[str | None, SigningKey] = {}
         self._fetched = -MAX_KEY_AGE
         self._tried = -MIN_FETCH_INTERVAL
         self._stamp: int | None = None
@@ -58,7 +60,7 @@ class KeySet:
                     "or an https URL"
                 ) from None
 
-    async def find(self, key_id: str | None) -> PyJWK | None:
+    async def find(self, key_id: str | None) -> SigningKey | None:
         """Returns the key of an id, or the only key when the token names none.
 
         Raises:
@@ -76,7 +78,7 @@ class KeySet:
                 )
         return self._lookup(key_id)
 
-    def _lookup(self, key_id: str | None) -> PyJWK | None:
+    def _lookup(self, key_id: str | None) -> SigningKey | None:
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
@@ -114,7 +116,15 @@ class KeySet:
             log.warning("the OAuth keys cannot be fetched from %s: %s", self._source, error)
 
 
-def parse_keys(body: bytes) -> dict[str | None, PyJWK]:
+@dataclass(frozen=True)
+class SigningKey:
+    """A public key, and the algorithms that it may verify: its `alg`, else those of its kind."""
+
+    key: PyJWK
+    algorithms: tuple[str, ...]
+
+
+def parse_keys(body: bytes) -> dict[str | None, SigningKey]:
     """Parses a JWK set into keys by key id. Keys of unsupported kinds are left out.
 
     Raises:
@@ -126,13 +136,23 @@ def parse_keys(body: bytes) -> dict[str | None, PyJWK]:
     if len(body) > MAX_KEY_SET_BYTES:
         raise ValueError(f"it is larger than {MAX_KEY_SET_BYTES >> 20} MiB")
     try:
-        keys = PyJWKSet.from_dict(json.loads(body)).keys
+        value = json.loads(body)
+        keys = PyJWKSet.from_dict(value).keys
     except (PyJWTError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(str(error) or "it is not a key set") from None
     usable = [key for key in keys if key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")]
     if not usable:
         raise ValueError("it has no public key for signatures")
-    return {key.key_id: key for key in usable}
+    declared = {item.get("kid") for item in value["keys"] if item.get("alg")}
+    return {
+        key.key_id: SigningKey(
+            key,
+            RSA_ALGORITHMS
+            if key.key_type == "RSA" and key.key_id not in declared
+            else (str(key.algorithm_name),),
+        )
+        for key in usable
+    }
 
 
 class AccessTokenVerifier:
@@ -165,8 +185,8 @@ class AccessTokenVerifier:
                 return None
             return jwt.decode(
                 token,
-                key,
-                algorithms=[name for name in ALGORITHMS if name == key.algorithm_name],
+                key.key.key,
+                algorithms=list(key.algorithms),
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=CLOCK_LEEWAY,

@@ -83,6 +83,25 @@ def test_any_other_token_is_refused(served: LiveServer, bad: Any) -> None:
     assert status(served, bad()) == 401
 
 
+@pytest.mark.parametrize("alg", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_a_key_without_algorithm_verifies_every_one_of_its_kind(tmp_path: Path, alg: str) -> None:
+    keys = key_set()
+    del keys["keys"][0]["alg"]
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(keys), encoding="utf-8")
+    settings = {"oauth_issuer": ISSUER, "oauth_jwks": str(file), "resource_url": RESOURCE}
+    with serve_toy(tmp_path, **settings) as served:
+        assert status(served, token(alg=alg)) == 200
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        assert status(served, token(other, alg=alg)) == 401
+        assert status(served, token("k" * 32, alg="HS256")) == 401
+        assert status(served, token(CURVE, kid="one", alg="ES256")) == 401
+
+
+def test_a_key_with_an_algorithm_verifies_no_other(served: LiveServer) -> None:
+    assert status(served, token(alg="PS256")) == 401
+
+
 def test_a_refusal_points_to_the_authorization_server(served: LiveServer) -> None:
     refused = httpx2.post(f"{served.origin}/mcp", json={})
     address = "https://rules.example.org/.well-known/oauth-protected-resource/mcp"

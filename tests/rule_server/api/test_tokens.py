@@ -85,6 +85,21 @@ def test_probes_and_the_page_without_data_need_no_token(served: LiveServer) -> N
     assert ask(served, "POST", "/").status_code == 401
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/oauth-authorization-server/mcp",
+        "/.well-known/openid-configuration",
+        "/mcp/.well-known/openid-configuration",
+        "/.well-known/",
+    ],
+)
+def test_unknown_metadata_is_not_found_rather_than_refused(served: LiveServer, path: str) -> None:
+    assert ask(served, "GET", path).status_code == 404
+
+
 def test_a_new_or_removed_token_takes_effect_with_the_next_request(served: LiveServer, tokens: Path) -> None:
     later = new_token(tokens, "later", ["read"], "now")
     assert ask(served, "GET", "/v1/rulebook", later).status_code == 200
