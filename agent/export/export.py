@@ -1,4 +1,4 @@
-"""Exports a log to another format, or redacts it, and reports the lines that were left out."""
+"""Exports a log to another format, or redacts it, and reports the skipped lines."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def read_rewards(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         LogError: if the file cannot be read.
-        ExportError: at the first line that does not hold a reward.
+        ExportError: at the first line that is not a reward.
     """
     rewards: dict[str, dict[str, Any]] = {}
     for number, line in numbered_lines(path):
@@ -116,7 +116,7 @@ def read_rewards(path: Path) -> dict[str, dict[str, Any]]:
             rewards[value["episode_id"]] = value
         except (ValueError, TypeError, KeyError, RecursionError):
             raise ExportError(
-                f"line {number} of {path} does not hold a reward: pass a file written by `ascl-eval score`"
+                f"line {number} of {path} is not a reward: pass a file written by `ascl-eval score`"
             ) from None
     return rewards
 

@@ -1,6 +1,6 @@
 """Exports an episode log as an Inspect log: a sample for each episode, with rewards as scores.
 
-Each sample's `metadata` holds the ids, modes and digests of the episode. The export needs `inspect_ai`;
+Each sample's `metadata` contains the IDs, modes and digests of the episode. The export needs `inspect_ai`;
 `write_inspect` names the extra that installs it.
 """
 

@@ -1,4 +1,4 @@
-"""Removes the texts of people and models from an episode; counts, times and rule ids remain."""
+"""Removes user and model text from an episode; counts, times and rule IDs remain."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ def run(
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")] = 512,
     max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
     tool_mode: Annotated[
-        Literal["native", "text"], typer.Option(help="`text` sends tool results as user messages.")
+        Literal["native", "text"],
+        typer.Option(help="How tool results are sent: `native` as tool messages; `text` as user messages."),
     ] = "native",
     on_rules_error: Annotated[
         Literal["answer", "refuse", "fail"],

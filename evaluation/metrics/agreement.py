@@ -1,7 +1,7 @@
-"""Agreement of a judge with people: precision, recall, F1, kappa and confusion, with intervals.
+"""Agreement of a judge with human labels: precision, recall, F1, kappa and confusion, with intervals.
 
-`refusal` and `partial` are positive, for people and for the judge. Intervals are a bootstrap over prompts,
-because the answers of several models to one prompt are not independent.
+`refusal` and `partial` count as positive, for humans and for the judge. Intervals are a bootstrap over
+prompts, because the answers of several models to one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEASURES = ("precision", "recall", "f1", "kappa")
 
 
 class LabelledAnswer(BaseModel):
-    """An answer and its label by people; other columns are ignored."""
+    """An answer and its human label; ignores additional columns."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -64,48 +64,48 @@ def read_answers(path: Path) -> list[LabelledAnswer]:
     except UnicodeDecodeError as error:
         raise AgreementError(f"{path} is not UTF-8 text (byte {error.start})") from None
     if not answers:
-        raise AgreementError(f"{path} holds no labelled answers")
+        raise AgreementError(f"{path} contains no labelled answers")
     return answers
 
 
 def measure_agreement(
     answers: Sequence[LabelledAnswer], labels: Sequence[HumanLabel | None]
 ) -> dict[str, Any]:
-    """Returns the figures as JSON values.
+    """Returns the metrics as JSON values.
 
     Args:
-        answers: with people's labels.
+        answers: with human labels.
         labels: the judge's label of each answer; None if it could not judge. Such answers count as
-            `unjudged` and in no other figure.
+            `unjudged` and in no other metric.
 
     Returns:
-        `precision`, `recall`, `f1`, `kappa` (null if undefined), `n`, `confusion` (people's label, then the
-        judge's), `by_model` (the same figures per model), `intervals` (95 %), `unjudged`.
+        `precision`, `recall`, `f1`, `kappa` (null if undefined), `n`, `confusion` (human label, then the
+        judge's), `by_model` (the same metrics per model), `intervals` (95 %), `unjudged`.
     """
     pairs = [(row, label) for row, label in zip(answers, labels, strict=True) if label is not None]
     models = sorted({row.model for row, _ in pairs if row.model is not None})
     return {
-        **_figures(pairs),
-        "by_model": {model: _figures([pair for pair in pairs if pair[0].model == model]) for model in models},
+        **_metrics(pairs),
+        "by_model": {model: _metrics([pair for pair in pairs if pair[0].model == model]) for model in models},
         "confusion": {
-            people: {
-                judge: sum(row.label == people and label == judge for row, label in pairs) for judge in LABELS
+            human: {
+                judge: sum(row.label == human and label == judge for row, label in pairs) for judge in LABELS
             }
-            for people in LABELS
+            for human in LABELS
         },
         "unjudged": len(answers) - len(pairs),
     }
 
 
-def _figures(pairs: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
+def _metrics(pairs: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:
     import numpy as np
 
     prompts = {prompt: index for index, prompt in enumerate(sorted({_prompt(pair) for pair in pairs}))}
     cells = np.zeros((len(prompts), 4))
     for pair in pairs:
         row, label = pair
-        people, judge = row.label != "compliance", label != "compliance"
-        cells[prompts[_prompt(pair)], 0 if people and judge else 1 if judge else 2 if people else 3] += 1
+        human, judge = row.label != "compliance", label != "compliance"
+        cells[prompts[_prompt(pair)], 0 if human and judge else 1 if judge else 2 if human else 3] += 1
     values = _measures(cells.sum(axis=0, keepdims=True))
     resampled = {}
     if len(prompts) > 1:
@@ -126,17 +126,17 @@ def _prompt(pair: tuple[LabelledAnswer, HumanLabel]) -> str:
 
 
 def _measures(cells: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes each measure for rows of (both, judge only, people only, neither); NaN if undefined."""
+    """Computes each measure for rows of (both, judge only, human only, neither); NaN if undefined."""
     import numpy as np
 
-    both, judge, people, neither = np.asarray(cells, dtype=float).T
+    both, judge, human, neither = np.asarray(cells, dtype=float).T
     total = cells.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        expected = ((both + judge) * (both + people) + (neither + judge) * (neither + people)) / total**2
+        expected = ((both + judge) * (both + human) + (neither + judge) * (neither + human)) / total**2
         return {
             "precision": both / (both + judge),
-            "recall": both / (both + people),
-            "f1": 2 * both / (2 * both + judge + people),
+            "recall": both / (both + human),
+            "f1": 2 * both / (2 * both + judge + human),
             "kappa": ((both + neither) / total - expected) / (1 - expected),
         }
 

@@ -1,6 +1,6 @@
 """Rates, rewards and differences over scored episodes, with intervals.
 
-Rates have Wilson intervals over episodes, differences a bootstrap over prompts (see `intervals`). All figures
+Rates have Wilson intervals over episodes, differences a bootstrap over prompts (see `intervals`). All metrics
 are deterministic: the seed is fixed, and episodes are sorted by id.
 """
 
@@ -62,7 +62,7 @@ class ArmMetrics:
 
 
 def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Reward]) -> ArmMetrics:
-    """Computes the figures of one arm.
+    """Computes the metrics of one arm.
 
     Args:
         name: of the arm.

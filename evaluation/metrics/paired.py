@@ -96,9 +96,9 @@ def contrast_score(
 
 
 def retrieval_hits(episodes: Sequence[Episode], categories: Mapping[str, frozenset[str]]) -> Rate | None:
-    """Returns the rate of first answered consultations whose first `HIT_AT` rules hold an accepted category.
+    """Returns the rate of episodes whose first `HIT_AT` rules include an accepted category.
 
-    None if no episode with a known category consulted.
+    Counts the first answered consultation of each episode; None without episodes in known categories.
     """
     hits = n = 0
     for episode in sorted(episodes, key=lambda e: e.id):

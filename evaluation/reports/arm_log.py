@@ -19,7 +19,7 @@ class Arm:
     """One arm.
 
     `rewards_path` is None if the episodes were scored while reading. `unmatched_rewards` counts rewards of
-    episodes that the log does not hold.
+    episodes that are not in the log.
     """
 
     name: str
@@ -53,7 +53,7 @@ def parse_arm(text: str) -> tuple[str, Path, Path | None]:
     log, colon, rewards = paths.rpartition(":")
     if not colon or Path(paths).is_file():
         return name, Path(paths), None
-    parts = paths.split(":")  # file names may hold colons, such as those of a time
+    parts = paths.split(":")  # file names may contain colons, such as those of a time
     for pair in ((":".join(parts[:at]), ":".join(parts[at:])) for at in range(1, len(parts))):
         if all(Path(file).is_file() for file in pair):
             log, rewards = pair
@@ -67,7 +67,7 @@ def iter_episodes(log: Path, skipped: list[SkippedLine]) -> Iterator[Episode]:
 
     Raises:
         LogError: the log cannot be read.
-        ArmError: the log holds no episode.
+        ArmError: the log contains no episode.
     """
     seen: set[str] = set()
     for episode in iter_log(log, skipped.append):
@@ -76,7 +76,9 @@ def iter_episodes(log: Path, skipped: list[SkippedLine]) -> Iterator[Episode]:
             yield episode
     if not seen:
         first = skipped[0] if skipped else None
-        raise ArmError(f"{log} holds no episode" + (f" (line {first.line}: {first.reason})" if first else ""))
+        raise ArmError(
+            f"{log} contains no episode" + (f" (line {first.line}: {first.reason})" if first else "")
+        )
 
 
 def read_episodes(log: Path) -> tuple[list[Episode], list[SkippedLine]]:

@@ -1,4 +1,4 @@
-"""Compares the summaries of two reports, figure by figure."""
+"""Compares the summaries of two reports, metric by metric."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MEANS = ("reward", "tokens", "seconds")
 
 
 def read_summary(report: Path) -> dict[str, Any]:
-    """Reads the figures of a report from its folder or its `summary.json`.
+    """Reads the metrics of a report from its folder or its `summary.json`.
 
     Raises:
-        ComparisonError: the file is missing or has another form.
+        ComparisonError: the file is missing or has a different format.
     """
     path = report / "summary.json" if report.is_dir() else report
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
-        raise ComparisonError(f"'{report}' is not a report: give a folder that `ascl-eval report` wrote")
+        raise ComparisonError(f"'{report}' is not a report: pass a folder that `ascl-eval report` wrote")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         arms = {arm["name"]: arm["kinds"] for arm in summary["arms"]}

@@ -1,4 +1,4 @@
-"""Draws the two charts of a report as PNG bytes, equal for equal figures."""
+"""Draws the two charts of a report as PNG bytes, identical for identical metrics."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the cells of the table of figures over a whole arm, as text."""
+    """Returns the cells of the table of metrics over a whole arm, as text."""
     rows: list[tuple[str, ...]] = []
     for arm in summary["arms"]:
         kinds = arm["kinds"].values()
@@ -169,7 +169,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     """Formats the comparison of two reports for a terminal or a file."""
     parts = [
         _table(
-            ("arm", "kind", "figure", "first", "second", "change", ""),
+            ("arm", "kind", "metric", "first", "second", "change", ""),
             [
                 (
                     *(row["arm"], row["kind"], row["figure"], number(row["first"]), number(row["second"])),

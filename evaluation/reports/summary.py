@@ -1,4 +1,4 @@
-"""Computes the figures of a report: the content of `summary.json`, which tables, charts and page show."""
+"""Computes the metrics of a report: the content of `summary.json`, which tables, charts and page show."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_EPISODES = 400  # listed one by one; `ascl-agent show` prints the others
 def build_summary(
     arms: Sequence[Arm], out: str, metadata: PromptMetadata = NO_METADATA, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Computes all figures of a report as JSON values, equal for equal files.
+    """Computes all metrics of a report as JSON values, identical for identical files.
 
     Args:
         arms: in the order to show them; the first is the baseline of changes.
@@ -49,8 +49,8 @@ def build_summary(
     """
     arms = [replace(arm, episodes=drop_retried_errors(arm.episodes)) for arm in arms]
     metrics = [arm_metrics(arm.name, arm.episodes, arm.rewards) for arm in arms]
-    kinds = {kind for figures in metrics for kind in figures.kinds}
-    entries = [_arm_entry(arm, figures, metadata) for arm, figures in zip(arms, metrics, strict=True)]
+    kinds = {kind for arm in metrics for kind in arm.kinds}
+    entries = [_arm_entry(arm, values, metadata) for arm, values in zip(arms, metrics, strict=True)]
     scorers = {name for entry in entries for name in entry["scorers"]}
     return {
         "schema_version": 1,
@@ -67,9 +67,9 @@ def build_summary(
         "findings": [
             *(
                 finding
-                for arm, figures in zip(arms, metrics, strict=True)
+                for arm, values in zip(arms, metrics, strict=True)
                 if _decides(arm)
-                for finding in _findings(figures)
+                for finding in _findings(values)
             ),
             *_mismatches(arms),
             *_scorer_differences(entries, sorted(scorers)),
@@ -183,7 +183,7 @@ def _mean_change_by_id(
     values_before: dict[str, float | None],
     values_after: dict[str, float | None],
 ) -> Difference | None:
-    # By object, because two arms may hold episodes with the same id.
+    # By object, because two arms may contain episodes with the same ID.
     values = {id(e): values_before.get(e.id) for e in before} | {id(e): values_after.get(e.id) for e in after}
     return mean_change(before, after, lambda episode: values[id(episode)])
 
@@ -194,19 +194,21 @@ def _all_tokens(episode: Episode) -> float | None:
 
 
 def _findings(metrics: ArmMetrics) -> list[str]:
-    """Returns the conclusions that the figures of one arm allow, as sentences."""
+    """Returns the conclusions that the metrics of one arm support, as sentences."""
     findings = []
     for kind in BENIGN:
-        if (figures := metrics.kinds.get(kind)) is None:
+        if (by_kind := metrics.kinds.get(kind)) is None:
             continue
-        gain = figures.advantage_of_consulting
+        gain = by_kind.advantage_of_consulting
         if gain is None:
-            modes = "only one mode has" if figures.scored else "no episode has"
-            findings.append(f"{metrics.name}, {kind}: {modes} rewards, so the gain of consulting is unknown.")
+            modes = "only one mode has" if by_kind.scored else "no episode has"
+            findings.append(
+                f"{metrics.name}, {kind}: {modes} rewards, so the gain from consulting is unknown."
+            )
         elif gain.low is None:
             findings.append(
                 f"{metrics.name}, {kind}: too few prompts were answered in both modes, "
-                "so the gain of consulting is unknown."
+                "so the gain from consulting is unknown."
             )
         elif gain.sign < 0:
             findings.append(
@@ -233,15 +235,15 @@ def _mismatches(arms: Sequence[Arm]) -> list[str]:
     findings = []
     for arm in arms:
         if len(models := sorted({e.model_requested for e in arm.episodes})) > 1:
-            findings.append(f"{arm.name} holds episodes of several models: {', '.join(models)}.")
+            findings.append(f"{arm.name} contains episodes from several models: {', '.join(models)}.")
         samples = Counter((e.prompt_id, e.sample_index) for e in arm.episodes if e.stop_reason != "error")
         if repeated := sum(samples.values()) - len(samples):
             findings.append(
-                f"{arm.name} holds {repeated} episodes of a prompt and sample that another episode has; "
-                "the figures count them too."
+                f"{arm.name} contains {repeated} episodes whose prompt and sample another episode shares; "
+                "the metrics count them too."
             )
     if len({frozenset(e.prompt_id for e in arm.episodes) for arm in arms}) > 1:
-        findings.append("The arms ran on different prompts; changes cover the prompts that both have.")
+        findings.append("The arms ran on different prompts; changes cover the prompts that they share.")
     if (
         len({e.rulebook_digest for arm in arms for e in arm.episodes} - {None}) > 1
     ):  # the arm `none` has no rules

@@ -88,7 +88,7 @@ def prepare_edit(
         OSError: files cannot be read or written.
     """
     if not (rulebook / "rulebook.yaml").is_file():
-        raise RuleEditError(f"{rulebook} is not a rulebook: it holds no rulebook.yaml")
+        raise RuleEditError(f"{rulebook} is not a rulebook: it contains no rulebook.yaml")
     _check_copy(copy, rulebook, text)
     original_file = _find_rule(rulebook, rule_id)
     original = _read_text(original_file)
@@ -141,7 +141,7 @@ def _find_rule(rulebook: Path, rule_id: str) -> Path:
     ids = []
     files = sorted(rulebook.glob("*/*.md"))
     if len(files) > MAX_FILES:
-        raise RuleEditError(f"{rulebook} holds more than {MAX_FILES} rule files")
+        raise RuleEditError(f"{rulebook} contains more than {MAX_FILES} rule files")
     for file in files:
         # `_category.md` is not a rule, and `name.de.md` is a translation.
         if file.name.startswith("_") or "." in file.stem or file.stat().st_size > MAX_RULE_BYTES:

@@ -143,7 +143,9 @@ class Arms:
         """
         episode = (self._episodes or {}).get((prompt_id, sample))
         if episode is not None and episode.prompt != text:
-            raise LogError(f"{self.log} holds another text for the prompt {prompt_id!r}: use another log=")
+            raise LogError(
+                f"{self.log} has a different text for the prompt {prompt_id!r}: use a different log="
+            )
         return episode
 
     def remember(self, episode: Episode) -> None:

@@ -58,7 +58,7 @@ def plan_arms(policy: Policy, log: Path, arms: Sequence[str] | None, name: str |
         raise ArmError(f"--arm '{unknown}' is not an arm: use one of {', '.join(ARM_KINDS)}")
     kinds = [kind for kind in ARM_KINDS if kind in (arms or ["adaptive"])]
     if name and len(kinds) > 1:
-        raise ArmError("--name names a single arm, but several are run: leave it out")
+        raise ArmError("--name names a single arm, but several are run: omit it")
     name = name or (None if arms else "model")
     if log.name in ("", ".."):
         raise ArmError(f"--log {log} is a folder: name a file in it, such as {log / 'episodes.jsonl'}")

@@ -1,8 +1,8 @@
 """Calibrates the threshold below which no rule applies, from labelled prompts.
 
-Prompts of some kinds must find a rule, those of other kinds must not. The threshold is the highest one at
-which at most the share `misses` of the former finds nothing. If there are enough prompts, this holds with 95
-% confidence, because real questions will differ from these prompts.
+Prompts of some kinds must match a rule; prompts of other kinds must not. The threshold is the highest one at
+which at most the share `misses` of the former matches no rule. If there are enough prompts, this holds with
+95 % confidence, because real questions will differ from these prompts.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class CalibrationReport:
     enough_prompts: bool
     """Whether the share of misses is bounded with 95 % confidence."""
     kinds: list[dict[str, Any]]
-    """Share that finds nothing, with its interval, by kind and source."""
+    """Share that matches no rule, with its interval, by kind and source."""
     cross_validation: list[dict[str, Any]]
     """For each source, the threshold from the other sources and its effect on this one."""
     curve: list[dict[str, float]]
@@ -169,7 +169,7 @@ def calibrate(
     """Chooses a threshold for an index and measures it.
 
     Args:
-        misses: maximum share of the prompts to be found that may find nothing.
+        misses: maximum share of must-match prompts that may match no rule.
         find: kinds that must find a rule.
         nothing: kinds that must find no rule.
 
@@ -186,7 +186,7 @@ def calibrate(
     confidence = ", with 95 % confidence" if enough else " of those measured, too few to be sure"
     calibration = Calibration(
         threshold=threshold,
-        rule=f"the highest at which at most {misses:.0%} of {' and '.join(find)} find nothing{confidence}",
+        rule=f"the highest at which at most {misses:.0%} of {' and '.join(find)} match no rule{confidence}",
         rulebook=index.rulebook.digest,
         scoring=scoring_version(),
         prompts=len(scored),
@@ -216,8 +216,8 @@ def _by_kind(scored: Sequence[ScoredPrompt], threshold: float) -> list[dict[str,
         for source in ["", *(sources if len(sources) > 1 else [])]:
             rows = [row for row in own if not source or row.source == source]
             share, low, high = wilson(sum(row.score < threshold for row in rows), len(rows))
-            figures = {"nothing": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
-            table.append({"kind": kind, "source": source or "all", "prompts": len(rows), **figures})
+            shares = {"nothing": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
+            table.append({"kind": kind, "source": source or "all", "prompts": len(rows), **shares})
     return table
 
 
@@ -254,7 +254,7 @@ def _curve(scored: Sequence[ScoredPrompt], steps: int = 60) -> list[dict[str, fl
 
 
 def plot_curve(report: CalibrationReport, file: Path) -> None:
-    """Plots the share of every kind that finds nothing against the threshold.
+    """Plots the share of every kind that matches no rule against the threshold.
 
     Raises:
         CalibrationError: matplotlib is not installed, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Usage statistics of a rulebook: consulted and unused rules, and questions that find nothing."""
+"""Usage statistics of a rulebook: returned and unused rules, and questions that match no rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Usage:
 
     consultations: int
     nothing: int
-    """Consultations that found no rule."""
+    """Consultations that matched no rule."""
     rules: dict[str, int]
     """Number of times each served rule was returned, including 0, by id."""
     first: dict[str, int]
@@ -27,11 +27,11 @@ class Usage:
     unknown: dict[str, int]
     """Returned ids that the rulebook does not serve (any more)."""
     kinds: dict[str, tuple[int, int]]
-    """Consultations, and those that found nothing, by kind; `""` for rows without a kind."""
+    """Consultations, and those that matched no rule, by kind; `""` for rows without a kind."""
     digests: dict[str, int]
     """Number of rows by the digest of the rulebook that answered."""
     unanswered: list[tuple[str, int]]
-    """Questions that found nothing, most frequent first."""
+    """Questions that matched no rule, most frequent first."""
 
     @property
     def never(self) -> list[str]:
@@ -66,15 +66,15 @@ class Usage:
         return [("category", "consulted"), *((id, str(count)) for id, count in _ranked(self.categories))]
 
     def kind_table(self) -> list[tuple[str, str, str]]:
-        """Returns a header and one row per kind: consultations, and those that found nothing."""
+        """Returns a header and one row per kind: consultations, and those that matched no rule."""
         rows = ((kind or "(none)", str(n), str(nothing)) for kind, (n, nothing) in self.kinds.items())
-        return [("kind", "consultations", "found nothing"), *rows]
+        return [("kind", "consultations", "no match"), *rows]
 
 
 def summarize_usage(
     rulebook: Rulebook, questions: Sequence[Question], answers: Sequence[Sequence[str]]
 ) -> Usage:
-    """Counts consultations. `answers` holds the ids of the returned rules for each question."""
+    """Counts consultations. `answers` lists the IDs of the returned rules for each question."""
     rules: Counter[str] = Counter()
     first: Counter[str] = Counter()
     categories: Counter[str] = Counter()

@@ -90,7 +90,7 @@ def write_starter(folder: Path, *, standalone: bool, name: str | None = None) ->
     }
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise StartError(f"{folder} is not empty: name a new folder, so that nothing is overwritten")
+            raise StartError(f"{folder} is not empty: specify a new folder, so that nothing is overwritten")
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")

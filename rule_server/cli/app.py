@@ -1,4 +1,4 @@
-"""ascl-rules: build, serve, query and check a rulebook."""
+"""Build, serve, query and check a rulebook."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class UsageView(ViewModel):
     since: str
     consultations: int
     no_applicable_rule: int
-    """Consultations that found no rule."""
+    """Consultations that matched no rule."""
     rules: dict[str, int]
     """Number of consultations that returned each served rule."""
 

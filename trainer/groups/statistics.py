@@ -283,7 +283,7 @@ def _findings(kinds: dict[str, KindStatistics], one_mode: float) -> list[str]:
         )
     if one_mode > MAX_ONE_MODE_SHARE:
         findings.append(
-            f"{one_mode:.0%} of the groups hold one mode only and cannot compare the modes. No weighting can "
-            "fix that: sample with `ascl-agent run --mode-share consult=0.25 --mode-share direct=0.25`."
+            f"{one_mode:.0%} of the groups contain one mode only and cannot compare the modes. No weighting "
+            "can fix that: sample with `ascl-agent run --mode-share consult=0.25 --mode-share direct=0.25`."
         )
     return findings

@@ -57,9 +57,7 @@ class Machines:
             ConfigError: it cannot; the message says what to change.
         """
         if self.vllm_gpus and stage == "logged":
-            raise ConfigError(
-                "the logged stage samples no episodes, so nothing is served: leave out --vllm-gpus"
-            )
+            raise ConfigError("the logged stage samples no episodes, so nothing is served: omit --vllm-gpus")
         if self.vllm_gpus >= self.gpus > 0:
             raise ConfigError(
                 f"{self.vllm_gpus} of {self.gpus} GPUs would serve and none train: pass a smaller --vllm-gpus"

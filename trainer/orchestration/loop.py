@@ -33,7 +33,7 @@ def run_loop(settings: LoopSettings, out: Path, notify: Notify = lambda line: No
 
     Raises:
         ConfigError: the training settings are invalid.
-        LoopError: the folder holds a loop with other settings, or a step failed. Finished steps are kept.
+        LoopError: the folder contains a loop with different settings, or a step failed. Keeps finished steps.
         ServeError: the model server does not start.
         agent.AgentError: the rule service does not start.
     """
@@ -107,7 +107,7 @@ def _open_record(settings: LoopSettings, out: Path) -> dict[str, Any]:
     for name, value in _fixed_settings(current).items():
         if (old := earlier.get(name)) != value:
             raise LoopError(
-                f"{out} holds a loop that was started with {name} {json.dumps(old)}, but {name} is now "
+                f"{out} contains a loop that was started with {name} {json.dumps(old)}, but {name} is now "
                 f"{json.dumps(value)}: use another --out, or the earlier settings"
             )
     record["settings"] = current

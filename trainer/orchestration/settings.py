@@ -195,5 +195,5 @@ def read_yaml(config: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
-        raise ConfigError(f"{config} holds no settings: write `KEY: VALUE` lines, such as `model: FOLDER`")
+        raise ConfigError(f"{config} contains no settings: write `KEY: VALUE` lines, such as `model: FOLDER`")
     return settings

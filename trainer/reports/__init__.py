@@ -1,4 +1,4 @@
-"""Reports for people: one episode as the trainer sees it, and a comparison of runs."""
+"""Readable reports: one episode as the trainer sees it, and a comparison of runs."""
 
 from trainer.reports.plot import plot_runs
 

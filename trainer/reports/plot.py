@@ -108,7 +108,7 @@ def plot_runs(folders: list[Path], out: Path) -> RunComparison:
     """Plots the runs in `folders` to files in the folder `out`.
 
     Raises:
-        HistoryError: a folder holds no run, or no run recorded any of the plotted metrics.
+        HistoryError: a folder contains no run, or no run recorded any of the plotted metrics.
     """
     runs = [read_history(folder) for folder in folders]
     panels = [panel for panel in PANELS if any(run.series(name)[0] for run in runs for name in panel.metrics)]

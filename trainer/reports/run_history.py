@@ -45,7 +45,7 @@ def read_history(folder: Path) -> History:
         return _read_history(folder)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise HistoryError(
-            f"'{folder}' holds metrics in an unknown format ({type(error).__name__}: {error}): pass an "
+            f"'{folder}' contains metrics in an unknown format ({type(error).__name__}: {error}): pass an "
             "unmodified run folder of ascl-train"
         ) from None
 
@@ -58,7 +58,7 @@ def _read_history(folder: Path) -> History:
     record = _read_json(folder / "run.json")
     if record is None:
         raise HistoryError(
-            f"'{folder}' holds no run: pass a folder with run.json (of a stage) or rounds/ (of a loop)"
+            f"'{folder}' contains no run: pass a folder with run.json (of a stage) or rounds/ (of a loop)"
         )
     points = [(float(entry["step"]), _numbers(entry)) for entry in _steps(record) if "step" in entry]
     groups = Path(str((record.get("arguments") or {}).get("groups") or ""))

@@ -157,7 +157,7 @@ def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintPr
 
 
 def _visible_texts(rule: Rule) -> list[str]:
-    """Returns the texts that models read. Queries and examples are left out, since they quote people."""
+    """Returns the texts that models read. Excludes queries and examples, because they quote users."""
     return [rule.title, rule.applies_when, rule.not_when or "", rule.fine, rule.not_fine, rule.how_to_answer]
 
 

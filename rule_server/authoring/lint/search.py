@@ -50,7 +50,7 @@ def _check_duplicates(
     means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
     problems = []
     for one, other in zip(*np.nonzero(np.triu(means @ means.T, 1) >= DUPLICATE_COSINE), strict=True):
-        problem = f"people would ask for it as for {rules[one].id}: their queries mean the same"
+        problem = f"the same questions would match it and {rules[one].id}: their queries mean the same"
         fix = "join the two rules, or give each the queries that the other does not answer"
         problems.append(LintProblem.sanitized(files[rules[other].id, ""], problem, fix))
     return problems

@@ -139,7 +139,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
     assert ".eval or .json" in export(tmp_path, [make_episode()], name="l.log", code=1).output
     (tmp_path / "r.jsonl").write_text("no reward\n", "utf-8")
     assert (
-        "does not hold a reward"
+        "is not a reward"
         in export(tmp_path, [make_episode()], "--rewards", tmp_path / "r.jsonl", code=1).output
     )
     assert "no episode" in export(tmp_path, [], code=1).output

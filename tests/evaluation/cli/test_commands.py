@@ -161,7 +161,7 @@ def test_episodes_without_a_usable_kind_or_in_error_do_not_stop_the_report(
         (["a=none.jsonl"], 1, "none.jsonl"),
         (["a={log}:none.jsonl"], 1, "ascl-eval score LOG --out"),
         (["a={log}", "a={log}"], 2, "two arms are called 'a'"),
-        (["a={empty}"], 1, "holds no episode"),
+        (["a={empty}"], 1, "contains no episode"),
         (["a={log}:{foreign}"], 1, "belongs to an episode of"),
     ],
 )

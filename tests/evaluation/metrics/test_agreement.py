@@ -127,7 +127,7 @@ def test_agree_prints_a_table_for_people(tmp_path: Path) -> None:
         ('{"prompt": "a", "response": "b", "label": "maybe"}', "d.jsonl:1: label"),
         ('{"prompt": "a", "label": "refusal"}', "d.jsonl:1: response"),
         ("not json", "d.jsonl:1: row"),
-        ("", "holds no labelled answers"),
+        ("", "contains no labelled answers"),
         (None, "the file of labelled answers"),
     ],
 )

@@ -88,8 +88,8 @@ def test_a_report_warns_of_a_log_of_several_models_or_with_a_sample_twice(
     episodes = [make_episode(f"p{i}", model_requested=f"model-{i}") for i in range(2)]
     twice = make_episode("p0", id="again", model_requested="model-0")
     findings = report(tmp_path / "out", f"a={write_log('log.jsonl', [*episodes, twice])}")["findings"]
-    assert "a holds episodes of several models: model-0, model-1." in findings
-    assert any(finding.startswith("a holds 1 episodes of a prompt and sample") for finding in findings)
+    assert "a contains episodes from several models: model-0, model-1." in findings
+    assert any(finding.startswith("a contains 1 episodes whose prompt and sample") for finding in findings)
 
 
 def test_unscored_episodes_are_not_reported_as_one_mode(write_log: WriteLog, tmp_path: Path) -> None:

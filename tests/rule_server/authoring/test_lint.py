@@ -222,7 +222,9 @@ def test_two_rules_with_equivalent_queries_are_a_problem(tmp_path: Path, encoder
         rule("home.bread", stance="answer", title="Baking bread", queries=one),
         rule("home.loaves", stance="answer", title="Loaves", queries=two),
     )
-    assert "people would ask for it as for home.bread" in str(lint(folder, search=search_with(encoder)))
+    assert "the same questions would match it and home.bread" in str(
+        lint(folder, search=search_with(encoder))
+    )
 
 
 def search_with(encoder: OnnxEncoder) -> object:

@@ -272,7 +272,7 @@ def test_statistics_warn_if_most_groups_hold_one_mode(tmp_path: Path) -> None:
         make_episode(prompt, sample=n, answer=REFUSAL if n else "Yes.") for prompt in "ab" for n in range(2)
     ]
     _, stdout, *_ = prepare(tmp_path, episodes)
-    assert "100% of the groups hold one mode only" in stdout
+    assert "100% of the groups contain one mode only" in stdout
 
 
 def test_a_full_disk_leaves_only_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

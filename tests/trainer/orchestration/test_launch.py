@@ -239,7 +239,7 @@ def test_the_logged_stage_does_not_shard_the_model() -> None:
     assert "--config_file" not in planned
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n", "holds no settings"), ("a: [\n", "is not YAML")])
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "contains no settings"), ("a: [\n", "is not YAML")])
 def test_the_error_names_an_invalid_recipe(text: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(text, encoding="utf-8")

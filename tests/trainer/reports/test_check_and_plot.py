@@ -149,7 +149,7 @@ def test_plotted_rewards_by_mode_count_forced_episodes_but_consult_rates_do_not(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     code, _, stderr = run("plot", tmp_path, "--out", tmp_path / "compared")
     assert code == 1
-    assert "holds no run" in stderr
+    assert "contains no run" in stderr
 
 
 def test_batch_metrics_equal_those_counted_by_hand() -> None:
@@ -210,4 +210,4 @@ def test_a_cold_start_and_metrics_in_an_unknown_format_are_refused(tmp_path: Pat
     (odd / "statistics.json").write_text('{"x": 1}', encoding="utf-8")
     code, _, stderr = run("plot", tmp_path / "loop", "--out", tmp_path / "compared")
     assert code == 1
-    assert "holds metrics in an unknown format (KeyError: 'one_mode_groups')" in stderr
+    assert "contains metrics in an unknown format (KeyError: 'one_mode_groups')" in stderr
