@@ -107,7 +107,7 @@ def _starts_call(call: dict[str, Any], piece: dict[str, Any]) -> bool:
     """Returns whether a piece starts another call, although some servers send the same index for both.
 
     An id alone is not enough, because some servers send a new one with every piece, and others repeat the
-    name.
+    name. Without ids, a name after complete arguments starts a call.
     """
     name = _name(piece)
     if piece.get("id") and call.get("id") and piece["id"] != call["id"]:
@@ -116,7 +116,8 @@ def _starts_call(call: dict[str, Any], piece: dict[str, Any]) -> bool:
         return False
     if not _name(call).startswith(name):
         return True
-    return bool(_arguments(piece).strip()) and _is_json_object(_arguments(call))
+    without_ids = not (piece.get("id") or call.get("id"))
+    return (without_ids or bool(_arguments(piece).strip())) and _is_json_object(_arguments(call))
 
 
 def _name(call: dict[str, Any]) -> str:

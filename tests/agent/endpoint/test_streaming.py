@@ -49,6 +49,14 @@ BOTH = [("consult_safety_rules", RULES), ("get_weather", WEATHER)]
             id="one name without ids",
         ),
         pytest.param(
+            [
+                *(piece("", "look"), piece(arguments='{"x": 1}')),
+                *(piece("", "look"), piece(arguments='{"x": 2}')),
+            ],
+            [("look", '{"x": 1}'), ("look", '{"x": 2}')],
+            id="one name in pieces without ids",
+        ),
+        pytest.param(
             [piece("a", "look", "{}"), piece("b", "look", "{}"), piece("c", "look", "{}", index=1)],
             [("look", "{}")] * 3,
             id="a shared index before another one",
