@@ -34,7 +34,7 @@ class ParsedReply:
 
 
 Stage = Literal["offered", "forbidden", "removed"]
-"""Whether the model may call the rule tool, is told not to, or does not see it."""
+"""Whether the model may call the rule tool, must not (`tool_choice`), or does not see it."""
 
 
 @dataclass(frozen=True)
