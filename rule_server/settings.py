@@ -160,6 +160,13 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        """Accepts an IPv6 address as it stands in a URL: [::1]."""
+        host = value.strip()
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
     @field_validator("watch", mode="before")
     @classmethod
     def _true_false_or_poll(cls, value: object) -> object:

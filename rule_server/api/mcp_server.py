@@ -66,6 +66,8 @@ class RuleServer(MCPServer[Any]):
     ) -> GetPromptResult | InputRequiredResult:
         if name != PROMPT:
             raise MCPError(INVALID_PARAMS, f"unknown prompt {name[:64]!r}: use {PROMPT}")
+        if arguments:
+            raise MCPError(INVALID_PARAMS, f"the prompt {PROMPT} takes no arguments: leave them out")
         return await super().get_prompt(name, arguments, context)
 
 

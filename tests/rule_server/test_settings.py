@@ -45,3 +45,9 @@ def test_the_index_is_in_the_cache_folder_of_the_user(
     assert Settings().artefact == tmp_path / "xdg" / "ascl" / "rules"
     monkeypatch.setenv("ASCL_CACHE", "~/elsewhere")
     assert Settings().artefact == tmp_path / "elsewhere" / "rules"
+
+
+def test_an_address_in_brackets_is_the_address() -> None:
+    assert Settings(host="[::1]").host == "::1"
+    assert not Settings(host="[::1]").exposed
+    assert Settings(host="[::]").exposed

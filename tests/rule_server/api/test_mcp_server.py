@@ -108,6 +108,16 @@ def test_an_unknown_prompt_is_an_invalid_parameter(url: str, mode: str) -> None:
         ask(url, lambda c: c.get_prompt("other"), mode)
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_an_argument_that_the_prompt_does_not_have_is_an_invalid_parameter(
+    url: str, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = pytest.RaisesExc(MCPError, match="takes no arguments", check=lambda e: e.code == -32602)
+    with pytest.RaisesGroup(error, allow_unwrapped=True, flatten_subgroups=True):
+        ask(url, lambda c: c.get_prompt("safety_rules_guidance", {"name": "x"}), mode)
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
 def test_every_protocol_revision_with_a_handshake_works(url: str, revision: str) -> None:
     accept = {"Accept": "application/json, text/event-stream"}

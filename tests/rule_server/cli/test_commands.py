@@ -149,6 +149,15 @@ def test_watch_takes_true_false_or_poll(artefact: Path) -> None:
     assert "cannot listen" in refused(cli("serve", "--artefact", artefact, *flags), 2)
 
 
+def test_an_address_in_brackets_can_be_listened_on(artefact: Path) -> None:
+    with socket.socket(socket.AF_INET6) as used:
+        used.bind(("::1", 0))
+        used.listen()
+        port = used.getsockname()[1]
+        done = cli("serve", "--artefact", artefact, "--host", "[::1]", "--port", str(port))
+    assert f"cannot listen on ::1:{port} (Address already in use)" in refused(done, 2)
+
+
 def test_a_port_in_use_is_an_error(artefact: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
