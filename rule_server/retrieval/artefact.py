@@ -3,7 +3,8 @@
     artefact.json             the current encoder and rulebook
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
     rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; the marks published (by
-                              `build`) and served (was current once)
+                              `build`) and served (was current once),
+                              and one mark for the rules folders of each service that served it
 
 Folders are written under a temporary name and renamed, so a reader finds a complete folder or none.
 """
@@ -34,6 +35,7 @@ from rule_server.retrieval.encoder import MANIFEST_FILE, OnnxEncoder
 from rule_server.retrieval.threshold import Calibration
 from rule_server.rulebook import Rulebook
 from rule_server.rulebook.files import sync_folder, write_atomic
+from rule_server.settings import packaged_rules
 
 if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
@@ -47,6 +49,15 @@ ABANDONED_SECONDS = 86_400
 """Age from which a temporary folder belongs to no running process."""
 PUBLISHED, SERVED = "published", "served"
 """Empty marker files of a stored rulebook. They survive a rebuild."""
+LINEAGE = "lineage-"
+"""Prefix of marker files that name the rules folders of a stored rulebook."""
+
+
+def lineage(rules: tuple[Path, ...]) -> str:
+    """Returns the mark of rules folders, for the packaged ones wherever they are installed."""
+    packaged = packaged_rules()
+    names = ["packaged" if path.resolve() == packaged else str(path.resolve()) for path in rules]
+    return LINEAGE + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ class Artefact:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
             (folder / "vectors.npy").write_bytes(raw)
             (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for mark in (PUBLISHED, SERVED):
+            for mark in (PUBLISHED, SERVED, *self.lineages(digest)):
                 if (target / mark).exists():
                     (folder / mark).touch()
         if make_current:
@@ -198,6 +209,16 @@ class Artefact:
             (self.folder / "rulebooks" / digest / PUBLISHED).touch()
         except OSError as error:
             raise self._not_writable(error) from None
+
+    def lineages(self, digest: str) -> frozenset[str]:
+        """Returns the lineages of a stored rulebook. Empty for one of an earlier version of the service."""
+        return frozenset(path.name for path in (self.folder / "rulebooks" / digest).glob(f"{LINEAGE}*"))
+
+    def add_lineage(self, digest: str, rules: tuple[Path, ...]) -> None:
+        """Marks a stored rulebook as one of these rules folders, if it is stored and can be marked."""
+        if rules:
+            with contextlib.suppress(OSError):
+                (self.folder / "rulebooks" / digest / lineage(rules)).touch()
 
     def save_calibration(self, digest: str, calibration: Calibration) -> None:
         """Stores a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""

@@ -98,6 +98,8 @@ def load_or_build(
                 raise
     if build:
         artefact.publish(rulebook.digest)
+    if make_current:
+        artefact.add_lineage(rulebook.digest, rules)
     return LoadedIndex(encoder, index, rules)
 
 

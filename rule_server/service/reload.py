@@ -103,6 +103,7 @@ class Reloader:
         artefact, own_rules = Artefact(self._settings.artefact), not self._settings.dir
         problems: list[str] = []
         index = rebuild(artefact, rulebook, self._encoder, current, own_rules, problems.append)
+        artefact.add_lineage(rulebook.digest, self.folders)
         for problem in problems:
             log.warning(problem)
         self.storage_error = problems[-1] if problems else None

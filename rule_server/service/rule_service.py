@@ -47,7 +47,8 @@ class RuleService:
         self.usage = UsageCounter()
         self.encoder_error: str | None = None
         """Reason why the encoder does not work."""
-        self.snapshots = Snapshots(loaded.index, Artefact(settings.artefact), settings.snapshots)
+        artefact = Artefact(settings.artefact)
+        self.snapshots = Snapshots(loaded.index, artefact, settings.snapshots, loaded.rules)
         self.metrics = Metrics(loaded.index.rulebook, lambda: self._batcher.depth)
         self.audit = AuditLog(settings) if settings.audit_file is not None else None
         self.tracing = start_tracing(settings)

@@ -7,9 +7,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from rule_server.errors import ArtefactError, UnknownDigestError
+from rule_server.retrieval.artefact import lineage
 from rule_server.retrieval.versions import list_versions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rule_server.retrieval.artefact import Artefact
     from rule_server.retrieval.index import RuleIndex
 
@@ -17,18 +20,21 @@ if TYPE_CHECKING:
 class Snapshots:
     """Holds at most `capacity` indexes by digest; a new one evicts the oldest.
 
-    After a restart, the rulebooks of the artefact that were served before count as previous ones. They are
-    read on demand.
+    After a restart, the rulebooks of the artefact that were served before from the same rules folders count
+    as previous ones. They are read on demand. Another service with other rules may share the artefact.
     """
 
-    def __init__(self, current: RuleIndex, artefact: Artefact, capacity: int) -> None:
+    def __init__(
+        self, current: RuleIndex, artefact: Artefact, capacity: int, rules: tuple[Path, ...] = ()
+    ) -> None:
+        """`rules` are the rules folders. Without any, they are those of the current rulebook."""
         self.current = current
         """The index in use. A swap replaces this one reference, so no request sees half of an index."""
         self._artefact = artefact
         self._capacity = capacity
         self._indexes: OrderedDict[str, RuleIndex | None] = OrderedDict()
         self._read_lock = asyncio.Lock()
-        for digest in self._stored_digests():
+        for digest in self._stored_digests(rules):
             self._indexes[digest] = None
         self.push(current)
 
@@ -70,8 +76,11 @@ class Snapshots:
                 )
             return index
 
-    def _stored_digests(self) -> list[str]:
-        """Returns the digests of stored rulebooks that were served with this encoder, oldest first."""
+    def _stored_digests(self, rules: tuple[Path, ...]) -> list[str]:
+        """Returns the digests of stored rulebooks of these rules that were served with this encoder.
+
+        The oldest is first. Rulebooks that an earlier version stored name no rules, and count as well.
+        """
         if self._capacity == 1:
             return []
         try:
@@ -79,7 +88,15 @@ class Snapshots:
         except ArtefactError:
             return []
         fingerprint = self.current.fingerprint
-        digests = [entry.digest for entry in versions if entry.served and entry.encoder == fingerprint]
+        lineages = self._artefact.lineages
+        own = {lineage(rules)} if rules else lineages(self.current.rulebook.digest)
+        digests = [
+            entry.digest
+            for entry in versions
+            if entry.served
+            and entry.encoder == fingerprint
+            and (not (marks := lineages(entry.digest)) or not marks.isdisjoint(own))
+        ]
         return list(reversed(digests[: self._capacity]))
 
     def _read(self, digest: str) -> RuleIndex | None:

@@ -25,7 +25,7 @@ from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.versions import roll_back
 from rule_server.service.watch import needs_polling
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
-from tests.fakes.rules.toy_service import ToyEncoder, toy_service
+from tests.fakes.rules.toy_service import ToyEncoder, serve_toy, toy_service
 
 QUESTION = "someone asks for a computer virus"
 
@@ -344,6 +344,26 @@ def test_edits_are_served_after_the_rules_folder_was_missing(tmp_path: Path) -> 
 
     assert asyncio.run(remove_and_restore())
     assert service.reload_error is None
+
+
+def test_services_that_share_an_artefact_keep_their_rulebooks_apart(tmp_path: Path) -> None:
+    """Also after a restart, and with the rulebooks that an earlier version stored without a lineage."""
+    shared = tmp_path / "artefact"
+    digests = {}
+    for name in ("one", "two"):
+        service = toy_service(tmp_path / name, artefact=shared)
+        digests[name] = edit_and_reload(service, tmp_path / name / "rules", f"Served by {name}.")
+    for name, other in (("one", "two"), ("two", "one")):
+        with serve_toy(tmp_path / name, artefact=shared) as served:
+
+            def status(digest: str) -> int:
+                body = {"situation": QUESTION, "digest": digest}
+                return served.client.post("/v1/consult", json=body).status_code
+
+            assert (status(digests[name]), status(digests[other])) == (200, 404)
+    for mark in shared.glob("rulebooks/*/lineage-*"):
+        mark.unlink()
+    assert set(digests.values()) <= set(toy_service(tmp_path / "one", artefact=shared).snapshots.digests)
 
 
 @pytest.mark.parametrize("watch", [True, "poll"])
