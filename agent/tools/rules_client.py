@@ -1,7 +1,8 @@
 """Client of the rule service over MCP: its tool, the name and digest of its rulebook, and consultations.
 
-Each request opens its own MCP session over one connection pool. A shared session would be slightly cheaper,
-but one refused connection would end it and every consultation in flight.
+With the stateless protocol revision, all MCP requests share one session, and each takes one HTTP request. The
+first one negotiates the revision. With an older revision, each opens its own session, so that the end of one
+session fails no other request.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import httpx2
     from mcp import Client
 
-    from agent.tools.rules_http import Refusal
+    from agent.tools.rules_http import RequestState
+    from agent.tools.rules_session import SharedSession
 
 RULE_TOOL = "consult_safety_rules"
 """Name of the rule tool."""
@@ -63,7 +65,7 @@ class RulesClient:
         token: str | None = None,
         *,
         timeout: float = 30.0,
-        waits: tuple[float, ...] = (0.2, 1.0),
+        waits: tuple[float, ...] = (0.2, 1.0, 2.0),
     ) -> None:
         try:
             self.public_url = public_address(url)
@@ -87,15 +89,21 @@ class RulesClient:
         self._timeout = timeout
         self._waits = waits
         self._http: httpx2.AsyncClient | None = None
+        self._shared: SharedSession | None = None
         self._version: str | None = None
 
     async def __aenter__(self) -> RulesClient:
         from agent.tools.rules_http import WaitingClient
+        from agent.tools.rules_session import SharedSession
 
         self._http = WaitingClient(headers=self._headers, timeout=self._timeout)
+        self._shared = SharedSession(self._session)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._shared is not None:
+            await self._shared.close()
+            self._shared = None
         if self._http is not None:
             await self._http.aclose()
             self._http = None
@@ -137,37 +145,42 @@ class RulesClient:
 
     async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
         """Consults the rules; returns a result with `is_error` if the service rejects the arguments."""
-        result = await self._request(lambda client: client.call_tool(RULE_TOOL, arguments))
+        from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
+
+        # `Client.call_tool` would list the tools in each new session to check the result by the tool's
+        # schema. `parse_verdict` checks the result instead.
+        request = CallToolRequest(params=CallToolRequestParams(name=RULE_TOOL, arguments=arguments))
+        result = await self._request(lambda client: client.session.send_request(request, CallToolResult))
         parts = [part.text for part in result.content if part.type == "text"]
         return ConsultResult("\n".join(parts), result.structured_content, bool(result.is_error))
 
     async def _request(self, send: Callable[[Client], Awaitable[T]]) -> T:
-        import httpx2
-
         from agent.tools.rules_http import REQUEST_STATE, RequestState
 
+        deadline = time.monotonic() + self._timeout
         for wait in (*self._waits, None):
-            state = RequestState(time.monotonic() + self._timeout)
+            shared = self._is_stateless()
+            state = RequestState(deadline, contain_errors=shared)
             REQUEST_STATE.set(state)
             try:
-                async with self._session() as client:
+                async with self._open(shared) as client:
                     return await send(client)
             except Exception as group:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     # The transport's task groups may turn a cancellation into another error.
                     raise asyncio.CancelledError from group
-                error = _first_error(group)
-                if isinstance(error, httpx2.TransportError) and wait is not None:
+                error = state.failure or _first_error(group)
+                if wait is not None and _is_connection_failure(error):
                     await asyncio.sleep(wait)
                     continue
-                rules_error = self._to_rules_error(error, state.refusal)
+                rules_error = self._to_rules_error(error, state)
                 if rules_error is None:
                     raise
                 raise rules_error from error
         raise AssertionError("the last attempt either returned or raised")
 
-    def _to_rules_error(self, error: BaseException, refusal: Refusal | None) -> RulesError | None:
+    def _to_rules_error(self, error: BaseException, state: RequestState) -> RulesError | None:
         """Returns a failure of the service as one sentence; None for any other exception."""
         import httpx2
         from mcp import MCPError
@@ -178,23 +191,23 @@ class RulesClient:
                 "check its load, or try again later",
                 type="timeout",
             )
-        if isinstance(error, httpx2.TransportError):
+        if isinstance(error, httpx2.TransportError) or _is_connection_failure(error):
             return RulesError(
                 f"the rule service at {self.public_url} cannot be reached ({error}): "
                 "check that it is running (`ascl-rules serve` starts one)",
                 type="unreachable",
                 setup=True,
             )
-        if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):
+        if state.status in (401, 403):
             return RulesError(
-                f"the rule service at {self.public_url} rejects the token "
-                f"({error.response.status_code}): set ASCL_RULES_TOKEN to a valid one",
+                f"the rule service at {self.public_url} rejects the token ({state.status}): "
+                "set ASCL_RULES_TOKEN to a valid one",
                 type="unauthorized",
                 setup=True,
             )
         if not isinstance(error, MCPError | httpx2.HTTPError | httpx2.InvalidURL | ValueError):
             return None
-        if refusal is not None:
+        if (refusal := state.refusal) is not None:
             wait = "" if refusal.wait is None else f" and asked to wait {refusal.wait:g} s"
             return RulesError(
                 f"the rule service at {self.public_url} is overloaded: it answered {refusal.status}{wait}; "
@@ -213,27 +226,30 @@ class RulesClient:
             setup=True,
         )
 
+    def _open(self, shared: bool) -> AbstractAsyncContextManager[Client]:
+        if self._shared is None:
+            raise RuntimeError("RulesClient is not open: use it inside its `async with` block")
+        return self._shared.use() if shared else self._session()
+
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Client]:
+        """Opens an MCP session; only the first one negotiates the protocol revision."""
         from mcp import Client
         from mcp.client.streamable_http import streamable_http_client
 
-        if self._http is None:
-            raise RuntimeError("RulesClient is not open: use it inside its `async with` block")
+        mode = "auto"
+        if self._version is not None:
+            mode = self._version if self._is_stateless() else "legacy"
         transport = streamable_http_client(self.url, http_client=self._http)
-        async with Client(
-            transport, mode=self._mode(), cache=None, read_timeout_seconds=self._timeout
-        ) as client:
+        async with Client(transport, mode=mode, cache=None, read_timeout_seconds=self._timeout) as client:
             self._version = client.protocol_version
             yield client
 
-    def _mode(self) -> str:
-        """Negotiates the protocol once, and later uses the negotiated version directly."""
+    def _is_stateless(self) -> bool:
+        """Returns whether the negotiated revision has no sessions; False before the negotiation."""
         from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-        if self._version is None:
-            return "auto"
-        return self._version if self._version in MODERN_PROTOCOL_VERSIONS else "legacy"
+        return self._version in MODERN_PROTOCOL_VERSIONS
 
 
 def parse_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
@@ -269,6 +285,17 @@ def _describe(error: Exception) -> str:
         if isinstance(error, httpx2.HTTPStatusError)
         else str(error)
     )
+
+
+def _is_connection_failure(error: BaseException) -> bool:
+    """Returns whether the connection or the MCP session failed, as in a restart of the service."""
+    import httpx2
+    from mcp import MCPError
+    from mcp_types import CONNECTION_CLOSED
+
+    if isinstance(error, MCPError):
+        return error.code == CONNECTION_CLOSED
+    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.TimeoutException)
 
 
 def _first_error(error: BaseException) -> BaseException:

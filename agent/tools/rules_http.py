@@ -26,12 +26,18 @@ class Refusal:
 
 @dataclass
 class RequestState:
-    """Deadline and last refusal of one request to the service."""
+    """Deadline and outcome of one request to the service."""
 
     deadline: float
     """On the monotonic clock, seconds."""
+    contain_errors: bool = False
+    """Record an exception in `failure` and answer 502, since raising it would end a shared session."""
     refusal: Refusal | None = None
     """None if the last answer was not a refusal."""
+    status: int | None = None
+    """HTTP status of the last answer; None without an answer."""
+    failure: Exception | None = None
+    """Exception that `contain_errors` has kept from the session."""
 
 
 REQUEST_STATE: ContextVar[RequestState] = ContextVar("request_state")
@@ -44,8 +50,21 @@ class WaitingClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Sends a request until it is not refused; returns the last refusal if the deadline would pass."""
         state = REQUEST_STATE.get()
+        if not state.contain_errors:
+            return await self._send(state, request, **options)
+        try:
+            response = await self._send(state, request, **options)
+            if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+                await response.aread()
+        except Exception as error:
+            state.failure = error
+            return httpx2.Response(502, request=request)
+        return response
+
+    async def _send(self, state: RequestState, request: httpx2.Request, **options: Any) -> httpx2.Response:
         while True:
             response = await super().send(request, **options)
+            state.status = response.status_code
             if response.status_code not in (429, 503):
                 state.refusal = None
                 return response
