@@ -57,7 +57,7 @@ class ResponsesConversation(Conversation):
         if body.get("background"):
             return "background is requested"
         if body.get("conversation"):
-            # The upstream would store the hidden turns in it, and an unfinished one would block it permanently.
+            # The upstream would store hidden turns in it, and an unfinished one would block it permanently.
             return "the upstream stores the conversation"
         return reason_tools_unusable(body)
 
