@@ -29,7 +29,7 @@ T = TypeVar("T")
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _TRANSIENT_CODES = frozenset({"server_error", "rate_limit_exceeded", "overloaded", "server_is_overloaded"})
 _SETUP_STATUSES = frozenset({401, 403, 404})
-_MAX_REPLY_CHARS = 16 * 1024 * 1024  # of one message, because a log line holds a whole episode
+_MAX_REPLY_CHARS = 16 * 1024 * 1024  # of one message, because a log line contains a whole episode
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def has_malformed_arguments(messages: list[Message]) -> bool:
 
 
 def wrap_malformed_arguments(messages: list[Message]) -> list[Message]:
-    """Wraps malformed arguments in an object, for servers that reject any other form in the history."""
+    """Wraps malformed arguments in an object, for servers that reject anything else in the history."""
     return [
         {**message, "tool_calls": [_wrap_call(entry) for entry in message["tool_calls"]]}
         if message.get("tool_calls")

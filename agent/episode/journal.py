@@ -56,7 +56,7 @@ class _Line(BaseModel):
 
 
 class RecordedReplies:
-    """Replies and results of one sample from an earlier run. This base class holds none and records none."""
+    """Replies and results of one sample from an earlier run. This base class contains and records none."""
 
     def turn(self, index: int, request_digest: str) -> RecordedTurn | None:
         """Returns the reply to exactly this request; None if none was recorded."""
@@ -87,7 +87,7 @@ class Journal:
     """The journal of one log. Only one run at a time may hold it.
 
     Raises:
-        LogError: if another run holds it, or an earlier run with other settings wrote it.
+        LogError: if another run holds it, or an earlier run with different settings wrote it.
     """
 
     def __init__(self, log: Path, settings: dict[str, Any], finished: Collection[Sample]) -> None:
@@ -224,7 +224,9 @@ def settings_mismatch_message(log: Path, changed: dict[str, tuple[Any, Any]]) ->
     changes = "; ".join(
         f"{name} was {_brief(was)}, now {_brief(now)}" for name, (was, now) in changed.items()
     )
-    return f"{log} was started with other settings ({changes}): use another --log, or the original settings"
+    return (
+        f"{log} was started with different settings ({changes}): use another --log, or the original settings"
+    )
 
 
 def _brief(value: Any) -> str:

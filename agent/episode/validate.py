@@ -82,7 +82,9 @@ def _consultation_problems(episode: Episode) -> list[str]:
             problems.append(f"the consultation of call {call_id} has other arguments than the call")
         situation = _situation(consultation)
         if situation is not None and consultation.situation not in (None, situation):
-            problems.append(f"the consultation of call {call_id} has another situation than its arguments")
+            problems.append(
+                f"the consultation of call {call_id} has a different situation from its arguments"
+            )
     return problems
 
 

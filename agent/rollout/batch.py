@@ -265,7 +265,7 @@ def _finished_samples(
             raise LogError(settings_mismatch_message(log, changed))
         if texts.get(episode.prompt_id, episode.prompt) != episode.prompt:
             raise LogError(
-                f"{log} holds another text for the prompt {episode.prompt_id!r}: use another --log, or the "
+                f"{log} has a different text for the prompt {episode.prompt_id!r}: use another --log, or the "
                 "original prompts"
             )
         if episode.stop_reason != "error":

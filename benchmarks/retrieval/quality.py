@@ -71,7 +71,7 @@ def read_rows(folder: Path) -> list[Row]:
             except (ValueError, TypeError, KeyError):
                 raise ValueError(f"{file.name} line {number} is not a JSON object with a `prompt`") from None
     if not rows:
-        raise ValueError(f"{folder} holds no prompts: name a folder with *.jsonl files by --data")
+        raise ValueError(f"{folder} contains no prompts: specify a folder with *.jsonl files with --data")
     return rows
 
 

@@ -41,7 +41,7 @@ async def run_load(
     """Sends each body once by POST, `at_once` concurrently.
 
     Raises:
-        RuntimeError: a response has another status than 200.
+        RuntimeError: a response has a status other than 200.
     """
     address = urlsplit(url)
     fields = {"Host": address.netloc, "Content-Type": "application/json", **(headers or {})}

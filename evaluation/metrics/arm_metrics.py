@@ -24,7 +24,7 @@ BENIGN = ("benign_sensitive", "benign_plain")
 
 @dataclass(frozen=True)
 class KindMetrics:
-    """Figures of one arm on one kind of prompt; `n` excludes episodes that ended in an error.
+    """Metrics of one arm on one kind of prompt; `n` excludes episodes that ended in an error.
 
     `consult` counts the episodes of `with_own_decision` only.
     """
@@ -50,7 +50,7 @@ class KindMetrics:
 
 @dataclass(frozen=True)
 class ArmMetrics:
-    """Figures of one arm by kind of prompt, and the counts of excluded episodes by cause."""
+    """Metrics of one arm by kind of prompt, and the counts of excluded episodes by cause."""
 
     name: str
     episodes: int

@@ -4,8 +4,8 @@
     hub:OWNER/NAME?kind=label&kind.safe=benign_sensitive&kind.unsafe=harmful&category=type
 
 `split` (default `test`) and `config` select the data; `prompt`, `id`, `category` and `answer` name columns.
-`kind` is one kind for all rows, or a column whose values `kind.VALUE` maps to kinds; rows with another value
-are skipped. The prompts are cached as JSON Lines, so that a resumed run reads the same prompts without
+`kind` is one kind for all rows, or a column whose values `kind.VALUE` maps to kinds; rows with a different
+value are skipped. The prompts are cached as JSON Lines, so that a resumed run reads the same prompts without
 network access; those of a folder are read again when one of its files changes.
 """
 

@@ -93,7 +93,7 @@ def load_arm(name: str, log: Path, rewards: Path | None = None) -> Arm:
     Raises:
         LogError: the log cannot be read.
         RewardError: the rewards cannot be read.
-        ArmError: every episode ended in an error, or the rewards belong to another log.
+        ArmError: every episode ended in an error, or the rewards belong to a different log.
     """
     episodes, skipped = read_episodes(log)
     if all(episode.stop_reason == "error" for episode in episodes):

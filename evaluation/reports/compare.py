@@ -31,7 +31,7 @@ def read_summary(report: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         raise ComparisonError(f"{path} is not a summary of a report") from None
     if summary.get("schema_version") != 1 or not arms:
-        raise ComparisonError(f"{path} is a summary of another version")
+        raise ComparisonError(f"{path} is a summary from a different version")
     assert isinstance(summary, dict)
     return summary
 

@@ -83,8 +83,8 @@ def prepare_edit(
         text: complete edited rule file, with the same id.
 
     Raises:
-        RuleEditError: the rule is missing, the edit is of another rule or changes no stance, or `copy` is the
-            user's: the rulebook, a folder that contains it or lies in it, or a folder not made here.
+        RuleEditError: the rule is missing, the edit is of a different rule or changes no stance, or `copy` is
+            the user's: the rulebook, a folder that contains it or lies in it, or a folder not created here.
         OSError: files cannot be read or written.
     """
     if not (rulebook / "rulebook.yaml").is_file():
@@ -120,13 +120,13 @@ def _check_copy(copy: Path, rulebook: Path, text: Path | None) -> None:
     target, source = copy.resolve(), rulebook.resolve()
     if target == source or target in source.parents or source in target.parents:
         raise RuleEditError(
-            f"the copy {copy} and the rulebook {rulebook} contain one another: give an --out outside of it"
+            f"the copy {copy} and the rulebook {rulebook} overlap: pass an --out outside the rulebook"
         )
     if text is not None and target in text.resolve().parents:
         raise RuleEditError(f"--edited {text} lies in {copy}, which is replaced: move it elsewhere")
     if copy.exists() and not (copy / MARKER).is_file():
         raise RuleEditError(
-            f"{copy} exists and was not made by this command: move it away, or give another --out"
+            f"{copy} exists and was not created by this command: move it away, or pass a different --out"
         )
 
 

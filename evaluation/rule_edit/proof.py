@@ -139,11 +139,11 @@ def format_proof(proof: dict[str, Any], folder: Path) -> str:
         f"  of those that did not before the edit: {share(proof['turned'])}",
         f"  that return with the original rule: {share(proof['returned'])}",
         f"unaffected answers: {proof['unaffected']}; "
-        f"with another label: {proof['unaffected_label_changed']}, "
-        f"with another text: {proof['unaffected_text_changed']}",
-        f"answers after reading it behind another rule: {proof['touched']}",
+        f"with a different label: {proof['unaffected_label_changed']}, "
+        f"with a different text: {proof['unaffected_text_changed']}",
+        f"answers after reading it below another rule: {proof['touched']}",
         f"failed prompts: {proof['failed']}",
-        f"answers under a digest of another phase: {proof['foreign_digests']}",
+        f"answers under a digest from a different phase: {proof['foreign_digests']}",
         f"all rows -> {folder / 'edit-rule.json'}",
     ]
     if not proof["affected"]["n"]:

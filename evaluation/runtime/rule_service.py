@@ -59,7 +59,7 @@ def run_rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None =
 
 
 async def wait_for_digest(url: str, previous: str | None) -> str:
-    """Waits until the service serves another digest than `previous`, and returns the new one.
+    """Waits until the service serves a different digest from `previous`, and returns the new one.
 
     Raises:
         RulesError: the digest does not change in time; the message quotes the service's status.

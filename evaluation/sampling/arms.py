@@ -105,8 +105,8 @@ async def fetch_categories(rules: RulesClient) -> list[dict[str, Any]]:
         categories, reason = None, str(error)
     if categories is None:
         raise RulesError(
-            f"{url} gives no categories ({reason}), which the arm in-prompt needs: is --rules a rule service "
-            "with REST?",
+            f"{url} returned no categories ({reason}), which the arm in-prompt needs: is --rules a rule "
+            "service with REST?",
             type="no_categories",
             setup=True,
         )

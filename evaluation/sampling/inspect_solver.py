@@ -139,7 +139,7 @@ class Arms:
         """Returns the episode of a sample from the log; None if it is not there.
 
         Raises:
-            LogError: the episode has another prompt text.
+            LogError: the episode has a different prompt text.
         """
         episode = (self._episodes or {}).get((prompt_id, sample))
         if episode is not None and episode.prompt != text:

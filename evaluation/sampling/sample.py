@@ -131,7 +131,7 @@ def check_same_arm(log: Path, arm: ArmKind) -> None:
     """Refuses to mix forced and free episodes in one log; their settings alone do not differ.
 
     Raises:
-        LogError: another arm began the log.
+        LogError: a different arm started the log.
     """
     from agent.episode import iter_log
     from agent.errors import LogError
@@ -140,5 +140,6 @@ def check_same_arm(log: Path, arm: ArmKind) -> None:
     if first is not None and first.mode_forced != (arm == "always"):
         decisions = "forced consultations" if first.mode_forced else "free decisions"
         raise LogError(
-            f"{log} was begun with {decisions}, so it does not belong to the arm {arm}: use another --log"
+            f"{log} was started with {decisions}, so it does not belong to the arm {arm}: "
+            "use a different --log"
         )

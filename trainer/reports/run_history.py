@@ -89,7 +89,7 @@ def _groups_metrics(groups: Path) -> dict[str, float]:
 
     try:
         return statistics_metrics(group_statistics(groups).as_json())
-    except GroupError:  # the file was written by another version
+    except GroupError:  # a different version wrote the file
         return {}
 
 

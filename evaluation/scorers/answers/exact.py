@@ -43,9 +43,9 @@ _PHRASE = re.compile(
 def is_right(answer: str, reference: str) -> bool | None:
     """Returns whether the final answer equals the reference; None if the reference has an unknown form.
 
-    The last `\\boxed{}`, else the last `####`, "answer is" or "answer:" that holds an answer, takes
-    precedence over the last number, letter or formula of the text. LaTeX with another text than the reference
-    needs math-verify, which comes with `ascl[eval]`.
+    The last `\\boxed{}`, else the last `####`, "answer is" or "answer:" that contains an answer, takes
+    precedence over the last number, letter or formula in the text. LaTeX that differs from the reference as
+    text needs math-verify, which comes with `ascl[eval]`.
     """
     # LaTeX writes 1{,}234 to avoid a space after the comma.
     target = reference_answer(reference.replace("{,}", ","))

@@ -52,13 +52,17 @@ class JudgeOptions:
         for field, variable in REQUIRED:
             if not getattr(self, field):
                 flag = "--" + field.replace("_", "-")
-                raise JudgeError(f"the judge's {flag} is not given: pass it or set {variable}")
+                raise JudgeError(f"the judge's {flag} is missing: pass it or set {variable}")
         cache = self.cache_path(out)
         inputs = {"the log": log, "the file of --instructions": self.instructions}
         if name := named_input(out, {**inputs, "the cache": cache}):
-            raise JudgeError(f"--out {out} is {name} itself, which is never overwritten: name another file")
+            raise JudgeError(
+                f"--out {out} is {name} itself, which is never overwritten: specify a different file"
+            )
         if name := named_input(cache, inputs):
-            raise JudgeError(f"--cache {cache} is {name} itself, which is never extended: name another file")
+            raise JudgeError(
+                f"--cache {cache} is {name} itself, which is never extended: specify a different file"
+            )
 
     def adapter(self) -> Judge:
         """Returns the judge's adapter.

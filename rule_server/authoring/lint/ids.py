@@ -1,4 +1,4 @@
-"""Checks that the ids of a rulebook keep the meaning that an earlier version gave them."""
+"""Checks that the IDs in a rulebook keep the meaning that they had in an earlier version."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rule_server.rulebook import LintProblem, Rule, Rulebook
 SAME_RULE_SIMILARITY = 0.5
 """Word overlap (Jaccard) from which two rules have the same subject."""
 OTHER_RULE_SIMILARITY = 0.15
-"""Word overlap below which a rule with another title has another subject. Different rules of one packaged
-category
-share 0.11 of their words on average; a reworded rule shares far more, because of its queries."""
+"""Word overlap below which a rule with a different title has a different subject. Different rules in one
+packaged category share 0.11 of their words on average; a reworded rule shares far more, because of its
+queries."""
 
 
 def check_ids(before: Rulebook, after: Rulebook) -> list[LintProblem]:
-    """Finds ids of the earlier rulebook that are gone, renamed, or used for another subject."""
+    """Finds IDs from the earlier rulebook that are gone, renamed, or used for a different subject."""
     old, new = ({rule.id: rule for rule in book.rules if not rule.lang} for book in (before, after))
     added = [rule for id, rule in new.items() if id not in old]
     problems = []

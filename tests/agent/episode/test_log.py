@@ -109,7 +109,7 @@ def test_a_consultation_that_does_not_match_its_call_is_a_problem(tmp_path: Path
     _, problems = validate_log(tmp_path / "log.jsonl")
     assert [problem.what for problem in problems] == [
         "the consultation of call c1 has other arguments than the call",
-        "the consultation of call c1 has another situation than its arguments",
+        "the consultation of call c1 has a different situation from its arguments",
     ]
 
 

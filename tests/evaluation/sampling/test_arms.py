@@ -147,7 +147,7 @@ def test_an_error_of_the_arm_in_prompt_hides_passwords_and_keys(prompts: Path, t
             *(tmp_path / "i.jsonl", prompts, endpoint),
             *("http://user:s3cret@127.0.0.1:9/mcp?key=abc", "--arm", "in-prompt"),
         )
-    assert (code, "http://127.0.0.1:9/v1/categories gives no categories" in err) == (1, True), err
+    assert (code, "http://127.0.0.1:9/v1/categories returned no categories" in err) == (1, True), err
     assert "s3cret" not in err
     assert "abc" not in err
 
@@ -175,7 +175,7 @@ def test_forced_and_free_episodes_never_share_a_log(prompts: Path, tmp_path: Pat
         assert run(log, prompts, endpoint, rules)[0] == 0
         code, out, err = run(log, prompts, endpoint, rules, "--arm", "always")
     assert (code, out) == (1, "")
-    assert "was begun with free decisions" in err
+    assert "was started with free decisions" in err
 
 
 def test_finished_arms_survive_an_endpoint_that_dies(prompts: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_finished_arms_survive_an_endpoint_that_dies(prompts: Path, tmp_path: Pa
         (("--arm", "none", "--arm", "always", "--name", "x"), 2, "--name names a single arm"),
         (("--arm", "in-prompt", "--rules", "none"), 1, "needs the rule service"),
         (("--arm", "always", "--rules", "none"), 1, "needs the rule service"),
-        (("--arm", "in-prompt", "--rules", "http://127.0.0.1:9/mcp"), 1, "gives no categories"),
+        (("--arm", "in-prompt", "--rules", "http://127.0.0.1:9/mcp"), 1, "returned no categories"),
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence(

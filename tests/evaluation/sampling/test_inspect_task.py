@@ -230,7 +230,7 @@ def test_forced_and_free_episodes_never_share_a_log(tmp_path: Path, prompts: Pat
         log = run(tmp_path, prompts, endpoint, rules.url, "always")
     assert log.status == "error"
     assert log.error is not None
-    assert "was begun with free decisions" in log.error.message
+    assert "was started with free decisions" in log.error.message
     assert (tmp_path / "always.jsonl").read_bytes() == content
 
 

@@ -177,7 +177,7 @@ def test_unexpected_weights_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(LocalModelError, match="was not made by this command"):
+    with pytest.raises(LocalModelError, match="was not created by this command"):
         prepare_local_model(tmp_path, force=True)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 

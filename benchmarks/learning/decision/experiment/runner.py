@@ -180,7 +180,7 @@ def _is_finished(file: Path, digest: str, method: Method | None) -> bool:
         return False
     run = json.loads(file.read_text(encoding="utf-8"))
     if run["settings_sha256"] != digest or run.get("method") != (method and method.model_dump(mode="json")):
-        raise ValueError(f"{file} was made with other settings: remove it, or pass another --out")
+        raise ValueError(f"{file} was created with different settings: remove it, or pass a different --out")
     return True
 
 
