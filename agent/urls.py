@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def public_address(url: str) -> str:
-    """Returns an http(s) URL without its credentials and its query, which may hold a key.
+    """Returns an http(s) URL without its credentials and its query, which may contain a key.
 
     Raises:
         ValueError: if it is not an http(s) URL, or its port is invalid.
@@ -20,7 +20,7 @@ def public_address(url: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Returns a user's address, valid or not, without the parts that may hold a secret."""
+    """Returns a user's address, valid or not, without the parts that may contain a secret."""
     return text.rpartition("@")[2].partition("?")[0]
 
 

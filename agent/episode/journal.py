@@ -1,7 +1,7 @@
 """The turn journal beside a log: replies and tool results that an interrupted run already paid for.
 
 A run writes every reply and every consultation to the journal as soon as it has it. A later run with the same
-settings reads them from the journal instead of requesting them again. The first line holds the settings.
+settings reads them from the journal instead of requesting them again. The first line contains the settings.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from agent.errors import LogError
 
 @dataclass(frozen=True)
 class SkippedLine:
-    """A line that does not hold an episode: its number, from 1, and the reason."""
+    """A line that is not an episode: its number, from 1, and the reason."""
 
     line: int
     reason: str
@@ -56,7 +56,7 @@ def iter_log(path: Path | str, on_skip: Callable[[SkippedLine], None] | None = N
 
 
 def read_log(path: Path | str) -> LogReading:
-    """Reads a whole log, including the lines that do not hold an episode and the reasons.
+    """Reads a whole log, including the lines that are not episodes, with the reasons.
 
     Raises:
         LogError: if the file cannot be read.

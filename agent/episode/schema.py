@@ -219,7 +219,7 @@ class Episode(_Record):
     @field_validator("messages")
     @classmethod
     def _check_calls(cls, messages: list[Message]) -> list[Message]:
-        """Readers of a log may rely on the form of the calls; all other fields may hold anything."""
+        """Readers of a log may rely on the form of the calls; all other fields may contain anything."""
         for message in messages:
             calls = message.get("tool_calls")
             if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):

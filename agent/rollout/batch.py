@@ -40,7 +40,7 @@ class RunSummary:
     """The result of a run."""
 
     episodes: int = 0
-    """Episodes that the log now holds for these prompts, including those of earlier runs."""
+    """Episodes that the log now contains for these prompts, including those of earlier runs."""
     asked: int = 0
     """Episodes of this run."""
     modes: dict[str, int] = field(default_factory=dict)
@@ -70,7 +70,7 @@ async def run_prompts(
 ) -> RunSummary:
     """Samples every prompt `samples` times, with at most `concurrency` episodes at a time.
 
-    Skips samples that the log already holds, unless they ended in an error, and the recorded turns of an
+    Skips samples that the log already contains, unless they ended in an error, and the recorded turns of an
     interrupted episode.
 
     Args:
@@ -134,7 +134,7 @@ async def check_log_settings(log: Path, agent: Agent) -> None:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The fields of an episode that stay in memory; the log holds the rest."""
+    """The fields of an episode that stay in memory; the log contains the rest."""
 
     mode: Mode
     stop_reason: StopReason
@@ -251,7 +251,7 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
 def _finished_samples(
     log: Path, settings: dict[str, Any], prompts: list[Prompt]
 ) -> tuple[dict[Sample, _Outcome], int]:
-    """Returns the samples that the log already holds, and the number of lines without an episode.
+    """Returns the samples that the log already contains, and the number of lines without an episode.
 
     Raises:
         LogError: if the log has other settings or prompts, or a line of a later version.

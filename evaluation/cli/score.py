@@ -79,7 +79,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
     from evaluation.scorers import (
         RewardCounts,
         Weights,
-        models_that_open_in_thoughts,
+        models_that_open_in_reasoning,
         read_labels,
         score_log,
         write_rewards,
@@ -106,7 +106,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
             read_judgements(options.judgements) if options.judgements else None,
             corrections,
             {row.id: row.prompt for row in rows},
-            models_that_open_in_thoughts(iter_episodes(log, [])),
+            models_that_open_in_reasoning(iter_episodes(log, [])),
         )
         write_rewards(out, counts.count(rewards))
         warn_of_skipped(log, skipped)

@@ -64,7 +64,7 @@ def mean_difference(
 class PromptSums:
     """Computes `mean_difference` in constant memory, over observations that arrive in batches.
 
-    Holds the sums of up to `MAX_RESAMPLED_PROMPTS` prompts. With more prompts it holds only the moments of
+    Stores the sums of up to `MAX_RESAMPLED_PROMPTS` prompts. With more prompts it stores only the moments of
     these sums, and the interval is the limit of the bootstrap: the linearised variance over prompts with a
     normal quantile.
     """

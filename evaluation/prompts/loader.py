@@ -79,5 +79,5 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
             line_of_id[prompt.id] = number
             prompts.append(prompt)
     if not prompts:
-        raise PromptError(f"{path} holds no prompts")
+        raise PromptError(f"{path} contains no prompts")
     return prompts

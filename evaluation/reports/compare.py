@@ -83,7 +83,7 @@ def _rows(arm: str, kind: str, before: dict[str, Any], after: dict[str, Any]) ->
 
 
 def _row(arm: str, kind: str, figure: str, before: float, after: float, sure: bool | None) -> dict[str, Any]:
-    before, after = float(before), float(after)  # raises OverflowError for integers that only JSON can hold
+    before, after = float(before), float(after)  # raises OverflowError for integers that only JSON supports
     return {
         "arm": arm,
         "kind": kind,

@@ -93,7 +93,7 @@ async def fetch_categories(rules: RulesClient) -> list[dict[str, Any]]:
 
     parts = urlsplit(rules.url)
     address = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/mcp')}/v1/categories"))
-    url = public_address(address)  # for messages: the address may hold a password or a key
+    url = public_address(address)  # for messages: the address may contain a password or a key
     token = os.environ.get("ASCL_RULES_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:

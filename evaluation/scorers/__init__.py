@@ -13,7 +13,7 @@ from evaluation.scorers.rewards import (
     score_log,
     write_rewards,
 )
-from evaluation.scorers.text import final_text, models_that_open_in_thoughts, visible_answer
+from evaluation.scorers.text import final_text, models_that_open_in_reasoning, visible_answer
 
 __all__ = [
     "LabelError",
@@ -24,7 +24,7 @@ __all__ = [
     "excluded_by_cause",
     "final_text",
     "format_faults",
-    "models_that_open_in_thoughts",
+    "models_that_open_in_reasoning",
     "read_labels",
     "read_rewards",
     "score_episode",

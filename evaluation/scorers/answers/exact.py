@@ -91,7 +91,7 @@ def _has_value(expression: str, number: Fraction, target: str) -> bool:
 
 
 def final_number(answer: str) -> Fraction | None:
-    """Returns the number of the last marked text that holds one, else the last of all; None without one."""
+    """Returns the number in the last marked text that contains one, else the last of all, else None."""
     *marked, full_text = _candidates(answer)
     for text in marked:
         if re.search(r"[\\^]", re.sub(r"\\[$%()\[\]]", "", text)):
@@ -122,7 +122,7 @@ def _select_number(numbers: list[re.Match[str]], text: str) -> str:
 
 
 def final_letter(answer: str) -> str | None:
-    """Returns the option letter of the last marked text that holds one, else the last lone one of the text.
+    """Returns the option letter in the last marked text that contains one, else the last lone one.
 
     The words "I" and "A" do not count. A small letter counts in brackets, after "option", or as the
     whole answer.

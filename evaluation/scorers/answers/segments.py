@@ -1,4 +1,4 @@
-"""Finds the part of a text that holds the final answer: before an invented next turn, after a retraction."""
+"""Finds the part of a text with the final answer: before an invented next turn, after a retraction."""
 
 from __future__ import annotations
 

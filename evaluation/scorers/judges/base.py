@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from agent.episode import Message
 from evaluation.errors import MalformedError
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_REASONING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 MAX_REPLY_CHARS = 50_000  # a judge that writes more did not understand the question
 
@@ -20,7 +20,7 @@ MAX_REPLY_CHARS = 50_000  # a judge that writes more did not understand the ques
 class Reading:
     """A judge's verdict on one answer; None for a question that the judge was not asked or left open.
 
-    `details` holds the judge's other output, such as hazard codes, as JSON values.
+    `details` contains the judge's other output, such as hazard codes, as JSON values.
     """
 
     harmful: bool | None = None
@@ -50,7 +50,7 @@ class Judge(Protocol):
         """
 
 
-def without_thoughts(reply: str) -> str:
+def without_reasoning(reply: str) -> str:
     """Removes the reasoning that some judges write first.
 
     Raises:
@@ -58,11 +58,11 @@ def without_thoughts(reply: str) -> str:
     """
     if len(reply) > MAX_REPLY_CHARS:
         raise MalformedError(f"longer than {MAX_REPLY_CHARS} characters")
-    text = _THOUGHTS.sub("", reply).strip()
+    text = _REASONING.sub("", reply).strip()
     if not text:
         raise MalformedError("empty")
     if text.lower().startswith("<think>"):
-        raise MalformedError("its thoughts never end")
+        raise MalformedError("its reasoning never ends")
     return text
 
 
@@ -86,7 +86,7 @@ def json_object(text: str) -> dict[str, Any]:
     """Parses a reply that consists of one JSON object, bare or in one code fence.
 
     Raises:
-        MalformedError: the reply holds anything else.
+        MalformedError: the reply contains anything else.
     """
     fenced = _FENCED.match(text)
     try:

@@ -16,7 +16,7 @@ from evaluation.scorers.judges.base import Judge
 from evaluation.scorers.judges.cache import ReplyCache
 from evaluation.scorers.judges.judgement import Judgement
 from evaluation.scorers.judges.options import API_KEY_VARIABLE, JudgeOptions
-from evaluation.scorers.text import answer_of, models_that_open_in_thoughts
+from evaluation.scorers.text import answer_of, models_that_open_in_reasoning
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
@@ -90,7 +90,7 @@ async def judge_log(
         EndpointError: the judge never answers, or stops answering; earlier replies are in the cache.
         LogError: the cache cannot be used.
     """
-    thinking_models = models_that_open_in_thoughts(episodes)
+    thinking_models = models_that_open_in_reasoning(episodes)
     selected = [e for e in episodes if e.kind in kinds and e.stop_reason != "error"]
     judgements: dict[str, Judgement] = {}
     queue = deque(selected)

@@ -57,7 +57,7 @@ class RefusalVerdict:
 
 
 def detect_refusal(text: str | None, *, model: RefusalModel | None = None) -> RefusalVerdict:
-    """Labels an answer `refusal`, `partial` or `compliance`; None if it holds only thoughts or tool turns.
+    """Labels an answer `refusal`, `partial` or `compliance`; None if it has only reasoning or tool turns.
 
     Deterministic; takes a fraction of a millisecond.
 

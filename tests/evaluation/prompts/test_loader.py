@@ -66,7 +66,7 @@ def test_errors_of_sets_and_files_suggest_what_exists(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"the file of prompts .* does not exist"):
         load_prompts(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
-    with pytest.raises(PromptError, match="holds no prompts"):
+    with pytest.raises(PromptError, match="contains no prompts"):
         load_prompts(tmp_path / "empty.jsonl")
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}')
     with pytest.raises(PromptError, match="not UTF-8"):
