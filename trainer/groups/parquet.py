@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _METADATA_KEY = b"ascl"
 
 
@@ -58,6 +58,7 @@ def groups_schema(without: Iterable[str] = ()) -> pyarrow.Schema:
         "advantage_grpo": number,
         "policy_version": text,
         "temperature": number,  # as sent; null if the endpoint's default was used
+        "template_options": text,  # `chat_template_kwargs` as sent, JSON; null if none were sent
         "consultations": pyarrow.int32(),
         "failed_consultations": pyarrow.int32(),  # calls without a verdict
         "messages": text,

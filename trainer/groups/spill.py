@@ -6,6 +6,7 @@ written to partitions. Memory does not grow with the log.
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections import Counter
@@ -137,6 +138,15 @@ def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: 
     return None
 
 
+def _template_options(sampling: dict[str, Any]) -> str | None:
+    """Returns the `chat_template_kwargs` that were sent with an episode's turns as JSON; None without any."""
+    extra_body = sampling.get("extra_body")
+    sent = sampling.get("chat_template_kwargs") or (
+        extra_body.get("chat_template_kwargs") if isinstance(extra_body, dict) else None
+    )
+    return json.dumps(sent, sort_keys=True) if sent and isinstance(sent, dict) else None
+
+
 class _Batch:
     """Collects rows until there are enough to write."""
 
@@ -165,6 +175,7 @@ class _Batch:
                 reward,
                 episode.policy_version,
                 temperature if isinstance(temperature, int | float) else None,
+                _template_options(episode.sampling_sent),
                 len(consultations),
                 sum([each.error is not None for each in consultations]) if consultations else 0,
                 messages,

@@ -96,7 +96,12 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
     tokenizer = load_tokenizer(model)
     turns = json.loads(row["turns"])
     episode = episode_tokens(
-        tokenizer, json.loads(row["messages"]), json.loads(row["tools"]), turns, forced=bool(row["forced"])
+        tokenizer,
+        json.loads(row["messages"]),
+        json.loads(row["tools"]),
+        turns,
+        forced=bool(row["forced"]),
+        template_options=json.loads(row["template_options"] or "{}"),
     )
     prompt_length = len(episode.prompt_ids)
     ids = episode.prompt_ids + episode.completion_ids

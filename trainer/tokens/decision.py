@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.tools import RULE_TOOL
@@ -20,7 +20,10 @@ _CALL = {"type": "function", "function": {"name": RULE_TOOL, "arguments": json.d
 
 
 def call_opening(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    template_options: Mapping[str, Any] | None = None,
 ) -> dict[str, list[int]]:
     """Returns a row to score: the prompt of `messages`, and the tokens that open a call in reply to it.
 
@@ -28,7 +31,7 @@ def call_opening(
         RenderingError: the template cannot render a call.
     """
     call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
-    turn = render_turns(tokenizer, [*messages, call], tools)[-1]
+    turn = render_turns(tokenizer, [*messages, call], tools, template_options)[-1]
     ids = tokenizer.encode(
         turn.reply[: turn.reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False
     )

@@ -10,12 +10,14 @@ rule tool, up to and including its name, or else the first token of the answer, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agent.tools import RULE_TOOL
 from trainer.tokens.modes import mode_of
-from trainer.tokens.rendering import RenderedTurn, RenderingError, render_turns, turn_end_ids
+from trainer.tokens.rendering import RenderedTurn, RenderingError, render_turns
 
 _THOUGHT_ENDS = ("</think>", "<|start|>assistant")
 _CALL_TAG = "<tool_call>"
@@ -75,6 +77,7 @@ def episode_tokens(
     turns: list[dict[str, Any]],
     *,
     forced: bool = False,
+    template_options: Mapping[str, Any] | None = None,
 ) -> EpisodeTokens:
     """Returns the tokens of an episode: logged ids if every turn has them, else those of the rendered text.
 
@@ -89,14 +92,15 @@ def episode_tokens(
         TokenError: the ids of one turn do not continue the previous ones or are not the tokenizer's, the
             template cannot render the episode, the policy wrote nothing, or a log-probability is impossible.
     """
+    rendered = partial(_render_replies, tokenizer, messages, tools, template_options)
     replies = sum(message.get("role") == "assistant" for message in messages)
     by_agent = forced and replies > len(turns)  # the log has one turn per message that the model wrote
     if turns and all(turn.get("prompt_token_ids") and turn.get("token_ids") for turn in turns):
         parsed = _logged_turns(tokenizer, turns)
         if by_agent:
-            parsed = [_agent_turn(tokenizer, messages, tools, parsed[0].prompt), *parsed]
+            parsed = [_agent_turn(tokenizer, rendered(), parsed[0].prompt), *parsed]
     else:
-        parsed = _rendered_turns(tokenizer, messages, tools, turns, by_agent)
+        parsed = _rendered_turns(tokenizer, rendered(), turns, by_agent)
     return _join(tokenizer, parsed, mode_of(messages) == "consult", forced)
 
 
@@ -115,50 +119,44 @@ def _logged_turns(tokenizer: Any, turns: list[dict[str, Any]]) -> list[_Turn]:
     return parsed
 
 
-def _agent_turn(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]], next_prompt: list[int]
-) -> _Turn:
+def _agent_turn(tokenizer: Any, rendered: list[RenderedTurn], next_prompt: list[int]) -> _Turn:
     """Recovers the call that the agent wrote, with its result, from the prompt of the turn after it."""
-    prompt = _encode(tokenizer, _render_replies(tokenizer, messages, tools)[0].request)
-    if next_prompt[: len(prompt)] != prompt:
-        raise TokenError("tokens that do not match")
-    added = next_prompt[len(prompt) :]
-    return _Turn(prompt, added, None, tokenizer.decode(added), by_agent=True)
+    for text in (rendered[0].prompt, rendered[0].request):
+        prompt = _encode(tokenizer, text)
+        if next_prompt[: len(prompt)] == prompt:
+            added = next_prompt[len(prompt) :]
+            return _Turn(prompt, added, None, tokenizer.decode(added), by_agent=True)
+    raise TokenError("tokens that do not match")
 
 
 def _rendered_turns(
-    tokenizer: Any,
-    messages: list[dict[str, Any]],
-    tools: list[dict[str, Any]],
-    turns: list[dict[str, Any]],
-    by_agent: bool,
+    tokenizer: Any, rendered: list[RenderedTurn], turns: list[dict[str, Any]], by_agent: bool
 ) -> list[_Turn]:
     """Tokenises prompts and replies separately: the endpoint tokenised the former and sampled the latter."""
     parsed: list[_Turn] = []
     ids_before: list[int] = []
     text_before = ""
-    for index, turn in enumerate(_render_replies(tokenizer, messages, tools)):
+    for index, turn in enumerate(rendered):
         is_agent_turn = by_agent and index == 0
         logged = turns[index - by_agent] if not is_agent_turn and index - by_agent < len(turns) else {}
-        ids = _encode(tokenizer, turn.reply)
-        if logged.get("finish_reason") == "length" and _ends_turn(tokenizer, ids):
-            ids = ids[:-1]  # the template added the end token, which a truncated reply does not have
+        # What follows the last field of a truncated reply is not the policy's: `</think>`, an end token.
+        end = turn.end if logged.get("finish_reason") == "length" else len(turn.reply)
+        ids = _encode(tokenizer, turn.reply[:end])
         prompt_ids = ids_before + _encode(tokenizer, turn.prompt[len(text_before) :])
         parsed.append(_Turn(prompt_ids, ids, None, tokenizer.decode(ids), is_agent_turn))
         text_before = turn.prompt + turn.reply
-        ids_before = prompt_ids + _encode(tokenizer, turn.reply)
+        ids_before = prompt_ids + ids + _encode(tokenizer, turn.reply[end:])
     return parsed
 
 
-def _ends_turn(tokenizer: Any, ids: list[int]) -> bool:
-    return bool(ids) and (ids[-1] in tokenizer.all_special_ids or ids[-1] in turn_end_ids(tokenizer))
-
-
 def _render_replies(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    template_options: Mapping[str, Any] | None,
 ) -> list[RenderedTurn]:
     try:
-        rendered = render_turns(tokenizer, messages, tools)
+        rendered = render_turns(tokenizer, messages, tools, template_options)
     except RenderingError as cause:
         raise TokenError(str(cause), cause.detail) from None
     if not rendered:

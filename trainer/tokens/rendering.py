@@ -9,11 +9,12 @@ used. A reply must hold everything that the policy wrote, or the conversation ca
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from trainer.tokens.written_text import MissingTextError, written_end
+from trainer.tokens.written_text import MissingTextError, split_added_thoughts, written_end
 
 _THOUGHT_FIELDS = ("reasoning_content", "thinking")
 """Names under which templates read the thoughts of a message."""
@@ -45,23 +46,37 @@ class RenderedTurn:
     """Position in the reply after the last field of the message; marks that the template adds follow."""
 
 
+class _Template(NamedTuple):
+    source: str
+    options: str = "{}"
+    """Variables of the template besides messages and tools, as JSON."""
+
+
 def render_turns(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    template_options: Mapping[str, Any] | None = None,
 ) -> list[RenderedTurn]:
     """Renders every assistant message; each prompt begins with all text before it.
 
     Every reply holds the thoughts, the content and the calls of its message.
 
+    Args:
+        template_options: `chat_template_kwargs` of the sampler, such as `{"enable_thinking": False}`.
+
     Raises:
         RenderingError: neither the tokenizer's template nor TRL's training template can do this.
     """
+    options = json.dumps(dict(template_options or {}))
     try:
-        return _render_turns(tokenizer, _template(tokenizer, tools), messages, tools)
+        template = _Template(_template(tokenizer, tools), options)
+        return _render_turns(tokenizer, template, messages, tools)
     except RenderingError as cause:
         if (training_template := _training_template(tokenizer)) is None:
             raise
         try:
-            return _render_turns(tokenizer, training_template, messages, tools)
+            return _render_turns(tokenizer, _Template(training_template, options), messages, tools)
         except RenderingError:
             raise cause from None
 
@@ -81,7 +96,14 @@ def render_training_tokens(
     """
     template = marked_template(tokenizer)
     prepared = template_messages(tokenizer, messages, template)
-    tokens = _apply(tokenizer, template, prepared, tools, return_dict=True, return_assistant_tokens_mask=True)
+    tokens = _apply(
+        tokenizer,
+        _Template(template),
+        prepared,
+        tools,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
     if 1 not in tokens["assistant_masks"]:
         raise RenderingError("its template marks nothing that the assistant wrote")
     ids, mask = tokens["input_ids"], tokens["assistant_masks"]
@@ -168,9 +190,9 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
 
 
 def _render_turns(
-    tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any, template: _Template, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> list[RenderedTurn]:
-    prepared = template_messages(tokenizer, messages, template)
+    prepared = template_messages(tokenizer, messages, template.source)
     turns: list[RenderedTurn] = []
     before = ""
     for index, message in enumerate(prepared):
@@ -187,7 +209,7 @@ def _render_turns(
 
 def _render_reply(
     tokenizer: Any,
-    template: str,
+    template: _Template,
     earlier: list[dict[str, Any]],
     message: dict[str, Any],
     tools: list[dict[str, Any]],
@@ -207,11 +229,15 @@ def _render_reply(
 
 
 def _split_turn(
-    tokenizer: Any, template: str, request: str, rendered: str, message: dict[str, Any]
+    tokenizer: Any, template: _Template, request: str, rendered: str, message: dict[str, Any]
 ) -> RenderedTurn:
     """Separates what the policy wrote from what the template added before and after it."""
-    added = _added_text(tokenizer, template, rendered)
-    reply = rendered[len(added) :]
+    header = _generation_prompt(tokenizer, template)
+    header = header if rendered.startswith(header) else ""
+    added, reply = split_added_thoughts(
+        rendered[len(header) :], message, request, _thought_marks(tokenizer, template)
+    )
+    added = header + added
     end = _written_end(reply, message)
     if not message.get("tool_calls"):
         reply = _trim_after_first_end_token(reply, end, tokenizer)
@@ -225,14 +251,29 @@ def _written_end(reply: str, message: dict[str, Any]) -> int:
         raise RenderingError(f"its template leaves out {missing}") from None
 
 
-def _added_text(tokenizer: Any, template: str, rendered: str) -> str:
-    """Returns the beginning of a rendered message that the policy did not write."""
-    header = _generation_prompt(tokenizer, template)
-    return header if header and rendered.startswith(header) else ""
+@lru_cache(maxsize=8)
+def _thought_marks(tokenizer: Any, template: _Template) -> tuple[str, str] | None:
+    """Returns the text before and after the thoughts of an answer; None if the template shows none.
+
+    The text before is empty if the prompt opens the thoughts.
+    """
+    user = {"role": "user", "content": "x"}
+    answer = {
+        "role": "assistant",
+        "content": "probe-answer",
+        **dict.fromkeys(_THOUGHT_FIELDS, "probe-thought"),
+    }
+    try:
+        text = _render_reply(tokenizer, template, [user], answer, [])
+    except RenderingError:
+        return None
+    opening, found, rest = text.partition("probe-thought")
+    closing, answered, _ = rest.partition("probe-answer")
+    return (opening, closing) if found and answered else None
 
 
 @lru_cache(maxsize=8)
-def _generation_prompt(tokenizer: Any, template: str) -> str:
+def _generation_prompt(tokenizer: Any, template: _Template) -> str:
     """Returns the text that `add_generation_prompt` adds, which some templates omit after a tool result."""
     user = [{"role": "user", "content": "x"}]
     try:
@@ -244,7 +285,7 @@ def _generation_prompt(tokenizer: Any, template: str) -> str:
 
 def _render(
     tokenizer: Any,
-    template: str,
+    template: _Template,
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]],
     add_generation_prompt: bool,
@@ -256,11 +297,21 @@ def _render(
 
 
 def _apply(
-    tokenizer: Any, template: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **options: Any
+    tokenizer: Any,
+    template: _Template,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    **options: Any,
 ) -> Any:
     """Calls `apply_chat_template`; raises RenderingError with the template's message if it fails."""
     try:
-        return tokenizer.apply_chat_template(messages, tools=tools or None, chat_template=template, **options)
+        return tokenizer.apply_chat_template(
+            messages,
+            tools=tools or None,
+            chat_template=template.source,
+            **json.loads(template.options),
+            **options,
+        )
     except Exception as error:  # a template is a program: it may raise any error
         detail = f"the chat template raised {type(error).__name__}: {error}"
         raise RenderingError("its template cannot render this conversation", detail) from None
@@ -296,7 +347,7 @@ def _takes_json_text(tokenizer: Any, template: str) -> bool:
     call = {"name": "probe_tool", "arguments": {"probe": "x"}}
     reply = {"role": "assistant", "content": "", "tool_calls": [_call("call000001", call)]}
     try:
-        text = _render(tokenizer, template, [{"role": "user", "content": "x"}, reply], [], False)
+        text = _render(tokenizer, _Template(template), [{"role": "user", "content": "x"}, reply], [], False)
     except RenderingError:
         return True
     return "{'probe'" in text  # a Python dictionary: the template prints what it receives

@@ -52,6 +52,39 @@ def written_end(reply: str, message: Message) -> int:
     return end
 
 
+def split_added_thoughts(
+    reply: str, message: Message, request: str, marks: tuple[str, str] | None
+) -> tuple[str, str]:
+    """Separates an empty block of thoughts, which the template added, from the rest of a reply.
+
+    Templates of thinking models show a reply without thoughts as `<think></think>` and its content. The
+    policy did not write this block: it stood in the prompt, or nowhere.
+
+    Args:
+        request: prompt that asked for the reply; it may end with the opening of the thoughts.
+        marks: text that the template puts before and after thoughts; None if unknown.
+
+    Returns:
+        The block, empty if there is none, and the rest. If the content brings thoughts of its own, the
+        block stood nowhere, and is in neither of them.
+    """
+    if message.get("reasoning_content") or message.get("reasoning"):
+        return "", reply
+    patterns = [r"\s*<(\w+)>\s*</\1>\s*"]
+    if opened := re.search(r"<(\w+)>\s*$", request):
+        patterns.append(rf"\s*</{opened[1]}>\s*")
+    if marks and all(mark.strip() for mark in marks):
+        opening, closing = (re.escape(mark.strip()) for mark in marks)
+        patterns.append(rf"\s*{opening}\s*{closing}\s*")
+    block = max((found[0] for each in patterns if (found := re.match(each, reply))), key=len, default="")
+    content = message.get("content")
+    start = content.lstrip() if isinstance(content, str) else ""
+    if block and start.startswith(block.split()[0].partition(">")[0]):
+        own_block = any(re.match(each, start) for each in patterns)
+        return "", reply if own_block else reply[len(block) :]
+    return block, reply[len(block) :]
+
+
 _Piece = list[str]
 """A piece of text in each form that a template may write it in; the first one is the plain form."""
 

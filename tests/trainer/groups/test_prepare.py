@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -431,3 +432,21 @@ def test_sampling_settings_that_training_cannot_reproduce_are_reported_and_recor
 def test_a_difference_over_few_prompts_has_no_interval(tmp_path: Path) -> None:
     _, stdout, _, _ = prepare(tmp_path, mixed_group("a"))
     assert "fewer than 5 prompts showed each mode, too few for an interval" in stdout
+
+
+def test_the_options_of_the_samplers_chat_template_are_stored_with_the_episode(tmp_path: Path) -> None:
+    options = {"enable_thinking": False}
+    sent: list[dict[str, Any]] = [
+        {"temperature": 1.0, "chat_template_kwargs": options},
+        {"temperature": 1.0, "extra_body": {"chat_template_kwargs": options}},
+        {"temperature": 1.0, "extra_body": {}},
+    ]
+    episodes = [
+        make_episode(f"p{number}", sample=sample, consult=sample == 0, sampling_sent=sampling)
+        for number, sampling in enumerate(sent)
+        for sample in range(2)
+    ]
+    code, _, stderr, out = prepare(tmp_path, episodes)
+    assert code == 0, stderr
+    stored = read_groups(out, ["template_options"])[0]["template_options"]
+    assert [text and json.loads(text) for text in stored] == [options] * 4 + [None] * 2

@@ -24,7 +24,6 @@ TOOLS = [
     }
 ]
 ARGUMENTS = '{"situation": "a delicate request"}'
-NO_THOUGHTS = "<think>\n\n</think>\n\n"
 # Text that contributes to the loss: the call, and the answer after it.
 REPLIES = {
     "smollm2": (
@@ -32,9 +31,8 @@ REPLIES = {
         "%s<|im_end|>",
     ),
     "qwen3": (
-        NO_THOUGHTS
-        + '<tool_call>\n{"name": "consult_safety_rules", "arguments": %s}\n</tool_call><|im_end|>',
-        NO_THOUGHTS + "%s<|im_end|>",
+        '<tool_call>\n{"name": "consult_safety_rules", "arguments": %s}\n</tool_call><|im_end|>',
+        "%s<|im_end|>",
     ),
     "llama3.1": ('{"name": "consult_safety_rules", "parameters": %s}<|eot_id|>', "%s<|eot_id|>"),
     "gpt-oss": (
@@ -100,7 +98,7 @@ def test_the_decision_is_the_opening_of_a_call_or_the_first_token_of_an_answer(
         if consult:
             assert text.rstrip('"') == OPENINGS[family]
         else:
-            first = REPLIES[family][1].removeprefix(NO_THOUGHTS) % ANSWER
+            first = REPLIES[family][1] % ANSWER
             assert tokens.decision[1] - tokens.decision[0] == 1
             assert text
             assert first.startswith(text)

@@ -34,7 +34,10 @@ Columns = dict[str, list[Any]]
 Rows = list[dict[str, Any]]
 
 _EPISODE_COLUMNS = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
-COLUMNS = (*_EPISODE_COLUMNS, "episode_id", "group_id", "consultations", "temperature", "policy_version")
+COLUMNS = (
+    *(*_EPISODE_COLUMNS, "episode_id", "group_id", "consultations"),
+    *("temperature", "template_options", "policy_version"),
+)
 """Columns of the file of groups that training reads."""
 _DATASET_COLUMNS = (
     *("prompt", "completion", "prompt_ids", "completion_ids", "loss_mask", "logprobs"),
@@ -196,7 +199,12 @@ def select_trainable(
             continue
         try:
             tokens = episode_tokens(
-                tokenizer, json.loads(messages), json.loads(tools), json.loads(turns), forced=bool(forced)
+                tokenizer,
+                json.loads(messages),
+                json.loads(tools),
+                json.loads(turns),
+                forced=bool(forced),
+                template_options=template_options_of(columns, index),
             )
         except TokenError as cause:
             left_out[str(cause)] += 1
@@ -224,6 +232,12 @@ def select_trainable(
             }
         )
     return rows
+
+
+def template_options_of(columns: Columns, index: int) -> dict[str, Any] | None:
+    """Returns the `chat_template_kwargs` that an episode was sampled with; None if none were sent."""
+    options = columns["template_options"][index]
+    return json.loads(options) if options else None
 
 
 def pad_last_batch(rows: Rows, batch_size: int) -> Rows:
@@ -308,6 +322,7 @@ def decision_weights(
                     tokenizer,
                     _before_reply(json.loads(columns["messages"][i])),
                     json.loads(columns["tools"][i]),
+                    template_options_of(columns, i),
                 )
                 for i in first.values()
             ]

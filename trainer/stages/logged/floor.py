@@ -20,10 +20,10 @@ def load_held_out_prompts(
 ) -> HeldOutPrompts | None:
     """Loads the prompts of `floor_prompts` that the log does not contain; returns None if it is not set.
 
-    The system prompt and the tools are those of the log's first episode.
+    The system prompt, the tools and the template's options are those of the log's first episode.
 
     Args:
-        columns: `messages` and `tools` of the file of groups.
+        columns: `messages`, `tools` and `template_options` of the file of groups.
 
     Raises:
         TrainingError: the prompts cannot be read or rendered, or no harmful one is left.
@@ -40,13 +40,14 @@ def load_held_out_prompts(
     }
     system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
     tools = json.loads(columns["tools"][0])
+    options = json.loads(columns["template_options"][0] or "{}")
     held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
     harmful = sum(prompt.kind == "harmful" for prompt in held_out)
     if problem := held_out_problem(arguments.floor_prompts, harmful):
         raise TrainingError(problem)
     try:
         openings = [
-            call_opening(tokenizer, [*system, {"role": "user", "content": prompt.prompt}], tools)
+            call_opening(tokenizer, [*system, {"role": "user", "content": prompt.prompt}], tools, options)
             for prompt in held_out
         ]
     except RenderingError as cause:

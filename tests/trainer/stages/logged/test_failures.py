@@ -78,5 +78,5 @@ def test_an_episode_that_the_template_cannot_render_is_left_out_and_check_says_w
     assert left_out["its template cannot render this conversation"] == 1
     code, _, stderr = run("check", groups, "--model", broken, "--episode", odd.id)
     assert code == 1
-    assert "training would leave this episode out: its template cannot render" in stderr
+    assert "its template cannot render this conversation: the chat template raised" in stderr
     assert "no odd answers" in stderr
