@@ -93,6 +93,9 @@ class RulesClient:
         self._version: str | None = None
 
     async def __aenter__(self) -> RulesClient:
+        # The MCP SDK takes half a second to import: here, so that the first consultation does not wait for it,
+        # and in a thread, so that the event loop does not either.
+        await asyncio.to_thread(_import_sdk)
         from agent.tools.rules_http import WaitingClient
         from agent.tools.rules_session import SharedSession
 
@@ -270,6 +273,11 @@ def parse_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
         "threshold": data.get("threshold"),
         "digest": rulebook.get("digest"),
     }, None
+
+
+def _import_sdk() -> None:
+    import agent.tools.rules_http
+    import agent.tools.rules_session  # noqa: F401
 
 
 def _hit(rule: dict[str, Any]) -> dict[str, Any]:

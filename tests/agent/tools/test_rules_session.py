@@ -5,8 +5,11 @@ caller's context reaches the HTTP client, and a cancellation ends one request.
 """
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,7 +24,22 @@ from agent.tools.rules_session import SharedSession
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
+ROOT = Path(__file__).resolve().parents[3]
 STATELESS = b"2026-07-28"
+CONSULT = """
+import asyncio, sys
+from agent.tools import RulesClient
+
+async def main():
+    async with RulesClient(sys.argv[1]) as client:
+        before = set(sys.modules)
+        await client.consult({"situation": "gun"})
+        packages = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(*sorted(packages - sys.stdlib_module_names - {"anyio"}))
+
+asyncio.run(main())
+"""
+"""Prints the packages that the first consultation of a process imports, without anyio's small backend."""
 
 
 class Recorder:
@@ -65,6 +83,13 @@ def test_each_consultation_takes_one_request() -> None:
     with LiveServer(app) as server:
         asyncio.run(many())
     assert len(rules.consultations) == 20
+
+
+def test_the_first_consultation_of_a_process_does_not_wait_for_an_import() -> None:
+    with ScriptedRules() as rules:
+        command = [sys.executable, "-c", CONSULT, rules.url]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
+    assert result.stdout.strip() == ""
 
 
 @pytest.mark.parametrize("stateless", [True, False])
