@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     rate_limit: float = Field(100, ge=0, le=1e6)
     """Average requests per second of each caller. Others get a 429. 0: no limit. Callers on loopback that
     need no token are not limited."""
-    rate_burst: int = Field(200, ge=1, le=1_000_000)
-    """Requests that one caller may send in a burst."""
+    rate_burst: int = Field(400, ge=1, le=1_000_000)
+    """Requests that one caller may send in a burst. A gateway is one caller for all its users. Less than
+    `concurrency`, so that one caller's burst leaves room for others."""
     default_top_k: int = Field(3, ge=1, le=10)
     """Number of rules returned when the request has no `top_k`."""
     threshold: float | None = Field(None, ge=-2, le=2)

@@ -93,8 +93,8 @@ class RulesClient:
         self._version: str | None = None
 
     async def __aenter__(self) -> RulesClient:
-        # The MCP SDK takes half a second to import: here, so that the first consultation does not wait for it,
-        # and in a thread, so that the event loop does not either.
+        # The MCP SDK takes half a second to import: here, so that the first consultation does not wait for
+        # it, and in a thread, so that the event loop does not either.
         await asyncio.to_thread(_import_sdk)
         from agent.tools.rules_http import WaitingClient
         from agent.tools.rules_session import SharedSession

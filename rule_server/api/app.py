@@ -73,7 +73,7 @@ def create_app(service: RuleService) -> ASGIApp:
         response = await consult_by_rest(service, kind.decode("latin-1"), body)
         await response(scope, receive, send)
 
-    direct = {"/mcp": http_endpoint(mcp.session_manager.handle_request), "/v1/consult": consult}
+    direct = {"/mcp": http_endpoint(mcp.session_manager.handle_request, service), "/v1/consult": consult}
     middleware = RequestMiddleware(app, direct, settings, auth, service.metrics, service.tracing)
     return _allow_origins(middleware, settings) if settings.allowed_origins else middleware
 

@@ -22,12 +22,15 @@ from mcp.types import (
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rule_server.api.error_responses import error_response
 from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
 from rule_server.service.rule_service import RuleService
 
 RULE_TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"
+METHOD_HEADER = b"mcp-method"
+"""Header in which clients of the stateless protocol revision name the method."""
 BATCH_ERROR = "batches are not supported: send each JSON-RPC message by itself"
 GUIDANCE = (
     f"You can look up written safety rules with the tool {RULE_TOOL}. Decide for each request whether you "
@@ -126,13 +129,20 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
     return server
 
 
-def http_endpoint(handle: ASGIApp) -> ASGIApp:
+def http_endpoint(handle: ASGIApp, service: RuleService) -> ASGIApp:
     """Wraps the SDK's handler, which minds the case of media types and answers a batch with a long report.
+
+    While the service starts, a call that names its method in a header gets a 503, so that its client waits
+    and calls again. A tool's error would reach the model, which cannot wait.
 
     The body must arrive in one message, as the middleware passes it.
     """
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        if not service.ready and (METHOD_HEADER, b"tools/call") in scope["headers"]:
+            busy = error_response(503, "the service is starting: try again", {"Retry-After": "1"})
+            await busy(scope, receive, send)
+            return
         message: Message | None = await receive()
         body = message.get("body", b"") if message is not None else b""
         if body.lstrip()[:1] == b"[":

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from agent.tools import RulesClient
+from rule_server.api.app import server_config
 from rule_server.api.auth import new_token
+from rule_server.settings import Settings
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import rule
-from tests.fakes.rules.toy_service import QUESTION, ToyEncoder, ToyServer, serve_toy
+from tests.fakes.rules.toy_service import QUESTION, ToyEncoder, ToyServer, serve_toy, toy_service
 
 
 def connect(served: ToyServer) -> socket.socket:
@@ -129,6 +136,32 @@ def test_addresses_of_one_network_share_a_rate_limit(tmp_path: Path, one: str, t
             for address in (one, two)
         ]
     assert statuses == [200, 429 if same else 200]
+
+
+def test_a_burst_of_300_fits_the_default_limits_and_leaves_room_for_other_callers(tmp_path: Path) -> None:
+    assert 300 < Settings(artefact=tmp_path).rate_burst < Settings(artefact=tmp_path).concurrency
+    tokens = tmp_path / "tokens.jsonl"
+    headers = {"Authorization": f"Bearer {new_token(tokens, 'gateway', ['consult'], 'now')}"}
+    with serve_toy(tmp_path, tokens_file=tokens) as served:
+        answers = [served.client.post("/v1/consult", json=QUESTION, headers=headers) for _ in range(300)]
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_an_mcp_client_waits_for_a_service_that_starts(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+
+    async def consult() -> str:
+        async with RulesClient(f"{served.origin}/mcp") as client:
+            await client.tool()
+            threading.Timer(0.5, encoder.open.set).start()
+            return (await client.consult(QUESTION)).text
+
+    config = server_config(toy_service(tmp_path, encoder))
+    encoder.open.clear()
+    with LiveServer(None, config=config) as served:
+        refused = httpx2.get(f"{served.origin}/readyz")
+        assert refused.status_code == 503
+        assert "[cyber.malware]" in asyncio.run(consult())
 
 
 def test_callers_on_loopback_without_tokens_have_no_rate_limit(tmp_path: Path) -> None:
