@@ -125,15 +125,21 @@ def stdio(
     )
     from rule_server.api.app import version
     from rule_server.api.mcp_server import create_mcp
+    from rule_server.cli.stdio import serve_stdio
 
     service = _create_service(settings)
 
-    async def run() -> None:
+    async def run() -> bool:
         async with service.running():
             await service.warm()
-            await create_mcp(service, version()).run_stdio_async()
+            return await serve_stdio(create_mcp(service, version()), settings.max_body)
 
-    asyncio.run(run())
+    try:
+        interrupted = asyncio.run(run())
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        raise SystemExit(130)
 
 
 @app.command()

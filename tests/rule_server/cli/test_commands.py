@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_blank_environment_variable_counts_as_unset(tmp_path: Path, artefact: 
         "OTLP_ENDPOINT",
         "MODEL",
     )
-    blank = {f"ASCL_RULES_{name}": " " if name == "OAUTH_ISSUER" else "" for name in names}
+    blank: dict[str, Any] = {f"ASCL_RULES_{name}": " " if name == "OAUTH_ISSUER" else "" for name in names}
     rules = write_rulebook(tmp_path / "rules", rule("cyber.malware"))
     where = ("--rules", rules, "--artefact", artefact)
     exposed = cli("serve", "--host", "0.0.0.0", "--port", "0", *where, **blank)
