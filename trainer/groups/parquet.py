@@ -133,3 +133,10 @@ def open_groups(
             yield file, metadata
         except pyarrow.ArrowException:
             raise foreign from None
+
+
+def template_options_of(columns: dict[str, list[Any]], index: int) -> dict[str, Any] | None:
+    """Returns the `chat_template_kwargs` that an episode was sampled with; None if none were sent."""
+    options = columns["template_options"][index]
+    sent: dict[str, Any] | None = json.loads(options) if options else None
+    return sent

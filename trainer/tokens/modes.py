@@ -6,12 +6,19 @@ answer, is still `consult`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.tools import RULE_TOOL
 
 Mode = Literal["consult", "direct"]
+MODES: tuple[Mode, ...] = ("consult", "direct")
+MAX_LOST_SHARE = 0.5
+"""Share of a mode's episodes that may be left out while the other mode keeps more of its own."""
+MAX_SHARE_DIFFERENCE = 0.1
+"""Difference between the shares left out of both modes above which a warning is due."""
 
 
 def mode_of(messages: Iterable[Mapping[str, Any]], tool: str = RULE_TOOL) -> Mode:
@@ -40,3 +47,86 @@ def consultations_of(messages: Iterable[Mapping[str, Any]], tool: str = RULE_TOO
             in_message = int(tool in content.rpartition("</think>")[2].partition("<tool_call>")[2])
         count += in_message
     return count
+
+
+@dataclass
+class ModeLosses:
+    """Counts of episodes that cannot be trained on, by cause and mode.
+
+    Consulting episodes are longer and need more of a chat template, so the excluded episodes are seldom a
+    random sample: leaving them out changes the decision that is trained.
+    """
+
+    totals: Counter[str] = field(default_factory=Counter)
+    """Episodes by mode."""
+    by_cause: dict[str, Counter[str]] = field(default_factory=dict)
+    """Episodes left out: cause -> mode -> count."""
+
+    def leave_out(self, cause: str, mode: str) -> None:
+        """Counts an episode that is left out."""
+        self.by_cause.setdefault(cause, Counter())[mode] += 1
+
+    def problem(self, remedies: Mapping[str, str]) -> str | None:
+        """Explains why training on the rest would be wrong; returns None if it would not.
+
+        It is if a mode is lost while the other is not, or loses more than `MAX_LOST_SHARE` of its episodes
+        while the other does not.
+
+        Args:
+            remedies: cause -> what the user can do about it.
+        """
+        shares = self._shares()
+        for mode, other in (MODES, MODES[::-1]):
+            if not self.totals[mode] or not self.totals[other]:
+                continue
+            lost = shares[mode] == 1 > shares[other]
+            if lost or shares[mode] > MAX_LOST_SHARE >= shares[other]:
+                return (
+                    f"{self._comparison(mode, other)}, so training on the rest would distort the decision "
+                    f"to consult: {self._remedy(mode, remedies)}"
+                )
+        return None
+
+    def warning(self, remedies: Mapping[str, str]) -> str | None:
+        """Returns a warning if the shares left out differ by more than `MAX_SHARE_DIFFERENCE`."""
+        if not all(self.totals[mode] for mode in MODES):
+            return None
+        shares = self._shares()
+        mode, other = sorted(MODES, key=lambda each: -shares[each])
+        if shares[mode] - shares[other] <= MAX_SHARE_DIFFERENCE:
+            return None
+        return (
+            f"warning: {self._comparison(mode, other)}, which distorts the comparison of the modes: "
+            f"{self._remedy(mode, remedies)}"
+        )
+
+    def record(self) -> dict[str, dict[str, int]]:
+        """Returns the counts as plain values, sorted: cause -> mode -> count."""
+        return {cause: dict(sorted(counts.items())) for cause, counts in sorted(self.by_cause.items())}
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{cause}: {counts.total()} ({', '.join(f'{counts[mode]} {mode}' for mode in MODES)})"
+            for cause, counts in sorted(self.by_cause.items())
+        )
+
+    def _left_out(self, mode: str) -> int:
+        return sum(counts[mode] for counts in self.by_cause.values())
+
+    def _shares(self) -> dict[str, float]:
+        return {mode: self._left_out(mode) / max(self.totals[mode], 1) for mode in MODES}
+
+    def _comparison(self, mode: str, other: str) -> str:
+        causes = ", ".join(
+            f"{cause}: {counts[mode]}" for cause, counts in sorted(self.by_cause.items()) if counts[mode]
+        )
+        return (
+            f"{self._left_out(mode)} of {self.totals[mode]} {mode} episodes are left out ({causes}), but "
+            f"{self._left_out(other)} of {self.totals[other]} {other} ones"
+        )
+
+    def _remedy(self, mode: str, remedies: Mapping[str, str]) -> str:
+        cause = max(self.by_cause, key=lambda each: self.by_cause[each][mode])
+        return remedies.get(
+            cause, "`ascl-train check GROUPS --model MODEL --episode ID` explains a single one"
+        )

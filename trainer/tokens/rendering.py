@@ -201,7 +201,7 @@ def _render_turns(
         request = _render(tokenizer, template, prepared[:index], tools, True)
         if not request.startswith(before):
             raise RenderingError("its template rewrites earlier turns")
-        rendered = _render_reply(tokenizer, template, prepared[:index], message, tools)
+        rendered = _render_reply(tokenizer, template, prepared[:index], message, tools, request)
         turns.append(_split_turn(tokenizer, template, request, rendered, messages[index]))
         before = turns[-1].prompt + turns[-1].reply
     return turns
@@ -213,19 +213,21 @@ def _render_reply(
     earlier: list[dict[str, Any]],
     message: dict[str, Any],
     tools: list[dict[str, Any]],
+    request: str,
 ) -> str:
-    """Returns what the template adds for a message to the prompt that asked for it.
+    """Returns what the template adds for a message to `request`, the prompt that asked for it.
 
     Some templates, such as gpt-oss's, show the thoughts before a call in the prompt but drop them once the
     answer follows. Without these thoughts, prompt and conversation begin alike.
     """
-    without_thoughts = [{key: each[key] for key in each if key not in _THOUGHT_FIELDS} for each in earlier]
-    for history in (earlier, without_thoughts):
-        request = _render(tokenizer, template, history, tools, True)
-        whole = _render(tokenizer, template, [*history, message], tools, False)
-        if whole.startswith(request):
-            return whole[len(request) :]
-    raise RenderingError("its template rewrites earlier turns")
+    whole = _render(tokenizer, template, [*earlier, message], tools, False)
+    if not whole.startswith(request):
+        earlier = [{key: each[key] for key in each if key not in _THOUGHT_FIELDS} for each in earlier]
+        request = _render(tokenizer, template, earlier, tools, True)
+        whole = _render(tokenizer, template, [*earlier, message], tools, False)
+    if not whole.startswith(request):
+        raise RenderingError("its template rewrites earlier turns")
+    return whole[len(request) :]
 
 
 def _split_turn(
@@ -264,7 +266,8 @@ def _thought_marks(tokenizer: Any, template: _Template) -> tuple[str, str] | Non
         **dict.fromkeys(_THOUGHT_FIELDS, "probe-thought"),
     }
     try:
-        text = _render_reply(tokenizer, template, [user], answer, [])
+        request = _render(tokenizer, template, [user], [], True)
+        text = _render_reply(tokenizer, template, [user], answer, [], request)
     except RenderingError:
         return None
     opening, found, rest = text.partition("probe-thought")

@@ -106,7 +106,7 @@ def _parts(text: Any) -> list[str]:
 
 
 def _content_parts(reply: str, content: Any) -> list[str]:
-    """Returns the content as parts to find: several if it holds thoughts, which templates lay out anew."""
+    """Returns the content as parts to find: several if it holds thoughts, which templates move."""
     if isinstance(content, list):
         return [part for block in content if isinstance(block, dict) for part in _parts(block.get("text"))]
     whole = _parts(content)

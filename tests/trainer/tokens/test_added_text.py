@@ -1,4 +1,4 @@
-"""What a template adds to a reply carries no loss: marks of thoughts, end tokens of truncated replies."""
+"""Text that a template adds to a reply carries no loss: empty thoughts, ends of truncated replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat template may fail in any way: the episode is left out with a cause, and the run goes on."""
+"""A chat template may fail in any way: the episode is left out with a cause, and the run continues."""
 
 from __future__ import annotations
 

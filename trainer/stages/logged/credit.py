@@ -7,12 +7,16 @@ scaling) are those that `ascl-train prepare` wrote to the file of groups.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.errors import TrainingError
+from trainer.groups.parquet import template_options_of
 from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
+from trainer.tokens import RenderingError, call_opening, consult_probabilities
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
@@ -100,3 +104,62 @@ def episode_decision_ratios(
         np.clip(probability, 0.0, 1.0), np.array(modes), np.array(forced, dtype=float), np.array(groups)
     )
     return ratios
+
+
+def decision_weights(
+    trainer: Any, tokenizer: Any, columns: dict[str, list[Any]], method: str, usable: list[int]
+) -> tuple[dict[str, float], dict[int, float]]:
+    """Computes each group's probability of consulting, and the ratio `rho` of each usable episode's decision.
+
+    Args:
+        usable: indices of the episodes that make up the groups.
+        method: `decision`, the exact probability of opening a call under the starting checkpoint; or `rate`,
+            the smoothed consult rate of the group's free episodes.
+
+    Raises:
+        TrainingError: the template cannot render a call, which `decision` needs.
+    """
+    modes, groups = columns["mode"], columns["group_id"]
+    forced = [bool(flag) for flag in columns["forced"]]
+    if method == "rate":
+        consult = smoothed_consult_rates(modes, forced, groups)
+    else:
+        first = {group: index for index, group in reversed(list(enumerate(groups)))}
+        try:
+            openings = [
+                call_opening(
+                    tokenizer,
+                    _before_reply(json.loads(columns["messages"][i])),
+                    json.loads(columns["tools"][i]),
+                    template_options_of(columns, i),
+                )
+                for i in first.values()
+            ]
+        except RenderingError as cause:
+            raise TrainingError(
+                f"the probability of consulting cannot be measured by the tokens that open a call: {cause}; "
+                "set mode_probability to 'rate'"
+            ) from None
+        batch_size = trainer.args.per_device_train_batch_size
+        consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, batch_size), strict=True))
+    ratios = episode_decision_ratios(
+        consult, [modes[i] for i in usable], [forced[i] for i in usable], [groups[i] for i in usable]
+    )
+    return consult, dict(zip(usable, ratios.tolist(), strict=True))
+
+
+def add_token_advantages(rows: list[dict[str, Any]], ratios: dict[int, float] | None) -> list[dict[str, Any]]:
+    """Returns the rows with an advantage per token; `ratios` are those of `decision_weights`, None for 1."""
+    return [
+        {
+            **row,
+            "token_advantages": token_advantages(row, 1.0 if ratios is None else ratios[row["episode"]]),
+        }
+        for row in rows
+    ]
+
+
+def _before_reply(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the messages before the first reply."""
+    first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[:first]

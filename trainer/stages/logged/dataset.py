@@ -1,6 +1,6 @@
 """Training rows of a replay: logged episodes as tokens, with log-probabilities and advantages.
 
-`read_logged_groups` reads the file of groups, `build_dataset` selects and tokenises the episodes, and
+`read_logged_groups` reads the file of groups, `build_dataset` tokenises and selects the episodes, and
 `score_dataset` adds what needs the starting checkpoint. Episodes that cannot be used are counted by cause.
 """
 
@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import TrainingError
-from trainer.groups.parquet import read_groups
+from trainer.groups.parquet import read_groups, template_options_of
 from trainer.stages.logged.credit import (
     Credit,
+    add_token_advantages,
     assign_credit,
-    episode_decision_ratios,
-    smoothed_consult_rates,
-    token_advantages,
+    decision_weights,
 )
 from trainer.stages.monitoring import Notify
-from trainer.tokens import RenderingError, TokenError, call_opening, consult_probabilities, episode_tokens
+from trainer.tokens import (
+    EpisodeTokens,
+    ModeLosses,
+    TokenError,
+    episode_tokens,
+)
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
@@ -68,15 +72,23 @@ class LoggedDataset:
     rows: Rows
     left_out: Counter[str]
     """Number of episodes left out, by cause."""
+    losses: ModeLosses
+    """Those that cannot be trained on, by mode; without those that have no advantage."""
+    usable: list[int]
+    """Indices of the episodes that make up the groups: those with an advantage, and those without."""
     details: tuple[str, ...] = ()
-    """One example for each cause that needs an explanation."""
+    """A warning, and one example for each cause that needs an explanation."""
 
     def summary(self) -> str:
         """Describes the dataset in one line."""
         tokens = sum(sum(row["loss_mask"]) for row in self.rows)
+        without = self.left_out["no advantage"]
+        causes = [str(self.losses)] * bool(self.losses.by_cause) + [f"no advantage: {without}"] * bool(
+            without
+        )
         return (
             f"learning from {len(self.rows)} episodes with {tokens} tokens of the policy; "
-            f"left out: {_format_causes(self.left_out) or 'none'}"
+            f"left out: {', '.join(causes) or 'none'}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -86,6 +98,7 @@ class LoggedDataset:
             "policy_versions": self.groups.policy_versions,
             "episodes": len(self.rows),
             "left_out": dict(sorted(self.left_out.items())),
+            "left_out_by_mode": self.losses.record(),
             "sources": self.groups.sources,
         }
 
@@ -156,46 +169,49 @@ def single_temperature(temperatures: list[float | None], notify: Notify) -> floa
 def build_dataset(
     groups: LoggedGroups, tokenizer: Any, arguments: LoggedArguments, config: LoggedConfig
 ) -> LoggedDataset:
-    """Computes the advantages, and tokenises the episodes that can be trained on.
+    """Tokenises the episodes, and computes the advantages of those that can be trained on.
+
+    Groups are normalised without the episodes that are left out. Otherwise the rest of a group would keep
+    advantages relative to episodes that are never trained on.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is none, or one mode loses much more of its episodes than the other.
     """
-    credit = assign_credit(groups.columns, groups.settings, arguments, config)
-    left_out: Counter[str] = Counter()
-    details: dict[str, str] = {}
-    rows = select_trainable(tokenizer, groups.columns, credit, arguments, left_out, details)
+    usable, losses, details = tokenize_episodes(tokenizer, groups.columns, arguments)
+    left_out = Counter({cause: counts.total() for cause, counts in losses.by_cause.items()})
+    remedies = _remedies(losses, details, arguments)
+    if problem := losses.problem(remedies):
+        raise TrainingError(problem)
+    rewards = [reward if i in usable else np.nan for i, reward in enumerate(groups.columns["reward"])]
+    credit = assign_credit({**groups.columns, "reward": rewards}, groups.settings, arguments, config)
+    rows = _to_rows(tokenizer, groups.columns, usable, credit)
+    if no_advantage := len(usable) - len(rows):
+        left_out["no advantage"] = no_advantage
     if not rows:
         raise TrainingError(
             f"no episode in {arguments.groups} can be learnt from ({_format_causes(left_out)})"
             + "".join(f"; {detail}" for detail in details.values())
         )
-    return LoggedDataset(groups, rows, left_out, tuple(details.values()))
+    notes = [note for note in (losses.warning(remedies), *details.values()) if note]
+    return LoggedDataset(groups, rows, left_out, losses, sorted(usable), tuple(notes))
 
 
-def select_trainable(
-    tokenizer: Any,
-    columns: Columns,
-    credit: Credit,
-    arguments: LoggedArguments,
-    left_out: Counter[str],
-    details: dict[str, str],
-) -> Rows:
-    """Returns one row per episode that can be trained on, in the file's order; counts the others by cause.
+def tokenize_episodes(
+    tokenizer: Any, columns: Columns, arguments: LoggedArguments
+) -> tuple[dict[int, EpisodeTokens], ModeLosses, dict[str, str]]:
+    """Returns the tokens of the usable episodes by their index, and counts the others by cause and mode.
 
-    `logprobs` of a row is None where it must be computed. `details` receives an example of a cause, by cause,
-    with the id of the episode.
+    The third value is an example of a cause, by cause, with the id of the episode.
     """
-    rows = []
-    is_zero = credit.is_zero
-    for index, (messages, tools, turns, reward, forced, kind, mode) in enumerate(
+    usable: dict[int, EpisodeTokens] = {}
+    losses, details = ModeLosses(), dict[str, str]()
+    longest, too_long = 0, f"longer than {arguments.max_length} tokens"
+    for index, (messages, tools, turns, reward, forced, _, mode) in enumerate(
         zip(*(columns[name] for name in _EPISODE_COLUMNS), strict=True)
     ):
+        losses.totals[mode] += 1
         if not np.isfinite(reward):
-            left_out["its reward is not a number"] += 1
-            continue
-        if is_zero[index]:
-            left_out["no advantage"] += 1
+            losses.leave_out("its reward is not a number", mode)
             continue
         try:
             tokens = episode_tokens(
@@ -207,37 +223,58 @@ def select_trainable(
                 template_options=template_options_of(columns, index),
             )
         except TokenError as cause:
-            left_out[str(cause)] += 1
+            losses.leave_out(str(cause), mode)
             if cause.detail:
                 details.setdefault(str(cause), f"episode {columns['episode_id'][index]}: {cause.detail}")
             continue
         if tokens.length > arguments.max_length:
-            left_out[f"longer than {arguments.max_length} tokens"] += 1
+            losses.leave_out(too_long, mode)
+            longest = max(longest, tokens.length)
+            details[too_long] = f"the longest episode has {longest} tokens: --max_length {longest} keeps all"
             continue
-        rows.append(
-            {
-                "episode": index,
-                "prompt": tokenizer.decode(tokens.prompt_ids),
-                "completion": tokenizer.decode(tokens.completion_ids),
-                "prompt_ids": tokens.prompt_ids,
-                "completion_ids": tokens.completion_ids,
-                "loss_mask": tokens.loss_mask,
-                "logprobs": tokens.logprobs,
-                "kind": kind,
-                "mode": mode,
-                "decision": list(tokens.decision),
-                "reward": reward,
-                "advantage": float(credit.decision[index]),
-                "rest_advantage": float(credit.rest[index]),
-            }
-        )
-    return rows
+        usable[index] = tokens
+    return usable, losses, details
 
 
-def template_options_of(columns: Columns, index: int) -> dict[str, Any] | None:
-    """Returns the `chat_template_kwargs` that an episode was sampled with; None if none were sent."""
-    options = columns["template_options"][index]
-    return json.loads(options) if options else None
+def _remedies(losses: ModeLosses, details: dict[str, str], arguments: LoggedArguments) -> dict[str, str]:
+    """Returns what the user can do about each cause."""
+    remedies = {
+        cause: f"check the chat template with `ascl-train check {arguments.groups} --model {arguments.model} "
+        "--episode ID`, or sample from an endpoint that returns token ids"
+        for cause in losses.by_cause
+        if "template" in cause
+    }
+    too_long = f"longer than {arguments.max_length} tokens"
+    if too_long in details:
+        remedies[too_long] = f"raise --max_length; {details[too_long]}"
+    return remedies
+
+
+def _to_rows(tokenizer: Any, columns: Columns, usable: dict[int, EpisodeTokens], credit: Credit) -> Rows:
+    """Returns one row per usable episode with an advantage, in the file's order.
+
+    `logprobs` of a row is None where it must be computed.
+    """
+    is_zero = credit.is_zero
+    return [
+        {
+            "episode": index,
+            "prompt": tokenizer.decode(tokens.prompt_ids),
+            "completion": tokenizer.decode(tokens.completion_ids),
+            "prompt_ids": tokens.prompt_ids,
+            "completion_ids": tokens.completion_ids,
+            "loss_mask": tokens.loss_mask,
+            "logprobs": tokens.logprobs,
+            "kind": columns["kind"][index],
+            "mode": columns["mode"][index],
+            "decision": list(tokens.decision),
+            "reward": columns["reward"][index],
+            "advantage": float(credit.decision[index]),
+            "rest_advantage": float(credit.rest[index]),
+        }
+        for index, tokens in usable.items()
+        if not is_zero[index]
+    ]
 
 
 def pad_last_batch(rows: Rows, batch_size: int) -> Rows:
@@ -287,7 +324,9 @@ def score_dataset(
     }
     ratios, stratified = None, None
     if any(columns["forced"]):
-        consult, ratios = decision_weights(trainer, tokenizer, columns, arguments.mode_probability)
+        consult, ratios = decision_weights(
+            trainer, tokenizer, columns, arguments.mode_probability, dataset.usable
+        )
         stratified = {
             "groups": len(consult),
             "mode_probability": arguments.mode_probability,
@@ -298,67 +337,12 @@ def score_dataset(
     return ScoredDataset(rows, off_policy, stratified)
 
 
-def decision_weights(
-    trainer: Any, tokenizer: Any, columns: Columns, method: str
-) -> tuple[dict[str, float], Any]:
-    """Computes each group's probability of consulting, and the (N,) ratios `rho` of the decisions.
-
-    Args:
-        method: `decision`, the exact probability of opening a call under the starting checkpoint; or `rate`,
-            the smoothed consult rate of the group's free episodes.
-
-    Raises:
-        TrainingError: the template cannot render a call, which `decision` needs.
-    """
-    modes, groups = columns["mode"], columns["group_id"]
-    forced = [bool(flag) for flag in columns["forced"]]
-    if method == "rate":
-        consult = smoothed_consult_rates(modes, forced, groups)
-    else:
-        first = {group: index for index, group in reversed(list(enumerate(groups)))}
-        try:
-            openings = [
-                call_opening(
-                    tokenizer,
-                    _before_reply(json.loads(columns["messages"][i])),
-                    json.loads(columns["tools"][i]),
-                    template_options_of(columns, i),
-                )
-                for i in first.values()
-            ]
-        except RenderingError as cause:
-            raise TrainingError(
-                f"the probability of consulting cannot be measured by the tokens that open a call: {cause}; "
-                "set mode_probability to 'rate'"
-            ) from None
-        batch_size = trainer.args.per_device_train_batch_size
-        consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, batch_size), strict=True))
-    return consult, episode_decision_ratios(consult, modes, forced, groups)
-
-
-def add_token_advantages(rows: Rows, ratios: Any | None) -> Rows:
-    """Returns the rows with an advantage per token; `ratios` are those of `decision_weights`, None for 1."""
-    return [
-        {
-            **row,
-            "token_advantages": token_advantages(row, 1.0 if ratios is None else ratios[row["episode"]]),
-        }
-        for row in rows
-    ]
-
-
 def to_dataset(rows: Rows) -> Any:
     """Converts rows to a `datasets.Dataset` with the columns that `LoggedIFPOTrainer` reads."""
     import datasets
 
     names = [name for name in _DATASET_COLUMNS if name in rows[0]]
     return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in names})
-
-
-def _before_reply(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the messages before the first reply."""
-    first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:first]
 
 
 def _has_logprobs(turns: str) -> bool:

@@ -28,6 +28,7 @@ from trainer.stages.model_io import (
     save_record,
 )
 from trainer.stages.monitoring import Notify, make_notifier, silence_libraries, step_reporter
+from trainer.tokens import ModeLosses
 from trainer.tokens.rendering import RenderingError, marked_template, render_training_tokens
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
@@ -66,7 +67,8 @@ def run_sft(settings: SFTSettings, notify: Notify = NOTIFY) -> dict[str, Any]:
     """Trains, saves the results, and returns the contents of `run.json`.
 
     Raises:
-        TrainingError: there is nothing to learn from, or `model` is not a usable model folder.
+        TrainingError: there is nothing to learn from, one mode loses much more of its demonstrations than the
+            other (see `ModeLosses.problem`), or `model` is not a usable model folder.
         agent.LogError: the demonstrations cannot be read.
     """
     started = time.perf_counter()
@@ -88,13 +90,20 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
     _check_template(tokenizer, settings.model, notify)
-    rows, left_out = _tokenize(tokenizer, episodes, settings)
+    rows, losses, longest = _tokenize(tokenizer, episodes, settings)
+    left_out = Counter({cause: counts.total() for cause, counts in losses.by_cause.items()})
     if not rows:
         causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
         raise TrainingError(
             f"None of the {len(episodes)} demonstrations in {settings.demonstrations} can be learnt from "
             f"({causes}): raise max_length, or use a chat template that can render them."
         )
+    remedies = dict.fromkeys(losses.by_cause, "use a chat template that renders all of both modes")
+    remedies[TOO_LONG] = f"raise --max_length from {settings.max_length} to {longest}"
+    if problem := losses.problem(remedies):
+        raise TrainingError(problem)
+    if warning := losses.warning(remedies):
+        notify(warning)
     trainer = _build_trainer(settings, tokenizer, rows)
     with step_reporter(notify, lambda logs: f"loss {logs['loss']:.3f}") as reporter:
         trainer.add_callback(reporter)
@@ -109,6 +118,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
             "episodes": len(rows),
             "too_long": left_out[TOO_LONG],
             "left_out": dict(sorted(left_out.items())),
+            "left_out_by_mode": losses.record(),
             "modes": Counter(f"{episode.kind}/{episode.mode}" for episode in episodes),
         },
         "losses": [
@@ -140,26 +150,28 @@ def _read_demonstrations(path: Path) -> list[Episode]:
 
 def _tokenize(
     tokenizer: Any, episodes: list[Episode], settings: SFTSettings
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Returns training rows (`input_ids`, `assistant_masks`), and counts of episodes left out by cause."""
+) -> tuple[list[dict[str, Any]], ModeLosses, int]:
+    """Returns training rows (`input_ids`, `assistant_masks`), what is left out, and the greatest length."""
     rng = random.Random(settings.seed)  # noqa: S311
     rows = []
-    left_out: Counter[str] = Counter()
+    losses, longest = ModeLosses(), 0
     for episode in episodes:
         messages = episode.messages
+        losses.totals[episode.mode] += 1
         if episode.mode == "consult" and rng.random() >= settings.answer_share:
             call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
             messages = messages[: call + 1]
         try:
             ids, mask = render_training_tokens(tokenizer, messages, episode.tools)
         except RenderingError as cause:
-            left_out[str(cause)] += 1
+            losses.leave_out(str(cause), episode.mode)
             continue
+        longest = max(longest, len(ids))
         if len(ids) > settings.max_length:
-            left_out[TOO_LONG] += 1
+            losses.leave_out(TOO_LONG, episode.mode)
             continue
         rows.append({"input_ids": ids, "assistant_masks": mask})
-    return rows, left_out
+    return rows, losses, longest
 
 
 def _check_template(tokenizer: Any, model: Path, notify: Notify) -> None:

@@ -194,17 +194,31 @@ MARKED = """
 {%- if add_generation_prompt %}assistant: {% endif %}"""
 
 
+ODD_ANSWER = {"role": "assistant", "content": "Odd."}
+
+
 def test_a_demonstration_that_the_template_cannot_render_is_left_out_and_counted(
     model: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "model"))
-    refusing = "{% if messages[-1].tool_calls %}{{ raise_exception('no calls') }}{% endif %}"
+    refusing = "{% if messages[-1].content == 'Odd.' %}{{ raise_exception('odd') }}{% endif %}"
     template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     (folder / "chat_template.jinja").write_text(refusing + template, encoding="utf-8")
-    data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i == 0) for i in range(2)])
-    settings = SFTSettings(
-        model=folder, out=tmp_path / "run", demonstrations=data, epochs=1, answer_share=0.0
-    )
-    run = run_sft(settings, notify=lambda _: None)
-    assert run["data"]["episodes"] == 1
+    logged = [episode(i, consult=i < 3) for i in range(4)]
+    odd = logged[0].model_copy(update={"messages": [*logged[0].messages[:-1], ODD_ANSWER]})
+    data = write_log(tmp_path / "log.jsonl", [odd, *logged[1:]])
+    settings = SFTSettings(model=folder, out=tmp_path / "run", demonstrations=data, epochs=1)
+    notes: list[str] = []
+    run = run_sft(settings, notify=notes.append)
+    assert run["data"]["episodes"] == 3
     assert run["data"]["left_out"] == {"its template cannot render this conversation": 1}
+    assert run["data"]["left_out_by_mode"] == {"its template cannot render this conversation": {"consult": 1}}
+    assert any("1 of 3 consult episodes are left out" in note for note in notes)
+
+
+def test_a_cold_start_that_would_lose_a_mode_is_refused_with_the_limit(model: Path, tmp_path: Path) -> None:
+    data = write_log(tmp_path / "log.jsonl", [episode(i, consult=i == 0) for i in range(3)])
+    settings = SFTSettings(model=model, out=tmp_path / "run", demonstrations=data, max_length=60)
+    with pytest.raises(TrainingError, match="1 of 1 consult episodes are left out") as caught:
+        run_sft(settings, notify=lambda _: None)
+    assert "raise --max_length from 60 to " in str(caught.value)
