@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _without_brackets(cls, value: str) -> str:
-        """Accepts an IPv6 address as it stands in a URL: [::1]."""
+        """Accepts an IPv6 address in brackets, as in a URL: [::1]."""
         host = value.strip()
         return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 

@@ -1,4 +1,4 @@
-"""Serves MCP over standard input and output, and answers every line that is no message with an error.
+"""Serves MCP over standard input and output, and answers every line that is not a message with an error.
 
 The SDK's reader drops such lines, so that the client waits for ever, and blocks in a thread that only a third
 interrupt ends.
@@ -132,7 +132,7 @@ class _Lines:
 
 
 def message_error(line: str) -> JSONRPCError | None:
-    """Returns the error to reply to a line that is no message, with its id if that can be read. Else None."""
+    """Returns the error to reply to a line that is not a message, with its id if readable, else None."""
     try:
         value = pydantic_core.from_json(line)
     except ValueError as error:
@@ -147,7 +147,7 @@ def message_error(line: str) -> JSONRPCError | None:
         jsonrpc_message_adapter.validate_python(value, by_name=False)
     except ValidationError:
         id = value.get("id")
-        message = "it is no JSON-RPC 2.0 message: send `jsonrpc`, `id`, `method` and `params`"
+        message = "it is not a JSON-RPC 2.0 message: send `jsonrpc`, `id`, `method` and `params`"
         return _error(id if _is_id(id) else None, INVALID_REQUEST, message)
     return None
 

@@ -39,7 +39,7 @@ def is_document(name: str) -> bool:
 
 
 def is_project_folder(name: str) -> bool:
-    """Returns whether a top folder of this name, without a `_category.md`, is no category: docs, tests."""
+    """Returns whether a top folder of this name, without a `_category.md`, is not a category: docs, tests."""
     return _FOLDER.fullmatch(name) is not None
 
 

@@ -60,7 +60,7 @@ class ReadResult:
     files: dict[tuple[str, str], str]
     """File name as in problems, by (rule id, language), or (category, "")."""
     ignored: tuple[str, ...] = ()
-    """Files and folders that were passed over for their name. Hidden ones and README.md are not listed."""
+    """Files and folders skipped because of their names. Hidden ones and README.md are not listed."""
 
 
 @dataclass
@@ -257,7 +257,7 @@ def _list_entries(layer: _Layer, folder: Path) -> list[Path]:
 
 
 def _is_project_folder(path: Path) -> bool:
-    """Returns whether a top folder, or a link of such a name, is no category. Raises OSError."""
+    """Returns whether a top folder, or a link of such a name, is not a category. Raises OSError."""
     if not is_project_folder(path.name):
         return False
     if path.is_symlink() or not path.is_dir():
