@@ -64,8 +64,11 @@ def summary_line(summary: RunSummary, log: Path) -> str:
     modes = ", ".join(f"{summary.modes.get(mode, 0)} {mode}" for mode in ("consult", "direct"))
     errors = summary.stop_reasons.get("error", 0)
     failed = f"; {errors} ended in an error: rerun the same command to retry them" if errors else ""
+    causes = ", ".join(f"{count} {cause}" for cause, count in sorted(summary.without_rules.items()))
+    unruled = sum(summary.without_rules.values())
+    without = f"; {unruled} answered without rules that could not be consulted ({causes})" if unruled else ""
     new = "" if summary.asked == summary.episodes else f" ({summary.asked} new)"
-    return f"{log}: {summary.episodes} episodes{new}: {modes}{failed} [{summary.seconds:.1f} s]"
+    return f"{log}: {summary.episodes} episodes{new}: {modes}{failed}{without} [{summary.seconds:.1f} s]"
 
 
 def row(episode: Episode) -> dict[str, Any]:

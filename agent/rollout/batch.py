@@ -47,6 +47,8 @@ class RunSummary:
     """Count by mode, without errors."""
     stop_reasons: dict[str, int] = field(default_factory=dict)
     """Count by stop reason. Rerunning the same command retries episodes that ended in `error`."""
+    without_rules: dict[str, int] = field(default_factory=dict)
+    """Count of the answers given although the rules could not be consulted, by cause."""
     skipped_lines: int = 0
     """Number of lines of the log that are not episodes."""
     seconds: float = 0.0
@@ -138,6 +140,11 @@ class _Outcome:
 
     mode: Mode
     stop_reason: StopReason
+    without_rules: str | None
+
+    @classmethod
+    def of(cls, episode: Episode) -> _Outcome:
+        return cls(episode.mode, episode.stop_reason, episode.answered_without_rules)
 
 
 @dataclass
@@ -204,6 +211,7 @@ class _Batch:
             asked=asked,
             modes=dict(Counter(each.mode for each in outcomes if each.stop_reason != "error")),
             stop_reasons=dict(Counter(each.stop_reason for each in outcomes)),
+            without_rules=dict(Counter(each.without_rules for each in outcomes if each.without_rules)),
             skipped_lines=skipped_lines,
             seconds=seconds,
         )
@@ -222,7 +230,7 @@ class _Batch:
             )
             self.failures.check(episode)
             log.append(episode)
-            self.outcomes[prompt.id, index] = _Outcome(episode.mode, episode.stop_reason)
+            self.outcomes[prompt.id, index] = _Outcome.of(episode)
             self.on_progress(len(self.outcomes), self.total, episode)
 
 
@@ -269,8 +277,7 @@ def _finished_samples(
                 "original prompts"
             )
         if episode.stop_reason != "error":
-            outcome = _Outcome(episode.mode, episode.stop_reason)
-            finished[episode.prompt_id, episode.sample_index] = outcome
+            finished[episode.prompt_id, episode.sample_index] = _Outcome.of(episode)
     if newer := next((line for line in skipped if NEWER_VERSION_REASON in line.reason), None):
         raise LogError(f"{log} cannot be continued: line {newer.line} was {newer.reason}")
     return finished, len(skipped)

@@ -266,6 +266,14 @@ class EpisodeRun:
     def _tools(self) -> list[dict[str, Any]]:
         return self.context.offered(self.offer)
 
+    def _rules_failure(self) -> str | None:
+        """Returns why rules could not be consulted in an episode that ended with an answer all the same."""
+        if self.stop != "answer":
+            return None
+        if (failure := self.rule_tool.last_failure) is not None:
+            return failure.type
+        return self.error.type if self.error is not None and self.error.boundary == "rules" else None
+
     def _group_id(self, rulebook_digest: str | None) -> str:
         return digest_of(
             [
@@ -310,6 +318,7 @@ class EpisodeRun:
             mode_method=self.method,
             stop_reason=self.stop,
             on_rules_error=context.on_rules_error,
+            answered_without_rules=self._rules_failure(),
             error=self.error,
             started_at=started_at,
             seconds=seconds,

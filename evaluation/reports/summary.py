@@ -237,6 +237,13 @@ def _mismatches(arms: Sequence[Arm]) -> list[str]:
         if len(models := sorted({e.model_requested for e in arm.episodes})) > 1:
             findings.append(f"{arm.name} contains episodes from several models: {', '.join(models)}.")
         samples = Counter((e.prompt_id, e.sample_index) for e in arm.episodes if e.stop_reason != "error")
+        causes = Counter(e.answered_without_rules for e in arm.episodes if e.answered_without_rules)
+        if causes:
+            each = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
+            findings.append(
+                f"{arm.name} contains {sum(causes.values())} answers given although the rules could not be "
+                f"consulted ({each})."
+            )
         if repeated := sum(samples.values()) - len(samples):
             findings.append(
                 f"{arm.name} contains {repeated} episodes whose prompt and sample another episode shares; "

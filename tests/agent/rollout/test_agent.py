@@ -238,6 +238,7 @@ def test_without_a_rule_service_the_model_may_answer_and_the_fault_is_recorded()
     assert (episode.answer, episode.stop_reason) == ("I would rather not.", "answer")
     assert episode.error is not None
     assert (episode.error.boundary, episode.error.type) == ("rules", "unreachable")
+    assert episode.answered_without_rules == "unreachable"
     assert (episode.rulebook_digest, episode.tools, episode.mode) == (None, [], "direct")
 
 
@@ -273,6 +274,7 @@ def test_the_chosen_action_applies_when_the_rule_service_stops(
             episode = run_agent(GUN, endpoint, rules, on_rules_error=choice)
     assert (episode.stop_reason, len(endpoint.requests)) == (stop_reason, requests)
     assert episode.mode == "consult"
+    assert episode.answered_without_rules == ("unreachable" if choice == "answer" else None)
     assert "cannot be reached" in str(episode.consultations[0].error)
     assert episode_problems(episode) == []
 

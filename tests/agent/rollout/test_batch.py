@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from agent.cli.tables import summary_line
 from agent.endpoint import Endpoint
-from agent.episode import Journal, read_log, validate_log
+from agent.episode import Journal, OnRulesError, read_log, validate_log
 from agent.errors import EndpointError, LogError, RulesError
 from agent.rollout import Agent, Prompt, RunSummary, run_prompts
 from agent.tools import RulesClient
@@ -39,6 +40,7 @@ def sample(
     prompts: list[Prompt] = PROMPTS,
     stop_after: int | None = None,
     temperature: float = 1.0,
+    on_rules_error: OnRulesError = "fail",
     **options: Any,
 ) -> RunSummary:
     """Runs the prompts; cancels the run, as Ctrl-C does, once `stop_after` episodes are logged."""
@@ -49,7 +51,7 @@ def sample(
             Endpoint(base_url, "scripted", retry=FAST_RETRY) as model,
             RulesClient(rules.url, waits=()) as client,
         ):
-            agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error="fail")
+            agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error=on_rules_error)
             task: asyncio.Task[RunSummary] | None = None
 
             def on_progress(result: int, total: int, episode: Any) -> None:
@@ -295,3 +297,24 @@ def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, 
     assert process.returncode == 130
     assert stderr_text.startswith("ascl-agent: interrupted")
     assert "Traceback" not in stderr_text
+
+
+def test_answers_given_without_rules_are_counted_by_cause(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    rules = ScriptedRules()
+
+    def stop_rules(body: dict[str, Any]) -> Any:
+        rules.stop()
+        return consult_then_answer(body)
+
+    with rules, ScriptedEndpoint(["An answer.", stop_rules], otherwise=consult_then_answer) as endpoint:
+        summary = sample(endpoint, rules, log, on_rules_error="answer", concurrency=1)
+    causes = {episode.prompt_id: episode.answered_without_rules for episode in read_log(log).episodes}
+    assert causes == {"p0": None, **{f"p{n}": "unreachable" for n in range(1, 6)}}
+    assert summary.without_rules == {"unreachable": 5}
+    assert "5 answered without rules that could not be consulted (5 unreachable)" in summary_line(
+        summary, log
+    )
+    with ScriptedEndpoint() as endpoint, ScriptedRules() as reachable:
+        again = sample(endpoint, reachable, log, on_rules_error="answer")
+    assert (again.asked, again.without_rules) == (0, {"unreachable": 5})

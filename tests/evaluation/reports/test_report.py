@@ -92,6 +92,14 @@ def test_a_report_warns_of_a_log_of_several_models_or_with_a_sample_twice(
     assert any(finding.startswith("a contains 1 episodes whose prompt and sample") for finding in findings)
 
 
+def test_a_report_counts_answers_given_without_rules_by_cause(write_log: WriteLog, tmp_path: Path) -> None:
+    causes = ("timeout", "http_429", "timeout", None)
+    episodes = [make_episode(f"p{i}", answered_without_rules=cause) for i, cause in enumerate(causes)]
+    findings = report(tmp_path / "out", f"a={write_log('log.jsonl', episodes)}")["findings"]
+    expected = "a contains 3 answers given although the rules could not be consulted (1 http_429, 2 timeout)."
+    assert expected in findings
+
+
 def test_unscored_episodes_are_not_reported_as_one_mode(write_log: WriteLog, tmp_path: Path) -> None:
     log = write_log("log.jsonl", [make_episode(f"p{i}", "benign_sensitive", consult=i > 2) for i in range(6)])
     rewards = tmp_path / "r.jsonl"
