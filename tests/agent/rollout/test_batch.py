@@ -143,7 +143,7 @@ def test_changed_settings_are_refused_with_what_changed(rules: ScriptedRules, tm
         request_count = len(endpoint.requests)
         with pytest.raises(LogError, match=r'sampling was {"temperature": 1.0}, now {"temperature": 0.5}'):
             sample(endpoint, rules, log, temperature=0.5)
-        with pytest.raises(LogError, match="another text for the prompt 'p0'"):
+        with pytest.raises(LogError, match="different text for the prompt 'p0'"):
             sample(endpoint, rules, log, prompts=[Prompt(id="p0", prompt="Something else?")])
         rules.digest = "e2" * 32
         with pytest.raises(LogError, match="rulebook_digest was d1d1d1d1d1d1, now e2e2e2e2e2e2"):

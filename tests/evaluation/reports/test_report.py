@@ -107,7 +107,7 @@ def test_unscored_episodes_are_not_reported_as_one_mode(write_log: WriteLog, tmp
     labels.write_text("".join(f'{{"episode_id": "p{i}-0", "exclude": true}}\n' for i in range(6)), "utf-8")
     assert invoke("score", log, "--labels", labels, "--out", rewards)[0] == 0
     findings = report(tmp_path / "out", f"a={log}:{rewards}")["findings"]
-    assert "a, benign_sensitive: no episode has rewards, so the gain of consulting is unknown." in findings
+    assert "a, benign_sensitive: no episode has rewards, so the gain from consulting is unknown." in findings
 
 
 def test_a_gain_over_too_few_prompts_is_unknown(write_log: WriteLog, tmp_path: Path) -> None:
