@@ -166,7 +166,7 @@ def test_diff_lists_changed_rules_and_the_questions_that_they_affect(
     assert "1 of 2 questions would match different rules" in table.stdout
     assert "q.jsonl line 3: it is not JSON" in table.stderr
     assert Artefact(artefact).current() == before
-    assert "the same" in cli("diff", rules, rules, "--artefact", artefact).stdout
+    assert "identical" in cli("diff", rules, rules, "--artefact", artefact).stdout
 
 
 def test_stats_counts_rows_and_replays_those_without_rules(
