@@ -217,7 +217,10 @@ def test_a_log_with_another_text_for_the_same_id_is_refused(tmp_path: Path, prom
         run(tmp_path, prompts, endpoint, rules.url, "adaptive")
         prompts.write_text(prompts.read_text("utf-8").replace("cake", "pie"), encoding="utf-8")
         log = run(tmp_path, prompts, endpoint, rules.url, "adaptive")
-    assert (log.status, log.error is not None and "another text for the prompt 'b'" in log.error.message) == (
+    assert (
+        log.status,
+        log.error is not None and "a different text for the prompt 'b'" in log.error.message,
+    ) == (
         "error",
         True,
     )

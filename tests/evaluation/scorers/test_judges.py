@@ -319,7 +319,7 @@ Spoil = Callable[[list[Any]], list[Any]]
         (lambda o: [*o, "--kind", "rude"], 2, "is not a kind of prompt"),
         (lambda o: [*o, "--out", o[2]], 2, "never overwritten"),
         (lambda o: [*o, "--instructions", o[2]], 2, "takes no instructions"),
-        (lambda o: [*o, "--model", ""], 2, "--model is not given"),
+        (lambda o: [*o, "--model", ""], 2, "--model is missing"),
         (lambda o: [*o[:2], "none.jsonl", *o[3:]], 1, "none.jsonl"),
         (lambda o: o, 1, "cannot be reached"),
     ],
