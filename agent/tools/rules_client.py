@@ -162,7 +162,7 @@ class RulesClient:
 
         deadline = time.monotonic() + self._timeout
         for wait in (*self._waits, None):
-            shared = self._is_stateless()
+            shared = _is_stateless(self._version)
             state = RequestState(deadline, contain_errors=shared)
             REQUEST_STATE.set(state)
             try:
@@ -240,19 +240,19 @@ class RulesClient:
         from mcp import Client
         from mcp.client.streamable_http import streamable_http_client
 
+        from agent.tools.rules_http import REQUEST_STATE
+
         mode = "auto"
         if self._version is not None:
-            mode = self._version if self._is_stateless() else "legacy"
+            mode = self._version if _is_stateless(self._version) else "legacy"
         transport = streamable_http_client(self.url, http_client=self._http)
         async with Client(transport, mode=mode, cache=None, read_timeout_seconds=self._timeout) as client:
-            self._version = client.protocol_version
+            # The SDK takes a refused negotiation for an older server: then the next request negotiates again.
+            if self._version is None and (
+                _is_stateless(client.protocol_version) or not REQUEST_STATE.get().refused
+            ):
+                self._version = client.protocol_version
             yield client
-
-    def _is_stateless(self) -> bool:
-        """Returns whether the negotiated revision has no sessions; False before the negotiation."""
-        from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-
-        return self._version in MODERN_PROTOCOL_VERSIONS
 
 
 def parse_verdict(result: ConsultResult) -> tuple[dict[str, Any], str | None]:
@@ -293,6 +293,13 @@ def _describe(error: Exception) -> str:
         if isinstance(error, httpx2.HTTPStatusError)
         else str(error)
     )
+
+
+def _is_stateless(version: str | None) -> bool:
+    """Returns whether a protocol revision has no sessions; False for None, before the negotiation."""
+    from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+    return version in MODERN_PROTOCOL_VERSIONS
 
 
 def _is_connection_failure(error: BaseException) -> bool:

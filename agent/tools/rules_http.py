@@ -34,6 +34,8 @@ class RequestState:
     """Record an exception in `failure` and answer 502, since raising it would end a shared session."""
     refusal: Refusal | None = None
     """None if the last answer was not a refusal."""
+    refused: bool = False
+    """Whether any answer was a refusal."""
     status: int | None = None
     """HTTP status of the last answer; None without an answer."""
     failure: Exception | None = None
@@ -68,6 +70,7 @@ class WaitingClient(httpx2.AsyncClient):
             if response.status_code not in (429, 503):
                 state.refusal = None
                 return response
+            state.refused = True
             state.refusal = Refusal(response.status_code, retry_after(response.headers))
             if state.refusal.wait is None:
                 return response

@@ -85,6 +85,22 @@ def test_each_consultation_takes_one_request() -> None:
     assert len(rules.consultations) == 20
 
 
+def test_a_refused_negotiation_is_repeated_later() -> None:
+    app = Recorder(ScriptedRules().app)
+    app.refusals = [Response("busy", 503)]
+
+    async def several() -> None:
+        async with RulesClient(f"{server.origin}/mcp") as client:
+            await client.tool()
+            await client.tool()
+            before = len(app.methods)
+            await consult(client)
+            assert app.methods[before:] == ["tools/call"]
+
+    with LiveServer(app) as server:
+        asyncio.run(several())
+
+
 def test_the_first_consultation_of_a_process_does_not_wait_for_an_import() -> None:
     with ScriptedRules() as rules:
         command = [sys.executable, "-c", CONSULT, rules.url]
