@@ -21,7 +21,7 @@ from agent.errors import GatewayError, LogError, RulesError
 from agent.gateway.episode_log import to_episode
 from agent.gateway.exchange import (
     ChatConversation,
-    ConsultLoop,
+    ConsultationExecutor,
     Conversation,
     Exchange,
     MixedCallStore,
@@ -211,7 +211,7 @@ class Gateway:
             if api == "chat"
             else ResponsesConversation(request, offer, self.mixed_items, hold=settings.hold)
         )
-        loop = ConsultLoop(offer, self.rules.client, settings, self.metrics)
+        loop = ConsultationExecutor(offer, self.rules.client, settings, self.metrics)
         return Exchange(conversation, loop, reason, settings, self.metrics)
 
     async def _offer(self, reason: str | None) -> tuple[ToolOffer | None, str | None, RulesError | None]:

@@ -1,7 +1,7 @@
 """One caller request: its conversation, its hidden consultations and the reply that the caller sees."""
 
 from agent.gateway.exchange.chat import ChatConversation
-from agent.gateway.exchange.consult_loop import ConsultLoop
+from agent.gateway.exchange.consultation_executor import ConsultationExecutor
 from agent.gateway.exchange.conversation import Conversation
 from agent.gateway.exchange.exchange import Exchange
 from agent.gateway.exchange.mixed_calls import Item, MixedCallStore, MixedItemStore
@@ -9,7 +9,7 @@ from agent.gateway.exchange.responses import ResponsesConversation
 
 __all__ = [
     "ChatConversation",
-    "ConsultLoop",
+    "ConsultationExecutor",
     "Conversation",
     "Exchange",
     "Item",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.endpoint import REASONING_FIELDS, parse_reply
 from agent.episode import Api, Message, to_request_message
-from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
+from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage
 from agent.gateway.exchange.mixed_calls import MixedCallStore
 from agent.gateway.wire import CallerRequest, reason_tools_unusable
 from agent.tools import ToolOffer
@@ -60,7 +60,7 @@ class ChatConversation(Conversation):
         self.offer = None
         self.entries = list(self.request.body["messages"])
 
-    def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
+    def parse(self, reply: dict[str, Any], turn: int) -> SplitReply:
         choices = reply.get("choices")
         choice = choices[0] if choices else {}
         message: Message = choice.get("message") or {}
@@ -83,7 +83,7 @@ class ChatConversation(Conversation):
             hidden_calls = read.calls
             replay = [to_request_message({**message, "tool_calls": calls})]
             visible = self._visible(message, other_entries)
-        return ParsedReply(
+        return SplitReply(
             hidden_calls=hidden_calls,
             replay=replay,
             visible=visible,
@@ -106,7 +106,7 @@ class ChatConversation(Conversation):
             visible["content"] = None
         return visible
 
-    def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_hidden_turn(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         (message,) = parsed.replay
         self.has_hidden_turns = True
         self.entries += [message, *_tool_messages(results)]
@@ -115,12 +115,12 @@ class ChatConversation(Conversation):
                 earlier = self.reasoning.get(name)
                 self.reasoning[name] = text if earlier is None else f"{earlier}\n\n{text}"
 
-    def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_mixed_reply(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         (message,) = parsed.replay
         self.reply = [message, *_tool_messages(results)]
         self._store.add(self.request.caller, self.request.body, message, results)
 
-    def add_visible_reply(self, parsed: ParsedReply) -> None:
+    def add_visible_reply(self, parsed: SplitReply) -> None:
         self.reply = [parsed.visible] if parsed.visible else []
         if self.offer is not None and parsed.mixed:
             self._store.add(self.request.caller, self.request.body, parsed.visible, {})

@@ -41,7 +41,7 @@ def _text_without_result(call: ToolCall, offer: ToolOffer | None) -> str:
     )
 
 
-class ConsultLoop:
+class ConsultationExecutor:
     """Decides whether the rule tool is offered, and executes its calls.
 
     Args:

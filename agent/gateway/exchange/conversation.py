@@ -15,7 +15,7 @@ from agent.tools import ToolOffer
 
 
 @dataclass(frozen=True)
-class ParsedReply:
+class SplitReply:
     """A reply of the model, divided into the part that the gateway executes and the part that is visible."""
 
     hidden_calls: list[ToolCall]
@@ -110,19 +110,19 @@ class Conversation(ABC):
         """Continues as if the rule tool had not been offered: the caller's own request was sent."""
 
     @abstractmethod
-    def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
+    def parse(self, reply: dict[str, Any], turn: int) -> SplitReply:
         """Divides a reply of the upstream; `turn` is its index, which new call ids are derived from."""
 
     @abstractmethod
-    def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_hidden_turn(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         """Appends a reply that only consulted, with the results by call id."""
 
     @abstractmethod
-    def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_mixed_reply(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         """Stores a mixed reply, so that a later request can restore its consultations."""
 
     @abstractmethod
-    def add_visible_reply(self, parsed: ParsedReply) -> None:
+    def add_visible_reply(self, parsed: SplitReply) -> None:
         """Records the reply that ends the conversation."""
 
     @abstractmethod

@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.episode import ErrorRecord, Turn
 from agent.errors import EndpointError, RulesError
-from agent.gateway.exchange.consult_loop import ConsultLoop
-from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
+from agent.gateway.exchange.consultation_executor import ConsultationExecutor
+from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage
 from agent.gateway.exchange.response_headers import ResponseHeaders
 from agent.gateway.exchange.turn_record import TurnRecord
 from agent.gateway.metrics import GatewayMetrics
@@ -37,7 +37,7 @@ class Exchange:
     """
 
     conversation: Conversation
-    loop: ConsultLoop
+    loop: ConsultationExecutor
     reason_not_offered: str | None
     """Why the rule tool is not offered; None if it is."""
     settings: Settings
@@ -98,7 +98,7 @@ class Exchange:
         self.conversation.add_visible_reply(parsed)
         return parsed.visible
 
-    async def _consult(self, parsed: ParsedReply) -> Any | None:
+    async def _consult(self, parsed: SplitReply) -> Any | None:
         results: dict[str, str] = {}
         try:
             await self.loop.answer(parsed.hidden_calls, len(self.turns) - 1, results)

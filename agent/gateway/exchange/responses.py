@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.endpoint import ToolCall, parse_arguments
 from agent.episode import Api, Message
-from agent.gateway.exchange.conversation import Conversation, ParsedReply, RequestBody, Stage
+from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage
 from agent.gateway.exchange.mixed_calls import (
     Insertion,
     Item,
@@ -111,7 +111,7 @@ class ResponsesConversation(Conversation):
         """Returns whether an item is a call that the gateway answers."""
         return isinstance(item, dict) and item.get("type") == "function_call" and self.hides(item.get("name"))
 
-    def parse(self, reply: dict[str, Any], turn: int) -> ParsedReply:
+    def parse(self, reply: dict[str, Any], turn: int) -> SplitReply:
         output = [item for item in reply.get("output") or [] if isinstance(item, dict)]
         visible = [item for item in output if not self.is_hidden(item)]
         replay = self._with_unused_ids(output)
@@ -119,7 +119,7 @@ class ResponsesConversation(Conversation):
         if len(visible) < len(output) and mixed and self.hold:
             # Text from before the consultation did not use its result.
             visible = [item for item in visible if item.get("type") != "message"]
-        return ParsedReply(
+        return SplitReply(
             hidden_calls=[
                 _tool_call(item) for item, sent in zip(replay, output, strict=True) if self.is_hidden(sent)
             ],
@@ -148,13 +148,13 @@ class ResponsesConversation(Conversation):
             result.append(item)
         return result
 
-    def add_hidden_turn(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_hidden_turn(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
         self.has_hidden_turns = True
         self.entries += [*parsed.replay, *answers]
         self._hidden = [*_calls_of(parsed), *answers]
 
-    def add_mixed_reply(self, parsed: ParsedReply, results: Mapping[str, str]) -> None:
+    def add_mixed_reply(self, parsed: SplitReply, results: Mapping[str, str]) -> None:
         answers = _outputs(results)
         calls = [item for item in parsed.visible if awaits_answer(item, parsed.visible)]
         self.reply = [*parsed.replay, *answers]
@@ -169,7 +169,7 @@ class ResponsesConversation(Conversation):
             self.request.caller, self.request.body, parsed.reply.get("id"), calls, upstream_answers
         )
 
-    def add_visible_reply(self, parsed: ParsedReply) -> None:
+    def add_visible_reply(self, parsed: SplitReply) -> None:
         self.reply = list(parsed.visible)
         if self.offer is not None:
             self._store_insertions(parsed.visible)
@@ -218,7 +218,7 @@ def _tool_call(item: Item) -> ToolCall:
     return ToolCall(str(item.get("call_id")), str(item.get("name")), arguments, parsed, problem)
 
 
-def _calls_of(parsed: ParsedReply) -> list[Item]:
+def _calls_of(parsed: SplitReply) -> list[Item]:
     """Returns the items of the hidden calls, as they are sent back."""
     ids = {call.id for call in parsed.hidden_calls}
     return [item for item in parsed.replay if item.get("call_id") in ids]

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.endpoint import add_usage, as_chat_usage
 from agent.episode import Turn, digest_of, now
-from agent.gateway.exchange.conversation import Conversation, ParsedReply
+from agent.gateway.exchange.conversation import Conversation, SplitReply
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TurnRecord:
         """Records the time at which a request goes out."""
         self._turn_started_at, self._turn_started = now(), time.monotonic()
 
-    def add(self, conversation: Conversation, reply: ParsedReply) -> None:
+    def add(self, conversation: Conversation, reply: SplitReply) -> None:
         """Records a reply of the model."""
         self.model = reply.model if isinstance(reply.model, str) else self.model
         usage = as_chat_usage(reply.usage) if conversation.api == "responses" else reply.usage

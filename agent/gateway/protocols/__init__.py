@@ -6,7 +6,7 @@ from agent.gateway.protocols.dialect import Dialect, Recorder, reply_without_rul
 from agent.gateway.protocols.responses import ResponsesDialect
 from agent.gateway.protocols.responses_stream import StreamedResponse
 from agent.gateway.protocols.stream import StreamedExchange
-from agent.gateway.protocols.whole import complete
+from agent.gateway.protocols.unstreamed import complete
 
 __all__ = [
     "ChatDialect",

@@ -17,7 +17,7 @@ from agent.gateway.protocols.dialect import (
     ShownSoFar,
     reply_without_rules,
 )
-from agent.gateway.protocols.whole import ask, read_body, settle
+from agent.gateway.protocols.unstreamed import ask, read_body, settle
 from agent.gateway.wire import (
     KEEPALIVE,
     RawHeaders,
