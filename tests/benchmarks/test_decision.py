@@ -139,7 +139,7 @@ def test_an_interrupted_experiment_resumes_and_all_methods_get_the_same_prompts(
     assert grpo["updates"][0]["consult"] == ifpo["updates"][0]["consult"]
     assert ifpo["updates"][0]["both_modes"] == 1.0
     assert len(lines) == 2
-    with pytest.raises(ValueError, match="made with other settings"):
+    with pytest.raises(ValueError, match="different settings"):
         run_experiment(
             "tiny", experiment(learning_rate=2e-2), folders, lines.append, methods=["grpo"], **options
         )

@@ -34,7 +34,7 @@ def random_behaviour(random: Random, api: Api) -> Behaviour:
         behaviour = dataclasses.replace(behaviour, ids="numbered")
     if behaviour.positions == "absent":  # fragments without positions cannot be assigned to calls
         behaviour = dataclasses.replace(behaviour, arguments_size=0)
-    if behaviour.positions == "zero" and behaviour.ids == "same":  # nothing tells the calls apart
+    if behaviour.positions == "zero" and behaviour.ids == "same":  # nothing distinguishes the calls
         behaviour = dataclasses.replace(behaviour, ids="unique")
     if behaviour.positions == "zero" and behaviour.ids in ("absent", "empty", "null"):
         behaviour = dataclasses.replace(behaviour, repeats_id=False)

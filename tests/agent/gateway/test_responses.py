@@ -232,7 +232,8 @@ def test_the_setting_decides_what_happens_if_the_rules_cannot_be_consulted(
 @pytest.mark.parametrize("shown", ["a thought", "a comment", "nothing"])
 def test_a_stream_that_is_refused_in_the_middle_is_one_response(shown: str, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    with ScriptedRules(delay=0.3 if shown == "a comment" else 0.0) as rules:
+    # Longer than the service takes to stop, so that the consultation is cut off.
+    with ScriptedRules(delay=3.0 if shown == "a comment" else 0.0) as rules:
 
         def consult(body: dict[str, Any]) -> Any:
             threading.Timer(0.1 if shown == "a comment" else 0.0, rules.stop).start()

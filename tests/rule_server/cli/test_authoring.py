@@ -100,7 +100,7 @@ def test_a_check_with_another_encoder_keeps_the_served_index(rules: Path, artefa
 
 
 def test_init_overwrites_nothing(rules: Path) -> None:
-    assert "is not empty: name a new folder" in refused(cli("init", rules), 2)
+    assert "is not empty: specify a new folder" in refused(cli("init", rules), 2)
     assert "'A B' is not a rulebook name" in refused(cli("init", rules / "x", "--name", "A B"), 2)
 
 
