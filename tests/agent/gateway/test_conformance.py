@@ -24,7 +24,7 @@ from tests.fakes.endpoints.upstream_simulator import RULE_TOOL, Call, Conversati
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
-USERS = 100
+USERS = 200
 
 
 class Upstream:
