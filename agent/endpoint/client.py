@@ -267,7 +267,7 @@ class Endpoint:
     def _to_endpoint_error(self, error: Exception, attempts: int, started: bool) -> Exception:
         """Returns a failure of the endpoint as one sentence, and any other exception unchanged.
 
-        `started` means that part of the reply had arrived. Long because it has one message for each failure.
+        `started` means that part of the reply had arrived.
         """
         import openai
 
