@@ -2,6 +2,9 @@ import random
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from agent.episode import Episode
 from evaluation.metrics import ArmMetrics, arm_metrics, mean_change, wilson
@@ -24,6 +27,14 @@ def test_wilson_intervals_match_the_published_formula() -> None:
     assert wilson(0, 20).low == 0.0
     assert wilson(20, 20).high == 1.0
     assert wilson(0, 0).share is None
+
+
+@given(n=st.integers(1, 5000), data=st.data())
+def test_wilson_intervals_agree_with_scipy(n: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, n))
+    expected = binomtest(hits, n).proportion_ci(method="wilson")
+    rate = wilson(hits, n)
+    assert (rate.low, rate.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_rates_and_mean_rewards_can_be_recomputed_by_hand(episode: Callable[..., Episode]) -> None:
