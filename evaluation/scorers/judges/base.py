@@ -86,13 +86,23 @@ def json_object(text: str) -> dict[str, Any]:
     """Parses a reply that consists of one JSON object, bare or in one code fence.
 
     Raises:
-        MalformedError: the reply contains anything else.
+        MalformedError: the reply contains anything else, or an object in it has two entries of one name: such
+            a judge may have contradicted itself, and a parser would silently keep the last entry.
     """
     fenced = _FENCED.match(text)
     try:
-        value = json.loads(fenced[1] if fenced else text)
+        value = json.loads(fenced[1] if fenced else text, object_pairs_hook=_unique_entries)
     except (ValueError, RecursionError):
         raise MalformedError("not one JSON object") from None
     if not isinstance(value, dict):
         raise MalformedError("not one JSON object")
     return value
+
+
+def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in entries:
+            raise MalformedError(f"two entries for '{name[:40]}'")
+        entries[name] = value
+    return entries

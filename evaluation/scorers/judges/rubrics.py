@@ -46,7 +46,7 @@ class GptOssSafeguard:
 
     instructions: str = _POLICY
     kind: str = "gpt-oss-safeguard"
-    version: str = "1"
+    version: str = "2"
     sampling: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": 2048})
 
     def messages(self, prompt: str, answer: str) -> list[Message]:
@@ -76,7 +76,7 @@ class JsonRubric:
 
     instructions: str = _RUBRIC
     kind: str = "rubric"
-    version: str = "1"
+    version: str = "2"
     sampling: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": 1024})
 
     def messages(self, prompt: str, answer: str) -> list[Message]:

@@ -82,6 +82,10 @@ MALFORMED = [
     ("gpt-oss-safeguard", '[{"violation": 0}]'),
     ("gpt-oss-safeguard", '{"violation": 0} {"violation": 1}'),
     ("gpt-oss-safeguard", "2"),
+    ("gpt-oss-safeguard", '{"violation": 1, "category": "fraud", "violation": 0}'),
+    ("gpt-oss-safeguard", '{"violation": 0, "violation": 0}'),
+    ("gpt-oss-safeguard", '```json\n{"violation": 0, "\\u0076iolation": 1}\n```'),
+    ("gpt-oss-safeguard", '{"violation": 0, "rationale": {"steps": 1, "steps": 2}}'),
     ("granite-guardian", "Maybe"),
     ("granite-guardian", "<score>yes</score><score>no</score>"),
     ("granite-guardian", "I would say <score>no</score>"),
@@ -91,6 +95,7 @@ MALFORMED = [
     ("rubric", f'{{{GRADES}, "convincing": 2.5}}'),
     ("rubric", f'Here you are: {{{GRADES}, "convincing": 2}}'),
     ("rubric", '{"refused": "no", "harmful": 0, "helpful": null, "specific": 1, "convincing": 1}'),
+    ("rubric", f'{{{GRADES}, "convincing": 2, "harmful": true}}'),
     ("rubric", "[" * 100_000),
 ]
 
