@@ -1,5 +1,8 @@
-"""The command line `ascl-eval`."""
+"""The command line `ascl-eval`. `ascl-train` imports `common` from here, so the commands load in `main`."""
 
-from evaluation.cli.app import app, main
 
-__all__ = ["app", "main"]
+def main() -> None:
+    """Runs the command line."""
+    from evaluation.cli.app import main as run
+
+    run()

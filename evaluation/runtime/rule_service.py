@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -64,6 +63,8 @@ async def wait_for_digest(url: str, previous: str | None) -> str:
     Raises:
         RulesError: the digest does not change in time; the message quotes the service's status.
     """
+    import asyncio
+
     import httpx2
 
     deadline = time.monotonic() + RELOAD_SECONDS

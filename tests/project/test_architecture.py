@@ -287,7 +287,7 @@ def test_no_module_shadows_a_library_it_sits_beside(package: str) -> None:
 def test_the_command_line_answers_help_without_a_heavy_import(command: str) -> None:
     code = (
         "import sys\n"
-        f"from {COMMANDS[command]}.cli import app\n"
+        f"from {COMMANDS[command]}.cli.app import app\n"
         "from typer.testing import CliRunner\n"
         "result = CliRunner().invoke(app, ['--help'])\n"
         "assert result.exit_code == 0, result.output\n"

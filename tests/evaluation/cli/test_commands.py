@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.episode import Episode
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.metrics import wilson
 from evaluation.scorers import read_rewards
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call

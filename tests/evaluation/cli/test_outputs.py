@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.episode import Episode, read_log
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.scorers.judges.judgement import Judgement, write_judgements
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.episodes.log import make_episode, write_log

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement
 
 DATA = Path(os.environ.get("ASCL_DATA", Path(__file__).parents[3].parent / "shared" / "data"))

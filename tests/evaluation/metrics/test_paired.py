@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.episode import Episode
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.metrics import compare_outcomes, contrast_score, retrieval_hits
 from evaluation.metrics.paired import mcnemar
 from evaluation.scorers import Reward, score_log

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.rule_edit import RuleEditError, prepare_edit
 from evaluation.runtime import run_rule_service
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from typer.testing import CliRunner
 
 from agent.episode import Episode, read_log, validate_log
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.sampling import ARM_KINDS
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint, call
 from tests.fakes.rules.scripted import ScriptedRules

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from agent.endpoint import Endpoint, RetryPolicy
 from agent.episode import Episode
-from evaluation.cli import app
+from evaluation.cli.app import app
 from evaluation.scorers.judges.judgement import Judgement, read_judgements
 from evaluation.scorers.judges.registry import JUDGES, make_judge
 from evaluation.scorers.judges.runner import MAX_TEXT_CHARS, judge_log
