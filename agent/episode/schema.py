@@ -207,8 +207,8 @@ class Episode(_Record):
     on_rules_error: OnRulesError = "answer"
     """The action chosen for the case that the rules cannot be consulted."""
     answered_without_rules: str | None = None
-    """Cause, such as `timeout` or `http_429`, if the model answered although it could not consult the rules;
-    None otherwise."""
+    """Cause, such as `timeout`, `http_429` or `service_error`, if the model answered although it could not
+    consult the rules, and `no_verdict` if its calls were malformed; None otherwise."""
     error: ErrorRecord | None = None
     """The failure of a component; None when there was none."""
     started_at: str

@@ -267,11 +267,11 @@ class EpisodeRun:
         return self.context.offered(self.offer)
 
     def _rules_failure(self) -> str | None:
-        """Returns why rules could not be consulted in an episode that ended with an answer all the same."""
+        """Returns why the model got no rules in an episode that ended with an answer all the same."""
         if self.stop != "answer":
             return None
-        if (failure := self.rule_tool.last_failure) is not None:
-            return failure.type
+        if (cause := self.rule_tool.cause_without_rules) is not None:
+            return cause
         return self.error.type if self.error is not None and self.error.boundary == "rules" else None
 
     def _group_id(self, rulebook_digest: str | None) -> str:

@@ -60,6 +60,18 @@ class RuleTool:
         return len(turns)
 
     @property
+    def cause_without_rules(self) -> str | None:
+        """Why the model asked for rules and got none; None if it got some, or did not ask.
+
+        The type of the service's last failure, else `no_verdict` if every call was malformed, or the service
+        returned no verdict.
+        """
+        if self.last_failure is not None:
+            return self.last_failure.type
+        without = self.consultations and all(each.verdict is None for each in self.consultations)
+        return "no_verdict" if without else None
+
+    @property
     def max_repetitions(self) -> int:
         """The number of turns with the most repeated call; 0 before the first call."""
         return max((len(set(turns)) for turns in self._seen.values()), default=0)
@@ -104,13 +116,15 @@ class RuleTool:
         start = time.monotonic()
         try:
             result = await self.rules.consult(arguments)
+            verdict, problem = parse_verdict(result)
+            if problem is not None and not result.text.strip():
+                raise RulesError(f"the rule service returned nothing to read: {problem}", type="no_verdict")
         except RulesError as error:
             self.last_failure = error
             self.record(call, turn, RULES_UNREACHABLE, error=str(error), seconds=time.monotonic() - start)
             if self.on_rules_error == "answer":
                 return RULES_UNREACHABLE
             raise
-        verdict, problem = parse_verdict(result)
         seconds = time.monotonic() - start
         text = self.record(call, turn, result.text, error=problem, seconds=seconds, **verdict)
         self.recorded.save_consultation(self.consultations[-1])

@@ -19,11 +19,12 @@ from pydantic import ValidationError
 
 from agent.episode import RuleHit
 from agent.errors import RulesError
+from agent.tools.rejection import fits_schema, rejects_arguments
 from agent.urls import bearer, public_address, without_secrets
 
 if TYPE_CHECKING:
     import httpx2
-    from mcp import Client
+    from mcp import Client, MCPError
 
     from agent.tools.rules_http import RequestState
     from agent.tools.rules_session import SharedSession
@@ -32,13 +33,17 @@ RULE_TOOL = "consult_safety_rules"
 """Name of the rule tool."""
 RULEBOOK_URI = "rulebook://current"
 """MCP resource that describes the rulebook."""
+_MAX_REASON_CHARS = 300
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ConsultResult:
-    """Result of a consultation: the text for the model, and the structured data (None without any)."""
+    """Result of a consultation: the text for the model, and the structured data (None without any).
+
+    `is_error` means that the service rejected the arguments; `text` says why.
+    """
 
     text: str
     structured: dict[str, Any] | None
@@ -91,6 +96,8 @@ class RulesClient:
         self._http: httpx2.AsyncClient | None = None
         self._shared: SharedSession | None = None
         self._version: str | None = None
+        self._schema: dict[str, Any] | None = None
+        """Input schema of the rule tool; None before it was read."""
 
     async def __aenter__(self) -> RulesClient:
         # The MCP SDK takes half a second to import: here, so that the first consultation does not wait for
@@ -133,6 +140,7 @@ class RulesClient:
         tools = (await self._request(lambda client: client.list_tools())).tools
         for tool in tools:
             if tool.name == RULE_TOOL:
+                self._schema = tool.input_schema
                 function = {
                     "name": tool.name,
                     "description": tool.description or "",
@@ -147,15 +155,38 @@ class RulesClient:
         )
 
     async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
-        """Consults the rules; returns a result with `is_error` if the service rejects the arguments."""
-        from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
+        """Consults the rules; returns a result with `is_error` if the service rejects the arguments.
+
+        Raises:
+            RulesError: the service failed, whether it says so by HTTP, by JSON-RPC or in the tool's result.
+        """
+        from mcp import MCPError
+        from mcp_types import (
+            INVALID_PARAMS,
+            CallToolRequest,
+            CallToolRequestParams,
+            CallToolResult,
+            TextContent,
+        )
 
         # `Client.call_tool` would list the tools in each new session to check the result by the tool's
         # schema. `parse_verdict` checks the result instead.
         request = CallToolRequest(params=CallToolRequestParams(name=RULE_TOOL, arguments=arguments))
-        result = await self._request(lambda client: client.session.send_request(request, CallToolResult))
-        parts = [part.text for part in result.content if part.type == "text"]
-        return ConsultResult("\n".join(parts), result.structured_content, bool(result.is_error))
+
+        async def call(client: Client) -> CallToolResult:
+            try:
+                return await client.session.send_request(request, CallToolResult)
+            except MCPError as error:
+                if error.code != INVALID_PARAMS or fits_schema(arguments, self._schema):
+                    raise
+                content = [TextContent(type="text", text=error.message)]
+                return CallToolResult(content=[*content], is_error=True)
+
+        result = await self._request(call)
+        text = "\n".join(part.text for part in result.content if part.type == "text")
+        if result.is_error and not rejects_arguments(result, arguments, self._schema):
+            raise _service_error(self.public_url, text)
+        return ConsultResult(text, result.structured_content, bool(result.is_error))
 
     async def _request(self, send: Callable[[Client], Awaitable[T]]) -> T:
         from agent.tools.rules_http import REQUEST_STATE, RequestState
@@ -218,6 +249,13 @@ class RulesClient:
                 "send fewer requests at a time",
                 type=f"http_{refusal.status}",
             )
+        if state.status is not None and state.status >= 500:
+            return RulesError(
+                f"the rule service at {self.public_url} failed: it answered {state.status}. See its log",
+                type=f"http_{state.status}",
+            )
+        if self._version is not None and isinstance(error, MCPError) and _is_from_service(error, state):
+            return _service_error(self.public_url, str(error))
         if self._version is not None:
             return RulesError(
                 f"the rule service at {self.public_url} returned an invalid answer ({_describe(error)})",
@@ -293,6 +331,28 @@ def _describe(error: Exception) -> str:
         if isinstance(error, httpx2.HTTPStatusError)
         else str(error)
     )
+
+
+def _service_error(url: str, reason: str) -> RulesError:
+    """Returns the error for a service that answered that it failed."""
+    short = reason if len(reason) <= _MAX_REASON_CHARS else f"{reason[:_MAX_REASON_CHARS]}..."
+    return RulesError(
+        f"the rule service at {url} could not answer ({short or 'without a reason'}): see its log",
+        type="service_error",
+    )
+
+
+def _is_from_service(error: MCPError, state: RequestState) -> bool:
+    """Returns whether the service sent this JSON-RPC error.
+
+    The SDK itself creates one with the first three codes for an answer that is not MCP, and one with the
+    fourth for an HTTP error.
+    """
+    from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
+
+    if error.code in (PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND):
+        return False
+    return error.code != INTERNAL_ERROR or state.status == 200
 
 
 def _is_stateless(version: str | None) -> bool:

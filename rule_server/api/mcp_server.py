@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Annotated, Any
 
 from mcp.server import MCPServer
@@ -27,10 +28,15 @@ from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
 from rule_server.service.rule_service import RuleService
 
+log = logging.getLogger(__name__)
+
 RULE_TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"
 METHOD_HEADER = b"mcp-method"
 """Header in which clients of the stateless protocol revision name the method."""
+INVALID_ARGUMENTS = "ascl/invalid-arguments"
+"""Key in `_meta` of an error result: the arguments are invalid, so the model can correct them. An error
+result without it means that the service failed."""
 BATCH_ERROR = "batches are not supported: send each JSON-RPC message by itself"
 GUIDANCE = (
     f"You can look up written safety rules with the tool {RULE_TOOL}. Decide for each request whether you "
@@ -54,8 +60,18 @@ class ConsultTool(Tool):
             request = parse_request(arguments)
             # The result is built from the response model, so the SDK need not validate it again.
             return await self.fn(request)
-        except (ConsultError, NotReadyError, AuditError) as error:
-            return CallToolResult(content=[TextContent(text=str(error))], is_error=True)
+        except ConsultError as error:
+            return _error_result(str(error), {INVALID_ARGUMENTS: True})
+        except (NotReadyError, AuditError) as error:
+            return _error_result(str(error))
+        except Exception:
+            # The SDK would return the text of the exception, which may name files of this machine.
+            log.exception("a consultation failed")
+            return _error_result("the rule service failed, so nothing is answered; its log says why")
+
+
+def _error_result(text: str, meta: dict[str, Any] | None = None) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], is_error=True, _meta=meta)
 
 
 class RuleServer(MCPServer[Any]):

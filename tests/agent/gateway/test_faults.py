@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.episode import read_log, validate_log
-from agent.errors import RulesError
 from agent.gateway import rule_offer
-from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE, RulesClient
+from agent.tools import REFUSAL_WITHOUT_RULES, RULES_UNREACHABLE
 from tests.fakes.endpoints.responses import call_item, message_item, response_with
 from tests.fakes.endpoints.scripted import Drip, Raw, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
@@ -398,41 +397,6 @@ def event_with_text(text: str) -> str:
     return f"data: {json.dumps(chunk)}\n\n"
 
 
-@STREAMED
-@pytest.mark.parametrize("cause", ["unreachable", "timeout", "http_429", "protocol"])
-def test_each_answer_without_rules_is_reported_with_its_cause(
-    stream: bool, cause: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log = tmp_path / "log.jsonl"
-    with ScriptedRules() as rules:
-        client = RulesClient(rules.url, timeout=2, waits=(0.01,))
-
-        async def consult(arguments: dict[str, Any]) -> Any:
-            raise RulesError("the rules failed", type=cause)
-
-        client.consult = consult  # type: ignore[method-assign]
-        with upstream(call("gun"), "Careful.", "Hi.") as endpoint:  # noqa: SIM117
-            with run_gateway(endpoint, rules, client=client, log=log) as gateway:
-                reply = post(gateway, {**GUN, "stream": stream})
-                post(gateway, GUN)
-                metrics = httpx2.get(f"{gateway.origin}/metrics").text
-    assert parse_reply(reply)[0] == "Careful."
-    assert reply.headers["x-ascl-rules-error"] == cause
-    assert f'ascl_gateway_answers_without_rules_total{{cause="{cause}"}} 1.0\n' in metrics
-    episodes = read_log(log).episodes
-    assert [episode.answered_without_rules for episode in episodes] == [cause, None]
-    assert capfd.readouterr().err.count(f"answered without the safety rules ({cause})") == 1
-
-
-def test_a_rule_service_that_is_too_slow_is_a_timeout(rules: ScriptedRules) -> None:
-    rules.delay = 5.0
-    client = RulesClient(rules.url, timeout=0.5, waits=())
-    with upstream(call("gun"), "Careful.") as endpoint:  # noqa: SIM117
-        with run_gateway(endpoint, rules, client=client) as gateway:
-            reply = post(gateway, GUN)
-    assert reply.headers["x-ascl-rules-error"] == "timeout"
-
-
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_stream_that_ends_without_a_sign_after_whole_calls_is_complete(
     rules: ScriptedRules, mixed: bool
@@ -497,13 +461,3 @@ def test_comments_follow_no_head_of_a_whole_reply(rules: ScriptedRules) -> None:
     with upstream(whole, late) as endpoint, run_gateway(endpoint, rules, keepalive=0.1) as gateway:
         reply = post(gateway, {**GUN, "stream": True})
     assert reply.json()["choices"][0]["message"]["content"] == "No."
-
-
-@STREAMED
-def test_an_answer_after_malformed_calls_only_is_reported_too(rules: ScriptedRules, stream: bool) -> None:
-    with upstream(call(arguments='{"situation": '), "Hm.") as endpoint:  # noqa: SIM117
-        with run_gateway(endpoint, rules) as gateway:
-            reply = post(gateway, {**GUN, "stream": stream})
-            metrics = httpx2.get(f"{gateway.origin}/metrics").text
-    assert reply.headers["x-ascl-rules-error"] == "no_verdict"
-    assert 'answers_without_rules_total{cause="no_verdict"} 1.0\n' in metrics
