@@ -4,6 +4,7 @@
     hub:OWNER/NAME?kind=label&kind.safe=benign_sensitive&kind.unsafe=harmful&category=type
 
 `split` (default `test`) and `config` select the data; `prompt`, `id`, `category` and `answer` name columns.
+Without an id, a row is identified by a digest of its text, not by its number, which other sets use too.
 `kind` is one kind for all rows, or a column whose values `kind.VALUE` maps to kinds; rows with a different
 value are skipped. The prompts are cached as JSON Lines, so that a resumed run reads the same prompts without
 network access; those of a folder are read again when one of its files changes.
@@ -13,18 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
+from agent.episode import text_digest
 from evaluation.errors import PromptError
 from evaluation.prompts.schema import Kind, Prompt, first_error
 from evaluation.runtime import cache_folder, write_atomic
 
 MAX_ROWS = 200_000
 _COLUMNS = ("prompt", "id", "category", "answer")
+_ID_CHARS = 16
+_CACHE_VERSION = 2  # of the rows in the cache; version 1 had row numbers as ids
 
 
 def hub_file(spec: str) -> Path:
@@ -34,7 +39,8 @@ def hub_file(spec: str) -> Path:
         PromptError: the specification is invalid, or the data set cannot be loaded or used.
     """
     name, options = _parse(spec)
-    digest = hashlib.sha256((spec + _local_state(name)).encode()).hexdigest()[:24]
+    state = f"{spec}{_local_state(name)}\nversion {_CACHE_VERSION}"
+    digest = hashlib.sha256(state.encode()).hexdigest()[:24]
     path = cache_folder() / "prompts" / f"{digest}.jsonl"
     if path.is_file():
         return path
@@ -110,11 +116,17 @@ def _to_rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, An
             f"'{spec}' has no column '{missing}'; its columns are {', '.join(data.column_names)}"
         )
     rows = []
-    for number, entry in enumerate(data):
+    repetitions: Counter[str] = Counter()
+    for entry in data:
         kind = constant_kind or options.get(f"kind.{entry[options['kind']]}")
         if kind is None:
             continue
-        row = {"id": str(entry.get(columns["id"], number)), "prompt": entry[columns["prompt"]], "kind": kind}
+        id, text = entry.get(columns["id"]), entry[columns["prompt"]]
+        if id is None:
+            id = text_digest(str(text))[:_ID_CHARS]
+            repetitions[id] += 1
+            id += f"-{repetitions[id]}" if repetitions[id] > 1 else ""
+        row = {"id": str(id), "prompt": text, "kind": kind}
         row |= {
             name: str(entry[columns[name]])
             for name in ("category", "answer")
