@@ -17,7 +17,15 @@ from agent.episode.log import (
     iter_log,
     read_log,
 )
-from agent.episode.messages import call_ids, reply_positions, to_request_message, tool_calls
+from agent.episode.messages import (
+    call_ids,
+    count_given_messages,
+    episode_messages,
+    has_reply,
+    reply_positions,
+    to_request_message,
+    tool_calls,
+)
 from agent.episode.migrations import NEWER_VERSION_REASON
 from agent.episode.schema import (
     Api,
@@ -71,8 +79,11 @@ __all__ = [
     "call_ids",
     "changed_settings",
     "consultation_line",
+    "count_given_messages",
     "digest_of",
     "episode_lines",
+    "episode_messages",
+    "has_reply",
     "iter_log",
     "now",
     "numbered_lines",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.episode.schema import Episode, Message
@@ -35,9 +36,67 @@ def tool_calls(messages: list[Message]) -> list[dict[str, Any]]:
     return [entry for message in messages for entry in message.get("tool_calls") or []]
 
 
+def count_given_messages(
+    messages: Sequence[Mapping[str, Any]], recorded: int | None = None, turns: int = 0
+) -> int:
+    """Returns how many messages precede an episode: the system text, the history and the prompt.
+
+    Replies among them belong to earlier turns of the conversation, not to the episode.
+
+    Args:
+        messages: the whole conversation in OpenAI form.
+        recorded: `given_messages` of the episode, if it has one.
+        turns: number of the model's replies in an episode of the gateway; 0 if unknown. An application may
+            call its own tools between the prompt and the request of the episode.
+    """
+    if recorded is not None:
+        return min(recorded, len(messages))
+    start = next((at + 1 for at in range(len(messages) - 1, -1, -1) if _is_prompt(messages, at)), 0)
+    replies = [
+        at
+        for at, message in enumerate(messages)
+        if at >= start and message.get("role") == "assistant" and _says_something(message)
+    ]
+    if not turns or len(replies) <= turns:
+        return start
+    start = replies[-turns]
+    while messages[start - 1].get("role") == "assistant" and not _says_something(messages[start - 1]):
+        start -= 1  # a log of version 1 may hold the reasoning of a reply as a message of its own
+    return start
+
+
+def episode_messages(episode: Episode) -> list[Message]:
+    """Returns the messages that were written in an episode: its replies, and the results of their calls."""
+    turns = len(episode.turns) if episode.source == "gateway" else 0
+    return episode.messages[count_given_messages(episode.messages, episode.given_messages, turns) :]
+
+
+def has_reply(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether any message is the model's: then an episode that continues it has a history."""
+    return any(message.get("role") in ("assistant", "tool") for message in messages)
+
+
+def _is_prompt(messages: Sequence[Mapping[str, Any]], at: int) -> bool:
+    """Returns whether a message is the user's, and not the result of a call in text mode."""
+    if messages[at].get("role") != "user":
+        return False
+    before, content = messages[at - 1].get("content") if at else None, messages[at].get("content")
+    texts = isinstance(before, str) and isinstance(content, str)
+    return not (texts and "<tool_call>" in str(before) and str(content).startswith("<tool_response>"))
+
+
+def _says_something(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("content") or message.get("tool_calls"))
+
+
 def reply_positions(episode: Episode) -> list[int]:
     """Returns the index in `messages` of each turn's reply: one assistant message a turn, the last ones."""
-    positions = [at for at, message in enumerate(episode.messages) if message.get("role") == "assistant"]
+    first = len(episode.messages) - len(episode_messages(episode))
+    positions = [
+        at
+        for at, message in enumerate(episode.messages)
+        if at >= first and message.get("role") == "assistant"
+    ]
     # The agent itself writes the refusal for unavailable rules and an opening call; they belong to no turn.
     if positions and episode.stop_reason == "refused" and episode.error is not None:
         positions.pop()

@@ -152,9 +152,10 @@ class Episode(_Record):
     id: str
     """Unique id of the episode."""
     group_id: str
-    """Equal for episodes of one prompt under one model, policy, rulebook, sampling, tools and system text."""
+    """Equal for episodes of one prompt, after the same earlier messages, under one model, policy, rulebook,
+    sampling, tools and system text."""
     prompt_id: str
-    """Id of the prompt in its file, or a digest of a prompt without an id."""
+    """Id of the prompt in its file, or a digest of a prompt without an id and of the messages before it."""
     kind: str | None = None
     """`harmful`, `benign_sensitive`, `benign_plain` or `math`; None when unknown."""
     prompt: str
@@ -189,6 +190,9 @@ class Episode(_Record):
     """The limits of the episode."""
     messages: list[Message]
     """The conversation in OpenAI form: system, user, assistant, and one answer for each tool call."""
+    given_messages: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+    """Number of messages before the first that was written in this episode. Recorded only if they contain an
+    earlier reply; otherwise null, and the episode begins after the last message of the user."""
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """The tools exactly as sent; empty when none were offered."""
     turns: list[Turn] = Field(default_factory=list)
@@ -235,6 +239,8 @@ class Episode(_Record):
     def answer(self) -> str | None:
         """The final answer: the last message, if the assistant wrote it and calls no tool; None otherwise."""
         if self.stop_reason not in ("answer", "refused") or not self.messages:
+            return None
+        if self.given_messages is not None and self.given_messages >= len(self.messages):
             return None
         last = self.messages[-1]
         if last.get("role") != "assistant" or last.get("tool_calls"):

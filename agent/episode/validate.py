@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode.log import SkippedLine, iter_log
-from agent.episode.messages import tool_calls, unanswered_call_ids
+from agent.episode.messages import episode_messages, tool_calls, unanswered_call_ids
 from agent.episode.schema import Consultation, Episode
 
 
@@ -54,6 +54,8 @@ def episode_problems(episode: Episode) -> list[str]:
         problems.append(f"mode is {episode.mode} with {len(episode.consultations)} consultations")
     if (episode.stop_reason == "error") and episode.error is None:
         problems.append("stop_reason is error, but no error is recorded")
+    if (episode.given_messages or 0) > len(episode.messages):
+        problems.append("given_messages exceeds the number of messages")
     if [turn.index for turn in episode.turns] != list(range(len(episode.turns))):
         problems.append("the turns are not numbered 0, 1, 2, ...")
     # A call that the agent wrote precedes the first turn.
@@ -74,7 +76,8 @@ def episode_problems(episode: Episode) -> list[str]:
 
 def _consultation_problems(episode: Episode) -> list[str]:
     """Returns the consultations that do not match the call that they answer."""
-    arguments = {entry["id"]: entry["function"]["arguments"] for entry in tool_calls(episode.messages)}
+    calls = tool_calls(episode_messages(episode))
+    arguments = {entry["id"]: entry["function"]["arguments"] for entry in calls}
     problems = []
     for consultation in episode.consultations:
         call_id = consultation.call_id

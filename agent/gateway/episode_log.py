@@ -8,37 +8,51 @@ import uuid
 from typing import Any
 
 from agent.endpoint import parse_reply
-from agent.episode import Episode, ErrorRecord, Limits, Message, StopReason, digest_of, text_digest
-from agent.gateway.exchange import Exchange
+from agent.episode import (
+    Episode,
+    ErrorRecord,
+    Limits,
+    Message,
+    StopReason,
+    digest_of,
+    has_reply,
+    text_digest,
+)
+from agent.gateway.exchange import Conversation, Exchange
 
 # Request fields that control sampling. Other fields may identify people or hold private data.
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens", "stop"),
     *("presence_penalty", "frequency_penalty", "reasoning_effort", "logprobs", "top_logprobs"),
 )
+# Request fields that name earlier messages which the upstream stores.
+_STORED_HISTORY = ("previous_response_id", "conversation", "prompt")
 POLICY = "gateway"
 
 
 def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | None) -> Episode:
     """Returns the conversation with its hidden turns; `refusal` is the gateway's own reply, if any."""
     body = exchange.request.body
-    messages = [_loggable(message) for message in exchange.conversation.logged()]
+    given = [_loggable(message) for message in exchange.conversation.given_messages()]
+    messages = [*given, *(_loggable(message) for message in exchange.conversation.written_messages())]
     messages += [refusal] if refusal else []
     prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
+    context = _context(exchange.conversation, given)
+    prompt_digest = digest_of([prompt, context]) if context else text_digest(prompt)
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
     model = body.get("model") if isinstance(body.get("model"), str) else ""
     offer = exchange.loop.offer
-    given = body.get("tools")
-    tools = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    listed = body.get("tools")
+    tools = [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
     tools += [offer.tool] if offer else []
     digest = offer.digest if offer else None
-    group = [text_digest(prompt), model, POLICY, digest, sampling, tools, text_digest(system)]
+    group = [prompt_digest, model, POLICY, digest, sampling, tools, text_digest(system)]
     abandoned = ErrorRecord(boundary="agent", type="abandoned", message="the caller left before the end")
     return Episode(
         id=uuid.uuid4().hex,
         group_id=digest_of(group),
-        prompt_id=text_digest(prompt)[:16],
+        prompt_id=prompt_digest[:16],
         prompt=prompt,
         model_requested=model or "",
         model_returned=exchange.turns.model,
@@ -52,6 +66,7 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
         source="gateway",
         limits=Limits(consultations=exchange.settings.max_consultations),
         messages=messages,
+        given_messages=len(given) if has_reply(given) else None,
         tools=tools,
         turns=exchange.turns.turns,
         consultations=exchange.loop.consultations,
@@ -63,6 +78,27 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
         started_at=exchange.turns.started_at,
         seconds=time.monotonic() - exchange.turns.started,
     )
+
+
+def _context(conversation: Conversation, given: list[Message]) -> list[Any]:
+    """Returns what a prompt consists of besides the system text and the text of its last user message.
+
+    That is the earlier conversation, here or stored by the upstream, and images and other parts that are not
+    text. It is empty for a conversation of one turn.
+    """
+    body = conversation.request.body
+    stored = {name: body[name] for name in _STORED_HISTORY if body.get(name) is not None}
+    earlier = [m for m in given if m.get("role") not in ("system", "developer")]
+    entries = conversation.entries[: conversation.given]
+    contents = [entry.get("content") for entry in entries if isinstance(entry, dict)]
+    media = [
+        part
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if not (isinstance(part, dict) and isinstance(part.get("text"), str))
+    ]
+    return [part for part in (earlier if len(earlier) > 1 else [], media, stored) if part]
 
 
 def _loggable(message: Message) -> Message:

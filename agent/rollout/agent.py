@@ -15,6 +15,7 @@ from agent.episode import (
     OnRulesError,
     RecordedReplies,
     ToolMode,
+    digest_of,
     text_digest,
 )
 from agent.rollout.context import RolloutContext
@@ -106,7 +107,7 @@ class Agent:
 
         Args:
             prompt: the user's text.
-            prompt_id: recorded; None for a digest of the prompt.
+            prompt_id: recorded; None for a digest of the prompt, and of the history if there is one.
             kind: recorded.
             sample_index: index of this sample of the prompt.
             sampling: fields that override the agent's for this sample, such as a seed.
@@ -119,7 +120,7 @@ class Agent:
         run = EpisodeRun(
             self.context,
             prompt,
-            prompt_id or text_digest(prompt)[:16],
+            prompt_id or _prompt_digest(prompt, history or [])[:16],
             kind,
             sample_index,
             {**self.context.sampling, **(sampling or {})},
@@ -129,3 +130,7 @@ class Agent:
             force,
         )
         return await run.episode(history or [])
+
+
+def _prompt_digest(prompt: str, history: list[Message]) -> str:
+    return digest_of([history, prompt]) if history else text_digest(prompt)

@@ -27,6 +27,7 @@ from agent.episode import (
     Turn,
     call_ids,
     digest_of,
+    has_reply,
     now,
     text_digest,
 )
@@ -61,6 +62,9 @@ class EpisodeRun:
     force: Mode | None = None
     offer: ToolOffer | None = None
     messages: list[Message] = field(default_factory=list)
+    history: list[Message] = field(default_factory=list)
+    given: int = 0
+    """Number of messages before the first reply."""
     turns: list[Turn] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     """Calls of the last reply."""
@@ -88,6 +92,8 @@ class EpisodeRun:
             *history,
             {"role": "user", "content": self.prompt},
         ]
+        self.history = history
+        self.given = len(self.messages)
         self.call_ids = set(call_ids(history))
         try:
             async with asyncio.timeout(self.context.limits.seconds) as deadline:
@@ -284,6 +290,7 @@ class EpisodeRun:
                 {name: value for name, value in self.sampling.items() if name != "seed"},
                 self._tools(),
                 text_digest(self.context.system),
+                *([self.history] if self.history else []),
             ]
         )
 
@@ -310,6 +317,7 @@ class EpisodeRun:
             prompt_digest=text_digest(context.system),
             limits=context.limits,
             messages=self.messages,
+            given_messages=self.given if has_reply(self.history) else None,
             tools=tools,
             turns=self.turns,
             consultations=self.rule_tool.consultations,

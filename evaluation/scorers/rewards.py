@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.endpoint import has_malformed_arguments
+from agent.episode import episode_messages
 from evaluation.errors import RewardError
 from evaluation.runtime import write_atomic
 from evaluation.scorers.answers import ANSWERS_VERSION, is_right
@@ -207,7 +208,7 @@ def format_faults(episode: Episode) -> tuple[str, ...]:
     text = final_text(episode) or ""
     faults = []
     if (
-        has_malformed_arguments(episode.messages)
+        has_malformed_arguments(episode_messages(episode))
         or any(_is_models_fault(consultation) for consultation in episode.consultations)
         or "<tool_call" in text
         or has_call(text)

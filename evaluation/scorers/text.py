@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
+from agent.episode import episode_messages
 from agent.tools import RULE_TOOL
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _closes_unopened(text: str) -> bool:
 
 def final_text(episode: Episode) -> str | None:
     """Returns the model's last message, finished or not; None if it is a tool call or empty."""
-    last = episode.messages[-1] if episode.messages else {}
+    last: dict[str, Any] = next(reversed(episode_messages(episode)), {})
     content = last.get("content")
     if last.get("role") != "assistant" or last.get("tool_calls") or not isinstance(content, str):
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from agent.episode import count_given_messages
 from agent.tools import RULE_TOOL
 from trainer.tokens.modes import mode_of
 from trainer.tokens.rendering import RenderedTurn, RenderingError, render_turns
@@ -78,6 +79,7 @@ def episode_tokens(
     *,
     forced: bool = False,
     template_options: Mapping[str, Any] | None = None,
+    given: int | None = None,
 ) -> EpisodeTokens:
     """Returns the tokens of an episode: logged ids if every turn has them, else those of the rendered text.
 
@@ -87,13 +89,16 @@ def episode_tokens(
             `logprobs`.
         forced: whether the mode was forced; of a call that the agent wrote, only the decision contributes to
             the loss.
+        given: number of messages before the episode's replies, see `count_given_messages`; the replies among
+            them are part of the prompt. None for those up to the user's last message.
 
     Raises:
         TokenError: the ids of one turn do not continue the previous ones or are not the tokenizer's, the
             template cannot render the episode, the policy wrote nothing, or a log-probability is impossible.
     """
-    rendered = partial(_render_replies, tokenizer, messages, tools, template_options)
-    replies = sum(message.get("role") == "assistant" for message in messages)
+    given = count_given_messages(messages, given)
+    rendered = partial(_render_replies, tokenizer, messages, tools, template_options, given)
+    replies = sum(message.get("role") == "assistant" for message in messages[given:])
     by_agent = forced and replies > len(turns)  # the log has one turn per message that the model wrote
     if turns and all(turn.get("prompt_token_ids") and turn.get("token_ids") for turn in turns):
         parsed = _logged_turns(tokenizer, turns)
@@ -101,7 +106,7 @@ def episode_tokens(
             parsed = [_agent_turn(tokenizer, rendered(), parsed[0].prompt), *parsed]
     else:
         parsed = _rendered_turns(tokenizer, rendered(), turns, by_agent)
-    return _join(tokenizer, parsed, mode_of(messages) == "consult", forced)
+    return _join(tokenizer, parsed, mode_of(messages, given=given) == "consult", forced)
 
 
 def _logged_turns(tokenizer: Any, turns: list[dict[str, Any]]) -> list[_Turn]:
@@ -154,9 +159,10 @@ def _render_replies(
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]],
     template_options: Mapping[str, Any] | None,
+    given: int,
 ) -> list[RenderedTurn]:
     try:
-        rendered = render_turns(tokenizer, messages, tools, template_options)
+        rendered = render_turns(tokenizer, messages, tools, template_options, given=given)
     except RenderingError as cause:
         raise TokenError(str(cause), cause.detail) from None
     if not rendered:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from agent.episode import count_given_messages
+from trainer.tokens.generation_marks import without_earlier_replies
 from trainer.tokens.written_text import MissingTextError, split_added_thoughts, written_end
 
 _THOUGHT_FIELDS = ("reasoning_content", "thinking")
@@ -57,6 +59,8 @@ def render_turns(
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]],
     template_options: Mapping[str, Any] | None = None,
+    *,
+    given: int = 0,
 ) -> list[RenderedTurn]:
     """Renders every assistant message; each prompt begins with all text before it.
 
@@ -64,6 +68,7 @@ def render_turns(
 
     Args:
         template_options: `chat_template_kwargs` of the sampler, such as `{"enable_thinking": False}`.
+        given: number of messages that are only a prompt: replies among them belong to earlier turns.
 
     Raises:
         RenderingError: neither the tokenizer's template nor TRL's training template can do this.
@@ -71,20 +76,24 @@ def render_turns(
     options = json.dumps(dict(template_options or {}))
     try:
         template = _Template(_template(tokenizer, tools), options)
-        return _render_turns(tokenizer, template, messages, tools)
+        return _render_turns(tokenizer, template, messages, tools, given)
     except RenderingError as cause:
         if (training_template := _training_template(tokenizer)) is None:
             raise
         try:
-            return _render_turns(tokenizer, _Template(training_template, options), messages, tools)
+            return _render_turns(tokenizer, _Template(training_template, options), messages, tools, given)
         except RenderingError:
             raise cause from None
 
 
 def render_training_tokens(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]], *, given: int | None = None
 ) -> tuple[list[int], list[int]]:
     """Tokenises a conversation for supervised training, with the template's own `generation` marks.
+
+    Args:
+        given: number of messages that are only a prompt: replies among them carry no loss. None for those up
+            to the user's last message.
 
     Returns:
         (T,) token ids, and a (T,) mask that is 1 on what the assistant wrote.
@@ -96,23 +105,27 @@ def render_training_tokens(
     """
     template = marked_template(tokenizer)
     prepared = template_messages(tokenizer, messages, template)
-    tokens = _apply(
-        tokenizer,
-        _Template(template),
-        prepared,
-        tools,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    if 1 not in tokens["assistant_masks"]:
+    given = count_given_messages(messages, given)
+    ids, mask = _marked_tokens(tokenizer, template, prepared, tools)
+    if any(message["role"] == "assistant" for message in messages[:given]):
+        _, earlier = _marked_tokens(tokenizer, template, prepared[:given], tools)
+        mask = without_earlier_replies(mask, earlier)
+    if 1 not in mask:
         raise RenderingError("its template marks nothing that the assistant wrote")
-    ids, mask = tokens["input_ids"], tokens["assistant_masks"]
     marked = [id for id, in_loss in zip(ids, mask, strict=True) if in_loss]
     text = tokenizer.decode(marked, clean_up_tokenization_spaces=False)
-    for message in messages:
+    for message in messages[given:]:
         if message["role"] == "assistant":
             text = text[_written_end(text, message) :]
     return ids, mask
+
+
+def _marked_tokens(
+    tokenizer: Any, template: str, prepared: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> tuple[list[int], list[int]]:
+    options = {"return_dict": True, "return_assistant_tokens_mask": True}
+    tokens = _apply(tokenizer, _Template(template), prepared, tools, **options)
+    return tokens["input_ids"], tokens["assistant_masks"]
 
 
 def marked_template(tokenizer: Any) -> str:
@@ -190,13 +203,17 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
 
 
 def _render_turns(
-    tokenizer: Any, template: _Template, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    tokenizer: Any,
+    template: _Template,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    given: int,
 ) -> list[RenderedTurn]:
     prepared = template_messages(tokenizer, messages, template.source)
     turns: list[RenderedTurn] = []
     before = ""
     for index, message in enumerate(prepared):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or index < given:
             continue
         request = _render(tokenizer, template, prepared[:index], tools, True)
         if not request.startswith(before):

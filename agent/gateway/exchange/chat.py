@@ -28,6 +28,7 @@ class ChatConversation(Conversation):
         self.entries = list(messages) if isinstance(messages, list) else []
         if offer is not None:
             self.entries, self.restored = store.restore(request.caller, request.body, self.entries)
+        self.given = len(self.entries)
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -59,6 +60,7 @@ class ChatConversation(Conversation):
     def withdraw_offer(self) -> None:
         self.offer = None
         self.entries = list(self.request.body["messages"])
+        self.given = len(self.entries)
 
     def parse(self, reply: dict[str, Any], turn: int) -> SplitReply:
         choices = reply.get("choices")
@@ -125,8 +127,11 @@ class ChatConversation(Conversation):
         if self.offer is not None and parsed.mixed:
             self._store.add(self.request.caller, self.request.body, parsed.visible, {})
 
-    def logged(self) -> list[Message]:
-        return [*(message for message in self.entries if isinstance(message, dict)), *self.reply]
+    def given_messages(self) -> list[Message]:
+        return [message for message in self.entries[: self.given] if isinstance(message, dict)]
+
+    def written_messages(self) -> list[Message]:
+        return [*self.entries[self.given :], *self.reply]
 
 
 def _with_tool(body: dict[str, Any], offer: ToolOffer) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Conversation(ABC):
         self.hold = hold
         self.entries: list[Any] = []
         """The conversation as the model sees it: the caller's entries and the hidden turns."""
+        self.given = 0
+        """Number of entries before the hidden turns."""
         self.reply: list[Any] = []
         """The reply that the caller sees, with the rule tool's calls and results if it was mixed."""
         self.reasoning: dict[str, str] = {}
@@ -126,5 +128,9 @@ class Conversation(ABC):
         """Records the reply that ends the conversation."""
 
     @abstractmethod
-    def logged(self) -> list[Message]:
-        """Returns the whole conversation in the form of an episode's messages."""
+    def given_messages(self) -> list[Message]:
+        """Returns the caller's messages, in the form of an episode's messages."""
+
+    @abstractmethod
+    def written_messages(self) -> list[Message]:
+        """Returns the messages written since: hidden turns and the reply, in the form of an episode's."""

@@ -22,6 +22,7 @@ class Snapshot:
     """The state after the last hidden turn, which a retry of the request can resume from."""
 
     entries: list[Any]
+    given: int
     reasoning: dict[str, str]
     turns: list[Turn]
     hidden_usage: dict[str, Any] | None
@@ -121,6 +122,7 @@ class Exchange:
     def _save_snapshot(self) -> None:
         self.snapshot = Snapshot(
             entries=list(self.conversation.entries),
+            given=self.conversation.given,
             reasoning=dict(self.conversation.reasoning),
             turns=list(self.turns.turns),
             hidden_usage=self.turns.hidden_usage,
@@ -135,6 +137,7 @@ class Exchange:
         if (snapshot := earlier.snapshot) is None:
             return
         self.conversation.entries = list(snapshot.entries)
+        self.conversation.given = snapshot.given
         self.conversation.reasoning = dict(snapshot.reasoning)
         self.conversation.has_hidden_turns = True
         self.turns.turns = list(snapshot.turns)

@@ -45,8 +45,7 @@ class ResponsesConversation(Conversation):
         self.entries = input_items(request.body)
         if offer is not None:
             self.entries, self.restored = store.restore(request.caller, request.body, previous)
-        self._given = len(self.entries)
-        """Number of entries before the hidden turns."""
+        self.given = len(self.entries)
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -92,7 +91,7 @@ class ResponsesConversation(Conversation):
 
         The items that followed it lose their ids, since these refer to the reasoning.
         """
-        given, hidden = self.entries[: self._given], self.entries[self._given :]
+        given, hidden = self.entries[: self.given], self.entries[self.given :]
         unstored = [i for i in hidden if i.get("type") == "reasoning" and not i.get("encrypted_content")]
         if not unstored:
             return self.entries
@@ -106,6 +105,7 @@ class ResponsesConversation(Conversation):
     def withdraw_offer(self) -> None:
         self.offer = None
         self.entries = input_items(self.request.body)
+        self.given = len(self.entries)
 
     def is_hidden(self, item: Any) -> bool:
         """Returns whether an item is a call that the gateway answers."""
@@ -194,11 +194,13 @@ class ResponsesConversation(Conversation):
         """Stores that the caller saw a response under another id than the upstream's."""
         self._store.rename_response(self.request.caller, visible_id, upstream_id)
 
-    def logged(self) -> list[Message]:
+    def given_messages(self) -> list[Message]:
         instructions = self.request.body.get("instructions")
         system = [{"role": "system", "content": instructions}] if isinstance(instructions, str) else []
-        items = [item for item in [*self.entries, *self.reply] if isinstance(item, dict)]
-        return [*system, *_joined(_message(item) for item in items)]
+        return [*system, *_messages(self.entries[: self.given])]
+
+    def written_messages(self) -> list[Message]:
+        return _messages([*self.entries[self.given :], *self.reply])
 
 
 def _with_tool(body: dict[str, Any], offer: ToolOffer) -> dict[str, Any]:
@@ -226,6 +228,10 @@ def _calls_of(parsed: SplitReply) -> list[Item]:
 
 def _outputs(results: Mapping[str, str]) -> list[Item]:
     return [{"type": "function_call_output", "call_id": id, "output": text} for id, text in results.items()]
+
+
+def _messages(items: list[Any]) -> list[Message]:
+    return list(_joined(_message(item) for item in items if isinstance(item, dict)))
 
 
 def _message(item: Item) -> Message:

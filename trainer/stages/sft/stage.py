@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.episode import Episode, read_log
+from agent.episode import Episode, episode_messages, read_log
 from trainer.errors import TrainingError
 from trainer.stages.checkpoints import remove_record
 from trainer.stages.model_io import (
@@ -157,12 +157,13 @@ def _tokenize(
     losses, longest = ModeLosses(), 0
     for episode in episodes:
         messages = episode.messages
+        given = len(messages) - len(episode_messages(episode))
         losses.totals[episode.mode] += 1
         if episode.mode == "consult" and rng.random() >= settings.answer_share:
-            call = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-            messages = messages[: call + 1]
+            replies = (index for index, message in enumerate(messages) if message["role"] == "assistant")
+            messages = messages[: next(index for index in replies if index >= given) + 1]
         try:
-            ids, mask = render_training_tokens(tokenizer, messages, episode.tools)
+            ids, mask = render_training_tokens(tokenizer, messages, episode.tools, given=given)
         except RenderingError as cause:
             losses.leave_out(str(cause), episode.mode)
             continue
