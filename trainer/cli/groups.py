@@ -13,6 +13,7 @@ from trainer.cli.common import AsJson, exit_on_error, fail
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
+    from trainer.groups.prepare import PreparedGroups
     from trainer.groups.statistics import GroupStatistics
 
 
@@ -69,11 +70,7 @@ def prepare(
     if as_json:
         typer.echo(json.dumps({"out": str(out), **asdict(prepared), **statistics.as_json()}))
         return
-    typer.echo(f"{prepared.episodes} episodes in {prepared.groups} groups -> {out}")
-    for cause, count in prepared.left_out.items():
-        typer.echo(f"  excluded ({cause}): {count}")
-    if prepared.corrected:
-        typer.echo(f"  human-corrected: {prepared.corrected}")
+    _print_prepared(prepared, out)
     _print_statistics(statistics)
 
 
@@ -92,6 +89,20 @@ def stats(
         typer.echo(json.dumps(statistics.as_json()))
     else:
         _print_statistics(statistics)
+
+
+def _print_prepared(prepared: PreparedGroups, out: Path) -> None:
+    from trainer.groups.exclusions import exclusion_remedies
+    from trainer.tokens.modes import format_modes
+
+    typer.echo(f"{prepared.episodes} episodes in {prepared.groups} groups -> {out}")
+    remedies = exclusion_remedies(prepared.left_out)
+    for cause, count in prepared.left_out.items():
+        modes = format_modes(prepared.left_out_by_mode[cause])
+        remedy = f". {remedies[cause]}" if cause in remedies else ""
+        typer.echo(f"  excluded ({cause}): {count} ({modes}){remedy}")
+    if prepared.corrected:
+        typer.echo(f"  human-corrected: {prepared.corrected}")
 
 
 def _print_statistics(statistics: GroupStatistics) -> None:

@@ -59,10 +59,20 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     rulebook_digest: str | None = None
     tool_schema_digest: str | None = None
     tool_mode: str = "native"
+    source: str = "agent"
+    given_messages: int | None = None
+    sample_index: int = 0
+    started_at: str = ""
+    seconds: float = 0.0
     mode_forced: bool = False
     tools: msgspec.Raw = msgspec.Raw(b"[]")
     turns: list[LoggedTurn] = []
     consultations: list[LoggedConsultation] = []
+
+    def content_hash(self) -> int:
+        """Returns a hash of the conversation and its times, equal for copies under several ids."""
+        identity = (self.prompt_id, self.sample_index, self.started_at, self.seconds, bytes(self.messages))
+        return hash(identity)
 
     def settings_hash(self) -> int:
         """Returns a hash of the fields that are equal for all episodes drawn from one distribution."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _METADATA_KEY = b"ascl"
 
 
@@ -62,6 +62,7 @@ def groups_schema(without: Iterable[str] = ()) -> pyarrow.Schema:
         "consultations": pyarrow.int32(),
         "failed_consultations": pyarrow.int32(),  # calls without a verdict
         "messages": text,
+        "given_messages": pyarrow.int32(),  # before the replies; null without earlier replies among them
         "tools": text,
         "turns": text,  # finish reasons, token ids and log-probabilities; null in text-only logs
     }
@@ -140,3 +141,9 @@ def template_options_of(columns: dict[str, list[Any]], index: int) -> dict[str, 
     options = columns["template_options"][index]
     sent: dict[str, Any] | None = json.loads(options) if options else None
     return sent
+
+
+def given_messages_of(columns: dict[str, list[Any]], index: int) -> int | None:
+    """Returns the number of messages before an episode's replies; None without earlier replies among them."""
+    given = columns.get("given_messages")
+    return given[index] if given is not None else None

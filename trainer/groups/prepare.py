@@ -12,7 +12,7 @@ import hashlib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,11 +23,13 @@ import numpy.typing as npt
 
 from evaluation.runtime import write_atomic
 from trainer.errors import GroupError
+from trainer.groups.exclusions import ALONE, MIXED_GROUP, NOT_SCORED, SECOND_EPISODE, exclusion_remedies
 from trainer.groups.log_reader import REWARDED_IDS, LogReader
 from trainer.groups.parquet import AdvantageSettings, schema_with_metadata
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
 from trainer.groups.spill import COMPUTED_COLUMNS, ID_FIELDS, NUMERIC_FIELDS, SpilledLog, spill_log
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights
+from trainer.tokens.modes import Mode, ModeLosses
 
 PARTITION_BYTES = 64 * 2**20
 """Bytes of the log whose episodes share a partition."""
@@ -41,7 +43,11 @@ class PreparedGroups:
     groups: int
     corrected: int
     """Episodes whose reward was set by a human label."""
+    copies: int = 0
+    """Episodes that also occur under another id."""
     left_out: dict[str, int] = field(default_factory=dict)
+    left_out_by_mode: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Cause -> mode -> count; `undecided` for lines without a decision."""
 
 
 def prepare_groups(
@@ -58,7 +64,8 @@ def prepare_groups(
     Args:
         keep_forced: keep episodes whose mode was forced in their group (stratified groups). Otherwise they
             are left out, because the policy did not choose the mode.
-        notify: receives a warning if training cannot reproduce the sampling settings.
+        notify: receives a warning if training cannot reproduce the sampling settings, if one mode loses many
+            more of its episodes than the other, or if an episode occurs under several ids.
 
     Raises:
         agent.LogError: the log cannot be read.
@@ -69,7 +76,6 @@ def prepare_groups(
     settings = settings or AdvantageSettings()
     if not math.isfinite(settings.alpha):
         raise GroupError(f"alpha is {settings.alpha}, but it must be a finite number: pass 1 for equal modes")
-    left_out: Counter[str] = Counter()
     folder = out.parent
     folder.mkdir(parents=True, exist_ok=True)
     # One standard deviation over all rewards needs all of them in one partition, regardless of memory.
@@ -84,30 +90,48 @@ def prepare_groups(
         ThreadPoolExecutor(1) as executor,
     ):
         digests = [executor.submit(_sha256, path) for path in (log, rewards)]
-        spilled = spill_log(LogReader(log, rewards, rewarded_ids), rows, numbers, ids, left_out, keep_forced)
-        counts = _compute_advantages(numbers, _duplicate_rows(ids, left_out), settings, left_out)
-        left_out += Counter()  # drops causes with a count of zero
+        spilled = spill_log(LogReader(log, rewards, rewarded_ids), rows, numbers, ids, keep_forced)
+        losses = spilled.losses
+        counts = _compute_advantages(numbers, _duplicate_rows(ids, losses), settings, losses)
         if not counts["episodes"]:
-            raise _no_usable_episode(log, left_out)
-        prepared = PreparedGroups(**counts, left_out=dict(sorted(left_out.items())))
+            raise _no_usable_episode(log, losses)
+        prepared = PreparedGroups(**counts, left_out=losses.counts(), left_out_by_mode=losses.record())
         metadata = {
             "settings": settings.model_dump(mode="json"),
             "stratified": keep_forced,
             **asdict(prepared),
+            "losses": losses.as_record(),
             "sources": _sources(spilled, *digests),
         }
         write_atomic(out, lambda target: _write(rows, target, numbers, spilled.counts, metadata))
+    for warning in _warnings(spilled, prepared):
+        notify(warning)
+    return prepared
+
+
+def _warnings(spilled: SpilledLog, prepared: PreparedGroups) -> Iterator[str]:
+    losses = spilled.losses
+    remedies = exclusion_remedies(losses.by_cause)
+    if problem := losses.problem(remedies):
+        yield f"warning: {problem}. `ascl-train logged` refuses to train on these groups"
+    elif warning := losses.warning(remedies):
+        yield warning
+    if prepared.copies:
+        yield (
+            f"warning: {prepared.copies} of {prepared.episodes} episodes are copies of another episode under "
+            "a different id (equal conversation, sample number and times), so these conversations count more "
+            "than once: remove the copies from the log"
+        )
     if spilled.sampling_filters:
-        notify(
+        yield (
             f"the episodes were sampled with {', '.join(sorted(spilled.sampling_filters))}. Training models "
             "the temperature only, so ratios to the sampling policy are approximate; sample without these "
             "settings for exact ratios"
         )
-    return prepared
 
 
-def _no_usable_episode(log: Path, left_out: Counter[str]) -> GroupError:
-    causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(left_out.items()))
+def _no_usable_episode(log: Path, losses: ModeLosses) -> GroupError:
+    causes = ", ".join(f"{cause}: {count}" for cause, count in losses.counts().items())
     return GroupError(
         f"no episode in {log} can be used ({causes or 'it is empty'}): a group needs at least two scored "
         "episodes of one prompt"
@@ -130,37 +154,47 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _duplicate_rows(ids: Partitions, left_out: Counter[str]) -> npt.NDArray[np.int64]:
+def _duplicate_rows(ids: Partitions, losses: ModeLosses) -> npt.NDArray[np.int64]:
     """Returns the rows whose episode id occurs in an earlier row."""
     duplicates = []
     for index in range(len(ids)):
         records = ids.read(index)
-        scored = records[records["row"] >= 0]
+        scored, unscored = records[records["row"] >= 0], records[records["row"] < 0]
         first = np.unique(scored["id"], return_index=True)[1]
-        duplicates.append(np.delete(scored["row"], first))
+        later = np.delete(scored, first)
+        duplicates.append(later["row"])
         # The reward of a repeated line is already taken, so that line was counted as not scored.
-        repeated = int(np.isin(records["id"][records["row"] < 0], scored["id"]).sum())
-        left_out["not scored"] -= repeated
-        left_out["a second episode of that id"] += repeated + len(duplicates[-1])
+        repeated = unscored[np.isin(unscored["id"], scored["id"])]
+        for mode, count in _count_by_mode(repeated["consulted"]):
+            losses.exempt_counted(SECOND_EPISODE, mode, count, NOT_SCORED)
+        for mode, count in _count_by_mode(later["consulted"]):
+            losses.exempt_counted(SECOND_EPISODE, mode, count)
     return np.concatenate(duplicates)
+
+
+def _count_by_mode(consulted: npt.NDArray[np.bool_]) -> list[tuple[Mode, int]]:
+    """Returns the modes that occur, with their counts."""
+    counts = [("consult", int(consulted.sum())), ("direct", int((~consulted).sum()))]
+    return [(mode, count) for mode, count in counts if count]  # type: ignore[misc]
 
 
 def _compute_advantages(
     numbers: Partitions,
     duplicates: npt.NDArray[np.int64],
     settings: AdvantageSettings,
-    left_out: Counter[str],
+    losses: ModeLosses,
 ) -> dict[str, int]:
     """Fills in the computed columns, one partition at a time.
 
     Returns:
-        The number of included episodes, of their groups, and of episodes with a corrected reward.
+        The number of included episodes, of their groups, of episodes with a corrected reward, and of copies
+        of an episode under another id.
     """
     options = settings.model_dump()
     counts: Counter[str] = Counter()
     for index in range(len(numbers)):
         records = numbers.read(index).copy()
-        included = _select(records, ~np.isin(records["row"], duplicates), left_out)
+        included = _select(records, ~np.isin(records["row"], duplicates), losses)
         chosen = records[included]
         rewards, modes, groups = chosen["reward"], chosen["consulted"], chosen["group"]
         records["included"] = included
@@ -172,14 +206,15 @@ def _compute_advantages(
         records["advantage_grpo"][included] = grpo
         numbers.replace(index, records)
         counts += Counter(
-            episodes=len(chosen), groups=len(np.unique(groups)), corrected=int(chosen["corrected"].sum())
+            episodes=len(chosen),
+            groups=len(np.unique(groups)),
+            corrected=int(chosen["corrected"].sum()),
+            copies=len(chosen) - len(np.unique(chosen[["group", "content"]])),
         )
-    return {name: counts[name] for name in ("episodes", "groups", "corrected")}
+    return {name: counts[name] for name in ("episodes", "groups", "corrected", "copies")}
 
 
-def _select(
-    records: Records, included: npt.NDArray[np.bool_], left_out: Counter[str]
-) -> npt.NDArray[np.bool_]:
+def _select(records: Records, included: npt.NDArray[np.bool_], losses: ModeLosses) -> npt.NDArray[np.bool_]:
     """Clears the flag of records whose group mixes settings or has only one episode."""
     if not len(records):
         return included
@@ -189,10 +224,12 @@ def _select(
     np.minimum.at(lowest, group[included], records["setting"][included])
     np.maximum.at(highest, group[included], records["setting"][included])
     mixed = included & (lowest != highest)[group]
-    left_out["its group mixes checkpoints, rulebooks or settings"] += int(mixed.sum())
+    for consulted in records["consulted"][mixed]:
+        losses.leave_out(MIXED_GROUP, "consult" if consulted else "direct")
     included &= ~mixed
     alone = included & (np.bincount(group[included], minlength=len(lowest)) == 1)[group]
-    left_out["alone in its group"] += int(alone.sum())
+    for mode, count in _count_by_mode(records["consulted"][alone]):
+        losses.exempt_counted(ALONE, mode, count)
     included &= ~alone
     return included
 

@@ -7,9 +7,7 @@ written to partitions. Memory does not grow with the log.
 from __future__ import annotations
 
 import json
-import math
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,9 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trainer.groups.log_reader import LoggedEpisode, LoggedReward, LogReader
+from trainer.groups.exclusions import INVALID_LINE, NOT_SCORED, EpisodeFilter
+from trainer.groups.history import split_history
+from trainer.groups.log_reader import LoggedEpisode, LogReader
 from trainer.groups.parquet import groups_schema
 from trainer.groups.partitions import Partitions
+from trainer.tokens.modes import UNDECIDED, ModeLosses
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,22 +31,23 @@ NUMERIC_FIELDS = [
     ("row", "i8"),
     ("group", "i8"),
     ("setting", "i8"),
+    ("content", "i8"),
     ("reward", "f8"),
     ("consulted", "?"),
     ("corrected", "?"),
     ("included", "?"),
     *((name, "f8") for name in COMPUTED_COLUMNS),
 ]
-"""Record fields of a spilled episode, partitioned by group. `group` and `setting` are hashes; the last four
-fields are filled in later."""
-ID_FIELDS = [("id", "i8"), ("row", "i8")]
+"""Record fields of a spilled episode, partitioned by group. `group`, `setting` and `content` are hashes; the
+last four fields are filled in later."""
+ID_FIELDS = [("id", "i8"), ("row", "i8"), ("consulted", "?")]
 """Record fields of an episode, partitioned by id. `row` is -1 for an episode that is not scored: it is not
 spilled."""
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 32 * 2**20  # approximate text size at which a batch is written early
 
 
-@dataclass(frozen=True)
+@dataclass
 class SpilledLog:
     """Summary of a spilled log."""
 
@@ -55,6 +57,8 @@ class SpilledLog:
     rulebook_digests: set[str] = field(default_factory=set)
     sampling_filters: set[str] = field(default_factory=set)
     """Sampling settings under which tokens were not drawn from the policy's own distribution."""
+    losses: ModeLosses = field(default_factory=ModeLosses)
+    """Episodes that cannot be used, by cause and mode."""
 
 
 NEUTRAL_VALUES = {
@@ -73,20 +77,19 @@ def spill_log(
     rows: BinaryIO,
     numbers: Partitions,
     ids: Partitions,
-    left_out: Counter[str],
     keep_forced: bool,
 ) -> SpilledLog:
     """Reads a log and writes its usable episodes to `rows` (an Arrow stream), `numbers` and `ids`.
 
     Args:
-        left_out: counts the episodes that are not usable, by cause.
         keep_forced: treat episodes with a forced mode as usable.
     """
     import pyarrow
     import pyarrow.ipc
 
     spilled = SpilledLog()
-    unscored = array("q")
+    selection = EpisodeFilter(keep_forced)
+    unscored, unscored_modes = array("q"), array("b")
     schema = groups_schema(without=COMPUTED_COLUMNS)
     with pyarrow.ipc.new_stream(rows, schema) as writer:
         batch = _Batch(schema)
@@ -96,13 +99,13 @@ def spill_log(
             writer.write_batch(record_batch)
             spilled.counts.append(counts)
             hashes = np.frombuffer(unscored, dtype=np.int64)
-            ids.add(hashes, id=hashes, row=-1)
+            ids.add(hashes, id=hashes, row=-1, consulted=np.frombuffer(unscored_modes, dtype=np.bool_))
 
         for episode, reward in log:
-            if cause := _unusable(episode, reward, keep_forced):
-                left_out[cause] += 1
-                if reward is None and cause == "not scored":
+            if cause := selection.cause(episode, reward):
+                if cause == NOT_SCORED:
                     unscored.append(hash(episode.id))
+                    unscored_modes.append(episode.mode == "consult")
                 continue
             assert reward is not None
             assert reward.total is not None
@@ -115,27 +118,12 @@ def spill_log(
             batch.add(episode, reward.total, reward.corrected)
             if batch.full:
                 write_batch()
-                unscored = array("q")
+                unscored, unscored_modes = array("q"), array("b")
         write_batch()
-    left_out["line that is not an episode"] += log.invalid_lines
+    spilled.losses = selection.finish()
+    if log.invalid_lines:
+        spilled.losses.exempt(INVALID_LINE, UNDECIDED, log.invalid_lines)
     return spilled
-
-
-def _unusable(episode: LoggedEpisode, reward: LoggedReward | None, keep_forced: bool) -> str | None:
-    """Returns why an episode is left out, or None."""
-    if episode.stop_reason == "error":
-        return "ended in an error"
-    if episode.mode_forced and not keep_forced:
-        return "its mode was forced"
-    if episode.stop_reason == "limit" and not episode.turns:
-        return "ended before its first reply"
-    if reward is None:
-        return "not scored"
-    if reward.total is None:
-        return f"no reward ({reward.excluded or 'null'})"
-    if not math.isfinite(reward.total):
-        return "a reward that is not finite"
-    return None
 
 
 def _template_options(sampling: dict[str, Any]) -> str | None:
@@ -158,16 +146,17 @@ class _Batch:
     def _clear(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
-        self._settings, self._corrected = array("q"), array("b")
+        self._settings, self._contents, self._corrected = array("q"), array("q"), array("b")
 
     def add(self, episode: LoggedEpisode, reward: float, corrected: bool) -> None:
         temperature = episode.sampling_sent.get("temperature")
         messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
         consultations = episode.consultations
+        given, group_id = split_history(episode)
         self._rows.append(
             (
                 episode.id,
-                episode.group_id,
+                group_id,
                 episode.prompt_id,
                 episode.kind,
                 episode.mode,
@@ -179,12 +168,14 @@ class _Batch:
                 len(consultations),
                 sum([each.error is not None for each in consultations]) if consultations else 0,
                 messages,
+                given,
                 str(episode.tools, "utf-8"),
                 turns,
             )
         )
         self._bytes += len(messages) + len(turns)
         self._settings.append(episode.settings_hash())
+        self._contents.append(episode.content_hash())
         self._corrected.append(corrected)
 
     @property
@@ -206,14 +197,16 @@ class _Batch:
             np.array([hash(name) for name in columns[column]], dtype=np.int64)
             for column in ("episode_id", "group_id")
         )
-        ids.add(id, id=id, row=row)
+        consulted = np.array([mode == "consult" for mode in columns["mode"]], dtype=np.bool_)
+        ids.add(id, id=id, row=row, consulted=consulted)
         counts = numbers.add(
             group,
             row=row,
             group=group,
             setting=self._settings,
+            content=self._contents,
             reward=columns["reward"],
-            consulted=[mode == "consult" for mode in columns["mode"]],
+            consulted=consulted,
             corrected=self._corrected,
         )
         arrays = [pyarrow.array(columns[each.name], type=each.type) for each in self._schema]

@@ -102,6 +102,7 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
         turns,
         forced=bool(row["forced"]),
         template_options=json.loads(row["template_options"] or "{}"),
+        given=row["given_messages"],
     )
     prompt_length = len(episode.prompt_ids)
     ids = episode.prompt_ids + episode.completion_ids

@@ -1,0 +1,36 @@
+"""Separates the earlier turns of a conversation from the episode that continues it.
+
+A log may contain requests of one conversation after another (the gateway, a chat). Episodes are samples of
+one distribution, and so a group, only if the whole conversation before them is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent.episode import count_given_messages, digest_of, has_reply
+from trainer.groups.log_reader import LoggedEpisode
+
+_DIGEST_CHARS = 16
+
+
+def split_history(episode: LoggedEpisode) -> tuple[int | None, str]:
+    """Returns the number of messages before an episode's replies, and the id of the episode's group.
+
+    Without earlier replies, the number is None and the id that of the log. Otherwise the id also names the
+    earlier messages: logs of earlier versions gave conversations with the same last message one id.
+    """
+    turns = len(episode.turns)
+    # Roles are the only unescaped occurrences, so most episodes need not be decoded.
+    if episode.given_messages is None and bytes(episode.messages).count(b'"assistant"') <= turns:
+        return None, episode.group_id
+    messages: list[Any] = [each for each in msgspec.json.decode(episode.messages) if isinstance(each, dict)]
+    given = count_given_messages(
+        messages, episode.given_messages, turns if episode.source == "gateway" else 0
+    )
+    earlier = messages[:given]
+    if not has_reply(earlier):
+        return None, episode.group_id
+    return given, f"{episode.group_id}-{digest_of(earlier)[:_DIGEST_CHARS]}"
