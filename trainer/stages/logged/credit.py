@@ -8,18 +8,30 @@ scaling) are those that `ascl-train prepare` wrote to the file of groups.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.episode import count_given_messages
 from trainer.errors import TrainingError
-from trainer.groups.parquet import template_options_of
+from trainer.groups.parquet import given_messages_of, template_options_of
 from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
-from trainer.tokens import RenderingError, call_opening, consult_probabilities
+from trainer.tokens import EpisodeTokens, RenderingError, call_opening, consult_probabilities
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
+
+
+MAX_LATE_SHARE = 0.05
+"""Share of free episodes that may write before they decide. Above it, the tokens that open a call at the
+beginning of a reply do not measure the probability of consulting."""
+MAX_DEVIATIONS = 4.0
+"""Standard deviations by which the number of consulting free episodes may differ from the expected one."""
+MAX_DIFFERENCE, MAX_FACTOR = 0.25, 5.0
+"""Larger differences and ratios than these between measured and observed probability are errors."""
+_MIN_VARIANCE = 0.3  # of a count: one or two unexpected episodes prove nothing
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,50 @@ def episode_decision_ratios(
     return ratios
 
 
+def is_late(tokenizer: Any, tokens: EpisodeTokens) -> bool:
+    """Returns whether a policy wrote anything, such as thoughts, before the tokens that decide the mode."""
+    return bool(tokenizer.decode(tokens.completion_ids[: tokens.decision[0]]).strip())
+
+
+def disagreement(
+    consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]
+) -> str | None:
+    """Compares probabilities of consulting with what the free episodes did; returns None if they agree.
+
+    They disagree if chance does not explain the difference, and it is large: above `MAX_DIFFERENCE`, or above
+    `MAX_FACTOR` for the rarer mode.
+
+    Args:
+        consult: probability that the unforced policy consults, by group.
+        modes, forced, groups: (N,) of the episodes.
+    """
+    free = [
+        (mode, group) for mode, is_forced, group in zip(modes, forced, groups, strict=True) if not is_forced
+    ]
+    if not free:
+        return None
+    expected = sum(consult[group] for _, group in free)
+    observed = sum(mode == "consult" for mode, _ in free)
+    variance = sum(consult[group] * (1 - consult[group]) for _, group in free)
+    count = len(free)
+    factor = max(
+        max(first, second) / min(first, second)
+        for first, second in (
+            (expected + 0.5, observed + 0.5),
+            (count - expected + 0.5, count - observed + 0.5),
+        )
+    )
+    is_chance = abs(observed - expected) <= MAX_DEVIATIONS * math.sqrt(variance + _MIN_VARIANCE)
+    if is_chance or (abs(observed - expected) <= MAX_DIFFERENCE * count and factor <= MAX_FACTOR):
+        return None
+    return (
+        f"the mean probability of consulting is {expected / count:.3f} by the tokens that open a call "
+        f"(mode_probability 'decision'), but {observed} of {count} free episodes consulted "
+        f"({observed / count:.2f}), so the weights of the decisions would be wrong: set mode_probability to "
+        "'rate', or pass the checkpoint that sampled the episodes"
+    )
+
+
 def decision_weights(
     trainer: Any, tokenizer: Any, columns: dict[str, list[Any]], method: str, usable: list[int]
 ) -> tuple[dict[str, float], dict[int, float]]:
@@ -117,11 +173,17 @@ def decision_weights(
             the smoothed consult rate of the group's free episodes.
 
     Raises:
-        TrainingError: the template cannot render a call, which `decision` needs.
+        TrainingError: the template cannot render a call, which `decision` needs; the probabilities by
+            `decision` do not fit the free episodes; or every episode has a forced mode.
     """
     modes, groups = columns["mode"], columns["group_id"]
     forced = [bool(flag) for flag in columns["forced"]]
     if method == "rate":
+        if all(forced):
+            raise TrainingError(
+                "the probability of consulting cannot be measured, because all episodes have a forced mode: "
+                "sample again with mode shares that add up to less than 1"
+            )
         consult = smoothed_consult_rates(modes, forced, groups)
     else:
         first = {group: index for index, group in reversed(list(enumerate(groups)))}
@@ -129,7 +191,7 @@ def decision_weights(
             openings = [
                 call_opening(
                     tokenizer,
-                    _before_reply(json.loads(columns["messages"][i])),
+                    _before_reply(json.loads(columns["messages"][i]), given_messages_of(columns, i)),
                     json.loads(columns["tools"][i]),
                     template_options_of(columns, i),
                 )
@@ -142,6 +204,8 @@ def decision_weights(
             ) from None
         batch_size = trainer.args.per_device_train_batch_size
         consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, batch_size), strict=True))
+        if problem := disagreement(consult, modes, forced, groups):
+            raise TrainingError(problem)
     ratios = episode_decision_ratios(
         consult, [modes[i] for i in usable], [forced[i] for i in usable], [groups[i] for i in usable]
     )
@@ -159,7 +223,8 @@ def add_token_advantages(rows: list[dict[str, Any]], ratios: dict[int, float] | 
     ]
 
 
-def _before_reply(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the messages before the first reply."""
-    first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:first]
+def _before_reply(messages: list[dict[str, Any]], given: int | None) -> list[dict[str, Any]]:
+    """Returns the messages before the first reply of an episode."""
+    replies = (index for index, message in enumerate(messages) if message["role"] == "assistant")
+    start = count_given_messages(messages, given)
+    return messages[: next(index for index in replies if index >= start)]

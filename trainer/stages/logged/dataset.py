@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainer.errors import TrainingError
-from trainer.groups.parquet import read_groups, template_options_of
+from trainer.groups.exclusions import exclusion_remedies
+from trainer.groups.parquet import given_messages_of, read_groups, template_options_of
 from trainer.stages.logged.credit import (
+    MAX_LATE_SHARE,
     Credit,
     add_token_advantages,
     assign_credit,
     decision_weights,
+    is_late,
 )
 from trainer.stages.monitoring import Notify
 from trainer.tokens import (
@@ -40,7 +43,7 @@ Rows = list[dict[str, Any]]
 _EPISODE_COLUMNS = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
 COLUMNS = (
     *(*_EPISODE_COLUMNS, "episode_id", "group_id", "consultations"),
-    *("temperature", "template_options", "policy_version"),
+    *("temperature", "template_options", "policy_version", "given_messages"),
 )
 """Columns of the file of groups that training reads."""
 _DATASET_COLUMNS = (
@@ -62,6 +65,8 @@ class LoggedGroups:
     policy_versions: list[str]
     temperature: float
     """Sampling temperature of all episodes."""
+    losses: ModeLosses
+    """Episodes that `ascl-train prepare` left out, by cause and mode."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,17 @@ class LoggedDataset:
     """Indices of the episodes that make up the groups: those with an advantage, and those without."""
     details: tuple[str, ...] = ()
     """A warning, and one example for each cause that needs an explanation."""
+    remedies: dict[str, str] = field(default_factory=dict)
+    """Remedy by cause of `losses`."""
+    free: int = 0
+    """Number of usable episodes whose mode was not forced."""
+    late: int = 0
+    """Number of these that wrote something, such as thoughts, before they decided."""
+
+    @property
+    def decides_late(self) -> bool:
+        """Whether the tokens that open a call do not measure the probability of consulting."""
+        return self.late > MAX_LATE_SHARE * self.free
 
     def summary(self) -> str:
         """Describes the dataset in one line."""
@@ -99,6 +115,7 @@ class LoggedDataset:
             "episodes": len(self.rows),
             "left_out": dict(sorted(self.left_out.items())),
             "left_out_by_mode": self.losses.record(),
+            "left_out_by_prepare": self.groups.losses.record(),
             "sources": self.groups.sources,
         }
 
@@ -136,6 +153,7 @@ def read_logged_groups(arguments: LoggedArguments, notify: Notify) -> LoggedGrou
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         policy_versions=versions,
         temperature=single_temperature(columns["temperature"], notify),
+        losses=ModeLosses.from_record(description["losses"]),
     )
 
 
@@ -193,7 +211,24 @@ def build_dataset(
             + "".join(f"; {detail}" for detail in details.values())
         )
     notes = [note for note in (losses.warning(remedies), *details.values()) if note]
-    return LoggedDataset(groups, rows, left_out, losses, sorted(usable), tuple(notes))
+    free = [tokens for index, tokens in usable.items() if not groups.columns["forced"][index]]
+    late = sum(is_late(tokenizer, tokens) for tokens in free)
+    return LoggedDataset(
+        groups, rows, left_out, losses, sorted(usable), tuple(notes), remedies, len(free), late
+    )
+
+
+def check_mode_losses(dataset: LoggedDataset) -> str | None:
+    """Compares what each mode lost in `ascl-train prepare` and here together. Returns a warning, or None.
+
+    Raises:
+        TrainingError: one mode loses much more of its episodes than the other, see `ModeLosses.problem`.
+    """
+    losses = dataset.losses.after(dataset.groups.losses)
+    remedies = {**exclusion_remedies(dataset.groups.losses.by_cause), **dataset.remedies}
+    if problem := losses.problem(remedies):
+        raise TrainingError(problem)
+    return losses.warning(remedies) if dataset.groups.losses.by_cause else None
 
 
 def tokenize_episodes(
@@ -221,6 +256,7 @@ def tokenize_episodes(
                 json.loads(turns),
                 forced=bool(forced),
                 template_options=template_options_of(columns, index),
+                given=given_messages_of(columns, index),
             )
         except TokenError as cause:
             losses.leave_out(str(cause), mode)
@@ -324,12 +360,18 @@ def score_dataset(
     }
     ratios, stratified = None, None
     if any(columns["forced"]):
-        consult, ratios = decision_weights(
-            trainer, tokenizer, columns, arguments.mode_probability, dataset.usable
-        )
+        method = arguments.mode_probability
+        if method == "decision" and dataset.decides_late:
+            method = "rate"
+            notify(
+                f"{dataset.late} of {dataset.free} free episodes think or write before they decide, so the "
+                "tokens that open a call do not measure the probability of consulting: using the consult "
+                "rate of the free episodes (mode_probability 'rate')"
+            )
+        consult, ratios = decision_weights(trainer, tokenizer, columns, method, dataset.usable)
         stratified = {
             "groups": len(consult),
-            "mode_probability": arguments.mode_probability,
+            "mode_probability": method,
             "mean_consult_probability": round(sum(consult.values()) / len(consult), 4),
         }
     if stratified or arguments.credit == "split":

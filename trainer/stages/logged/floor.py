@@ -36,7 +36,10 @@ def load_held_out_prompts(
         raise TrainingError(f"floor_prompts: {error}") from None
     conversations = [json.loads(messages) for messages in columns["messages"]]
     trained = {
-        message["content"] for messages in conversations for message in messages if message["role"] == "user"
+        str(message["content"])
+        for messages in conversations
+        for message in messages
+        if message["role"] == "user"
     }
     system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
     tools = json.loads(columns["tools"][0])

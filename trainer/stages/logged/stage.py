@@ -18,6 +18,7 @@ from trainer.stages.checkpoints import begin_or_resume_together
 from trainer.stages.logged.dataset import (
     LoggedDataset,
     build_dataset,
+    check_mode_losses,
     pad_last_batch,
     read_logged_groups,
     score_dataset,
@@ -72,6 +73,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     config.temperature = groups.temperature
     tokenizer = load_tokenizer(arguments.model)
     dataset = build_dataset(groups, tokenizer, arguments, config)
+    warning = check_mode_losses(dataset)
     plan = {
         "groups_sha256": groups.sha256,
         **asdict(arguments),
@@ -79,8 +81,11 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     }
     checkpoint = begin_or_resume_together(config, plan, arguments.resume)
     notify(dataset.summary())
+    if warning is not None:  # it includes what a warning about this stage alone says
+        notify(warning)
     for detail in dataset.details:
-        notify(detail)
+        if warning is None or not detail.startswith("warning"):
+            notify(detail)
 
     trainer = _build_trainer(arguments, config, tokenizer, dataset)
     scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)
@@ -130,6 +135,12 @@ def _build_trainer(
 def _attach_guards(
     trainer: Any, arguments: LoggedArguments, tokenizer: Any, dataset: LoggedDataset, notify: Notify
 ) -> Guards:
+    if arguments.floor_consult is not None and dataset.decides_late:
+        raise TrainingError(
+            f"{dataset.late} of {dataset.free} free episodes think or write before they decide, so "
+            "floor_consult, which is measured by the tokens that open a call, would be far too low: remove "
+            "it, and train with `ascl-train loop`, whose floor samples whole episodes"
+        )
     from trainer.stages.logged.floor import load_held_out_prompts
     from trainer.stages.logged.guards import Guards
 
