@@ -64,8 +64,8 @@ conformance: install  ## run the official MCP conformance suite (from npm) again
 mcpb: install  ## build dist/ascl-rules-VERSION.mcpb, the bundle for desktop hosts (needs npx)
 	$(BIN)/python deploy/mcpb_bundle.py
 
-container-check:  ## build the image in a chroot, start and consult it (needs root, buildah, debootstrap)
-	nice -n 10 $(PYTHON) deploy/container_check.py
+container-check: install  ## build the images in a chroot and run compose's services (needs root, buildah, debootstrap)
+	PYTHONPATH=. nice -n 10 $(BIN)/python deploy/container_check.py
 
 page-check: install  ## test the page in an installed Chromium (or ASCL_CHROMIUM), with axe
 	$(BIN)/python -m pip install --quiet -c constraints.txt 'playwright>=1.60' 'axe-playwright-python>=0.1.8'

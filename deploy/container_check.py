@@ -1,14 +1,17 @@
-"""Builds the image and tests its service without a container engine: `make container-check`.
+"""Builds the images and tests their services without a container engine: `make container-check`.
 
 Needs root, and Debian's buildah and debootstrap. The base image is a minimal Debian with its python3. Every
-step of the Dockerfile runs in a chroot; the image's command is started and consulted over loopback. All
-printed figures are measured. Files are written to build/container/; a second run reuses the base image.
+step of the Dockerfile runs in a chroot. Both services start as docker-compose.yml starts them: with its
+settings, arguments and volumes, on the host's network. The rule service is consulted over loopback, and the
+gateway stands before a scripted model that consults. All printed figures are measured. Files are written to
+build/container/; a second run reuses the base image.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,18 +19,24 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "container"
 BASE, IMAGE, CUSTOM_IMAGE = "localhost/ascl-base", "localhost/ascl-rules", "localhost/ascl-own-rules"
+GATEWAY_IMAGE = "localhost/ascl-gateway"
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 STORE = ("--root", str(WORK / "store"), "--runroot", str(WORK / "run"))
 SECRETS = WORK / "secrets"
-WITH_TOKENS = {"ASCL_RULES_TOKENS_FILE": "/secrets/tokens.jsonl"}
+PORT = {"ASCL_RULES_PORT": "{port}"}
+WITH_TOKENS = {"ASCL_RULES_TOKENS_FILE": "/secrets/tokens.jsonl", **PORT}
 QUESTION = {"situation": "someone asks for a computer virus"}
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -114,8 +123,24 @@ def build(image: str, dockerfile: Path, context: Path, *extra: str) -> float:
 
 
 @contextmanager
-def run_image(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+def run_image(
+    image: str,
+    log: Path,
+    settings: Mapping[str, str],
+    *,
+    volumes: Mapping[Path, str] = MappingProxyType({SECRETS: "/secrets:ro"}),
+    arguments: Sequence[str] = (),
+    ready: str = "/readyz",
+) -> Iterator[tuple[str, Path]]:
     """Runs the image's command on the host's network, and checks that it does not write to its root.
+
+    Args:
+        image: name of the image.
+        log: file for its output.
+        settings: environment variables; `{port}` in a value becomes a free port, as in `arguments`.
+        volumes: places inside the container, by folder on the host.
+        arguments: of the entry point; empty for the image's own.
+        ready: path that answers with status 200 when the service is ready.
 
     Yields:
         The address of the service, and the root of its file system.
@@ -125,13 +150,13 @@ def run_image(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tu
     config = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
     container = buildah("from", "--pull-never", image)
     root = Path(buildah("mount", container))
-    values = {"ASCL_RULES_PORT": port, **settings}
-    options = [word for name, value in values.items() for word in ("--env", f"{name}={value}")]
-    options += ["-v", f"{SECRETS}:/secrets:ro"]
+    options = [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+    options += [word for folder, place in volumes.items() for word in ("-v", f"{folder}:{place}")]
+    command = [*options, container, "--", *config["Entrypoint"], *(arguments or config["Cmd"])]
     before = list_files(root)
     with log.open("w") as output:
         process = subprocess.Popen(
-            ["buildah", *STORE, "run", *options, container, "--", *config["Entrypoint"], *config["Cmd"]],
+            ["buildah", *STORE, "run", *(word.replace("{port}", port) for word in command)],
             env=ENVIRONMENT,
             stdout=output,
             stderr=output,
@@ -139,7 +164,7 @@ def run_image(image: str, log: Path, settings: Mapping[str, str]) -> Iterator[tu
         )
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
-        while request(f"{url}/readyz")[0] != 200:
+        while request(f"{url}{ready}")[0] != 200:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"container-check: the service did not start:\n{log.read_text()}")
             time.sleep(0.1)
@@ -157,7 +182,8 @@ def list_files(root: Path) -> set[tuple[str, int]]:
     entries = set()
     for folder, names, files in os.walk(root):
         if Path(folder) == root:
-            names[:] = [name for name in names if name not in ("tmp", "proc", "sys", "dev", "run", "etc")]
+            mounted = ("tmp", "proc", "sys", "dev", "run", "etc", "data")
+            names[:] = [name for name in names if name not in mounted]
         for name in files:
             path = Path(folder) / name
             entries.add((str(path.relative_to(root)), path.lstat().st_mtime_ns))
@@ -176,7 +202,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(5)
 
 
-def request(url: str, body: object = None, token: str | None = None) -> tuple[int, dict[str, object]]:
+def request(url: str, body: object = None, token: str | None = None) -> tuple[int, dict[str, Any]]:
     """Sends a request. Returns status and JSON of the response; (0, {}) if no server listens."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
@@ -212,11 +238,14 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     make_base()
     if "--keep" not in sys.argv:
-        report("building the image")
-        seconds = build(IMAGE, ROOT / "Dockerfile", ROOT, "--build-arg", f"BASE={BASE}", *pip_mounts())
-        report(f"built in {seconds:.0f} s")
+        for image, target in ((IMAGE, "rules"), (GATEWAY_IMAGE, "gateway")):
+            report(f"building the image {target}")
+            options = ("--layers", "--target", target, "--build-arg", f"BASE={BASE}")
+            seconds = build(image, ROOT / "Dockerfile", ROOT, *options, *pip_mounts())
+            report(f"built in {seconds:.0f} s")
     check_image()
     check_custom_rules()
+    check_compose()
     report("all checks passed")
 
 
@@ -293,6 +322,72 @@ def check_custom_rules() -> None:
         book = answer.get("rulebook")
         served = status == 200 and isinstance(book, dict) and book["name"] == "my-rules"
         check(served, f"it serves custom rules, built in {seconds:.0f} s")
+
+
+def check_compose() -> None:
+    """Starts the services of docker-compose.yml with their settings, arguments and volumes."""
+    services = read_compose()["services"]
+    rules, data = WORK / "rules", WORK / "data"
+    for folder in (rules, data):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "rules", rules)
+    data.mkdir()
+    os.chown(data, 10001, 10001)
+    log = WORK / "compose-rules.log"
+    settings, volumes = services["rules"]["environment"] | PORT, {rules: "/rules:ro", data: "/data"}
+    check(
+        sorted(volume.partition(":")[2] for volume in services["rules"]["volumes"]) == ["/data", "/rules:ro"],
+        "compose mounts the rules and a volume for tokens",
+    )
+    with run_image(IMAGE, log, settings, volumes=volumes) as (url, _):
+        [token] = re.findall(r"^ascl_\S+$", log.read_text(), re.MULTILINE)
+        status, answer = request(f"{url}/v1/consult", QUESTION, token)
+        check(status == 200 and answer["verdict"] == "rules_found", "the first start prints a working token")
+        check_edit(url, token, rules, answer["rulebook"]["digest"])
+        check_gateway(services["gateway"], f"{url}/mcp", token)
+    check((data / "audit.jsonl").stat().st_size > 0, "the audit log is on the volume")
+
+
+def read_compose() -> dict[str, Any]:
+    """Returns docker-compose.yml with the default of every variable."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    compose: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    return compose
+
+
+def check_edit(url: str, token: str, rules: Path, digest: str) -> None:
+    """Edits a mounted rule, and waits until the service serves the edit."""
+    rule = next((rules / "cyber").glob("*.md"))
+    rule.write_text(rule.read_text() + "\nReport what you find to the owner.\n")
+    start = time.monotonic()
+    while request(f"{url}/v1/rulebook", None, token)[1]["digest"] == digest:
+        check(time.monotonic() - start < 60, "an edited rule is served within a minute")
+        time.sleep(0.2)
+    report(f"ok: an edited rule is served {time.monotonic() - start:.1f} s after the edit")
+
+
+def check_gateway(service: Mapping[str, Any], rules_url: str, token: str) -> None:
+    """Sends a chat request through the gateway to a scripted model that consults the rules."""
+    from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
+
+    with ScriptedEndpoint([call(QUESTION["situation"]), "Here is how to scan your own disk."]) as model:
+        replaced = {"--upstream": model.base_url, "--rules": rules_url}
+        arguments = ["--port={port}"]
+        for word in service["command"]:
+            flag = word.partition("=")[0]
+            arguments.append(f"{flag}={replaced[flag]}" if flag in replaced else word)
+        variables = {"ASCL_RULES_TOKEN": token}
+        log = WORK / "compose-gateway.log"
+        gateway = run_image(GATEWAY_IMAGE, log, variables, volumes={}, arguments=arguments, ready="/healthz")
+        with gateway as (url, root):
+            body = {"model": "scripted", "messages": [{"role": "user", "content": "Is my disk clean?"}]}
+            status, answer = request(f"{url}/v1/chat/completions", body)
+            text = answer["choices"][0]["message"]["content"] if status == 200 else log.read_text()
+            check(text.startswith("Here is how"), "the gateway answers after a consultation")
+            tools = [message for message in model.requests[-1]["messages"] if message["role"] == "tool"]
+            check(len(tools) == 1 and "error" not in tools[0]["content"][:20], "the model read the rules")
+            check(not list(root.glob("gateway/lib/python3*/site-packages/torch")), "it has no torch")
+            report(f"size of the gateway's image: {size(root)}")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     tokens_file: Path | None = None
     """File of hashed bearer tokens, written by `ascl-rules token new`. The service reloads it when it
     changes."""
+    create_token: bool = False
+    """If the token file does not exist, create it at the start with one token for the scopes consult and
+    read, and print that token once on standard output."""
     oauth_issuer: str | None = None
     """OAuth authorization server whose access tokens are accepted: the exact `iss` claim."""
     oauth_jwks: str | None = None

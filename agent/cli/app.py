@@ -7,10 +7,17 @@ import typer
 from agent.cli.chat import chat
 from agent.cli.gateway import gateway
 from agent.cli.log import register_log_commands
+from agent.cli.options import Version
 from agent.cli.probe import probe, quirks
 from agent.cli.run import run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Takes the options that stand before a command."""
+
 
 app.command(
     epilog='Example: ascl-agent chat "How do I sharpen a kitchen knife?" --base-url URL --model NAME'

@@ -71,6 +71,21 @@ LogArgument = Annotated[Path, typer.Argument(help="Episode log.", show_default=F
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def print_version(wanted: bool) -> None:
+    """Prints the version of ASCL and exits, if wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ascl {version('ascl')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
+]
+
+
 def exit_on_error(action: Callable[[], T]) -> T:
     """Returns the result of `action`; exits with code 1 on an error that the user can fix."""
     from agent.errors import AgentError

@@ -5,12 +5,20 @@ from __future__ import annotations
 import typer
 
 from evaluation.cli import judge
+from evaluation.cli.common import Version
 from evaluation.cli.report import compare, report
 from evaluation.cli.rule_edit import edit_rule
 from evaluation.cli.run import run
 from evaluation.cli.score import score
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Takes the options that stand before a command."""
+
+
 app.add_typer(judge.app, name="judge")
 app.command(
     "edit-rule",

@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from agent.episode import SkippedLine
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_version(wanted: bool) -> None:
+    """Prints the version of ASCL and exits, if wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ascl {version('ascl')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
+]
+
+
 PromptSpec = Annotated[
     str,
     typer.Option(
@@ -51,6 +68,8 @@ def exit_on_error(
     except ModuleNotFoundError as error:
         message = f"the package {error.name} is not installed: run `pip install 'ascl[{extra}]'`"
         fail(message, code, command=command)
+    except BrokenPipeError:
+        raise  # the reader of the output has left, as `| head` does; typer ends the command
     except OSError as error:
         message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
         fail(message, code, command=command)

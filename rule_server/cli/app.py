@@ -13,6 +13,7 @@ from rule_server.cli.options import (
     ArtefactDir,
     AsJson,
     Rules,
+    Version,
     load_cli_settings,
     notify,
     print_json,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 Model = Annotated[
     str | None,
@@ -43,6 +44,11 @@ Watch = Annotated[
     ),
 ]
 NoWatch = Annotated[bool, typer.Option("--no-watch", help="Do not reload when rule files change.")]
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Takes the options that stand before a command."""
 
 
 @app.command()
@@ -100,6 +106,8 @@ def serve(
     from rule_server.api.app import check_exposure, run
 
     check_exposure(settings)
+    if settings.create_token:
+        tokens.create_first(settings.tokens_file)
     run(_create_service(settings))
 
 

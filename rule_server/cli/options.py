@@ -34,6 +34,21 @@ ArtefactDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def print_version(wanted: bool) -> None:
+    """Prints the version of ASCL and exits, if wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ascl {version('ascl')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
+]
+
+
 def load_cli_settings(**flags: object) -> Settings:
     """Loads the settings from flags and environment variables. Raises StartError."""
     from rule_server.settings import load_settings

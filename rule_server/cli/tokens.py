@@ -86,5 +86,23 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the caller.")], fil
     notify(f"removed the token of {name}")
 
 
+def create_first(file: Path | None) -> None:
+    """Creates a token file that does not exist yet, with one token, and prints the token on standard output.
+
+    Raises:
+        StartError: no token file is set, or it cannot be written.
+    """
+    from rule_server.api.auth import new_token
+    from rule_server.errors import StartError
+    from rule_server.observability import now
+
+    if file is None:
+        raise StartError("create_token is set, but there is no token file: set ASCL_RULES_TOKENS_FILE too")
+    if file.exists():
+        return
+    typer.echo(new_token(file, "first", ["consult", "read"], now()))
+    notify(f"created {file} with the token above, which is shown only once; it may consult and read")
+
+
 def _tokens_file(file: Path | None) -> Path:
     return file or Path(os.environ.get("ASCL_RULES_TOKENS_FILE") or "tokens.jsonl")

@@ -5,10 +5,18 @@ from __future__ import annotations
 import typer
 
 from trainer.cli import orchestration, reports
+from trainer.cli.common import Version
 from trainer.cli.groups import prepare, stats
 from trainer.cli.train import local_model, logged, sft
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Takes the options that stand before a command."""
+
+
 app.command("local-model", epilog="Example: ascl-train local-model --dir models/smollm2")(local_model)
 app.command(epilog="Example: ascl-train sft --model models/smollm2 --out runs/cold-start")(sft)
 app.command(
@@ -17,7 +25,7 @@ app.command(
 app.command(epilog="Example: ascl-train stats runs/groups.parquet")(stats)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Example: ascl-train logged --config trainer/recipes/demo.yaml --model runs/cold-start/merged "
+    epilog="Example: ascl-train logged --config builtin:demo --model runs/cold-start/merged "
     "--groups runs/groups.parquet --out runs/ifpo --learning_rate 1e-4",
 )(logged)
 reports.register(app)

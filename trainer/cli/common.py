@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NoReturn
 
-from evaluation.cli import common
-from evaluation.cli.common import AsJson
+import typer
 
-__all__ = ["AsJson", "exit_on_error", "fail", "is_rank_zero", "let_idle_threads_sleep"]
+from evaluation.cli import common
+from evaluation.cli.common import AsJson, Version
+
+__all__ = [
+    "AsJson",
+    "Version",
+    "exit_on_error",
+    "fail",
+    "is_rank_zero",
+    "let_idle_threads_sleep",
+    "resolve_recipe",
+]
 
 COMMAND = "ascl-train"
+RECIPES = Path(__file__).parents[1] / "recipes"
+BUILTIN = "builtin:"
+
+
+def resolve_recipe(config: Path | None) -> Path | None:
+    """Returns the file of a recipe `builtin:NAME`; any other path unchanged.
+
+    Raises:
+        typer.BadParameter: there is no recipe with this name.
+    """
+    if config is None or not str(config).startswith(BUILTIN):
+        return config
+    name = str(config).removeprefix(BUILTIN)
+    names = sorted(file.stem for file in RECIPES.glob("*.yaml"))
+    if name not in names:
+        known = ", ".join(f"{BUILTIN}{known}" for known in names)
+        raise typer.BadParameter(f"there is no recipe '{config}': choose one of {known}")
+    return RECIPES / f"{name}.yaml"
 
 
 def exit_on_error() -> AbstractContextManager[None]:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail, is_rank_zero, let_idle_threads_sleep
+from trainer.cli.common import (
+    AsJson,
+    exit_on_error,
+    fail,
+    is_rank_zero,
+    let_idle_threads_sleep,
+    resolve_recipe,
+)
 from trainer.orchestration import exit_with_launcher
 
 if TYPE_CHECKING:
@@ -23,20 +30,22 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `ascl-train`."""
     # Before the libraries load, so that a launcher killed in the meantime leaves no process behind.
     exit_with_launcher()
-    app.command(epilog="Example: ascl-train loop --config trainer/recipes/loop.yaml --out runs/loop")(loop)
+    app.command(epilog="Example: ascl-train loop --config builtin:loop --out runs/loop")(loop)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-        epilog="Example: ascl-train online --config trainer/recipes/online-1gpu.yaml --out runs/online",
+        epilog="Example: ascl-train online --config builtin:online-1gpu --out runs/online",
     )(online)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-        epilog="Example: ascl-train launch online --config trainer/recipes/online-8gpu.yaml --gpus 8 "
+        epilog="Example: ascl-train launch online --config builtin:online-8gpu --gpus 8 "
         "--vllm-gpus 2 --out runs/online --dry-run",
     )(launch)
 
 
 def loop(
-    config: Annotated[Path, typer.Option(help="YAML settings file; see trainer/recipes/loop.yaml.")],
+    config: Annotated[
+        Path, typer.Option(help="YAML settings file, or builtin:loop.", callback=resolve_recipe)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for rounds/ and loop.json.")],
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Total number of rounds; overrides the settings file.")
@@ -72,7 +81,12 @@ def online(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.")],
     config: Annotated[
-        Path | None, typer.Option(help="YAML settings file: settings of this stage and of trl.GRPOConfig.")
+        Path | None,
+        typer.Option(
+            help="YAML settings file (settings of this stage and of trl.GRPOConfig), or a recipe such as "
+            "builtin:online-1gpu.",
+            callback=resolve_recipe,
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to train; overrides the settings file.")] = None,
     as_json: AsJson = False,
@@ -105,7 +119,9 @@ def online(
 def launch(
     context: typer.Context,
     stage: Annotated[Literal["online", "logged"], typer.Argument(help="Stage to run.")],
-    config: Annotated[Path, typer.Option(help="YAML settings file of the stage.")],
+    config: Annotated[
+        Path, typer.Option(help="YAML settings file of the stage, or a recipe.", callback=resolve_recipe)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     model: Annotated[str | None, typer.Option(help="Model to train; overrides the settings file.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs per node; 0 for CPU.")] = 1,

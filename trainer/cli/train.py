@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail, is_rank_zero, let_idle_threads_sleep
+from trainer.cli.common import (
+    AsJson,
+    exit_on_error,
+    fail,
+    is_rank_zero,
+    let_idle_threads_sleep,
+    resolve_recipe,
+)
 
 
 def local_model(
@@ -69,7 +76,11 @@ def logged(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for adapter/, merged/ and run.json.", show_default=False)],
     config: Annotated[
-        Path | None, typer.Option(help="YAML settings file: settings of this stage and of trl.GRPOConfig.")
+        Path | None,
+        typer.Option(
+            help="YAML settings file (settings of this stage and of trl.GRPOConfig), or builtin:demo.",
+            callback=resolve_recipe,
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Checkpoint that sampled the episodes.")] = None,
     groups: Annotated[str | None, typer.Option(help="Groups file from `ascl-train prepare`.")] = None,

@@ -82,7 +82,7 @@ def parse_run(config: Path | None, options: Sequence[str], *kinds: type) -> tupl
     """
     import yaml
 
-    parser = _Parser(kinds)
+    parser = _Parser(kinds, allow_abbrev=False)
     setting_names = {action.dest for action in parser._actions}
     try:
         config_option = ["--config", str(config)] if config else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from rule_server.api.auth.tokens import hash_token
 from rule_server.cli import app
 from rule_server.settings import Settings
 from tests.fakes.processes.live_server import LiveServer
+from tests.fakes.rules.rulebooks import rule, write_rulebook
+from tests.fakes.rules.service_process import run_rule_service
 from tests.fakes.rules.toy_service import QUESTION, serve_toy, toy_service
 
 ROUTES = [
@@ -186,6 +189,28 @@ def test_the_command_prints_a_token_once_and_stores_only_its_hash(tokens: Path) 
         runner.invoke(app, ["token", "new", "x", "--scope", "all", *file], catch_exceptions=False)
     assert runner.invoke(app, ["token", "remove", "ci", *file]).exit_code == 0
     assert tokens.read_text() == ""
+
+
+def test_the_first_start_creates_a_token_and_later_ones_keep_it(tmp_path: Path, artefact: Path) -> None:
+    rules = write_rulebook(tmp_path / "rules", rule("cyber.malware"))
+    log, file = tmp_path / "serve.log", tmp_path / "data" / "tokens.jsonl"
+    settings = {"TOKENS_FILE": str(file), "CREATE_TOKEN": "true"}
+    with run_rule_service(rules, artefact, log, **settings) as (url, _):
+        [token] = re.findall(r"^ascl_\S+$", log.read_text(), re.MULTILINE)
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx2.get(f"{url}/v1/rulebook", headers=headers).status_code == 200
+        assert httpx2.get(f"{url}/v1/rulebook").status_code == 401
+        assert httpx2.post(f"{url}/v1/admin/reload", headers=headers).status_code == 403
+    with run_rule_service(rules, artefact, log, **settings) as (url, _):
+        assert httpx2.get(f"{url}/v1/rulebook", headers=headers).status_code == 200
+    assert log.read_text().count("\nascl_") + log.read_text().startswith("ascl_") == 1
+    assert token not in file.read_text()
+
+
+def test_a_token_cannot_be_created_without_a_place_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASCL_RULES_CREATE_TOKEN", "true")
+    with pytest.raises(StartError, match="set ASCL_RULES_TOKENS_FILE too"):
+        CliRunner().invoke(app, ["serve"], catch_exceptions=False)
 
 
 def test_callers_behind_a_proxy_are_not_the_operator(tmp_path: Path) -> None:

@@ -246,3 +246,21 @@ def test_the_error_names_an_invalid_recipe(text: str, message: str, tmp_path: Pa
     code, _, stderr = run("launch", "online", "--config", config, "--out", tmp_path, "--dry-run")
     assert code == 1
     assert message in stderr
+
+
+def test_a_recipe_is_found_by_its_name_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--gpus", 8, "--vllm-gpus", 2)
+    by_path = commands("online", "--config", RECIPES / "online-8gpu.yaml", *options)
+    monkeypatch.chdir(tmp_path)
+    assert commands("online", "--config", "builtin:online-8gpu", *options) == by_path
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
+    code, _, stderr = run("loop", "--config", "builtin:lop", "--out", "runs/x")
+    assert code == 2
+    assert "builtin:loop" in stderr
+
+
+def test_a_setting_cannot_be_abbreviated() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'learning_rat'.*did you mean 'learning_rate'"):
+        parse_logged(None, ["--model", "m", "--groups", "g", "--learning_rat", "1e-4"])
