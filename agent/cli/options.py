@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -37,6 +38,14 @@ Rules = Annotated[
 ]
 Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature; not sent if unset.")]
 TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling; not sent if unset.")]
+TemplateOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-option",
+        help="KEY=VALUE for the server's chat template (`chat_template_kwargs`), such as "
+        "enable_thinking=false; VALUE is JSON or text. Repeatable, and stored with each episode.",
+    ),
+]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")]
 MaxTurns = Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")]
 MaxConsultations = Annotated[int, typer.Option(min=0, help="Maximum consultations per prompt.")]
@@ -106,10 +115,34 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def sampling_fields(temperature: float | None, top_p: float | None, max_tokens: int) -> dict[str, Any]:
-    """Returns the sampling fields of every request."""
-    fields = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+def sampling_fields(
+    temperature: float | None,
+    top_p: float | None,
+    max_tokens: int,
+    template_options: list[str] | None = None,
+) -> dict[str, Any]:
+    """Returns the sampling fields of every request; exits with code 2 if a template option is malformed."""
+    fields = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "chat_template_kwargs": parse_template_options(template_options) or None,
+    }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def parse_template_options(options: list[str] | None) -> dict[str, Any]:
+    """Parses KEY=VALUE pairs; a VALUE that is not JSON is text. Exits with code 2 if one has no key."""
+    parsed: dict[str, Any] = {}
+    for option in options or []:
+        key, equals, value = option.partition("=")
+        if not key or not equals:
+            fail(f"--template-option {option}: expected KEY=VALUE, such as enable_thinking=false", 2)
+        try:
+            parsed[key] = json.loads(value)
+        except ValueError:
+            parsed[key] = value
+    return parsed
 
 
 def run_with_services(

@@ -41,6 +41,9 @@ class ChatApi:
             fields[self._quirks.token_limit] = fields.pop("max_tokens")
         if self._quirks.logprobs == "yes":
             fields.setdefault("logprobs", True)
+        if "chat_template_kwargs" in fields:  # the SDK accepts fields that OpenAI does not define only here
+            options = fields.pop("chat_template_kwargs")
+            fields["extra_body"] = {"chat_template_kwargs": options, **fields.get("extra_body", {})}
         if self._quirks.token_ids == "yes":  # noqa: S105
             fields["extra_body"] = {"return_token_ids": True, **fields.get("extra_body", {})}
         return fields

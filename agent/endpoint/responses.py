@@ -50,7 +50,8 @@ class ResponsesApi:
         Raises:
             EndpointError: if this API does not support a sampling field.
         """
-        fields = dict(sampling)
+        fields = {**sampling, **sampling.get("extra_body", {})}
+        fields.pop("extra_body", None)
         if unsupported := sorted(_UNSUPPORTED_FIELDS & fields.keys()):
             raise EndpointError(
                 f"the Responses API does not support {', '.join(unsupported)}: omit it, or use --api chat",

@@ -24,6 +24,7 @@ from agent.gateway.exchange import Conversation, Exchange
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens", "stop"),
     *("presence_penalty", "frequency_penalty", "reasoning_effort", "logprobs", "top_logprobs"),
+    "chat_template_kwargs",  # changes the prompt, so training must render with the same options
 )
 # Request fields that name earlier messages which the upstream stores.
 _STORED_HISTORY = ("previous_response_id", "conversation", "prompt")

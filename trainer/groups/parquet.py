@@ -7,7 +7,7 @@ episodes never read their text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import GroupError
 from trainer.ifpo import Baseline, Scale
+from trainer.tokens.chat_template import on_day_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -58,7 +59,8 @@ def groups_schema(without: Iterable[str] = ()) -> pyarrow.Schema:
         "advantage_grpo": number,
         "policy_version": text,
         "temperature": number,  # as sent; null if the endpoint's default was used
-        "template_options": text,  # `chat_template_kwargs` as sent, JSON; null if none were sent
+        "template_options": text,  # options of the chat template as sent, JSON; null if none were sent
+        "started_at": text,  # UTC time in ISO 8601; null if unknown
         "consultations": pyarrow.int32(),
         "failed_consultations": pyarrow.int32(),  # calls without a verdict
         "messages": text,
@@ -136,11 +138,15 @@ def open_groups(
             raise foreign from None
 
 
-def template_options_of(columns: dict[str, list[Any]], index: int) -> dict[str, Any] | None:
-    """Returns the `chat_template_kwargs` that an episode was sampled with; None if none were sent."""
-    options = columns["template_options"][index]
-    sent: dict[str, Any] | None = json.loads(options) if options else None
-    return sent
+def template_options_of(columns: Mapping[str, Sequence[Any]], index: int) -> dict[str, Any]:
+    """Returns the template options that an episode was sampled with, and its day.
+
+    Args:
+        columns: with `template_options`, and `started_at` for templates that print the date.
+    """
+    sent = columns["template_options"][index]
+    times = columns.get("started_at")
+    return on_day_of(json.loads(sent) if sent else None, times[index] if times else None)
 
 
 def given_messages_of(columns: dict[str, list[Any]], index: int) -> int | None:

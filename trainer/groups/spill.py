@@ -20,6 +20,7 @@ from trainer.groups.history import split_history
 from trainer.groups.log_reader import LoggedEpisode, LogReader
 from trainer.groups.parquet import groups_schema
 from trainer.groups.partitions import Partitions
+from trainer.tokens.chat_template import sampled_options
 from trainer.tokens.modes import UNDECIDED, ModeLosses
 
 if TYPE_CHECKING:
@@ -127,12 +128,9 @@ def spill_log(
 
 
 def _template_options(sampling: dict[str, Any]) -> str | None:
-    """Returns the `chat_template_kwargs` that were sent with an episode's turns as JSON; None without any."""
-    extra_body = sampling.get("extra_body")
-    sent = sampling.get("chat_template_kwargs") or (
-        extra_body.get("chat_template_kwargs") if isinstance(extra_body, dict) else None
-    )
-    return json.dumps(sent, sort_keys=True) if sent and isinstance(sent, dict) else None
+    """Returns the options that were sent for the chat template as JSON; None without any."""
+    options = sampled_options(sampling)
+    return json.dumps(options, sort_keys=True) if options else None
 
 
 class _Batch:
@@ -165,6 +163,7 @@ class _Batch:
                 episode.policy_version,
                 temperature if isinstance(temperature, int | float) else None,
                 _template_options(episode.sampling_sent),
+                episode.started_at,
                 len(consultations),
                 sum([each.error is not None for each in consultations]) if consultations else 0,
                 messages,

@@ -127,6 +127,8 @@ class Round:
             *("--max-turns", str(sampling.max_turns), "--concurrency", str(sampling.concurrency)),
             *("--provider", sampling.provider),
         ]
+        for key, value in sampling.template_options.items():
+            command += ["--template-option", f"{key}={json.dumps(value)}"]
         if sampling.seed is not None:
             command += ["--seed", str(sampling.seed + 100_000 * self.number)]
         if name == "episodes":

@@ -38,6 +38,8 @@ class Sampling(_Section):
     seed: int | None = 0
     """Base seed of all rounds; None sends no seed."""
     provider: str = "auto"
+    template_options: dict[str, Any] = {}
+    """Options of the server's chat template (`chat_template_kwargs`), such as `{enable_thinking: false}`."""
 
     @model_validator(mode="after")
     def _check_mode_shares(self) -> Sampling:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import GroupError
-from trainer.groups.parquet import open_groups
+from trainer.groups.parquet import open_groups, template_options_of
 from trainer.tokens import episode_tokens
 
 MEMBER_COLUMNS = (
@@ -101,7 +101,7 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
         json.loads(row["tools"]),
         turns,
         forced=bool(row["forced"]),
-        template_options=json.loads(row["template_options"] or "{}"),
+        template_options=template_options_of({name: [value] for name, value in row.items()}, 0),
         given=row["given_messages"],
     )
     prompt_length = len(episode.prompt_ids)

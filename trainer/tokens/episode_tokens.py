@@ -10,15 +10,16 @@ rule tool, up to and including its name, or else the first token of the answer, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from agent.episode import count_given_messages
 from agent.tools import RULE_TOOL
+from trainer.tokens.chat_template import RenderingError, on_neighbouring_days
 from trainer.tokens.modes import mode_of
-from trainer.tokens.rendering import RenderedTurn, RenderingError, render_turns
+from trainer.tokens.rendering import RenderedTurn, render_turns
 
 _THOUGHT_ENDS = ("</think>", "<|start|>assistant")
 _CALL_TAG = "<tool_call>"
@@ -89,6 +90,7 @@ def episode_tokens(
             `logprobs`.
         forced: whether the mode was forced; of a call that the agent wrote, only the decision contributes to
             the loss.
+        template_options: see `render_turns`.
         given: number of messages before the episode's replies, see `count_given_messages`; the replies among
             them are part of the prompt. None for those up to the user's last message.
 
@@ -97,15 +99,25 @@ def episode_tokens(
             template cannot render the episode, the policy wrote nothing, or a log-probability is impossible.
     """
     given = count_given_messages(messages, given)
-    rendered = partial(_render_replies, tokenizer, messages, tools, template_options, given)
     replies = sum(message.get("role") == "assistant" for message in messages[given:])
     by_agent = forced and replies > len(turns)  # the log has one turn per message that the model wrote
+    truncated = [at + by_agent for at, turn in enumerate(turns) if turn.get("finish_reason") == "length"]
+    rendered = partial(
+        _render_replies,
+        tokenizer,
+        messages,
+        tools,
+        given=given,
+        truncated=truncated,
+    )
     if turns and all(turn.get("prompt_token_ids") and turn.get("token_ids") for turn in turns):
         parsed = _logged_turns(tokenizer, turns)
         if by_agent:
-            parsed = [_agent_turn(tokenizer, rendered(), parsed[0].prompt), *parsed]
+            days = on_neighbouring_days(template_options)
+            first_turns = (rendered(options)[0] for options in days)
+            parsed = [_agent_turn(tokenizer, first_turns, parsed[0].prompt), *parsed]
     else:
-        parsed = _rendered_turns(tokenizer, rendered(), turns, by_agent)
+        parsed = _rendered_turns(tokenizer, rendered(template_options), turns, by_agent)
     return _join(tokenizer, parsed, mode_of(messages, given=given) == "consult", forced)
 
 
@@ -124,13 +136,18 @@ def _logged_turns(tokenizer: Any, turns: list[dict[str, Any]]) -> list[_Turn]:
     return parsed
 
 
-def _agent_turn(tokenizer: Any, rendered: list[RenderedTurn], next_prompt: list[int]) -> _Turn:
-    """Recovers the call that the agent wrote, with its result, from the prompt of the turn after it."""
-    for text in (rendered[0].prompt, rendered[0].request):
-        prompt = _encode(tokenizer, text)
-        if next_prompt[: len(prompt)] == prompt:
-            added = next_prompt[len(prompt) :]
-            return _Turn(prompt, added, None, tokenizer.decode(added), by_agent=True)
+def _agent_turn(tokenizer: Any, rendered: Iterable[RenderedTurn], next_prompt: list[int]) -> _Turn:
+    """Recovers the call that the agent wrote, with its result, from the prompt of the turn after it.
+
+    Args:
+        rendered: the turn as it may have been rendered; the first one that matches counts.
+    """
+    for turn in rendered:
+        for text in (turn.prompt, turn.request):
+            prompt = _encode(tokenizer, text)
+            if next_prompt[: len(prompt)] == prompt:
+                added = next_prompt[len(prompt) :]
+                return _Turn(prompt, added, None, tokenizer.decode(added), by_agent=True)
     raise TokenError("tokens that do not match")
 
 
@@ -159,10 +176,19 @@ def _render_replies(
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]],
     template_options: Mapping[str, Any] | None,
+    *,
     given: int,
+    truncated: list[int],
 ) -> list[RenderedTurn]:
     try:
-        rendered = render_turns(tokenizer, messages, tools, template_options, given=given)
+        rendered = render_turns(
+            tokenizer,
+            messages,
+            tools,
+            template_options,
+            given=given,
+            truncated=truncated,
+        )
     except RenderingError as cause:
         raise TokenError(str(cause), cause.detail) from None
     if not rendered:

@@ -1,37 +1,44 @@
 """Renders a conversation as text, turn by turn: the prompt of each reply, and the reply.
 
-A reply is the text that the chat template adds to the prompt that asked for it, up to its end token. This
-works for any template that renders a conversation as the model saw it grow, with or without `generation`
-marks. For templates that rewrite earlier turns (Qwen3 drops earlier thoughts), TRL's training template is
-used. A reply must hold everything that the policy wrote, or the conversation cannot be used.
+A reply is the text that the chat template adds to the prompt that asked for it, up to its end token. A reply
+must hold everything that the policy wrote, or the conversation cannot be used. Replies that were given, such
+as those of earlier turns, are part of the first prompt, as the server rendered it.
+
+A template may drop the thoughts of an earlier reply in the prompt of the next one. The conversation is then
+joined with these thoughts kept, as in TRL's training templates: one sequence trains all replies.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.episode import count_given_messages
-from trainer.tokens.generation_marks import without_earlier_replies
+from trainer.tokens.chat_template import (
+    THOUGHT_FIELDS,
+    Messages,
+    RenderingError,
+    Template,
+    candidate_templates,
+    generation_prompt,
+    render,
+    template_messages,
+    thoughts_of,
+    without_thoughts,
+)
+from trainer.tokens.message_forms import as_thoughts, complete_arguments, separate_thoughts
+from trainer.tokens.prompt_end import (
+    opened_marks,
+    opens_thoughts,
+    text_after_prompt,
+    text_without_header,
+)
 from trainer.tokens.written_text import MissingTextError, split_added_thoughts, written_end
 
-_THOUGHT_FIELDS = ("reasoning_content", "thinking")
-"""Names under which templates read the thoughts of a message."""
-
-
-class RenderingError(ValueError):
-    """The template cannot render a conversation turn by turn.
-
-    The message is the exclusion reason under which the episode is counted.
-    """
-
-    def __init__(self, cause: str, detail: str = "") -> None:
-        super().__init__(cause)
-        self.detail = detail
-        """Description of the fault for the user, such as the template's own message; may be empty."""
+_REWRITES = "its template rewrites earlier turns"
 
 
 @dataclass(frozen=True)
@@ -41,55 +48,60 @@ class RenderedTurn:
     request: str
     """Prompt as the endpoint rendered it when the model was asked."""
     prompt: str
-    """The request, and text that the template puts between it and what the policy wrote."""
+    """Text before what the policy wrote: the request and text that the template puts after it. Where the
+    request rewrites earlier replies, they stand here as they were written."""
     reply: str
     """Text that the policy wrote, up to its end token."""
     end: int
     """Position in the reply after the last field of the message; marks that the template adds follow."""
 
 
-class _Template(NamedTuple):
-    source: str
-    options: str = "{}"
-    """Variables of the template besides messages and tools, as JSON."""
-
-
 def render_turns(
     tokenizer: Any,
-    messages: list[dict[str, Any]],
+    messages: Messages,
     tools: list[dict[str, Any]],
     template_options: Mapping[str, Any] | None = None,
     *,
     given: int = 0,
+    truncated: Collection[int] = (),
 ) -> list[RenderedTurn]:
-    """Renders every assistant message; each prompt begins with all text before it.
+    """Renders every assistant message that was not given; each prompt begins with all text before it.
 
     Every reply holds the thoughts, the content and the calls of its message.
 
     Args:
-        template_options: `chat_template_kwargs` of the sampler, such as `{"enable_thinking": False}`.
+        template_options: `chat_template_kwargs` of the sampler, such as `{"enable_thinking": False}`, and the
+            day of the episode (`DAY_OPTION`).
         given: number of messages that are only a prompt: replies among them belong to earlier turns.
+        truncated: numbers of the replies, from 0, that were cut off by a token limit. Arguments of their
+            calls may be incomplete; only the text up to `RenderedTurn.end` is then the policy's.
 
     Raises:
-        RenderingError: neither the tokenizer's template nor TRL's training template can do this.
+        RenderingError: no form of the tokenizer's template can do this.
     """
-    options = json.dumps(dict(template_options or {}))
-    try:
-        template = _Template(_template(tokenizer, tools), options)
-        return _render_turns(tokenizer, template, messages, tools, given)
-    except RenderingError as cause:
-        if (training_template := _training_template(tokenizer)) is None:
-            raise
-        try:
-            return _render_turns(tokenizer, _Template(training_template, options), messages, tools, given)
-        except RenderingError:
-            raise cause from None
+    own = [at for at, each in enumerate(messages) if at >= given and each["role"] == "assistant"]
+    cut = {own[number] for number in truncated if number < len(own)}
+    thoughts = any(thoughts_of(messages[at]) for at in own)
+    first_cause: RenderingError | None = None
+    for form in _message_forms(messages, own, cut):
+        for template in candidate_templates(tokenizer, tools, template_options, thoughts=thoughts):
+            try:
+                return _render_turns(tokenizer, template, list(form), tools, own, cut)
+            except RenderingError as cause:
+                first_cause = first_cause or cause
+    assert first_cause is not None
+    raise first_cause
 
 
 def render_training_tokens(
-    tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]], *, given: int | None = None
+    tokenizer: Any,
+    messages: Messages,
+    tools: list[dict[str, Any]],
+    template_options: Mapping[str, Any] | None = None,
+    *,
+    given: int | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Tokenises a conversation for supervised training, with the template's own `generation` marks.
+    """Tokenises a conversation for supervised training, with the arguments of `render_turns`.
 
     Args:
         given: number of messages that are only a prompt: replies among them carry no loss. None for those up
@@ -99,76 +111,21 @@ def render_training_tokens(
         (T,) token ids, and a (T,) mask that is 1 on what the assistant wrote.
 
     Raises:
-        RenderingError: the template cannot render the conversation, marks nothing in it, or leaves out
-            thoughts, content or calls of the assistant.
-        ValueError: neither the template nor TRL's training form of it has marks.
+        RenderingError: no form of the tokenizer's template can do this, or the assistant wrote nothing.
     """
-    template = marked_template(tokenizer)
-    prepared = template_messages(tokenizer, messages, template)
     given = count_given_messages(messages, given)
-    ids, mask = _marked_tokens(tokenizer, template, prepared, tools)
-    if any(message["role"] == "assistant" for message in messages[:given]):
-        _, earlier = _marked_tokens(tokenizer, template, prepared[:given], tools)
-        mask = without_earlier_replies(mask, earlier)
-    if 1 not in mask:
-        raise RenderingError("its template marks nothing that the assistant wrote")
-    marked = [id for id, in_loss in zip(ids, mask, strict=True) if in_loss]
-    text = tokenizer.decode(marked, clean_up_tokenization_spaces=False)
-    for message in messages[given:]:
-        if message["role"] == "assistant":
-            text = text[_written_end(text, message) :]
+    turns = render_turns(tokenizer, messages, tools, template_options, given=given)
+    if not turns:
+        raise RenderingError("nothing that the assistant wrote")
+    ids, mask = list[int](), list[int]()
+    before = ""
+    for turn in turns:
+        for text, in_loss in ((turn.prompt[len(before) :], 0), (turn.reply, 1)):
+            added = tokenizer.encode(text, add_special_tokens=False)
+            ids += added
+            mask += [in_loss] * len(added)
+        before = turn.prompt + turn.reply
     return ids, mask
-
-
-def _marked_tokens(
-    tokenizer: Any, template: str, prepared: list[dict[str, Any]], tools: list[dict[str, Any]]
-) -> tuple[list[int], list[int]]:
-    options = {"return_dict": True, "return_assistant_tokens_mask": True}
-    tokens = _apply(tokenizer, _Template(template), prepared, tools, **options)
-    return tokens["input_ids"], tokens["assistant_masks"]
-
-
-def marked_template(tokenizer: Any) -> str:
-    """Returns the chat template if it has `generation` marks, else TRL's training form of it.
-
-    Raises:
-        ValueError: TRL has none.
-    """
-    from trl.chat_template_utils import has_generation_markers
-
-    try:
-        template: str | None = _template(tokenizer, [])
-    except RenderingError as cause:
-        raise ValueError(str(cause)) from None
-    if not has_generation_markers(template):
-        template = _training_template(tokenizer)
-    if template is None:
-        raise ValueError("the chat template does not mark what the assistant wrote")
-    return template
-
-
-def _template(tokenizer: Any, tools: list[dict[str, Any]]) -> str:
-    """Returns the template that `apply_chat_template` uses: one of several if the tokenizer names them.
-
-    Raises:
-        RenderingError: the tokenizer has none.
-    """
-    try:
-        template: str = tokenizer.get_chat_template(None, tools or None)
-    except Exception as error:
-        raise RenderingError("its tokenizer has no chat template", str(error)) from None
-    return template
-
-
-def _training_template(tokenizer: Any) -> str | None:
-    """Returns TRL's training form of the tokenizer's template; None if TRL has none or needs none."""
-    from trl.chat_template_utils import get_training_chat_template
-
-    try:
-        template: str | None = get_training_chat_template(tokenizer)
-    except Exception:  # TRL raises ValueError, and also what the template raises when TRL renders probes
-        return None
-    return template
 
 
 def turn_end_ids(tokenizer: Any) -> list[int]:
@@ -185,13 +142,11 @@ def turn_end_ids(tokenizer: Any) -> list[int]:
 def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
     user = {"role": "user", "content": "x"}
     answer = {"role": "assistant", "content": "x"}
-    function = {"name": "probe_tool", "arguments": '{"probe": "x"}'}
-    call = {"role": "assistant", "content": "", "tool_calls": [_call("call000001", function)]}
     added = tokenizer.added_tokens_decoder
     special = {*tokenizer.all_special_ids, *(id for id, token in added.items() if token.special)}
     ends = []
     # A call may end with a tag such as `</tool_call>`, which ends no turn and is not special.
-    for reply, candidates in ((answer, {*special, *added}), (call, special)):
+    for reply, candidates in ((answer, {*special, *added}), (_probe_call(), special)):
         try:
             text = render_turns(tokenizer, [user, reply], [])[-1].reply
         except RenderingError:
@@ -202,32 +157,81 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
     return tuple(ends)
 
 
+def _message_forms(messages: Messages, own: list[int], cut: set[int]) -> list[Messages]:
+    """Returns the messages as logged, then in other forms that say the same and more templates can show."""
+    forms = [messages]
+    separated, completed = list(messages), list(messages)
+    for at in own:
+        separated[at] = separate_thoughts(messages[at])
+    if separated != messages:
+        forms.append(separated)
+    for at in cut:
+        completed[at] = complete_arguments(messages[at])
+    if completed != messages:
+        forms.append(completed)
+    return forms
+
+
 def _render_turns(
     tokenizer: Any,
-    template: _Template,
-    messages: list[dict[str, Any]],
+    template: Template,
+    messages: Messages,
     tools: list[dict[str, Any]],
-    given: int,
+    own: list[int],
+    cut: set[int],
 ) -> list[RenderedTurn]:
     prepared = template_messages(tokenizer, messages, template.source)
     turns: list[RenderedTurn] = []
-    before = ""
-    for index, message in enumerate(prepared):
-        if message["role"] != "assistant" or index < given:
-            continue
-        request = _render(tokenizer, template, prepared[:index], tools, True)
-        if not request.startswith(before):
-            raise RenderingError("its template rewrites earlier turns")
-        rendered = _render_reply(tokenizer, template, prepared[:index], message, tools, request)
-        turns.append(_split_turn(tokenizer, template, request, rendered, messages[index]))
-        before = turns[-1].prompt + turns[-1].reply
+    for number, at in enumerate(own):
+        request = render(tokenizer, template, prepared[:at], tools, prompt=True)
+        if at in cut and opens_thoughts(request):
+            messages[at] = as_thoughts(messages[at])
+            prepared[at] = template_messages(tokenizer, messages[at : at + 1], template.source)[0]
+        prompt = request
+        if turns:
+            earlier = own[number - 1]
+            base = render(tokenizer, template, prepared[:earlier], tools, prompt=False)
+            prompt = _continued(turns[-1], request, base, messages[earlier])
+        rendered = _render_reply(tokenizer, template, prepared[:at], prepared[at], tools, request)
+        added, reply = _split_reply(tokenizer, template, request, rendered, messages[at])
+        end = _written_end(reply, messages[at])
+        if not messages[at].get("tool_calls"):
+            reply = _trim_after_first_end_token(reply, end, tokenizer)
+        reply = _trim_after_end_token(reply, tokenizer)
+        if not _ends_turn(tokenizer, reply, messages[at]):
+            reply += _next_turn_token(tokenizer, template, bool(messages[at].get("tool_calls")))
+        turns.append(RenderedTurn(request, prompt + added, reply, end))
     return turns
+
+
+def _continued(last: RenderedTurn, request: str, base: str, message: dict[str, Any]) -> str:
+    """Returns the prompt that continues the last turn: its text, and what `request` shows after its reply.
+
+    Args:
+        request: prompt of the next reply. It may show the last reply without its thoughts.
+        base: text before the last reply in `request`.
+        message: the last reply.
+    """
+    before = last.prompt + last.reply
+    if request.startswith(before):
+        return request
+    if not request.startswith(base):
+        raise RenderingError(_REWRITES)
+    shown = {key: value for key, value in message.items() if key not in (*THOUGHT_FIELDS, "reasoning")}
+    try:
+        end = len(base) + written_end(request[len(base) :], shown)
+    except MissingTextError:
+        raise RenderingError(_REWRITES) from None
+    closing = last.reply[last.end :]
+    if not request.startswith(closing, end):
+        raise RenderingError(_REWRITES)
+    return before + request[end + len(closing) :]
 
 
 def _render_reply(
     tokenizer: Any,
-    template: _Template,
-    earlier: list[dict[str, Any]],
+    template: Template,
+    earlier: Messages,
     message: dict[str, Any],
     tools: list[dict[str, Any]],
     request: str,
@@ -235,32 +239,43 @@ def _render_reply(
     """Returns what the template adds for a message to `request`, the prompt that asked for it.
 
     Some templates, such as gpt-oss's, show the thoughts before a call in the prompt but drop them once the
-    answer follows. Without these thoughts, prompt and conversation begin alike.
+    answer follows. Without these thoughts, prompt and conversation begin alike. DeepSeek-V3's writes only the
+    first call of a conversation in full, so the reply is also rendered as the first one.
     """
-    whole = _render(tokenizer, template, [*earlier, message], tools, False)
-    if not whole.startswith(request):
-        earlier = [{key: each[key] for key in each if key not in _THOUGHT_FIELDS} for each in earlier]
-        request = _render(tokenizer, template, earlier, tools, True)
-        whole = _render(tokenizer, template, [*earlier, message], tools, False)
-    if not whole.startswith(request):
-        raise RenderingError("its template rewrites earlier turns")
-    return whole[len(request) :]
+    bare = without_thoughts(earlier)
+    histories = [earlier] if bare == earlier else [earlier, bare]
+    header = generation_prompt(tokenizer, template)
+    if header and request.endswith(header):
+        histories.append([{"role": "user", "content": "x"}])
+    for history in histories:
+        asked = request if history is earlier else render(tokenizer, template, history, tools, prompt=True)
+        whole = render(tokenizer, template, [*history, message], tools, prompt=False)
+        if (text := text_after_prompt(asked, whole, message)) is not None:
+            return text
+    base = render(tokenizer, template, earlier, tools, prompt=False)
+    whole = render(tokenizer, template, [*earlier, message], tools, prompt=False)
+    if (text := text_without_header(base, request, whole)) is not None:
+        return text
+    raise RenderingError(_REWRITES)
 
 
-def _split_turn(
-    tokenizer: Any, template: _Template, request: str, rendered: str, message: dict[str, Any]
-) -> RenderedTurn:
-    """Separates what the policy wrote from what the template added before and after it."""
-    header = _generation_prompt(tokenizer, template)
+def _split_reply(
+    tokenizer: Any, template: Template, request: str, rendered: str, message: dict[str, Any]
+) -> tuple[str, str]:
+    """Separates text that the template added before a reply from what the policy wrote."""
+    header = generation_prompt(tokenizer, template)
     header = header if rendered.startswith(header) else ""
-    added, reply = split_added_thoughts(
-        rendered[len(header) :], message, request, _thought_marks(tokenizer, template)
-    )
-    added = header + added
-    end = _written_end(reply, message)
-    if not message.get("tool_calls"):
-        reply = _trim_after_first_end_token(reply, end, tokenizer)
-    return RenderedTurn(request, request + added, _trim_after_end_token(reply, tokenizer), end)
+    body = rendered[len(header) :]
+    thoughts = thoughts_of(message)
+    if thoughts and thoughts.strip() and thoughts.strip() not in body:
+        # Gemma 4 shows thoughts before a call, but not before an answer; DeepSeek-V3's only asks for them.
+        shown = _thought_marks(tokenizer, template, in_call=True)
+        for marks in (shown, opened_marks(generation_prompt(tokenizer, template))):
+            if marks and all(mark.strip() for mark in marks):
+                return header, marks[0] + thoughts.strip() + marks[1] + body
+    marks = _thought_marks(tokenizer, template, in_call=False)
+    added, reply = split_added_thoughts(body, message, request, marks)
+    return header + added, reply
 
 
 def _written_end(reply: str, message: dict[str, Any]) -> int:
@@ -270,120 +285,60 @@ def _written_end(reply: str, message: dict[str, Any]) -> int:
         raise RenderingError(f"its template leaves out {missing}") from None
 
 
-@lru_cache(maxsize=8)
-def _thought_marks(tokenizer: Any, template: _Template) -> tuple[str, str] | None:
-    """Returns the text before and after the thoughts of an answer; None if the template shows none.
+@lru_cache(maxsize=16)
+def _thought_marks(tokenizer: Any, template: Template, *, in_call: bool) -> tuple[str, str] | None:
+    """Returns the text before and after the thoughts of a reply; None if the template shows none.
 
     The text before is empty if the prompt opens the thoughts.
     """
     user = {"role": "user", "content": "x"}
-    answer = {
-        "role": "assistant",
-        "content": "probe-answer",
-        **dict.fromkeys(_THOUGHT_FIELDS, "probe-thought"),
-    }
+    reply = _probe_call() if in_call else {"role": "assistant", "content": "probe-answer"}
+    thinking = {**reply, **dict.fromkeys(THOUGHT_FIELDS, "probe-thought")}
     try:
-        request = _render(tokenizer, template, [user], [], True)
-        text = _render_reply(tokenizer, template, [user], answer, [], request)
+        request = render(tokenizer, template, [user], [], prompt=True)
+        messages = template_messages(tokenizer, [user, reply, thinking], template.source)
+        plain, text = (
+            _render_reply(tokenizer, template, messages[:1], each, [], request) for each in messages[1:]
+        )
     except RenderingError:
         return None
     opening, found, rest = text.partition("probe-thought")
-    closing, answered, _ = rest.partition("probe-answer")
+    closing, answered, _ = rest.partition(plain if in_call else "probe-answer")
     return (opening, closing) if found and answered else None
 
 
-@lru_cache(maxsize=8)
-def _generation_prompt(tokenizer: Any, template: _Template) -> str:
-    """Returns the text that `add_generation_prompt` adds, which some templates omit after a tool result."""
-    user = [{"role": "user", "content": "x"}]
+def _ends_turn(tokenizer: Any, reply: str, message: dict[str, Any]) -> bool:
+    """Returns whether a reply ends with an end token, and not with a tag such as `</tool_call>`."""
+    ends = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    ends |= set() if message.get("tool_calls") else set(tokenizer.get_added_vocab())
+    return reply.endswith((*ends, *tokenizer.all_special_tokens))
+
+
+@lru_cache(maxsize=16)
+def _next_turn_token(tokenizer: Any, template: Template, after_call: bool) -> str:
+    """Returns the special token that begins the turn after a reply; empty if the template has none.
+
+    Models whose templates have no end token, such as GLM's, end a turn with this token.
+    """
+    user = {"role": "user", "content": "x"}
+    reply = _probe_call() if after_call else {"role": "assistant", "content": "x"}
+    following = {"role": "tool", "tool_call_id": "call000001", "content": "x"} if after_call else user
     try:
-        without, prompt = (_render(tokenizer, template, user, [], flag) for flag in (False, True))
+        messages = template_messages(tokenizer, [user, reply, following], template.source)
+        before, after = (render(tokenizer, template, messages[:n], [], prompt=False) for n in (2, 3))
     except RenderingError:
         return ""
-    return prompt[len(without) :] if prompt.startswith(without) else ""
+    if not after.startswith(before.rstrip()):
+        return ""
+    rest = after[len(before.rstrip()) :]
+    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return max((token for token in special if rest.startswith(token)), key=len, default="")
 
 
-def _render(
-    tokenizer: Any,
-    template: _Template,
-    messages: list[dict[str, Any]],
-    tools: list[dict[str, Any]],
-    add_generation_prompt: bool,
-) -> str:
-    text: str = _apply(
-        tokenizer, template, messages, tools, add_generation_prompt=add_generation_prompt, tokenize=False
-    )
-    return text
-
-
-def _apply(
-    tokenizer: Any,
-    template: _Template,
-    messages: list[dict[str, Any]],
-    tools: list[dict[str, Any]],
-    **options: Any,
-) -> Any:
-    """Calls `apply_chat_template`; raises RenderingError with the template's message if it fails."""
-    try:
-        return tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
-            chat_template=template.source,
-            **json.loads(template.options),
-            **options,
-        )
-    except Exception as error:  # a template is a program: it may raise any error
-        detail = f"the chat template raised {type(error).__name__}: {error}"
-        raise RenderingError("its template cannot render this conversation", detail) from None
-
-
-def template_messages(tokenizer: Any, messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
-    """Converts logged messages to the form that a chat template expects.
-
-    Arguments of calls become objects, unless the template takes JSON text; thoughts appear under both names
-    that templates read; null fields are removed.
-    """
-    keep_json = _takes_json_text(tokenizer, template)
-    converted = []
-    for message in messages:
-        plain = {key: value for key, value in message.items() if value is not None}
-        plain["content"] = message.get("content") or ""
-        if thoughts := message.get("reasoning_content") or message.get("reasoning"):
-            plain |= dict.fromkeys(_THOUGHT_FIELDS, thoughts)
-        if calls := plain.pop("tool_calls", None):
-            plain["tool_calls"] = calls if keep_json else [_parse_arguments(call) for call in calls]
-        converted.append(plain)
-    return converted
-
-
-@lru_cache(maxsize=8)
-def _takes_json_text(tokenizer: Any, template: str) -> bool:
-    """Tests whether a template takes the arguments of a call as JSON text; most templates take an object.
-
-    A template that takes both gets the text, which is exactly what the model wrote.
-    """
-    if "arguments is string" in template:
-        return True
-    call = {"name": "probe_tool", "arguments": {"probe": "x"}}
-    reply = {"role": "assistant", "content": "", "tool_calls": [_call("call000001", call)]}
-    try:
-        text = _render(tokenizer, _Template(template), [{"role": "user", "content": "x"}, reply], [], False)
-    except RenderingError:
-        return True
-    return "{'probe'" in text  # a Python dictionary: the template prints what it receives
-
-
-def _call(id: str, function: dict[str, Any]) -> dict[str, Any]:
-    return {"id": id, "type": "function", "function": function}
-
-
-def _parse_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except (TypeError, ValueError):
-        return call
-    return {**call, "function": {**function, "arguments": arguments}}
+def _probe_call() -> dict[str, Any]:
+    function = {"name": "probe_tool", "arguments": '{"probe": "x"}'}
+    call = {"id": "call000001", "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def _trim_after_first_end_token(reply: str, end: int, tokenizer: Any) -> str:

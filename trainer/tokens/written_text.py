@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from typing import Any
 
 from agent.episode import Message
+from trainer.tokens.chat_template import parse_json, thoughts_of
 
 _TAG = re.compile(r"</?(?:think|thinking|thought|thoughts|reasoning)>")
 _BLANK = "\0"
@@ -34,7 +34,7 @@ def written_end(reply: str, message: Message) -> int:
     Raises:
         MissingTextError: the reply lacks the name or an argument of a call, thoughts, or content.
     """
-    thoughts = message.get("reasoning_content") or message.get("reasoning")
+    thoughts = thoughts_of(message)
     fields: list[tuple[str, list[_Piece]]] = [
         ("thoughts", [[part] for part in _parts(thoughts)]),
         ("content", [[part] for part in _content_parts(reply, message.get("content"))]),
@@ -68,7 +68,7 @@ def split_added_thoughts(
         The block, empty if there is none, and the rest. If the content brings thoughts of its own, the
         block stood nowhere, and is in neither of them.
     """
-    if message.get("reasoning_content") or message.get("reasoning"):
+    if thoughts_of(message):
         return "", reply
     patterns = [r"\s*<(\w+)>\s*</\1>\s*"]
     if opened := re.search(r"<(\w+)>\s*$", request):
@@ -120,8 +120,9 @@ def _call_pieces(call: dict[str, Any]) -> list[_Piece]:
     function = call.get("function") or call
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        with suppress(ValueError):
-            arguments = json.loads(arguments or "{}")
+        text, arguments = arguments.strip(), parse_json(arguments or "{}")
+        if not isinstance(arguments, dict):
+            return [[str(function.get("name"))], [text]]
     return [[str(function.get("name"))], *_leaves(arguments)]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.templates import FAMILIES, build_tokenizer
 from trainer.tokens import consultations_of, episode_tokens, mode_of
-from trainer.tokens.rendering import marked_template, render_training_tokens
+from trainer.tokens.rendering import render_training_tokens
 
 PARAMETERS = {"type": "object", "properties": {"situation": {"type": "string"}}, "required": ["situation"]}
 FUNCTION = {"name": "consult_safety_rules", "description": "Looks up rules.", "parameters": PARAMETERS}
@@ -79,10 +79,6 @@ def test_a_demonstration_teaches_only_the_replies_to_its_last_message(
     family: str, consulted_before: bool
 ) -> None:
     tokenizer = build_tokenizer(family)
-    try:
-        marked_template(tokenizer)
-    except ValueError:
-        pytest.skip("the template has no marks")
     messages, _, alone = conversation(consulted_before, True)
     ids, mask = render_training_tokens(tokenizer, messages, TOOLS)
     learnt = tokenizer.decode([id for id, flag in zip(ids, mask, strict=True) if flag])

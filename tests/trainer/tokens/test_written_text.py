@@ -110,7 +110,7 @@ def test_kept_demonstrations_hold_all_that_the_assistant_wrote(template: str) ->
         ("gptoss", "two calls", "calls"),
         ("qwen2_5", "direct with thoughts", "thoughts"),
         ("qwen2_5", "consult with thoughts", "thoughts"),
-        ("gemma4", "direct with thoughts", "thoughts"),
+        ("gemma4_v2", "direct with thoughts", "thoughts"),
         ("smolvlm", "direct", "content"),
     ],
 )

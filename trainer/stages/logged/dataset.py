@@ -43,7 +43,7 @@ Rows = list[dict[str, Any]]
 _EPISODE_COLUMNS = ("messages", "tools", "turns", "reward", "forced", "kind", "mode")
 COLUMNS = (
     *(*_EPISODE_COLUMNS, "episode_id", "group_id", "consultations"),
-    *("temperature", "template_options", "policy_version", "given_messages"),
+    *("temperature", "template_options", "started_at", "policy_version", "given_messages"),
 )
 """Columns of the file of groups that training reads."""
 _DATASET_COLUMNS = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
+from trainer.groups.parquet import template_options_of
 from trainer.stages.logged.guards import HeldOutPrompts
 from trainer.stages.monitoring import held_out_problem
 from trainer.tokens import RenderingError, call_opening
@@ -23,7 +24,7 @@ def load_held_out_prompts(
     The system prompt, the tools and the template's options are those of the log's first episode.
 
     Args:
-        columns: `messages`, `tools` and `template_options` of the file of groups.
+        columns: `messages`, `tools`, `template_options` and `started_at` of the file of groups.
 
     Raises:
         TrainingError: the prompts cannot be read or rendered, or no harmful one is left.
@@ -43,7 +44,7 @@ def load_held_out_prompts(
     }
     system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
     tools = json.loads(columns["tools"][0])
-    options = json.loads(columns["template_options"][0] or "{}")
+    options = template_options_of(columns, 0)
     held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
     harmful = sum(prompt.kind == "harmful" for prompt in held_out)
     if problem := held_out_problem(arguments.floor_prompts, harmful):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import KINDS
 from trainer.errors import TrainingError
+from trainer.groups.parquet import template_options_of
+from trainer.models.log_template import log_template_problem
 from trainer.stages.checkpoints import begin_or_resume_together
 from trainer.stages.logged.dataset import (
     LoggedDataset,
@@ -72,6 +75,9 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     groups = read_logged_groups(arguments, notify)
     config.temperature = groups.temperature
     tokenizer = load_tokenizer(arguments.model)
+    options_of = partial(template_options_of, groups.columns)
+    if problem := log_template_problem(tokenizer, groups.columns, options_of):
+        raise TrainingError(f"{arguments.model} cannot be trained on {arguments.groups}: {problem}")
     dataset = build_dataset(groups, tokenizer, arguments, config)
     warning = check_mode_losses(dataset)
     plan = {

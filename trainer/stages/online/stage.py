@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import TrainingError
+from trainer.models.template_check import template_problem
 from trainer.stages.checkpoints import begin_or_resume_together
 from trainer.stages.model_io import build_trainer, load_tokenizer, save_results
 from trainer.stages.monitoring import (
@@ -81,6 +82,8 @@ def _run(
     # Evaluating first gives the floor good weights to restore, in a resumed run too.
     config.eval_on_start |= arguments.floor_consult is not None
     tokenizer = load_tokenizer(arguments.model)
+    if problem := template_problem(tokenizer):
+        raise TrainingError(f"{arguments.model} cannot be trained to consult: {problem}")
     trainer, reward = _build_trainer(arguments, config, tokenizer, train, held_out, rule_tool, notify)
     floor = OnlineFloor(SafetyFloor(arguments.floor_consult), trainer, notify)
     trainer.add_callback(floor)

@@ -23,7 +23,7 @@ from typing import Any
 from agent import Episode, read_log
 from evaluation.runtime import write_atomic
 from trainer.stages.model_io import adapter_config
-from trainer.tokens.rendering import template_messages
+from trainer.tokens.chat_template import template_messages
 
 Pair = tuple[Episode, Episode]
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode, episode_messages, read_log
 from trainer.errors import TrainingError
+from trainer.models.template_check import template_problem
 from trainer.stages.checkpoints import remove_record
 from trainer.stages.model_io import (
     adapter_config,
@@ -28,8 +29,9 @@ from trainer.stages.model_io import (
     save_record,
 )
 from trainer.stages.monitoring import Notify, make_notifier, silence_libraries, step_reporter
-from trainer.tokens import ModeLosses
-from trainer.tokens.rendering import RenderingError, marked_template, render_training_tokens
+from trainer.tokens import ModeLosses, RenderingError, turn_end_ids
+from trainer.tokens.chat_template import on_day_of, sampled_options
+from trainer.tokens.rendering import render_training_tokens
 
 DEMONSTRATIONS = Path(__file__).parent / "demonstrations" / "demonstrations.jsonl"
 
@@ -89,7 +91,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
-    _check_template(tokenizer, settings.model, notify)
+    _check_template(tokenizer, episodes, settings.model, notify)
     rows, losses, longest = _tokenize(tokenizer, episodes, settings)
     left_out = Counter({cause: counts.total() for cause, counts in losses.by_cause.items()})
     if not rows:
@@ -163,7 +165,8 @@ def _tokenize(
             replies = (index for index, message in enumerate(messages) if message["role"] == "assistant")
             messages = messages[: next(index for index in replies if index >= given) + 1]
         try:
-            ids, mask = render_training_tokens(tokenizer, messages, episode.tools, given=given)
+            options = on_day_of(sampled_options(episode.sampling_sent), episode.started_at)
+            ids, mask = render_training_tokens(tokenizer, messages, episode.tools, options, given=given)
         except RenderingError as cause:
             losses.leave_out(str(cause), episode.mode)
             continue
@@ -175,21 +178,15 @@ def _tokenize(
     return rows, losses, longest
 
 
-def _check_template(tokenizer: Any, model: Path, notify: Notify) -> None:
-    """Raises a TrainingError unless the chat template, or TRL's form of it, marks the assistant's text."""
-    from trl.chat_template_utils import is_chat_template_stop_token_trained
-
-    try:
-        template = marked_template(tokenizer)
-    except ValueError:
-        raise TrainingError(
-            f"the chat template of {model} does not mark what the assistant wrote, so the loss cannot be "
-            "limited to it: put `{% generation %}` and `{% endgeneration %}` around it in the template"
-        ) from None
-    if not is_chat_template_stop_token_trained(tokenizer, chat_template=template):
+def _check_template(tokenizer: Any, episodes: list[Episode], model: Path, notify: Notify) -> None:
+    """Raises a TrainingError unless the model's chat template can show the demonstrations' calls."""
+    consult = any(episode.mode == "consult" for episode in episodes)
+    if problem := template_problem(tokenizer, consult=consult):
+        raise TrainingError(f"{model} cannot be trained on these demonstrations: {problem}")
+    if not turn_end_ids(tokenizer):
         notify(
-            "the chat template does not mark the end token of a reply, so the model may not learn to stop: "
-            "move `{% endgeneration %}` behind that token in the template"
+            "the chat template does not end a reply with an end token, so the model may not learn to stop: "
+            "add the tokenizer's end token after the reply in the template"
         )
 
 

@@ -137,16 +137,22 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         run_sft(SFTSettings(model=tmp_path, out=tmp_path / "run"))
 
 
-def test_unreadable_weights_and_a_template_without_marks_are_reported(model: Path, tmp_path: Path) -> None:
-    data = write_log(tmp_path / "log.jsonl", [episode(0, consult=False)])
-    broken, plain = (Path(shutil.copytree(model, tmp_path / name)) for name in ("broken", "plain"))
+def test_unreadable_weights_and_a_template_without_tools_are_reported(model: Path, tmp_path: Path) -> None:
+    data = write_log(tmp_path / "log.jsonl", [episode(0, consult=True)])
+    names = ("broken", "plain", "without")
+    broken, plain, without = (Path(shutil.copytree(model, tmp_path / name)) for name in names)
     (broken / "model.safetensors").write_bytes(b"half")
     with pytest.raises(TrainingError, match=r"the weights of the model .* cannot be read"):
         run_sft(SFTSettings(model=broken, out=tmp_path / "run", demonstrations=data))
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
     (plain / "chat_template.jinja").write_text(template, encoding="utf-8")
-    with pytest.raises(TrainingError, match="does not mark what the assistant wrote"):
+    for folder in (plain, without):
+        (folder / "model.safetensors").unlink()  # no weights are read
+    with pytest.raises(TrainingError, match=r"does not support tool calls .its template leaves out calls"):
         run_sft(SFTSettings(model=plain, out=tmp_path / "run", demonstrations=data))
+    (without / "chat_template.jinja").unlink()
+    with pytest.raises(TrainingError, match="it has no chat template: use an instruction-tuned model"):
+        run_sft(SFTSettings(model=without, out=tmp_path / "run", demonstrations=data))
 
 
 class Captured(Exception):
