@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
 
-.PHONY: gateway-fuzz help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills servers reference
+.PHONY: gateway-fuzz help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills train-memory servers reference
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -54,6 +54,9 @@ kills: install  ## kill -9 a run a hundred times and check its log and journal a
 
 train-kills: install  ## kill -9 training at ten random steps; the weights must equal an unbroken run's (minutes)
 	$(BIN)/python -m pytest tests/trainer/stages/test_interrupted.py -m slow --timeout 1800
+
+train-memory: install  ## train on logs of 10,000 and 100,000 episodes and compare the peak memory (minutes, 5 GB of disk)
+	$(BIN)/python -m pytest tests/trainer/stages/logged/test_memory.py -m slow -s --timeout 7200
 
 clients: install  ## run outside clients and frameworks (from PyPI and npm) against the service and gateway
 	$(BIN)/python -m pytest tests/clients -m clients --timeout 600

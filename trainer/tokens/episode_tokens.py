@@ -275,8 +275,13 @@ def _find_call(text: str) -> int:
 
 
 def _tokens_until(tokenizer: Any, ids: list[int], characters: int) -> int:
-    """Returns the smallest number of tokens whose text has that many characters, by bisection."""
-    low, high = 1, len(ids)
+    """Returns the smallest number of tokens whose text has that many characters, by bisection.
+
+    The search doubles from the first token, because most decisions lie at the beginning of a long reply.
+    """
+    low = high = 1
+    while high < len(ids) and len(tokenizer.decode(ids[:high])) < characters:
+        low, high = high + 1, min(2 * high, len(ids))
     while low < high:
         middle = (low + high) // 2
         if len(tokenizer.decode(ids[:middle])) >= characters:

@@ -98,12 +98,14 @@ def kill_repeatedly(model: Path, groups: Path, unbroken: Path, out: Path, kill_c
     for attempt, step in enumerate(steps):
         more = ("--resume",) if attempt else ()
         assert run_and_kill(model, groups, out, step, rng.uniform(0, 0.1), *more) == -signal.SIGKILL, step
+        assert (out / "tokens" / "tokens.arrow").is_file()
     code, output = run_in_process(model, groups, out, "--resume")
     assert code == 0, output
     assert "resuming from" in output
     assert same_weights(out, unbroken)
     assert json.loads((out / "run.json").read_text())["steps"][-1]["step"] == STEPS
     assert not list(out.glob(".partial")) + list(out.glob(".*.partial"))
+    assert not (out / "tokens").exists()
 
 
 def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(

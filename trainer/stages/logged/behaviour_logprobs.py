@@ -7,20 +7,21 @@ differently.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 from accelerate.utils import gather_object
 
 from trainer.errors import TrainingError
 
-Rows = list[dict[str, Any]]
 
+class Rows(Protocol):
+    """Rows of `trainer.stages.logged.dataset.TrainingRows`."""
 
-def add_behaviour_logprobs(trainer: Any, rows: Rows) -> Rows:
-    """Returns the rows with `logprobs` under the trainer's current model where they are None."""
-    missing = [index for index, row in enumerate(rows) if row["logprobs"] is None]
-    computed = _compute_logprobs(trainer, rows, missing)
-    return [{**row, "logprobs": computed.get(index, row["logprobs"])} for index, row in enumerate(rows)]
+    @property
+    def columns(self) -> dict[str, Any]: ...
+    def numbers(self, index: int) -> dict[str, Any]: ...
 
 
 def check_logprobs(trainer: Any, rows: Rows, sample_size: int, tolerance: float) -> float:
@@ -37,11 +38,12 @@ def check_logprobs(trainer: Any, rows: Rows, sample_size: int, tolerance: float)
         TrainingError: an episode differs by more than `tolerance`: another checkpoint or temperature sampled,
             or the log-probabilities belong to other episodes.
     """
-    logged = [index for index, row in enumerate(rows) if row["logprobs"] is not None]
-    sample = logged[:: max(1, len(logged) // sample_size)][:sample_size]
+    logged = np.flatnonzero(rows.columns["has_logprobs"])
+    sample = logged[:: max(1, len(logged) // sample_size)][:sample_size].tolist()
+    sample.sort(key=lambda index: rows.columns["length"][index])  # batches of similar lengths: less padding
     differences: list[float] = []
-    for index, logprobs in _compute_logprobs(trainer, rows, sample).items():
-        row = rows[index]
+    for index, logprobs in zip(sample, compute_logprobs(trainer, rows, sample), strict=True):
+        row = rows.numbers(index)
         by_token = [
             abs(computed - given)
             for computed, given, counts in zip(logprobs, row["logprobs"], row["loss_mask"], strict=True)
@@ -60,14 +62,13 @@ def check_logprobs(trainer: Any, rows: Rows, sample_size: int, tolerance: float)
     return round(largest, 6)
 
 
-def _compute_logprobs(trainer: Any, rows: Rows, indices: list[int]) -> dict[int, list[float]]:
-    """(C,) log-probabilities under the trainer's current model by row index; processes share the work."""
-    # Batches of similar lengths need little padding.
-    order = sorted(indices, key=lambda i: len(rows[i]["prompt_ids"]) + len(rows[i]["completion_ids"]))
-    size, processes = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
-    share = order[trainer.accelerator.process_index * size :]
-    computed: list[tuple[int, list[float]]] = []
-    for start in range(0, len(share), size * processes):
-        batch = share[start : start + size]
-        computed += zip(batch, trainer.logprobs([rows[index] for index in batch]), strict=True)
-    return dict(gather_object(computed))
+def compute_logprobs(trainer: Any, rows: Rows, order: Sequence[int]) -> Iterator[list[float]]:
+    """Yields the (C,) log-probabilities of rows under the trainer's current model, in the given order.
+
+    The processes share the work, a batch each in turn, so all of them must read to the end.
+    """
+    size, rank = trainer.args.per_device_train_batch_size, trainer.accelerator.process_index
+    stride = size * trainer.accelerator.num_processes
+    for start in range(0, len(order), stride):
+        batch = order[start + rank * size : min(start + (rank + 1) * size, start + stride)]
+        yield from gather_object(trainer.logprobs([rows.numbers(index) for index in batch]) if batch else [])

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agent.episode import count_given_messages
 from trainer.errors import TrainingError
-from trainer.groups.parquet import given_messages_of, template_options_of
 from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
 from trainer.tokens import EpisodeTokens, RenderingError, call_opening, consult_probabilities
 
@@ -48,7 +50,7 @@ class Credit:
 
 
 def assign_credit(
-    columns: dict[str, list[Any]],
+    columns: Mapping[str, Any],
     settings: dict[str, Any],
     arguments: LoggedArguments,
     config: LoggedConfig,
@@ -56,7 +58,7 @@ def assign_credit(
     """Computes the advantages of the episodes of a file of groups.
 
     Args:
-        columns: `reward`, `mode`, `group_id` and `consultations` of the file.
+        columns: (N,) `reward`, `mode`, `group_id` and `consultations` of the file, lists or arrays.
         settings: advantage settings of the file: `alpha`, `w_max`, `baseline` and so on.
         arguments: `method` and `credit` of the run.
         config: `cost` and `frequency` of the run; the scope of `batch` is the whole file.
@@ -90,9 +92,9 @@ def token_advantages(row: dict[str, Any], ratio: float = 1.0) -> list[float]:
     return [ratio * row["advantage"]] * last + [row["rest_advantage"]] * (length - last)
 
 
-def smoothed_consult_rates(modes: list[str], forced: list[bool], groups: list[str]) -> dict[str, float]:
+def smoothed_consult_rates(modes: list[str], forced: list[bool], groups: list[Any]) -> dict[Any, float]:
     """Computes the consult rate of each group's free episodes, smoothed by half an episode of each mode."""
-    free: dict[str, list[bool]] = {group: [] for group in groups}
+    free: dict[Any, list[bool]] = {group: [] for group in groups}
     for mode, is_forced, group in zip(modes, forced, groups, strict=True):
         if not is_forced:
             free[group].append(mode == "consult")
@@ -100,7 +102,7 @@ def smoothed_consult_rates(modes: list[str], forced: list[bool], groups: list[st
 
 
 def episode_decision_ratios(
-    consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]
+    consult: dict[Any, float], modes: list[str], forced: list[bool], groups: list[Any]
 ) -> Floats:
     """Computes the (N,) ratios `rho` of the episodes' decisions, see `trainer.ifpo.decision_ratios`.
 
@@ -124,7 +126,7 @@ def is_late(tokenizer: Any, tokens: EpisodeTokens) -> bool:
 
 
 def disagreement(
-    consult: dict[str, float], modes: list[str], forced: list[bool], groups: list[str]
+    consult: dict[Any, float], modes: list[str], forced: list[bool], groups: list[Any]
 ) -> str | None:
     """Compares probabilities of consulting with what the free episodes did; returns None if they agree.
 
@@ -163,21 +165,30 @@ def disagreement(
 
 
 def decision_weights(
-    trainer: Any, tokenizer: Any, columns: dict[str, list[Any]], method: str, usable: list[int]
-) -> tuple[dict[str, float], dict[int, float]]:
+    trainer: Any,
+    tokenizer: Any,
+    columns: Mapping[str, Any],
+    prompts: Callable[[], Iterable[Mapping[str, Any]]],
+    method: str,
+    usable: npt.NDArray[np.int64],
+) -> tuple[dict[Any, float], Floats]:
     """Computes each group's probability of consulting, and the ratio `rho` of each usable episode's decision.
 
     Args:
-        usable: indices of the episodes that make up the groups.
+        columns: (N,) `mode`, `forced` and `group_id` of the file.
+        prompts: returns the `PROMPT_COLUMNS` of every episode, in the file's order.
         method: `decision`, the exact probability of opening a call under the starting checkpoint; or `rate`,
             the smoothed consult rate of the group's free episodes.
+        usable: (U,) indices of the episodes that make up the groups.
+
+    Returns:
+        The probabilities by group, and (U,) ratios.
 
     Raises:
         TrainingError: the template cannot render a call, which `decision` needs; the probabilities by
             `decision` do not fit the free episodes; or every episode has a forced mode.
     """
-    modes, groups = columns["mode"], columns["group_id"]
-    forced = [bool(flag) for flag in columns["forced"]]
+    modes, forced, groups = (columns[name].tolist() for name in ("mode", "forced", "group_id"))
     if method == "rate":
         if all(forced):
             raise TrainingError(
@@ -186,41 +197,46 @@ def decision_weights(
             )
         consult = smoothed_consult_rates(modes, forced, groups)
     else:
-        first = {group: index for index, group in reversed(list(enumerate(groups)))}
+        batch_size = trainer.args.per_device_train_batch_size
+        openings = _group_openings(tokenizer, groups, prompts())
+        consult = {}
+        while batch := dict(islice(openings, batch_size)):
+            probabilities = consult_probabilities(trainer.logprobs, list(batch.values()), batch_size)
+            consult |= zip(batch, probabilities, strict=True)
+        if problem := disagreement(consult, modes, forced, groups):
+            raise TrainingError(problem)
+    chosen = usable.tolist()
+    ratios = episode_decision_ratios(
+        consult, [modes[i] for i in chosen], [forced[i] for i in chosen], [groups[i] for i in chosen]
+    )
+    return consult, ratios
+
+
+def _group_openings(
+    tokenizer: Any, groups: list[Any], prompts: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Any, dict[str, list[int]]]]:
+    """Yields each group with the row of `call_opening` for its first episode."""
+    seen: set[Any] = set()
+    for group, prompt in zip(groups, prompts, strict=True):
+        if group in seen:
+            continue
+        seen.add(group)
+        options = prompt["template_options"]
         try:
-            openings = [
+            yield (
+                group,
                 call_opening(
                     tokenizer,
-                    _before_reply(json.loads(columns["messages"][i]), given_messages_of(columns, i)),
-                    json.loads(columns["tools"][i]),
-                    template_options_of(columns, i),
-                )
-                for i in first.values()
-            ]
+                    _before_reply(json.loads(prompt["messages"]), prompt["given_messages"]),
+                    json.loads(prompt["tools"]),
+                    json.loads(options) if options else None,
+                ),
+            )
         except RenderingError as cause:
             raise TrainingError(
                 f"the probability of consulting cannot be measured by the tokens that open a call: {cause}; "
                 "set mode_probability to 'rate'"
             ) from None
-        batch_size = trainer.args.per_device_train_batch_size
-        consult = dict(zip(first, consult_probabilities(trainer.logprobs, openings, batch_size), strict=True))
-        if problem := disagreement(consult, modes, forced, groups):
-            raise TrainingError(problem)
-    ratios = episode_decision_ratios(
-        consult, [modes[i] for i in usable], [forced[i] for i in usable], [groups[i] for i in usable]
-    )
-    return consult, dict(zip(usable, ratios.tolist(), strict=True))
-
-
-def add_token_advantages(rows: list[dict[str, Any]], ratios: dict[int, float] | None) -> list[dict[str, Any]]:
-    """Returns the rows with an advantage per token; `ratios` are those of `decision_weights`, None for 1."""
-    return [
-        {
-            **row,
-            "token_advantages": token_advantages(row, 1.0 if ratios is None else ratios[row["episode"]]),
-        }
-        for row in rows
-    ]
 
 
 def _before_reply(messages: list[dict[str, Any]], given: int | None) -> list[dict[str, Any]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
+<<<<<<< HEAD
 from trainer.groups.parquet import template_options_of
+=======
+from trainer.stages.logged.dataset.groups import PROMPT_COLUMNS, LoggedGroups
+>>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
 from trainer.stages.logged.guards import HeldOutPrompts
 from trainer.stages.monitoring import held_out_problem
 from trainer.tokens import RenderingError, call_opening
@@ -15,17 +20,22 @@ from trainer.tokens import RenderingError, call_opening
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments
 
+_SYSTEM_ROLES = ("system", "developer")
+
 
 def load_held_out_prompts(
-    arguments: LoggedArguments, tokenizer: Any, columns: dict[str, list[Any]]
+    arguments: LoggedArguments, tokenizer: Any, groups: LoggedGroups
 ) -> HeldOutPrompts | None:
     """Loads the prompts of `floor_prompts` that the log does not contain; returns None if it is not set.
 
     The system prompt, the tools and the template's options are those of the log's first episode.
 
+<<<<<<< HEAD
     Args:
         columns: `messages`, `tools`, `template_options` and `started_at` of the file of groups.
 
+=======
+>>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
     Raises:
         TrainingError: the prompts cannot be read or rendered, or no harmful one is left.
     """
@@ -35,6 +45,7 @@ def load_held_out_prompts(
         prompts = load_prompts(arguments.floor_prompts)
     except PromptError as error:
         raise TrainingError(f"floor_prompts: {error}") from None
+<<<<<<< HEAD
     conversations = [json.loads(messages) for messages in columns["messages"]]
     trained = {
         str(message["content"])
@@ -45,6 +56,16 @@ def load_held_out_prompts(
     system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
     tools = json.loads(columns["tools"][0])
     options = template_options_of(columns, 0)
+=======
+    first: Mapping[str, Any] = {}
+    trained, asked = set[str](), {prompt.prompt for prompt in prompts}
+    for texts in groups.texts(PROMPT_COLUMNS):
+        first = first or texts
+        messages = json.loads(texts["messages"])
+        trained |= asked & {str(message["content"]) for message in messages if message["role"] == "user"}
+    system = [message for message in json.loads(first["messages"])[:1] if message["role"] in _SYSTEM_ROLES]
+    tools, options = json.loads(first["tools"]), json.loads(first["template_options"] or "{}")
+>>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
     held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
     harmful = sum(prompt.kind == "harmful" for prompt in held_out)
     if problem := held_out_problem(arguments.floor_prompts, harmful):

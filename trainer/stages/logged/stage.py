@@ -22,11 +22,10 @@ from trainer.stages.logged.dataset import (
     LoggedDataset,
     build_dataset,
     check_mode_losses,
-    pad_last_batch,
     read_logged_groups,
     score_dataset,
-    to_dataset,
 )
+from trainer.stages.logged.dataset.tokenized import remove_tokens
 from trainer.stages.model_io import build_trainer, load_tokenizer, save_results
 from trainer.stages.monitoring import (
     Notify,
@@ -75,17 +74,22 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     groups = read_logged_groups(arguments, notify)
     config.temperature = groups.temperature
     tokenizer = load_tokenizer(arguments.model)
+<<<<<<< HEAD
     options_of = partial(template_options_of, groups.columns)
     if problem := log_template_problem(tokenizer, groups.columns, options_of):
         raise TrainingError(f"{arguments.model} cannot be trained on {arguments.groups}: {problem}")
     dataset = build_dataset(groups, tokenizer, arguments, config)
     warning = check_mode_losses(dataset)
+=======
+>>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
     plan = {
         "groups_sha256": groups.sha256,
         **asdict(arguments),
         **changed_settings(config, _RECORDED_SETTINGS),
     }
     checkpoint = begin_or_resume_together(config, plan, arguments.resume)
+    dataset = build_dataset(groups, tokenizer, arguments, config)
+    warning = check_mode_losses(dataset)
     notify(dataset.summary())
     if warning is not None:  # it includes what a warning about this stage alone says
         notify(warning)
@@ -93,9 +97,9 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
         if warning is None or not detail.startswith("warning"):
             notify(detail)
 
-    trainer = _build_trainer(arguments, config, tokenizer, dataset)
+    trainer = _build_trainer(arguments, config, tokenizer)
     scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)
-    trainer.train_dataset = to_dataset(scored.rows)
+    trainer.train_dataset = scored.rows
     guards = _attach_guards(trainer, arguments, tokenizer, dataset, notify)
     if arguments.resume:
         notify(
@@ -120,16 +124,18 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
         "seconds": round(time.perf_counter() - started, 1),
     }
     save_results(out, trainer, tokenizer, arguments.model, record)
+    remove_tokens(config)
     return record
 
 
-def _build_trainer(
-    arguments: LoggedArguments, config: LoggedConfig, tokenizer: Any, dataset: LoggedDataset
-) -> Any:
+def _build_trainer(arguments: LoggedArguments, config: LoggedConfig, tokenizer: Any) -> Any:
+    import datasets
+
     from trainer.stages.logged.trainer import LoggedIFPOTrainer
 
-    rows = pad_last_batch(dataset.rows, config.generation_batch_size)
-    trainer = build_trainer(LoggedIFPOTrainer, arguments, config, tokenizer, train_dataset=to_dataset(rows))
+    # TRL accepts only a `datasets.Dataset` here; the rows replace it once the trainer has scored them.
+    placeholder = datasets.Dataset.from_dict({"prompt": [""]})
+    trainer = build_trainer(LoggedIFPOTrainer, arguments, config, tokenizer, train_dataset=placeholder)
     if trainer.is_fsdp_enabled:
         raise TrainingError(
             "FSDP cannot replay logged episodes, because it has no whole model before training begins: "
@@ -154,7 +160,7 @@ def _attach_guards(
         trainer,
         arguments.max_drift,
         SafetyFloor(arguments.floor_consult, arguments.floor_safe),
-        load_held_out_prompts(arguments, tokenizer, dataset.groups.columns),
+        load_held_out_prompts(arguments, tokenizer, dataset.groups),
         rollback=arguments.on_floor == "rollback",
         notify=notify,
     )

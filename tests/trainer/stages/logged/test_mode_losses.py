@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.fakes.episodes.groups import write_groups
 from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.tiny_llama import tiny_tokenizer
 from trainer.errors import TrainingError
 from trainer.ifpo import ifpo_advantages
-from trainer.stages.logged.dataset import build_dataset
+from trainer.stages.logged.config import LoggedArguments, LoggedConfig
+from trainer.stages.logged.dataset import LoggedDataset, build_dataset, read_logged_groups
 from trainer.tokens import ModeLosses
 
 LONG = "word " * 100
 SETTINGS = {"alpha": 1.0, "w_max": 4.0, "baseline": "balanced", "scale_rewards": "group", "eps": 1e-4}
 
 
-def dataset(consult: list[str], direct: list[str], max_length: int = 300) -> Any:
+@pytest.fixture
+def dataset(tmp_path: Path) -> Callable[..., LoggedDataset]:
     """Builds the dataset of one group from the answers of its episodes; rewards are 0, 1, 2, ..."""
-    episodes = [make_episode(answer=answer, consult=True) for answer in consult]
-    episodes += [make_episode(answer=answer) for answer in direct]
-    columns = {
-        "messages": [json.dumps(episode.messages) for episode in episodes],
-        "tools": ["[]"] * len(episodes),
-        "turns": [json.dumps([turn.model_dump() for turn in episode.turns]) for episode in episodes],
-        "reward": [float(number) for number in range(len(episodes))],
-        "forced": [False] * len(episodes),
-        "kind": ["benign_plain"] * len(episodes),
-        "mode": [episode.mode for episode in episodes],
-        "episode_id": [f"e{number}" for number in range(len(episodes))],
-        "group_id": ["g"] * len(episodes),
-        "consultations": [int(episode.mode == "consult") for episode in episodes],
-        "template_options": [None] * len(episodes),
-    }
-    groups: Any = SimpleNamespace(columns=columns, settings=SETTINGS)
-    arguments: Any = SimpleNamespace(
-        max_length=max_length, groups="groups.parquet", model="m", method="ifpo", credit="episode"
-    )
-    config: Any = SimpleNamespace(cost=0.0, frequency="group")
-    return build_dataset(groups, tiny_tokenizer(), arguments, config)
+
+    def build(consult: list[str], direct: list[str], max_length: int = 300) -> LoggedDataset:
+        episodes = [make_episode(answer=answer, consult=True) for answer in consult]
+        episodes += [make_episode(answer=answer) for answer in direct]
+        rows = [
+            {
+                "messages": json.dumps(episode.messages),
+                "turns": json.dumps([turn.model_dump() for turn in episode.turns]),
+                "reward": float(number),
+                "mode": episode.mode,
+                "episode_id": f"e{number}",
+                "group_id": "g",
+                "consultations": int(episode.mode == "consult"),
+            }
+            for number, episode in enumerate(episodes)
+        ]
+        path = write_groups(tmp_path / "groups.parquet", rows)
+        arguments = LoggedArguments(model="m", groups=str(path), max_length=max_length)
+        groups = read_logged_groups(arguments, lambda line: None)
+        return build_dataset(groups, tiny_tokenizer(), arguments, LoggedConfig(output_dir=str(tmp_path)))
+
+    return build
 
 
-def test_advantages_are_those_of_the_groups_without_the_episodes_left_out() -> None:
+def test_advantages_are_those_of_the_groups_without_the_episodes_left_out(
+    dataset: Callable[..., LoggedDataset],
+) -> None:
     built = dataset(["Yes."] * 5 + [LONG], ["No."] * 6)
     assert built.left_out == {"longer than 300 tokens": 1}
     modes, rewards = ["consult"] * 5 + ["direct"] * 6, [0.0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
@@ -55,7 +61,7 @@ def test_advantages_are_those_of_the_groups_without_the_episodes_left_out() -> N
     assert built.usable == [0, 1, 2, 3, 4, *range(6, 12)]
 
 
-def test_the_last_episode_of_a_group_has_no_advantage() -> None:
+def test_the_last_episode_of_a_group_has_no_advantage(dataset: Callable[..., LoggedDataset]) -> None:
     with pytest.raises(TrainingError, match="no advantage: 1"):
         dataset([], [LONG, "Yes."])
 
@@ -65,7 +71,7 @@ def test_the_last_episode_of_a_group_has_no_advantage() -> None:
     [(["Yes.", LONG, LONG], ["No."] * 3), ([LONG], ["No."] * 3), ([LONG] * 2, ["No.", LONG])],
 )
 def test_a_run_that_would_lose_a_mode_or_most_of_it_is_refused_with_the_remedy(
-    consult: list[str], direct: list[str]
+    consult: list[str], direct: list[str], dataset: Callable[..., LoggedDataset]
 ) -> None:
     with pytest.raises(TrainingError) as caught:
         dataset(consult, direct)
@@ -78,7 +84,9 @@ def test_a_run_that_would_lose_a_mode_or_most_of_it_is_refused_with_the_remedy(
     assert dataset(consult, direct, max_length=limit).left_out.total() == 0
 
 
-def test_shares_that_differ_by_more_than_ten_points_give_a_warning_and_are_counted_by_mode() -> None:
+def test_shares_that_differ_by_more_than_ten_points_give_a_warning_and_are_counted_by_mode(
+    dataset: Callable[..., LoggedDataset],
+) -> None:
     built = dataset(["Yes."] * 4 + [LONG], ["No."] * 5)
     assert built.details[0].startswith("warning: 1 of 5 consult episodes are left out")
     assert "--max_length" in built.details[0]
