@@ -7,7 +7,7 @@ episodes never read their text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,23 +138,13 @@ def open_groups(
             yield file, metadata
         except pyarrow.ArrowException:
             raise foreign from None
-<<<<<<< HEAD
 
 
-def template_options_of(columns: Mapping[str, Sequence[Any]], index: int) -> dict[str, Any]:
+def template_options_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the template options that an episode was sampled with, and its day.
 
     Args:
-        columns: with `template_options`, and `started_at` for templates that print the date.
+        row: with `template_options`, and `started_at` for templates that print the date.
     """
-    sent = columns["template_options"][index]
-    times = columns.get("started_at")
-    return on_day_of(json.loads(sent) if sent else None, times[index] if times else None)
-
-
-def given_messages_of(columns: dict[str, list[Any]], index: int) -> int | None:
-    """Returns the number of messages before an episode's replies; None without earlier replies among them."""
-    given = columns.get("given_messages")
-    return given[index] if given is not None else None
-=======
->>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
+    sent = row["template_options"]
+    return on_day_of(json.loads(sent) if sent else None, row.get("started_at"))

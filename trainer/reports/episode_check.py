@@ -101,7 +101,7 @@ def check_episode(groups: Path, model: str, episode_id: str | None = None) -> Ch
         json.loads(row["tools"]),
         turns,
         forced=bool(row["forced"]),
-        template_options=template_options_of({name: [value] for name, value in row.items()}, 0),
+        template_options=template_options_of(row),
         given=row["given_messages"],
     )
     prompt_length = len(episode.prompt_ids)

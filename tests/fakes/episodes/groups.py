@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "temperature": 1.0,
     "template_options": None,
     "given_messages": None,
+    "started_at": None,
     "consultations": 0,
     "failed_consultations": 0,
     "tools": "[]",

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from agent.episode import count_given_messages
 from trainer.errors import TrainingError
+from trainer.groups.parquet import template_options_of
 from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
 from trainer.tokens import EpisodeTokens, RenderingError, call_opening, consult_probabilities
 
@@ -221,7 +222,6 @@ def _group_openings(
         if group in seen:
             continue
         seen.add(group)
-        options = prompt["template_options"]
         try:
             yield (
                 group,
@@ -229,7 +229,7 @@ def _group_openings(
                     tokenizer,
                     _before_reply(json.loads(prompt["messages"]), prompt["given_messages"]),
                     json.loads(prompt["tools"]),
-                    json.loads(options) if options else None,
+                    template_options_of(prompt),
                 ),
             )
         except RenderingError as cause:

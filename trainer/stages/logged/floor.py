@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
-<<<<<<< HEAD
 from trainer.groups.parquet import template_options_of
-=======
 from trainer.stages.logged.dataset.groups import PROMPT_COLUMNS, LoggedGroups
->>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
 from trainer.stages.logged.guards import HeldOutPrompts
 from trainer.stages.monitoring import held_out_problem
 from trainer.tokens import RenderingError, call_opening
@@ -30,12 +27,6 @@ def load_held_out_prompts(
 
     The system prompt, the tools and the template's options are those of the log's first episode.
 
-<<<<<<< HEAD
-    Args:
-        columns: `messages`, `tools`, `template_options` and `started_at` of the file of groups.
-
-=======
->>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
     Raises:
         TrainingError: the prompts cannot be read or rendered, or no harmful one is left.
     """
@@ -45,18 +36,6 @@ def load_held_out_prompts(
         prompts = load_prompts(arguments.floor_prompts)
     except PromptError as error:
         raise TrainingError(f"floor_prompts: {error}") from None
-<<<<<<< HEAD
-    conversations = [json.loads(messages) for messages in columns["messages"]]
-    trained = {
-        str(message["content"])
-        for messages in conversations
-        for message in messages
-        if message["role"] == "user"
-    }
-    system = [message for message in conversations[0][:1] if message["role"] in ("system", "developer")]
-    tools = json.loads(columns["tools"][0])
-    options = template_options_of(columns, 0)
-=======
     first: Mapping[str, Any] = {}
     trained, asked = set[str](), {prompt.prompt for prompt in prompts}
     for texts in groups.texts(PROMPT_COLUMNS):
@@ -64,8 +43,7 @@ def load_held_out_prompts(
         messages = json.loads(texts["messages"])
         trained |= asked & {str(message["content"]) for message in messages if message["role"] == "user"}
     system = [message for message in json.loads(first["messages"])[:1] if message["role"] in _SYSTEM_ROLES]
-    tools, options = json.loads(first["tools"]), json.loads(first["template_options"] or "{}")
->>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
+    tools, options = json.loads(first["tools"]), template_options_of(first)
     held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
     harmful = sum(prompt.kind == "harmful" for prompt in held_out)
     if problem := held_out_problem(arguments.floor_prompts, harmful):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from trainer.models.log_template import log_template_problem
 from trainer.stages.checkpoints import begin_or_resume_together
 from trainer.stages.logged.dataset import (
     LoggedDataset,
+    LoggedGroups,
     build_dataset,
     check_mode_losses,
     read_logged_groups,
@@ -50,6 +50,8 @@ _RECORDED_SETTINGS = (
     *("learning_rate", "loss_type", "beta", "epsilon"),
     *("num_train_epochs", "temperature", "seed"),
 )
+_TEMPLATE_SAMPLE = 32
+"""Number of episodes on which the chat template is checked."""
 
 NOTIFY = make_notifier("logged")
 
@@ -74,14 +76,7 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     groups = read_logged_groups(arguments, notify)
     config.temperature = groups.temperature
     tokenizer = load_tokenizer(arguments.model)
-<<<<<<< HEAD
-    options_of = partial(template_options_of, groups.columns)
-    if problem := log_template_problem(tokenizer, groups.columns, options_of):
-        raise TrainingError(f"{arguments.model} cannot be trained on {arguments.groups}: {problem}")
-    dataset = build_dataset(groups, tokenizer, arguments, config)
-    warning = check_mode_losses(dataset)
-=======
->>>>>>> 59b51c8 (ascl-train logged needs about the same memory for 100,000 episodes as for 10,000)
+    _check_template(tokenizer, groups, arguments)
     plan = {
         "groups_sha256": groups.sha256,
         **asdict(arguments),
@@ -126,6 +121,14 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     save_results(out, trainer, tokenizer, arguments.model, record)
     remove_tokens(config)
     return record
+
+
+def _check_template(tokenizer: Any, groups: LoggedGroups, arguments: LoggedArguments) -> None:
+    sample = groups.sample(_TEMPLATE_SAMPLE)
+    columns = {name: [texts[name] for texts in sample] for name in ("tools", "turns", "mode", "forced")}
+    problem = log_template_problem(tokenizer, columns, lambda index: template_options_of(sample[index]))
+    if problem:
+        raise TrainingError(f"{arguments.model} cannot be trained on {arguments.groups}: {problem}")
 
 
 def _build_trainer(arguments: LoggedArguments, config: LoggedConfig, tokenizer: Any) -> Any:

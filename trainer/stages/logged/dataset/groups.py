@@ -25,7 +25,7 @@ Texts = dict[str, Any]
 
 _NAMES = ("mode", "kind", "group_id", "policy_version")
 _NUMBERS = ("reward", "forced", "consultations", "temperature")
-PROMPT_COLUMNS = ("messages", "given_messages", "tools", "template_options")
+PROMPT_COLUMNS = ("messages", "given_messages", "tools", "template_options", "started_at")
 EPISODE_COLUMNS = (*PROMPT_COLUMNS, "turns", "episode_id")
 _TEXT_ROWS = 32
 """Episodes that are read at once: an episode of 2,000 tokens may have 200 kB of text."""
@@ -55,6 +55,26 @@ class LoggedGroups:
         with open_groups(self.path) as (file, _):
             for batch in file.iter_batches(batch_size=_TEXT_ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
+
+    def sample(self, count: int) -> list[Texts]:
+        """Returns `count` episodes, spread evenly over the file, with their `mode` and `forced`."""
+        total = len(self.columns["reward"])
+        wanted = set(range(0, total, max(1, total // count)))
+        chosen: list[Texts] = []
+        columns, start = [*EPISODE_COLUMNS, "mode", "forced"], 0
+        with open_groups(self.path) as (file, _):
+            for number in range(file.num_row_groups):
+                rows = file.metadata.row_group(number).num_rows
+                here = sorted(wanted & set(range(start, start + rows)))
+                start += rows
+                first = start - rows
+                for batch in file.iter_batches(batch_size=_TEXT_ROWS, row_groups=[number], columns=columns):
+                    end = first + len(batch)
+                    chosen += [batch.slice(at - first, 1).to_pylist()[0] for at in here if first <= at < end]
+                    first = end
+                    if not here or here[-1] < end:
+                        break
+        return chosen
 
 
 def read_logged_groups(arguments: LoggedArguments, notify: Notify) -> LoggedGroups:

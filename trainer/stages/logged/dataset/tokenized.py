@@ -23,6 +23,7 @@ import pyarrow.ipc
 
 from evaluation.runtime import write_atomic
 from trainer.errors import TrainingError
+from trainer.groups.parquet import template_options_of
 from trainer.stages.logged.credit import is_late
 from trainer.stages.logged.dataset.groups import LoggedGroups
 from trainer.stages.logged.dataset.token_file import TOKENS, Row, TokenFile, write_token_file
@@ -151,7 +152,6 @@ def _usable_episodes(
             losses.leave_out("its reward is not a number", mode)
             continue
         turns = json.loads(texts["turns"])
-        options = texts["template_options"]
         try:
             tokens = episode_tokens(
                 tokenizer,
@@ -159,7 +159,7 @@ def _usable_episodes(
                 json.loads(texts["tools"]),
                 turns,
                 forced=bool(columns["forced"][position]),
-                template_options=json.loads(options) if options else None,
+                template_options=template_options_of(texts),
                 given=texts["given_messages"],
             )
         except TokenError as cause:
