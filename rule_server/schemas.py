@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rule_server.errors import ConsultError
-from rule_server.rulebook import Category, Rule, Rulebook, Stance
+from rule_server.rulebook import Category, Rule, Rulebook, Stance, has_visible
 
 Verdict = Literal["rules_found", "no_applicable_rule"]
 MAX_SITUATION_CHARS = 4000
@@ -20,7 +20,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _not_blank(text: str) -> str:
-    if not text.strip():
+    if not has_visible(text):
         raise ValueError("it is blank")
     return text
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rule_server.errors import StartError
+from rule_server.rulebook import has_visible
 from rule_server.schemas import MAX_SITUATION_CHARS, Verdict
 
 MAX_LINE_BYTES = 1 << 20
@@ -137,6 +138,6 @@ def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool)
     text = row.situation if row.situation is not None else row.prompt
     if text is None and answers_suffice and rules is not None:
         text = ""
-    elif text is None or not text.strip():
+    elif text is None or not has_visible(text):
         return bad("it has neither `situation` nor `prompt`")
     return Question(file.name, number, text, row.kind, rules, row.digest)

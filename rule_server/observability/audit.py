@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rule_server.errors import AuditError, StartError
+from rule_server.observability.background_writer import BackgroundWriter
 from rule_server.observability.context import CURRENT_CALLER
 from rule_server.observability.pii import mask
 from rule_server.schemas import ConsultResponse, NearestResponse
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_FILE_AGE = datetime.timedelta(days=1)
 MIN_KEY_BYTES = 16
+WRITE_TIMEOUT = 5.0
+"""Seconds after which a consultation is refused because the disk does not take its line."""
 ROTATION_RETRY = datetime.timedelta(minutes=1)
 """Time after a failed rotation before a write tries again."""
 _COPY_BYTES = 1 << 20
@@ -61,6 +64,7 @@ class AuditLog:
         """Reason why the last rotation failed. Lines are still written, but may outlive the retention."""
         self._settings = settings
         self._clock = clock
+        self._writer = BackgroundWriter(WRITE_TIMEOUT)
         self._handle = -1
         self._size = 0
         self._first_at: datetime.datetime | None = None
@@ -81,8 +85,15 @@ class AuditLog:
                 f"the audit log {self._file} cannot be written ({error.strerror}): name another audit_file"
             ) from None
 
-    def write(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
-        """Appends a consultation, or a request for the nearest rules.
+    @property
+    def problem(self) -> str | None:
+        """Reason why lines cannot be written or removed at present; None if they can."""
+        if self._writer.hangs:
+            return f"the audit log {self._file} cannot be written, because its disk does not respond"
+        return self.error
+
+    async def record(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
+        """Appends a consultation, or a request for the nearest rules, without blocking the event loop.
 
         On return it is in the file, but not necessarily on disk.
 
@@ -90,6 +101,32 @@ class AuditLog:
             AuditError: the line could not be written. The response must then not be sent.
         """
         at = self._clock()
+        line = self._line(at, situation, response)
+        try:
+            await self._writer.run(lambda: self._append(line, at))
+        except TimeoutError:
+            log.error("the audit log cannot be written: its disk does not respond")
+            raise AuditError(
+                f"the audit log could not be written within {self._writer.limit:g} s, so nothing is answered"
+            ) from None
+
+    async def rotate_in_background(self) -> None:
+        """Calls `rotate` without blocking the event loop. Raises OSError if it fails or hangs."""
+        await self._writer.run(self.rotate)
+
+    async def finish(self) -> None:
+        """Writes the lines in the queue and closes the file, unless its disk hangs."""
+        if await self._writer.close():
+            self.close()
+
+    def write(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
+        """Like `record`, but blocks until the line is written."""
+        at = self._clock()
+        self._append(self._line(at, situation, response), at)
+
+    def _line(
+        self, at: datetime.datetime, situation: str, response: ConsultResponse | NearestResponse
+    ) -> bytes:
         entry: dict[str, object] = {
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "caller": CURRENT_CALLER.get(),
@@ -103,7 +140,9 @@ class AuditLog:
             entry["request"] = "nearest"
         if self._settings.audit_text:
             entry["situation"] = mask(situation) if self._settings.audit_mask else situation
-        raw = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
+        return (json.dumps(entry, separators=(",", ":")) + "\n").encode()
+
+    def _append(self, raw: bytes, at: datetime.datetime) -> None:
         try:
             self._reopen_if_moved()
             if self._rotation_due(at, len(raw)) and at >= self._retry_at:
@@ -288,8 +327,8 @@ class AuditLog:
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
                 raise StartError(
-                    f"the audit key {path} cannot be written ({error.strerror}): name one by audit_key_file, "
-                    "or let the service write the folder"
+                    f"the audit key {path} cannot be written ({error.strerror}): set audit_key_file to "
+                    "a key file, or let the service write the folder"
                 ) from None
             with os.fdopen(handle, "wb") as out:
                 out.write(secrets.token_hex(32).encode())

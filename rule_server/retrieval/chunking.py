@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rule_server.rulebook import has_visible, visible_text
+
 WINDOW_CHARS, OVERLAP_CHARS = 800, 100
 """The encoder reads about 1000 characters of plain prose, and the delicate part may be at the end of a
 text."""
@@ -14,13 +16,17 @@ _LATIN_END = 0x250
 
 
 def split_into_windows(text: str) -> list[str]:
-    """Splits a text into overlapping windows, between words if possible. A short text is one window."""
+    """Splits a text into overlapping windows, between words if possible. A short text is one window.
+
+    Characters that show nothing are left out, since a window of them would get an arbitrary vector.
+    """
+    text = visible_text(text)
     windows = []
     while (readable := _readable_chars(text)) < len(text):
         cut = min(WINDOW_CHARS, readable)
         windows.append(text[:cut])
         text = re.sub(r"^\S{0,50}\s", "", text[cut - min(OVERLAP_CHARS, cut // 4) :])
-    return [*windows, text]
+    return [window for window in (*windows, text) if has_visible(window)] or [text]
 
 
 def _readable_chars(text: str) -> int:

@@ -14,6 +14,7 @@ from rule_server.rulebook.loader import (
 )
 from rule_server.rulebook.model import Category, Rule, Rulebook, Stance, with_drafts_active
 from rule_server.rulebook.parser import MAX_FILE_BYTES, LintProblem, Problem
+from rule_server.rulebook.visible import has_visible, visible_text
 
 __all__ = [
     "Category",
@@ -27,11 +28,13 @@ __all__ = [
     "Rule",
     "Rulebook",
     "Stance",
+    "has_visible",
     "is_ignored",
     "list_names",
     "load_rulebook",
     "parse_yaml",
     "read_folders",
     "resolve_layers",
+    "visible_text",
     "with_drafts_active",
 ]

@@ -75,7 +75,7 @@ class RuleService:
     @property
     def degraded(self) -> list[str]:
         """Promises that do not hold at present, one sentence each. The service answers all the same."""
-        problems = [self.audit.error if self.audit is not None else None, self._reloader.storage_error]
+        problems = [self.audit.problem if self.audit is not None else None, self._reloader.storage_error]
         return [problem for problem in problems if problem is not None]
 
     @property
@@ -101,7 +101,7 @@ class RuleService:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         if self.audit is not None:
-            self.audit.close()
+            await self.audit.finish()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -121,7 +121,7 @@ class RuleService:
                 response = await self._answer(request, index)
                 describe_response(span, len(request.situation), response)
         if self.audit is not None:
-            self.audit.write(request.situation, response)
+            await self.audit.record(request.situation, response)
         self.usage.add(response)
         self.metrics.count_consultation(response)
         return response
@@ -175,7 +175,7 @@ class RuleService:
             rulebook=RulebookRef.of(index.rulebook),
         )
         if self.audit is not None:
-            self.audit.write(request.situation, response)
+            await self.audit.record(request.situation, response)
         return response
 
     async def reload(self) -> bool:
@@ -199,9 +199,9 @@ class RuleService:
         while True:
             await asyncio.sleep(AUDIT_ROTATION_SECONDS)
             try:
-                audit.rotate()
+                await audit.rotate_in_background()
             except OSError as error:
-                log.warning("old audit lines cannot be removed: %s", error)
+                log.warning("old audit lines cannot be removed: %s", error or "the disk does not respond")
 
 
 def _translate(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:

@@ -28,10 +28,12 @@ CLOCK_LEEWAY = 30
 """Seconds by which clocks may differ."""
 MAX_TOKEN_CHARS = 16_384
 """Maximum length of a token."""
-MAX_KEY_AGE = 3600.0
-"""Seconds after which keys are fetched again."""
+MAX_KEY_AGE = 300.0
+"""Seconds after which keys are fetched again, so that a withdrawn one is not accepted for longer."""
 MIN_FETCH_INTERVAL = 10.0
-"""Minimum seconds between two fetches, even if tokens name unknown keys."""
+"""Minimum seconds between two fetches, even if tokens name unknown keys or have wrong signatures."""
+FAILED_FETCH_INTERVAL = 60.0
+"""Seconds before expired keys are fetched again after a failure. Until then, they stay in use."""
 MAX_KEY_SET_BYTES = 1 << 20
 
 
@@ -44,6 +46,7 @@ class KeySet:
         self._keys: dict[str | None, SigningKey] = {}
         self._fetched = -MAX_KEY_AGE
         self._tried = -MIN_FETCH_INTERVAL
+        self._failed = -FAILED_FETCH_INTERVAL
         self._stamp: int | None = None
         self._fetch_lock = asyncio.Lock()
         self._is_url = "://" in source
@@ -68,15 +71,33 @@ class KeySet:
         """
         if not self._is_url:
             self._reload_if_changed()
-        elif time.monotonic() - self._fetched > MAX_KEY_AGE or self._lookup(key_id) is None:
-            async with self._fetch_lock:
-                if time.monotonic() - self._tried > MIN_FETCH_INTERVAL:
-                    await self._fetch()
+        else:
+            now = time.monotonic()
+            expired = now - self._fetched > MAX_KEY_AGE and now - self._failed > FAILED_FETCH_INTERVAL
+            if expired or self._lookup(key_id) is None:
+                await self._refresh()
             if not self._keys:
                 raise AuthUnavailableError(
                     "could not fetch the authorization server's signing keys (JWKS): retry later"
                 )
         return self._lookup(key_id)
+
+    async def find_newer(self, key_id: str | None) -> SigningKey | None:
+        """Fetches the keys again, and returns the key of an id if there are newer ones; else None.
+
+        Called for a token that its key does not verify, since a server may replace a key under its id.
+        """
+        if not self._is_url:
+            return None
+        fetched = self._fetched
+        await self._refresh()
+        return self._lookup(key_id) if self._fetched > fetched else None
+
+    async def _refresh(self) -> None:
+        """Fetches the keys, unless that was tried a moment ago."""
+        async with self._fetch_lock:
+            if time.monotonic() - self._tried > MIN_FETCH_INTERVAL:
+                await self._fetch()
 
     def _lookup(self, key_id: str | None) -> SigningKey | None:
         if key_id is None and len(self._keys) == 1:
@@ -113,6 +134,7 @@ class KeySet:
             self._keys = parse_keys(body)
             self._fetched = time.monotonic()
         except (httpx2.HTTPError, ValueError) as error:
+            self._failed = time.monotonic()
             log.warning("the OAuth keys cannot be fetched from %s: %s", self._source, error)
 
 
@@ -180,20 +202,31 @@ class AccessTokenVerifier:
         if len(token) > MAX_TOKEN_CHARS or token.count(".") != 2:
             return None
         try:
-            key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            key_id = jwt.get_unverified_header(token).get("kid")
+            key = await self._keys.find(key_id)
             if key is None:
                 return None
-            return jwt.decode(
-                token,
-                key.key.key,
-                algorithms=list(key.algorithms),
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=CLOCK_LEEWAY,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            try:
+                return self._decode(token, key)
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError, jwt.InvalidKeyError):
+                newer = await self._keys.find_newer(key_id)
+                return None if newer is None else self._decode(token, newer)
         except (jwt.PyJWTError, RecursionError):
             return None
+
+    def _decode(self, token: str, key: SigningKey) -> dict[str, Any]:
+        import jwt
+
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.key.key,
+            algorithms=list(key.algorithms),
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=CLOCK_LEEWAY,
+            options={"require": ["exp", "iss", "aud"]},
+        )
+        return claims
 
 
 def token_scopes(claims: dict[str, Any]) -> set[str]:

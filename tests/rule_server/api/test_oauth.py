@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -132,6 +135,63 @@ def test_keys_are_cached_and_not_fetched_for_every_bad_token(tmp_path: Path) -> 
             assert [status(served, token()) for _ in range(3)] == [200] * 3
             assert [status(served, token(kid=f"made-up-{n}")) for n in range(5)] == [401] * 5
     assert len(fetched) == 1
+
+
+@contextmanager
+def replaced_key(
+    folder: Path, replace: Callable[[], dict[str, Any]]
+) -> Iterator[tuple[LiveServer, list[int]]]:
+    """Yields a service that has verified a token by a key that the server then replaced under its id.
+
+    The list grows with every fetch of the keys since then.
+    """
+    current, fetched = [key_set()], list[int]()
+
+    async def keys(_: Request) -> Response:
+        fetched.append(1)
+        return JSONResponse(current[0])
+
+    with LiveServer(Starlette(routes=[Route("/jwks", keys)])) as issuer:
+        settings = {"oauth_issuer": ISSUER, "oauth_jwks": f"{issuer.origin}/jwks", "resource_url": RESOURCE}
+        with serve_toy(folder, **settings) as served:
+            assert status(served, token()) == 200
+            current[0] = replace()
+            fetched.clear()
+            yield served, fetched
+
+
+def other_rsa_key() -> dict[str, Any]:
+    return {"keys": [json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key())) | {"kid": "one"}]}
+
+
+def key_of_another_kind() -> dict[str, Any]:
+    return {"keys": [json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "one"}]}
+
+
+@pytest.mark.parametrize(
+    ("replace", "key", "alg"), [(other_rsa_key, OTHER, "RS256"), (key_of_another_kind, CURVE, "ES256")]
+)
+def test_a_key_that_replaces_another_under_its_id_is_used_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Any, key: Any, alg: str
+) -> None:
+    monkeypatch.setattr("rule_server.api.auth.oauth.MIN_FETCH_INTERVAL", 0.0)
+    with replaced_key(tmp_path, replace) as (served, _):
+        assert status(served, token(key, alg=alg)) == 200
+        assert status(served, token()) == 401
+
+
+def test_wrong_signatures_fetch_the_keys_only_at_intervals(tmp_path: Path) -> None:
+    with replaced_key(tmp_path, key_set) as (served, fetched):
+        assert [status(served, token(OTHER)) for _ in range(5)] == [401] * 5
+    assert fetched == []
+
+
+def test_a_replaced_key_is_refused_after_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with replaced_key(tmp_path, other_rsa_key) as (served, fetched):
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 301)
+        monkeypatch.setattr("rule_server.api.auth.oauth.time", later)
+        assert [status(served, token()) for _ in range(3)] == [401] * 3
+    assert fetched == [1]
 
 
 def test_insecure_oauth_settings_are_refused(tmp_path: Path) -> None:
