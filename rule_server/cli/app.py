@@ -17,8 +17,8 @@ from rule_server.cli.options import (
     load_cli_settings,
     notify,
     print_json,
-    print_table,
 )
+from rule_server.cli.terminal import print_table
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
@@ -210,10 +210,18 @@ def settings(
         print_json([asdict(row) for row in setting_rows()])
     else:
         rows = [(row.variable, row.default, row.meaning) for row in setting_rows()]
-        print_table([("variable", "default", "meaning"), *rows])
+        print_table([("variable", "default", "meaning"), *rows], cut=(1, 2))
 
 
-authoring.register(app)
+for _command in (
+    authoring.init,
+    authoring.lint,
+    authoring.diff,
+    authoring.stats,
+    authoring.owners,
+    authoring.rollback,
+):
+    app.command()(_command)
 app.add_typer(tokens.app, name="token")
 
 

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from rule_server.authoring import (
     MUST_FIND_KINDS,
     MUST_FIND_NOTHING_KINDS,
@@ -17,7 +15,8 @@ from rule_server.authoring import (
     read_labelled_prompts,
     score_prompts,
 )
-from rule_server.cli.options import print_json, print_table, progress
+from rule_server.cli.options import print_json, progress
+from rule_server.cli.terminal import print_table, print_text
 from rule_server.errors import ArtefactError
 from rule_server.retrieval import Threshold
 from rule_server.retrieval.artefact import Artefact
@@ -78,10 +77,10 @@ def show(settings: Settings, notify: Notify, *, as_json: bool) -> None:
         stored = asdict(calibration) if calibration is not None else None
         print_json({"in_force": _threshold_dict(threshold), "calibration": stored})
         return
-    typer.echo(f"threshold {threshold.value:.4f}: {threshold.note}")
+    print_text(f"threshold {threshold.value:.4f}: {threshold.note}")
     if calibration is not None:
         prompts = f"{calibration.prompts} prompts"
-        typer.echo(f"calibrated: {calibration.threshold:.4f}, {calibration.rule}; {prompts}")
+        print_text(f"calibrated: {calibration.threshold:.4f}, {calibration.rule}; {prompts}")
 
 
 def _threshold_dict(threshold: Threshold) -> dict[str, Any]:
@@ -90,23 +89,23 @@ def _threshold_dict(threshold: Threshold) -> dict[str, Any]:
 
 def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -> None:
     calibration = report.calibration
-    typer.echo(f"threshold {calibration.threshold:.4f}: {calibration.rule}")
-    typer.echo(f"before: {before.value:.4f}, {before.note}")
-    typer.echo("\nshare that matches no rule")
+    print_text(f"threshold {calibration.threshold:.4f}: {calibration.rule}")
+    print_text(f"before: {before.value:.4f}, {before.note}")
+    print_text("\nshare that matches no rule")
     rows = [("kind", "source", "prompts", "share", "95 % interval")]
     for row in report.kinds:
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
         rows.append((row["kind"], row["source"], str(row["prompts"]), f"{row['nothing']:.3f}", interval))
-    print_table(rows)
+    print_table(rows, cut=(0, 1))
     if report.cross_validation:
-        typer.echo("\neach source at the threshold from the other sources: share that matches no rule")
+        print_text("\neach source at the threshold from the other sources: share that matches no rule")
         rows = [("source", "threshold", "must match", "must not match", "")]
         for row in report.cross_validation:
             shares = [row[f"must_{name}_found_nothing"] for name in ("find", "nothing")]
             find, nothing = ("-" if share is None else f"{share:.3f}" for share in shares)
             rows.append((row["source"] or "(none)", f"{row['threshold']:.4f}", find, nothing, ""))
-        print_table(rows)
-    typer.echo("\ncurve: share that matches no rule, by threshold")
+        print_table(rows, cut=(0,))
+    print_text("\ncurve: share that matches no rule, by threshold")
     print_table(
         [
             ("threshold", *calibration.nothing),
@@ -114,6 +113,7 @@ def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -
                 (f"{point['threshold']:.3f}", *(f"{point[kind]:.2f}" for kind in calibration.nothing))
                 for point in report.curve[::5]
             ),
-        ]
+        ],
+        cut=range(1, len(calibration.nothing) + 1),
     )
-    typer.echo("\nsaved to the index" if kept else "\nnot saved (--dry-run)")
+    print_text("\nsaved to the index" if kept else "\nnot saved (--dry-run)")

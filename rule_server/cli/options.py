@@ -72,17 +72,6 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows in aligned columns, with control characters replaced by `?`."""
-    if not rows:
-        return
-    printable = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    widths = [max(len(row[at]) for row in printable) for at in range(len(printable[0]) - 1)]
-    for row in printable:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        typer.echo("  ".join([*cells, row[-1]]).rstrip())
-
-
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Shows a progress bar on standard error for long work. Yields the function that advances it."""

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rule_server.cli.options import AsJson, notify, print_json, print_table
+from rule_server.cli.options import AsJson, notify, print_json
+from rule_server.cli.terminal import print_table
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and remove bearer tokens.")
 
@@ -71,7 +72,7 @@ def list_(file: TokensFile = None, as_json: AsJson = False) -> None:
         print_json([entry.model_dump(exclude={"sha256"}) for entry in entries])
     else:
         rows = [(entry.name, " ".join(entry.scopes), entry.created) for entry in entries]
-        print_table([("name", "scopes", "created (UTC)"), *rows])
+        print_table([("name", "scopes", "created (UTC)"), *rows], cut=(0, 1))
 
 
 @app.command()

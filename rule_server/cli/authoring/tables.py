@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from rule_server.authoring import rule_ids
-from rule_server.cli.options import notify, print_table
+from rule_server.cli.options import notify
+from rule_server.cli.terminal import print_table, print_text
 
 if TYPE_CHECKING:
     from rule_server.authoring import BadLine, ChangedAnswer, Question, RulebookDiff, Usage
@@ -21,14 +22,14 @@ MAX_ROWS = 20
 def print_diff(difference: RulebookDiff, before: tuple[str, Rulebook], after: tuple[str, Rulebook]) -> None:
     """Prints both rulebooks, then a line for each difference."""
     for letter, (spec, book) in zip("AB", (before, after), strict=True):
-        typer.echo(f"{letter}  {book.name} {book.version} {book.digest[:12]}  {spec}")
+        print_text(f"{letter}  {book.name} {book.version} {book.digest[:12]}  {spec}")
     lines = difference.lines()
-    print_table(lines)
+    print_table(lines, cut=(1, 2))
     if not lines:
         same = before[1].digest == after[1].digest
-        typer.echo("identical" if same else "identical rules with a different name or version")
+        print_text("identical" if same else "identical rules with a different name or version")
     else:
-        typer.echo(
+        print_text(
             f"{len(difference.added)} rules added, {len(difference.removed)} removed, "
             f"{len(difference.changed)} changed"
         )
@@ -38,37 +39,37 @@ def print_changed_answers(
     questions: Sequence[Question], changed: Sequence[ChangedAnswer], bad: Sequence[BadLine]
 ) -> None:
     """Prints the questions that match different rules, with the rules before and after."""
-    typer.echo(f"{len(changed)} of {len(questions)} questions would match different rules")
+    print_text(f"{len(changed)} of {len(questions)} questions would match different rules")
     rows = [("line", "A", "B", "question")]
     for change in changed[:MAX_ROWS]:
         a, b = (", ".join(rule_ids(answer)) or answer.verdict for answer in (change.before, change.after))
         rows.append((str(change.question.line), a, b, change.question.text[:80]))
     if changed:
-        print_table(rows)
+        print_table(rows, cut=(1, 2, 3))
     _print_rest(len(changed))
     _print_bad(bad)
 
 
 def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLine]) -> None:
     """Prints counts of categories, rules and kinds, then unused rules and questions that matched no rule."""
-    typer.echo(
+    print_text(
         f"{usage.consultations} consultations ({replayed} queried again), {usage.nothing} matched no rule; "
         f"{book.name} {book.version} {book.digest[:12]}"
     )
     foreign = sum(times for digest, times in usage.digests.items() if not book.digest.startswith(digest))
     if foreign:
-        typer.echo(f"{foreign} of them were answered by a different rulebook")
+        print_text(f"{foreign} of them were answered by a different rulebook")
     for table in (usage.category_table(), usage.rule_table(), usage.kind_table()):
         typer.echo()
-        print_table(table)
-    typer.echo(f"\nnever returned: {len(usage.never)} of {len(usage.rules)} rules")
+        print_table(table, cut=(0,))
+    print_text(f"\nnever returned: {len(usage.never)} of {len(usage.rules)} rules")
     for id in usage.never:
-        typer.echo(f"  {id}")
+        print_text(f"  {id}")
     if usage.unknown:
         gone = ", ".join(f"{id[:129]} {times}" for id, times in list(usage.unknown.items())[:MAX_ROWS])
-        typer.echo(f"returned, but not in this rulebook: {gone}")
+        print_text(f"returned, but not in this rulebook: {gone}")
     if usage.unanswered:
-        typer.echo("\nmatched no rule:")
+        print_text("\nmatched no rule:")
         print_table([(f"{times} x", text[:100]) for text, times in usage.unanswered[:MAX_ROWS]])
         _print_rest(len(usage.unanswered))
     _print_bad(bad)
@@ -76,7 +77,7 @@ def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLi
 
 def _print_rest(count: int) -> None:
     if count > MAX_ROWS:
-        typer.echo(f"... and {count - MAX_ROWS} more: --json prints all")
+        print_text(f"... and {count - MAX_ROWS} more: --json prints all")
 
 
 def _print_bad(bad: Sequence[BadLine]) -> None:

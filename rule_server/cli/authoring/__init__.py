@@ -1,0 +1,8 @@
+"""Commands of ascl-rules for rule authors."""
+
+from rule_server.cli.authoring.check import lint
+from rule_server.cli.authoring.compare import diff, rollback
+from rule_server.cli.authoring.start import init
+from rule_server.cli.authoring.usage import owners, stats
+
+__all__ = ["diff", "init", "lint", "owners", "rollback", "stats"]
