@@ -152,6 +152,8 @@ def run_image(
     root = Path(buildah("mount", container))
     options = [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
     options += [word for folder, place in volumes.items() for word in ("-v", f"{folder}:{place}")]
+    if (root / "artefact").exists():  # deployments mount the whole root file system read-only
+        options += ["-v", f"{root}/artefact:/artefact:ro"]
     command = [*options, container, "--", *config["Entrypoint"], *(arguments or config["Cmd"])]
     before = list_files(root)
     with log.open("w") as output:
@@ -361,7 +363,8 @@ def check_edit(url: str, token: str, rules: Path, digest: str) -> None:
     rule.write_text(rule.read_text() + "\nReport what you find to the owner.\n")
     start = time.monotonic()
     while request(f"{url}/v1/rulebook", None, token)[1]["digest"] == digest:
-        check(time.monotonic() - start < 60, "an edited rule is served within a minute")
+        if time.monotonic() - start > 60:
+            raise SystemExit("container-check: failed: an edited rule is served within a minute")
         time.sleep(0.2)
     report(f"ok: an edited rule is served {time.monotonic() - start:.1f} s after the edit")
 

@@ -216,9 +216,10 @@ class Artefact:
 
     def add_lineage(self, digest: str, rules: tuple[Path, ...]) -> None:
         """Marks a stored rulebook as one of these rules folders, if it is stored and can be marked."""
-        if rules:
+        mark = self.folder / "rulebooks" / digest / lineage(rules)
+        if rules and not mark.exists():
             with contextlib.suppress(OSError):
-                (self.folder / "rulebooks" / digest / lineage(rules)).touch()
+                mark.touch()
 
     def save_calibration(self, digest: str, calibration: Calibration) -> None:
         """Stores a measured threshold beside the vectors of a rulebook. Raises ArtefactError."""
