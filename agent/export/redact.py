@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent.episode import Consultation, Episode, Message, Turn, text_digest
 
 REMOVED = "[removed]"
+_ABSOLUTE_PATH = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|file:)")
 
 
 def redact_episode(episode: Episode, salt: str) -> Episode:
@@ -14,6 +18,7 @@ def redact_episode(episode: Episode, salt: str) -> Episode:
 
     Keeps rule ids, modes, counts, times, settings and the rule tool. Removes texts, reasoning, arguments,
     token ids, log-probabilities, an application's own tools and fields that this version does not know.
+    Replaces the endpoint's host by a pseudonym, and an absolute path of a model by its last part.
 
     Args:
         episode: remains unchanged.
@@ -29,6 +34,9 @@ def redact_episode(episode: Episode, salt: str) -> Episode:
         **{
             **{name: getattr(episode, name) for name in Episode.model_fields},
             "prompt": REMOVED,
+            "endpoint": f"http://{new_id(urlsplit(episode.endpoint).netloc)}.invalid/v1",
+            "model_requested": _without_folders(episode.model_requested),
+            "model_returned": episode.model_returned and _without_folders(episode.model_returned),
             "id": new_id(episode.id),
             "prompt_id": new_id(episode.prompt_id),
             "group_id": new_id(episode.group_id),
@@ -40,6 +48,11 @@ def redact_episode(episode: Episode, salt: str) -> Episode:
             "error": None if episode.error is None else episode.error.model_copy(update={"message": REMOVED}),
         }
     )
+
+
+def _without_folders(model: str) -> str:
+    """Returns the last part of an absolute path, which may name a person or a project; a name unchanged."""
+    return PurePath(model.replace("\\", "/")).name if _ABSOLUTE_PATH.match(model) else model
 
 
 def _redact_message(message: Message, tool: str | None) -> Message:

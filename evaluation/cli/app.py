@@ -6,6 +6,7 @@ import typer
 
 from evaluation.cli import judge
 from evaluation.cli.common import Version
+from evaluation.cli.label import label
 from evaluation.cli.report import compare, report
 from evaluation.cli.rule_edit import edit_rule
 from evaluation.cli.run import run
@@ -28,6 +29,7 @@ app.command(
 app.command(
     epilog="Example: ascl-eval run --log runs/base.jsonl --base-url http://127.0.0.1:8810/v1 --model NAME"
 )(run)
+app.command(epilog="Example: ascl-eval label runs/base.jsonl --out runs/labels.jsonl --by ada")(label)
 app.command(epilog="Example: ascl-eval score runs/train.jsonl --out runs/train-rewards.jsonl")(score)
 app.command(
     epilog="Example: ascl-eval report --arm before=runs/a.jsonl --arm after=runs/b.jsonl --out runs/report"

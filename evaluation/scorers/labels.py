@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -71,3 +72,17 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
                 raise LabelError(f"{path}:{number}: a second label of the episode '{label.episode_id}'")
             labels[label.episode_id] = label
     return labels
+
+
+def append_label(path: Path, label: LabelRow) -> None:
+    """Appends a label to a file, and writes it to the disk before returning.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = label.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n"
+    with path.open("ab") as file:
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
