@@ -112,5 +112,6 @@ def test_the_labels_in_the_guide_are_valid() -> None:
     assert len([LabelRow.model_validate_json(line) for line in block.splitlines()]) == 5
 
 
-def test_the_memory_table_equals_the_computed_one() -> None:
+def test_the_memory_tables_equal_the_computed_ones() -> None:
     assert memory_table() in GUIDE
+    assert memory_table(rank=0) in GUIDE

@@ -144,7 +144,14 @@ def launch(
     """
     with exit_on_error():
         from trainer.errors import ConfigError
-        from trainer.orchestration import Machines, estimate_memory, plan, read_yaml, run_plan
+        from trainer.orchestration import (
+            Machines,
+            estimate_memory,
+            plan,
+            read_yaml,
+            run_plan,
+            settings_of_options,
+        )
 
         settings = read_yaml(config)
         model = model or settings.get("model")
@@ -154,7 +161,8 @@ def launch(
         commands = plan(
             stage, config, str(model), out, machines, context.args, settings.get("rules") is not None
         )
-        memory = estimate_memory(stage, settings, str(model), machines)
+        overridden = settings_of_options(context.args)
+        memory = estimate_memory(stage, settings | overridden, str(model), machines)
         if as_json:
             typer.echo(json.dumps(_plan_as_json(commands, memory, dry_run)))
         elif dry_run:

@@ -40,17 +40,29 @@ def sft(
         Path | None, typer.Option(help="Episode log to learn from (default: the packaged log).")
     ] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of epochs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-12, help="Peak learning rate.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-12, help="Peak learning rate (8e-4; 2e-5 for all weights).")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes per step.")] = None,
     max_length: Annotated[
         int | None,
         typer.Option(min=16, help="Maximum tokens per episode; longer ones are skipped and counted."),
+    ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option("--lora-rank", "--lora_rank", help="Rank of the adapter (16); 0 trains all weights."),
+    ] = None,
+    lora_layers: Annotated[
+        int | None,
+        typer.Option("--lora-layers", "--lora_layers", help="Top layers that get an adapter (12)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the data order and the adapter weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Cold start: teach the model to call the rule tool from demonstrations, with TRL's SFTTrainer."""
     let_idle_threads_sleep()
+    from pydantic import ValidationError
+
     from trainer.stages.sft.stage import SFTSettings, run_sft
 
     options = {
@@ -59,10 +71,16 @@ def sft(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "max_length": max_length,
+        "lora_rank": lora_rank,
+        "lora_layers": lora_layers,
     }
     with exit_on_error():
         given = {name: value for name, value in options.items() if value is not None}
-        run = run_sft(SFTSettings(model=model, out=out, seed=seed, **given))
+        try:
+            settings = SFTSettings.model_validate({"model": model, "out": out, "seed": seed, **given})
+        except ValidationError as error:
+            fail(str(error.errors()[0]["msg"]).removeprefix("Value error, "), 1)
+        run = run_sft(settings)
     if as_json:
         typer.echo(json.dumps(run))
         return

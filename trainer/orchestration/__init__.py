@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.orchestration.floor import measure
-    from trainer.orchestration.launch import Machines, estimate_memory, format_estimate, plan, run_plan
+    from trainer.orchestration.launch import (
+        Machines,
+        estimate_memory,
+        format_estimate,
+        plan,
+        run_plan,
+        settings_of_options,
+    )
     from trainer.orchestration.loop import run_loop
     from trainer.orchestration.model_server import ServeError, exit_with_launcher, serve_model
     from trainer.orchestration.settings import LoopSettings, read_loop_settings, read_yaml
@@ -29,6 +36,7 @@ _HOME = {
     "run_loop": "loop",
     "run_plan": "launch",
     "serve_model": "model_server",
+    "settings_of_options": "launch",
 }
 __all__ = [
     "LoopSettings",
@@ -44,6 +52,7 @@ __all__ = [
     "run_loop",
     "run_plan",
     "serve_model",
+    "settings_of_options",
 ]
 
 

@@ -1,9 +1,9 @@
 """Estimates the GPU memory of a run from the model's shape.
 
-Counts frozen weights sharded over the trainers, an adapter with Adam, activations under checkpointing, and
-vLLM's weights and cache. The result is for choosing a machine, not a measurement: allocators reserve memory
-(`USABLE_FRACTION`), and kernels differ. Shapes come from a model's `config.json`, or from a table of three
-published sizes.
+Counts weights sharded over the trainers, what Adam needs for those that are trained (an adapter or all),
+activations under checkpointing, and vLLM's weights and cache. The result is for choosing a machine, not a
+measurement: allocators reserve memory (`USABLE_FRACTION`), and kernels differ. Shapes come from a model's
+`config.json`, or from a table of three published sizes.
 """
 
 from __future__ import annotations
@@ -70,8 +70,13 @@ class MemoryEstimate:
     """Bytes on each trainer GPU by content, and the cache that the vLLM GPUs have left."""
 
     weights: float
+    """Frozen ones in bfloat16, or trained ones in float32; with the reference model, if there is one."""
     adapter: float
+    """Adapter with its gradient and Adam's two moments; 0 without one."""
+    optimizer: float
+    """Gradient and Adam's two moments of all weights; 0 with an adapter."""
     gathered: float
+    """Copies of weights and gradients that a forward or backward pass makes."""
     activations: float
     logits: float
     trainer: float
@@ -91,6 +96,8 @@ def estimate_gpu_memory(
     vllm_gpus: int,
     gpu_gib: float = 80,
     rank: int = 16,
+    reference: bool = False,
+    replicas: bool = False,
     rows: int = 1,
     tokens: int = 4096,
     colocated: float = 0.0,
@@ -98,18 +105,24 @@ def estimate_gpu_memory(
     """Estimates the memory of one trainer GPU and of the vLLM engine.
 
     Args:
-        trainers: number of GPUs that shard the frozen weights (FSDP2); 1 does not shard them.
+        trainers: number of GPUs that shard weights, gradients and optimizer (FSDP2); 1 does not shard them.
         vllm_gpus: number of GPUs reserved for the engine; 0 without one.
-        rank: LoRA rank. The adapter's weights, gradients and Adam's two moments are float32.
+        rank: LoRA rank; 0 trains all weights. Trained weights, their gradients and Adam's two moments are
+            float32.
+        reference: whether the loss needs the starting model (`beta` above 0): a second model in float32 if
+            all weights are trained. With an adapter, it is the model without the adapter.
+        replicas: whether several trainers hold the whole model each, and reduce their gradients (DDP).
         rows: episodes per forward pass on one GPU.
         tokens: tokens of an episode, prompt and completion.
         colocated: share of each trainer GPU that a colocated vLLM takes (`vllm_gpu_memory_utilization`).
     """
-    weights = shape.parameters * BF16 / trainers
+    full = rank == 0
+    weights = shape.parameters * (FP32 * (1 + reference) if full else BF16) / trainers
     adapter = shape.adapter_parameters(rank) * 4 * FP32 / trainers
-    layer = (shape.parameters - shape.embedding_parameters) / shape.layers
-    # FSDP gathers the running layer in full on every GPU, and prefetches the next one.
-    gathered = 2 * layer * BF16 if trainers > 1 else 0.0
+    optimizer = shape.parameters * 3 * FP32 / trainers if full else 0.0
+    gathered = _gathered_bytes(shape, trainers, full)
+    if full and replicas:
+        gathered += shape.parameters * FP32  # buckets in which gradients are reduced
     positions = rows * tokens
     # Checkpointing stores the input of each layer. One layer's intermediates exist while it is recomputed.
     layer_inputs = shape.layers * positions * shape.hidden * BF16
@@ -117,18 +130,31 @@ def estimate_gpu_memory(
     # The head scores a chunk of positions at a time: float32 logits and their gradient.
     logits = min(positions, 1024) * shape.vocabulary * 2 * FP32
     engine_share = colocated * gpu_gib * GIB
-    trainer = weights + adapter + gathered + layer_inputs + intermediates + logits + engine_share
+    trainer = weights + adapter + optimizer + gathered + layer_inputs + intermediates + logits + engine_share
     engine = engine_share if colocated else vllm_gpus * USABLE_FRACTION * gpu_gib * GIB
     cache = engine - shape.parameters * BF16
     return MemoryEstimate(
         weights=weights,
         adapter=adapter,
+        optimizer=optimizer,
         gathered=gathered,
         activations=layer_inputs + intermediates,
         logits=logits,
         trainer=trainer,
         cache_tokens=max(0, int(cache / shape.cache_bytes_per_token)),
     )
+
+
+def _gathered_bytes(shape: ModelShape, trainers: int, full: bool) -> float:
+    """Returns the size of the copies of weights that a pass makes on one GPU."""
+    layer = (shape.parameters - shape.embedding_parameters) / shape.layers
+    if trainers == 1:
+        # Mixed precision caches a bfloat16 copy of every float32 weight for the pass.
+        return shape.parameters * BF16 if full else 0.0
+    # FSDP gathers the running layer in full on every GPU, and prefetches the next one.
+    gathered = 2 * layer * BF16
+    # The gradients of a layer are whole until they are reduced. The embeddings stay gathered during the pass.
+    return 2 * gathered + 2 * shape.embedding_parameters * BF16 if full else gathered
 
 
 def model_shape(model: str) -> ModelShape | None:
@@ -162,8 +188,12 @@ def model_shape(model: str) -> ModelShape | None:
         raise ConfigError(f"{path} is not a model configuration ({error}): pass another model") from None
 
 
-def memory_table(gpu_gib: float = 80) -> str:
-    """Returns a Markdown table of the three sizes on one GPU, on eight, and on three nodes of eight."""
+def memory_table(gpu_gib: float = 80, rank: int = 16) -> str:
+    """Returns a Markdown table of the three sizes on one GPU, on eight, and on three nodes of eight.
+
+    Args:
+        rank: LoRA rank; 0 trains all weights.
+    """
     lines = [
         f"| model | machine | trainer GPU, GiB | of which weights | fits {gpu_gib:g} GiB | KV-cache tokens |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -175,7 +205,7 @@ def memory_table(gpu_gib: float = 80) -> str:
     )
     for size, shape in SIZES.items():
         for name, options in machines:
-            memory = estimate_gpu_memory(shape, gpu_gib=gpu_gib, **options)
+            memory = estimate_gpu_memory(shape, gpu_gib=gpu_gib, rank=rank, **options)
             enough = memory.fits(gpu_gib) and memory.cache_tokens > 0
             lines.append(
                 f"| {size} | {name} | {memory.trainer / GIB:.1f} | {memory.weights / GIB:.1f} | "

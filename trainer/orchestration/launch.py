@@ -1,7 +1,7 @@
 """Plans and runs the commands of a training run on one GPU, several GPUs or several nodes.
 
-Distribution is left to other tools: `accelerate launch` starts the trainers (FSDP2 shards the frozen
-weights), `vllm serve` samples, and TRL sends it the new weights after every update.
+Distribution is left to other tools: `accelerate launch` starts the trainers (FSDP2 shards the weights),
+`vllm serve` samples, and TRL sends it the new weights after every update.
 """
 
 from __future__ import annotations
@@ -183,34 +183,67 @@ def estimate_memory(
 ) -> MemoryEstimate | None:
     """Estimates the memory of a run; None for a model of unknown shape, or without GPUs.
 
+    Args:
+        config: settings of the stage, those of the command line included.
+
     Raises:
-        ConfigError: the model is not from a supported family.
+        ConfigError: the model is not from a supported family, or `lora_rank` is negative.
     """
     shape = model_shape(model)
     if shape is None or machines.gpus == 0:
         return None
     colocated = 0.0
     if config.get("use_vllm") and config.get("vllm_mode", "colocate") == "colocate":
-        colocated = float(config.get("vllm_gpu_memory_utilization", 0.3))
-    length = int(config.get("max_length", 0)) or 1024 + int(config.get("max_completion_length", 512))
+        colocated = _number(config, "vllm_gpu_memory_utilization", 0.3)
+    if (rank := int(_number(config, "lora_rank", 16))) < 0:
+        raise ConfigError(f"lora_rank is {rank}, but it must be at least 0: 0 trains all weights")
+    length = _number(config, "max_length", 0) or 1024 + _number(config, "max_completion_length", 512)
     return estimate_gpu_memory(
         shape,
         trainers=machines.trainers if stage == "online" else 1,  # logged: not sharded
         vllm_gpus=machines.vllm_gpus,
         gpu_gib=machines.gpu_gib,
-        rank=int(config.get("lora_rank", 16)),
-        rows=int(config.get("per_device_train_batch_size", 8)),
-        tokens=length,
+        rank=rank,
+        reference=_number(config, "beta", 0.0) > 0,
+        replicas=stage == "logged" and machines.trainers > 1,
+        rows=int(_number(config, "per_device_train_batch_size", 8)),
+        tokens=int(length),
         colocated=colocated,
     )
+
+
+def settings_of_options(options: list[str]) -> dict[str, Any]:
+    """Returns the settings that options such as `--lora_rank 0` override, for `estimate_memory`."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for word, following in zip(options, [*options[1:], "--"], strict=False):
+        if not word.startswith("--"):
+            continue
+        name, assigned, value = word[2:].partition("=")
+        if assigned or not following.startswith("--"):
+            try:
+                settings[name.replace("-", "_")] = yaml.safe_load(value if assigned else following)
+            except yaml.YAMLError:
+                continue  # the stage's own parser judges it
+    return settings
+
+
+def _number(config: dict[str, Any], name: str, default: float) -> float:
+    value = config.get(name)
+    try:
+        return default if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is {value!r}, but it must be a number") from None
 
 
 def format_estimate(memory: MemoryEstimate, machines: Machines) -> str:
     """Formats an estimate as a sentence."""
     sizes = {
         "weights": memory.weights,
-        "adapter and Adam": memory.adapter,
-        "gathered layers": memory.gathered,
+        **({"adapter and Adam": memory.adapter} if memory.adapter else {}),
+        **({"gradients and Adam": memory.optimizer} if memory.optimizer else {}),
+        "gathered copies": memory.gathered,
         "activations": memory.activations,
         "logits": memory.logits,
     }

@@ -113,12 +113,42 @@ def test_the_sizes_equal_those_of_the_published_models() -> None:
 
 def test_memory_is_the_sum_of_its_parts_and_falls_with_more_trainers() -> None:
     one, six = (estimate_gpu_memory(SIZES["8B"], trainers=n, vllm_gpus=0) for n in (1, 6))
-    parts = (six.weights, six.adapter, six.gathered, six.activations, six.logits)
+    parts = (six.weights, six.adapter, six.optimizer, six.gathered, six.activations, six.logits)
     assert six.trainer == pytest.approx(sum(parts))
     assert one.weights / GIB == pytest.approx(15.26, abs=0.01)  # 8.19e9 weights of two bytes
     assert six.trainer < one.trainer
     assert not estimate_gpu_memory(SIZES["32B"], trainers=1, vllm_gpus=0).fits(24)
     assert len(memory_table().splitlines()) == 2 + 9
+
+
+def test_all_weights_need_sixteen_bytes_each_sharded_over_the_trainers() -> None:
+    shape = SIZES["1.7B"]
+    one, six = (estimate_gpu_memory(shape, trainers=n, vllm_gpus=0, rank=0) for n in (1, 6))
+    for memory, trainers in ((one, 1), (six, 6)):
+        assert memory.adapter == 0
+        assert memory.weights + memory.optimizer == pytest.approx(16 * shape.parameters / trainers)
+    layer = (shape.parameters - shape.embedding_parameters) / shape.layers
+    assert six.gathered == pytest.approx(2 * 2 * (2 * layer + shape.embedding_parameters))
+    adapter = estimate_gpu_memory(shape, trainers=6, vllm_gpus=0)
+    assert (six.activations, six.logits, six.cache_tokens) == (
+        adapter.activations,
+        adapter.logits,
+        adapter.cache_tokens,
+    )
+    reference = estimate_gpu_memory(shape, trainers=6, vllm_gpus=0, rank=0, reference=True)
+    assert reference.trainer - six.trainer == pytest.approx(4 * shape.parameters / 6)
+
+
+@pytest.mark.parametrize("option", [["--lora_rank", "0"], ["--lora_rank=0"]])
+def test_options_of_the_stage_count_in_the_estimate(option: list[str]) -> None:
+    command = ["launch", "online", "--config", RECIPES / "online-1gpu.yaml", "--out", "o", "--dry-run"]
+    code, stdout, _ = run(*command, *option)
+    assert code == 0
+    assert "gradients and Adam 19.2" in stdout  # three times four bytes for 1.72e9 weights
+    assert "adapter" not in stdout.partition("# about")[2]
+    code, _, stderr = run(*command, "--lora_rank", "-2")
+    assert code == 1
+    assert "lora_rank is -2, but it must be at least 0" in stderr
 
 
 def test_a_models_shape_is_read_from_its_folder_regardless_of_its_name(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trainer.errors import ConfigError
 from trainer.stages.config import IFPOConfig, parse_run
+from trainer.stages.model_io import resolve_lora_layers
 
 
 @dataclass
@@ -63,9 +64,12 @@ class LoggedArguments:
         default=640,
         metadata={"help": "Maximum episode length in tokens; longer ones are skipped and counted."},
     )
-    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
-    lora_layers: int = field(
-        default=12, metadata={"help": "Number of layers with an adapter, counted from the top."}
+    lora_rank: int = field(
+        default=16, metadata={"help": "Rank of the adapter; 0 trains all weights, without an adapter."}
+    )
+    lora_layers: int | None = field(
+        default=None,
+        metadata={"help": "Number of layers with an adapter, counted from the top (default: 12)."},
     )
     behaviour: Literal["model", "other"] = field(
         default="model",
@@ -102,6 +106,9 @@ class LoggedArguments:
     )
     resume: bool = field(default=False, metadata={"help": "Resume from the last checkpoint in the folder."})
 
+    def __post_init__(self) -> None:
+        self.lora_layers = resolve_lora_layers(self.lora_rank, self.lora_layers, default=12)
+
 
 PREPARE_SETTINGS = ("alpha", "w_max", "baseline", "scale_rewards")
 """Settings that `ascl-train prepare` applies: they are refused here."""
@@ -125,7 +132,7 @@ def parse_logged(config: Path | None, options: Sequence[str]) -> tuple[LoggedArg
 
 
 def _check(arguments: LoggedArguments, settings: Any) -> None:
-    for name in ("max_length", "lora_rank", "lora_layers", "floor_every", "floor_reply_tokens"):
+    for name in ("max_length", "floor_every", "floor_reply_tokens"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but it must be at least 1")
     for name in ("check_logprobs", "logprob_tolerance"):

@@ -1,7 +1,8 @@
-"""Stage `logged`: trains an adapter on logged episodes by IFPO, GRPO, or GRPO with a cost per consultation.
+"""Stage `logged`: trains on logged episodes by IFPO, GRPO, or GRPO with a cost per consultation.
 
-Outputs: `adapter/` (PEFT), `merged/` (a plain model folder to serve), `run.json` (settings, versions, counts
-of episodes left out, metrics of every step). The record is written last, so a folder with it is complete.
+Outputs: `adapter/` (PEFT, unless all weights were trained), `merged/` (a plain model folder to serve),
+`run.json` (settings, versions, counts of episodes left out, metrics of every step). The record is written
+last, so a folder with it is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from trainer.stages.logged.dataset import (
     score_dataset,
 )
 from trainer.stages.logged.dataset.tokenized import remove_tokens
-from trainer.stages.model_io import build_trainer, load_tokenizer, save_results
+from trainer.stages.model_io import build_trainer, load_tokenizer, precision_warning, save_results
 from trainer.stages.monitoring import (
     Notify,
     SafetyFloor,
@@ -92,6 +93,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
         if warning is None or not detail.startswith("warning"):
             notify(detail)
 
+    if problem := precision_warning(arguments, config):
+        notify(problem)
     trainer = _build_trainer(arguments, config, tokenizer)
     scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)
     trainer.train_dataset = scored.rows

@@ -85,13 +85,16 @@ class FloorMonitor:
     _weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, model: Any, step: int, consult: float | None, safe: float | None = None) -> str | None:
-        """Saves the trainable weights if the rates reach the floor; otherwise returns the violation."""
+        """Saves the trainable weights if the rates reach the floor; otherwise returns the violation.
+
+        They are copied to the host's memory: all weights of a model may not fit on a GPU twice.
+        """
         if violation := self.floor.violation(consult, safe):
             return violation
         if self.rollback:
             self.good_step = step
             self._weights = {
-                name: value.detach().clone()
+                name: _local(value).detach().to("cpu", copy=True)
                 for name, value in model.named_parameters()
                 if value.requires_grad
             }
@@ -110,7 +113,12 @@ class FloorMonitor:
             with torch.no_grad():
                 for name, value in model.named_parameters():
                     if name in self._weights:
-                        value.copy_(self._weights[name])
+                        _local(value).copy_(self._weights[name])
             self.stopped += f"; the weights of step {self.good_step} were restored"
         self.notify(self.stopped)
         control.should_training_stop = True
+
+
+def _local(weights: Any) -> Any:
+    """Returns this process' part of sharded weights (FSDP2), or weights that are not sharded."""
+    return weights.to_local() if hasattr(weights, "to_local") else weights

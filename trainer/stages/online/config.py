@@ -10,6 +10,7 @@ from typing import Literal
 from evaluation.scorers.judges.registry import make_judge
 from trainer.errors import ConfigError
 from trainer.stages.config import IFPOConfig, parse_run
+from trainer.stages.model_io import resolve_lora_layers
 
 
 @dataclass
@@ -55,11 +56,17 @@ class OnlineArguments:
     floor_consult: float | None = field(
         default=None, metadata={"help": "Minimum consult rate on harmful ones; below it, training stops."}
     )
-    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
-    lora_layers: int = field(
-        default=999, metadata={"help": "Number of layers with an adapter, counted from the top."}
+    lora_rank: int = field(
+        default=16, metadata={"help": "Rank of the adapter; 0 trains all weights, without an adapter."}
+    )
+    lora_layers: int | None = field(
+        default=None,
+        metadata={"help": "Number of layers with an adapter, counted from the top (default: all)."},
     )
     resume: bool = field(default=False, metadata={"help": "Resume from the last checkpoint in the folder."})
+
+    def __post_init__(self) -> None:
+        self.lora_layers = resolve_lora_layers(self.lora_rank, self.lora_layers, default=999)
 
 
 def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArguments, OnlineConfig]:
@@ -73,9 +80,8 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         raise ConfigError(
             "no rule service is given: set rules to its address, which `ascl-rules serve` prints"
         )
-    for name in ("lora_rank", "lora_layers", "rules_concurrency"):
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"{name} is {getattr(arguments, name)}, but it must be at least 1")
+    if arguments.rules_concurrency < 1:
+        raise ConfigError(f"rules_concurrency is {arguments.rules_concurrency}, but it must be at least 1")
     for name in ("outcome_weight", "format_penalty"):
         if not 0 <= getattr(arguments, name) < float("inf"):
             raise ConfigError(f"{name} is {getattr(arguments, name)}, but it must be a number of at least 0")

@@ -1,7 +1,8 @@
 """Stage `online`: on-policy IFPO through TRL's tool loop and a running rule service.
 
-Outputs are those of every stage: `adapter/`, `merged/`, and `run.json`, written last. TRL samples with the
-model itself, or with vLLM, colocated or as a server (`use_vllm`, `vllm_mode`).
+Outputs are those of every stage: `adapter/` (unless all weights were trained), `merged/`, and `run.json`,
+written last. TRL samples with the model itself, or with vLLM, colocated or as a server (`use_vllm`,
+`vllm_mode`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import TrainingError
 from trainer.models.template_check import template_problem
 from trainer.stages.checkpoints import begin_or_resume_together
-from trainer.stages.model_io import build_trainer, load_tokenizer, save_results
+from trainer.stages.model_io import build_trainer, load_tokenizer, precision_warning, save_results
 from trainer.stages.monitoring import (
     Notify,
     SafetyFloor,
@@ -82,6 +83,8 @@ def _run(
     # Evaluating first gives the floor good weights to restore, in a resumed run too.
     config.eval_on_start |= arguments.floor_consult is not None
     tokenizer = load_tokenizer(arguments.model)
+    if problem := precision_warning(arguments, config):
+        notify(problem)
     if problem := template_problem(tokenizer):
         raise TrainingError(f"{arguments.model} cannot be trained to consult: {problem}")
     trainer, reward = _build_trainer(arguments, config, tokenizer, train, held_out, rule_tool, notify)

@@ -1,11 +1,12 @@
 """Stage `sft`: cold start that teaches a model the form of a consultation, by TRL's `SFTTrainer`.
 
-It trains a LoRA adapter on the top layers with demonstration episodes. Only what the assistant wrote carries
-loss, not the prompt or the tool results. The result is a *starting point*: a model that consults often and
-answers directly sometimes, so that IFPO has both modes to compare.
+It trains a LoRA adapter on the top layers, or all weights, with demonstration episodes. Only what the
+assistant wrote carries loss, not the prompt or the tool results. The result is a *starting point*: a model
+that consults often and answers directly sometimes, so that IFPO has both modes to compare.
 
-Outputs under `settings.out`: `adapter/` (PEFT), `merged/` (a plain model folder to serve) and `run.json`
-(settings, versions, digest of the data, losses, seconds), written last: a folder with it is complete.
+Outputs under `settings.out`: `adapter/` (PEFT, unless all weights were trained), `merged/` (a plain model
+folder to serve) and `run.json` (settings, versions, digest of the data, losses, seconds), written last: a
+folder with it is complete.
 """
 
 import hashlib
@@ -16,17 +17,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.episode import Episode, episode_messages, read_log
 from trainer.errors import TrainingError
 from trainer.models.template_check import template_problem
 from trainer.stages.checkpoints import remove_record
 from trainer.stages.model_io import (
-    adapter_config,
+    adapter_of,
+    check_model_folder,
     explain_unreadable_weights,
-    save_adapter,
+    resolve_lora_layers,
     save_record,
+    save_weights,
 )
 from trainer.stages.monitoring import Notify, make_notifier, silence_libraries, step_reporter
 from trainer.tokens import ModeLosses, RenderingError, turn_end_ids
@@ -55,14 +58,27 @@ class SFTSettings(BaseModel):
     which saves time; but a model that saw 35 % to the end consulted repeatedly and never answered."""
     epochs: float = Field(default=2.0, gt=0)
     learning_rate: float = Field(default=8e-4, gt=0)
+    """The default for all weights (`lora_rank` 0) is 2e-5, as in TRL."""
     batch_size: int = Field(default=4, ge=1)
     """Episodes per step."""
-    lora_rank: int = Field(default=16, ge=1)
-    lora_layers: int = Field(default=12, ge=1)
-    """Number of layers with an adapter, counted from the top."""
+    lora_rank: int = 16
+    """Rank of the adapter; 0 trains all weights, without an adapter."""
+    lora_layers: int = 12
+    """Number of layers with an adapter, counted from the top; 0 without an adapter."""
     max_length: int = Field(default=1024, ge=16)
     """Maximum episode length in tokens; longer ones are left out and counted, never truncated."""
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_defaults_of_all_weights(cls, given: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(given)
+        rank, layers = settings.get("lora_rank", 16), settings.get("lora_layers")
+        if type(rank) is int and (layers is None or type(layers) is int):
+            settings["lora_layers"] = resolve_lora_layers(rank, layers, default=12)
+            if rank == 0:
+                settings.setdefault("learning_rate", 2e-5)
+        return settings
 
 
 def run_sft(settings: SFTSettings, notify: Notify = NOTIFY) -> dict[str, Any]:
@@ -74,6 +90,8 @@ def run_sft(settings: SFTSettings, notify: Notify = NOTIFY) -> dict[str, Any]:
         agent.LogError: the demonstrations cannot be read.
     """
     started = time.perf_counter()
+    if settings.model.is_dir():
+        check_model_folder(settings.model)
     if not (settings.model / "config.json").is_file():
         raise TrainingError(
             f"{settings.model} is not a model folder (it has no config.json): "
@@ -111,7 +129,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
         trainer.add_callback(reporter)
         trainer.train()
     remove_record(settings.out)
-    save_adapter(settings.out, trainer.model, tokenizer)
+    save_weights(settings.out, trainer.model, tokenizer)
     record = {
         "stage": "sft",
         "settings": settings.model_dump(mode="json"),
@@ -222,7 +240,7 @@ def _build_trainer(settings: SFTSettings, tokenizer: Any, rows: list[dict[str, A
         ),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=adapter_config(settings.model, settings.lora_rank, settings.lora_layers),
+        peft_config=adapter_of(settings),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer

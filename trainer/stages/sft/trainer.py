@@ -13,7 +13,7 @@ IGNORE_INDEX = -100
 
 
 class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
-    """`SFTTrainer(loss_type="nll")` for a causal model with an adapter, without token metrics."""
+    """`SFTTrainer(loss_type="nll")` for a causal model, with or without an adapter; no token metrics."""
 
     def compute_loss(
         self,
@@ -22,7 +22,8 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        causal = self.accelerator.unwrap_model(model).get_base_model()
+        causal = self.accelerator.unwrap_model(model)
+        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
         hidden = causal.base_model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (B, T-1, H)

@@ -80,6 +80,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the peak memory of a child process is unknown")
 def test_ten_times_the_episodes_need_little_more_memory(model: Path, tmp_path: Path) -> None:
     few, many = (peak_mib(model, tmp_path / str(count), count) for count in (120, 1200))
