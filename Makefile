@@ -98,6 +98,7 @@ reference: install  ## regenerate docs/reference from the code
 	$(BIN)/python -m agent.episode.reference > docs/reference/episode.md
 	$(BIN)/python -m tests.project.module_map > docs/reference/modules.md
 	$(BIN)/ascl-rules settings --markdown > docs/reference/settings.md
+	$(BIN)/python -m trainer.reports.template_table > docs/reference/templates.md
 
 serve: install  ## serve the rules on 127.0.0.1:8808
 	$(BIN)/ascl-rules serve

@@ -16,6 +16,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: ascl-train check runs/groups.parquet --model runs/cold-start/merged --episode ID"
     )(check)
+    app.command("check-template", epilog="Example: ascl-train check-template runs/cold-start/merged")(
+        check_template
+    )
     app.command(epilog="Example: ascl-train plot runs/ifpo runs/grpo --out runs/compared")(plot)
 
 
@@ -46,6 +49,46 @@ def check(
         typer.echo(json.dumps(checked.as_json(), ensure_ascii=False))
     else:
         print_episode(checked, whole)
+
+
+def check_template(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model folder, name of a cached Hugging Face model, or a .jinja file.", show_default=False
+        ),
+    ],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer for a .jinja file (default: one of bytes).")
+    ] = None,
+    template_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE for the template, such as enable_thinking=false. Repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what training does with a chat template. Exits with 1 if it does not support tools."""
+    from agent.cli.options import parse_template_options
+    from trainer.stages.monitoring import silence_libraries
+
+    with exit_on_error(), silence_libraries():
+        from trainer.reports.template_report import format_report, report_on_template
+
+        report, warning = report_on_template(model, tokenizer, parse_template_options(template_option))
+    if as_json:
+        typer.echo(json.dumps({**report.as_json(), "warning": warning}, ensure_ascii=False))
+    else:
+        typer.echo(format_report(report))
+    if warning:
+        typer.echo(f"ascl-train: warning: {warning}", err=True)
+    if not report.supports_tools:
+        fail(
+            f"the chat template of '{model}' does not support tool calls: use a model whose template does, "
+            "or replace the template",
+            1,
+        )
+    if any(result.outcome == "wrong" for result in report.results):
+        fail(f"training on the chat template of '{model}' would be wrong in the cases marked so", 1)
 
 
 def plot(

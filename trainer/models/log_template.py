@@ -25,7 +25,7 @@ def log_template_problem(
     """Explains why a log cannot be trained on with a tokenizer's chat template; None if it can.
 
     Args:
-        columns: `tools`, `turns`, `mode` and `forced` of a file of groups.
+        columns: `messages`, `tools`, `turns`, `mode` and `forced` of a file of groups.
         options_of: returns the template options of an episode by its index.
     """
     indices = range(0, len(columns["turns"]), max(1, len(columns["turns"]) // _SAMPLE))
@@ -40,20 +40,38 @@ def log_template_problem(
         return None  # token ids need no template
     with_ids = [index for index in logged if index not in text_only]
     differences = [
-        _difference(tokenizer, json.loads(columns["tools"][i]), options_of(i), logged[i]) for i in with_ids
+        _difference(
+            tokenizer,
+            json.loads(columns["messages"][index]),
+            json.loads(columns["tools"][index]),
+            options_of(index),
+            logged[index],
+        )
+        for index in with_ids
     ]
     found = [difference for difference in differences if difference is not None]
     return found[0] if found and len(found) == len(differences) else None
 
 
 def _difference(
-    tokenizer: Any, tools: list[dict[str, Any]], options: Mapping[str, Any], turns: list[dict[str, Any]]
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    options: Mapping[str, Any],
+    turns: list[dict[str, Any]],
 ) -> str | None:
-    """Returns how the end of a logged prompt differs from that of the tokenizer's template."""
+    """Returns how the end of a logged prompt differs from that of the tokenizer's template.
+
+    Returns None if it does not, or if the prompt does not contain the conversation.
+    """
     ids = turns[0].get("prompt_token_ids") if turns else None
     if not isinstance(ids, list) or not all(type(id) is int and 0 <= id < len(tokenizer) for id in ids):
         return None  # counted when the episode is tokenised
-    end = tokenizer.decode(ids[-_TAIL:], clean_up_tokenization_spaces=False)[-_TAIL:]
+    prompt = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    asked = [message.get("content") for message in messages if message["role"] == "user"]
+    if not any(isinstance(text, str) and text.strip() and text.strip() in prompt for text in asked):
+        return None
+    end = prompt[-_TAIL:]
     try:
         templates = list(candidate_templates(tokenizer, tools, options, thoughts=True))
     except RenderingError:

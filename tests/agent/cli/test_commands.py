@@ -14,6 +14,7 @@ import pytest
 
 from agent.episode import read_log
 from agent.errors import PromptError
+from tests.fakes.endpoints.responses import message_item, response_with
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
 from tests.fakes.rules.scripted import ScriptedRules
@@ -141,6 +142,37 @@ def test_run_prints_its_figures_as_json(rules: ScriptedRules, tmp_path: Path) ->
         {"direct": 2},
         {"answer": 2},
     )
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_template_options_are_sent_and_stored_with_the_episode(
+    api: str, rules: ScriptedRules, tmp_path: Path
+) -> None:
+    prompts, log = tmp_path / "prompts.jsonl", tmp_path / "log.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "Hello?"}\n', encoding="utf-8")
+    options = {"enable_thinking": False, "date_string": "1 May", "effort": "low"}
+    flags = ["enable_thinking=false", 'date_string="1 May"', "effort=low"]
+    answer = "Hello." if api == "chat" else response_with(message_item("Hello."))
+    with ScriptedEndpoint([answer], accepts=["chat_template_kwargs"]) as endpoint:
+        result = cli(
+            *("run", "--prompts", prompts, "--log", log, *services(endpoint, rules), "--api", api),
+            *(word for flag in flags for word in ("--template-option", flag)),
+        )
+    assert result.returncode == 0, result.stderr
+    assert endpoint.requests[0]["chat_template_kwargs"] == options
+    assert "extra_body" not in endpoint.requests[0]
+    assert read_log(log).episodes[0].sampling_sent["chat_template_kwargs"] == options
+
+
+@pytest.mark.parametrize("option", ["enable_thinking", "=false"])
+def test_a_template_option_without_a_value_is_refused(option: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "Hello?"}\n', encoding="utf-8")
+    result = cli(
+        "run", "--prompts", prompts, "--log", tmp_path / "log", *ENDPOINT, "--template-option", option
+    )
+    assert result.returncode == 2
+    assert f"--template-option {option}: expected KEY=VALUE" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -388,6 +388,14 @@ def test_conversations_are_logged_as_valid_episodes(
     assert three.messages[1]["tool_calls"] == mixed["tool_calls"]
 
 
+def test_options_of_the_chat_template_are_forwarded_and_logged(rules: ScriptedRules, tmp_path: Path) -> None:
+    log, options = tmp_path / "log.jsonl", {"enable_thinking": False}
+    with upstream("Hello.") as endpoint, run_gateway(endpoint, rules, log=log) as gateway:
+        post(gateway, {**GUN, "chat_template_kwargs": options})
+    assert endpoint.requests[0]["chat_template_kwargs"] == options
+    assert read_log(log).episodes[0].sampling_sent == {"chat_template_kwargs": options}
+
+
 def test_conversations_are_kept_for_the_configured_number_of_days(
     rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
 
 def _check_template(tokenizer: Any, groups: LoggedGroups, arguments: LoggedArguments) -> None:
     sample = groups.sample(_TEMPLATE_SAMPLE)
-    columns = {name: [texts[name] for texts in sample] for name in ("tools", "turns", "mode", "forced")}
+    names = ("messages", "tools", "turns", "mode", "forced")
+    columns = {name: [texts[name] for texts in sample] for name in names}
     problem = log_template_problem(tokenizer, columns, lambda index: template_options_of(sample[index]))
     if problem:
         raise TrainingError(f"{arguments.model} cannot be trained on {arguments.groups}: {problem}")

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from agent.episode import Episode, episode_messages, read_log
 from trainer.errors import TrainingError
 from trainer.models.template_check import template_problem
+from trainer.models.token_embeddings import untrained_problem
 from trainer.stages.checkpoints import remove_record
 from trainer.stages.model_io import (
     adapter_of,
@@ -201,6 +202,10 @@ def _check_template(tokenizer: Any, episodes: list[Episode], model: Path, notify
     consult = any(episode.mode == "consult" for episode in episodes)
     if problem := template_problem(tokenizer, consult=consult):
         raise TrainingError(f"{model} cannot be trained on these demonstrations: {problem}")
+    with explain_unreadable_weights(model):
+        problem = untrained_problem(model, tokenizer) if consult else None
+    if problem:
+        raise TrainingError(f"{model} cannot learn to consult: {problem}")
     if not turn_end_ids(tokenizer):
         notify(
             "the chat template does not end a reply with an end token, so the model may not learn to stop: "

@@ -110,6 +110,29 @@ def test_a_run_consults_the_service_and_records_its_metrics(
     assert "consult rate benign_plain 50%, harmful 50%" in stderr
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            "its chat template does not support tool calls",
+        ),
+        (None, "it has no chat template"),
+    ],
+)
+def test_a_template_without_tools_is_refused_before_weights_are_loaded(
+    template: str | None, message: str, prompts: Path, rules: ScriptedRules, tmp_path: Path
+) -> None:
+    model = save_tiny_llama(tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    (model / "chat_template.jinja").unlink()
+    if template is not None:
+        (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+    code, _, stderr = online(model, prompts, rules.url, tmp_path / "out")
+    assert code == 1
+    assert f"cannot be trained to consult: {message}" in stderr
+
+
 def test_a_truncated_answer_costs_reward_although_the_template_ends_turns_with_another_token(
     prompts: Path, rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
