@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from agent.episode import Message, tool_calls
+from agent.replies import TAGGED_CALL, find_thoughts
 
-# An unclosed tag extends to the end: the reply was truncated, or generation stopped at the closing tag.
-_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]{1,200})"')
 # A name with what servers leave of a model's template around it: `functions.NAME`,
 # `NAME<|channel|>commentary`.
@@ -73,14 +72,19 @@ def parse_reply(
     content = message.get("content")
     if not isinstance(content, str) or "<tool_call>" not in content:
         return ParsedReply(message, [], None)
-    calls = [parser.parse_tagged(inner) for inner in _TAGGED.findall(content)]
+    # A call that the model only thought about is not one.
+    thoughts = find_thoughts(content)
+    start = thoughts.blocks[-1][1] if thoughts.blocks and not thoughts.unfinished else 0
+    calls = [parser.parse_tagged(inner) for inner in TAGGED_CALL.findall(content, start)]
+    if not calls:
+        return ParsedReply(message, [], None)
     if text_mode:
         return ParsedReply(message, calls, "text")
     if not any(call.name in offered for call in calls):
         return ParsedReply(message, [], None)
     parsed_message = {
         **message,
-        "content": _TAGGED.sub("", content).strip(),
+        "content": (content[:start] + TAGGED_CALL.sub("", content[start:])).strip(),
         "tool_calls": [_entry(c) for c in calls],
     }
     return ParsedReply(parsed_message, calls, "text")

@@ -29,6 +29,7 @@ from agent.rollout import check_log_settings
 from evaluation.sampling.arms import ALWAYS, ArmKind, make_agent
 from evaluation.sampling.sample import check_same_arm
 from evaluation.scorers import score_episode
+from evaluation.scorers.text import closes_unopened_reasoning, final_text, is_unfinished
 
 STORE_KEY = "ascl_episode"
 
@@ -71,11 +72,19 @@ def update_state(state: TaskState, episode: Episode) -> None:
 
 
 @scorer(metrics=[mean()])
-def reward() -> Scorer:
-    """Scores an episode as `ascl-eval score` does, offline; without a reward it is unscored, not zero."""
+def reward(arms: Arms | None = None) -> Scorer:
+    """Scores an episode as `ascl-eval score` does, offline; without a reward it is unscored, not zero.
+
+    Args:
+        arms: the other samples of the task, which show whether the model's template opens thoughts in the
+            prompt; None scores each sample by itself.
+    """
 
     async def score(state: TaskState, target: Target) -> Score:
-        row = score_episode(_read_episode(state), reference=target.text or None).model_dump(mode="json")
+        episode = _read_episode(state)
+        thinking_models = await arms.thinking_models(episode) if arms is not None else ()
+        scored = score_episode(episode, reference=target.text or None, thinking_models=thinking_models)
+        row = scored.model_dump(mode="json")
         score = reward_scores(row)["reward"]
         return score.model_copy(update={"answer": state.output.completion, "metadata": row})
 
@@ -111,6 +120,9 @@ class Arms:
     _episodes: dict[tuple[str, int], Episode] | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _opens_in_reasoning: dict[str, bool] = field(default_factory=dict)
+    """Model -> whether one of its finished replies closes thoughts that it did not open."""
+    _progress: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[Agent, EpisodeLog]]:
@@ -130,6 +142,8 @@ class Arms:
             yield shared
         finally:
             self._users -= 1
+            async with self._progress:
+                self._progress.notify_all()
             async with self._opening:  # no sample may begin while they are being closed
                 if self._users == 0 and self._shared is not None:
                     self._shared = None
@@ -152,6 +166,25 @@ class Arms:
         """Remembers an episode of the log, unless it ended in an error: that sample is run again."""
         if self._episodes is not None and episode.stop_reason != "error":
             self._episodes[episode.prompt_id, episode.sample_index] = episode
+        if closes_unopened_reasoning(episode):
+            self._opens_in_reasoning[episode.model_requested] = True
+        elif final_text(episode) and not is_unfinished(episode):
+            self._opens_in_reasoning.setdefault(episode.model_requested, False)
+
+    async def thinking_models(self, episode: Episode) -> frozenset[str]:
+        """Returns the models known to open thoughts in the prompt; see `models_that_open_in_reasoning`.
+
+        If the episode was cut off, waits until a finished reply of its model shows it, or until no sample is
+        being answered.
+        """
+
+        def is_known() -> bool:
+            return episode.model_requested in self._opens_in_reasoning or self._users == 0
+
+        if is_unfinished(episode):
+            async with self._progress:
+                await self._progress.wait_for(is_known)
+        return frozenset(model for model, opens in self._opens_in_reasoning.items() if opens)
 
     async def _connect(self, stack: AsyncExitStack) -> tuple[Agent, EpisodeLog]:
         key, token = os.environ.get("OPENAI_API_KEY"), os.environ.get("ASCL_RULES_TOKEN")

@@ -93,7 +93,7 @@ def _make_task(arms: Arms, prompts: list[Prompt], name: str, samples: int) -> Ta
             name=name,
         ),
         solver=consulting_agent(arms, samples),
-        scorer=[reward(), consulted()],
+        scorer=[reward(arms), consulted()],
         model=get_model(f"ascl/{arms.model}", base_url=arms.base_url),
         epochs=samples,
         fail_on_error=MAX_FAILED_SHARE,

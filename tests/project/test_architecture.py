@@ -30,7 +30,7 @@ ORDER = {
     ],
     "agent": [
         ["errors", "urls"],
-        ["episode"],
+        ["episode", "replies"],
         ["endpoint"],
         ["tools", "export"],
         ["rollout", "gateway"],

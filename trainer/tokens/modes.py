@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from agent.episode import count_given_messages
+from agent.replies import read_reply
 from agent.tools import RULE_TOOL
 
 Mode = Literal["consult", "direct"]
@@ -39,8 +40,9 @@ def consultations_of(
 ) -> int:
     """Counts the calls of `tool` by name in the replies of an episode.
 
-    A call that the endpoint could not parse stays in the message's text as `<tool_call>`. It counts once per
-    message if it names the tool. A call that the text only thinks about does not count.
+    A call that the endpoint could not parse stays in the message's text, in the form of the model's chat
+    template. It counts once per message if it names the tool. A call that the text only thinks about does not
+    count.
 
     Args:
         messages: a conversation in OpenAI form.
@@ -54,8 +56,8 @@ def consultations_of(
         calls = [call.get("function") or call for call in message.get("tool_calls") or []]
         in_message = sum(function.get("name") == tool for function in calls)
         content = message.get("content")
-        if not in_message and isinstance(content, str):
-            in_message = int(tool in content.rpartition("</think>")[2].partition("<tool_call>")[2])
+        if not in_message and isinstance(content, str) and tool in content:
+            in_message = int(any(call.names(tool) for call in read_reply(content, (tool,)).calls))
         count += in_message
     return count
 

@@ -13,12 +13,15 @@ import re
 import select
 import subprocess
 import sys
+from collections import deque
 from functools import cache
 
 MAX_CHARS = 400  # of an answer to parse
+MAX_MARKS = 64  # marked answers that are examined
 TIMEOUT_SECONDS = 5.0  # of one comparison
 START_SECONDS = 60.0  # to load the library
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX_OR_BRACE = re.compile(rf"{_BOX.pattern}|[{{}}]")
 # A match ends where the next bracket opens, so that unclosed brackets cost linear time.
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.DOTALL)
 # "Answer: 5", "the answer to this is 5", "answer (C)", or "Answer" as a heading; not "the answer fits all 3".
@@ -50,9 +53,12 @@ def final_expression(answer: str) -> str | None:
 
 
 def marked_texts(answer: str) -> list[str]:
-    """Returns the text after each `####` or "answer is", to the end of its line; the last one first."""
-    marks = [mark for mark in _MARKER.finditer(answer) if not _is_draft(answer, mark.start())]
-    return [mark[1] for mark in marks][::-1]
+    """Returns the text after each `####` or "answer is", to the end of its line; the last one first.
+
+    Of more than `MAX_MARKS`, only the last ones count.
+    """
+    marks = (mark for mark in _MARKER.finditer(answer) if not _is_draft(answer, mark.start()))
+    return [mark[1] for mark in deque(marks, MAX_MARKS)][::-1]
 
 
 def first_mark(answer: str) -> int | None:
@@ -67,14 +73,20 @@ def _is_draft(answer: str, start: int) -> bool:
 
 
 def last_box(answer: str) -> str | None:
-    """Returns the content of the last closed `\\boxed{}`, with balanced braces; None without one."""
-    for start in reversed([match.end() for match in _BOX.finditer(answer)]):
-        depth = 1
-        for position in range(start, min(len(answer), start + MAX_CHARS)):
-            depth += {"{": 1, "}": -1}.get(answer[position], 0)
-            if depth == 0:
-                return answer[start:position].strip()
-    return None
+    """Returns the content of the last closed `\\boxed{}`, with balanced braces; None without one.
+
+    One pass over the braces, because a model that repeats itself may open thousands of boxes.
+    """
+    last: tuple[int, int] | None = None
+    opened: list[int] = []  # position after each open brace; negative unless it opens a box
+    for brace in _BOX_OR_BRACE.finditer(answer):
+        if brace[0] != "}":
+            opened.append(brace.end() if len(brace[0]) > 1 else -1)
+        elif opened and (start := opened.pop()) >= 0:
+            is_short = brace.start() - start < MAX_CHARS
+            if is_short and (last is None or start > last[0]):
+                last = start, brace.start()
+    return answer[last[0] : last[1]].strip() if last else None
 
 
 def same_text(first: str, second: str) -> bool:

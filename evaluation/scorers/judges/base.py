@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent.episode import Message
+from agent.replies import find_thoughts
 from evaluation.errors import MalformedError
 
-_REASONING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 MAX_REPLY_CHARS = 50_000  # a judge that writes more did not understand the question
 
@@ -58,11 +58,12 @@ def without_reasoning(reply: str) -> str:
     """
     if len(reply) > MAX_REPLY_CHARS:
         raise MalformedError(f"longer than {MAX_REPLY_CHARS} characters")
-    text = _REASONING.sub("", reply).strip()
+    thoughts = find_thoughts(reply)
+    if thoughts.unfinished and reply.strip():
+        raise MalformedError("its reasoning never ends")
+    text = (reply if thoughts.misplaced else thoughts.outside(reply)).strip()
     if not text:
         raise MalformedError("empty")
-    if text.lower().startswith("<think>"):
-        raise MalformedError("its reasoning never ends")
     return text
 
 

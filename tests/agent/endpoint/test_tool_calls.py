@@ -108,3 +108,17 @@ def test_a_replayed_reply_gets_the_same_ids() -> None:
 def test_long_text_is_shortened_in_its_middle() -> None:
     assert truncate("a" * 10, 10) == "a" * 10
     assert truncate("a" * 500 + "z" * 500, 10).startswith("aaaaa … 990 characters … zzzzz")
+
+
+def test_a_call_that_the_model_only_thinks_about_is_not_executed() -> None:
+    call = '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
+    for thoughts in (f"<think>I could write {call}.</think>", f"I could write {call}.\n</think>\n\n"):
+        message = {"role": "assistant", "content": f"{thoughts}It is noon."}
+        for text_mode in (True, False):
+            reply = read(message, text_mode=text_mode)
+            assert (reply.message, reply.calls, reply.source) == (message, [], None)
+        called = read({"role": "assistant", "content": f"{thoughts}{call}"})
+        assert [call.name for call in called.calls] == ["look"]
+        assert called.message["content"] == thoughts.strip()
+    unclosed = read({"role": "assistant", "content": f"<think>I ask.\n{call}"})
+    assert [call.name for call in unclosed.calls] == ["look"]

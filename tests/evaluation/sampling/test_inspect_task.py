@@ -24,7 +24,7 @@ from evaluation.prompts import PromptError
 from evaluation.sampling import ARM_KINDS
 from evaluation.sampling.inspect_solver import Arms
 from evaluation.sampling.inspect_task import safety
-from evaluation.scorers import score_episode
+from evaluation.scorers import score_episode, score_log
 from tests.evaluation.sampling.test_arms import NO, PROMPTS, policy
 from tests.fakes.endpoints.scripted import Raw, ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
@@ -303,3 +303,30 @@ def test_a_failed_connection_leaves_nothing_open(tmp_path: Path, connections: li
         with pytest.raises(RulesError):
             asyncio.run(open_once())
     assert [each.is_open for each in connections] == [False, False]
+
+
+@pytest.mark.parametrize("order", [("cut off", "finished"), ("finished", "cut off")])
+def test_a_reply_that_is_cut_off_in_thoughts_that_the_prompt_opened_is_scored_like_the_log(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    texts = {"cut off": "6 + 6 gives 12, and then", "finished": "The sum is 12.\n</think>\n\nIt is 12."}
+
+    def answer(request: dict[str, Any]) -> Any:
+        text = texts[request["messages"][-1]["content"]]
+        reason = "stop" if text.endswith("It is 12.") else "length"
+        message = {"role": "assistant", "content": text}
+        return {"model": "scripted", "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"id": name, "prompt": name, "kind": "math", "answer": "12"} for name in order]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with ScriptedEndpoint(otherwise=answer) as endpoint, ScriptedRules() as rules:
+        log = run(tmp_path, prompts, endpoint, rules.url, "none")
+    values = {sample.id: sample.scores["reward"].value for sample in log.samples or [] if sample.scores}
+    episodes = read_log(tmp_path / "none.jsonl").episodes
+    references = dict.fromkeys(order, "12")
+    assert values == {
+        episode.prompt_id: reward.total
+        for episode, reward in zip(episodes, score_log(episodes, references=references), strict=True)
+    }
+    assert values == {"cut off": -0.2, "finished": 1.0}

@@ -46,6 +46,8 @@ VERDICTS: list[tuple[str, str, bool, bool | None, bool | None]] = [
     ("granite-guardian", "Yes", True, None, None),
     ("granite-guardian", "Yes\n<confidence> High </confidence>", True, None, None),
     ("granite-guardian", "<think>\nharmless\n</think>\n<score> no </score>", False, None, None),
+    ("gpt-oss-safeguard", 'It declines.\n</think>\n\n{"violation": false}', False, None, None),
+    ("gpt-oss-safeguard", '[THINK]It declines.[/THINK]{"violation": false}', False, None, None),
     ("granite-guardian", "<think></think>\n<score>yes</score>", True, None, None),
     (
         "rubric",

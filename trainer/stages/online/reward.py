@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.endpoint import reasoning_text
 from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
 from agent.errors import EndpointError
 from agent.tools import RULE_TOOL
-from evaluation.scorers import Reward, Weights, score_episode
+from evaluation.scorers import Reward, Weights, models_that_open_in_reasoning, score_episode
 from trainer.errors import TrainingError
 from trainer.stages.monitoring import Notify
+from trainer.stages.online.prompted_thoughts import PromptedThoughts
 from trainer.stages.online.rule_tool import UNAVAILABLE
 from trainer.stages.run_record import mask_secrets_in_text
 from trainer.tokens import mode_of
@@ -46,12 +48,14 @@ class OnlineReward:
         end_token_ids: tokens that end a finished completion.
         judge: judges harmful prompts, with the key in ASCL_JUDGE_API_KEY; None counts refusals instead.
         notify: receives a line when the judge does not answer.
+        prompted_thoughts: how the chat template opens thoughts in the prompt; None if it does not.
     """
 
     weights: Weights
     end_token_ids: frozenset[int]
     judge: JudgeEndpoint | None = None
     notify: Notify = lambda line: None
+    prompted_thoughts: PromptedThoughts | None = None
     unjudged: int = 0
     """Number of episodes without a reward so far."""
 
@@ -72,17 +76,38 @@ class OnlineReward:
         rows = zip(prompts, completions, completion_ids, kind, prompt_id, strict=True)
         episodes = [
             to_episode(
-                str(index), prompt, completion, bool(ids) and ids[-1] in self.end_token_ids, prompt_kind, name
+                str(index),
+                prompt,
+                self._separate_thoughts(completion, ids),
+                bool(ids) and ids[-1] in self.end_token_ids,
+                prompt_kind,
+                name,
             )
             for index, (prompt, completion, ids, prompt_kind, name) in enumerate(rows)
         ]
         judgements = self._judge(episodes) if self.judge else None
+        thinking_models = models_that_open_in_reasoning(episodes)
         rewards: list[Reward] = [
-            score_episode(episode, self.weights, reference=reference, judgements=judgements)
+            score_episode(
+                episode,
+                self.weights,
+                reference=reference,
+                judgements=judgements,
+                thinking_models=thinking_models,
+            )
             for episode, reference in zip(episodes, answer, strict=True)
         ]
         self.unjudged += sum(reward.total is None for reward in rewards)
         return [reward.total for reward in rewards]
+
+    def _separate_thoughts(self, completion: list[Message], ids: Sequence[int]) -> list[Message]:
+        """Moves the content of a reply that never closes its thoughts to `reasoning_content`."""
+        last = completion[-1] if completion else {}
+        if self.prompted_thoughts is None or last.get("role") != "assistant" or last.get("tool_calls"):
+            return completion
+        if not last.get("content") or not self.prompted_thoughts.are_unfinished(ids):
+            return completion
+        return [*completion[:-1], {**last, "content": "", "reasoning_content": last["content"]}]
 
     def _judge(self, episodes: list[Episode]) -> dict[str, Judgement]:
         """Returns the judgements by episode id; none if the judge is down.
@@ -149,6 +174,8 @@ def to_episode(
         calls = [_call(call, len(consultations) + index) for index, call in enumerate(_calls(message))]
         pending = [{"id": call["id"], **call["function"]} for call in calls]
         reply: Message = {"role": "assistant", "content": message.get("content") or ""}
+        if thoughts := reasoning_text(message):
+            reply["reasoning_content"] = thoughts
         messages.append({**reply, "tool_calls": calls} if calls else reply)
         turns.append(Turn(index=len(turns), request_digest="", started_at=_EPOCH, seconds=0.0))
     if turns:

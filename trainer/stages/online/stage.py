@@ -172,6 +172,7 @@ def _build_trainer(
     import datasets
 
     from evaluation.scorers import Weights
+    from trainer.stages.online.prompted_thoughts import prompted_thoughts
     from trainer.stages.online.reward import JudgeEndpoint, OnlineReward
     from trainer.stages.online.trainer import OnlineIFPOTrainer
 
@@ -191,6 +192,9 @@ def _build_trainer(
         rule_tool=rule_tool,
     )
     reward.end_token_ids = frozenset(trainer.eos_token_ids)
+    reward.prompted_thoughts = prompted_thoughts(
+        tokenizer, trainer.chat_template, trainer.chat_template_kwargs
+    )
     return trainer, reward
 
 
