@@ -68,7 +68,7 @@ def episode_problems(episode: Episode) -> list[str]:
     rule_calls = {consultation.call_id for consultation in episode.consultations}
     problems += [
         f"the call {id} has no answer, or several"
-        for id in unanswered_call_ids(episode.messages)
+        for id in unanswered_call_ids(episode_messages(episode))
         if not from_gateway or id in rule_calls
     ]
     return problems

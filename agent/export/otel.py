@@ -13,7 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.endpoint import parse_arguments, reasoning_text
-from agent.episode import Consultation, Episode, Message, Turn, reply_positions, text_digest
+from agent.episode import (
+    Consultation,
+    Episode,
+    Message,
+    Turn,
+    episode_messages,
+    reply_positions,
+    text_digest,
+)
 
 AGENT = "ascl"
 _SCHEMA = "https://opentelemetry.io/schemas/1.41.0"
@@ -79,7 +87,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
         "ascl.group.id": episode.group_id,
     }
     if content:
-        attributes["gen_ai.input.messages"] = _to_json([_message(m) for m in _before_answer(episode)[:2]])
+        attributes["gen_ai.input.messages"] = _to_json([_message(m) for m in _prompt_messages(episode)])
         if episode.answer is not None:
             attributes["gen_ai.output.messages"] = _to_json([_output(episode.messages[-1], "stop")])
     error = episode.error.type if episode.error is not None and episode.stop_reason == "error" else None
@@ -230,8 +238,11 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     return parts
 
 
-def _before_answer(episode: Episode) -> list[Message]:
-    return [m for m in episode.messages if m.get("role") in ("system", "user")]
+def _prompt_messages(episode: Episode) -> list[Message]:
+    """Returns the system text and the prompt, without the earlier turns of a conversation."""
+    given = episode.messages[: len(episode.messages) - len(episode_messages(episode))]
+    by_role = {role: [m for m in given if m.get("role") == role] for role in ("system", "user")}
+    return [*by_role["system"][:1], *by_role["user"][-1:]]
 
 
 def _to_json(value: Any) -> str:

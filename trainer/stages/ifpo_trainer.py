@@ -15,9 +15,20 @@ from trl import GRPOTrainer
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, with_consultation_cost
 from trainer.stages.checkpoints import AtomicCheckpoints
 from trainer.stages.config import IFPOConfig
+from trainer.stages.monitoring import BatchMeans
 from trainer.tokens import consultations_of, turn_end_ids
 
 Output = dict[str, Any]
+
+_EPISODE_MEANS = (
+    *("ifpo/consult_rate", "ifpo/unscored", "frac_reward_zero_std"),
+    *("completions/mean_length", "completions/clipped_ratio", "tools/call_frequency"),
+)
+_TOKEN_MEANS = (
+    *("kl", "entropy", "cispo_clip_ratio"),
+    *("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"),
+)
+_PARTS = ("mean", "std")
 
 
 class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
@@ -40,6 +51,16 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         # (N,) rewards and whether each episode consulted, gathered from all processes.
         self._gathered: tuple[torch.Tensor, torch.Tensor] | None = None
         self._consultations = torch.zeros(0)  # (N,) number of consultations, gathered
+        self._batch_means = {"train": BatchMeans(), "eval": BatchMeans()}
+
+    @property
+    def _mode(self) -> str:
+        """Key of the metrics: `train` or `eval`."""
+        return "train" if self.model.training else "eval"
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self._batch_means[self._mode].merge(self._metrics[self._mode])
+        super().log(logs, start_time)
 
     def _add_turn_ends(self) -> None:
         """Adds the tokens with which the chat template ends a turn to those that end a completion.
@@ -69,22 +90,45 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: Any) -> Output:
         output: Output = super()._generate_and_score_completions(inputs)
         advantages = self._episode_advantages(inputs)  # (N,), of all processes
+        self._count_episodes()
         if advantages is None:
             return output
         local = len(inputs)
         first = self.accelerator.process_index * local
         output["advantages"] = advantages[first : first + local].to(output["advantages"])
-        history = self._logs["advantages"]  # a deque, which cannot be sliced
-        for _ in range(len(advantages)):
+        history = self._logs["advantages"]  # a deque of limited length, which cannot be sliced
+        for _ in range(min(len(advantages), len(history))):
             history.pop()
         history.extend(advantages.tolist())
         return output
+
+    def _count_episodes(self) -> None:
+        """Records how many episodes the metrics of this batch are means of."""
+        assert self._gathered is not None
+        metrics = self._metrics[self._mode]
+        episodes = len(self._gathered[0])
+        scored = int((~self._gathered[0].isnan()).sum())
+        clipped = (metrics.get("completions/clipped_ratio") or [0.0])[-1]
+        calls = (metrics.get("tools/call_frequency") or [0.0])[-1]
+        counts: dict[str, float] = dict.fromkeys(_EPISODE_MEANS, episodes)
+        counts |= {"completions/mean_terminated_length": episodes * (1 - clipped)}
+        counts |= {"tools/failure_frequency": episodes * calls, "reward": scored, "reward_std": scored}
+        counts |= {f"rewards/{name}/{part}": scored for name in self.reward_func_names for part in _PARTS}
+        self._batch_means[self._mode].add(metrics, counts)
+
+    def _compute_loss(self, model: Any, inputs: Output) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        mask = inputs["completion_mask"]
+        mask = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+        tokens = self.accelerator.reduce(mask.sum().float()).item()
+        self._batch_means[self._mode].add(self._metrics[self._mode], dict.fromkeys(_TOKEN_MEANS, tokens))
+        return loss
 
     def _episode_advantages(self, inputs: Any) -> torch.Tensor | None:
         """(N,) advantages of the episodes of all processes; None keeps those that TRL computed."""
         assert self._gathered is not None
         rewards, consulted = self._gathered
-        mode = "train" if self.model.training else "eval"
+        mode = self._mode
         size = self.num_generations if mode == "train" else self.num_generations_eval
         groups = torch.arange(len(rewards), device=rewards.device) // size
         scored = ~rewards.isnan()

@@ -1,6 +1,7 @@
 """Distance of a policy from the one whose episodes it replays: overall, and in the decision to consult.
 
-All metrics cover one micro-batch of all processes, and are equal in each of them.
+All metrics cover one micro-batch of all processes, and are equal in each of them. Each has the number of
+tokens or episodes that it is a mean of.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import torch
 
 from evaluation.prompts import KINDS
 
+Metrics = dict[str, tuple[float, float]]
+"""Value and number of items, by metric."""
 OTHER_KIND = len(KINDS)
 """Index of every kind that is not in `KINDS`."""
 
@@ -30,7 +33,7 @@ def consult_direction(rows: Sequence[dict[str, Any]], width: int) -> torch.Tenso
     return signs
 
 
-def divergence(log_ratios: torch.Tensor, accelerator: Any) -> dict[str, float]:
+def divergence(log_ratios: torch.Tensor, accelerator: Any) -> Metrics:
     """Computes the KL divergence from (S,) log-ratios by the non-negative k3 estimator, and the ratios."""
     ratio = log_ratios.exp()
     count_here = log_ratios.new_tensor(float(len(log_ratios)))
@@ -40,9 +43,9 @@ def divergence(log_ratios: torch.Tensor, accelerator: Any) -> dict[str, float]:
     if not count:
         return {}
     return {
-        "logged/kl": total / count,
-        "logged/mean_ratio": ratios / count,
-        "logged/largest_ratio": largest.item(),
+        "logged/kl": (total / count, count),
+        "logged/mean_ratio": (ratios / count, count),
+        "logged/largest_ratio": (largest.item(), count),
     }
 
 
@@ -52,23 +55,27 @@ def off_policy_share(
     advantages: torch.Tensor,
     threshold: float,
     accelerator: Any,
-) -> dict[str, float]:
+    is_episode: torch.Tensor,
+) -> Metrics:
     """Computes the share of episodes that TRL's off-policy mask excludes, by TRL's rule.
 
     Args:
         log_ratios: (B, C).
         loss_mask: (B, C).
         advantages: (B,) or (B, C).
+        is_episode: (B,) False for rows that only fill a batch.
     """
     distance = -(log_ratios * loss_mask).sum(1) / loss_mask.sum(1).clamp(min=1)
     negative = (advantages.reshape(len(log_ratios), -1) < 0).any(1)
-    excluded = (negative & (distance > threshold)).float().mean()
-    return {"logged/dropped": accelerator.reduce(excluded, reduction="mean").item()}
+    excluded = negative & (distance > threshold) & is_episode
+    counts = torch.stack([excluded.sum(), is_episode.sum()]).float()
+    dropped, episodes = accelerator.reduce(counts).tolist()
+    return {"logged/dropped": (dropped / episodes, episodes)} if episodes else {}
 
 
 def decision_drift(
     log_ratios: torch.Tensor, signs: torch.Tensor, kinds: torch.Tensor, accelerator: Any
-) -> dict[str, float]:
+) -> Metrics:
     """Computes by kind how far decisions moved towards consulting, in nats: consulting became likelier, or
     answering directly less likely.
 
@@ -83,7 +90,7 @@ def decision_drift(
     sums[1].index_add_(0, kinds[decided], decided[decided].to(log_ratios))
     shifts, counts = accelerator.reduce(sums).tolist()
     return {
-        f"logged/towards_consulting/{name}": shift / count
+        f"logged/towards_consulting/{name}": (shift / count, count)
         for name, shift, count in zip((*KINDS, "other"), shifts, counts, strict=True)
         if count
     }

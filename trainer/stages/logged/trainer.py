@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, nanstd
 
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.logged import drift
+
+_MEANS_OVER_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
+"""Losses that TRL divides by the number of rows."""
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]
@@ -44,6 +47,8 @@ class LoggedIFPOTrainer(IFPOTrainer):
         self._rows: list[dict[str, Any]] = []
         self._loss_mask: torch.Tensor | None = None  # (B, C), within `_compute_loss`
         self._logps = torch.zeros(0)  # (B, C), of the latest forward pass
+        self._counted: Any = None  # the buffered micro-batches that `_episode_counts` is about
+        self._episode_counts: torch.Tensor | None = None  # (P, S) episodes of each micro-batch of a process
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         # Rows are independent: their groups mattered only when the advantages were computed.
@@ -60,6 +65,9 @@ class LoggedIFPOTrainer(IFPOTrainer):
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        here = self._is_episode()
+        if not here.all():
+            output["is_episode"] = here
         if "token_advantages" in inputs[0]:
             by_token = [row["token_advantages"] for row in inputs]
             width = output["completion_ids"].shape[1]
@@ -71,6 +79,56 @@ class LoggedIFPOTrainer(IFPOTrainer):
             )  # (B, C)
             output["kind"] = torch.tensor([drift.kind_index(row["kind"]) for row in inputs]).to(ids.device)
         return output
+
+    def _is_episode(self) -> torch.Tensor:
+        """Returns (B,) False for the rows that only fill a batch: those without loss."""
+        return torch.tensor([any(row["loss_mask"]) for row in self._rows], device=self.accelerator.device)
+
+    def _count_episodes(self) -> None:
+        """Excludes the rows that only fill a batch from the figures of rewards."""
+        assert self._gathered is not None
+        is_episode = self.accelerator.gather(self._is_episode())
+        if not is_episode.all():
+            rewards = self._gathered[0].masked_fill(~is_episode, torch.nan)
+            self._gathered = rewards, self._gathered[1]
+            mean, std = torch.nanmean(rewards).item(), nanstd(rewards).item()
+            figures = {"reward": mean, "reward_std": std, "frac_reward_zero_std": float(std == 0)}
+            for name in self.reward_func_names:
+                figures |= {f"rewards/{name}/mean": mean, f"rewards/{name}/std": std}
+            for name, value in figures.items():
+                self._metrics[self._mode][name][-1] = value
+        super()._count_episodes()
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.model.training and self._buffered_inputs is not self._counted:
+            self._counted = self._buffered_inputs
+            here = [int(_episodes_in(batch).sum()) for batch in self._counted]
+            counts = self.accelerator.gather(torch.tensor([here], device=self.accelerator.device))
+            self._episode_counts = counts  # (P, S)
+        return inputs
+
+    def _loss_scale(self, size: int) -> float:
+        """Returns the factor that makes up for rows that only fill a batch.
+
+        TRL divides some losses by the number of rows, or of micro-batches, of an optimizer step. The factor
+        makes them means over its episodes.
+
+        Args:
+            size: rows of a micro-batch.
+        """
+        counts, window = self._episode_counts, self.current_gradient_accumulation_steps
+        if counts is None or counts.shape[1] % window:
+            return 1.0
+        index = self._step % counts.shape[1]
+        start = index - index % window
+        counts = counts[:, start : start + window]
+        episodes = int(counts.sum())
+        if episodes == counts.numel() * size or not episodes:
+            return 1.0
+        if self.loss_type in _MEANS_OVER_ROWS:
+            return counts.numel() * size / episodes
+        return counts.numel() / int((counts > 0).sum()) if self.loss_type == "bnpo" else 1.0
 
     def _generate(self, prompts: Any) -> tuple[Any, ...]:
         rows = self._rows
@@ -183,19 +241,29 @@ class LoggedIFPOTrainer(IFPOTrainer):
         self._loss_mask = loss_mask
         loss = super()._compute_loss(model, inputs)
         self._loss_mask = None
+        if (scale := self._loss_scale(len(loss_mask))) != 1:
+            loss = loss * scale
         log_ratios = self._logps - inputs["old_per_token_logps"]  # (B, C)
         metrics = drift.divergence(log_ratios[loss_mask], self.accelerator)
         if self.off_policy_mask_threshold is not None:
             threshold = self.off_policy_mask_threshold
             metrics |= drift.off_policy_share(
-                log_ratios, loss_mask, inputs["advantages"], threshold, self.accelerator
+                log_ratios, loss_mask, inputs["advantages"], threshold, self.accelerator, _episodes_in(inputs)
             )
         if "consult_direction" in inputs:
             signs = inputs["consult_direction"] * loss_mask
             metrics |= drift.decision_drift(log_ratios, signs, inputs["kind"], self.accelerator)
-        for name, value in metrics.items():
+        for name, (value, count) in metrics.items():
             self._metrics["train"][name].append(value)
+            self._batch_means["train"].add(self._metrics["train"], {name: count})
         return loss
+
+
+def _episodes_in(batch: Output) -> torch.Tensor:
+    """Returns (B,) whether each row is an episode, and not only there to fill the batch."""
+    rows = batch["advantages"]
+    found: torch.Tensor = batch.get("is_episode", torch.ones(len(rows), dtype=torch.bool, device=rows.device))
+    return found
 
 
 @contextmanager

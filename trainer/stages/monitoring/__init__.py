@@ -1,5 +1,6 @@
 """Monitoring of a run: progress reports and the safety floor."""
 
+from trainer.stages.monitoring.batch_means import BatchMeans
 from trainer.stages.monitoring.progress import (
     Notify,
     make_notifier,
@@ -10,6 +11,7 @@ from trainer.stages.monitoring.progress import (
 from trainer.stages.monitoring.safety_floor import FloorMonitor, SafetyFloor, held_out_problem
 
 __all__ = [
+    "BatchMeans",
     "FloorMonitor",
     "Notify",
     "SafetyFloor",

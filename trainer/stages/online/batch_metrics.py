@@ -10,6 +10,46 @@ import numpy as np
 PREFIX = "ifpo"
 
 
+class BatchRecord:
+    """Collects the episodes of several batches, so that metrics are those of all episodes.
+
+    Means of the batches' means would weight an episode by the size of its batch.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kinds: list[str | None] = []
+        self._columns: list[tuple[Any, ...]] = []
+        self._groups = 0
+
+    def add(
+        self, kinds: Sequence[str | None], consulted: Any, rewards: Any, groups: Any, weights: Any
+    ) -> None:
+        """Adds a batch; the arguments are those of `batch_metrics`. Its groups are in no other batch."""
+        group = np.unique(np.asarray(groups), return_inverse=True)[1] + self._groups
+        self._groups = int(group.max()) + 1
+        self._kinds += kinds
+        self._columns.append((consulted, rewards, group, weights))
+
+    def metrics(self, limit: int | None = None) -> dict[str, float]:
+        """Returns the metrics of all episodes since the last call, and `reward`; empty without any.
+
+        Args:
+            limit: number of episodes, in the order in which they were added; later ones are repetitions.
+        """
+        if not self._columns:
+            return {}
+        consulted, rewards, groups, weights = (
+            np.concatenate(parts)[:limit] for parts in zip(*self._columns, strict=True)
+        )
+        metrics = batch_metrics(self._kinds[:limit], consulted, rewards, groups, weights)
+        _add_mean(metrics, "reward", rewards[~np.isnan(rewards)])
+        self._clear()
+        return metrics
+
+
 def batch_metrics(
     kinds: Sequence[str | None], consulted: Any, rewards: Any, groups: Any, weights: Any
 ) -> dict[str, float]:

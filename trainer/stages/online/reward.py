@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.endpoint import reasoning_text
-from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn
+from agent.episode import Consultation, Episode, ErrorRecord, Message, Turn, has_reply
 from agent.errors import EndpointError
 from agent.tools import RULE_TOOL
 from evaluation.scorers import Reward, Weights, models_that_open_in_reasoning, score_episode
@@ -194,6 +194,7 @@ def to_episode(
         sampling_sent={},
         prompt_digest="",
         messages=messages,
+        given_messages=len(prompt) if has_reply(prompt) else None,
         turns=turns,
         consultations=consultations,
         mode=mode_of(completion),

@@ -14,7 +14,7 @@ from agent.tools import RULE_TOOL
 from evaluation.prompts import KINDS
 from trainer.ifpo import inverse_frequency_weights
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
-from trainer.stages.online.batch_metrics import batch_metrics
+from trainer.stages.online.batch_metrics import BatchRecord
 from trainer.stages.online.rule_tool import BatchedRuleTool
 
 _KINDS = (*KINDS, None)
@@ -31,6 +31,7 @@ class OnlineIFPOTrainer(IFPOTrainer):
         super().__init__(*args, tools=[rule_tool.as_tool()], **kwargs)
         self._add_turn_ends()
         self.rule_tool = rule_tool
+        self._batches = {"train": BatchRecord(), "eval": BatchRecord()}
         self.tools = [rule_tool.tool]
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
@@ -66,12 +67,15 @@ class OnlineIFPOTrainer(IFPOTrainer):
             w_max=self.args.w_max,
             frequency=self.args.frequency,
         )
-        metrics = self._metrics[mode]
-        by_name = batch_metrics([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
-        for name, value in by_name.items():
-            # `IFPOTrainer` logs the other three.
-            if name not in ("ifpo/consult_rate", "ifpo/largest_weight", "ifpo/unscored"):
-                metrics[name].append(value)
+        self._batches[mode].add([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
         failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.rule_tool.failures)))
-        metrics["ifpo/rules_unavailable"].append(failures.item())
+        self._metrics[mode]["ifpo/rules_unavailable"] = [failures.item()]  # a total, not a mean
         return advantages
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = self._mode
+        # The last batch of an evaluation on several processes is filled up with episodes of the first one.
+        evaluated = len(self.eval_dataset) * self.num_generations_eval if mode == "eval" else None
+        for name, value in self._batches[mode].metrics(evaluated).items():
+            self._metrics[mode][name] = [value]
+        super().log(logs, start_time)

@@ -20,6 +20,7 @@ from trainer.stages.logged.dataset.groups import LoggedGroups
 from trainer.stages.logged.dataset.rows import TrainingRows
 from trainer.stages.logged.dataset.tokenized import TokenizedEpisodes, tokenize_once
 from trainer.tokens import ModeLosses
+from trainer.tokens.modes import MODES
 
 if TYPE_CHECKING:
     from trainer.stages.logged.config import LoggedArguments, LoggedConfig
@@ -75,6 +76,10 @@ class LoggedDataset:
             "groups_sha256": self.groups.sha256,
             "policy_versions": self.groups.policy_versions,
             "episodes": len(self.rows),
+            "advantage_sums": {
+                mode: float(self.rows.columns["advantage"][self.rows.columns["mode"] == mode].sum())
+                for mode in MODES
+            },
             "left_out": dict(sorted(self.left_out.items())),
             "left_out_by_mode": self.losses.record(),
             "left_out_by_prepare": self.groups.losses.record(),
