@@ -63,9 +63,7 @@ def test_an_update_with_fillers_equals_that_of_the_episodes_alone(
 
 def test_figures_of_an_epoch_weight_every_episode_equally(model: Path, tmp_path: Path) -> None:
     rows = [{**row, "reward": float(n < 5)} for n, row in enumerate(make_rows(10))]
-    _, entry = trained(
-        model, tmp_path, filled_up(rows, 8), per_device_train_batch_size=8, logging_steps=2
-    )
+    _, entry = trained(model, tmp_path, filled_up(rows, 8), per_device_train_batch_size=8, logging_steps=2)
     assert entry["reward"] == pytest.approx(0.5)
 
 
