@@ -1,6 +1,6 @@
 """Rates, rewards and differences over scored episodes, with intervals.
 
-Rates have Wilson intervals over episodes, differences a bootstrap over prompts (see `intervals`). All metrics
+Rates have Wilson intervals over episodes, differences a jackknife over prompts (see `jackknife`). All metrics
 are deterministic: the seed is fixed, and episodes are sorted by id.
 """
 

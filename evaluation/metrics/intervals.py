@@ -1,7 +1,7 @@
 """Intervals of rates, and of differences of means where the samples of one prompt are not independent.
 
-The interval of a difference is a bootstrap over *prompts*. It is deterministic: the seed is fixed, and the
-prompts are sorted by their sums.
+The interval of a difference leaves out one *prompt* at a time (see `jackknife`). It is deterministic: the
+prompts are sorted by their sums, so their order does not matter.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-RESAMPLES = 2000
-MAX_RESAMPLED_PROMPTS = 2000  # with more, resampling costs gigabytes and its limit gives the same interval
-MIN_PROMPTS = 5  # with fewer on one side, resampling underestimates how much that side varies
-SEED = 0
+MAX_RESAMPLED_PROMPTS = 2000  # with more, the sums of every prompt are not kept; the limit is the same
+MIN_PROMPTS = 5  # with fewer on one side, an interval would say next to nothing
 Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two means and its 95% bootstrap interval; None for the bounds with too few prompts."""
+    """A difference of two means and its 95% interval; None for the bounds with too few prompts."""
 
     value: float
     low: float | None
@@ -34,15 +32,11 @@ class Difference:
         return int(self.low > 0) - int(self.high < 0)
 
 
-def mean_difference(
-    rows: Sequence[tuple[str, float, bool]], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference | None:
-    """Returns the mean of the marked rows minus the mean of the others; resamples whole prompts.
+def mean_difference(rows: Sequence[tuple[str, float, bool]]) -> Difference | None:
+    """Returns the mean of the marked rows minus the mean of the others; its interval is over prompts.
 
     Args:
         rows: (prompt id, value, marked) per observation, in any order.
-        resamples: number of bootstrap samples.
-        seed: of the random generator.
 
     Returns:
         None if one side is empty. The bounds are None if one side has fewer than `MIN_PROMPTS` prompts.
@@ -58,14 +52,14 @@ def mean_difference(
         np.array([value for _, value, _ in ordered], dtype=float),
         np.array([marked for _, _, marked in ordered], dtype=bool),
     )
-    return sums.difference(resamples=resamples, seed=seed)
+    return sums.difference()
 
 
 class PromptSums:
     """Computes `mean_difference` in constant memory, over observations that arrive in batches.
 
     Stores the sums of up to `MAX_RESAMPLED_PROMPTS` prompts. With more prompts it stores only the moments of
-    these sums, and the interval is the limit of the bootstrap: the linearised variance over prompts with a
+    these sums, and the interval is the limit of the jackknife: the linearised variance over prompts with a
     normal quantile.
     """
 
@@ -76,6 +70,7 @@ class PromptSums:
         self._prompts = 0
         self._total, self._moments = np.zeros(4), np.zeros((4, 4))
         self._prompts_on_side = np.zeros(2)
+        self._lowest, self._highest = math.inf, -math.inf
 
     def add(self, prompt: Any, value: Any, marked: Any) -> None:
         """Adds N observations; their prompts must not occur in another batch.
@@ -87,7 +82,11 @@ class PromptSums:
         """
         import numpy as np
 
-        count = int(prompt.max(initial=-1)) + 1
+        if not len(value):
+            return
+        self._lowest = min(self._lowest, float(value.min()))
+        self._highest = max(self._highest, float(value.max()))
+        count = int(prompt.max()) + 1
         table = np.zeros((count, 4))  # sums of the others and of the marked, then their counts
         for side, mask in enumerate((~marked, marked)):
             table[:, side] = np.bincount(prompt[mask], value[mask], minlength=count)
@@ -99,9 +98,11 @@ class PromptSums:
         self._prompts_on_side += (table[:, 2:] > 0).sum(axis=0)
         self._tables = [*self._tables, table] if self._prompts <= MAX_RESAMPLED_PROMPTS else []
 
-    def difference(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> Difference | None:
+    def difference(self) -> Difference | None:
         """Returns the difference of all observations so far; see `mean_difference`."""
         import numpy as np
+
+        from evaluation.metrics.jackknife import jackknife_interval
 
         counts = self._total[2:]
         if not counts.all():
@@ -119,14 +120,8 @@ class PromptSums:
             return Difference(value, round_figure(gap - half), round_figure(gap + half))
         table = np.concatenate(self._tables)
         table = table[np.lexsort(table.T)]  # batches may arrive in any order
-        draws = np.random.default_rng(seed).multinomial(
-            len(table), [1 / len(table)] * len(table), size=resamples
-        )
-        sums = draws @ table
-        has_both_sides = sums[:, 2:].all(axis=1)
-        resampled = sums[has_both_sides, :2] / sums[has_both_sides, 2:]
-        low, high = np.quantile(resampled[:, 1] - resampled[:, 0], [0.025, 0.975])
-        return Difference(value, round_figure(float(low)), round_figure(float(high)))
+        low, high = jackknife_interval(table, self._lowest, self._highest)
+        return Difference(value, round_figure(low), round_figure(high))
 
 
 def round_figure(value: float) -> float:
