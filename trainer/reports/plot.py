@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ def _plot(runs: list[History], panels: list[Panel]) -> bytes:
         handles = {label: line for axes in grid[row] for line, label in _legend_entries(axes)}
         grid[row][-1].legend(
             handles.values(), handles.keys(), frameon=False, fontsize=8, loc="center left",
-            bbox_to_anchor=(1.01, 0.5),
+            bbox_to_anchor=(1.01, 0.5), title=textwrap.fill(f"good: {panel.good}", 32), title_fontsize=8,
+            alignment="left",
         )  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -165,6 +167,11 @@ def _plot_panel(axes: Any, run: History, panel: Panel) -> None:
     for number, (metric, label) in enumerate(panel.metrics.items()):
         positions, values = run.series(metric)
         if not positions:
+            continue
+        if (
+            len(positions) == 1
+        ):  # a level, such as that of the groups before training; a lone dot is overlooked
+            axes.axhline(values[0], color=COLOURS[number], lw=1.2, ls=(0, (4, 3)), label=f"{label} (once)")
             continue
         few = len(positions) <= MAX_MARKED_POINTS
         axes.plot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,7 @@ def _read_history(folder: Path) -> History:
             f"'{folder}' contains no run: pass a folder with run.json (of a stage) or rounds/ (of a loop)"
         )
     points = [(float(entry["step"]), _numbers(entry)) for entry in _steps(record) if "step" in entry]
-    groups = Path(str((record.get("arguments") or {}).get("groups") or ""))
-    if groups.is_file() and (start := _groups_metrics(groups)):
+    if start := _start_metrics(record):
         points.insert(0, (0.0, start))
     title = f"{folder.name}: {record.get('stage', '')} {record.get('method', '')}".strip()
     return History(folder.name, title, "step", points)
@@ -81,6 +81,24 @@ def _steps(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the metrics by step. A cold start has losses instead, and the number of steps as `steps`."""
     steps = record.get("steps")
     return steps if isinstance(steps, list) else record.get("losses") or []
+
+
+def _start_metrics(record: dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics of the groups that a run was trained on; empty if it recorded none.
+
+    Runs of version 0.1.0 recorded the path and the digest of the file instead. A relative path may lead to
+    another file from here, so the digest must agree.
+    """
+    if statistics := record.get("groups"):
+        return statistics_metrics(statistics)
+    groups = Path(str((record.get("arguments") or {}).get("groups") or ""))
+    digest = (record.get("data") or {}).get("groups_sha256")
+    if not groups.is_file() or digest is None:
+        return {}
+    with groups.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return {}
+    return _groups_metrics(groups)
 
 
 def _groups_metrics(groups: Path) -> dict[str, float]:

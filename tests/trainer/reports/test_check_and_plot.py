@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -133,6 +134,31 @@ def test_runs_of_a_stage_and_of_a_loop_are_plotted_side_by_side(groups: Path, tm
     assert not re.search(r'(src|href)="(?!data:)', page)  # the page fetches no resource
     comparison = json.loads((tmp_path / "compared" / "runs.json").read_text(encoding="utf-8"))
     assert comparison["runs"][1]["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
+
+
+def test_the_state_before_training_is_never_that_of_another_file(
+    groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run of an earlier version names its groups by a relative path, where another file now is."""
+    folder = record(
+        tmp_path / "ifpo", "logged", [{"step": 1, "logged/kl": 0.02}, {"step": 2, "logged/kl": 0.03}]
+    )
+    old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    monkeypatch.chdir(groups.parent)
+    for digest, drawn in (("0" * 64, False), (hashlib.sha256(groups.read_bytes()).hexdigest(), True)):
+        old |= {"arguments": {"groups": groups.name}, "data": {"groups_sha256": digest}}
+        (folder / "run.json").write_text(json.dumps(old), encoding="utf-8")
+        [run_plotted] = json.loads(run("plot", folder, "--out", tmp_path / "compared", "--json")[1])["runs"]
+        assert (run_plotted["points"][0][0] == 0.0) is drawn
+
+
+def test_a_run_that_kept_the_statistics_needs_no_groups_file(groups: Path, tmp_path: Path) -> None:
+    statistics = json.loads(run("stats", groups, "--json")[1])
+    folder = record(tmp_path / "ifpo", "logged", [{"step": 1, "logged/kl": 0.02}])
+    kept = {"stage": "logged", "steps": [{"step": 1, "logged/kl": 0.02}], "groups": statistics}
+    (folder / "run.json").write_text(json.dumps(kept), encoding="utf-8")
+    [plotted] = json.loads(run("plot", folder, "--out", tmp_path / "compared", "--json")[1])["runs"]
+    assert plotted["points"][0][1]["ifpo/consult_rate/harmful"] == 0.5
 
 
 def test_plotted_rewards_by_mode_count_forced_episodes_but_consult_rates_do_not() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.prompts import KINDS
 from trainer.errors import TrainingError
 from trainer.groups.parquet import template_options_of
+from trainer.groups.statistics import group_statistics
 from trainer.models.log_template import log_template_problem
 from trainer.stages.checkpoints import begin_or_resume_together
 from trainer.stages.logged.dataset import (
@@ -114,6 +115,8 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
         "advantages": groups.settings,
         "training": changed_settings(config, _RECORDED_SETTINGS),
         "data": dataset.record(),
+        # `ascl-train plot` draws them as the state before training, also where the file is elsewhere.
+        "groups": group_statistics(Path(arguments.groups)).as_json() if config.process_index == 0 else None,
         "off_policy": scored.off_policy,
         "stratified": scored.stratified,
         "stopped": guards.stopped,
