@@ -22,7 +22,7 @@ BF16, FP32 = 2, 4  # bytes
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Shape of a dense decoder of the Llama and Qwen families."""
+    """Shape of a decoder of the Llama and Qwen families."""
 
     hidden: int
     layers: int
@@ -32,12 +32,15 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     tied: bool
+    experts: int = 0
+    """Number of experts in each layer of a mixture, of size `intermediate`; 0 for a dense model."""
 
     @property
     def parameters(self) -> int:
         """Number of weights, including those of the norms."""
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        feed_forward = 3 * self.hidden * self.intermediate * (self.experts or 1)
+        layer = attention + feed_forward + self.hidden * self.experts + 2 * self.hidden
         return self.layers * layer + self.embedding_parameters + self.hidden
 
     @property
@@ -46,9 +49,10 @@ class ModelShape:
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapter_parameters(self, rank: int) -> int:
-        """Returns the number of LoRA weights on all seven projections of every layer."""
+        """Returns the number of LoRA weights on all projections of every layer, but not on experts."""
         query, key = self.heads * self.head_size, self.kv_heads * self.head_size
-        sides = 2 * (self.hidden + query) + 2 * (self.hidden + key) + 3 * (self.hidden + self.intermediate)
+        sides = 2 * (self.hidden + query) + 2 * (self.hidden + key)
+        sides += 0 if self.experts else 3 * (self.hidden + self.intermediate)
         return self.layers * rank * sides
 
     @property
@@ -170,21 +174,25 @@ def model_shape(model: str) -> ModelShape | None:
             (s for size, s in SIZES.items() if model == size or name.endswith(f"-{size.upper()}")), None
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        config = whole.get("text_config") or whole  # the language model of a model with vision
         heads = config["num_attention_heads"]
+        counts = [config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
+        experts = next((count for count in counts if count), 0)
         return ModelShape(
             hidden=config["hidden_size"],
             layers=config["num_hidden_layers"],
             heads=heads,
             kv_heads=config.get("num_key_value_heads") or heads,
             head_size=config.get("head_dim") or config["hidden_size"] // heads,
-            intermediate=config["intermediate_size"],
+            intermediate=(experts and config.get("moe_intermediate_size")) or config["intermediate_size"],
             vocabulary=config["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=bool(config.get("tie_word_embeddings", whole.get("tie_word_embeddings", False))),
+            experts=experts,
         )
     except KeyError as error:
         raise ConfigError(f"{path} has no {error}, so its memory cannot be estimated") from None
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ConfigError(f"{path} is not a model configuration ({error}): pass another model") from None
 
 

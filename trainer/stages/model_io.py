@@ -18,23 +18,27 @@ from safetensors import SafetensorError
 
 from evaluation.runtime import write_atomic
 from trainer.errors import TrainingError
+from trainer.models.adapter_layers import adapter_layers
 from trainer.stages.checkpoints import remove_record
 from trainer.stages.run_record import common_record
 
-ADAPTED_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
 
 def adapter_config(model: str | Path, rank: int, layers: int) -> Any:
-    """Returns the PEFT configuration of a LoRA adapter on the top `layers` layers of a model."""
-    from peft import LoraConfig
-    from transformers import AutoConfig
+    """Returns the PEFT configuration of a LoRA adapter on the top `layers` layers of a model.
 
-    depth = AutoConfig.from_pretrained(model).num_hidden_layers
+    Raises:
+        TrainingError: the model has no layers that an adapter can cover.
+    """
+    from peft import LoraConfig
+
+    targets = adapter_layers(model, layers)
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=ADAPTED_MODULES,
-        layers_to_transform=list(range(max(0, depth - layers), depth)),
+        target_modules=targets.modules,
+        layers_to_transform=targets.layers,
+        layers_pattern=targets.pattern,
+        exclude_modules=targets.exclude,
         task_type="CAUSAL_LM",
     )
 

@@ -59,7 +59,10 @@ def test_tags_with_the_row_of_unused_tokens_are_found_and_a_cold_start_is_refuse
     assert "remove '<tool_call>' and '</tool_call>' from the added tokens in tokenizer.json" in str(
         caught.value
     )
+    assert "or train all weights (lora_rank 0)" in str(caught.value)
     assert not (tmp_path / "run").exists()
+    run_sft(settings.model_copy(update={"lora_rank": 0, "lora_layers": 0}), notify=lambda _: None)
+    assert (tmp_path / "run" / "run.json").is_file()
 
 
 def test_weights_in_several_files_are_read(tmp_path: Path) -> None:

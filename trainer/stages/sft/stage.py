@@ -110,7 +110,7 @@ def _run(settings: SFTSettings, episodes: list[Episode], notify: Notify, started
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model)
-    _check_template(tokenizer, episodes, settings.model, notify)
+    _check_template(tokenizer, episodes, settings, notify)
     rows, losses, longest = _tokenize(tokenizer, episodes, settings)
     left_out = Counter({cause: counts.total() for cause, counts in losses.by_cause.items()})
     if not rows:
@@ -197,15 +197,16 @@ def _tokenize(
     return rows, losses, longest
 
 
-def _check_template(tokenizer: Any, episodes: list[Episode], model: Path, notify: Notify) -> None:
-    """Raises a TrainingError unless the model's chat template can show the demonstrations' calls."""
+def _check_template(tokenizer: Any, episodes: list[Episode], settings: SFTSettings, notify: Notify) -> None:
+    """Raises a TrainingError unless the model's chat template can show, and the model learn, the calls."""
+    model = settings.model
     consult = any(episode.mode == "consult" for episode in episodes)
     if problem := template_problem(tokenizer, consult=consult):
         raise TrainingError(f"{model} cannot be trained on these demonstrations: {problem}")
     with explain_unreadable_weights(model):
         problem = untrained_problem(model, tokenizer) if consult else None
-    if problem:
-        raise TrainingError(f"{model} cannot learn to consult: {problem}")
+    if problem and settings.lora_rank:
+        raise TrainingError(f"{model} cannot learn to consult: {problem}, or train all weights (lora_rank 0)")
     if not turn_end_ids(tokenizer):
         notify(
             "the chat template does not end a reply with an end token, so the model may not learn to stop: "
