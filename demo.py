@@ -34,7 +34,8 @@ RULES = f"http://127.0.0.1:{RULES_PORT}"
 MODEL = f"http://127.0.0.1:{MODEL_PORT}/v1"
 BASE_MODEL = ".cache/models/smollm2-135m"  # kept by --fresh: a file format conversion, not a result
 # At temperature 1 a model this small becomes incoherent. Training uses the temperature from the log.
-SAMPLING = "--temperature 0.7 --max-tokens 48 --max-turns 3 --concurrency 16"
+# The demo starts the server itself, and samples in one way only: such a server keeps its first sampling.
+SAMPLING = "--temperature 0.7 --max-tokens 48 --max-turns 3 --concurrency 16 --new-server"
 
 console = Console(highlight=False)
 

@@ -76,6 +76,14 @@ ApiChoice = Annotated[
     Literal["chat", "responses"],
     typer.Option("--api", help="API to use: Chat Completions, or OpenAI's Responses."),
 ]
+NewServer = Annotated[
+    bool,
+    typer.Option(
+        "--new-server",
+        help="The endpoint's server was just started and has answered nothing yet. `transformers serve "
+        "--continuous-batching` keeps the sampling of its first request.",
+    ),
+]
 LogArgument = Annotated[Path, typer.Argument(help="Episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -20,6 +20,7 @@ from agent.cli.options import (
     MaxTotalTokens,
     MaxTurns,
     Model,
+    NewServer,
     OnRulesError,
     PolicyVersion,
     Provider,
@@ -90,6 +91,7 @@ def run(
     mode_share: ModeShares = None,
     call_token: CallToken = None,
     direct_draws: DirectDraws = None,
+    new_server: NewServer = False,
     trace: Trace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +104,7 @@ def run(
     )
     prompt_list = exit_on_error(lambda: read_prompts(prompts))
     shares = _mode_shares(mode_share, rules, call_token, direct_draws)
-    sample = partial(run_prompts, samples=samples, concurrency=concurrency, seed=seed, shares=shares)
+    sample = partial(run_prompts, samples=samples, concurrency=concurrency, seed=seed, new_server=new_server)
 
     async def session(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(
@@ -117,7 +119,7 @@ def run(
             direct_draws=direct_draws or DEFAULT_DIRECT_DRAWS,
         )
         with ProgressView(trace=trace) as view:
-            return await sample(agent, prompt_list, log, on_progress=view.update)
+            return await sample(agent, prompt_list, log, shares=shares, on_progress=view.update)
 
     _print_summary(run_with_services(session, base_url, model, rules, timeout, provider, api), log, as_json)
 

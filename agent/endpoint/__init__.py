@@ -1,7 +1,7 @@
 """Talks to a model: Chat Completions and Responses, one retry loop, provider quirks."""
 
 from agent.endpoint.client import Endpoint, Reply, RetryPolicy
-from agent.endpoint.probe import PROBE_STEPS, probe_endpoint
+from agent.endpoint.probe import PROBE_STEPS, check_sampling, probe_endpoint
 from agent.endpoint.quirks import (
     PROFILES,
     REASONING_FIELDS,
@@ -40,6 +40,7 @@ __all__ = [
     "ToolCall",
     "add_usage",
     "as_chat_usage",
+    "check_sampling",
     "clean_tool_name",
     "explain_malformed_call",
     "has_malformed_arguments",

@@ -123,8 +123,8 @@ class Endpoint:
         key_header(api_key)
         self.base_url = base_url
         self.model = model
-        self._api_key = (api_key or "").strip()
-        self._timeout = timeout
+        self.api_key = (api_key or "").strip()
+        self.timeout = timeout
         self._idle_timeout = idle_timeout
         self.quirks = quirks or quirks_for_url(base_url)
         self.api: Api = api
@@ -141,9 +141,9 @@ class Endpoint:
         # the address that the user gave and to no other.
         self._client = AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self._api_key or "none",
+            api_key=self.api_key or "none",
             max_retries=0,
-            timeout=self._timeout,
+            timeout=self.timeout,
             http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
         return self
@@ -274,7 +274,7 @@ class Endpoint:
         tries = "" if attempts == 1 else f" after {attempts} attempts"
         if isinstance(error, openai.APITimeoutError):
             return EndpointError(
-                f"the endpoint {self.public_url} did not answer within {self._timeout:g} s{tries}",
+                f"the endpoint {self.public_url} did not answer within {self.timeout:g} s{tries}",
                 type="timeout",
             )
         if isinstance(error, FailedReplyError):

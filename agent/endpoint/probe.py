@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from agent.endpoint.client import key_header, public_base_url
+from agent.endpoint.client import Endpoint, key_header, public_base_url
 from agent.endpoint.quirks import PROFILES, UNKNOWN_ENDPOINT, Quirks, Support, quirks_for_url, reasoning_field
 from agent.endpoint.tool_calls import truncate
 from agent.errors import EndpointError
@@ -41,7 +42,15 @@ _NAMES_BY_OWNER = {
     "deepseek": "DeepSeek",
     "moonshot": "Kimi",
 }
-PROBE_STEPS = 12
+_OPEN_QUESTION = "Write any sentence that nobody has written before."
+_SAMPLING_PROBES = 4
+"""Replies that are compared. Four equal ones at a high temperature are next to impossible, even if short."""
+_SAMPLING_PROBE_TOKENS = 12
+_HIGH_TEMPERATURE = 1.5
+_IDENTIFY_TIMEOUT = 5.0  # seconds
+_SERVER_PATHS = frozenset({"/load_model", "/v1/chat/completions"})
+"""Routes in the OpenAPI document of `transformers serve`."""
+PROBE_STEPS = 13
 """Number of calls of `on_step` in one probe."""
 
 
@@ -91,6 +100,127 @@ async def probe_endpoint(
             ) from error
 
 
+SamplingRule = Literal["own", "shared, sampled", "shared, greedy"]
+"""Which sampling a server applies to a request: its own, or one that all requests share."""
+
+
+async def find_sampling_rule(
+    http: httpx2.AsyncClient,
+    base_url: str,
+    model: str,
+    first: Mapping[str, Any],
+    *,
+    limit: str = "max_tokens",
+) -> SamplingRule:
+    """Compares short replies at a high temperature with each other, and those at temperature 0.
+
+    A model that gives one reply to every request looks like a server that shares greedy decoding.
+
+    Args:
+        http: sends the requests.
+        base_url: base URL of the endpoint.
+        model: model name.
+        first: sampling fields of the first request, which a server may adopt for all later ones.
+        limit: name of the field that limits the tokens of a reply.
+
+    Raises:
+        EndpointError: a request is refused.
+    """
+
+    async def reply(sampling: Mapping[str, Any]) -> str:
+        messages = [{"role": "user", "content": _OPEN_QUESTION}]
+        body = {"model": model, "messages": messages, limit: _SAMPLING_PROBE_TOKENS, **sampling}
+        response = await http.post(f"{base_url}/chat/completions", json=body)
+        message = _message(_json(response))
+        if message is None:
+            raise EndpointError(
+                f"the endpoint {public_base_url(base_url)} refused a short request that checks its sampling "
+                f"(status {response.status_code}): {truncate(response.text)}",
+                type=f"http_{response.status_code}",
+            )
+        return json.dumps([message.get("content"), reasoning_field(message), message.get("tool_calls")])
+
+    async def varies(temperature: float) -> bool:
+        # One after the other: in another batch, the same computation may round differently.
+        replies: set[str] = set()
+        for _ in range(_SAMPLING_PROBES):
+            replies.add(await reply({"temperature": temperature}))
+            if len(replies) > 1:
+                return True
+        return False
+
+    await reply(first)
+    if not await varies(_HIGH_TEMPERATURE):
+        return "shared, greedy"
+    return "shared, sampled" if await varies(0.0) else "own"
+
+
+async def check_sampling(
+    endpoint: Endpoint, sampling: Mapping[str, Any], *, new_server: bool = False
+) -> dict[str, Any] | None:
+    """Checks that `transformers serve` samples as requested, before anything is logged.
+
+    With `--continuous-batching`, it applies the sampling of its first request to all later ones. Other
+    servers are not asked.
+
+    Args:
+        endpoint: endpoint of the requests that follow.
+        sampling: their sampling fields.
+        new_server: the server has answered no request yet, so it adopts these fields.
+
+    Returns:
+        The temperature and `top_p` in force; None if they were not checked.
+
+    Raises:
+        EndpointError: the server samples in another way, or in an unknown one.
+    """
+    import httpx2
+
+    base_url = endpoint.base_url.rstrip("/")
+    headers = key_header(endpoint.api_key)
+    async with httpx2.AsyncClient(headers=headers, timeout=endpoint.timeout) as http:
+        try:
+            if not await _is_transformers_serve(http, endpoint):
+                return None
+            fields = {name: sampling[name] for name in ("temperature", "top_p") if name in sampling}
+            rule = await find_sampling_rule(http, base_url, endpoint.model, fields)
+        except httpx2.HTTPError as error:
+            raise EndpointError(
+                f"the endpoint {endpoint.public_url} did not answer ({str(error) or type(error).__name__}): "
+                "check that it is running",
+                type="unreachable",
+                setup=True,
+            ) from error
+    greedy = fields.get("temperature") == 0
+    if rule == "own" or (rule == "shared, greedy" and greedy):
+        return fields
+    if rule == "shared, sampled" and new_server and not greedy:
+        return fields
+    known = "without randomness (temperature 0)" if rule == "shared, greedy" else "with a fixed temperature"
+    raise EndpointError(
+        f"the endpoint {endpoint.public_url} samples every request {known} and ignores what the request asks for: "
+        "transformers serve --continuous-batching keeps the sampling of its first request. Restart it, and "
+        f"send nothing before this run{'' if greedy else ', with --new-server'}",
+        type="sampling_ignored",
+        setup=True,
+    )
+
+
+async def _is_transformers_serve(http: httpx2.AsyncClient, endpoint: Endpoint) -> bool:
+    """Returns whether the endpoint is `transformers serve`, by the user's word or its OpenAPI document."""
+    if endpoint.quirks is not UNKNOWN_ENDPOINT:
+        return endpoint.quirks.own_sampling == "no"
+    import httpx2
+
+    parts = urlsplit(endpoint.base_url)
+    try:
+        reply = await http.get(f"{parts.scheme}://{parts.netloc}/openapi.json", timeout=_IDENTIFY_TIMEOUT)
+    except httpx2.HTTPError:
+        return False  # the run itself reports a server that does not answer
+    paths = _json(reply).get("paths")
+    return isinstance(paths, dict) and paths.keys() >= _SERVER_PATHS
+
+
 class _Probe:
     def __init__(
         self, http: httpx2.AsyncClient, base_url: str, model: str | None, on_step: Callable[[str], None]
@@ -137,7 +267,24 @@ class _Probe:
             accepted = await self._accepts_history({"content": None, field: "Hm.", "tool_calls": [_CALL]})
             if accepted == "no":
                 self._notes.append(f"the endpoint rejects {field} in the history")
+        self._step("sampling of each request")
+        row = replace(row, own_sampling=await self._probe_sampling())
         return ProbeResult(replace(row, reasoning=field or "none"), self._model, self._notes)
+
+    async def _probe_sampling(self) -> Support:
+        try:
+            rule = await find_sampling_rule(self._http, self._url, self._model, {}, limit=self._limit)
+        except EndpointError:
+            return "?"
+        if rule == "own":
+            return "yes"
+        if rule == "shared, sampled":
+            self._notes.append(
+                "the endpoint ignores the temperature of a request; transformers serve --continuous-batching "
+                "applies the sampling of its first request to all: restart it before a run"
+            )
+            return "no"
+        return "?"
 
     async def _identify(self) -> Quirks:
         """Identifies the provider by its URL or its list of models, and selects the model."""

@@ -1,7 +1,7 @@
 """Differences between endpoints, as one table. `ascl-agent probe URL` determines the row of an endpoint.
 
-The columns `token_limit`, `logprobs`, `token_ids` and `stream_usage` change the requests; the other columns
-only inform. An assistant message is sent back unchanged, so reasoning keeps the provider's field name.
+The columns `token_limit`, `logprobs`, `token_ids` and `stream_usage` change the requests, and a run checks the
+sampling where `own_sampling` is `no`; the other columns only inform. An assistant message is sent back unchanged, so reasoning keeps the provider's field name.
 """
 
 # ruff: noqa: E501, S105, S106 - one row a line; these tokens are not passwords
@@ -54,23 +54,26 @@ class Quirks:
     """Whether the endpoint also serves the Responses API (`--api responses`)."""
     extra_fields: Support = "yes"
     """Whether the endpoint accepts unknown request fields."""
+    own_sampling: Support = "?"
+    """Whether each request is sampled by its own temperature and `top_p`. `transformers serve
+    --continuous-batching` applies those of its first request to all."""
     hosts: tuple[str, ...] = ()
     """Suffixes of the host names that identify it."""
 
 
 # fmt: off
 PROFILES = (
-    #      name                  reasoning            token_limit              tools  choice malf.  seed   logp.  ids    usage  resp.  extra  hosts
-    Quirks("OpenAI",             "none",              "max_completion_tokens", "yes", "yes", "yes", "yes", "?",   "no",  "yes", "yes", "no",  ("api.openai.com",)),
-    Quirks("vLLM",               "reasoning",         "max_tokens",            "yes", "yes", "no",  "yes", "yes", "yes", "yes", "yes", "yes"),
-    Quirks("SGLang",             "reasoning_content", "max_tokens",            "yes", "yes", "?",   "yes", "yes", "no",  "yes", "yes", "yes"),
-    Quirks("DeepSeek",           "reasoning_content", "max_tokens",            "yes", "no",  "yes", "?",   "?",   "no",  "yes", "no",  "yes", ("api.deepseek.com",)),
-    Quirks("Qwen",               "reasoning_content", "max_tokens",            "yes", "?",   "?",   "yes", "?",   "no",  "yes", "?",   "yes", (".aliyuncs.com",)),
-    Quirks("Kimi",               "reasoning_content", "max_tokens",            "yes", "no",  "?",   "?",   "?",   "no",  "yes", "no",  "yes", (".moonshot.cn", ".moonshot.ai")),
-    Quirks("gpt-oss",            "reasoning",         "max_tokens",            "yes", "?",   "no",  "yes", "yes", "?",   "yes", "?",   "yes"),
-    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "?",   "yes", "yes", "yes", "no",  "yes", "yes", "yes"),
-    Quirks("Ollama",             "reasoning",         "max_tokens",            "yes", "no",  "no",  "yes", "?",   "no",  "yes", "yes", "yes"),
-    Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "yes", "no"),
+    #      name                  reasoning            token_limit              tools  choice malf.  seed   logp.  ids    usage  resp.  extra  own    hosts
+    Quirks("OpenAI",             "none",              "max_completion_tokens", "yes", "yes", "yes", "yes", "?",   "no",  "yes", "yes", "no",  "yes", ("api.openai.com",)),
+    Quirks("vLLM",               "reasoning",         "max_tokens",            "yes", "yes", "no",  "yes", "yes", "yes", "yes", "yes", "yes", "yes"),
+    Quirks("SGLang",             "reasoning_content", "max_tokens",            "yes", "yes", "?",   "yes", "yes", "no",  "yes", "yes", "yes", "yes"),
+    Quirks("DeepSeek",           "reasoning_content", "max_tokens",            "yes", "no",  "yes", "?",   "?",   "no",  "yes", "no",  "yes", "?",   ("api.deepseek.com",)),
+    Quirks("Qwen",               "reasoning_content", "max_tokens",            "yes", "?",   "?",   "yes", "?",   "no",  "yes", "?",   "yes", "yes", (".aliyuncs.com",)),
+    Quirks("Kimi",               "reasoning_content", "max_tokens",            "yes", "no",  "?",   "?",   "?",   "no",  "yes", "no",  "yes", "?",   (".moonshot.cn", ".moonshot.ai")),
+    Quirks("gpt-oss",            "reasoning",         "max_tokens",            "yes", "?",   "no",  "yes", "yes", "?",   "yes", "?",   "yes", "?"),
+    Quirks("llama.cpp",          "reasoning_content", "max_tokens",            "?",   "?",   "yes", "yes", "yes", "no",  "yes", "yes", "yes", "yes"),
+    Quirks("Ollama",             "reasoning",         "max_tokens",            "yes", "no",  "no",  "yes", "?",   "no",  "yes", "yes", "yes", "yes"),
+    Quirks("transformers serve", "reasoning_content", "max_tokens",            "?",   "no",  "no",  "yes", "no",  "no",  "yes", "yes", "no",  "no"),
 )
 # fmt: on
 UNKNOWN_ENDPOINT = Quirks(

@@ -175,7 +175,7 @@ class Episode(_Record):
     sampling_sent: dict[str, Any]
     """The sampling fields sent with every turn."""
     sampling_effective: dict[str, Any] | None = None
-    """The sampling settings that the endpoint reported; None when it reported none."""
+    """The sampling settings that the endpoint reported, or that a run checked; None when they are unknown."""
     source: Literal["agent", "gateway"] = "agent"
     """The driver of the conversation: the agent, or an application through the gateway."""
     tool_mode: ToolMode = "native"

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent.endpoint import check_sampling
 from agent.episode import (
     NEWER_VERSION_REASON,
     Episode,
@@ -68,6 +69,7 @@ async def run_prompts(
     concurrency: int = 8,
     seed: int | None = None,
     shares: ModeShare | None = None,
+    new_server: bool = False,
     on_progress: ProgressListener = lambda finished, total, episode: None,
 ) -> RunSummary:
     """Samples every prompt `samples` times, with at most `concurrency` episodes at a time.
@@ -83,12 +85,13 @@ async def run_prompts(
         concurrency: maximum number of concurrent episodes.
         shares: share of each group whose mode is forced; None leaves every decision to the model.
         seed: sample k is sent seed + k; None sends no seed.
+        new_server: the endpoint's server was just started, and has answered nothing yet.
         on_progress: called at the start and after each logged episode.
 
     Raises:
         LogError: if the log was started with other settings or other prompts.
         RulesError: if the rule service cannot be reached at the start, or its rulebook changes meanwhile.
-        EndpointError: if the endpoint never answers, or stops answering.
+        EndpointError: if the endpoint never answers, stops answering, or samples otherwise than requested.
     """
     start = time.monotonic()
     settings = await agent.context.log_settings()
@@ -106,17 +109,23 @@ async def run_prompts(
         failures=_FailureMonitor(_MAX_FAILED_ROUNDS * concurrency, settings["rulebook_digest"]),
         total=len(all_samples),
         queue=deque((prompt, index) for prompt, index in all_samples if (prompt.id, index) not in finished),
-        outcomes={
-            (prompt.id, index): finished[prompt.id, index]
-            for prompt, index in all_samples
-            if (prompt.id, index) in finished
-        },
+        outcomes={(p.id, i): finished[p.id, i] for p, i in all_samples if (p.id, i) in finished},
     )
     asked = len(batch.queue)
+    if asked:
+        await _confirm_sampling(agent, new_server)
     on_progress(len(batch.outcomes), batch.total, None)
     with Journal(log_path, settings, finished.keys()) as journal, EpisodeLog(log_path) as log:
         await batch.run(journal, log, concurrency)
     return batch.summary(asked, skipped_lines, time.monotonic() - start)
+
+
+async def _confirm_sampling(agent: Agent, new_server: bool) -> None:
+    """Checks the sampling in force, which all episodes of the run then record."""
+    context = agent.context
+    effective = await check_sampling(context.endpoint, context.sampling, new_server=new_server)
+    if effective is not None:
+        agent.context = replace(context, sampling_effective=effective)
 
 
 async def check_log_settings(log: Path, agent: Agent) -> None:

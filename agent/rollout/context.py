@@ -38,6 +38,8 @@ class RolloutContext:
     call_token: int | None = None
     direct_draws: int = DEFAULT_DIRECT_DRAWS
     rulebook_digest: str | None = None
+    sampling_effective: Mapping[str, Any] | None = None
+    """Sampling fields that are known to be in force; None if only replies may name them."""
     _cache: _OfferCache = field(default_factory=_OfferCache, init=False, repr=False, compare=False)
 
     async def connect(self) -> ToolOffer | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Literal
@@ -310,7 +311,7 @@ class EpisodeRun:
             api=context.endpoint.api,
             policy_version=context.policy_version,
             sampling_sent=self.sampling,
-            sampling_effective=self.effective,
+            sampling_effective=self.effective or _as_dict(context.sampling_effective),
             tool_mode=context.tool_mode,
             rulebook_digest=rulebook_digest,
             tool_schema_digest=digest_of(tools) if tools else None,
@@ -331,6 +332,10 @@ class EpisodeRun:
             started_at=started_at,
             seconds=seconds,
         )
+
+
+def _as_dict(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if fields is None else dict(fields)
 
 
 def _error_record(error: Exception) -> ErrorRecord:

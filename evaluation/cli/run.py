@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agent.cli.options import NewServer
 from evaluation.cli.common import AsJson, PromptSpec, exit_on_error, fail
 from evaluation.cli.report import ReportOptions, check_names, make_report
 from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
@@ -59,6 +60,7 @@ def run(
         str | None, typer.Option(help="Name of a single arm in the report (default: its kind).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Report folder (default: LOG without .jsonl).")] = None,
+    new_server: NewServer = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it finishes.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,6 +84,7 @@ def run(
         on_rules_error=on_rules_error,
         max_turns=max_turns,
         sampling=({} if temperature is None else {"temperature": temperature}) | {"max_tokens": max_tokens},
+        new_server=new_server,
     )
     with exit_on_error(2):
         arms = plan_arms(policy, log, arm, name)

@@ -29,6 +29,8 @@ class Policy:
     on_rules_error: OnRulesError = "fail"
     max_turns: int = 6
     sampling: dict[str, Any] = field(default_factory=dict)
+    new_server: bool = False
+    """Whether the model's server was just started, and has answered nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ async def sample(
                 samples=samples,
                 concurrency=concurrency,
                 shares=ALWAYS if policy.arm == "always" else None,
+                new_server=policy.new_server,
                 on_progress=view.update,
             )
 

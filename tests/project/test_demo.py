@@ -150,3 +150,10 @@ def test_the_last_output_of_a_service_is_printed_verbatim(
     with pytest.raises(SystemExit):
         demo.main()
     assert "cannot read [/models/x] [bold]" in capsys.readouterr().out
+
+
+def test_the_demo_samples_in_one_way_from_servers_that_it_starts() -> None:
+    commands = [step.command for step in demo.steps("run") if step.command.startswith("ascl-agent run ")]
+    assert commands
+    assert all(f" {demo.SAMPLING} " in command for command in commands)
+    assert "--new-server" in demo.SAMPLING

@@ -125,7 +125,8 @@ class Round:
             *("--base-url", url, "--model", _absolute(self.model), "--rules", self.rules),
             *("--temperature", str(sampling.temperature), "--max-tokens", str(sampling.max_tokens)),
             *("--max-turns", str(sampling.max_turns), "--concurrency", str(sampling.concurrency)),
-            *("--provider", sampling.provider),
+            # The server is this round's own, and both commands of a round sample alike.
+            *("--provider", sampling.provider, "--new-server"),
         ]
         for key, value in sampling.template_options.items():
             command += ["--template-option", f"{key}={json.dumps(value)}"]

@@ -91,6 +91,16 @@ def starts(folder: Path) -> list[str]:
     return (folder / "starts").read_text(encoding="utf-8").splitlines()
 
 
+def test_a_round_sends_the_first_request_to_a_server_that_keeps_its_sampling(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["serve"] = f"{sys.executable} -m tests.fakes.endpoints.shared_sampling {{model}} {{port}}"
+    settings["sampling"]["temperature"] = 0.8
+    loop(tmp_path, settings)
+    episodes = read_log(tmp_path / "loop" / "rounds" / "001" / "episodes.jsonl").episodes
+    assert [episode.sampling_effective for episode in episodes] == [{"temperature": 0.8}] * 8
+
+
 def test_every_round_samples_from_the_model_of_the_previous_round(
     settings: dict[str, Any], separate_check: None, tmp_path: Path
 ) -> None:
