@@ -27,7 +27,7 @@ from trainer.stages.logged.dataset import (
     read_logged_groups,
     score_dataset,
 )
-from trainer.stages.logged.dataset.tokenized import remove_tokens
+from trainer.stages.logged.dataset.tokenized import remove_tokens, tokens_removed_on_error
 from trainer.stages.model_io import build_trainer, load_tokenizer, precision_warning, save_results
 from trainer.stages.monitoring import (
     Notify,
@@ -85,21 +85,15 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
         **changed_settings(config, _RECORDED_SETTINGS),
     }
     checkpoint = begin_or_resume_together(config, plan, arguments.resume)
-    dataset = build_dataset(groups, tokenizer, arguments, config)
-    warning = check_mode_losses(dataset)
-    notify(dataset.summary())
-    if warning is not None:  # it includes what a warning about this stage alone says
-        notify(warning)
-    for detail in dataset.details:
-        if warning is None or not detail.startswith("warning"):
-            notify(detail)
-
-    if problem := precision_warning(arguments, config):
-        notify(problem)
-    trainer = _build_trainer(arguments, config, tokenizer)
-    scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)
-    trainer.train_dataset = scored.rows
-    guards = _attach_guards(trainer, arguments, tokenizer, dataset, notify)
+    with tokens_removed_on_error(config):
+        dataset = build_dataset(groups, tokenizer, arguments, config)
+        _report(dataset, check_mode_losses(dataset), notify)
+        if problem := precision_warning(arguments, config):
+            notify(problem)
+        trainer = _build_trainer(arguments, config, tokenizer)
+        scored = score_dataset(dataset, trainer, tokenizer, arguments, notify)
+        trainer.train_dataset = scored.rows
+        guards = _attach_guards(trainer, arguments, tokenizer, dataset, notify)
     if arguments.resume:
         notify(
             f"resuming from {checkpoint}" if checkpoint else f"{out} holds no checkpoint: starting a new run"
@@ -127,6 +121,20 @@ def _run(arguments: LoggedArguments, config: LoggedConfig, notify: Notify) -> di
     save_results(out, trainer, tokenizer, arguments.model, record)
     remove_tokens(config)
     return record
+
+
+def _report(dataset: LoggedDataset, warning: str | None, notify: Notify) -> None:
+    """Reports what is trained on, and what is left out.
+
+    Args:
+        warning: of `check_mode_losses`; it includes what a warning about this stage alone says.
+    """
+    notify(dataset.summary())
+    if warning is not None:
+        notify(warning)
+    for detail in dataset.details:
+        if warning is None or not detail.startswith("warning"):
+            notify(detail)
 
 
 def _check_template(tokenizer: Any, groups: LoggedGroups, arguments: LoggedArguments) -> None:

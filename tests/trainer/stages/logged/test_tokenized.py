@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.models.tiny_llama import tiny_tokenizer
-from tests.trainer.stages.logged.test_stage import episodes, grouped
+from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
+from tests.trainer.stages.logged.test_stage import episodes, grouped, run
 from trainer.errors import TrainingError
 from trainer.stages.logged.config import LoggedArguments, LoggedConfig
 from trainer.stages.logged.dataset import LoggedDataset, build_dataset, read_logged_groups
@@ -62,6 +62,22 @@ def test_a_damaged_file_is_written_again(
     expected = list(build(tmp_path / "out").rows)
     damage(tmp_path / "out" / "tokens" / name)
     assert list(build(tmp_path / "out").rows) == expected
+
+
+def test_a_file_that_a_kill_left_half_written_is_removed(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "out" / "tokens").mkdir(parents=True)
+    (tmp_path / "out" / "tokens" / ".tokens.arrow.0123456789ab.tmp").write_bytes(b"half")
+    assert len(build(tmp_path / "out").rows) == 5
+    assert state(tmp_path / "out").keys() == {"tokens.arrow", "index.arrow"}
+
+
+def test_a_refused_run_leaves_no_tokens_behind(tmp_path: Path) -> None:
+    model, groups = save_tiny_llama(tmp_path / "model"), grouped(tmp_path, episodes())
+    command = ("logged", "--model", model, "--groups", groups, "--out", tmp_path / "out")
+    code, _, stderr = run(*command, "--floor_prompts", "no-such-file.jsonl")
+    assert code == 1, stderr
+    assert "floor_prompts" in stderr
+    assert not (tmp_path / "out" / "tokens").exists()
 
 
 def test_a_file_of_other_settings_or_another_tokenizer_is_not_used(build: Build, tmp_path: Path) -> None:

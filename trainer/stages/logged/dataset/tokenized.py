@@ -12,6 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ def tokenize_once(
     key = _cache_key(groups, tokenizer, arguments)
     with config.main_process_first(local=False, desc="tokens"):
         if config.process_index == 0 and not _is_complete(folder, key):
+            for partial in folder.glob(".*.tmp"):  # of a run that was killed
+                partial.unlink(missing_ok=True)
             _write(folder, key, groups, tokenizer, arguments)
     # The first process of another machine, which may not see the folder of the first one.
     with config.main_process_first(local=True, desc="tokens on this machine"):
@@ -91,6 +94,16 @@ def remove_tokens(config: LoggedConfig) -> None:
     """Removes the files of a finished run."""
     if config.local_process_index == 0:
         shutil.rmtree(Path(config.output_dir) / FOLDER, ignore_errors=True)
+
+
+@contextmanager
+def tokens_removed_on_error(config: LoggedConfig) -> Iterator[None]:
+    """Removes the files if a run is refused within the block, before its first step."""
+    try:
+        yield
+    except TrainingError:
+        remove_tokens(config)
+        raise
 
 
 def _cache_key(groups: LoggedGroups, tokenizer: Any, arguments: LoggedArguments) -> str:
