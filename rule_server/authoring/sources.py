@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rule_server.authoring.expectations import ExpectationsRead, read_expectations
 from rule_server.errors import ArtefactError, RulebookError
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.versions import MIN_PREFIX_CHARS, find_version, list_versions, load_version
@@ -35,6 +36,8 @@ class Source:
     kind: str
     """`folder`, `digest` or `git`."""
     rulebook: Rulebook
+    expected: ExpectationsRead
+    """Its expected results. A stored rulebook has none."""
 
 
 def open_source(
@@ -50,19 +53,23 @@ def open_source(
         ArtefactError: the artefact is damaged.
     """
     if spec and Path(spec).is_dir():
-        return Source(spec, "folder", load_rulebook(Path(spec), variables))
+        return _from_folder(spec, "folder", Path(spec), variables)
     if _DIGEST.fullmatch(spec):
         if any(version.digest.startswith(spec.lower()) for version in list_versions(artefact)):
             digest = find_version(artefact, spec).digest
-            return Source(spec, "digest", load_version(artefact, digest))
+            return Source(spec, "digest", load_version(artefact, digest), ExpectationsRead([], []))
         if len(spec) == 64:
             raise ArtefactError(
                 f"{artefact.folder} keeps no rulebook {spec[:12]}: build it again, or name a folder"
             )
-    return Source(spec, "git", _from_git(spec, artefact, rules, variables))
+    return _from_git(spec, artefact, rules, variables)
 
 
-def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str, str] | None) -> Rulebook:
+def _from_folder(spec: str, kind: str, folder: Path, variables: Mapping[str, str] | None) -> Source:
+    return Source(spec, kind, load_rulebook(folder, variables), read_expectations(folder))
+
+
+def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str, str] | None) -> Source:
     revision, colon, _ = spec.partition(":")
     if not revision or spec.startswith("-") or "\0" in spec:
         raise RulebookError(f"{spec!r} names no rulebook: write a folder, a digest or a git revision")
@@ -86,7 +93,7 @@ def _from_git(spec: str, artefact: Artefact, rules: Path, variables: Mapping[str
     with tempfile.TemporaryDirectory(prefix="ascl-rules-") as temporary:
         folder = Path(temporary, re.sub(r"[^\w.~^-]+", "-", spec)[:80].strip("."))
         _unpack(at, listing, folder, spec)
-        return load_rulebook(folder, variables)
+        return _from_folder(spec, "git", folder, variables)
 
 
 def _unpack(at: Path, listing: bytes, folder: Path, spec: str) -> None:

@@ -22,7 +22,6 @@ from rule_server.cli.terminal import print_table
 from rule_server.errors import ConsultError, RuleServiceError, StartError
 
 if TYPE_CHECKING:
-    from rule_server.schemas import ConsultResponse
     from rule_server.service.rule_service import RuleService
     from rule_server.settings import Settings
 
@@ -59,11 +58,12 @@ def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None
     """
     settings = load_cli_settings(dir=rules, artefact=artefact, model=model)
     from rule_server.retrieval.build import load_or_build
+    from rule_server.rulebook import describe_contents
 
     index = load_or_build(settings, notify, build=True).index
     book = index.rulebook
     typer.echo(
-        f"{book.name} {book.version} {book.digest[:12]}: {len(book.served)} rules, "
+        f"{book.name} {book.version} {book.digest[:12]}: {describe_contents(book)}, "
         f"{len(index.vectors)} vectors in {settings.artefact}"
     )
 
@@ -152,20 +152,36 @@ def stdio(
 
 @app.command()
 def query(
-    text: Annotated[str, typer.Argument(help="The situation: a request, or its sensitive part.")],
+    text: Annotated[
+        str | None, typer.Argument(help="The situation: a request, or its sensitive part.", metavar="TEXT")
+    ] = None,
     rules: Rules = None,
     artefact: ArtefactDir = None,
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Maximum number of rules, 1 to 10 (default: 3).")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Treat drafts as active for this query.")] = False,
+    expect: Annotated[
+        bool,
+        typer.Option("--expect", help="Check the cases of expect.yaml: all, or those of this question."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Query the rulebook as a model would, without a server.
+    """Query the rulebook as a model would, without a server. Then lists the nearest rules not returned.
+
+    With --expect, exits with 1 if a case fails.
 
     Example: ascl-rules query "a user asks how to kill a stuck Linux process" --json
     """
+    if expect:
+        if category or top_k is not None:
+            raise StartError("--expect asks as a model does: leave out --category and --top-k")
+        authoring.expect_command(text, rules, artefact, draft=draft, as_json=as_json)
+        return
+    if text is None:
+        raise StartError("there is no question: write it after `query`, or check expect.yaml with --expect")
     settings = load_cli_settings(dir=rules, artefact=artefact, watch=False)
     from rule_server.authoring.replay import WITHOUT_RECORDS
+    from rule_server.cli.query import answer_query
     from rule_server.schemas import parse_request
 
     arguments = {"situation": text, "categories": category or None, "top_k": top_k}
@@ -174,19 +190,7 @@ def query(
     except ConsultError as error:
         raise StartError(str(error)) from None
     settings = settings.model_copy(update=WITHOUT_RECORDS)
-    service = _create_service(settings, make_current=False, drafts=draft)
-
-    async def consult() -> ConsultResponse:
-        async with service.running():
-            await service.warm()
-            return await service.consult(request)
-
-    response = asyncio.run(consult())
-    typer.echo(response.model_dump_json(indent=1) if as_json else response.as_text())
-    if not as_json:
-        scores = ", ".join(f"{rule.id} {rule.score:.2f}" for rule in response.rules) or "none"
-        threshold = service.threshold
-        typer.echo(f"scores: {scores}; threshold {threshold.value:.3f} ({threshold.note})", err=True)
+    answer_query(_create_service(settings, make_current=False, drafts=draft), request, as_json=as_json)
 
 
 @app.command()
@@ -215,6 +219,7 @@ def settings(
 
 for _command in (
     authoring.init,
+    authoring.new,
     authoring.lint,
     authoring.diff,
     authoring.stats,

@@ -20,8 +20,19 @@ MAX_DEPTH = 20
 class FrontMatterError(ValueError):
     """The YAML is invalid. The message is one sentence, with the line number where it is known."""
 
+    def __init__(
+        self, message: str, reason: str | None = None, line: int | None = None, start: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """The parser's reason; None: the message is the reason."""
+        self.line = line
+        """Index of the line at which the parser stopped; None: unknown."""
+        self.start = line if start is None else start
+        """Index of the line at which the faulty text begins."""
 
-class _Loader(_SafeLoader):
+
+class YamlLoader(_SafeLoader):
     """Allows only plain YAML types, and rejects repeated keys (the last would win)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -64,15 +75,23 @@ def parse_yaml(text: str) -> dict[str, Any]:
     try:
         _reject_unsafe(text)
         # S506 flags any loader except SafeLoader; this one is a stricter SafeLoader.
-        value = yaml.load(text, _Loader)  # noqa: S506
+        value = yaml.load(text, YamlLoader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
-        raise FrontMatterError(f"the YAML cannot be read{where}: {error.problem or error.context}") from None
+        reason = error.problem or error.context or "it is not valid YAML"
+        # An open quote is noticed at the end of the text, and a missing colon one line too late.
+        scanning = error.context_mark if "scanning" in (error.context or "") else None
+        raise FrontMatterError(
+            f"the YAML cannot be read{where}: {reason}",
+            reason,
+            mark.line if mark else None,
+            scanning.line if scanning else None,
+        ) from None
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         # A date such as 2026-13-45, an integer of thousands of digits, a float too large.
         reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
-        raise FrontMatterError(f"the YAML cannot be read: {reason}") from None
+        raise FrontMatterError(f"the YAML cannot be read: {reason}", reason) from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise FrontMatterError("the YAML is not a list of `key: value` lines")
     return value

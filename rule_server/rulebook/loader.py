@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rule_server.errors import RulebookError
+from rule_server.rulebook.diagnosis import Fault, RepairBudget, RuleFileError
 from rule_server.rulebook.ignored import is_document, is_ignored, is_notable, is_project_folder
-from rule_server.rulebook.model import Category, FolderManifest, Rule, Rulebook
+from rule_server.rulebook.model import Category, FolderManifest, Manifest, Rule, Rulebook
 from rule_server.rulebook.parser import (
     CATEGORY_FILE,
     MANIFEST,
     MAX_FILE_BYTES,
     MAX_WORDS,
     LintProblem,
-    RuleFileError,
     misplaced_file,
     parse_category,
     parse_manifest,
@@ -61,6 +61,10 @@ class ReadResult:
     """File name as in problems, by (rule id, language), or (category, "")."""
     ignored: tuple[str, ...] = ()
     """Files and folders skipped because of their names. Hidden ones and README.md are not listed."""
+    readable: Rulebook | None = None
+    """The rulebook, or what its files without problems contain. None: no rule at all."""
+    broken: frozenset[str] = frozenset()
+    """Ids of the rules, and categories, whose files have problems."""
 
 
 @dataclass
@@ -78,11 +82,10 @@ class _Layer:
     """Category folders without a _category.md."""
     problems: list[LintProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    budget: RepairBudget = field(default_factory=RepairBudget)
 
-    def report(self, file: str, *problems: tuple[str, str]) -> None:
-        self.problems += [
-            LintProblem.sanitized(self.prefix + file, problem, fix) for problem, fix in problems
-        ]
+    def report(self, file: str, *problems: tuple[str, str] | Fault) -> None:
+        self.problems += [LintProblem.sanitized(self.prefix + file, *problem) for problem in problems]
 
     def ignore(self, file: Path) -> None:
         if is_notable(file.name):
@@ -173,14 +176,20 @@ def read_folders(
                 if folder != packaged_rules()
                 else f"{paths[-1]} extends the packaged rules, but this installation has none in {folder}"
             )
-    names = [folder.resolve().name for folder in paths]
     layers: list[_Layer] = []
-    for folder, own in zip(paths, names, strict=True):
-        name = own if names.count(own) == 1 else str(folder)
-        prefix = f"{name}/" if always_prefix or len(paths) > 1 else ""
+    for folder, prefix in zip(paths, layer_prefixes(paths, always=always_prefix), strict=True):
         beneath = {category for layer in layers for category in layer.categories}
         layers.append(_read_layer(folder, prefix, variables or {}, beneath))
     return _merge(layers, {"active", "draft"} if drafts else {"active"})
+
+
+def layer_prefixes(folders: Sequence[Path], *, always: bool = False) -> list[str]:
+    """Returns what precedes the file names of each layer in messages: nothing, if there is only one."""
+    names = [folder.resolve().name for folder in folders]
+    unique = [
+        own if names.count(own) == 1 else str(folder) for folder, own in zip(folders, names, strict=True)
+    ]
+    return [f"{name}/" if always or len(folders) > 1 else "" for name in unique]
 
 
 def _is_folder(path: Path) -> bool:
@@ -190,10 +199,10 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _read_manifest(folder: Path) -> FolderManifest:
+def _read_manifest(folder: Path, budget: RepairBudget | None = None) -> FolderManifest:
     """Reads rulebook.yaml. Raises RuleFileError."""
     try:
-        return parse_manifest(folder / MANIFEST)
+        return parse_manifest(folder / MANIFEST, budget)
     except OSError as error:
         raise RuleFileError(_unreadable(error)) from None
 
@@ -206,7 +215,7 @@ def _read_layer(folder: Path, prefix: str, variables: Mapping[str, str], beneath
     """Reads one folder. `beneath` are the categories of the layers beneath it."""
     layer = _Layer(folder, prefix)
     try:
-        layer.manifest = _read_manifest(folder)
+        layer.manifest = _read_manifest(folder, layer.budget)
     except RuleFileError as error:
         layer.report(MANIFEST, *error.problems)
     budget, files = MAX_RULEBOOK_BYTES, 0
@@ -282,19 +291,26 @@ def _read_file(layer: _Layer, file: Path, variables: Mapping[str, str]) -> int:
         if file.is_symlink() or file.suffix != ".md" or not file.is_file():
             raise RuleFileError(misplaced_file(file))
         if file.name == CATEGORY_FILE:
-            layer.categories[category] = parse_category(file)
+            layer.categories[category] = parse_category(file, layer.budget)
         else:
-            rule = parse_rule(file, variables)
+            rule = parse_rule(file, variables, layer.budget)
             layer.rules[rule.id, rule.lang] = rule
     except RuleFileError as error:
-        layer.broken.add(f"{category}.{file.stem}")
+        layer.broken.add(_broken_id(file))
         layer.report(f"{category}/{file.name}", *error.problems)
     except FileNotFoundError:  # removed since it was listed
         pass
     except OSError as error:
-        layer.broken.add(f"{category}.{file.stem}")
+        layer.broken.add(_broken_id(file))
         layer.report(f"{category}/{file.name}", _unreadable(error))
     return size
+
+
+def _broken_id(file: Path) -> str:
+    """Returns the id of the rule or category that a file should contain; empty for other files."""
+    if file.name == CATEGORY_FILE:
+        return file.parent.name
+    return f"{file.parent.name}.{file.name.partition('.')[0]}" if file.suffix == ".md" else ""
 
 
 def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
@@ -318,7 +334,7 @@ def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
                 hint = " (or `extends: ascl-core` in rulebook.yaml)" if len(layers) == 1 else ""
                 fix = f"write one with id, title and summary{hint}"
                 layer.report(f"{name}/{CATEGORY_FILE}", ("the file is missing", fix))
-    broken = set().union(*(layer.broken for layer in layers))
+    broken = set().union(*(layer.broken for layer in layers)) - {""}
     for id, lang in rules:
         if lang and (id, "") not in rules and id not in broken:
             problem = ("it translates no rule", "add the original, or remove this")
@@ -330,15 +346,15 @@ def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
     ):
         problems.append(LintProblem.sanitized(top.prefix + MANIFEST, *_no_active_rule(rules)))
     ignored = tuple(name for layer in layers for name in layer.ignored)
-    if problems or top.manifest is None:
-        return ReadResult(None, problems, files, ignored)
+    named = top.manifest or Manifest(name="unreadable", version="0.0.0")
     rulebook = Rulebook(
-        name=top.manifest.name,
-        version=top.manifest.version,
+        name=named.name,
+        version=named.version,
         categories=[categories[name] for name in sorted(categories)],
         rules=[rules[key] for key in sorted(rules)],
     )
-    return ReadResult(rulebook, [], files, ignored)
+    valid = None if problems or top.manifest is None else rulebook
+    return ReadResult(valid, problems, files, ignored, rulebook, frozenset(broken))
 
 
 def _no_active_rule(rules: Mapping[tuple[str, str], Rule]) -> tuple[str, str]:

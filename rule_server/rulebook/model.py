@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -162,3 +164,23 @@ def with_drafts_active(book: Rulebook) -> Rulebook:
     ]
     # model_copy would also copy the cached digest and served rules of the original.
     return Rulebook(name=book.name, version=book.version, categories=book.categories, rules=rules)
+
+
+def describe_contents(book: Rulebook, others: Collection[str] = ()) -> str:
+    """Returns the numbers of rules and categories in words. Translations do not count as rules.
+
+    `others` are the ids of rules and categories that cannot be read, but count.
+    """
+    status = {rule.id: rule.status for rule in book.rules if not rule.lang}
+    rules = status.keys() | {id for id in others if "." in id}
+    categories = {category.id for category in book.categories} | {id for id in others if "." not in id}
+    counts: Counter[str] = Counter(status.values())
+    words = {"active": "active", "draft": "drafts" if counts["draft"] > 1 else "draft", "retired": "retired"}
+    details = []
+    if counts["draft"] or counts["retired"]:
+        details.append(", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts[name]))
+    translations = len(book.rules) - len(status)
+    if translations:
+        details.append(f"{translations} translation{'s' if translations > 1 else ''}")
+    more = f" ({'; '.join(details)})" if details else ""
+    return f"{len(rules)} rules{more} in {len(categories)} categories"

@@ -7,15 +7,24 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from rule_server.rulebook.front_matter import FrontMatterError, parse_yaml, split_front_matter
-from rule_server.rulebook.model import INVISIBLE, Category, FolderManifest, FrontMatter, Rule, Strict
+from rule_server.rulebook.diagnosis import (
+    Fault,
+    RepairBudget,
+    RuleFileError,
+    YamlSource,
+    mostly_missing,
+    read_front_matter,
+    read_yaml,
+    validate,
+)
+from rule_server.rulebook.model import INVISIBLE, Category, FolderManifest, FrontMatter, Rule
 
 MAX_FILE_BYTES = 64 * 1024  # a rule has 120 words, so a file near this size is not a rule
 MAX_WORDS = 120
@@ -36,78 +45,132 @@ class LintProblem:
     """The file, relative to the rules folder; with several folders, preceded by the folder's name."""
     problem: str
     fix: str
+    line: int | None = None
+    """Line of the file, from 1; None: it concerns the whole file."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.problem}; {self.fix}"
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def sanitized(cls, file: str, problem: str, fix: str) -> LintProblem:
+    def sanitized(cls, file: str, problem: str, fix: str, line: int | None = None) -> LintProblem:
         """Creates a problem whose texts are safe for a terminal: printable characters, limited length."""
-        return cls(
-            *(
-                "".join(c if c.isprintable() else "?" for c in text)[:MAX_MESSAGE_CHARS]
-                for text in (file, problem, fix)
-            )
+        file, problem, fix = (
+            "".join(c if c.isprintable() else "?" for c in text)[:MAX_MESSAGE_CHARS]
+            for text in (file, problem, fix)
         )
+        return cls(file, problem, fix, line)
 
 
 Problem = LintProblem
 """Alias for `from rule_server import Problem`."""
 
-
-class RuleFileError(Exception):
-    """One or more problems of a file, each with its fix."""
-
-    def __init__(self, *problems: tuple[str, str]) -> None:
-        self.problems = problems
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-Model = TypeVar("Model", bound=Strict)
-
-
-def parse_manifest(file: Path) -> FolderManifest:
+def parse_manifest(file: Path, budget: RepairBudget | None = None) -> FolderManifest:
     """Parses rulebook.yaml. Raises RuleFileError."""
     fix = "write `name: my-rules` and `version: 0.1.0`"
     if not file.exists():
         raise RuleFileError(("the file is missing", fix))
-    try:
-        return _model(FolderManifest, parse_yaml(read_text(file)))
-    except FrontMatterError as error:
-        raise RuleFileError((str(error), fix)) from None
+    source = read_yaml(read_text(file).removeprefix("\ufeff").splitlines(), 1, budget)
+    if source.data is None:
+        raise RuleFileError(*source.faults)
+    return _validated(FolderManifest, source)
 
 
-def parse_category(file: Path) -> Category:
+def read_yaml_file(file: Path, kind: type[Parsed]) -> tuple[Parsed, Mapping[tuple[str | int, ...], int]]:
+    """Reads a YAML file beside the rules. Returns its model, and the line of each key and list item.
+
+    Raises:
+        RuleFileError: it is invalid, or not a regular file of at most MAX_FILE_BYTES.
+    """
+    budget = RepairBudget(longest=MAX_FILE_BYTES)
+    source = read_yaml(read_text(file).removeprefix("\ufeff").splitlines(), 1, budget)
+    if source.data is None:
+        raise RuleFileError(*source.faults)
+    return _validated(kind, source), source.lines
+
+
+def parse_category(file: Path, budget: RepairBudget | None = None) -> Category:
     """Parses _category.md. Raises RuleFileError."""
-    data, body = _split(file)
-    category = _model(Category, data | {"body": _prose(body)} if body.strip() else data)
-    if category.id != file.parent.name:
-        raise RuleFileError((f"`id` is {category.id!r}", f"write the folder's name: {file.parent.name}"))
-    return category
+    source = read_front_matter(read_text(file), budget)
+    if source.data is None:
+        raise RuleFileError(*source.faults)
+    faults: list[Fault] = []
+    if source.body.strip():
+        source.data["body"] = _prose(source.body, faults)
+    id, line = source.data.get("id"), source.lines.get(("id",))
+    if isinstance(id, str) and id != file.parent.name:
+        fix = f"write the folder's name: {file.parent.name}"
+        faults.append(Fault(f"`id` is {id[:60]!r}", fix, line))
+    return _validated(Category, source, faults)
 
 
-def parse_rule(file: Path, variables: Mapping[str, str]) -> Rule:
-    """Parses <category>/<rule>.md or <rule>.<lang>.md. Raises RuleFileError."""
+def parse_rule(file: Path, variables: Mapping[str, str], budget: RepairBudget | None = None) -> Rule:
+    """Parses <category>/<rule>.md or <rule>.<lang>.md. Raises RuleFileError with all problems."""
     stem, _, lang = file.stem.partition(".")
+    faults: list[Fault] = []
     if lang and not _LANGUAGE.fullmatch(lang):
-        raise RuleFileError(
-            (f"{lang!r} in its name is not a language", "name a translation <rule>.<lang>.md (x.de.md)")
-        )
-    data, body = _split(file)
-    front = _model(FrontMatter, data)
-    if front.id != f"{file.parent.name}.{stem}":
-        raise RuleFileError(
-            (f"`id` is {front.id!r}", f"write {file.parent.name}.{stem}, after folder and file")
-        )
-    if front.stance != "answer" and front.not_when is None:
-        raise RuleFileError(("`not_when` is missing", "say what looks like this and is not"))
-    for key in ("title", "applies_when", "not_when"):
-        if "{{" in (getattr(front, key) or ""):
-            raise RuleFileError((f"`{key}` contains a variable", "use variables only in the prose"))
-    sections = {key: _fill_variables(text, variables) for key, text in _sections(body).items()}
+        fix = "name a translation <rule>.<lang>.md (x.de.md)"
+        faults.append(Fault(f"{lang!r} in its name is not a language", fix))
+    source = read_front_matter(read_text(file), budget)
+    understood = source.data is not None and not (source.faults and mostly_missing(FrontMatter, source.data))
+    if understood:
+        faults += _key_faults(source, f"{file.parent.name}.{stem}")
+    sections: dict[str, str] = {}
+    if understood or re.search(r"(?m)^##[ \t]", source.body):
+        sections = _sections(source.body, source.body_line, faults)
+    sections = {key: _fill_variables(text, variables, faults) for key, text in sections.items()}
+    if source.data is None:
+        raise RuleFileError(*source.faults, *faults)
+    front = _validated(FrontMatter, source, faults)
     return Rule.model_validate(front.model_dump() | sections | {"lang": lang})
+
+
+def _key_faults(source: YamlSource, expected: str) -> Iterator[Fault]:
+    """Finds faults of the keys that the model does not know."""
+    data = source.data or {}
+
+    def at(key: str) -> int | None:
+        return source.lines.get((key,))
+
+    if isinstance(data.get("id"), str) and data["id"] != expected:
+        yield Fault(f"`id` is {data['id'][:140]!r}", f"write {expected}, after folder and file", at("id"))
+    if data.get("stance") in ("limit", "decline") and data.get("not_when") is None:
+        yield Fault("`not_when` is missing", "say what looks like this and is not", at("not_when"))
+    for key in ("title", "applies_when", "not_when"):
+        if "{{" in str(data.get(key, "")):
+            yield Fault(f"`{key}` contains a variable", "use variables only in the prose", at(key))
+
+
+def _validated(kind: type[Parsed], source: YamlSource, faults: Sequence[Fault] = ()) -> Parsed:
+    """Returns the model of the keys. Raises RuleFileError with all faults of the file, by line."""
+    data = source.data or {}
+    found = [*source.faults, *faults]
+    value = None
+    try:
+        value = validate(kind, data, source)
+    except RuleFileError as error:
+        if not (source.faults and mostly_missing(kind, data)):
+            named = {fault.problem.split("`")[1] for fault in faults if fault.problem.startswith("`")}
+            # In a line with a mistake, the value is only a guess at what was meant.
+            guessed = {fault.line for fault in source.faults}
+            found += [
+                fault
+                for fault in error.problems
+                if not _concerns(fault, named) and (fault.line is None or fault.line not in guessed)
+            ]
+    if found or value is None:
+        raise RuleFileError(*sorted(found, key=lambda fault: fault.line or 1 << 30))
+    return value
+
+
+def _concerns(fault: Fault, keys: Set[str]) -> bool:
+    """Returns whether a fault is about one of these keys, which another fault explains better."""
+    return any(fault.problem.startswith(f"`{key}`") for key in keys)
 
 
 def misplaced_file(path: Path) -> tuple[str, str]:
@@ -141,78 +204,49 @@ def read_text(file: Path) -> str:
         raise RuleFileError(("it is not UTF-8 text", "save it as UTF-8")) from None
 
 
-def _split(file: Path) -> tuple[dict[str, Any], str]:
-    try:
-        return split_front_matter(read_text(file))
-    except FrontMatterError as error:
-        raise RuleFileError((str(error), "begin the file with `---`, `key: value` lines, `---`")) from None
-
-
-def _model(kind: type[Model], data: Mapping[str, Any]) -> Model:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise RuleFileError(*(_explain(kind, item) for item in error.errors())) from None
-
-
-def _explain(kind: type[Strict], item: Any) -> tuple[str, str]:
-    name = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "missing":
-        return f"`{name}` is missing", "add it to the front matter"
-    if item["type"] == "extra_forbidden":
-        keys = ", ".join(key for key in kind.model_fields if key != "body")
-        return f"unknown key `{name[:60]}`", f"remove it or correct its spelling (known: {keys})"
-    reason = item["msg"].removeprefix("Value error, ")
-    hint = " (YAML reads a bare yes or no as a boolean: quote it)" if isinstance(item["input"], bool) else ""
-    return f"`{name}` cannot be {_quote(item['input'])}{hint}", reason[:1].lower() + reason[1:]
-
-
-def _quote(value: object) -> str:
-    try:
-        return repr(str(value)[:60])
-    except ValueError:  # an integer of more digits than Python converts
-        return "so long a number"
-
-
-def _sections(body: str) -> dict[str, str]:
-    """Returns the three normalised sections by field name. Raises RuleFileError."""
+def _sections(body: str, first: int, faults: list[Fault]) -> dict[str, str]:
+    """Returns the normalised sections by field name. `first` is the line at which the body begins."""
     parts = re.split(r"(?m)^##[ \t]+(.+?)[ \t]*$", body)
     expected = ", ".join(f"## {heading}" for heading in SECTIONS)
     if parts[0].strip():
-        raise RuleFileError(("there is text before the first heading", f"put it under one of {expected}"))
+        lead = len(parts[0]) - len(parts[0].lstrip())
+        line = first + parts[0].count("\n", 0, lead)
+        problem = "there is text before the first heading"
+        faults.append(Fault(problem, f"put it under one of {expected}", line))
     headings, texts = parts[1::2], parts[2::2]
     if sorted(headings) != sorted(SECTIONS):
         names = ", ".join(heading[:40] for heading in headings[:8]) or "none"
-        raise RuleFileError((f"its headings are {names}", f"use each of {expected} once"))
-    sections = {SECTIONS[heading]: _prose(text) for heading, text in zip(headings, texts, strict=True)}
+        faults.append(Fault(f"its headings are {names}", f"use each of {expected} once"))
+        return {}
+    sections = {
+        SECTIONS[heading]: _prose(text, faults) for heading, text in zip(headings, texts, strict=True)
+    }
     for key, text in sections.items():
         if not text:
-            raise RuleFileError((f"the section {key.replace('_', ' ')} is empty", "write a sentence"))
+            faults.append(Fault(f"the section {key.replace('_', ' ')} is empty", "write a sentence"))
     words = sum(len(text.split()) for text in sections.values())
     if words > MAX_WORDS:
-        raise RuleFileError(
-            (f"its prose has {words} words", f"shorten it to {MAX_WORDS}: a model reads it whole")
-        )
+        fix = f"shorten it to {MAX_WORDS}: a model reads it whole"
+        faults.append(Fault(f"its prose has {words} words", fix))
     return sections
 
 
-def _prose(text: str) -> str:
+def _prose(text: str, faults: list[Fault]) -> str:
     """Normalises prose to one paragraph or list item per line."""
     if INVISIBLE.search(text):
-        raise RuleFileError(("its prose contains an invisible control character", "remove it"))
+        faults.append(Fault("its prose contains an invisible control character", "remove it"))
     text = unicodedata.normalize("NFC", text)
     blocks = re.split(r"\n\s*\n|\n(?=\s*[-*] )", text)
     return "\n".join(" ".join(block.split()) for block in blocks if block.strip())
 
 
-def _fill_variables(text: str, variables: Mapping[str, str]) -> str:
-    for name in _VARIABLE.findall(text):
+def _fill_variables(text: str, variables: Mapping[str, str], faults: list[Fault]) -> str:
+    names = _VARIABLE.findall(text)
+    for name in dict.fromkeys(names):
         if name not in variables:
-            raise RuleFileError(
-                (f"the variable {name!r} has no value", "give it one in ASCL_RULES_VARIABLES")
-            )
+            problem = f"the variable {name!r} has no value"
+            faults.append(Fault(problem, "give it one in ASCL_RULES_VARIABLES"))
     if "{{" in _VARIABLE.sub("", text):
-        raise RuleFileError(
-            ("it contains `{{` without a variable name", "write {{name}}: small letters, digits and _")
-        )
-    return _VARIABLE.sub(lambda match: variables[match[1]], text)
+        fix = "write {{name}}: small letters, digits and _"
+        faults.append(Fault("it contains `{{` without a variable name", fix))
+    return _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), text)

@@ -99,8 +99,26 @@ async function load() {
     select.replaceChildren(select.options[0], ...categories.map(({ id, title }) => h("option", { value: id }, title)));
     select.value = categories.some(({ id }) => id === chosen) ? chosen : "";
   }
+  await showRejected();
   state.usage = await api("v1/usage").catch(() => null);
   at("use").closest("div").hidden = state.usage === null;
+}
+
+/** Shows above every view why the last edit is not served. A token without the scope for it sees nothing. */
+async function showRejected() {
+  const { rejected } = await api("v1/changes").catch(() => ({ rejected: null }));
+  const text = rejected ? `${rejected.at} ${rejected.problem}` : "";
+  if (at("rejected").dataset.shown === text) return; // Screen readers announce each change.
+  at("rejected").dataset.shown = text;
+  at("rejected").hidden = !rejected;
+  at("rejected").replaceChildren(
+    ...(rejected
+      ? [
+          h("p", {}, h("strong", {}, "The last edit is not served"), ` (${when(rejected.at)}): ${rejected.problem}`),
+          h("p", {}, "The previous rules are still served. `ascl-rules lint` lists all problems."),
+        ]
+      : []),
+  );
 }
 
 async function start() {
@@ -120,6 +138,7 @@ async function follow() {
   if (document.hidden || !state.rulebook) return;
   try {
     const now = await api("v1/rulebook");
+    await showRejected();
     if (now.digest === state.rulebook.digest) return;
     await load();
     render();
@@ -280,6 +299,7 @@ function readRule(id) {
 
 async function activity() {
   await Promise.all([
+    showRejected(),
     api("v1/changes").then(changes, (error) => fail(error, at("changes"))),
     api("v1/usage").then(usage, (error) => fail(error, at("usage"))),
   ]);
@@ -290,10 +310,9 @@ const when = (time) => {
   return Number.isNaN(date.valueOf()) ? String(time) : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 };
 
-function changes({ digest, previous, at: time, added, removed, reworded, rejected }) {
+function changes({ digest, previous, at: time, added, removed, reworded }) {
   const parts = [["Added", added], ["Removed", removed], ["Reworded", reworded]].filter(([, ids]) => ids.length);
   at("changes").replaceChildren(
-    ...(rejected ? [h("div", { class: "notice bad" }, h("p", {}, h("strong", {}, "The last edit is not served"), ` (${when(rejected.at)}): ${rejected.problem}`), h("p", {}, "The previous rules are still served."))] : []),
     previous
       ? h("p", {}, `Served since ${when(time)}: `, h("code", {}, digest.slice(0, 12)), ", previously ", h("code", {}, previous.slice(0, 12)), ".")
       : h("p", {}, "No rule has changed since the service started. It serves ", h("code", {}, digest.slice(0, 12)), time ? `, since ${when(time)}.` : "."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from rule_server.rulebook import LintProblem, Rule, Rulebook
 
@@ -14,12 +15,17 @@ packaged category share 0.11 of their words on average; a reworded rule shares f
 queries."""
 
 
-def check_ids(before: Rulebook, after: Rulebook) -> list[LintProblem]:
-    """Finds IDs from the earlier rulebook that are gone, renamed, or used for a different subject."""
+def check_ids(before: Rulebook, after: Rulebook, broken: Set[str] = frozenset()) -> list[LintProblem]:
+    """Finds IDs from the earlier rulebook that are gone, renamed, or used for a different subject.
+
+    `broken` are the ids of rules whose files cannot be read.
+    """
     old, new = ({rule.id: rule for rule in book.rules if not rule.lang} for book in (before, after))
     added = [rule for id, rule in new.items() if id not in old]
     problems = []
     for id, previous in old.items():
+        if id in broken:
+            continue
         file = f"{id.replace('.', '/')}.md"
         current = new.get(id)
         if current is None:

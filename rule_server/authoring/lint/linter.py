@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rule_server.authoring.expectations import read_expectations, unknown_ids
 from rule_server.authoring.lint.ids import check_ids
 from rule_server.authoring.lint.links import check_links
 from rule_server.rulebook import (
@@ -18,9 +19,8 @@ from rule_server.rulebook import (
     ReadResult,
     Rule,
     Rulebook,
-    is_ignored,
+    describe_contents,
     read_folders,
-    resolve_layers,
 )
 
 SHARED_PROSE = 0.4
@@ -56,6 +56,10 @@ class LintReport:
     problems: list[LintProblem]
     ignored: tuple[str, ...] = ()
     """Files and folders that are not part of the rulebook by their names."""
+    contents: str = ""
+    """Numbers of rules and categories in words."""
+    searched: bool = False
+    """Whether the checks that need vectors ran."""
 
     @property
     def ok(self) -> bool:
@@ -88,21 +92,26 @@ def lint_rules(
         RulebookError: the folder does not exist.
     """
     result = read_folders(folders, variables)
-    book = result.rulebook
+    book, broken = result.readable, result.broken
+    problems = list(result.problems)
     if book is None:
-        layers = resolve_layers(folders)
-        files = [path for at in layers for path in at.glob("*/*.md") if not path.name.startswith("_")]
-        files = [path for path in files if not is_ignored(path.name) and not is_ignored(path.parent.name)]
-        categories = {path.parent.name for at in layers for path in at.glob("*/_category.md")}
-        return LintReport(len(files), len(categories), result.problems, result.ignored)
-    problems = _check_rules(book, result, today or datetime.datetime.now(datetime.UTC).date())
-    problems += check_links(book, result.files)
+        return LintReport(0, 0, problems, result.ignored)
+    expected = read_expectations(folders)
+    problems += _check_rules(book, result, today or datetime.datetime.now(datetime.UTC).date())
+    problems += check_links(book, result.files, broken)
     problems += _check_copies(book, result)
+    problems += expected.problems
+    problems += unknown_ids(expected.cases, {rule.id for rule in book.rules} | broken)
     if before is not None:
-        problems += check_ids(before, book)
-    if search is not None:
+        problems += check_ids(before, book, broken)
+    # Without the rules of broken files, questions find other rules.
+    searched = search is not None and result.rulebook is not None
+    if searched and search is not None:
         problems += search(book, result.files)
-    return LintReport(len(book.rules), len(book.categories), problems, result.ignored)
+    rules = {rule.id for rule in book.rules} | {id for id in broken if "." in id}
+    categories = {category.id for category in book.categories} | {id for id in broken if "." not in id}
+    contents = describe_contents(book, broken)
+    return LintReport(len(rules), len(categories), problems, result.ignored, contents, searched)
 
 
 def overdue(rulebook: Rulebook, today: datetime.date) -> list[Rule]:
@@ -142,13 +151,17 @@ def _check_rules(rulebook: Rulebook, result: ReadResult, today: datetime.date) -
 
 
 def _check_categories(rulebook: Rulebook, result: ReadResult) -> Iterator[LintProblem]:
-    """Finds categories without an `answer` rule, unless they have only drafts, and commands in them."""
+    """Finds categories without an `answer` rule, and commands in categories.
+
+    A category of drafts needs no `answer` rule, and one with a file that cannot be read may have one.
+    """
     answering = {rule.category for rule in rulebook.served.values() if rule.stance == "answer"}
     served = {rule.category for rule in rulebook.served.values()}
     drafted = {rule.category for rule in rulebook.rules if rule.status == "draft"}
+    unsure = {id.partition(".")[0] for id in result.broken}
     for category in rulebook.categories:
         file = result.files[category.id, ""]
-        if category.id not in answering and (category.id in served or category.id not in drafted):
+        if category.id not in answering | unsure and (category.id in served or category.id not in drafted):
             problem = "no active rule of this category has the stance `answer`"
             yield LintProblem.sanitized(file, problem, "add one that says what is fine")
         if _COMMAND.search(_category_text(category)):

@@ -12,6 +12,8 @@ from rule_server.errors import RulebookError
 
 if TYPE_CHECKING:
     from rule_server.authoring import Question
+    from rule_server.authoring.sources import Source
+    from rule_server.retrieval.artefact import Artefact
     from rule_server.rulebook import Rulebook
     from rule_server.schemas import ConsultResponse
     from rule_server.settings import Settings
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 def open_rulebook(spec: str, settings: Settings, folder: Path | None = None) -> Rulebook:
     """Opens a rulebook by its folder, its digest or a git revision of `folder`."""
+    return find_source(spec, settings, folder).rulebook
+
+
+def find_source(spec: str, settings: Settings, folder: Path | None = None) -> Source:
+    """Opens a rulebook by its folder, its digest or a git revision of `folder`, with its expected results."""
     from rule_server.authoring.sources import open_source
     from rule_server.retrieval.artefact import Artefact
     from rule_server.settings import packaged_rules
@@ -32,7 +39,7 @@ def open_rulebook(spec: str, settings: Settings, folder: Path | None = None) -> 
             "specify one with --rules, or compare with a digest that `ascl-rules rollback` lists"
         )
     rules = folder or (settings.dir[-1] if settings.dir else default)
-    return open_source(spec, Artefact(settings.artefact), rules, settings.variables).rulebook
+    return open_source(spec, Artefact(settings.artefact), rules, settings.variables)
 
 
 def served_rulebook(settings: Settings) -> Rulebook:
@@ -87,3 +94,21 @@ def answers_of(
 def rulebook_dict(book: Rulebook, spec: str | None = None) -> dict[str, str]:
     source = {} if spec is None else {"spec": spec}
     return source | {"name": book.name, "version": book.version, "digest": book.digest}
+
+
+def stored_encoder(settings: Settings, skipped: str) -> tuple[Artefact, ProgressEncoder] | None:
+    """Returns the artefact and its encoder. If it has none, tells the user what is skipped."""
+    from rule_server.errors import ArtefactError
+    from rule_server.retrieval.artefact import Artefact
+
+    store = Artefact(settings.artefact)
+    try:
+        current = store.current()
+    except ArtefactError as error:
+        notify(f"skipped: {skipped} ({error})")
+        return None
+    if current is None or not store.has_encoder(current.encoder):
+        notify(f"skipped: {skipped} ({settings.artefact} contains no encoder: run `ascl-rules build` once)")
+        return None
+    fingerprint = current.encoder
+    return store, ProgressEncoder(fingerprint, lambda: store.encoder(fingerprint, settings.threads))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from rule_server.authoring import rule_ids
+from rule_server.cli.authoring.expectations import describe_outcomes
 from rule_server.cli.options import notify
 from rule_server.cli.terminal import print_table, print_text
 
 if TYPE_CHECKING:
     from rule_server.authoring import BadLine, ChangedAnswer, Question, RulebookDiff, Usage
+    from rule_server.authoring.expectations import Outcome
     from rule_server.rulebook import Rulebook
 
 MAX_ROWS = 20
@@ -48,6 +50,20 @@ def print_changed_answers(
         print_table(rows, cut=(1, 2, 3))
     _print_rest(len(changed))
     _print_bad(bad)
+
+
+def print_compared(before: Sequence[Outcome], after: Sequence[Outcome]) -> None:
+    """Prints the cases that fail in B, or whose result differs, then the counts."""
+    rows = [("A", "B", "case", "question", "expected", "found in B")]
+    for old, new in zip(before, after, strict=True):
+        if new.status == "failed" or old.status != new.status:
+            case = new.expectation.case
+            found = ", ".join(new.found) or new.reason or "nothing"
+            question = " ".join(case.question.split())
+            rows.append((old.status, new.status, new.expectation.place, question, str(case), found))
+    if len(rows) > 1:
+        print_table(rows, cut=(3, 4, 5))
+    print_text(describe_outcomes(after))
 
 
 def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLine]) -> None:

@@ -111,7 +111,8 @@ def test_extends_puts_the_packaged_rules_beneath(tmp_path: Path) -> None:
 def test_extends_accepts_only_the_packaged_rulebook(tmp_path: Path) -> None:
     mine = overlay(tmp_path / "mine", rule("cyber.x"), manifest="extends: another\n")
     assert any(
-        "`extends` cannot be 'another'; input should be 'ascl-core'" in line for line in problems(mine)
+        "`extends` cannot be 'another' (line 3); input should be 'ascl-core'" in line
+        for line in problems(mine)
     )
 
 
