@@ -110,6 +110,32 @@ def test_a_run_consults_the_service_and_records_its_metrics(
     assert "consult rate benign_plain 50%, harmful 50%" in stderr
 
 
+def test_an_answer_that_is_cut_off_in_thoughts_that_the_template_opens_is_no_answer(
+    prompts: Path, rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second completion is cut off before it closes its thoughts, the others are cut off after it."""
+    model = save_tiny_llama(tmp_path / "model")
+    path = model / "chat_template.jinja"
+    before, opening, after = path.read_text(encoding="utf-8").rpartition('"<|im_start|>assistant\\n"')
+    assert opening
+    path.write_text(f'{before}"<|im_start|>assistant\\n<think>\\n"{after}', encoding="utf-8")
+    config = model / "tokenizer_config.json"  # its response template begins after the tag
+    text = config.read_text(encoding="utf-8")
+    assert text.count('"<|im_start|>assistant\\n"') == 1
+    anchor = '"<|im_start|>assistant\\n<think>\\n"'
+    config.write_text(text.replace('"<|im_start|>assistant\\n"', anchor), encoding="utf-8")
+
+    def generate(self: Any, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
+        texts = ["Boil it for eight minutes", "Eggs.\n</think>\n\nBoil it for eight minutes"]
+        return [self._tokenizer.encode(texts[n % 2]) for n in range(len(prompt_ids))], None
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate)
+    code, _, stderr = online(model, prompts, rules.url, tmp_path / "out")
+    assert code == 0, stderr
+    step = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["steps"][0]
+    assert step["ifpo/reward/benign_plain"] == pytest.approx((-0.2 + 0.8) / 2)
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
