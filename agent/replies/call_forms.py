@@ -9,7 +9,8 @@ import re
 from functools import lru_cache
 
 _TAG_NAME = (
-    r"(?:[\w.-]{1,30}:)?(?:tool_?calls?|function_?calls?|functioncalls?|tool_use|tool_request|toolcall|invoke|use_mcp_tool"
+    r"(?:[\w.-]{1,30}:)?(?:tool_?calls?|function_?calls?|functioncalls?|tool_use|tool_request|toolcall|invoke|use_mcp_tool|tool_code"
+    r"|(?:execute|call|use)_tool|api_call"
     r"|(?:[a-z]{1,20}_)tool_call)"
 )
 MARK = re.compile(
@@ -28,10 +29,16 @@ MARK = re.compile(
     r"|(?P<rest>\bfunctools\[(?=\s*\{)|<<function>>|\bto=functions\.[\w.-]+|\[ARGS\](?=\s*\{))"
     r"|(?P<fence>^[ \t]{0,3}```(?:tool_code|tool_calls?|tool_use|function_calls?)\b)"  # Gemma
     r"|(?P<react>^[ \t>*#]{0,8}(?:Action|Tool|Function)(?: name| call)?:?\**:?[ \t]*\S[^\n]{0,300}\n"
-    r"\s{0,20}[>*#]{0,4}[ \t]*(?:Action|Tool|Function)?[ _]?(?:Input|Arguments|Parameters|Args)\**:)",
+    r"\s{0,20}[>*#]{0,4}[ \t]*(?:Action|Tool|Function)?[ _]?(?:Input|Arguments|Parameters|Args)\**:)"
+    r"|(?P<line>^[ \t>*#]{0,8}Action(?: \d{1,3})?:\**[ \t]*[\w.-]{1,100}\[[^\]\n]{0,1000}\][ \t]*$)",
     re.MULTILINE | re.IGNORECASE,
 )
 """Marks that no answer contains unless it quotes them. The group names the form."""
+PARTS_OF_MARKS = (
+    *("<", "[tool", "[function", "[args]", "functools", "to=", "```tool", "```function"),
+    *("input", "arguments", "parameters", "args", "action"),
+)
+"""Texts in lower case, one of which every mark contains."""
 PAYLOAD = re.compile(r"\s*(?:[\[{<]|[\w.:/-]{1,200}\s*(?:[\n<({\[]|\Z)|\Z)")
 """Begins the content of a tag that is a call; prose about a tag continues with a word."""
 _CLOSING = {
@@ -45,6 +52,7 @@ _CLOSING = {
     "bracket": re.compile(r"\[(?:END_TOOL_REQUEST|/TOOL_REQUEST|/FUNCTION_CALLS?|/TOOL_CALLS?)\]"),
     "fence": re.compile(r"^[ \t]{0,3}```", re.MULTILINE),
     "rest": re.compile(r"<\|(?:end|call|return|eom|start)\|>"),
+    "line": re.compile(r"^[ \t>*#]{0,8}(?:Observation|Thought|Final Answer|Answer)\b", re.MULTILINE),
     "react": re.compile(r"^[ \t>*#]{0,8}Final Answer\**:", re.MULTILINE | re.IGNORECASE),
 }
 """End of a call of each form; it extends to the end of the text without one."""

@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from agent.replies.call_forms import BARE_CALL, MARK, PAYLOAD, closing, named_forms
+from agent.replies.call_forms import BARE_CALL, MARK, PARTS_OF_MARKS, PAYLOAD, closing, named_forms
 from agent.replies.json_calls import call_beginning, closing_brace, is_json_call, named_call_starts
 from agent.replies.quoting import Fence, Quoting
 from agent.replies.thoughts import SPECIAL_TOKEN, Span
+from agent.replies.visible import announces_call
 
 TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 """Hermes' form, which the agent executes. Without an end tag, a call extends to the end of the text."""
@@ -98,6 +99,9 @@ def _is_bare_call(stripped: str, known: frozenset[str]) -> bool:
 
 def _marked(text: str, known: frozenset[str]) -> list[Span]:
     """Returns the calls with a mark of their own."""
+    lowered = text.lower()
+    if not any(part in lowered for part in PARTS_OF_MARKS):
+        return []
     quoting = Quoting(text)
     spans: list[Span] = []
     end = 0
@@ -124,7 +128,7 @@ def _end_of(text: str, mark: re.Match[str], form: str, quoting: Quoting) -> int:
     end = closing(form, mark["tag"] or mark["weak"] or mark["named"] or "").search(text, mark.end())
     if end is None:
         return len(text)
-    return end.start() if form in ("react", "rest") else end.end()
+    return end.start() if form in ("react", "line", "rest") else end.end()
 
 
 def _is_call_tag(text: str, mark: re.Match[str], block: str, known: frozenset[str]) -> bool:
@@ -199,7 +203,19 @@ def _json(text: str, known: frozenset[str]) -> list[Span]:
         is_last = stop is not None and not text[stop:].strip("`\n \t")
         if stop is not None and is_last and not _is_example(text, line) and quoting.fence_at(line) is None:
             spans.append((line, stop))
+    if fence := _last_fence(text, quoting):
+        body = text[fence.body : fence.body_end].strip()
+        if is_json_call(body, known) and announces_call(text[: fence.start].strip()):
+            spans.append((fence.start, len(text)))
     return spans
+
+
+def _last_fence(text: str, quoting: Quoting) -> Fence | None:
+    """Returns the code fence with which a text ends, unless it is an example."""
+    fence = quoting.fences[-1] if quoting.fences else None
+    if fence is None or text[fence.end :].strip() or _is_example(text, fence.start):
+        return None
+    return fence
 
 
 def _last_line_starts(text: str) -> list[int]:

@@ -18,7 +18,7 @@ _BEGINNING = re.compile(
     r"[\s`\[(]{0,9}(?:(?:json|python|tool_code)\b)?[\s\[]{0,9}\{\s*"
     r"(?:[\"'](?:type|id)[\"']\s*:\s*[\"'][^\"'\n]{0,80}[\"']\s*,\s*){0,2}"
     rf"(?:[\"']{_NAME_KEYS}[\"']\s*:\s*(?:\{{\s*[\"']name[\"']\s*:\s*)?[\"'][^\"'\n]{{1,200}}[\"']\s*,\s*"
-    rf"[\"']{_ARGUMENT_KEYS}[\"']\s*:"
+    rf"[\"'](?:{_ARGUMENT_KEYS}[\"']\s*:|(?:arg|para)\w*[\"']?\s*\Z)"
     r"|[\"'](?:tool_calls?|function_calls?|tool_uses)[\"']\s*:\s*[\[{])",
     re.IGNORECASE,
 )

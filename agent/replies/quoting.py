@@ -32,9 +32,14 @@ class Quoting:
 
     text: str
 
-    @cached_property
+    @property
     def fences(self) -> list[Fence]:
         """Closed code fences, in order."""
+        return self._fences[0]
+
+    @cached_property
+    def _fences(self) -> tuple[list[Fence], int]:
+        """Closed code fences, and the start of one that is not closed (the text's end without one)."""
         found: list[Fence] = []
         opening: re.Match[str] | None = None
         for line in _FENCE_LINE.finditer(self.text):
@@ -45,7 +50,7 @@ class Quoting:
                 body = min(opening.end() + 1, line.start())
                 found.append(Fence(opening.start(), body, line.start(), line.end(), opening[2].strip()))
                 opening = None
-        return found
+        return found, opening.start() if opening else len(self.text)
 
     @cached_property
     def _inline(self) -> tuple[list[int], list[int]]:
@@ -63,6 +68,10 @@ class Quoting:
             return None
         fence = self.fences[index]
         return fence if fence.body <= position < fence.body_end else None
+
+    def is_fenced(self, position: int) -> bool:
+        """Returns whether a position is in a code fence, closed or not."""
+        return position > self._fences[1] or self.fence_at(position) is not None
 
     def is_inline(self, start: int, end: int) -> bool:
         """Returns whether the text from `start` to `end` is inline code or directly in quotation marks."""

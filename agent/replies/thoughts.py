@@ -33,12 +33,15 @@ _FAMILIES = (
     (r"\[unused16\]", r"\[unused17\]"),  # openPangu
 )
 _TAG = re.compile(
-    "|".join(f"(?P<o{i}>{opening})|(?P<c{i}>{closing})" for i, (opening, closing) in enumerate(_FAMILIES)),
+    r"(?=[<\[◁])(?:"
+    + "|".join(f"(?P<o{i}>{opening})|(?P<c{i}>{closing})" for i, (opening, closing) in enumerate(_FAMILIES))
+    + ")",
     re.IGNORECASE,
 )
 # Forms that occur only at the start of a reply. Without its end, the first one is an ordinary sentence.
 _GRANITE = re.compile(r"\s*Here(?: is|['’]s) my thought process:")
 _GRANITE_END = re.compile(r"Here(?: is|['’]s) my response:")
+_FIRST_CHARACTERS = "<[◁"  # of a tag
 # gpt-oss and Muse without their special tokens
 _BARE_CHANNEL = re.compile(r'\s*(?:analysis(?=[A-Z"])|to=self(?=[^<\s]))')
 _BARE_CHANNEL_END = re.compile(r"assistantfinal|assistant to=user|(?=assistant\s?(?:commentary\s?)?to=)")
@@ -109,6 +112,8 @@ def find_thoughts(text: str, *, opened: bool = False) -> Thoughts:
         before, closing, after = text.partition(f"</{begun[1]}>")
         if closing and after.strip():
             return Thoughts([(0, len(before) + len(closing))])
+    if not opened and not any(first in text for first in _FIRST_CHARACTERS):
+        return Thoughts()
     return _Scan(text).run(opened)
 
 
@@ -175,7 +180,7 @@ class _Scan:
         start, end = tag.span()
         if self._quoting.is_inline(start, end):
             return True
-        if not in_thoughts and self._quoting.fence_at(start) is not None:
+        if not in_thoughts and self._quoting.is_fenced(start):
             return True
         line, after = self._line_before(start), self._text[end : end + 1]
         if not line.strip():

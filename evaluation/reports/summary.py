@@ -29,7 +29,8 @@ from evaluation.metrics import (
 )
 from evaluation.prompts import KINDS
 from evaluation.reports.arm_log import Arm
-from evaluation.scorers import visible_answer
+from evaluation.scorers import models_that_open_in_reasoning
+from evaluation.scorers.text import answer_of
 
 MAX_PROMPT_CHARS = 100  # of a harmless prompt; a harmful prompt is cited by its id
 MAX_ANSWER_CHARS = 160  # of the answer to a harmless prompt
@@ -303,9 +304,10 @@ def _episodes(arms: Sequence[Arm]) -> dict[str, Any]:
     rows = []
     for arm in arms:
         usable = [episode for episode in arm.episodes if episode.stop_reason != "error"]
+        thinking_models = models_that_open_in_reasoning(usable)
         for episode in sorted(usable, key=lambda e: (e.prompt_id, e.sample_index))[:share]:
             scored = arm.rewards.get(episode.id)
-            answer = visible_answer(episode.answer or "") if episode.kind in (*BENIGN, "math") else None
+            answer = answer_of(episode, thinking_models) if episode.kind in (*BENIGN, "math") else None
             rules = [rule.id for consultation in episode.consultations for rule in consultation.rules]
             rows.append(
                 {

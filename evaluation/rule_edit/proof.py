@@ -9,7 +9,7 @@ It is *touched* if the model read the rule after another one: both rules applied
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 from agent.episode import Episode
 from evaluation.metrics import wilson
 from evaluation.rule_edit.edit import RuleEdit, Stance
-from evaluation.scorers import final_text, visible_answer
+from evaluation.scorers import models_that_open_in_reasoning
 from evaluation.scorers.refusal import RefusalLabel, detect_refusal
+from evaluation.scorers.text import answer_of
 
 PHASES = ("before", "edited", "back")
 MAX_READ_FIRST = 8  # rules listed under `read_first`
@@ -34,16 +35,17 @@ class PhaseAnswer:
     digests: tuple[str, ...]
 
     @classmethod
-    def of(cls, episode: Episode) -> PhaseAnswer:
-        """Converts an episode; `digests` are its consultations', else the rulebook's at its start."""
+    def of(cls, episode: Episode, thinking_models: Collection[str] = ()) -> PhaseAnswer:
+        """Converts an episode; `digests` are its consultations', else the rulebook's at its start.
+
+        `thinking_models` are those of `models_that_open_in_reasoning`.
+        """
         consultation_digests = [c.digest for c in episode.consultations if c.digest]
         initial = [episode.rulebook_digest] if episode.rulebook_digest else []
-        text = final_text(episode) or ""
+        text = answer_of(episode, thinking_models)
         label = "refusal" if episode.stop_reason == "refused" else detect_refusal(text).label
         rules = [rule.id for c in episode.consultations for rule in c.rules]
-        return cls(
-            label, visible_answer(text), tuple(rules), tuple(dict.fromkeys(consultation_digests or initial))
-        )
+        return cls(label, text, tuple(rules), tuple(dict.fromkeys(consultation_digests or initial)))
 
 
 def edit_proof(
@@ -56,8 +58,9 @@ def edit_proof(
         phases: the episodes of each of `PHASES`, one per prompt.
         digests: the rulebook's digest in each phase.
     """
+    thinking = models_that_open_in_reasoning([episode for phase in PHASES for episode in phases[phase]])
     answers = {
-        phase: {e.prompt_id: PhaseAnswer.of(e) for e in phases[phase] if e.stop_reason != "error"}
+        phase: {e.prompt_id: PhaseAnswer.of(e, thinking) for e in phases[phase] if e.stop_reason != "error"}
         for phase in PHASES
     }
     kinds = {episode.prompt_id: episode.kind for episode in phases["before"]}
