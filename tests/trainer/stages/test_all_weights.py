@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ from trainer.cli import app
 from trainer.stages.model_io import save_stage
 from trainer.stages.monitoring import FloorMonitor, SafetyFloor
 
+ROOT = Path(__file__).resolve().parents[3]
 ALL = ("--lora_rank", "0")
 FAST = ("--learning_rate", "0.01", "--per_device_train_batch_size", "2")
 
@@ -137,6 +141,58 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(model: Path
     code, output = run(*command[:-2], *command[-2:], "--lora_rank", 4, "--resume")
     assert code == 1
     assert "was started with" in output
+
+
+def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_kill_9_resumes_to_the_same_weights(model: Path, tmp_path: Path) -> None:
+    groups = grouped(tmp_path, episodes())
+    command = ["logged", "--model", model, "--groups", groups, *ALL, *FAST, "--num_train_epochs", 6]
+    command += ["--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2, "--max_drift", 100]
+    code, output = run(*command, "--out", tmp_path / "unbroken")
+    assert code == 0, output
+    words = [str(word) for word in (*command, "--out", tmp_path / "killed")]
+    for step, resume in ((4, []), (11, ["--resume"])):
+        process = start(["-m", "trainer.cli", *words, *resume])
+        assert process.stderr is not None
+        with process.stderr as lines:
+            assert any(f"step {step}/" in line for line in lines)
+            process.kill()
+        assert process.wait(60) == -9
+    code, output = run(*words, "--resume")
+    assert code == 0, output
+    equal = unchanged(tmp_path / "unbroken" / "merged", tmp_path / "killed" / "merged")
+    assert len(equal) == len(load_file(model / "model.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_as_one(model: Path, tmp_path: Path) -> None:
+    groups = grouped(tmp_path, episodes())
+    command = ["logged", "--model", model, "--groups", groups, *ALL, "--optim", "sgd", "--beta", 0.02]
+    command += ["--learning_rate", 0.05, "--num_train_epochs", 3, "--max_drift", 100]
+    code, output = run(*command, "--out", tmp_path / "one", "--per_device_train_batch_size", 4)
+    assert code == 0, output
+    words = [str(word) for word in (*command, "--out", tmp_path / "two", "--per_device_train_batch_size", 2)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer.cli"]
+    process = start([*launcher, *words])
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "merged" / "model.safetensors") for name in ("one", "two"))
+    assert unchanged(model, tmp_path / "two" / "merged") == []
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
 
 
 def test_below_the_floor_all_weights_are_restored(model: Path) -> None:
