@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,7 +124,7 @@ def _cache_key(groups: LoggedGroups, tokenizer: Any, arguments: LoggedArguments)
 
 def _write(folder: Path, key: str, groups: LoggedGroups, tokenizer: Any, arguments: LoggedArguments) -> None:
     losses, details = ModeLosses(), dict[str, str]()
-    index: dict[str, list[Any]] = {name: [] for name in _INDEX}
+    index = {name: array("q") for name in _INDEX}
     path = folder / "tokens.arrow"
     episodes = _usable_episodes(groups, tokenizer, arguments, losses, details)
     try:
@@ -137,7 +138,7 @@ def _write(folder: Path, key: str, groups: LoggedGroups, tokenizer: Any, argumen
             "by_cause": losses.by_cause,
             "details": details,
         }
-        columns = {name: pyarrow.array(index[name], type=_INDEX[name]) for name in _INDEX}
+        columns = {name: np.array(index[name]).astype(kind) for name, kind in _INDEX.items()}
         table = pyarrow.table(columns).replace_schema_metadata({"ascl": json.dumps(about)})
         write_atomic(folder / "index.arrow", lambda part: _write_table(part, table))
     except OSError as error:
@@ -189,7 +190,7 @@ def _usable_episodes(
 
 
 def _indexed(
-    tokenizer: Any, episodes: Iterator[tuple[int, EpisodeTokens, bool]], index: dict[str, list[Any]]
+    tokenizer: Any, episodes: Iterator[tuple[int, EpisodeTokens, bool]], index: dict[str, array[int]]
 ) -> Iterator[Row]:
     """Yields the rows of the token file, and adds their short columns to `index`."""
     for position, tokens, logged_logprobs in episodes:
