@@ -28,8 +28,11 @@ MARK = re.compile(
     r"|(?P<bracket>\[(?:TOOL_CALLS|TOOL_REQUEST|FUNCTION_CALLS?|TOOL_CALL)\])"  # Mistral, LM Studio, MiniMax
     r"|(?P<rest>\bfunctools\[(?=\s*\{)|<<function>>|\bto=functions\.[\w.-]+|\[ARGS\](?=\s*\{))"
     r"|(?P<fence>^[ \t]{0,3}```(?:tool_code|tool_calls?|tool_use|function_calls?)\b)"  # Gemma
-    r"|(?P<react>^[ \t>*#]{0,8}(?:Action|Tool|Function)(?: name| call)?:?\**:?[ \t]*\S[^\n]{0,300}\n"
-    r"\s{0,20}[>*#]{0,4}[ \t]*(?:Action|Tool|Function)?[ _]?(?:Input|Arguments|Parameters|Args)\**:)"
+    r"|(?P<react>^[ \t>*#]{0,8}Action(?: name)?:?\**:?[ \t]*\S[^\n]{0,300}\n"
+    r"\s{0,20}[>*#]{0,4}[ \t]*Action[ _]Input\**:"
+    r"|^[ \t>*#]{0,8}(?:Tool|Function)(?: name| call)?\**:\**[ \t]*[\w.-]{1,100}[ \t]*\n"
+    r"\s{0,20}[>*#]{0,4}[ \t]*"
+    r"(?:(?:Tool )?(?:Input|Arguments|Parameters|Args)\**:\**\s*\{|Tool[ _]Input\**:))"
     r"|(?P<line>^[ \t>*#]{0,8}Action(?: \d{1,3})?:\**[ \t]*[\w.-]{1,100}\[[^\]\n]{0,1000}\][ \t]*$)",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -69,6 +72,8 @@ BARE_CALL = re.compile(
     r"\[\s*[A-Za-z_][\w.]*\((?:\s*\w+\s*=[^=]|\s*\)).*\)\s*\]"  # Llama 4, LFM without its tokens
     r"|[A-Za-z_][\w.]*\.call\(\s*\w+\s*=.*\)"  # Llama's built-in tools
     r"|(?:thought\n.{0,9999}\n)?call:[\w.-]+\{.*\}?"  # Gemma 4 without its tokens
+    r"|(?:call|use|invoke) [\w.]+\(\s*\w+\s*=.*\)"
+    r"|<(?:tool|function|action)>[\w.-]+</(?:tool|function|action)>"
     r"|functions\.[\w.-]+:\d+\s*\{.*"  # Kimi without its tokens
     r"|function\s?[\w.-]+\n```json\n.*"  # DeepSeek without its tokens
     r"|[A-Za-z]+[_.][\w.-]{0,100}\n\{\s*\".*\}",  # ChatGLM

@@ -16,6 +16,7 @@ TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 """Hermes' form, which the agent executes. Without an end tag, a call extends to the end of the text."""
 MAX_CALLS = 256  # reported in one text; the last one then extends to its end
 _WHOLE_FENCE = re.compile(r"\A(?:```|~~~)[\w-]*[ \t]*\n(.*?)\n?(?:```|~~~)?\Z", re.DOTALL)
+_WRAPPED = re.compile(r"<(?:answer|response|output)>(.*?)(?:</(?:answer|response|output)>)?", re.DOTALL)
 _NAME = re.compile(
     r"[\"'](?:name|function|tool|tool_name|function_name|action)[\"']\s*:\s*[\"']([^\"'\n]{1,200})[\"']"
     r"|<function(?:=|\s+name=[\"']?)([\w.:-]{1,200})|\bname=[\"']([\w.:-]{1,200})[\"']"
@@ -84,6 +85,8 @@ def _is_bare_call(stripped: str, known: frozenset[str]) -> bool:
     fenced = _WHOLE_FENCE.match(stripped)
     body = fenced[1].strip() if fenced else stripped.strip("`").strip()
     body = SPECIAL_TOKEN.sub("", body).strip() if len(body) < 10_000 else body
+    if wrapped := _WRAPPED.fullmatch(body):
+        body = wrapped[1].strip()
     if not body:
         return False
     if is_json_call(body, known) or body.strip("*\"'.") in known:
@@ -117,7 +120,7 @@ def _marked(text: str, known: frozenset[str]) -> list[Span]:
             continue
         if fence is not None and not _fence_is_call(text, fence, known):
             continue
-        if form == "tag" and not _is_call_tag(text, mark, block, known):
+        if form in ("tag", "bracket") and not _is_call_tag(text, mark, block, known):
             continue
         spans.append((start, stop))
         end = stop
@@ -135,9 +138,11 @@ def _is_call_tag(text: str, mark: re.Match[str], block: str, known: frozenset[st
     """Returns whether a tag such as `<tool_call>` opens a call, and is not a word of a sentence."""
     if any(tool in block for tool in known) or mark[0].lower().startswith("<invoke "):
         return True
+    line = text[max(0, mark.start() - 200) : mark.start()].rpartition("\n")[2]
+    if line.isspace() and len(line.expandtabs(4)) >= 4 and text[: mark.start()].strip():
+        return False  # an indented block of code after a text
     if PAYLOAD.match(text, mark.end()):
         return True
-    line = text[max(0, mark.start() - 200) : mark.start()].rpartition("\n")[2]
     is_prose = text.startswith(" ", mark.end())
     return not line.strip() and not is_prose
 
@@ -145,6 +150,8 @@ def _is_call_tag(text: str, mark: re.Match[str], block: str, known: frozenset[st
 def _fence_is_call(text: str, fence: Fence, known: frozenset[str]) -> bool:
     """Returns whether a code fence contains a call, and not an example of one."""
     body = text[fence.body : fence.body_end]
+    if not text[: fence.start].strip() and not text[fence.end :].strip():
+        return True
     return any(tool in body for tool in known) and not _is_example(text, fence.start)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 _NAME_KEYS = r"(?:name|function|function_name|tool|tool_name|recipient_name|action)"
-_ARGUMENT_KEYS = r"(?:arguments|parameters|args|tool_input|tool_args|action_input|input)"
+_ARGUMENT_KEYS = r"(?:arguments|parameters|args|tool_input|tool_args|action_input)"
 _NAMES = frozenset({"name", "function", "function_name", "tool", "tool_name", "recipient_name", "action"})
 _ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_input", "tool_args", "action_input"})
 _WRAPPERS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls", "tool_uses"})

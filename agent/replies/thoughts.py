@@ -51,14 +51,13 @@ _WEAK = re.compile(
 )
 _OPENING_AT_END = re.compile(rf"(?:{'|'.join(opening for opening, _ in _FAMILIES)})\s*\Z", re.IGNORECASE)
 SPECIAL_TOKEN = re.compile(
-    r"<[|｜][^<>|｜\s]{1,60}[|｜]>|</?s>|<(?:start|end)_of_turn>|<turn\|>|<\|turn>|\[/?INST\]|<eos>|<bos>"
+    r"<[|｜][^<>|｜\s]{1,60}[|｜]>|<(?:start|end)_of_turn>|<turn\|>|<\|turn>|\[/?INST\]|<eos>|<bos>"
     r"|</?[|｜]DSML[|｜][^<>\n]{0,200}>"
 )
 """Special tokens of chat templates, which a server may leave in the text."""
 BLANKS_AND_TOKENS = re.compile(rf"(?:\s|{SPECIAL_TOKEN.pattern})*")
 _LIST_MARK = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
 _SENTENCE_END = ".!?。！？…>"
-_AFTER_MENTION = " \t,.;:!?)]}'\"’”»」，。；：！？、"
 _MAX_LINE = 200  # characters before a tag that are examined
 
 
@@ -164,8 +163,9 @@ class _Scan:
         start, end = tag.span()
         if self._quoting.is_inline(start, end):
             return False
-        is_alone = not self._line_before(start).strip() or self._text.startswith("\n", end)
         was_mentioned = family in self._mentioned
+        ends_line = self._text.startswith("\n", end) and not (was_mentioned and self._text[start - 1] == " ")
+        is_alone = not self._line_before(start).strip() or ends_line
         if not in_thoughts and self._quoting.fence_at(start) is not None:
             return not was_mentioned and self._text.startswith("\n\n", end)
         if is_alone:
@@ -189,7 +189,7 @@ class _Scan:
             return after != "\n"
         if not line[-1].isspace() or line.rstrip()[-1] in _SENTENCE_END:
             return False
-        return not after or after in _AFTER_MENTION
+        return not after.isalnum()
 
     def _line_before(self, position: int) -> str:
         return self._text[max(0, position - _MAX_LINE) : position].rpartition("\n")[2]

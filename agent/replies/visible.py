@@ -9,6 +9,8 @@ from agent.replies.thoughts import BLANKS_AND_TOKENS, SPECIAL_TOKEN
 
 MAX_CHARS = 200_000  # of an answer
 _TOKEN_AT_END = re.compile(rf"(?:{SPECIAL_TOKEN.pattern})\Z")
+_HEADER = re.compile(r"\Aassistant[ \t]*(?:\n\s*|\Z)")  # of Llama's and Qwen's turns, without its tokens
+_END_OF_LLAMA = "</s>"
 _MAX_TOKEN = 80  # characters
 _WRAPPER = re.compile(
     r"</?(?:answer|response|output|final|final_answer|solution)>|^[ \t]*(?:```|~~~)[\w-]*[ \t]*$",
@@ -29,6 +31,7 @@ _ANNOUNCEMENT = re.compile(
     rf"\b{_INTENT}\b[^.!?\n]{{0,60}}\b{_LOOK_UP}\w*\b"
     rf"|\b{_LOOK_UP}(?:t|p|n)?ing\b[^.!?\n]{{0,80}}(?:\.{{3}}|…|:)"
     r"|\b(?:one moment|just a (?:moment|second|minute)|hold on|give me a (?:moment|second))\b"
+    r"|\A(?:sure|of course|okay|ok|certainly|absolutely|alright|great|got it|understood)\b.{0,40}\Z"
     r"|\A(?:thought|thinking)(?::|\n)"  # ReAct; Gemma 4 without its tokens
     # Chinese, Japanese, Korean
     r"|(?:让我|我来|我先|我将|我会|需要)[^。\n]{0,20}(?:查|看|咨询|调用|搜索|参考)|稍等|请稍"
@@ -37,8 +40,8 @@ _ANNOUNCEMENT = re.compile(
     # Spanish, French, German, Portuguese, Italian, Russian
     r"|\b(?:voy a|d[ée]jame|perm[íi]teme|necesito|primero)\b[^.\n]{0,60}\b(?:consult|comprob|revis|busc)"
     r"|\b(?:je vais|laissez?-moi|permettez-moi|je dois)\b[^.\n]{0,60}\b(?:consult|v[ée]rifi|cherch|regard)"
-    r"|\b(?:ich (?:werde|muss|prüfe|schaue|sehe|möchte)|lass(?:en sie)? mich|zuerst)\b[^.\n]{0,60}"
-    r"(?:nach|prüf|schau|konsult|such|seh|frag)"
+    r"|\b(?:(?:ich (?:werde|muss|möchte)|lass(?:en sie)? mich|zuerst)\b[^.\n]{0,60}"
+    r"(?:nach|prüf|schau|konsult|such|seh|frag)|ich (?:prüfe|schaue|suche|frage|sehe|konsultiere)\b)"
     r"|\b(?:vou|deixe-me|deixa-me|preciso)\b[^.\n]{0,60}\b(?:consult|verific|procur|ver\b|chec)"
     r"|\b(?:lasciami|fammi|devo|controllo|consulto|verifico)\b"
     r"|(?:позвольте|давайте|сейчас|мне нужно|сначала)[^.\n]{0,60}(?:провер|посмотр|обрат|уточн|найд|поищ)",
@@ -52,7 +55,7 @@ def visible_text(text: str) -> str:
 
     A text says nothing without a letter, a digit or a symbol such as an emoji outside of its markup.
     """
-    text = _strip(text)[:MAX_CHARS]
+    text = _HEADER.sub("", _strip(text))[:MAX_CHARS]
     if _LIST_MARKS.fullmatch(text):
         return ""
     says = any(_is_content(character) for character in _WRAPPER.sub("", text))
@@ -70,6 +73,8 @@ def _strip(text: str) -> str:
     """Returns a text without blanks and special tokens at its ends, in linear time."""
     prefix = BLANKS_AND_TOKENS.match(text)
     start, end = prefix.end() if prefix else 0, len(text)
+    if text.endswith(_END_OF_LLAMA) and "<s>" not in text:  # otherwise it is HTML
+        end -= len(_END_OF_LLAMA)
     while start < end:
         if text[end - 1].isspace():
             end -= 1

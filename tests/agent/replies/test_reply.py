@@ -13,6 +13,7 @@ from agent.replies import find_calls, opens_thoughts, read_reply
 from tests.agent.replies.texts import (
     ANSWERS,
     CALLS,
+    MORE_CALLS,
     NAMED,
     NOTHING,
     RULE_TOOL,
@@ -81,9 +82,9 @@ PIECES = sorted(
 )
 
 
-@pytest.mark.parametrize("form", CALLS)
-def test_a_call_in_any_known_form_is_a_call_and_not_an_answer(form: str) -> None:
-    reply = read_reply(CALLS[form], TOOLS)
+@pytest.mark.parametrize("text", [*CALLS.values(), *MORE_CALLS])
+def test_a_call_in_any_known_form_is_a_call_and_not_an_answer(text: str) -> None:
+    reply = read_reply(text, TOOLS)
     assert reply.calls
     assert reply.answer == ""
 

@@ -92,6 +92,119 @@ CALLS = {
 }
 """Form -> a reply whose call no server parsed."""
 
+MORE_CALLS = (
+    (
+        'I\'ll use the consult_safety_rules tool.\n\n{"name": "consult_safety_rules", "arguments": {"s'
+        'ituation": "locks"}}'
+    ),
+    'Sure! {"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    '<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    (
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>\n<tool_call'
+        '>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    ),
+    '```\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n```',
+    '```json\n[{"name": "get_weather", "arguments": {"city": "Rome"}}]\n```',
+    '<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Rome"}<|tool_call_end|>',
+    '<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>',
+    '[TOOL_CALLS] [{"name": "get_weather", "arguments": {}, "id": "abc"}]</s>',
+    '[TOOL_CALLS]get_weather{"city": "Rome"}',
+    "get_weather[ARGS]{}",
+    '<|python_tag|>get_weather(city="Rome")',
+    '<|python_tag|>{"type": "function", "name": "get_weather", "parameters": {"city": "Rome"}}<|eom_id|>',
+    '{"type": "function", "function": {"name": "get_weather", "parameters": {}}}',
+    '{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>',
+    '{"tool": "get_weather", "args": {"city": "Rome"}}',
+    '{"tool_name": "get_weather", "tool_args": {"city": "Rome"}}',
+    '{"function_name": "get_weather", "args": {}}',
+    '{"name":"get_weather","arguments":"{\\"city\\": \\"Rome\\"}"}',
+    "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n</tool_call>",
+    "<tool_call>get_weather</tool_call>",
+    '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>\n\n',
+    '<minimax:tool_call>\n<invoke name="get_weather">',
+    (
+        '<function_calls>\n<invoke name="get_weather">\n<parameter name="city">Rome</parameter>\n</inv'
+        "oke>\n</function_calls>"
+    ),
+    "<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n</function>",
+    "[get_weather(city='Rome')]",
+    '[get_weather(city="Rome"), consult_safety_rules(situation="x")]',
+    "consult_safety_rules(situation='x'",
+    'consult_safety_rules(\n    situation="locks",\n)',
+    '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters": {}}\n]',
+    (
+        '<|START_THINKING|>I will check.<|END_THINKING|><|START_ACTION|>[{"tool_name": "x", "parameter'
+        's": {}}]<|END_ACTION|>'
+    ),
+    'Action: get_weather\nAction Input: {"city": "Rome"}\nObservation:',
+    "Question: x\nThought: I should use a tool.\nAction: get_weather\nAction Input: Rome",
+    "Thought: Do I need to use a tool? Yes\nAction: consult_safety_rules\nAction Input: locks",
+    '```tool_code\nprint(get_weather(city="Rome"))\n```',
+    '```tool_call\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n```',
+    '<|tool_call|>{"name": "get_weather", "arguments": {"city": "Rome"}}<|/tool_call|>',
+    '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Rome"}',
+    "<|start|>assistant<|channel|>commentary to=functions.get_weather<|message|>{}<|call|>",
+    (
+        "<|channel|>analysis<|message|>Need tool.<|end|><|start|>assistant<|channel|>commentary to=fun"
+        "ctions.get_weather<|constrain|>json<|message|>{}<|call|>"
+    ),
+    'Okay, let me check that for you.\n<|python_tag|>{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    'I need to consult the safety rules for this.\n\nconsult_safety_rules(situation="locks")',
+    '**Tool call:** `consult_safety_rules(situation="locks")`',
+    'Tool call: consult_safety_rules(situation="locks")',
+    "Function call: consult_safety_rules",
+    'consult_safety_rules("locks")',
+    "consult_safety_rules()",
+    "`consult_safety_rules`",
+    '<consult_safety_rules situation="locks"/>',
+    "<consult_safety_rules>locks</consult_safety_rules>",
+    '<function_call name="get_weather">{}</function_call>',
+    "<tool_use>\n<tool_name>get_weather</tool_name>\n</tool_use>",
+    '{"consult_safety_rules": {"situation": "x"}}',
+    '{\n  "name": "get_weather",\n  "arguments": {\n    "city": "Rome"\n  }\n}',
+    "{'name': 'get_weather', 'arguments': {'city': 'Rome'}}",
+    "[{'name': 'get_weather', 'arguments': {'city': 'Rome'}}]",
+    'json\n{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    '<|im_start|>assistant\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    '<tools>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tools>',
+    '<response>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>\n</response>',
+    '<answer>{"name": "get_weather", "arguments": {"city": "Rome"}}</answer>',
+    '<|tool_calls|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]<|/tool_calls|>',
+    '<|function_call|>{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    "<｜tool▁calls▁begin｜>",
+    'functools[{"name": "get_weather"',
+    '<|action_start|><|plugin|>{"name": "x"',
+    'assistant\n\n{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    '```xml\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>\n```',
+    '<think>\n\n</think>\n\n{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    '</think>\n{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    'tool_calls: [{"name": "get_weather", "arguments": {"city": "Rome"}}]',
+    '<|tool_call_start|>[get_weather(city="Rome")]',
+    "<function>get_weather</function>",
+    "<tool>get_weather</tool>",
+    'call get_weather(city="Rome")',
+    '{{"name": "consult_safety_rules", "arguments": {{"situation": "x"}}}}',
+    '规则查询:\n<tool_call>{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}</tool_call>',
+    '我需要调用工具。\n{"name": "get_weather", "arguments": {"city": "Rome"}}',
+    (
+        'Je vais d\'abord consulter les règles.\n{"name": "consult_safety_rules", "arguments": {"situa'
+        'tion": "locks"}}'
+    ),
+    'Ich prüfe das zuerst.\n{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    (
+        'Let me think about this. I should consult the rules.\n{"name": "consult_safety_rules", "argum'
+        'ents": {"situation": "locks"}}'
+    ),
+    (
+        'To answer this safely, I\'ll look at the guidelines.\n{"name": "consult_safety_rules", "argum'
+        'ents": {"situation": "locks"}}'
+    ),
+    'Of course.\n{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    'Okay!\n{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+    'Sure thing, one second.\n{"name": "consult_safety_rules", "arguments": {"situation": "locks"}}',
+)
+"""Replies whose call no server parsed, in variants of these forms."""
+
 ANSWERS = (
     'Send {"name": "Ada", "age": 36} to the server.',
     'The schema is {"name": "get_user", "parameters": {"id": "integer"}}, as the API reference says.',
@@ -122,6 +235,82 @@ ANSWERS = (
     "body\n{\n  color: red;\n}",
     "Action: run away.",
     "<analysis>The poem is about spring.</analysis>",
+    "Function: add\nParameters: a, b\nReturns: the sum",
+    "Tool: hammer\nUse: nails",
+    "Action: Call the bank.\nResult: they help.",
+    (
+        'To call it from Python:\n\n```python\nresponse = client.chat.completions.create(model="m", to'
+        'ols=[{"type": "function", "function": {"name": "get_weather", "parameters": {}}}])\n```'
+    ),
+    (
+        'The model replies with\n\n```json\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n``'
+        "`\n\nand your code runs the function."
+    ),
+    (
+        'In the Hermes format, the call is:\n\n```\n<tool_call>\n{"name": "get_weather", "arguments": '
+        "{}}\n</tool_call>\n```"
+    ),
+    "<div>\n  <p>Hello</p>\n</div>",
+    "<function> is not an HTML tag.",
+    "Use `<function=name>` for Llama.",
+    "The `functools` module offers `functools.partial`.",
+    "import functools\nfunctools.reduce(lambda a, b: a + b, [1, 2])",
+    "[1, 2, 3]",
+    "[x for x in range(3)]",
+    "f(x) = x^2",
+    'search(q="x")',
+    'print("hi")',
+    "Point(x=1, y=2)",
+    "[Point(1, 2), Point(3, 4)]",
+    '{"a": 1, "b": [1, 2]}',
+    '{"function": "sin", "domain": [0, 1]}',
+    '{"name": "Bob", "input": "x"}',
+    '{"action": "jump", "height": 3}',
+    "| name | arguments |\n|---|---|\n| f | x |",
+    'The parameters are {"name": "x"}.',
+    "Use <reasoning> as a heading.",
+    "Add `<thinking>` and `</thinking>` tags to the prompt.",
+    'You can prompt it with "think step by step inside <think></think> tags".',
+    "Put the reasoning in <think> tags and the answer in <answer> tags.",
+    "Qwen3 emits <think>…</think> before its answer; R1 only emits </think>.",
+    "DeepSeek-R1's template ends with <think>, so replies contain only </think>.",
+    "The closing tag is </think>",
+    "Step 1: write <think>\nStep 2: write </think>",
+    "```\n<think>\n```\nopens, and\n```\n</think>\n```\ncloses.",
+    "analysis: the poem is sad.",
+    "Analysis\n\nThe poem is sad.",
+    "Here is my thought process: first I add, then I multiply.",
+    "<b>bold</b>",
+    "<s>old</s> new",
+    "assistant is a role.",
+    "The token <|im_end|> ends a turn.",
+    "`<|channel|>` selects a channel.",
+    "to=functions is part of the header",
+    "[TOOL_CALLS] appears in Mistral's vocabulary. Quote it.",
+    'In Mistral\'s format you would see `[TOOL_CALLS][{"name": ...}]`.',
+    "I consulted the rules: locks are fine.",
+    "The rules tool consult_safety_rules returned nothing, so here is the answer: 5.",
+    "According to consult_safety_rules, this is fine.",
+    "consult_safety_rules is the name of the tool.",
+    "Observation: the sky is blue.",
+    "Thought: being kind helps. Action: be kind.",
+    "Final Answer: 5",
+    "```tool\nx\n```",
+    "1) Open it\n2) Close it",
+    "<output>5</output>",
+    'The JSON for the tool is:\n{"name": "get_weather", "arguments": {"city": "Rome"}}\nas in the docs.',
+    "<tool>Hammer</tool> is the XML element.",
+    "```xml\n<tools>\n  <tool>Hammer</tool>\n</tools>\n```",
+    "<tools>\n  <tool>Hammer</tool>\n</tools>",
+    '<invoice name="x"></invoice>',
+    "- **Function**: add\n- **Arguments**: a, b",
+    'Use: search("x")',
+    "def consult():\n    pass",
+    "def consult_safety_rules(situation):\n    return rules",
+    "```python\ndef consult_safety_rules(situation):\n    ...\n```",
+    "SELECT name, arguments FROM calls;",
+    "name: get_weather\narguments:\n  city: Rome",
+    'The call\n\n    <tool_call>{"name": "f"}</tool_call>\n\nis how Hermes does it.',
 )
 """Answers that only mention tags and calls."""
 
