@@ -198,9 +198,9 @@ async def check_sampling(
         return fields
     known = "without randomness (temperature 0)" if rule == "shared, greedy" else "with a fixed temperature"
     raise EndpointError(
-        f"the endpoint {endpoint.public_url} samples every request {known} and ignores what the request asks for: "
-        "transformers serve --continuous-batching keeps the sampling of its first request. Restart it, and "
-        f"send nothing before this run{'' if greedy else ', with --new-server'}",
+        f"the endpoint {endpoint.public_url} samples every request {known} and ignores what the request asks "
+        "for: transformers serve --continuous-batching keeps the sampling of its first request. Restart it, "
+        f"and send nothing before this run{'' if greedy else ', with --new-server'}",
         type="sampling_ignored",
         setup=True,
     )
