@@ -51,7 +51,7 @@ def hub_file(spec: str) -> Path:
 
 
 def _local_state(name: str) -> str:
-    """Describes a local folder by its path and its files' sizes and times; "" for a data set of the hub."""
+    """Describes a local folder by its path and its files' sizes and times; "" for a data set on the hub."""
     folder = Path(name)
     if not folder.is_dir():
         return ""
@@ -92,7 +92,7 @@ def _load_dataset(name: str, options: dict[str, str]) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise PromptError("prompts of the hub need `datasets`: pip install 'ascl[train]'") from error
+        raise PromptError("prompts from the hub need `datasets`: pip install 'ascl[train]'") from error
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, options.get("config"), split=options.get("split", "test"))

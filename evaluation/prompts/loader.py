@@ -1,4 +1,4 @@
-"""Loads prompts from a JSON Lines file, a data set of the hub or a built-in set.
+"""Loads prompts from a JSON Lines file, a data set from the Hugging Face hub or a built-in set.
 
 Use `builtin:train` for sampling and learning, and `builtin:held_out` for measurements; they share no prompt.
 """

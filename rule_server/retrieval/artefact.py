@@ -257,10 +257,18 @@ class Artefact:
             temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
         except OSError as error:
             raise self._not_writable(error) from None
+        failure: OSError | None = None
         old = temporary.with_name(temporary.name.replace(".new-", ".before-", 1))
         try:
             temporary.chmod(0o755)
-            yield temporary
+            try:
+                yield temporary
+            except OSError as error:
+                # The block may also read: what it cannot find elsewhere does not concern this folder.
+                if _concerns(error, target.parent):
+                    raise self._not_writable(error) from None
+                failure = error
+                raise
             sync_folder(temporary)
             if replace:
                 with contextlib.suppress(FileNotFoundError):  # another process may be replacing it too
@@ -276,6 +284,8 @@ class Artefact:
                 if not lost_race or not (target / MANIFEST_FILE).is_file():
                     raise
         except OSError as error:
+            if error is failure:
+                raise
             raise self._not_writable(error) from None
         finally:
             shutil.rmtree(old, ignore_errors=True)
@@ -291,10 +301,23 @@ class Artefact:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _not_writable(self, error: OSError) -> ArtefactError:
+        remedy = _REMEDIES.get(error.errno or 0, "make it writable")
         return ArtefactError(
             f"the artefact folder {self.folder} cannot be written ({error.strerror or error}): "
-            "free some space or specify another folder with --artefact or ASCL_RULES_ARTEFACT"
+            f"{remedy}, or specify another folder with --artefact or ASCL_RULES_ARTEFACT"
         )
+
+
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space") | {
+    errno.ENOENT: "start again, and let no other program remove its files"
+}
+
+
+def _concerns(error: OSError, folder: Path) -> bool:
+    """Returns whether an error is about writing to a folder; errors of writes to open files name no file."""
+    if error.filename is None:
+        return error.errno is not None
+    return Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -90,13 +90,19 @@ def export_encoder(artefact: Artefact, model: str | None, threads: int, prefix: 
 
     Raises:
         EncoderError: the model or torch is missing, or the export disagrees with the model.
+        ArtefactError: the artefact cannot be written.
     """
     source = resolve_model(model)
-    fingerprint = _fingerprint(source, prefix)
-    if not artefact.has_encoder(fingerprint):
-        with artefact.new_folder(artefact.encoder_folder(fingerprint)) as folder:
-            manifest = {"fingerprint": fingerprint, "model": model, "prefix": prefix}
-            _export(source, folder, manifest, threads)
+    try:
+        fingerprint = _fingerprint(source, prefix)
+        if not artefact.has_encoder(fingerprint):
+            with artefact.new_folder(artefact.encoder_folder(fingerprint)) as folder:
+                manifest = {"fingerprint": fingerprint, "model": model, "prefix": prefix}
+                _export(source, folder, manifest, threads)
+    except OSError as error:
+        raise EncoderError(
+            f"the embedding model {source} cannot be read ({error}): specify another one, or reinstall it"
+        ) from None
     return artefact.encoder(fingerprint, threads)
 
 
@@ -151,7 +157,7 @@ def _export(source: Path, folder: Path, manifest: dict[str, Any], threads: int) 
 def _load_model(source: Path, threads: int) -> Any:
     """Loads a SentenceTransformer.
 
-    Raises EncoderError when torch is missing or the model has other modules.
+    Raises EncoderError when torch is missing, or the model cannot be loaded or has other modules.
     """
     try:
         import onnx  # noqa: F401  (torch imports it only after it has traced the model)
@@ -163,9 +169,15 @@ def _load_model(source: Path, threads: int) -> Any:
             "or specify an artefact built elsewhere with --artefact"
         ) from None
     torch.set_num_threads(threads)
-    encoder = SentenceTransformer(
-        str(source), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-    )
+    try:
+        encoder = SentenceTransformer(
+            str(source), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
+        )
+    except Exception as error:  # libraries raise errors of many types for missing and damaged files
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise EncoderError(
+            f"the embedding model {source} cannot be loaded ({reason}): specify another one, or reinstall it"
+        ) from None
     encoder.max_seq_length = min(int(encoder.max_seq_length or MAX_TOKENS), MAX_TOKENS)
     kinds = [type(module).__name__ for module in encoder]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:

@@ -72,8 +72,8 @@ def find_version(artefact: Artefact, prefix: str) -> StoredRulebook:
     if len(prefix) < MIN_PREFIX_CHARS or not matches:
         examples = ", ".join(version.digest[:12] for version in versions[:5]) or "none"
         raise ArtefactError(
-            f"{artefact.folder} keeps no rulebook {prefix[:64]!r}: name one by {MIN_PREFIX_CHARS} or more "
-            f"characters of its digest (kept: {examples}; `ascl-rules rollback` lists them)"
+            f"{artefact.folder} has no rulebook {prefix[:64]!r}: specify {MIN_PREFIX_CHARS} or more "
+            f"characters of a stored digest ({examples}; `ascl-rules rollback` lists them)"
         )
     if len(matches) > 1:
         raise ArtefactError(

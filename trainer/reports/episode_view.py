@@ -14,7 +14,7 @@ TITLES = {
     "masked": "tool result or agent's text, no loss",
 }
 MAX_TOKENS = 160
-"""Tokens printed of a segment that carries no loss."""
+"""Tokens printed of a segment that does not contribute to the loss."""
 
 
 def print_episode(checked: CheckedEpisode, whole: bool = False) -> None:

