@@ -118,8 +118,9 @@ class LoopSettings(_Section):
     """Command that starts the training module in several processes, such as `accelerate launch --multi_gpu
     -m`; None trains in one process."""
     keep_models: int = Field(default=2, ge=2)
-    """Number of recent rounds whose merged models stay on disk; all adapters stay. At least 2, because a
-    round's model is measured in the next round: until then the model before it may be the last good one."""
+    """Number of recent rounds whose merged models stay on disk; all adapters stay, but `lora_rank: 0` writes
+    none. At least 2, because a round's model is measured in the next round: until then the model before it
+    may be the last good one."""
 
     @model_validator(mode="after")
     def _check_serving(self) -> LoopSettings:
