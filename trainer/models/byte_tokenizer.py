@@ -7,6 +7,7 @@ from typing import Any
 
 _SPECIAL = re.compile(
     r"<[|｜][^<>{}\s'\"]+[|｜]?>|<[a-z_]+[|｜]>|<(?:start|end)_of_\w+>|\[/?[A-Z][A-Z_]+\]|</?s>"
+    r"|<[A-Z][A-Z_]*_\d+>|\]~b\]|\[e~\["
 )
 _TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 _END = "<|end-of-text|>"

@@ -68,7 +68,7 @@ def untrained_problem(folder: Path, tokenizer: Any) -> str | None:
 
 def _added_tokens_of_a_call(tokenizer: Any) -> list[int]:
     function = {"name": RULE_TOOL, "arguments": json.dumps({"situation": "x"})}
-    call = {"id": "call000001", "type": "function", "function": function}
+    call = {"id": "call00001", "type": "function", "function": function}
     messages: list[dict[str, Any]] = [
         {"role": "user", "content": "x"},
         {"role": "assistant", "content": "", "tool_calls": [call]},

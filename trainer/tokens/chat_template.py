@@ -18,6 +18,8 @@ THOUGHT_FIELDS = ("reasoning_content", "thinking")
 """Names under which templates read the thoughts of a message."""
 DAY_OPTION = "strftime_now"
 """Template option with the day (ISO 8601) that replaces today's date in the template's output."""
+_THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Template variables that turn thinking on."""
 _RAW_ARGUMENTS = "ascl-raw-arguments"
 _DAY = re.compile(r"""\bstrftime_now\(\s*(?:format\s*=\s*)?(?:"([^"]*)"|'([^']*)')\s*\)""")
 
@@ -102,9 +104,11 @@ def candidate_templates(
     sources = [_own_template(tokenizer, tools)]
     if (training := _training_template(tokenizer, sources[0])) is not None:
         sources.append(training)
+    switches = [name for name in _THINKING_SWITCHES if re.search(rf"\b{name} is (not )?defined", sources[0])]
+    switches += ["enable_thinking"] if "enable_thinking" in sources[0] else []
     variants = [given]
-    if thoughts and "enable_thinking" not in given and "enable_thinking" in sources[0]:
-        variants.append({**given, "enable_thinking": True})
+    if thoughts and switches and not any(name in given for name in switches):
+        variants.append({**given, **dict.fromkeys(switches, True)})
     for source in sources:
         for variant in variants:
             yield Template(_on_day(source, day), json.dumps(variant))
@@ -150,12 +154,55 @@ def render(
     return text
 
 
+def render_conversation(
+    tokenizer: Any, template: Template, messages: Messages, tools: list[dict[str, Any]]
+) -> str:
+    """Renders messages without a generation prompt, and without what the template puts after the last one."""
+    text = render(tokenizer, template, messages, tools, prompt=False)
+    return text.removesuffix(_conversation_end(tokenizer, template))
+
+
+@lru_cache(maxsize=16)
+def _conversation_end(tokenizer: Any, template: Template) -> str:
+    """Returns the text that ends every conversation: an end token, or a generation prompt.
+
+    Phi-4's template ends conversations with the tokenizer's end token, Command R7B's always with the
+    generation prompt. Neither belongs to the last reply.
+    """
+    user, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+    try:
+        short = render(tokenizer, template, [user], [], prompt=False)
+        long = render(tokenizer, template, [user, answer], [], prompt=False)
+        request = render(tokenizer, template, [user], [], prompt=True)
+    except RenderingError:
+        return ""
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if request != short:
+        same = _common_length(request, short)
+        inside = [
+            start
+            for token in special
+            for start in range(max(0, same - len(token) + 1), same)
+            if short.startswith(token, start)
+        ]
+        return short[min([same, *inside]) :]
+    end = short[len(short) - _common_length(short[::-1], long[::-1]) :]
+    starts = [(end.find(token), -len(token)) for token in special if token in end]
+    if not starts:
+        return ""
+    first, length = min(starts)
+    if tokenizer.eos_token and (at := end.rfind(tokenizer.eos_token)) >= 0:
+        return end[at + len(tokenizer.eos_token) :]
+    return end[first - length :]  # both turns end with the first token; the rest is the generation prompt
+
+
 @lru_cache(maxsize=8)
 def generation_prompt(tokenizer: Any, template: Template) -> str:
     """Returns the text that the generation prompt adds, which some templates omit after a tool result."""
     user = [{"role": "user", "content": "x"}]
     try:
-        without, asked = (render(tokenizer, template, user, [], prompt=flag) for flag in (False, True))
+        without = render_conversation(tokenizer, template, user, [])
+        asked = render(tokenizer, template, user, [], prompt=True)
     except RenderingError:
         return ""
     return asked[len(without) :] if asked.startswith(without) else ""
@@ -236,7 +283,7 @@ def _takes_json_text(tokenizer: Any, template: str) -> bool:
     texts: list[str | None] = []
     for arguments in ('{"probe": "x"}', {"probe": "x"}):
         function = {"name": "probe_tool", "arguments": arguments}
-        call = {"id": "call000001", "type": "function", "function": function}
+        call = {"id": "call00001", "type": "function", "function": function}
         reply = {"role": "assistant", "content": "", "tool_calls": [call]}
         user = {"role": "user", "content": "x"}
         try:
@@ -268,3 +315,9 @@ def parse_json(text: Any) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _common_length(one: str, other: str) -> int:
+    """Returns the length of the common beginning of two texts."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))

@@ -30,7 +30,7 @@ def call_opening(
     Raises:
         RenderingError: the template cannot render a call.
     """
-    call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call000001"}]}
+    call = {"role": "assistant", "content": "", "tool_calls": [{**_CALL, "id": "call00001"}]}
     turn = render_turns(tokenizer, [*messages, call], tools, template_options)[-1]
     ids = tokenizer.encode(
         turn.reply[: turn.reply.index(RULE_TOOL) + len(RULE_TOOL)], add_special_tokens=False

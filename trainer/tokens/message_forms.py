@@ -44,6 +44,26 @@ def as_thoughts(message: Message) -> Message:
     return {**message, "reasoning_content": content, "content": ""}
 
 
+CALL_IDS = ("call{number:05}", "functions.{name}:{number}")
+"""Ids that templates require: nine letters and digits (Mistral), or the name of the tool (Kimi K2)."""
+
+
+def with_call_ids(messages: list[Message], form: str) -> list[Message]:
+    """Returns messages whose calls, and the results of these, have ids of this form."""
+    ids: dict[Any, str] = {}
+    result = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            for call in calls:
+                name = (call.get("function") or {}).get("name")
+                ids[call.get("id")] = form.format(number=len(ids), name=name)
+            message = {**message, "tool_calls": [{**call, "id": ids[call.get("id")]} for call in calls]}
+        elif message.get("tool_call_id") in ids:
+            message = {**message, "tool_call_id": ids[message["tool_call_id"]]}
+        result.append(message)
+    return result
+
+
 def complete_arguments(message: Message) -> Message:
     """Returns an assistant message whose calls have complete arguments: the values that were written.
 

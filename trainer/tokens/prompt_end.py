@@ -8,11 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainer.tokens.chat_template import RenderingError, thoughts_of
 
-_OPENED = re.compile(r"<(?P<tag>[\w:]+)>(?P<space>\s*)(?P<closed></(?P=tag)>\s*)?$")
+_NAME = r"[\w:]*(?:think|thought|reason)[\w:]*"
+_TAG = re.compile(
+    rf"(?P<tag><{_NAME}>|\[{_NAME}\]|<\|(?:start|begin)_(?:of_)?{_NAME}\|>)(?P<space>\s*)", re.IGNORECASE
+)
+_TAIL = 200
+"""Characters at the end of a prompt that are searched for tags."""
+_OPPOSITES = {"start": "end", "begin": "end", "START": "END", "BEGIN": "END"}
+
+
+class _Block(NamedTuple):
+    """Opening of thoughts at the end of a prompt."""
+
+    start: int
+    """Position of the opening tag."""
+    opening: str
+    closing: str
+    """Closing tag."""
+    space: str
+    """Whitespace after the opening tag."""
+    closed: bool
+    """Whether the prompt closes the thoughts too, because thinking is off."""
 
 
 def opens_thoughts(prompt: str) -> bool:
@@ -22,16 +42,36 @@ def opens_thoughts(prompt: str) -> bool:
 
 def opened_marks(prompt: str) -> tuple[str, str] | None:
     """Returns the text that opens thoughts at the end of a prompt, and the text that closes them, if any."""
-    opened = _OPENED.search(prompt)
-    if opened is None or opened["closed"]:
+    block = _block_at_end(prompt)
+    if block is None or block.closed:
         return None
-    break_before, break_after = ("\n", "\n\n") if opened["space"] else ("", "")
-    return opened[0], f"{break_before}</{opened['tag']}>{break_after}"
+    break_before, break_after = ("\n", "\n\n") if block.space else ("", "")
+    return block.opening + block.space, break_before + block.closing + break_after
 
 
 def without_thought_block(prompt: str) -> str:
     """Returns a prompt without the tag that opens thoughts, or the empty block, at its end."""
-    return _OPENED.sub("", prompt)
+    block = _block_at_end(prompt)
+    return prompt if block is None else prompt[: block.start]
+
+
+def closing_of(opening: str, rest: str) -> str:
+    """Returns the text that closes thoughts at the beginning of `rest`; empty if it is not known."""
+    tag = _TAG.search(opening)
+    at = rest.find(_closing_tag(tag["tag"])) if tag else -1
+    if tag is None or at < 0 or rest[:at].strip():
+        return ""
+    after = rest[at + len(_closing_tag(tag["tag"])) :]
+    return rest[: len(rest) - len(after.lstrip())]
+
+
+def empty_block_end(text: str) -> int:
+    """Returns the end of an empty block of thoughts, with whitespace, at the beginning of a text; else 0."""
+    opening = _TAG.match(text, len(text) - len(text.lstrip()))
+    if opening is None or not text.startswith(closing := _closing_tag(opening["tag"]), opening.end()):
+        return 0
+    rest = text[opening.end() + len(closing) :]
+    return len(text) - len(rest.lstrip())
 
 
 def text_after_prompt(prompt: str, whole: str, message: Mapping[str, Any]) -> str | None:
@@ -49,21 +89,22 @@ def text_after_prompt(prompt: str, whole: str, message: Mapping[str, Any]) -> st
         return whole[len(prompt) :]
     if whole.startswith(prompt.rstrip()):
         return whole[len(prompt.rstrip()) :].lstrip()
-    if (opened := _OPENED.search(prompt)) is None or not whole.startswith(prompt[: opened.start()]):
+    block = _block_at_end(prompt)
+    if block is None or not whole.startswith(prompt[: block.start]):
         return None
-    body, tag = whole[opened.start() :], re.escape(opened["tag"])
-    if opened["closed"]:
-        empty = re.match(rf"\s*<{tag}>\s*</{tag}>\s*", body)
-        if empty is None and body.lstrip().startswith(f"<{opened['tag']}>"):
+    body = whole[block.start :]
+    if block.closed:
+        end = empty_block_end(body)
+        if not end and body.lstrip().startswith(block.opening):
             raise RenderingError("its template turns thinking off, but the reply has thoughts")
-        return body[empty.end() :] if empty else body
-    if written := re.match(rf"\s*<{tag}>\s*", body):
-        return body[written.end() :]
-    closing = re.match(rf"\s*</{tag}>\s*", body)
-    _, default_closing = opened_marks(prompt) or ("", "")
+        return body[end:]
+    stripped = body.lstrip()
+    if stripped.startswith(block.opening):
+        return stripped.removeprefix(block.opening).lstrip()
     thoughts = (thoughts_of(message) or "").strip()
-    if closing:
-        return thoughts + closing[0] + body[closing.end() :]
+    if stripped.startswith(block.closing):
+        return thoughts + body
+    _, default_closing = opened_marks(prompt) or ("", "")
     return thoughts + default_closing + body
 
 
@@ -81,3 +122,23 @@ def text_without_header(base: str, prompt: str, whole: str) -> str | None:
         return None
     header, rest = prompt[len(base) :].strip(), whole[len(base) :]
     return rest if header and rest.lstrip()[:1] != header[:1] and header not in rest else None
+
+
+def _block_at_end(prompt: str) -> _Block | None:
+    """Finds the last opening tag of a prompt, if nothing but its closing tag and whitespace follow."""
+    tags = list(_TAG.finditer(prompt, max(0, len(prompt) - _TAIL)))
+    if not tags:
+        return None
+    found = tags[-1]
+    closing, rest = _closing_tag(found["tag"]), prompt[found.end() :]
+    if rest.removeprefix(closing).strip():
+        return None
+    return _Block(found.start(), found["tag"], closing, found["space"], rest.startswith(closing))
+
+
+def _closing_tag(opening: str) -> str:
+    if opening.startswith("<|"):
+        word = re.match(r"<\|([A-Za-z]+)", opening)
+        start = word[1] if word else ""
+        return opening.replace(start, _OPPOSITES.get(start, "end"), 1)
+    return f"{opening[0]}/{opening[1:]}"

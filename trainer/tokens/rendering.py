@@ -25,12 +25,20 @@ from trainer.tokens.chat_template import (
     candidate_templates,
     generation_prompt,
     render,
+    render_conversation,
     template_messages,
     thoughts_of,
     without_thoughts,
 )
-from trainer.tokens.message_forms import as_thoughts, complete_arguments, separate_thoughts
+from trainer.tokens.message_forms import (
+    CALL_IDS,
+    as_thoughts,
+    complete_arguments,
+    separate_thoughts,
+    with_call_ids,
+)
 from trainer.tokens.prompt_end import (
+    closing_of,
     opened_marks,
     opens_thoughts,
     text_after_prompt,
@@ -38,6 +46,7 @@ from trainer.tokens.prompt_end import (
 )
 from trainer.tokens.written_text import MissingTextError, split_added_thoughts, written_end
 
+_ALL_THOUGHT_FIELDS = (*THOUGHT_FIELDS, "reasoning")
 _REWRITES = "its template rewrites earlier turns"
 
 
@@ -82,15 +91,17 @@ def render_turns(
     own = [at for at, each in enumerate(messages) if at >= given and each["role"] == "assistant"]
     cut = {own[number] for number in truncated if number < len(own)}
     thoughts = any(thoughts_of(messages[at]) for at in own)
-    first_cause: RenderingError | None = None
+    causes = list[RenderingError]()
     for form in _message_forms(messages, own, cut):
         for template in candidate_templates(tokenizer, tools, template_options, thoughts=thoughts):
             try:
                 return _render_turns(tokenizer, template, list(form), tools, own, cut)
             except RenderingError as cause:
-                first_cause = first_cause or cause
-    assert first_cause is not None
-    raise first_cause
+                # That the template raised an error says less than what another form of it leaves out.
+                if causes and causes[0].detail and not cause.detail:
+                    causes.insert(0, cause)
+                causes.append(cause)
+    raise causes[0]
 
 
 def render_training_tokens(
@@ -169,6 +180,8 @@ def _message_forms(messages: Messages, own: list[int], cut: set[int]) -> list[Me
         completed[at] = complete_arguments(messages[at])
     if completed != messages:
         forms.append(completed)
+    if any(messages[at].get("tool_calls") for at in own):
+        forms += [with_call_ids(messages, each) for each in CALL_IDS]
     return forms
 
 
@@ -190,7 +203,7 @@ def _render_turns(
         prompt = request
         if turns:
             earlier = own[number - 1]
-            base = render(tokenizer, template, prepared[:earlier], tools, prompt=False)
+            base = render_conversation(tokenizer, template, prepared[:earlier], tools)
             prompt = _continued(turns[-1], request, base, messages[earlier])
         rendered = _render_reply(tokenizer, template, prepared[:at], prepared[at], tools, request)
         added, reply = _split_reply(tokenizer, template, request, rendered, messages[at])
@@ -217,7 +230,7 @@ def _continued(last: RenderedTurn, request: str, base: str, message: dict[str, A
         return request
     if not request.startswith(base):
         raise RenderingError(_REWRITES)
-    shown = {key: value for key, value in message.items() if key not in (*THOUGHT_FIELDS, "reasoning")}
+    shown = {key: value for key, value in message.items() if key not in _ALL_THOUGHT_FIELDS}
     try:
         end = len(base) + written_end(request[len(base) :], shown)
     except MissingTextError:
@@ -249,11 +262,11 @@ def _render_reply(
         histories.append([{"role": "user", "content": "x"}])
     for history in histories:
         asked = request if history is earlier else render(tokenizer, template, history, tools, prompt=True)
-        whole = render(tokenizer, template, [*history, message], tools, prompt=False)
+        whole = render_conversation(tokenizer, template, [*history, message], tools)
         if (text := text_after_prompt(asked, whole, message)) is not None:
             return text
-    base = render(tokenizer, template, earlier, tools, prompt=False)
-    whole = render(tokenizer, template, [*earlier, message], tools, prompt=False)
+    base = render_conversation(tokenizer, template, earlier, tools)
+    whole = render_conversation(tokenizer, template, [*earlier, message], tools)
     if (text := text_without_header(base, request, whole)) is not None:
         return text
     raise RenderingError(_REWRITES)
@@ -266,14 +279,21 @@ def _split_reply(
     header = generation_prompt(tokenizer, template)
     header = header if rendered.startswith(header) else ""
     body = rendered[len(header) :]
-    thoughts = thoughts_of(message)
-    if thoughts and thoughts.strip() and thoughts.strip() not in body:
-        # Gemma 4 shows thoughts before a call, but not before an answer; DeepSeek-V3's only asks for them.
-        shown = _thought_marks(tokenizer, template, in_call=True)
-        for marks in (shown, opened_marks(generation_prompt(tokenizer, template))):
-            if marks and all(mark.strip() for mark in marks):
-                return header, marks[0] + thoughts.strip() + marks[1] + body
+    thoughts = (thoughts_of(message) or "").strip()
+    opened = opened_marks(request)
     marks = _thought_marks(tokenizer, template, in_call=False)
+    if thoughts and thoughts not in body:
+        # Gemma 4 shows thoughts before a call, but not before an answer; DeepSeek-V3's only asks for them.
+        plain = {key: value for key, value in message.items() if key not in _ALL_THOUGHT_FIELDS}
+        _, body = split_added_thoughts(body, plain, request, marks)
+        if opened:
+            return header, thoughts + opened[1] + body
+        shown = _thought_marks(tokenizer, template, in_call=True)
+        for found in (shown, opened_marks(generation_prompt(tokenizer, template))):
+            if found and all(mark.strip() for mark in found):
+                return header, found[0] + thoughts + found[1] + body
+    if opened and not thoughts and opened[1].strip() not in body:
+        body = opened[1] + body  # the template does not close the thoughts that the prompt opens
     added, reply = split_added_thoughts(body, message, request, marks)
     return header + added, reply
 
@@ -303,8 +323,14 @@ def _thought_marks(tokenizer: Any, template: Template, *, in_call: bool) -> tupl
     except RenderingError:
         return None
     opening, found, rest = text.partition("probe-thought")
-    closing, answered, _ = rest.partition(plain if in_call else "probe-answer")
-    return (opening, closing) if found and answered else None
+    if not found:
+        return None
+    if not in_call:
+        closing, answered, _ = rest.partition("probe-answer")
+        return (opening, closing) if answered else None
+    if rest.endswith(plain):
+        return opening, rest.removesuffix(plain)
+    return opening, closing_of(opening, rest)
 
 
 def _ends_turn(tokenizer: Any, reply: str, message: dict[str, Any]) -> bool:
@@ -322,10 +348,10 @@ def _next_turn_token(tokenizer: Any, template: Template, after_call: bool) -> st
     """
     user = {"role": "user", "content": "x"}
     reply = _probe_call() if after_call else {"role": "assistant", "content": "x"}
-    following = {"role": "tool", "tool_call_id": "call000001", "content": "x"} if after_call else user
+    following = {"role": "tool", "tool_call_id": "call00001", "content": "x"} if after_call else user
     try:
         messages = template_messages(tokenizer, [user, reply, following], template.source)
-        before, after = (render(tokenizer, template, messages[:n], [], prompt=False) for n in (2, 3))
+        before, after = (render_conversation(tokenizer, template, messages[:n], []) for n in (2, 3))
     except RenderingError:
         return ""
     if not after.startswith(before.rstrip()):
@@ -337,7 +363,7 @@ def _next_turn_token(tokenizer: Any, template: Template, after_call: bool) -> st
 
 def _probe_call() -> dict[str, Any]:
     function = {"name": "probe_tool", "arguments": '{"probe": "x"}'}
-    call = {"id": "call000001", "type": "function", "function": function}
+    call = {"id": "call00001", "type": "function", "function": function}
     return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 

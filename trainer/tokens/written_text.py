@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.episode import Message
 from trainer.tokens.chat_template import parse_json, thoughts_of
+from trainer.tokens.prompt_end import opened_marks
 
 _TAG = re.compile(r"</?(?:think|thinking|thought|thoughts|reasoning)>")
 _BLANK = "\0"
@@ -70,9 +71,13 @@ def split_added_thoughts(
     """
     if thoughts_of(message):
         return "", reply
-    patterns = [r"\s*<(\w+)>\s*</\1>\s*"]
-    if opened := re.search(r"<(\w+)>\s*$", request):
-        patterns.append(rf"\s*</{opened[1]}>\s*")
+    patterns = [
+        r"\s*<([\w:]+)>\s*</\1>\s*",
+        r"\s*\[(\w+)\]\s*\[/\1\]\s*",
+        r"\s*<\|(?:START|start|begin)_(\w+)\|>\s*<\|(?:END|end)_\1\|>\s*",
+    ]
+    if opened := opened_marks(request):
+        patterns.append(rf"\s*{re.escape(opened[1].strip())}\s*")
     if marks and all(mark.strip() for mark in marks):
         opening, closing = (re.escape(mark.strip()) for mark in marks)
         patterns.append(rf"\s*{opening}\s*{closing}\s*")
