@@ -16,17 +16,20 @@ from trainer.groups.log_reader import LoggedEpisode
 _DIGEST_CHARS = 16
 
 
-def split_history(episode: LoggedEpisode) -> tuple[int | None, str]:
+def split_history(episode: LoggedEpisode, text: str) -> tuple[int | None, str]:
     """Returns the number of messages before an episode's replies, and the id of the episode's group.
 
     Without earlier replies, the number is None and the id that of the log. Otherwise the id also names the
     earlier messages: logs of earlier versions gave conversations with the same last message one id.
+
+    Args:
+        text: text of the field `messages`.
     """
     turns = len(episode.turns)
     # Roles are the only unescaped occurrences, so most episodes need not be decoded.
-    if episode.given_messages is None and bytes(episode.messages).count(b'"assistant"') <= turns:
+    if episode.given_messages is None and text.count('"assistant"') <= turns:
         return None, episode.group_id
-    messages: list[Any] = [each for each in msgspec.json.decode(episode.messages) if isinstance(each, dict)]
+    messages: list[Any] = [each for each in msgspec.json.decode(text) if isinstance(each, dict)]
     given = count_given_messages(
         messages, episode.given_messages, turns if episode.source == "gateway" else 0
     )

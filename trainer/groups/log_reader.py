@@ -69,10 +69,13 @@ class LoggedEpisode(msgspec.Struct, gc=False):
     turns: list[LoggedTurn] = []
     consultations: list[LoggedConsultation] = []
 
-    def content_hash(self) -> int:
-        """Returns a hash of the conversation and its times, equal for copies under several ids."""
-        identity = (self.prompt_id, self.sample_index, self.started_at, self.seconds, bytes(self.messages))
-        return hash(identity)
+    def content_hash(self, messages: str) -> int:
+        """Returns a hash of the conversation and its times, equal for copies under several ids.
+
+        Args:
+            messages: text of the field `messages`.
+        """
+        return hash((self.prompt_id, self.sample_index, self.started_at, self.seconds, messages))
 
     def settings_hash(self) -> int:
         """Returns a hash of the fields that are equal for all episodes drawn from one distribution."""

@@ -150,7 +150,7 @@ class _Batch:
         temperature = episode.sampling_sent.get("temperature")
         messages, turns = str(episode.messages, "utf-8"), msgspec.json.encode(episode.turns)
         consultations = episode.consultations
-        given, group_id = split_history(episode)
+        given, group_id = split_history(episode, messages)
         self._rows.append(
             (
                 episode.id,
@@ -174,7 +174,7 @@ class _Batch:
         )
         self._bytes += len(messages) + len(turns)
         self._settings.append(episode.settings_hash())
-        self._contents.append(episode.content_hash())
+        self._contents.append(episode.content_hash(messages))
         self._corrected.append(corrected)
 
     @property

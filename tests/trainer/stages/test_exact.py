@@ -89,13 +89,15 @@ def adapter(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
-def test_two_processes_learn_the_same_as_one(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loss_type", "batch"), [("dapo", 4), ("grpo", 10)])  # 10: the last batch is filled
+def test_two_processes_learn_the_same_as_one(loss_type: str, batch: int, model: Path, tmp_path: Path) -> None:
     groups = grouped(tmp_path, episodes())
-    result = CliRunner().invoke(app, command(model, groups, tmp_path / "one", 4))
+    loss = ["--loss_type", loss_type]
+    result = CliRunner().invoke(app, [*command(model, groups, tmp_path / "one", batch), *loss])
     assert result.exit_code == 0, result.output
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer.cli"]
     launched = subprocess.run(
-        [sys.executable, *launcher, *command(model, groups, tmp_path / "two", 2)],
+        [sys.executable, *launcher, *command(model, groups, tmp_path / "two", batch // 2), *loss],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
@@ -114,6 +116,7 @@ def test_two_processes_learn_the_same_as_one(model: Path, tmp_path: Path) -> Non
     for mine, theirs in zip(records[0]["steps"], records[1]["steps"], strict=True):
         assert theirs["logged/kl"] == pytest.approx(mine["logged/kl"], rel=1e-3, abs=1e-6)
         assert theirs["logged/largest_ratio"] == pytest.approx(mine["logged/largest_ratio"], rel=1e-3)
+        assert theirs["reward"] == pytest.approx(mine["reward"], abs=1e-6)
 
 
 def in_process(model: Path, out: Path, resume: str | None = None, **settings: Any) -> list[torch.Tensor]:
