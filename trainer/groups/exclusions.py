@@ -54,27 +54,29 @@ class EpisodeFilter:
 
     def cause(self, episode: LoggedEpisode, reward: LoggedReward | None) -> str | None:
         """Returns why an episode is left out, and counts it; returns None if it can be used."""
-        sample = (episode.policy_version, episode.prompt_id, episode.sample_index)
-        if mode := self._failed.pop(sample, None):
+        if self._failed and (mode := self._failed.pop(_sample(episode), None)):
             self.losses.exempt(_ERROR, mode)  # this attempt replaces it
-        mode = episode.mode if episode.turns or episode.mode == "consult" else UNDECIDED
         if episode.stop_reason == "error":
-            if episode.mode_forced or mode == UNDECIDED:
-                self.losses.exempt(_ERROR, mode)
-            else:
-                self._failed[sample] = mode
-            return _ERROR
+            return self._count_error(episode)
         if episode.mode_forced and not self._keep_forced:
-            self.losses.exempt(_FORCED, mode)
+            self.losses.exempt(_FORCED, _decided_mode(episode))
             return _FORCED
         if episode.stop_reason == "limit" and not episode.turns:
-            self.losses.exempt(_NO_REPLY, mode)
+            self.losses.exempt(_NO_REPLY, _decided_mode(episode))
             return _NO_REPLY
         self.losses.totals[episode.mode] += 1
         cause = _without_reward(reward)
         if cause is not None:
             self.losses.leave_out(cause, episode.mode)
         return cause
+
+    def _count_error(self, episode: LoggedEpisode) -> str:
+        mode = _decided_mode(episode)
+        if episode.mode_forced or mode == UNDECIDED:
+            self.losses.exempt(_ERROR, mode)
+        else:
+            self._failed[_sample(episode)] = mode
+        return _ERROR
 
     def finish(self) -> ModeLosses:
         """Counts the errors that no later attempt replaced. Returns all counts."""
@@ -83,6 +85,14 @@ class EpisodeFilter:
             self.losses.leave_out(_ERROR, mode)
         self._failed.clear()
         return self.losses
+
+
+def _sample(episode: LoggedEpisode) -> tuple[str, str, int]:
+    return episode.policy_version, episode.prompt_id, episode.sample_index
+
+
+def _decided_mode(episode: LoggedEpisode) -> str:
+    return episode.mode if episode.turns or episode.mode == "consult" else UNDECIDED
 
 
 def _without_reward(reward: LoggedReward | None) -> str | None:

@@ -26,8 +26,7 @@ def split_history(episode: LoggedEpisode, text: str) -> tuple[int | None, str]:
         text: text of the field `messages`.
     """
     turns = len(episode.turns)
-    # Roles are the only unescaped occurrences, so most episodes need not be decoded.
-    if episode.given_messages is None and text.count('"assistant"') <= turns:
+    if episode.given_messages is None and not _may_have_history(episode, text):
         return None, episode.group_id
     messages: list[Any] = [each for each in msgspec.json.decode(text) if isinstance(each, dict)]
     given = count_given_messages(
@@ -37,3 +36,11 @@ def split_history(episode: LoggedEpisode, text: str) -> tuple[int | None, str]:
     if not has_reply(earlier):
         return None, episode.group_id
     return given, f"{episode.group_id}-{digest_of(earlier)[:_DIGEST_CHARS]}"
+
+
+def _may_have_history(episode: LoggedEpisode, text: str) -> bool:
+    """Tests the raw text, so that most episodes need not be decoded: in texts, quotes are escaped."""
+    if episode.turns and text.count('"assistant"') <= len(episode.turns):
+        return False
+    is_one_turn = text.count('"user"') == 1 and text.find('"user"') < text.find('"assistant"')
+    return episode.source == "gateway" or not is_one_turn

@@ -75,7 +75,7 @@ class LoggedEpisode(msgspec.Struct, gc=False):
         Args:
             messages: text of the field `messages`.
         """
-        return hash((self.prompt_id, self.sample_index, self.started_at, self.seconds, messages))
+        return hash((self.sample_index, self.started_at, self.seconds, messages))
 
     def settings_hash(self) -> int:
         """Returns a hash of the fields that are equal for all episodes drawn from one distribution."""
