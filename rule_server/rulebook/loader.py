@@ -8,6 +8,7 @@ beneath.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,13 +144,19 @@ def resolve_layers(folders: Folders) -> tuple[Path, ...]:
     packaged = packaged_rules()
     if any(folder.resolve() == packaged for folder in named):
         return named
-    for folder in named:
-        try:
-            if _read_manifest(folder).extends:
-                return (packaged, *named)
-        except RuleFileError:
-            continue  # reported when the folder is read
-    return named
+    return (packaged, *named) if any(map(_extends, named)) else named
+
+
+def _extends(folder: Path) -> bool:
+    """Returns whether a folder extends the packaged rules, as far as its rulebook.yaml can be read."""
+    try:
+        return _read_manifest(folder).extends is not None
+    except RuleFileError:  # reported when the folder is read
+        pass
+    try:
+        return re.search(r"(?m)^extends[ \t]*:", read_text(folder / MANIFEST)) is not None
+    except (RuleFileError, OSError):
+        return False
 
 
 def read_folders(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from rule_server.rulebook.diagnosis import (
+    HEADING,
     Fault,
     RepairBudget,
     RuleFileError,
@@ -206,6 +207,7 @@ def read_text(file: Path) -> str:
 
 def _sections(body: str, first: int, faults: list[Fault]) -> dict[str, str]:
     """Returns the normalised sections by field name. `first` is the line at which the body begins."""
+    body = _repair_headings(body, first, faults)
     parts = re.split(r"(?m)^##[ \t]+(.+?)[ \t]*$", body)
     expected = ", ".join(f"## {heading}" for heading in SECTIONS)
     if parts[0].strip():
@@ -229,6 +231,19 @@ def _sections(body: str, first: int, faults: list[Fault]) -> dict[str, str]:
         fix = f"shorten it to {MAX_WORDS}: a model reads it whole"
         faults.append(Fault(f"its prose has {words} words", fix))
     return sections
+
+
+def _repair_headings(body: str, first: int, faults: list[Fault]) -> str:
+    """Corrects headings of the wrong level or case, and reports them."""
+    lines = body.split("\n")
+    for at, line in enumerate(lines):
+        match = HEADING.match(line)
+        heading = match and f"## {match[1].capitalize()}"
+        if heading and line.rstrip() != heading and re.split(r"[ \t]+", line.rstrip()) != heading.split():
+            lines[at] = heading
+            problem = f"the heading in line {first + at} is {line.strip()[:40]!r}"
+            faults.append(Fault(problem, f"write `{heading}`", first + at))
+    return "\n".join(lines)
 
 
 def _prose(text: str, faults: list[Fault]) -> str:

@@ -106,7 +106,9 @@ async function load() {
 
 /** Shows above every view why the last edit is not served. A token without the scope for it sees nothing. */
 async function showRejected() {
-  const { rejected } = await api("v1/changes").catch(() => ({ rejected: null }));
+  const answer = await api("v1/changes").catch((error) => (error.status === 403 ? { rejected: null } : null));
+  if (answer === null) return;
+  const { rejected } = answer;
   const text = rejected ? `${rejected.at} ${rejected.problem}` : "";
   if (at("rejected").dataset.shown === text) return; // Screen readers announce each change.
   at("rejected").dataset.shown = text;
@@ -185,10 +187,11 @@ async function ask(event) {
   if (at("top-k").value) body.top_k = Number(at("top-k").value);
   summary.replaceChildren(h("p", { class: "quiet" }, "Asking …"));
   try {
+    const probe = api("readyz").catch(() => null);
     const [response, nearest] = await Promise.all([api("v1/consult", body), api("v1/nearest", body)]);
     showProblem("");
     // Screen readers announce only the summary; the rules are below it.
-    summary.replaceChildren(...outcome(response, nearest));
+    summary.replaceChildren(...outcome(response, nearest, (await probe)?.threshold?.note));
     answer.replaceChildren(...answerCards(response, nearest));
   } catch (error) {
     summary.replaceChildren();
@@ -197,14 +200,16 @@ async function ask(event) {
   }
 }
 
-function outcome({ verdict, rules, threshold }, nearest) {
+function outcome({ verdict, rules, threshold }, nearest, origin) {
   const best = nearest.rules.length ? nearest.rules[0].score.toFixed(3) : "nothing";
   const applies = verdict === "rules_found";
   const count = rules.length === 1 ? "One rule is" : `${rules.length} rules are`;
-  return [
+  const parts = [
     h("h2", {}, applies ? `${count} given to the model` : "No rule applies"),
     h("p", {}, applies ? `The nearest scores ${best}; the threshold is ${threshold.toFixed(3)}.` : `The nearest scores ${best}, below the threshold of ${threshold.toFixed(3)}: the model answers as usual.`),
+    origin ? h("p", { class: "quiet" }, `Origin of the threshold: ${origin}.`) : null,
   ];
+  return parts.filter((part) => part !== null);
 }
 
 function answerCards({ rules }, nearest) {
@@ -244,7 +249,7 @@ function scores(nearest, given) {
     "div",
     { class: "card scores" },
     h("h3", {}, "The nearest rules"),
-    h("table", {}, h("caption", {}, `The dashed line is the threshold, ${threshold.toFixed(3)}. Each category gets its first rule before any category gets a second.`), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)),
+    h("table", {}, h("caption", {}, `The dashed line is the threshold, ${threshold.toFixed(3)}. Each category gets its first rule before any category gets a second. The nearest rule with the stance answer comes with everything from its category, whatever its score.`), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)),
   );
 }
 

@@ -1,6 +1,7 @@
 """Reads broken files as far as possible, and explains all their problems, each with its line and fix."""
 
 from rule_server.rulebook.diagnosis.explain import RuleFileError, mostly_missing, validate
+from rule_server.rulebook.diagnosis.mistakes import HEADING
 from rule_server.rulebook.diagnosis.repair import (
     Fault,
     RepairBudget,
@@ -10,6 +11,7 @@ from rule_server.rulebook.diagnosis.repair import (
 )
 
 __all__ = [
+    "HEADING",
     "Fault",
     "RepairBudget",
     "RuleFileError",

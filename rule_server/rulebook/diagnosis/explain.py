@@ -10,11 +10,17 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rule_server.rulebook.diagnosis.mistakes import quote, show
+from rule_server.rulebook.diagnosis.mistakes import LIST_KEYS, quote, show
 from rule_server.rulebook.diagnosis.repair import Fault, YamlSource
 
 Model = TypeVar("Model", bound=BaseModel)
 DATE_KEYS = ("review_by", "reviewed")
+FORMATS = {
+    "version": "write three numbers, such as 1.0.0",
+    "name": "write lowercase letters, digits, `.`, `_` and `-`, such as my-rules",
+    "id": "write lowercase letters, digits and hyphens, such as banking or banking.card-limits",
+}
+"""Fixes of values that must have a certain form, by key."""
 _MONTHS = ("jan", "feb", "m[aä]r", "apr", "ma[iy]", "jun", "jul", "aug", "sep", "o[ck]t", "nov", "de[cz]")
 
 
@@ -88,7 +94,8 @@ def _explain(kind: type[BaseModel], item: Any, source: YamlSource, meant: str | 
     text = source.texts.get(line or 0, "")
     if value is None:
         comment = re.search(r"[:-]\s+#", text) is not None
-        fix = "put its text in quotes: `#` begins a comment" if comment else "write its value after the colon"
+        fix = "write its items below it, each after `- `" if name in LIST_KEYS else "write it after the colon"
+        fix = "put its text in quotes: `#` begins a comment" if comment else fix
         return Fault(f"`{name}` is empty{where}", fix, line)
     hint = " (YAML reads a bare yes or no as a boolean: quote it)" if isinstance(value, bool) else ""
     problem = f"`{name}` cannot be {_quoted(value)}{hint}{where}"
@@ -105,6 +112,10 @@ def _advice(item: Any, loc: tuple[str | int, ...], line: str) -> str | None:
     value, name = item["input"], str(loc[-1])
     if name in DATE_KEYS:
         return _date_advice(value)
+    if name in FORMATS and item["type"] in ("string_type", "string_pattern_mismatch"):
+        return FORMATS[name]
+    if item["type"] in ("model_type", "model_attributes_type") and name == "examples":
+        return "write `benign:` and `harmful:` below it, each with a list (`[]` for none)"
     if item["type"] == "string_type":
         lead = f"{name}: " if isinstance(loc[-1], str) else "- "
         if isinstance(value, dict) and len(value) == 1:

@@ -59,6 +59,17 @@ def test_the_page_has_no_inline_script_or_style_and_creates_no_markup_from_text(
     assert not re.search(unsafe, script)
 
 
+def test_a_rejected_edit_is_shown_outside_the_views_and_looked_for_while_the_page_is_open() -> None:
+    folder = Path(rule_server.api.page.__file__).parent
+    before_views = (folder / "index.html").read_text(encoding="utf-8").partition("<section data-view")[0]
+    assert re.search(r'<div id="rejected" [^>]*role="status"', before_views)
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    for name in ("load", "follow", "activity"):
+        body = re.search(rf"async function {name}\(.*?\n}}\n", script, re.DOTALL)
+        assert body
+        assert "showRejected()" in body[0], name
+
+
 def test_documentation_pages_with_external_scripts_are_off(served: LiveServer) -> None:
     for path in ("/docs", "/redoc"):
         assert get(served, path).status_code == 404

@@ -179,7 +179,9 @@ def test_the_page_shows_the_last_edit_and_the_usage_of_rules(
         (rules / "cyber" / "phishing.md").write_text("no front matter", encoding="utf-8")
         httpx2.post(served.origin + "/v1/admin/reload", timeout=30)
         page.reload()
-        page.get_by_text("The last edit is not served").wait_for()
+        for view in ("Try a question", "Rules", "Changes and use"):
+            page.get_by_role("link", name=view, exact=True).click()
+            page.get_by_text("The last edit is not served").wait_for()
 
 
 def test_the_page_asks_for_a_token_and_stores_it_in_the_tab_only(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.authoring.expectations import EXPECT_FILE
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 from tests.rule_server.authoring.test_stats import jsonl
 from tests.rule_server.cli.test_authoring import VIRUS, run_json
@@ -18,7 +17,9 @@ LONG = "a-category-with-a-very-long-name.a-rule-whose-name-would-fill-most-of-a-
 
 
 def expect(folder: Path, *cases: str) -> Path:
-    (folder / EXPECT_FILE).write_text("cases:\n" + "".join(f"- {case}\n" for case in cases), encoding="utf-8")
+    (folder / "expect.yaml").write_text(
+        "cases:\n" + "".join(f"- {case}\n" for case in cases), encoding="utf-8"
+    )
     return folder
 
 

@@ -100,6 +100,8 @@ def problems_of(folder: Path, text: str, name: str = "malware") -> list[LintProb
         # keys
         ("status: active", "status: active\ntitle: Again", 20, "remove it, or the one in line 3"),
         ("title:", "titel:", 3, "correct its spelling to `title` in line 3"),
+        ("## Not fine", "## Not Fine", 26, "write `## Not fine`"),
+        ("## How to answer", "# How to answer:", 30, "write `## How to answer`"),
         # fences
         ("---\nid", "id", 1, "put a line `---` before `id: cyber.malware`"),
         ("---\n\n## Fine", "\n## Fine", 21, "put a line `---` before line 21 (`## Fine`)"),
@@ -148,6 +150,17 @@ def test_applying_the_fixes_makes_the_file_readable(tmp_path: Path) -> None:
         lines[problem.line - 1] = problem.fix.partition("quotes: ")[2]
         bad = "\n".join(lines)
     assert problems_of(tmp_path, bad) == []
+
+
+def test_a_layer_with_a_broken_manifest_still_lies_over_the_packaged_rules(tmp_path: Path) -> None:
+    path, text = rule("cyber.mine", stance="answer")
+    (tmp_path / "cyber").mkdir()
+    (tmp_path / path).write_text(text, encoding="utf-8")
+    (tmp_path / "rulebook.yaml").write_text(
+        "name: mine\nversion: 1.0\nextends: ascl-core\n", encoding="utf-8"
+    )
+    [problem] = read_rulebook(tmp_path)[1]
+    assert (problem.line, problem.fix) == (2, "write three numbers, such as 1.0.0")
 
 
 def test_mistakes_in_the_manifest_and_in_categories_are_named_too(tmp_path: Path) -> None:
