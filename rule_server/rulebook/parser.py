@@ -53,7 +53,8 @@ class LintProblem:
         return f"{self.rule}: {self.problem}; {self.fix}"
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Returns the fields; `line` only if it is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def sanitized(cls, file: str, problem: str, fix: str, line: int | None = None) -> LintProblem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rule_server.rulebook.front_matter import FrontMatterError
@@ -56,6 +56,8 @@ def looks_like_fence(line: str) -> bool:
 
 def guesses(lines: list[str], error: FrontMatterError) -> Iterator[Guess]:
     """Yields guesses at the mistake behind an error, the likeliest first."""
+    if not lines:
+        return
     if "occurs twice" in str(error):
         yield from _repeated(lines, error)
         return
@@ -299,16 +301,17 @@ def _margin(lines: list[str], at: int) -> Iterator[Guess]:
 
 def _indentation(lines: list[str], at: int) -> Iterator[Guess]:
     line = lines[at]
-    pattern: Callable[[str], object] = ITEM.match if ITEM.match(line) else KEY.match
-    for n in range(at - 1, -1, -1):
-        depth = _depth(lines[n])
-        if pattern(lines[n]) and depth and lines[n].strip():
-            fixed = " " * depth + line.lstrip()
-            if fixed != line:
+    if not (KEY.match(line) or ITEM.match(line)):
+        return
+    for pattern in (ITEM, KEY) if ITEM.match(line) else (KEY,):
+        for n in range(at - 1, -1, -1):
+            depth = _depth(lines[n])
+            if depth and depth != _depth(line) and pattern.match(lines[n]):
+                fixed = " " * depth + line.lstrip()
                 advice = f"begin it with {depth} space{'s' if depth > 1 else ''}, as line {{0}}"
                 reason = "it is indented differently from the lines above"
                 yield Guess(at, reason, advice, _change(lines, at, fixed), (n,))
-            return
+                break
 
 
 def _repeated(lines: list[str], error: FrontMatterError) -> Iterator[Guess]:

@@ -84,6 +84,7 @@ def problems_of(folder: Path, text: str, name: str = "malware") -> list[LintProb
         ("- help", "\t- help", 11, "use spaces in place of tabs"),
         ("title:", " title:", 3, "remove the spaces before it"),
         ("  harmful", " harmful", 18, "begin it with 2 spaces, as line 16"),
+        ("  - What", " - What", 17, "begin it with 2 spaces, as line 16"),
         ("- help", "-help", 11, "write: - help with malware"),
         ("about malware.\n", "about malware\nand more.\n", 6, "begin the line with two spaces"),
         # quotes
@@ -150,6 +151,12 @@ def test_applying_the_fixes_makes_the_file_readable(tmp_path: Path) -> None:
         lines[problem.line - 1] = problem.fix.partition("quotes: ")[2]
         bad = "\n".join(lines)
     assert problems_of(tmp_path, bad) == []
+
+
+@pytest.mark.parametrize("text", ["---\n---\n", "---\n\n---\n", "---\n", "", "\n\n"])
+def test_a_file_without_keys_is_one_problem(tmp_path: Path, text: str) -> None:
+    [problem] = problems_of(tmp_path, text)
+    assert "---" in problem.fix or "key: value" in problem.fix
 
 
 def test_a_layer_with_a_broken_manifest_still_lies_over_the_packaged_rules(tmp_path: Path) -> None:
