@@ -13,7 +13,6 @@ import torch
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_families import FAMILIES, save_tiny_model
 from trainer.errors import TrainingError
-from trainer.models.adapter_layers import adapter_layers
 from trainer.stages.sft.stage import SFTSettings, run_sft
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -100,6 +99,8 @@ def test_the_loss_is_that_of_the_models_own_logits(family: str, tmp_path: Path) 
 def test_a_model_without_a_list_of_layers_is_refused_with_the_alternative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from trainer.models.adapter_layers import adapter_layers
+
     model = save_tiny_model(tmp_path / "model", "qwen3")
     monkeypatch.setattr("trainer.models.adapter_layers._layers_path", lambda *_: None)
     with pytest.raises(TrainingError, match="train all weights with lora_rank 0"):

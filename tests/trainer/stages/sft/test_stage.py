@@ -189,6 +189,39 @@ def test_a_call_is_learnt_with_an_object_as_its_arguments(
     assert '\\"' not in reply  # a quoted string holds escaped quotation marks
 
 
+@pytest.mark.parametrize("template", ["qwen3", "qwen3_5_think", "deepseekv3"])
+def test_an_empty_block_of_thoughts_is_not_learnt(
+    template: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trl
+    from transformers import AutoTokenizer
+
+    from trainer.stages.sft.trainer import IGNORE_INDEX, SupervisedTrainer
+
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    text = (Path(trl.__file__).parent / "chat_templates" / f"{template}.jinja").read_text("utf-8")
+    (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+    data = write_log(tmp_path / "log.jsonl", [episode(n, consult=n == 0) for n in range(2)])
+    settings = SFTSettings(
+        model=folder, out=tmp_path / "run", demonstrations=data, max_length=8000, batch_size=2
+    )
+    learnt: list[str] = []
+
+    def capture(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for ids, labels in zip(inputs["input_ids"], inputs["labels"], strict=True):
+            learnt.append(tokenizer.decode(ids[labels != IGNORE_INDEX].tolist()))
+        raise Captured
+
+    monkeypatch.setattr(SupervisedTrainer, "compute_loss", capture)
+    with pytest.raises(Captured):
+        run_sft(settings, notify=lambda _: None)
+    assert len(learnt) == 2
+    assert all("Yes." in text for text in learnt)
+    assert "consult_safety_rules" in "".join(learnt)
+    assert "think>" not in "".join(learnt)
+
+
 MARKED = """
 {%- for message in messages %}
 {%- if message.role == "assistant" %}{% generation %}
