@@ -82,7 +82,8 @@ def reward(arms: Arms | None = None) -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         episode = _read_episode(state)
-        thinking_models = await arms.thinking_models(episode) if arms is not None else ()
+        # `inspect score` passes the name that the log recorded in place of the object.
+        thinking_models = await arms.thinking_models(episode) if isinstance(arms, Arms) else ()
         scored = score_episode(episode, reference=target.text or None, thinking_models=thinking_models)
         row = scored.model_dump(mode="json")
         score = reward_scores(row)["reward"]
