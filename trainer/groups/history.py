@@ -40,7 +40,6 @@ def split_history(episode: LoggedEpisode, text: str) -> tuple[int | None, str]:
 
 def _may_have_history(episode: LoggedEpisode, text: str) -> bool:
     """Tests the raw text, so that most episodes need not be decoded: in texts, quotes are escaped."""
-    if episode.turns and text.count('"assistant"') <= len(episode.turns):
-        return False
-    is_one_turn = text.count('"user"') == 1 and text.find('"user"') < text.find('"assistant"')
-    return episode.source == "gateway" or not is_one_turn
+    if text.count('"user"') != 1 or text.find('"user"') > text.find('"assistant"') >= 0:
+        return True
+    return episode.source == "gateway" and text.count('"assistant"') > len(episode.turns)
