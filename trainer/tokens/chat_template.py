@@ -84,6 +84,26 @@ def on_neighbouring_days(options: Mapping[str, Any] | None) -> Iterator[Mapping[
             yield {**(options or {}), DAY_OPTION: (day + timedelta(days=shift)).isoformat()}
 
 
+class TokenTexts(NamedTuple):
+    """Texts of a tokenizer's special and added tokens."""
+
+    special: frozenset[str]
+    all: frozenset[str]
+    """Those of the added tokens that are not special too, such as `<tool_call>`."""
+
+
+def token_texts(tokenizer: Any) -> TokenTexts:
+    """Returns the texts of the special and of all added tokens; a tokenizer may have thousands."""
+    return _token_texts(tokenizer, len(tokenizer), tokenizer.eos_token)
+
+
+@lru_cache(maxsize=8)
+def _token_texts(tokenizer: Any, size: int, end_token: str | None) -> TokenTexts:
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+    return TokenTexts(frozenset(special), frozenset(special | set(tokenizer.get_added_vocab())))
+
+
 def candidate_templates(
     tokenizer: Any, tools: list[dict[str, Any]], options: Mapping[str, Any] | None, *, thoughts: bool
 ) -> Iterator[Template]:
@@ -176,7 +196,7 @@ def _conversation_end(tokenizer: Any, template: Template) -> str:
         request = render(tokenizer, template, [user], [], prompt=True)
     except RenderingError:
         return ""
-    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    special = token_texts(tokenizer).all
     if request != short:
         same = _common_length(request, short)
         inside = [

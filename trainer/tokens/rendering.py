@@ -28,6 +28,7 @@ from trainer.tokens.chat_template import (
     render_conversation,
     template_messages,
     thoughts_of,
+    token_texts,
     without_thoughts,
 )
 from trainer.tokens.message_forms import (
@@ -335,9 +336,8 @@ def _thought_marks(tokenizer: Any, template: Template, *, in_call: bool) -> tupl
 
 def _ends_turn(tokenizer: Any, reply: str, message: dict[str, Any]) -> bool:
     """Returns whether a reply ends with an end token, and not with a tag such as `</tool_call>`."""
-    ends = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    ends |= set() if message.get("tool_calls") else set(tokenizer.get_added_vocab())
-    return reply.endswith((*ends, *tokenizer.all_special_tokens))
+    texts = token_texts(tokenizer)
+    return reply.endswith(tuple(texts.special if message.get("tool_calls") else texts.all))
 
 
 @lru_cache(maxsize=16)
@@ -357,7 +357,7 @@ def _next_turn_token(tokenizer: Any, template: Template, after_call: bool) -> st
     if not after.startswith(before.rstrip()):
         return ""
     rest = after[len(before.rstrip()) :]
-    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    special = token_texts(tokenizer).special
     return max((token for token in special if rest.startswith(token)), key=len, default="")
 
 
@@ -369,13 +369,15 @@ def _probe_call() -> dict[str, Any]:
 
 def _trim_after_first_end_token(reply: str, end: int, tokenizer: Any) -> str:
     """Removes what follows an end token and whitespace, such as the end token of the conversation."""
-    ends = [at + len(token) for token in tokenizer.all_special_tokens if (at := reply.find(token, end)) >= 0]
+    ends = [
+        at + len(token) for token in token_texts(tokenizer).special if (at := reply.find(token, end)) >= 0
+    ]
     first = min(ends, default=len(reply))
     return reply[:first] if reply[first:].lstrip() != reply[first:] else reply
 
 
 def _trim_after_end_token(reply: str, tokenizer: Any) -> str:
     """Removes the text after the end token, such as a line break: the template wrote it, not the model."""
-    tokens = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    tokens = token_texts(tokenizer).all
     end = max((reply.rfind(token) + len(token) for token in tokens if token in reply), default=0)
     return reply[:end] if end and not reply[end:].strip() else reply
