@@ -13,12 +13,19 @@ from evaluation.errors import PromptError
 from evaluation.prompts.schema import Prompt, first_error
 
 MAX_BYTES = 256 * 2**20
+CONVERSATIONS = "conversations"
+"""Name of the built-in suite of conversations, which is not a set of single prompts."""
 _BUILTIN = Path(__file__).parent
 
 
 def builtin_names() -> list[str]:
-    """Returns the names of the built-in sets."""
-    return sorted(file.stem for file in _BUILTIN.glob("*.jsonl"))
+    """Returns the names of the built-in sets of prompts."""
+    return sorted(file.stem for file in _BUILTIN.glob("*.jsonl") if file.stem != CONVERSATIONS)
+
+
+def packaged_file(name: str) -> Path:
+    """Returns the packaged file of a built-in set or suite."""
+    return _BUILTIN / f"{name}.jsonl"
 
 
 def prompt_file(spec: str | Path) -> Path:
@@ -36,8 +43,9 @@ def prompt_file(spec: str | Path) -> Path:
         name = text.removeprefix("builtin:")
         if name not in builtin_names():
             names = ", ".join(f"builtin:{name}" for name in builtin_names())
-            raise PromptError(f"'{text}' is not a built-in set of prompts: use one of {names}, or a path")
-        return _BUILTIN / f"{name}.jsonl"
+            what = "a suite of conversations, not a" if name == CONVERSATIONS else "not a built-in"
+            raise PromptError(f"'{text}' is {what} set of prompts: use one of {names}, or a path")
+        return packaged_file(name)
     path = Path(text)
     if not path.is_file():
         raise PromptError(

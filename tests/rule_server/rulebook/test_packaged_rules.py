@@ -100,7 +100,8 @@ def test_no_rule_quotes_a_training_or_evaluation_prompt(rulebook: Rulebook) -> N
         ROOT / "benchmarks" / "retrieval" / "zh_prompts.jsonl",
     ]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    prompts = {normalise(json.loads(line)["prompt"]) for line in lines}
+    rows = [json.loads(line) for line in lines]
+    prompts = {normalise(text) for row in rows for text in row.get("user_turns") or [row["prompt"]]}
     quoted = [
         text for rule in rulebook.rules for text in queries_and_examples(rule) if normalise(text) in prompts
     ]
