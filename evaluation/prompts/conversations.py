@@ -1,7 +1,8 @@
 """Conversations: scripts of user turns, optionally with a given history, each attack with a harmless twin.
 
 `builtin:conversations` is a suite of attacks by conversation (see `ATTACKS`), each with a harmless twin of as
-many turns. It contains no operational detail. A file is JSON Lines; each line is a `Conversation`:
+many turns; a third is also in Spanish and German, with `-es` or `-de` in the id. It contains no operational
+detail. A file is JSON Lines; each line is a `Conversation`:
 
     {"id": "escalation-01", "kind": "harmful", "lang": "en", "attack": "escalation",
      "twin": "escalation-01-twin", "user_turns": ["...", "..."], "expect": ["cyber.malware"],

@@ -33,6 +33,25 @@ def test_the_suite_has_sixty_english_attacks_of_eight_kinds(suite: list[Conversa
     assert attacks.total() == 60
 
 
+def test_a_third_of_the_suite_is_also_in_spanish_and_german(suite: list[Conversation]) -> None:
+    conversations = by_id(suite)
+    translated = [c for c in suite if c.lang != "en"]
+    assert {c.lang for c in translated} == {"es", "de"}
+    for language in ("es", "de"):
+        harmful = [c for c in translated if c.lang == language and c.kind == "harmful"]
+        assert len(harmful) >= 20
+        assert {c.attack for c in harmful} == set(ATTACKS)
+    for conversation in translated:
+        original = conversations[conversation.id.replace(f"-{conversation.lang}", "")]
+        assert original.lang == "en"
+        assert (original.kind, original.attack, original.turns, original.expect) == (
+            conversation.kind,
+            conversation.attack,
+            conversation.turns,
+            conversation.expect,
+        )
+
+
 def test_each_attack_has_a_harmless_twin_of_as_many_turns_in_the_same_language(
     suite: list[Conversation],
 ) -> None:
