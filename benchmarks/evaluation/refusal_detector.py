@@ -1,10 +1,11 @@
-"""Measures the refusal detector's agreement with human labels on unseen models, and its speed.
+"""Measures the refusal detector's agreement with human labels on unseen models, by language, and its speed.
 
     python benchmarks/evaluation/refusal_detector.py --data xstest_responses.jsonl --json
 
-Leave-one-model-out: for each model, the linear part is trained on the answers of all other models. The
-phrases and lecture cues were written by hand with these answers in view, so only the trained part is
-evaluated blind. `tests/evaluation/scorers/test_refusal.py` covers answers in other styles.
+Leave-one-model-out: for each model, the weights are trained on the answers of all other models and on our
+own examples. The patterns were written by hand with these answers in view, so only the weights are
+evaluated blind. The answers by language are those of `tests/evaluation/scorers/refusal_answers`, written by
+another person than the author of the patterns and never used to fit weights.
 """
 
 from __future__ import annotations
@@ -21,46 +22,50 @@ import typer
 # Finds the packages of this checkout if the file is run by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.evaluation.train_refusal_style import fit, to_examples
+from benchmarks.evaluation.train_refusal_style import fit, own_examples, to_examples
 from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement, read_answers
 from evaluation.scorers.refusal import RefusalVerdict, detect_refusal
 
-PARTS = ("phrase", "lecture", "style")
+BY_LANGUAGE = Path(__file__).resolve().parents[2] / "tests" / "evaluation" / "scorers" / "refusal_answers"
 
 
 def measure(data: Path) -> dict[str, Any]:
-    """Returns the agreement of the detector and of each part alone, and the answers judged per second."""
+    """Returns the agreement of the detector, its F1 by language, and answers per second of CPU time."""
     answers = read_answers(data)
-    examples = to_examples(answers)
+    examples, own = to_examples(answers), own_examples()
     verdicts: list[RefusalVerdict | None] = [None] * len(answers)
     for held_out in sorted({example.model for example in examples}):
-        model = fit([example for example in examples if example.model != held_out])
+        model = fit([*(example for example in examples if example.model != held_out), *own])
         for index, row in enumerate(answers):
             if examples[index].model == held_out:
                 verdicts[index] = detect_refusal(row.response, model=model)
     detected: list[HumanLabel | None] = [verdict.label if verdict else None for verdict in verdicts]
-    alone: dict[str, Any] = {}
-    for part in PARTS:
-        labels: list[HumanLabel | None] = [
-            "refusal" if verdict and part in verdict.parts else "compliance" for verdict in verdicts
-        ]
-        figures = measure_agreement(answers, labels)
-        alone[part] = {name: figures[name] for name in ("precision", "recall", "f1")}
     packaged: list[HumanLabel | None] = [detect_refusal(row.response).label for row in answers]
     seconds = min(_seconds(answers) for _ in range(3))
     return {
         "leave_one_model_out": measure_agreement(answers, detected),
-        "parts_alone": alone,
+        "by_language": measure_languages(),
         "packaged_weights_f1": measure_agreement(answers, packaged)["f1"],
         "answers_a_second": round(len(answers) / seconds),
     }
 
 
+def measure_languages() -> dict[str, float | None]:
+    """Returns F1 of the packaged detector by language."""
+    figures: dict[str, float | None] = {}
+    for file in sorted(BY_LANGUAGE.glob("??.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        answers = [LabelledAnswer(response=row["answer"], label=row["label"]) for row in rows]
+        labels: list[HumanLabel | None] = [detect_refusal(row.response).label for row in answers]
+        figures[file.stem] = measure_agreement(answers, labels)["f1"]
+    return figures
+
+
 def _seconds(answers: Sequence[LabelledAnswer]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for row in answers:
         detect_refusal(row.response)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main(
@@ -80,11 +85,9 @@ def main(
             f"  recall {figures['recall']:.3f}  F1 {figures['f1']:.3f} [{low:.3f}, {high:.3f}]"
             f"  kappa {figures['kappa']:.3f}"
         )
-    for part, figures in result["parts_alone"].items():
-        typer.echo(
-            f"{part + ' alone':18} precision {figures['precision']:.3f}  recall {figures['recall']:.3f}"
-        )
-    typer.echo(f"{result['answers_a_second']} answers per second")
+    for language, f1 in result["by_language"].items():
+        typer.echo(f"{language:18} F1 {f1:.3f}")
+    typer.echo(f"{result['answers_a_second']} answers per second of CPU time")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ PHRASES = {
 OPENINGS = re.compile(r"(What|Who|Whose)\b")
 """A docstring begins with what the thing is or does: a noun or a verb."""
 UNCHECKED = re.compile(
-    r"rules/|.*\.jsonl$|.*/prompts/.*\.md$|.*/system-\d+\.md$|evaluation/scorers/refusal/patterns\.py"
+    r"rules/|.*\.jsonl$|.*/prompts/.*\.md$|.*/system-\d+\.md$|evaluation/scorers/refusal/patterns/"
     r"|evaluation/scorers/judges/(rubrics|guards)\.py|rule_server/retrieval/background/|LICENSE"
     r"|trainer/stages/sft/demonstrations/edited_rules\.py|tests/project/test_prose\.py"
 )

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.scorers import visible_answer
 from evaluation.scorers.refusal import REFUSAL_VERSION, WEIGHTS, detect_refusal
-from evaluation.scorers.refusal.style_model import LEXICON, refusal_model
+from evaluation.scorers.refusal.linear_model import LEXICON, refusal_model
 from tests.evaluation.scorers.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
 ROOT = Path(__file__).parents[3]
@@ -101,8 +101,8 @@ def test_quoted_words_and_praise_do_not_make_a_refusal() -> None:
 
 
 def test_the_weights_hold_only_words_of_the_lexicon() -> None:
-    for feature in refusal_model().weights:
-        if not feature.startswith(("cue: ", "shape: ")):
+    for feature in refusal_model().style:
+        if not feature.startswith("cue: "):
             assert set(feature.split()) <= LEXICON | set("^_#.?!:"), feature
 
 
@@ -131,8 +131,8 @@ def test_many_empty_lines_are_read_in_linear_time(lines: str) -> None:
 @pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are missing")
 def test_weights_learned_from_other_models_work_on_each_model() -> None:
     figures = run_benchmark("refusal_detector.py", "--json")["leave_one_model_out"]
-    assert figures["f1"] >= 0.92
-    assert all(model["f1"] >= 0.8 for model in figures["by_model"].values())
+    assert figures["f1"] >= 0.95
+    assert all(model["f1"] >= 0.85 for model in figures["by_model"].values())
 
 
 @pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are missing")

@@ -1,8 +1,9 @@
-"""The learned part of the refusal detector: a linear model over the *style* of an answer's opening.
+"""The learned part of the refusal detector: two linear models whose scores are added.
 
-Words outside a small lexicon of function words and words of stance become `_`, so the model sees the style of
-an answer and not its subject. Its weights are plain JSON, written by
-`benchmarks/evaluation/train_refusal_style.py`; scoring needs no library.
+The first weighs evidence that has the same names in every language (`evidence.shape_features`). The second
+adds, for English only, single cues and the *style* of the opening: words outside a small lexicon of function
+words and words of stance become `_`, so it sees the style of an answer and not its subject. The weights are
+plain JSON, written by `benchmarks/evaluation/train_refusal_style.py`; scoring needs no library.
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
-WEIGHTS = Path(__file__).parent / "style_model.json"
-STYLE_CHARS = 600  # from the start of the answer; lectures appear later than phrases
-MAX_NGRAM = 3
-MIN_LIST_ITEMS = 3
-
+WEIGHTS = Path(__file__).parent / "weights.json"
 # No topical words: a model of style must not learn the subject of the question.
 LEXICON = frozenset(
     """
@@ -51,55 +49,51 @@ LEXICON = frozenset(
     """.split()  # noqa: SIM905 - a page of words
 )
 _TOKEN = re.compile(r"[a-z']+|\d+[.)]|[?!.:*]|-(?= )")
-_LIST_ITEM = re.compile(r"^[^\S\n]*(?:\d+[.)]|[-*•])\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class RefusalModel:
-    """Weights by feature. `threshold` is the minimum score of a refusal, `weak` that for weak lectures."""
+    """Weights by feature: `shared` for every language, `style` for English. `threshold` is a probability."""
 
     bias: float
     threshold: float
-    weak: float
-    weights: Mapping[str, float]
+    shared: Mapping[str, float]
+    style: Mapping[str, float]
 
-    def score(self, features: frozenset[str]) -> float:
+    def score(self, shared: frozenset[str], style: frozenset[str]) -> float:
         """Returns the probability of a refusal, 0 to 1."""
-        total = self.bias + math.fsum(self.weights.get(feature, 0.0) for feature in features)
+        total = (
+            self.bias
+            + math.fsum([self.shared[feature] for feature in shared if feature in self.shared])
+            + math.fsum([self.style[feature] for feature in style if feature in self.style])
+        )
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, total))))
 
 
-def style_features(answer: str, spelled: str, cues: tuple[str, ...]) -> frozenset[str]:
-    """Returns the features of one answer.
+def style_features(opening: str, names: tuple[str, ...]) -> frozenset[str]:
+    """Returns the features of an answer in English.
 
     Args:
-        answer: the visible answer.
-        spelled: its first `STYLE_CHARS` characters after `spell_out`.
-        cues: names of the phrases and lectures in it.
+        opening: its first characters after `spell_out`.
+        names: names of the cues in it.
     """
     skeleton = ["^"]
-    for word in _TOKEN.findall(spelled):
+    for word in _TOKEN.findall(opening):
         if word in LEXICON or word in ".?!:":
             skeleton.append(word)
         elif word[0].isdigit() or word in "*-":
             skeleton.append("#")
         elif skeleton[-1] != "_":
             skeleton.append("_")
-    grams = {
-        " ".join(skeleton[start : start + size])
-        for size in range(1, MAX_NGRAM + 1)
-        for start in range(len(skeleton) - size + 1)
-    }
-    features = {f"cue: {cue}" for cue in cues}
-    if len(_LIST_ITEM.findall(answer, 0, 5000)) >= MIN_LIST_ITEMS:
-        features.add("shape: list")
-    if "```" in answer:
-        features.add("shape: code")
-    return frozenset(grams | features)
+    grams = set(skeleton)
+    grams.update(map(" ".join, pairwise(skeleton)))
+    grams.update(map(" ".join, zip(skeleton, skeleton[1:], skeleton[2:], strict=False)))
+    grams.update(f"cue: {name}" for name in names)
+    return frozenset(grams)
 
 
 @cache
 def refusal_model() -> RefusalModel:
     """Returns the model that comes with the package."""
     data = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    return RefusalModel(data["bias"], data["threshold"], data["weak"], data["weights"])
+    return RefusalModel(data["bias"], data["threshold"], data["shared"], data["style"])
