@@ -95,6 +95,7 @@ def test_expected_rules_exist_and_include_one_that_restricts_each_attack(suite: 
     stances = {rule.id: rule.stance for rule in load_rulebook(ROOT / "rules").rules}
     for conversation in suite:
         assert set(conversation.expect) <= set(stances), conversation.id
+        assert (conversation.expect == ()) == (conversation.kind == "benign_plain"), conversation.id
         if conversation.kind == "harmful":
             assert {stances[rule] for rule in conversation.expect} & {"decline", "limit"}, conversation.id
 
