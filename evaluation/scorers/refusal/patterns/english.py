@@ -160,7 +160,7 @@ _LIMIT = {
     "no access": r"\bi (?:do not|cannot|am (?:not able|unable) to) (?:\w+ )?(?:have (?:\w+ ){0,2}(?:access|information|data|way|ability|capability|"
     r"knowledge|opinions?|feelings?|preferences?|experiences?|beliefs?|emotions?|memory|memories|body|details|records?)|know|access|browse|see|hear|"
     r"open|view|verify|confirm|check|remember|recall|predict|taste|guarantee|promise|be (?:sure|certain))\b",
-    "advice": r"\b(?:cannot|not able to|unable to|do not) (?:give|provide|offer|replace|diagnose|be)\b[^.!?,;]{0,30}"
+    "advice": r"\b(?:cannot|not able to|unable to|do not) (?:give|provide|offer|replace|diagnose|be|share|tell|name|state)\b[^.!?,;]{0,30}"
     r"\b(?:legal|medical|financial|professional|personali[sz]ed|tax|diagnos\w+|individual|exact|precise|definitive|live|real-?time|today|current|"
     r"up-to-date|guarantee\w*|specific dos\w+)\b",
     "not a professional": r"\bi am (?:not|no) (?:an? )?(?:\w+ )?(?:doctor|lawyer|attorney|physician|therapist|professional|advisor|human|expert|substitute)\b",
