@@ -10,6 +10,8 @@ from rule_server.errors import ConsultError
 from rule_server.rulebook import Category, Rule, Rulebook, Stance, has_visible
 
 Verdict = Literal["rules_found", "no_applicable_rule"]
+Reason = Literal["unsupported_language"]
+"""Why no rule was searched: the encoders know too little of the question's language."""
 MAX_SITUATION_CHARS = 4000
 """Maximum length of a situation."""
 DEFAULT_NEAREST = 10
@@ -65,7 +67,7 @@ class NearRule(_ResponseModel):
     category: str
     stance: Stance
     score: float
-    """Similarity to the rule and its category minus similarity to everyday requests."""
+    """How certain it is that the rule applies, from 0 to 1. 0.5 is the default threshold."""
 
 
 class FoundRule(NearRule):
@@ -93,6 +95,8 @@ class ConsultResponse(_ResponseModel):
     rules: list[FoundRule]
     threshold: float
     rulebook: RulebookRef
+    reason: Reason | None = None
+    """Why no rule was searched; null if the rules were searched."""
 
     def as_text(self) -> str:
         """Returns the compact text that a model reads: verdict, rule ids, titles, stances and texts.
@@ -103,6 +107,11 @@ class ConsultResponse(_ResponseModel):
         if self.rules:
             texts = [f"[{rule.id}] {rule.title} ({rule.stance})\n{rule.text}" for rule in self.rules]
             parts = [self.verdict, *texts]
+        elif self.reason == "unsupported_language":
+            parts = [
+                f"{self.verdict}: the rules cannot be searched in this language; consult again with the "
+                "situation in English, or answer as you would without a rule."
+            ]
         else:
             parts = [f"{self.verdict}: no safety rule is about this; answer as you would without one."]
         return "\n\n".join(parts)
@@ -114,6 +123,8 @@ class NearestResponse(_ResponseModel):
     rules: list[NearRule]
     threshold: float
     rulebook: RulebookRef
+    reason: Reason | None = None
+    """Why no rule was searched; null if the rules were searched."""
 
 
 class CategoryView(_ResponseModel):

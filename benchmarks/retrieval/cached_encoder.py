@@ -12,7 +12,7 @@ from rule_server.retrieval import Encoder
 from rule_server.retrieval.index import text_key
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoder import Vectors
+    from rule_server.retrieval.encoders.protocol import Vectors
 
 
 class CachedEncoder:

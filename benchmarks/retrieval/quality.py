@@ -62,7 +62,7 @@ def read_rows(folder: Path) -> list[Row]:
     for file in sorted(folder.glob("*.jsonl")):
         if file.stem in SKIPPED:
             continue
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
             try:
                 row = json.loads(line)
                 rows.append({"source": file.stem, "category": None, "kind": None, **row})

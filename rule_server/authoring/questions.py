@@ -32,6 +32,7 @@ class _Row(BaseModel):
     kind: Annotated[str, Field(max_length=200)] | None = None
     rules: list[Annotated[str, BeforeValidator(_id)]] | None = None
     verdict: Verdict | None = None
+    reason: Annotated[str, Field(max_length=64)] | None = None
     digest: Annotated[str, Field(max_length=64)] | None = None
 
 
@@ -48,6 +49,8 @@ class Question:
     """Ids of the returned rules. None: not in the row."""
     digest: str | None
     """Digest of the rulebook that answered."""
+    reason: str | None = None
+    """Why the rules were not searched, if they were not."""
 
 
 @dataclass(frozen=True)
@@ -140,4 +143,4 @@ def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool)
         text = ""
     elif text is None or not has_visible(text):
         return bad("it has neither `situation` nor `prompt`")
-    return Question(file.name, number, text, row.kind, rules, row.digest)
+    return Question(file.name, number, text, row.kind, rules, row.digest, row.reason)

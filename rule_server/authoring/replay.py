@@ -16,7 +16,7 @@ from rule_server.service.rule_service import RuleService
 
 if TYPE_CHECKING:
     from rule_server.retrieval import Encoder
-    from rule_server.retrieval.encoder import Vectors
+    from rule_server.retrieval.encoders.protocol import Vectors
     from rule_server.retrieval.index import RuleIndex
     from rule_server.settings import Settings
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rule_server.authoring.questions import Question
+from rule_server.retrieval.relevance.language import detect_language, is_known
 from rule_server.rulebook import Rulebook
 
 
@@ -18,6 +19,8 @@ class Usage:
     consultations: int
     nothing: int
     """Consultations that matched no rule."""
+    unsupported_language: int
+    """Of those, the ones in a language that the encoders do not know."""
     rules: dict[str, int]
     """Number of times each served rule was returned, including 0, by id."""
     first: dict[str, int]
@@ -42,6 +45,7 @@ class Usage:
         return {
             "consultations": self.consultations,
             "no_applicable_rule": self.nothing,
+            "unsupported_language": self.unsupported_language,
             "rules": [
                 {"id": id, "consulted": count, "first": self.first[id]} for id, count in _ranked(self.rules)
             ],
@@ -81,6 +85,7 @@ def summarize_usage(
     by_kind: Counter[str] = Counter()
     empty: Counter[str] = Counter()
     unanswered: Counter[str] = Counter()
+    unsupported = 0
     for question, returned in zip(questions, answers, strict=True):
         rules.update(set(returned))
         first.update(returned[:1])
@@ -88,12 +93,14 @@ def summarize_usage(
         by_kind[question.kind or ""] += 1
         if not returned:
             empty[question.kind or ""] += 1
+            unsupported += _is_unsupported(question)
             if question.text:
                 unanswered[" ".join(question.text.split())] += 1
     served = list(rulebook.served)
     return Usage(
         consultations=len(questions),
         nothing=sum(empty.values()),
+        unsupported_language=unsupported,
         rules={id: rules[id] for id in served},
         first={id: first[id] for id in served},
         categories={category.id: categories[category.id] for category in rulebook.categories},
@@ -102,6 +109,13 @@ def summarize_usage(
         digests=dict(Counter(question.digest for question in questions if question.digest)),
         unanswered=unanswered.most_common(),
     )
+
+
+def _is_unsupported(question: Question) -> bool:
+    """Returns whether the rules were not searched because of the language of a question."""
+    if question.reason is not None or not question.text:
+        return question.reason == "unsupported_language"
+    return not is_known(detect_language(question.text))
 
 
 def _ranked(counts: dict[str, int]) -> list[tuple[str, int]]:

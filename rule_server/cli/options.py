@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rule_server.retrieval import Encoder
-    from rule_server.retrieval.encoder import Vectors
+    from rule_server.retrieval.encoders.protocol import Vectors
     from rule_server.settings import Settings
 
 Rules = Annotated[

@@ -136,6 +136,8 @@ class AuditLog:
             "length": len(situation),
             "hmac": hmac.digest(self._key, situation.encode("utf-8", "surrogatepass"), "sha256").hex(),
         }
+        if response.reason is not None:
+            entry["reason"] = response.reason
         if not isinstance(response, ConsultResponse):
             entry["request"] = "nearest"
         if self._settings.audit_text:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from rule_server.schemas import Reason
 
 if TYPE_CHECKING:
     from rule_server.rulebook import Rulebook
@@ -40,6 +42,13 @@ class Metrics:
         self._verdicts = {
             verdict: verdicts.labels(verdict) for verdict in ("rules_found", "no_applicable_rule")
         }
+        unsearched = Counter(
+            "ascl_unsearched",
+            "Consultations that were not searched, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._unsearched = {reason: unsearched.labels(reason) for reason in get_args(Reason)}
         stages = Histogram(
             "ascl_stage_seconds",
             "Seconds per stage of a consultation: queueing, encoding and scoring a batch, choosing rules.",
@@ -75,6 +84,8 @@ class Metrics:
 
     def count_consultation(self, response: ConsultResponse) -> None:
         self._verdicts[response.verdict].inc()
+        if response.reason is not None:
+            self._unsearched[response.reason].inc()
 
     def count_cache_lookup(self, hit: bool) -> None:
         self._cache[hit].inc()

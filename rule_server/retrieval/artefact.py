@@ -1,7 +1,7 @@
 """The index artefact: a folder from which the service starts without torch and without the rules folder.
 
     artefact.json             the current encoder and rulebook
-    encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json
+    encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json of the English encoder
     rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; the marks published (by
                               `build`) and served (was current once),
                               and one mark for the rules folders of each service that served it
@@ -31,7 +31,9 @@ from pydantic import ValidationError
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_digest
-from rule_server.retrieval.encoder import MANIFEST_FILE, OnnxEncoder
+from rule_server.retrieval.encoders.multilingual import MultilingualEncoder
+from rule_server.retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder
+from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder
 from rule_server.retrieval.threshold import Calibration
 from rule_server.rulebook import Rulebook
 from rule_server.rulebook.files import sync_folder, write_atomic
@@ -40,7 +42,7 @@ from rule_server.settings import packaged_rules
 if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_UNPUBLISHED = 10
 """Unpublished rulebooks to store. Those that were never served are removed first, then the oldest."""
 MAX_PUBLISHED = 50
@@ -98,14 +100,16 @@ class Artefact:
             ) from None
 
     def encoder_folder(self, fingerprint: str) -> Path:
-        return self.folder / "encoder" / fingerprint
+        """Returns the folder of the English encoder. The multilingual one is an installed package."""
+        return self.folder / "encoder" / fingerprint.partition(SEPARATOR)[0]
 
     def has_encoder(self, fingerprint: str) -> bool:
         return (self.encoder_folder(fingerprint) / MANIFEST_FILE).is_file()
 
-    def encoder(self, fingerprint: str, threads: int) -> OnnxEncoder:
-        """Opens an encoder. Raises EncoderError when it is missing or damaged."""
-        return OnnxEncoder(self.encoder_folder(fingerprint), threads)
+    def encoder(self, fingerprint: str, threads: int) -> PairedEncoder:
+        """Opens both encoders. Raises EncoderError when one is missing or damaged."""
+        english = OnnxEncoder(self.encoder_folder(fingerprint), threads)
+        return PairedEncoder(MultilingualEncoder(threads), english)
 
     def index(self, digest: str, fingerprint: str) -> RuleIndex | None:
         """Returns the index of a rulebook, or None when it was not built with that encoder.

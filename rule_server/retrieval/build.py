@@ -13,7 +13,7 @@ from rule_server.rulebook import load_rulebook, with_drafts_active
 from rule_server.settings import Settings, packaged_rules
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoder import Encoder
+    from rule_server.retrieval.encoders.protocol import Encoder
     from rule_server.retrieval.index import RuleIndex
     from rule_server.rulebook import Rulebook
 
@@ -184,7 +184,7 @@ def open_encoder(settings: Settings, notify: Notify) -> Encoder:
             )
         if settings.model is None or (settings.model, settings.prefix) == (encoder.model, encoder.prefix):
             return encoder
-    from rule_server.retrieval.onnx_export import export_encoder
+    from rule_server.retrieval.encoders.onnx_export import export_encoder
 
     notify(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:

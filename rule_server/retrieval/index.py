@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import faiss
 import numpy as np
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_requests
+from rule_server.retrieval.encoders.paired import split_vectors
+from rule_server.retrieval.relevance.model import relevance_model
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
 from rule_server.rulebook import Rule, Rulebook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval.encoders.protocol import Encoder, Vectors
     from rule_server.retrieval.threshold import Calibration
 
     Floats = NDArray[np.float64]
+    Complete = Callable[[Vectors, NDArray[np.int64]], None]
+    """Adds the English part to some rows of vectors."""
 
 # Parameters of the score, chosen on public evaluation sets; nearby values do almost as well. The experiments
 # are in docs/research/retrieval-log.md.
@@ -33,7 +38,16 @@ CATEGORY_SHARE = 0.75
 """Weight of the category in a score. The rest is the weight of the rule itself."""
 SIZE_SHARE = 0.3
 """Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
-RETURN_MARGIN = 0.05
+NEARNESS_SLOPE = 20.0
+"""Log-odds that a rule applies for each unit of nearness, where nothing was learned."""
+NEARNESS_OFFSET, MULTILINGUAL_NEARNESS_OFFSET = 0.06, 0.02
+"""Nearness at which the score is 0.5, in English and in other languages."""
+NEARNESS_GATE = -2.0
+"""Log-odds, by the multilingual encoder, from which the English one is asked about rules that nothing was
+learned for."""
+OWN_ADVANTAGE = 1.0
+"""Log-odds by which a rule that was added to the packaged ones comes before them."""
+RETURN_MARGIN = 0.2
 """Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
 SCORING_BATCH = 256
 """Number of questions scored together, to bound memory."""
@@ -41,9 +55,10 @@ SCORING_BATCH = 256
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule with its score: similarity to the rule and its category minus similarity to everyday requests.
+    """A rule with its score, between 0 and 1: how certain it is that the rule applies.
 
-    Similarities are soft means of cosines, so a score is between -2 and 2, mostly between -0.3 and 0.4.
+    0.5 is the default threshold. A score grows with the similarity to the rule and its category, and shrinks
+    with the similarity to everyday requests.
     """
 
     rule: Rule
@@ -112,6 +127,13 @@ class RuleIndex:
         self._category_groups = _CategoryGroups(
             [(rule.lang, rule.category) for rule in versions], self._rule_groups.sizes
         )
+        self._model = relevance_model()
+        self._learned = np.array([self._model.covers(rule_texts(rule)) for rule in versions], bool)
+        self._multilingual, self._english = split_vectors(self.vectors, fingerprint)
+        self._has_english = np.array([self._english[rows].any() for rows in self._rule_groups.slices], bool)
+        """By rule version: whether the English encoder has read its texts."""
+        self._knows_both = fingerprint.startswith(self._model.english)
+        """Whether the learned decision on both vectors was trained with this English encoder."""
         self._rule_starts = _run_starts([rule.id for rule in versions])
         self._background_count = len(background_requests())
 
@@ -166,18 +188,26 @@ class RuleIndex:
         ranked = [
             int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - RETURN_MARGIN
         ]
-        seen: dict[str, int] = {}
-        turns = []
-        for at in ranked:
-            category = self._rules[at].category
-            seen[category] = seen.get(category, 0) + 1
-            turns.append(seen[category])
-        chosen = [at for _, at in sorted(zip(turns, ranked, strict=True), key=lambda pair: pair[0])][:top_k]
+        chosen = self._take_turns(ranked, scores, threshold)[:top_k]
         top = self._rules[chosen[0]].category
         answering = self._answers & (self._category == top)
         if answering.any() and not answering[chosen].any():
             chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
+
+    def _take_turns(self, ranked: Sequence[int], scores: Floats, threshold: float) -> list[int]:
+        """Returns the near rules first, one of each category before a second one, and then the others.
+
+        A rule is near if it reaches the threshold and half of the best score.
+        """
+        least = max(threshold, scores[ranked[0]] / 2)
+        seen: dict[str, int] = {}
+        turns = []
+        for at in ranked:
+            category = self._rules[at].category
+            seen[category] = seen.get(category, 0) + 1
+            turns.append((scores[at] < least, seen[category] if scores[at] >= least else 0))
+        return [at for _, at in sorted(zip(turns, ranked, strict=True), key=lambda pair: pair[0])]
 
     def ranked(self, scores: Floats, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
         """Returns the `count` rules with the highest scores, regardless of the threshold."""
@@ -196,6 +226,15 @@ class RuleIndex:
         parts = [questions[at : at + SCORING_BATCH] for at in range(0, len(questions), SCORING_BATCH)]
         return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
 
+    def nearness(self, vectors: Vectors, part: Literal["multilingual", "english"]) -> Floats:
+        """Returns the nearness of each vector (n, dimension) to its nearest rule, by one encoder, (n,)."""
+        multilingual, english = split_vectors(vectors, self.fingerprint)
+        ours, texts = (english, self._english) if part == "english" else (multilingual, self._multilingual)
+        assert ours is not None
+        assert texts is not None
+        parts = [ours[at : at + SCORING_BATCH] for at in range(0, len(ours), SCORING_BATCH)]
+        return np.concatenate([self._nearness(own, texts).max(axis=1) for own in parts])
+
     def scores(self, question: Vectors) -> Floats:
         """Returns the score of every rule, (rules,), in rulebook order.
 
@@ -203,29 +242,98 @@ class RuleIndex:
         """
         return np.asarray(self._scores(question).max(axis=0))
 
-    def score_batch(self, vectors: Vectors, questions: Sequence[slice]) -> list[Floats]:
-        """Returns `scores` of many questions at once; each question is a slice of the rows of `vectors`."""
-        rows = np.concatenate([vectors[question] for question in questions])
-        starts = np.cumsum([0, *(question.stop - question.start for question in questions)])[:-1]
-        return list(np.maximum.reduceat(self._scores(rows), starts, axis=0))
+    def score_batch(
+        self, vectors: Vectors, sizes: Sequence[int], complete: Complete | None = None
+    ) -> list[Floats]:
+        """Returns `scores` of many questions at once.
 
-    def _scores(self, questions: Vectors) -> Floats:
-        """Returns scores (questions, rules)."""
+        Args:
+            vectors: (windows, dimension), the windows of one question after another.
+            sizes: number of windows of each question.
+            complete: adds the English part to the windows that need it; None: it is there already.
+        """
+        starts = np.cumsum([0, *sizes])[:-1]
+        return list(np.maximum.reduceat(self._scores(vectors, complete), starts, axis=0))
+
+    def _scores(self, questions: Vectors, complete: Complete | None = None) -> Floats:
+        """Returns scores (questions, rules). Minus infinity: no encoder knows the language."""
         if not self._rules:
             return np.empty((len(questions), 0))
+        multilingual, english = split_vectors(questions, self.fingerprint)
+        if multilingual is None:
+            logits = NEARNESS_SLOPE * (self._nearness(english, self._english) - NEARNESS_OFFSET)
+        else:
+            logits = self._multilingual_logits(multilingual)
+            passed = self._passes_gate(logits)
+            if complete is not None:
+                complete(questions, np.flatnonzero(passed))
+            full = english.any(axis=1) & passed
+            if full.any():
+                logits[full] = self._english_logits(questions[full], english[full], logits[full])
+            logits[~multilingual.any(axis=1)] = -np.inf
+        scores = 1 / (1 + np.exp(-logits))
+        scores[np.isneginf(logits)] = -np.inf
+        return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))
+
+    def _passes_gate(self, logits: Floats) -> NDArray[np.bool_]:
+        """Returns which questions the English encoder reads, from logits (questions, rule versions)."""
+        learned = np.where(self._learned, logits, -np.inf).max(axis=1) >= self._model.gate
+        own = np.where(self._learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE
+        return np.asarray(learned | own)
+
+    def _multilingual_logits(self, vectors: Vectors) -> Floats:
+        """Returns the log-odds that each rule version applies, (questions, versions)."""
+        assert self._multilingual is not None
+        nearness = self._nearness(vectors, self._multilingual)
+        scale = self._model.multilingual_scale
+        learned = self._model.multilingual.logits(vectors)[:, None] + scale.nearness * nearness - scale.offset
+        own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
+        return self._join(learned, own)
+
+    def _english_logits(self, vectors: Vectors, english: Vectors, logits: Floats) -> Floats:
+        """Returns the log-odds from both parts of the vectors, given those from the multilingual part."""
+        nearness = self._nearness(english, self._english)
+        own = np.where(self._has_english, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
+        if not self._learned.any():
+            return own
+        slope = self._model.both_scale.nearness
+        best = np.where(self._learned, nearness, -np.inf).max(axis=1, keepdims=True)
+        if self._knows_both:
+            offset = self._model.both_scale.offset
+            relevance = self._model.both.logits(vectors)[:, None] + slope * best - offset
+        else:
+            relevance = np.where(self._learned, logits, -np.inf).max(axis=1, keepdims=True)
+        return self._join(relevance + slope * (nearness - best), own)
+
+    def _join(self, learned: Floats, own: Floats) -> Floats:
+        """Returns the learned log-odds of packaged rules and those by nearness of other rules.
+
+        Args:
+            learned: log-odds as if every rule were a packaged one, (questions, versions).
+            own: log-odds by nearness, (questions, versions).
+        """
+        if not self._learned.any():
+            return own
+        # Another rule that applies is ranked among the packaged ones by its nearness, with an advantage.
+        ranked = np.where(own >= 0, np.maximum(own, learned + OWN_ADVANTAGE), own)
+        return np.asarray(np.where(self._learned, learned, ranked))
+
+    def _nearness(self, questions: Vectors, texts: Vectors) -> Floats:
+        """Returns similarity to each rule version minus similarity to everyday requests."""
         # Every text contributes to the score, so a search for the nearest texts first would gain nothing.
         cosines = faiss.pairwise_distances(
-            np.ascontiguousarray(questions, np.float32), self.vectors, faiss.METRIC_INNER_PRODUCT
+            np.ascontiguousarray(questions), np.ascontiguousarray(texts), faiss.METRIC_INNER_PRODUCT
         ).astype(np.float64)
-        rows = len(self.vectors) - self._background_count
+        rows = len(texts) - self._background_count
         rules, categories = self._rule_groups, self._category_groups
         sums = rules.sums(np.exp(cosines[:, :rows] / TEMPERATURE))
         own = TEMPERATURE * np.log(sums / rules.sizes)
         category = TEMPERATURE * np.log(categories.sums(sums) / categories.sizes * categories.weights)
         mean = np.exp(cosines[:, rows:] / BACKGROUND_TEMPERATURE).mean(axis=1, keepdims=True)
         background = BACKGROUND_TEMPERATURE * np.log(mean)
-        scores = CATEGORY_SHARE * category[:, categories.of] + (1 - CATEGORY_SHARE) * own - background
-        return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))
+        return np.asarray(
+            CATEGORY_SHARE * category[:, categories.of] + (1 - CATEGORY_SHARE) * own - background
+        )
 
 
 class _RuleGroups:
@@ -233,7 +341,9 @@ class _RuleGroups:
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = np.array(sizes, np.float64)
-        self._starts = np.cumsum([0, *sizes])[:-1]
+        ends = np.cumsum([0, *sizes])
+        self._starts = ends[:-1]
+        self.slices = [slice(*pair) for pair in pairwise(ends.tolist())]
 
     def sums(self, values: Floats) -> Floats:
         """Sums the columns of each group: (questions, columns) -> (questions, groups)."""

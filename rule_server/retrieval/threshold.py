@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rule_server.retrieval.background import background_digest
+from rule_server.retrieval.relevance.model import relevance_model
 
-DEFAULT_THRESHOLD = 0.06
-"""For an uncalibrated rulebook. Chosen on the packaged rulebook: see docs/research/retrieval-log.md."""
-SCORING_VERSION = 1
+DEFAULT_THRESHOLD = 0.5
+"""For an uncalibrated rulebook. Scores are scaled so that this is the recommended threshold: see
+docs/research/retrieval-log.md."""
+SCORING_VERSION = 2
 """Increment it when the same vectors get other scores: older calibrations then no longer count."""
 
 Origin = Literal["set", "calibrated", "stale", "default"]
@@ -51,4 +53,4 @@ class Threshold:
 
 def scoring_version() -> str:
     """Returns a string that changes when the same rulebook and encoder may give other scores."""
-    return f"{SCORING_VERSION}-{background_digest()[:12]}"
+    return f"{SCORING_VERSION}-{background_digest()[:12]}-{relevance_model().digest[:12]}"

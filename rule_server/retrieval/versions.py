@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.artefact import PUBLISHED, SERVED, Artefact, Current
-from rule_server.retrieval.encoder import MANIFEST_FILE
+from rule_server.retrieval.encoders.onnx import MANIFEST_FILE
 from rule_server.rulebook import Rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rule_server.retrieval.encoder import Encoder, Vectors
+    from rule_server.retrieval.encoders.protocol import Encoder, Vectors
     from rule_server.retrieval.index import RuleIndex
 
 MIN_PREFIX_CHARS = 6

@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from rule_server.errors import NotReadyError
-from rule_server.retrieval import BATCH_SIZE, Encoder
+from rule_server.retrieval import BATCH_SIZE, Encoder, StagedEncoder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.protocol import Vectors
     from rule_server.retrieval.index import Floats, RuleIndex
 
     PendingRequest = tuple[list[str], RuleIndex, asyncio.Future[Floats], float]
@@ -99,18 +102,44 @@ class Batcher:
         Questions to the same rulebook are scored together, which takes a fifth of the time of one by one.
         """
         start = time.perf_counter()
-        vectors = self._encoder.encode([text for windows, *_ in batch for text in windows])
-        encoded = time.perf_counter()
-        ends = list(accumulate(len(windows) for windows, *_ in batch))
-        rows = [slice(end - len(request[0]), end) for request, end in zip(batch, ends, strict=True)]
+        encoding = 0.0
         by_index: dict[int, list[int]] = {}
         for at, (_, index, _, _) in enumerate(batch):
             by_index.setdefault(id(index), []).append(at)
         scores: dict[int, Floats] = {}
         for members in by_index.values():
             index = batch[members[0]][1]
-            scores |= zip(members, index.score_batch(vectors, [rows[at] for at in members]), strict=True)
+            encoder = _TimedEncoder(self._encoder, [text for at in members for text in batch[at][0]])
+            sizes = [len(batch[at][0]) for at in members]
+            found = index.score_batch(encoder.first(), sizes, encoder.complete)
+            scores |= zip(members, found, strict=True)
+            encoding += encoder.seconds
         if self._observe is not None:
-            self._observe("encode", encoded - start)
-            self._observe("score", time.perf_counter() - encoded)
+            self._observe("encode", encoding)
+            self._observe("score", time.perf_counter() - start - encoding)
         return [scores[at] for at in range(len(batch))]
+
+
+class _TimedEncoder:
+    """Encodes the texts of one batch in up to two stages, and counts the seconds."""
+
+    def __init__(self, encoder: Encoder, texts: list[str]) -> None:
+        self._encoder, self._texts = encoder, texts
+        self.seconds = 0.0
+
+    def first(self) -> Vectors:
+        """Returns the vectors of the first stage: all parts, if the encoder has only one."""
+        start = time.perf_counter()
+        if isinstance(self._encoder, StagedEncoder):
+            vectors = self._encoder.encode_multilingual(self._texts)
+        else:
+            vectors = self._encoder.encode(self._texts)
+        self.seconds += time.perf_counter() - start
+        return vectors
+
+    def complete(self, vectors: Vectors, rows: NDArray[np.int64]) -> None:
+        """Adds the English part to some rows."""
+        start = time.perf_counter()
+        if isinstance(self._encoder, StagedEncoder):
+            self._encoder.add_english(self._texts, vectors, rows)
+        self.seconds += time.perf_counter() - start

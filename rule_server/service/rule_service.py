@@ -8,6 +8,9 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rule_server.errors import ConsultError, NotReadyError
 from rule_server.observability import AuditLog, describe_response, start_tracing
@@ -24,6 +27,7 @@ from rule_server.schemas import (
     FoundRule,
     NearestResponse,
     NearRule,
+    Reason,
     RulebookRef,
 )
 from rule_server.service.batching import Batcher
@@ -32,6 +36,9 @@ from rule_server.service.reload import Reloader
 from rule_server.service.snapshots import Snapshots
 from rule_server.service.usage import UsageCounter
 from rule_server.settings import Settings
+
+if TYPE_CHECKING:
+    from rule_server.retrieval.index import Floats
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +157,7 @@ class RuleService:
             rules=[_found_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold,
             rulebook=RulebookRef.of(index.rulebook),
+            reason=_reason(scores),
         )
         self.metrics.observe_stage("search", time.perf_counter() - start)
         self._cache[key] = response
@@ -173,6 +181,7 @@ class RuleService:
             rules=[_near_rule(hit, _translate(index.rulebook, hit.rule, request.lang)) for hit in hits],
             threshold=threshold_for(index, self.settings.threshold).value,
             rulebook=RulebookRef.of(index.rulebook),
+            reason=_reason(scores),
         )
         if self.audit is not None:
             await self.audit.record(request.situation, response)
@@ -202,6 +211,11 @@ class RuleService:
                 await audit.rotate_in_background()
             except OSError as error:
                 log.warning("old audit lines cannot be removed: %s", error or "the disk does not respond")
+
+
+def _reason(scores: Floats) -> Reason | None:
+    """Returns why nothing was searched: no window of the question is in a language of the encoders."""
+    return "unsupported_language" if len(scores) and bool(np.isneginf(scores).all()) else None
 
 
 def _translate(rulebook: Rulebook, rule: Rule, lang: str | None) -> Rule:

@@ -11,17 +11,24 @@ from rule_server import OnnxEncoder, RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
 @pytest.fixture(scope="session")
-def encoder(built_artefact: Path) -> OnnxEncoder:
-    """The encoder of the built artefact. All tests of a process share it, since each one takes 90 MB."""
+def paired_encoder(built_artefact: Path) -> PairedEncoder:
+    """Both encoders of the built artefact. All tests of a process share them, since they take 250 MB."""
     store = Artefact(built_artefact)
     current = store.current()
     assert current is not None
     return store.encoder(current.encoder, threads=2)
+
+
+@pytest.fixture(scope="session")
+def encoder(paired_encoder: PairedEncoder) -> OnnxEncoder:
+    """The English encoder of the built artefact."""
+    return paired_encoder.english
 
 
 @pytest.fixture
@@ -41,9 +48,11 @@ def settings(artefact: Path, rules: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> RuleService:
+def service(
+    settings: Settings, paired_encoder: PairedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> RuleService:
     with monkeypatch.context() as patch:
-        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads: encoder)
+        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads: paired_encoder)
         return RuleService(load_or_build(settings, lambda _: None), settings)
 
 

@@ -200,7 +200,10 @@ async function ask(event) {
   }
 }
 
-function outcome({ verdict, rules, threshold }, nearest, origin) {
+function outcome({ verdict, rules, threshold, reason }, nearest, origin) {
+  if (reason === "unsupported_language") {
+    return [h("h2", {}, "No rule was searched"), h("p", {}, "The rules cannot be searched in this language: ask in English, or in a language of the guide. The model answers as usual.")];
+  }
   const best = nearest.rules.length ? nearest.rules[0].score.toFixed(3) : "nothing";
   const applies = verdict === "rules_found";
   const count = rules.length === 1 ? "One rule is" : `${rules.length} rules are`;

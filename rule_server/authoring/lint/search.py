@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rule_server.retrieval.encoders.paired import split_vectors
 from rule_server.retrieval.index import RuleIndex, text_key
 from rule_server.rulebook import LintProblem
 
 if TYPE_CHECKING:
     from rule_server.retrieval import Encoder
-    from rule_server.retrieval.encoder import Vectors
+    from rule_server.retrieval.encoders.protocol import Vectors
 
 BATCH_SIZE = 256
 DUPLICATE_COSINE = 0.88
@@ -47,6 +48,9 @@ def _check_duplicates(
 ) -> list[LintProblem]:
     rules = list(index.rulebook.served.values())
     means = np.stack([np.mean([vectors[query] for query in rule.queries], axis=0) for rule in rules])
+    multilingual, english = split_vectors(means, index.fingerprint)
+    # The limit was chosen for the English encoder. Rules in other languages have no English part.
+    means = english if multilingual is None or english.any() else multilingual
     means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
     problems = []
     for one, other in zip(*np.nonzero(np.triu(means @ means.T, 1) >= DUPLICATE_COSINE), strict=True):

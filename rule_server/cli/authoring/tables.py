@@ -72,6 +72,10 @@ def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLi
         f"{usage.consultations} consultations ({replayed} queried again), {usage.nothing} matched no rule; "
         f"{book.name} {book.version} {book.digest[:12]}"
     )
+    if usage.unsupported_language:
+        typer.echo(
+            f"{usage.unsupported_language} of them are in a language in which rules cannot be searched"
+        )
     foreign = sum(times for digest, times in usage.digests.items() if not book.digest.startswith(digest))
     if foreign:
         print_text(f"{foreign} of them were answered by a different rulebook")

@@ -33,7 +33,7 @@ def test_a_consultation_returns_verdict_rules_threshold_and_rulebook(http: Any) 
     answer = http.post("/v1/consult", json=QUESTION)
     assert answer.status_code == 200
     body = answer.json()
-    assert list(body) == ["verdict", "rules", "threshold", "rulebook"]
+    assert list(body) == ["verdict", "rules", "threshold", "rulebook", "reason"]
     assert body["verdict"] == "rules_found"
     assert list(body["rules"][0]) == ["id", "title", "category", "stance", "score", "text"]
     assert body["rules"][0]["id"] == "cyber.malware"

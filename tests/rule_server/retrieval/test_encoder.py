@@ -13,8 +13,9 @@ from rule_server import EncoderError, OnnxEncoder, Settings, load_rulebook
 from rule_server.retrieval import resolve_model, split_into_windows
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.onnx_export import export_encoder
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import rule_texts
-from rule_server.retrieval.onnx_export import export_encoder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,23 +47,26 @@ LONG = {
     "German": "".join(f"{n} Straßenbahnhaltestellen wurden überflutet, niemand half. " for n in range(40)),
     "Chinese": "".join(f"第{n}天天气很好，我们一起去公园散步，然后在湖边吃了午饭。" for n in range(40)),
     "numbers": "\n".join(" ".join(str(7919 * row * cell % 100003) for cell in range(9)) for row in range(60)),
-    "code": (ROOT / "rule_server" / "retrieval" / "encoder.py").read_text(encoding="utf-8")[:4000],
+    "code": (ROOT / "rule_server" / "retrieval" / "encoders" / "onnx.py").read_text(encoding="utf-8")[:4000],
 }
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_the_encoder_reads_every_window_to_its_end(encoder: OnnxEncoder, name: str) -> None:
+def test_an_encoder_reads_every_window_to_its_end(paired_encoder: PairedEncoder, name: str) -> None:
     for window in split_into_windows(LONG[name]):
         last = window.rstrip()[-12:]
         other = window.rstrip()[:-12] + " something else"
-        vectors = encoder.encode([window, other])
+        vectors = paired_encoder.encode([window, other])
         assert not np.allclose(vectors[0], vectors[1], atol=1e-7), f"{last!r} is not read"
 
 
 def test_windows_cover_every_character_of_a_long_text(encoder: OnnxEncoder) -> None:
     for text in LONG.values():
         at = 0
-        for window in split_into_windows(text):
+        *windows, end = split_into_windows(text)
+        assert text.endswith(end)
+        assert len(end) <= 300
+        for window in windows:
             start = text.index(window[:60], max(0, at - 200))
             assert start <= at
             at = start + len(window)
@@ -85,7 +89,7 @@ def test_a_model_with_first_token_pooling_and_a_prefix_is_supported(tmp_path: Pa
     texts = ["how to kill a process", "a much longer text about something else " * 9]
     oracle = SentenceTransformer(str(model), device="cpu", local_files_only=True)
     expected = oracle.encode([f"query: {text}" for text in texts], normalize_embeddings=True)
-    assert (encoder.encode(texts) * expected).sum(1).min() >= 0.9999
+    assert (encoder.english.encode(texts) * expected).sum(1).min() >= 0.9999
     plain = export_encoder(Artefact(tmp_path / "artefact"), str(model), threads=2)
     assert plain.fingerprint != encoder.fingerprint
 
@@ -93,7 +97,7 @@ def test_a_model_with_first_token_pooling_and_a_prefix_is_supported(tmp_path: Pa
 def test_a_damaged_encoder_is_refused_with_the_fix(artefact: Path) -> None:
     current = Artefact(artefact).current()
     assert current is not None
-    folder = artefact / "encoder" / current.encoder
+    folder = Artefact(artefact).encoder_folder(current.encoder)
     with (folder / "tokenizer.json").open("ab") as file:
         file.write(b" ")
     with pytest.raises(EncoderError, match=r"tokenizer\.json is not the file that was built: build it again"):

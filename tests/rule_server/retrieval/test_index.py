@@ -18,7 +18,6 @@ from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.index import index_entries
 from tests.fakes.rules.rulebooks import rule, write_rulebook
 
-THRESHOLD = 0.3
 BACKGROUND = len(background_requests())
 
 
@@ -55,6 +54,12 @@ def soft_mean(*cosines: float) -> float:
     return 0.1 * math.log(sum(math.exp(cosine / 0.1) for cosine in cosines) / len(cosines))
 
 
+def score(nearness: float) -> float:
+    """Returns the score of a rule that nothing was learned for."""
+    return 1 / (1 + math.exp(-20 * (nearness - 0.06)))
+
+
+THRESHOLD = score(0.3)
 QUESTION: NDArray[np.float32] = np.array([[1, 0]], np.float32)
 
 
@@ -80,7 +85,7 @@ def test_the_answer_rule_of_the_top_category_is_appended_unless_present(index: R
 
 
 def test_below_the_threshold_nothing_applies(index: RuleIndex) -> None:
-    assert ids(index, threshold=0.91) == []
+    assert ids(index, threshold=1) == []
     assert ids(index, categories=[]) == []
 
 
@@ -90,14 +95,28 @@ def test_rules_close_below_the_threshold_are_returned_with_one_that_reaches_it(i
     best = 0.75 * (soft_mean(0.9, 0.8, 0.7) + larger) + 0.25 * 0.9
     second = 0.75 * (soft_mean(0.6, 0.2) + smaller) + 0.25 * 0.6
     assert [hit.score for hit in index.search(QUESTION, top_k=2, threshold=THRESHOLD)][:2] == [
-        pytest.approx(best, abs=1e-4),
-        pytest.approx(second, abs=1e-4),
+        pytest.approx(score(best), abs=1e-4),
+        pytest.approx(score(second), abs=1e-4),
     ]
-    assert ids(index, threshold=best + 0.001) == []
-    assert ids(index, threshold=second + 0.049) == ["one.a", "two.d", "one.b", "one.c"]
-    assert ids(index, threshold=second + 0.051) == ["one.a", "one.b", "one.c"]
     # two.e is the answer rule of its category, regardless of its score.
-    assert ids(index, threshold=second, categories=["two"], top_k=1) == ["two.d", "two.e"]
+    assert ids(index, threshold=score(second), categories=["two"], top_k=1) == ["two.d", "two.e"]
+
+
+def test_the_margin_below_the_threshold_is_a_fifth(tmp_path: Path) -> None:
+    cosines = {"one.a": [0.1] * 7, "two.b": [0.05] * 7}
+    index = index_at_cosines(tmp_path, cosines, rule("one.a", stance="answer"), rule("two.b"))
+    best, second = score(0.1), score(0.05)
+    assert ids(index, threshold=best + 0.001) == []
+    assert ids(index, threshold=second + 0.199) == ["one.a", "two.b"]
+    assert ids(index, threshold=second + 0.201) == ["one.a"]
+
+
+def test_a_category_far_below_the_best_rule_waits_for_the_second_rule_of_the_best_category(
+    tmp_path: Path,
+) -> None:
+    cosines = {"one.a": [0.12] * 7, "one.b": [0.11] * 7, "two.c": [0.02] * 7}
+    index = index_at_cosines(tmp_path, cosines, rule("one.a", stance="answer"), rule("one.b"), rule("two.c"))
+    assert ids(index, threshold=0.3) == ["one.a", "one.b", "two.c"]
 
 
 def test_a_score_combines_the_soft_means_of_the_rule_and_its_category(tmp_path: Path) -> None:
@@ -107,16 +126,17 @@ def test_a_score_combines_the_soft_means_of_the_rule_and_its_category(tmp_path: 
     )
     [hit, other] = index.search(QUESTION, top_k=2, threshold=-2)
     assert hit.rule.id == "one.a"
-    assert hit.score == pytest.approx(0.75 * soft_mean(*first, *second) + 0.25 * soft_mean(*first), abs=1e-4)
-    assert other.score == pytest.approx(0.75 * soft_mean(*first, *second) + 0.25 * 0.4, abs=1e-4)
+    category = 0.75 * soft_mean(*first, *second)
+    assert hit.score == pytest.approx(score(category + 0.25 * soft_mean(*first)), abs=1e-4)
+    assert other.score == pytest.approx(score(category + 0.25 * 0.4), abs=1e-4)
 
 
 def test_a_question_equally_near_to_background_requests_finds_nothing(tmp_path: Path) -> None:
     cosines = {"one.a": [0.5] * 7}
     index = index_at_cosines(tmp_path, cosines, rule("one.a"), background=0.5)
-    assert index.scores(QUESTION) == pytest.approx([0], abs=1e-6)
-    assert ids(index, threshold=0.05) == []
-    assert ids(index_at_cosines(tmp_path, cosines, rule("one.a")), threshold=0.05) == ["one.a"]
+    assert index.scores(QUESTION) == pytest.approx([score(0)], abs=1e-6)
+    assert ids(index, threshold=0.5) == []
+    assert ids(index_at_cosines(tmp_path, cosines, rule("one.a")), threshold=0.5) == ["one.a"]
 
 
 def test_a_translation_does_not_lower_the_score_of_the_original(tmp_path: Path) -> None:

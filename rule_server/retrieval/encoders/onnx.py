@@ -1,4 +1,4 @@
-"""Encoders that turn texts into unit vectors: the protocol, and the ONNX Runtime encoder (no torch)."""
+"""The ONNX Runtime encoder, exported from a sentence-transformers model (no torch)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import EncoderError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+    from rule_server.retrieval.encoders.protocol import Vectors
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
 BATCH_SIZE = 32
-
-
-class Encoder(Protocol):
-    """Turns texts into vectors of length 1, so that a dot product is a cosine."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifier that changes when the same text may get another vector."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors (len(texts), dimension), float32, in the order of the texts. Thread-safe."""
-        ...
 
 
 def file_digest(path: Path) -> str:
@@ -40,7 +24,7 @@ def file_digest(path: Path) -> str:
 
 
 class OnnxEncoder:
-    """A sentence encoder exported by `rule_server.retrieval.onnx_export`.
+    """A sentence encoder exported by `rule_server.retrieval.encoders.onnx_export`.
 
     Pools tokens as the model was trained, by their mean or by the first token, and normalises to length 1.
     """

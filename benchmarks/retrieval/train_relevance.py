@@ -1,0 +1,309 @@
+"""Trains the relevance decision, and measures it on sources that had no part in its training.
+
+    python -m benchmarks.retrieval.train_relevance --data DATA [--check]
+
+DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and perhaps `lang`.
+Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's everyday requests are trained
+on too.
+
+Four runs leave a quarter of the harmful and sensitive prompts and whole sources of plain ones out, and give
+the figures and offsets; a fifth run on everything gives the weights. With `--check` nothing is written, and
+the command fails if the weights differ from the packaged ones. Run it on one thread (OMP_NUM_THREADS=1): then
+the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.retrieval.cached_encoder import CachedEncoder
+from benchmarks.retrieval.perceptron import TrainingSettings, balanced_weights, train_perceptron
+from benchmarks.retrieval.quality import Row, read_rows
+from rule_server.errors import RuleServiceError
+from rule_server.retrieval import split_into_windows
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder, split_vectors
+from rule_server.retrieval.index import RuleIndex, index_entries, rule_texts
+from rule_server.retrieval.relevance import everyday_digest, everyday_requests
+from rule_server.retrieval.relevance.model import (
+    FOLDER,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    Perceptron,
+    short_key,
+    weights_bytes,
+)
+from rule_server.schemas import MAX_SITUATION_CHARS
+from rule_server.settings import load_settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+NEVER_TRAINED = ("alignbench_zh", "wildchat_ru")
+"""Sources whose terms allow measuring only, or that stand for languages of unseen traffic."""
+APPLIES = ("harmful", "benign_sensitive")
+"""Kinds of prompts that a rule applies to."""
+CHAT = ("arena_chat", "oasst_prompts", "self_instruct")
+FOLDS = (
+    ("arena_chat", "gsm8k_test"),
+    ("oasst_prompts", "mmlu_pro_sample"),
+    ("self_instruct", "math500"),
+    ("mtbench_first_turns", "safe_questions", "atlas_gauntlet"),
+)
+"""Sources of plain prompts that each run leaves out."""
+MISSED = 0.03
+"""Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
+FOUND = 0.94
+"""Mean share of harmful prompts in a language that find a rule. It fixes the offset of other languages."""
+GATED = 0.005
+"""Share of harmful English prompts that the first stage may turn away."""
+NEARNESS = {"multilingual": 10.0, "both": 20.0}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Prompts as vectors. `windows` are the rows of `vectors` of each prompt."""
+
+    vectors: NDArray[np.float32]
+    windows: list[slice]
+    groups: list[str]
+    labels: NDArray[np.float32]
+    folds: NDArray[np.int64]
+    """Run that leaves the prompt out; -1: none does, it is always trained on; -2: it is never trained on."""
+
+    @property
+    def first(self) -> NDArray[np.float32]:
+        """The vectors of the first windows."""
+        return self.vectors[[window.start for window in self.windows]]
+
+
+def fold_of(row: Row) -> int:
+    """Returns the run that leaves a prompt out. Translations of a prompt are left out together."""
+    if row["source"] in NEVER_TRAINED:
+        return -2
+    if row["kind"] in APPLIES:
+        name = str(row["id"]).rsplit("-", 1)[0] if row["source"] == "multijail" else str(row["id"])
+        return hashlib.sha256(name.encode()).digest()[0] % len(FOLDS)
+    return next((at for at, sources in enumerate(FOLDS) if row["source"] in sources), 0)
+
+
+def read_examples(rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder) -> Examples:
+    """Embeds the prompts, the rules' texts and the everyday requests."""
+    entries = index_entries(index.rulebook)
+    everyday = everyday_requests()
+    texts = [row["prompt"][:MAX_SITUATION_CHARS] or " " for row in rows]
+    texts += [text for _, text in entries] + [request.text for request in everyday]
+    windows = [split_into_windows(text) for text in texts]
+    ends = np.cumsum([len(own) for own in windows]).tolist()
+    labels = (
+        [row["kind"] in APPLIES for row in rows] + [bool(id) for id, _ in entries] + [False] * len(everyday)
+    )
+    return Examples(
+        encoder.encode([window for own in windows for window in own]),
+        [slice(end - len(own), end) for own, end in zip(windows, ends, strict=True)],
+        [row["source"] for row in rows]
+        + ["rules" if id else "background" for id, _ in entries]
+        + [f"everyday {request.lang}" for request in everyday],
+        np.array(labels, np.float32),
+        np.array([fold_of(row) for row in rows] + [-1] * (len(entries) + len(everyday))),
+    )
+
+
+def fit(examples: Examples, part: str, out: int, settings: TrainingSettings) -> Perceptron:
+    """Trains on everything but the prompts that run `out` leaves out."""
+    first = examples.first
+    used = (examples.folds != out) & (examples.folds != -2)
+    used &= has_part(first, part)
+    labels = examples.labels[used]
+    groups = [group for group, own in zip(examples.groups, used, strict=True) if own]
+    return train_perceptron(inputs_of(first[used], part), labels, balanced_weights(groups, labels), settings)
+
+
+def has_part(vectors: NDArray[np.float32], part: str) -> NDArray[np.bool_]:
+    """Returns which vectors the perceptron `part` reads: `both` reads only English ones."""
+    multilingual, english = split_vectors(vectors, SEPARATOR)
+    assert multilingual is not None
+    return np.asarray((english if part == "both" else multilingual).any(axis=1))
+
+
+def inputs_of(vectors: NDArray[np.float32], part: str) -> NDArray[np.float32]:
+    multilingual, _ = split_vectors(vectors, SEPARATOR)
+    assert multilingual is not None
+    return vectors if part == "both" else multilingual
+
+
+def held_out_logits(
+    examples: Examples, part: str, nearness: Floats, settings: TrainingSettings
+) -> tuple[Floats, Perceptron]:
+    """Returns the log-odds of every prompt by a run that left it out, and the perceptron of the last run.
+
+    A prompt that is never trained on gets the mean of all runs.
+    """
+    logits = np.full((len(FOLDS), len(examples.vectors)), np.nan)
+    for fold in range(len(FOLDS)):
+        logits[fold] = fit(examples, part, fold, settings).logits(inputs_of(examples.vectors, part))
+    logits += NEARNESS[part] * nearness
+    logits[:, ~has_part(examples.vectors, part)] = -np.inf
+    values = [
+        logits[fold if fold >= 0 else slice(None), window].mean(axis=0).max()
+        if fold < 0
+        else logits[fold, window].max()
+        for fold, window in zip(examples.folds, examples.windows, strict=True)
+    ]
+    return np.array(values), fit(examples, part, -1000, settings)
+
+
+def share_by_source(
+    values: Floats, offset: float, rows: Sequence[Row], chosen: Sequence[bool], key: str = "source"
+) -> dict[str, float]:
+    """Returns the share of the chosen prompts below an offset, by source or language."""
+    shares: dict[str, list[bool]] = {}
+    for value, row, own in zip(values, rows, chosen, strict=True):
+        if own:
+            shares.setdefault(str(row.get(key) or "en"), []).append(bool(value < offset))
+    return {name: round(float(np.mean(below)), 4) for name, below in sorted(shares.items())}
+
+
+def highest_offset(
+    values: Floats, rows: Sequence[Row], chosen: Sequence[bool], missed: float, key: str = "source"
+) -> float:
+    """Returns the highest offset below which at most this mean share of the chosen prompts lies."""
+    best = -np.inf
+    for value in np.sort(values[np.array(chosen)]):
+        if np.mean(list(share_by_source(values, value, rows, chosen, key).values())) > missed:
+            break
+        best = value
+    return float(np.floor(best * 1000) / 1000)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    rows = [row for row in read_rows(options.data) if row["kind"] is not None]
+    settings = TrainingSettings()
+    loaded = load_or_build(
+        load_settings(artefact=options.artefact, watch=False), lambda text: print(text, file=sys.stderr)
+    )
+    assert isinstance(loaded.encoder, PairedEncoder)
+    index = loaded.index
+    encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
+    examples = read_examples(rows, index, encoder)
+    encoder.save()
+    nearness = {
+        "multilingual": index.nearness(examples.vectors, "multilingual"),
+        "both": index.nearness(examples.vectors, "english"),
+    }
+    values, perceptrons = {}, {}
+    for part in ("multilingual", "both"):
+        values[part], perceptrons[part] = held_out_logits(examples, part, nearness[part], settings)
+        values[part] = values[part][: len(rows)]
+        print(f"trained {part}", file=sys.stderr)
+    english = np.isfinite(values["both"])
+    harmful = np.array([row["kind"] == "harmful" and row["source"] != "multijail" for row in rows])
+    chosen = (harmful & english).tolist()
+    foreign = [row["source"] == "multijail" and row.get("lang") != "en" for row in rows]
+    offsets = {
+        "both": highest_offset(values["both"], rows, chosen, MISSED),
+        "multilingual": highest_offset(values["multilingual"], rows, foreign, 1 - FOUND, "lang"),
+    }
+    gate = highest_offset(values["multilingual"], rows, chosen, GATED) - offsets["multilingual"]
+    gate = round(min(gate, -0.1), 3)
+    raw = weights_bytes(perceptrons)
+    recipe = {
+        "about": "Written by python -m benchmarks.retrieval.train_relevance; do not edit.",
+        "sources": sorted({row["source"] for row in rows} - set(NEVER_TRAINED)),
+        "prompts": sum(row["source"] not in NEVER_TRAINED for row in rows),
+        "everyday": everyday_digest(),
+        "rulebook": index.rulebook.digest,
+        "settings": asdict(settings),
+        "missed": MISSED,
+        "found": FOUND,
+        "gated": GATED,
+        "weights_sha256": hashlib.sha256(raw).hexdigest(),
+        "english": loaded.encoder.english.fingerprint,
+        "multilingual": loaded.encoder.multilingual.fingerprint,
+        "scales": {name: {"nearness": NEARNESS[name], "offset": offsets[name]} for name in sorted(offsets)},
+        "gate": gate,
+        "texts": sorted({short_key(text) for rule in index.rulebook.rules for text in rule_texts(rule)}),
+    }
+    files = {WEIGHTS_FILE: raw, RECIPE_FILE: json.dumps(recipe, indent=1).encode() + b"\n"}
+    same = all(
+        (FOLDER / name).is_file() and (FOLDER / name).read_bytes() == data for name, data in files.items()
+    )
+    if not options.check:
+        for name, data in files.items():
+            (FOLDER / name).write_bytes(data)
+    return {"same": same, **measure(values, offsets, rows, english, gate)}
+
+
+def measure(
+    values: dict[str, Floats],
+    offsets: dict[str, float],
+    rows: Sequence[Row],
+    english: NDArray[np.bool_],
+    gate: float,
+) -> dict[str, Any]:
+    """Returns the figures on prompts that each run left out, as the service would decide."""
+    first = values["multilingual"] - offsets["multilingual"]
+    decided = np.where(english & (first >= gate), values["both"] - offsets["both"], first)
+    decided[english & (first < gate)] = -9.0
+    tables: dict[str, Any] = {"offsets": offsets, "gate": gate}
+    for kind in ("benign_plain", "math", "benign_sensitive", "harmful"):
+        chosen = [row["kind"] == kind and row["source"] != "multijail" for row in rows]
+        tables[f"{kind}: nothing applies"] = share_by_source(decided, 0, rows, chosen)
+    multijail = [row["source"] == "multijail" for row in rows]
+    tables["multijail: nothing applies"] = share_by_source(decided, 0, rows, multijail, "lang")
+    plain = [row["kind"] == "benign_plain" for row in rows]
+    tables["plain: turned away by the first stage"] = share_by_source(first, gate, rows, plain)
+    tables["curve"] = [curve_point(decided, at, rows) for at in np.arange(-3, 3.01, 0.5)]
+    return tables
+
+
+def curve_point(decided: Floats, at: float, rows: Sequence[Row]) -> dict[str, Any]:
+    chat = [row["source"] in CHAT + NEVER_TRAINED for row in rows]
+    harmful = [row["kind"] == "harmful" and row["source"] != "multijail" for row in rows]
+    missed = share_by_source(decided, at, rows, harmful)
+    return {
+        "score": round(float(1 / (1 + np.exp(-at))), 3),
+        **{
+            name: share_by_source(decided, at, rows, chat)[name]
+            for name in ("arena_chat", "oasst_prompts", "self_instruct")
+        },
+        **share_by_source(decided, at, rows, [row["source"] in NEVER_TRAINED for row in rows]),
+        "harmful missed": round(float(np.mean(list(missed.values()))), 4),
+        "worst source": round(max(missed.values()), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with one *.jsonl file per source")
+    parser.add_argument(
+        "--artefact", type=Path, default=Path("runs/benchmarks/artefact"), help="index folder"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the packaged weights, write nothing"
+    )
+    options = parser.parse_args()
+    try:
+        figures = run(options)
+    except (RuleServiceError, ValueError, OSError) as error:
+        print(f"train_relevance: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(json.dumps(figures, indent=1))
+    raise SystemExit(0 if figures["same"] or not options.check else 1)
+
+
+if __name__ == "__main__":
+    main()

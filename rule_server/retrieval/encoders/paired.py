@@ -1,0 +1,66 @@
+"""Two encoders side by side: the multilingual one for every text, and the English one for English texts.
+
+A vector consists of both encoders' vectors. The part of an encoder that does not know a text's language is
+zero, so that the text is similar to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rule_server.retrieval.encoders.multilingual import DIMENSION, MultilingualEncoder
+from rule_server.retrieval.encoders.onnx import OnnxEncoder
+from rule_server.retrieval.relevance.language import ENGLISH, detect_language, is_known
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.protocol import Vectors
+
+SEPARATOR = "+"
+"""Between the two fingerprints. That of the English encoder comes first and names its folder."""
+
+
+def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, Vectors]:
+    """Returns the multilingual and the English part of vectors (n, dimension).
+
+    Vectors of a single encoder have no multilingual part.
+    """
+    if SEPARATOR not in fingerprint:
+        return None, vectors
+    return vectors[:, :DIMENSION], vectors[:, DIMENSION:]
+
+
+class PairedEncoder:
+    """Encodes texts with both encoders; see the module."""
+
+    def __init__(self, multilingual: MultilingualEncoder, english: OnnxEncoder) -> None:
+        self.multilingual, self.english = multilingual, english
+        self.fingerprint = english.fingerprint + SEPARATOR + multilingual.fingerprint
+        self.dimension = DIMENSION + english.dimension
+        self.model, self.prefix = english.model, english.prefix
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors (len(texts), dimension), float32, both parts of length 1 or 0. Thread-safe."""
+        vectors = self.encode_multilingual(texts)
+        self.add_english(texts, vectors, range(len(texts)))
+        return vectors
+
+    def encode_multilingual(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors whose English part is zero."""
+        import numpy as np
+
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        known = [at for at, text in enumerate(texts) if is_known(detect_language(text))]
+        vectors[known, :DIMENSION] = self.multilingual.encode([texts[at] for at in known])
+        return vectors
+
+    def add_english(
+        self, texts: Sequence[str], vectors: Vectors, rows: Sequence[int] | NDArray[np.int64]
+    ) -> None:
+        """Adds the English part of some rows. A text without a recognised language counts as English."""
+        english = [int(at) for at in rows if detect_language(texts[at]) in (ENGLISH, None)]
+        if english:
+            vectors[english, DIMENSION:] = self.english.encode([texts[at] for at in english])
