@@ -24,6 +24,7 @@ from benchmarks.retrieval.quality import read_rows
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import resolve_model, split_into_windows
 from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import index_entries
 from rule_server.settings import load_settings
 
@@ -61,13 +62,15 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     def reference_encode(batch: list[str]) -> NDArray[np.float32]:
         return np.asarray(reference.encode(batch, normalize_embeddings=True, show_progress_bar=False))
 
-    onnx_queries, reference_queries = loaded.encoder.encode(queries), reference_encode(queries)
-    onnx_cosines = onnx_queries @ loaded.index.vectors.T
+    assert isinstance(loaded.encoder, PairedEncoder)
+    onnx = loaded.encoder.english
+    onnx_queries, reference_queries = onnx.encode(queries), reference_encode(queries)
+    onnx_cosines = onnx_queries @ onnx.encode(texts).T
     reference_cosines = reference_queries @ reference_encode(texts).T
     cosines = (onnx_queries * reference_queries).sum(1)
     same = [same_ranking(*pair) for pair in zip(onnx_cosines, reference_cosines, strict=True)]
     return {
-        "encoder": loaded.encoder.fingerprint,
+        "encoder": onnx.fingerprint,
         "queries": len(queries),
         "texts": len(texts),
         "least_cosine": round(float(cosines.min()), 7),

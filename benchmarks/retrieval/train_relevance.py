@@ -66,7 +66,7 @@ MISSED = 0.03
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
 FOUND = 0.94
 """Mean share of harmful prompts in a language that find a rule. It fixes the offset of other languages."""
-GATED = 0.005
+GATED = 0.002
 """Share of harmful English prompts that the first stage may turn away."""
 NEARNESS = {"multilingual": 10.0, "both": 20.0}
 

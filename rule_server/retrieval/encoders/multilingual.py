@@ -43,4 +43,5 @@ class MultilingualEncoder:
 
         if not texts:
             return np.empty((0, DIMENSION), np.float32)
-        return np.asarray(self._model.encode(list(texts)), np.float32)
+        # In a batch, the last bits of a vector would depend on the other texts, and so would its score.
+        return np.stack([self._model.encode(text) for text in texts]).astype(np.float32)

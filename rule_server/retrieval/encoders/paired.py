@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rule_server.retrieval.encoders.multilingual import DIMENSION, MultilingualEncoder
 from rule_server.retrieval.encoders.onnx import OnnxEncoder
-from rule_server.retrieval.relevance.language import ENGLISH, detect_language, is_known
+from rule_server.retrieval.relevance.language import ENGLISH, detect_language, is_known, language_fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoders.protocol import Vectors
 
 SEPARATOR = "+"
-"""Between the two fingerprints. That of the English encoder comes first and names its folder."""
+"""Between the parts of a fingerprint. That of the English encoder comes first and names its folder."""
 
 
 def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, Vectors]:
@@ -38,7 +38,9 @@ class PairedEncoder:
 
     def __init__(self, multilingual: MultilingualEncoder, english: OnnxEncoder) -> None:
         self.multilingual, self.english = multilingual, english
-        self.fingerprint = english.fingerprint + SEPARATOR + multilingual.fingerprint
+        self.fingerprint = SEPARATOR.join(
+            (english.fingerprint, multilingual.fingerprint, language_fingerprint())
+        )
         self.dimension = DIMENSION + english.dimension
         self.model, self.prefix = english.model, english.prefix
 

@@ -5,12 +5,16 @@ The script decides for most languages. Frequent words and letters distinguish th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
+WORDS_FILE = Path(__file__).with_name("frequent_words.json")
+LANGUAGE_VERSION = 1
+"""Increment it when the same text may get another language: stored vectors then no longer count."""
 ENGLISH = "en"
 KNOWN_LANGUAGES = frozenset(
     ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "vi", "zh")
@@ -88,6 +92,12 @@ def detect_language(text: str) -> str | None:
     return script
 
 
+@cache
+def language_fingerprint() -> str:
+    """Returns an identifier, 8 hex characters, that changes when a text may get another language."""
+    return hashlib.sha256(b"%d" % LANGUAGE_VERSION + WORDS_FILE.read_bytes()).hexdigest()[:8]
+
+
 def is_known(language: str | None) -> bool:
     """Returns whether similarity means something in a language. A text without one is searched as it is."""
     return language is None or language in KNOWN_LANGUAGES
@@ -103,7 +113,7 @@ def _script(character: str) -> str:
 @cache
 def _signs() -> tuple[dict[str, list[tuple[str, float]]], list[tuple[frozenset[str], list[str]]]]:
     """Returns the languages of each frequent word, with weights, and those of each set of letters."""
-    data = json.loads(Path(__file__).with_name("frequent_words.json").read_text(encoding="utf-8"))
+    data = json.loads(WORDS_FILE.read_text(encoding="utf-8"))
     languages: dict[str, list[str]] = {}
     for language, words in data["words"].items():
         for word in words.split():

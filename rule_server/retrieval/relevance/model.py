@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,13 @@ class Perceptron:
 
     def logits(self, vectors: Weights) -> Floats:
         """Returns the log-odds that a rule applies, for each vector."""
-        units = np.maximum(vectors * np.float32(INPUT_SCALE) @ self.hidden + self.hidden_bias, 0)
-        return np.asarray(units @ self.output + self.output_bias[0], np.float64)
+        # In float32, the last digit of a score would depend on the other questions of its batch.
+        units = np.maximum(vectors.astype(np.float64) * INPUT_SCALE @ self._hidden + self.hidden_bias, 0)
+        return np.asarray(units @ self.output.astype(np.float64) + float(self.output_bias[0]))
+
+    @cached_property
+    def _hidden(self) -> Floats:
+        return self.hidden.astype(np.float64)
 
 
 @dataclass(frozen=True)
