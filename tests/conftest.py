@@ -41,3 +41,9 @@ def built_artefact(shared_folder: Path) -> Path:
 def artefact(built_artefact: Path, tmp_path: Path) -> Path:
     """A copy of the built artefact, which a test may change."""
     return copy_artefact(built_artefact, tmp_path / "artefact")
+
+
+@pytest.fixture(autouse=True)
+def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is not wrapped to the width of the terminal in which the tests run."""
+    monkeypatch.delenv("COLUMNS", raising=False)

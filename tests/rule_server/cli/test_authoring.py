@@ -262,7 +262,7 @@ def test_a_rollback_to_an_unknown_digest_lists_the_stored_ones(artefact: Path, d
     current = Artefact(artefact).current()
     assert current is not None
     message = refused(cli("rollback", digest, "--artefact", artefact), 1)
-    assert "keeps no rulebook" in message
+    assert "has no rulebook" in message
     assert current.rulebook[:12] in message
 
 
