@@ -81,7 +81,7 @@ class Artefact:
         self.folder = folder
 
     def current(self) -> Current | None:
-        """Returns the current encoder and rulebook, or None when nothing was built yet.
+        """Returns the current encoder and rulebook, or None when this version has built nothing yet.
 
         Raises:
             ArtefactError: artefact.json is damaged or of another version.
@@ -89,7 +89,10 @@ class Artefact:
         path = self.folder / "artefact.json"
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            if value.pop("schema") != SCHEMA_VERSION:
+            schema = value.pop("schema")
+            if isinstance(schema, int) and 0 < schema < SCHEMA_VERSION:
+                return None  # of an earlier version of the service: it is built again
+            if schema != SCHEMA_VERSION:
                 raise ValueError("it is of another version")
             return Current(**value)
         except FileNotFoundError:
