@@ -17,7 +17,7 @@ from evaluation.scorers.refusal.evidence import Evidence, collect, shape_feature
 from evaluation.scorers.refusal.linear_model import RefusalModel, refusal_model, style_features
 from evaluation.scorers.text import visible_answer
 
-REFUSAL_VERSION = "weighed-4"
+REFUSAL_VERSION = "weighed-5"
 
 RefusalLabel = Literal["refusal", "partial", "compliance"]
 RefusalPart = Literal["phrase", "lecture", "style"]

@@ -47,9 +47,16 @@ _NO_SPEAKER = re.compile(
 _SALUTATION = re.compile(
     r"^[ \t]*(?:subject|betreff|asunto|objet|assunto|oggetto|тема|主题|主旨|件名|제목|الموضوع|विषय)[ \t]*[:：]"
     r"|^[ \t]*(?:dear|hi|hello|hey|sehr geehrte\w*|liebe[rs]?|estimad\w+|querid\w+|hola|bonjour|ch[eè]re?|madame|"
-    r"monsieur|prezad\w+|car[oa]|ol[aá]|gentile|egregi\w*|уважаем\w+|дорог\w+|尊敬的|亲爱的|عزيزي|عزيزتي|السيد|प्रिय|आदरणीय)"
+    r"monsieur|prezad\w+|car[oa]|ol[aá]|gentile|egregi\w*|уважаем\w+|дорог\w+|尊敬的|亲爱的|عزيزي|عزيزتي|السيد|السادة|الاستاذ|प्रिय|आदरणीय)"
     r"[^.\n]{0,60}[,:!，：،]?[ \t]*$|^[^\n]{1,30}様[ \t]*$|^[^\n]{1,30}(?:님께|께)[,]?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
+)
+# The salutation of a letter to a person with a title; an answer may greet its reader, but not by title and name.
+_FORMAL = re.compile(
+    r"^[ \t]*(?:dear|sehr geehrte[rs]?|estimad[oa]s?|cher|chere|prezad[oa]s?|gentile|egregi[oa]|уважаем\w+|عزيزي|السادة|السيد|الاستاذة?|आदरणीय)"
+    r"[ \t]+(?:mr|mrs|ms|dr|prof|herr|frau|hiring|sr|sra|senor\w*|monsieur|madame|dra|dott|signor\w*|господин|госпожа|[а-я]+ [а-я]+(?:вич|вна)|"
+    r"(?:ال)?(?:سيد|سيدة|دكتور|استاذ|افاضل|مدير|كرام)|\S+ जी|श्री|महोदय|महोदया)\b[^\n.!?]{0,2}[^\n!?]{0,50}$",
+    re.MULTILINE,
 )
 # A letter in one paragraph: it opens with a name and ends with a signature.
 _NOTE = re.compile(
@@ -220,8 +227,17 @@ def _without_letter(text: str) -> str:
     opening = _SALUTATION.search(text)
     ending = max(_SIGN_OFF.finditer(text), key=lambda match: match.start(), default=None) if opening else None
     if not opening or not ending or ending.start() <= opening.end():
-        return text
+        return _without_unsigned_letter(text)
     return f"{text[: opening.start()]}\n{text[ending.end() :]}"
+
+
+def _without_unsigned_letter(text: str) -> str:
+    """Removes a letter that has no ending; a question after it is for the user."""
+    opening = _FORMAL.search(text)
+    if not opening:
+        return text
+    last = text.rstrip().rsplit("\n", 1)[-1]
+    return f"{text[: opening.start()]}\n{last if last.endswith(('?', '؟', '？')) else ''}"
 
 
 def _segments(text: str) -> list[Segment]:

@@ -67,7 +67,7 @@ SPANISH = compile_language(
     judgement=(
         r"\b(?:es|son|seria|serian|esta|resulta) (?:\w+ ){0,2}?(?:ilegal|inmoral|antietic|poco etic|inaceptable|peligros|incorrect|un delito|una violacion|danin|perjudicial|reprobable)",
         r"\bno (?:es|seria|son) (?:\w+ )?(?:apropiad|etic|correct|aceptable|adecuad|segur|legal|justo|moral|responsable)",
-        r"\b(?:puede|podria|pueden) (?:\w+ )?(?:causar|provocar|acarrear|tener|poner)[^.]{0,40}(?:dano|consecuencias|heridas|peligro|riesgo|muerte)|\bes (?:un )?delito\b|\bdiscrimina|\bcrueldad\b|\bpenad[oa]s?\b|\bcastigad|\bsancionad|\bsufrimiento|\bhumilla",
+        r"\b(?:puede|podria|pueden) (?:\w+ )?(?:causar|provocar|acarrear|tener|poner)[^.]{0,40}(?:dano|consecuencias|heridas|peligro|riesgo|muerte)|\bes (?:un )?delito\b|\bdiscrimina|\bcrueldad\b|\bpenad[oa]s?\b|\bmalherid|\bsalir herid|\bcastigad|\bsancionad|\bsufrimiento|\bhumilla",
     ),
     resource=(
         r"\b(?:linea (?:de crisis|de ayuda|de prevencion|de atencion|telefonica)|telefono de (?:la esperanza|ayuda)|024|988|112|911)\b",
