@@ -24,7 +24,7 @@ def test_unusable_episodes_are_counted_by_cause_and_the_rest_is_trained_on(
     model: Path, tmp_path: Path
 ) -> None:
     lone = make_episode("lone", "benign_plain", "Here is how.")
-    overlong = make_episode("a", "benign_plain", "word " * 400, sample=9)
+    overlong = make_episode("a", "benign_plain", "Here is a word. " * 100, sample=9)
     unjudged = make_episode("a", "benign_plain", "Here it is.", sample=8)
     not_a_number = make_episode("a", "benign_plain", "Here it was.", sample=7)
     logged = [*episodes(), lone, overlong, unjudged, not_a_number]

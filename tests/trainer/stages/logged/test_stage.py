@@ -193,7 +193,7 @@ def test_a_step_is_the_same_in_one_batch_or_row_by_row(model: Path, tmp_path: Pa
 
 
 def test_an_episode_over_the_length_limit_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
-    long = make_episode("a", "benign_plain", "word " * 400, sample=9)
+    long = make_episode("a", "benign_plain", "Here is a word. " * 100, sample=9)
     out = tmp_path / "out"
     code, *_ = run(
         "logged", "--model", model, "--groups", grouped(tmp_path, [*episodes(), long]), "--out", out, *FAST,
