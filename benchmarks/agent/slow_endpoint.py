@@ -70,7 +70,7 @@ async def _reply(send: Any, status: int, kind: str, chunks: list[bytes]) -> None
 
 
 def _call() -> dict[str, Any]:
-    function = {"name": "consult_safety_rules", "arguments": '{"situation": "a sensitive question"}'}
+    function = {"name": "consult_safety_rules", "arguments": '{"situation": "someone asks for a computer virus"}'}
     return {"id": "call_1", "type": "function", "function": function}
 
 
