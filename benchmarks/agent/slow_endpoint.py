@@ -70,7 +70,8 @@ async def _reply(send: Any, status: int, kind: str, chunks: list[bytes]) -> None
 
 
 def _call() -> dict[str, Any]:
-    function = {"name": "consult_safety_rules", "arguments": '{"situation": "someone asks for a computer virus"}'}
+    arguments = '{"situation": "someone asks for a computer virus"}'
+    function = {"name": "consult_safety_rules", "arguments": arguments}
     return {"id": "call_1", "type": "function", "function": function}
 
 
