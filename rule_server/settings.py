@@ -34,15 +34,6 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-TOOL_DESCRIPTION = (
-    "Look up written safety rules. Call it when a request is delicate or might cause harm (violence, "
-    "weapons, crime, drugs, hacking, fraud, hate, sex, self-harm, private data, medical, legal or money "
-    "advice), or only sounds so and you are unsure how far to go. Do not call it for everyday requests "
-    "such as maths, coding, writing, cooking or small talk. Returns the nearest rules: what is fine, what"
-    " is not, how to answer; or no_applicable_rule: then answer as usual."
-)
-
-
 def _default_artefact() -> Path:
     override = os.environ.get("ASCL_CACHE")
     cache = Path(override).expanduser() if override else platformdirs.user_cache_path("ascl", appauthor=False)
@@ -147,8 +138,8 @@ class Settings(BaseSettings):
     """OTLP endpoint for OpenTelemetry spans (http://collector:4318/v1/traces). Needs `ascl[telemetry]`."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Values for `{{name}}` in rule texts, as JSON: {"crisis_line": "116 123"}."""
-    tool_description: str = Field(TOOL_DESCRIPTION, min_length=1, max_length=2000)
-    """Tool description that the model reads. It is a prompt: tune it for your model."""
+    tool_description: str | None = Field(None, min_length=1, max_length=2000)
+    """Tool description that the model reads, a prompt. None: a text with `consult_when` of rulebook.yaml."""
 
     @field_validator("dir", mode="before")
     @classmethod

@@ -21,7 +21,6 @@ from agent.episode import (
 from agent.rollout.context import RolloutContext
 from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS
 from agent.rollout.state_machine import EpisodeRun
-from agent.rollout.system_prompt import system_prompt
 from agent.tools import RULE_TOOL, CustomTool, RulesClient
 
 
@@ -33,7 +32,8 @@ class Agent:
         rules: opened by the caller; None offers no rule tool.
         tools: custom tools, offered before the rule tool.
         sampling: fields of every request, such as `temperature` and `max_tokens`.
-        system: the system text; None for the packaged one.
+        system: the system text; None for the packaged one, or one with the guidance of a service whose
+            rulebook is to be consulted at other times than the packaged one.
         tool_mode: `text` sends the results of `<tool_call>` text as a user message.
         limits: limits of each episode.
         on_rules_error: action if the rules cannot be consulted: let the model `answer` without them,
@@ -75,7 +75,7 @@ class Agent:
             rules=rules,
             custom_tools=custom_tools,
             sampling=dict(sampling or {}),
-            system=system_prompt() if system is None else system,
+            system=system,
             tool_mode=tool_mode,
             limits=limits or Limits(),
             on_rules_error=on_rules_error,

@@ -10,6 +10,7 @@ from typing import Any
 from agent.endpoint import Endpoint
 from agent.episode import Limits, OnRulesError, ToolMode, digest_of, text_digest
 from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS
+from agent.rollout.system_prompt import system_prompt
 from agent.tools import CustomTool, RulesClient, ToolOffer
 
 
@@ -30,7 +31,8 @@ class RolloutContext:
     custom_tools: Mapping[str, CustomTool]
     """Custom tools by name."""
     sampling: Mapping[str, Any]
-    system: str
+    system: str | None
+    """None: the packaged text, or one with the rule service's guidance."""
     tool_mode: ToolMode = "native"
     limits: Limits = field(default_factory=Limits)
     on_rules_error: OnRulesError = "answer"
@@ -53,12 +55,21 @@ class RolloutContext:
         async with self._cache.lock:
             if self._cache.offer is None:
                 digest = (await self.rules.rulebook())["digest"]
-                self._cache.offer = ToolOffer(await self.rules.tool(), digest)
+                tool, guidance = await self.rules.tool(), None
+                if self.system is None:
+                    guidance = await self.rules.guidance()
+                self._cache.offer = ToolOffer(tool, digest, guidance)
             return self._cache.offer
 
     def forget_rules(self) -> None:
         """Makes the next episode read the tool and the rulebook's digest again."""
         self._cache.offer = None
+
+    def system_text(self, offer: ToolOffer | None) -> str:
+        """Returns the system text of an episode with this offer."""
+        if self.system is not None:
+            return self.system
+        return system_prompt(guidance=offer.guidance if offer is not None else None)
 
     def offered(self, offer: ToolOffer | None) -> list[dict[str, Any]]:
         """Returns the tools of a request: the custom tools, then the rule tool."""
@@ -78,7 +89,7 @@ class RolloutContext:
             "policy_version": self.policy_version,
             "rulebook_digest": offer.digest if offer else self.rulebook_digest,
             "tool_schema_digest": digest_of(tools) if tools else None,
-            "prompt_digest": text_digest(self.system),
+            "prompt_digest": text_digest(self.system_text(offer)),
             "sampling": dict(self.sampling),
             "tool_mode": self.tool_mode,
             **({} if self.endpoint.api == "chat" else {"api": self.endpoint.api}),

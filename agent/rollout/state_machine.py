@@ -77,6 +77,8 @@ class EpisodeRun:
     stop: StopReason = "error"
     error: ErrorRecord | None = None
     method: ModeMethod | None = None
+    system: str = ""
+    """The system text."""
     start: float = 0.0
     """Start time on the monotonic clock, in seconds."""
 
@@ -88,8 +90,9 @@ class EpisodeRun:
     async def episode(self, history: list[Message]) -> Episode:
         """Runs the episode to its end and returns its record."""
         started_at, self.start = now(), time.monotonic()
+        self.system = self.context.system_text(None)
         self.messages = [
-            *([{"role": "system", "content": self.context.system}] if self.context.system else []),
+            *([{"role": "system", "content": self.system}] if self.system else []),
             *history,
             {"role": "user", "content": self.prompt},
         ]
@@ -115,6 +118,10 @@ class EpisodeRun:
             self.offer = await self.context.connect()
         except RulesError as error:
             return self._handle_rules_error(error)
+        guided = self.context.system_text(self.offer)
+        if guided != self.system:
+            self.system = guided
+            self.messages[0] = {"role": "system", "content": guided}
         if self.force == "consult" and self.offer is not None:
             text_mode = self.context.tool_mode == "text"
             message, call = agent_written_call(self.offer.name, self.prompt, self.call_ids, text_mode)
@@ -290,7 +297,7 @@ class EpisodeRun:
                 rulebook_digest,
                 {name: value for name, value in self.sampling.items() if name != "seed"},
                 self._tools(),
-                text_digest(self.context.system),
+                text_digest(self.system),
                 *([self.history] if self.history else []),
             ]
         )
@@ -315,7 +322,7 @@ class EpisodeRun:
             tool_mode=context.tool_mode,
             rulebook_digest=rulebook_digest,
             tool_schema_digest=digest_of(tools) if tools else None,
-            prompt_digest=text_digest(context.system),
+            prompt_digest=text_digest(self.system),
             limits=context.limits,
             messages=self.messages,
             given_messages=self.given if has_reply(self.history) else None,

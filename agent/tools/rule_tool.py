@@ -137,6 +137,8 @@ class ToolOffer:
 
     tool: dict[str, Any]
     digest: str
+    guidance: str | None = None
+    """Text of the service on when to consult its rulebook; None: the agent's own system text says it."""
 
     @property
     def name(self) -> str:

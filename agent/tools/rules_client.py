@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from agent.episode import RuleHit
 from agent.errors import RulesError
+from agent.tools.guidance import read_guidance
 from agent.tools.rejection import fits_schema, rejects_arguments
 from agent.urls import bearer, public_address, without_secrets
 
@@ -134,6 +135,10 @@ class RulesClient:
                 setup=True,
             )
         return value
+
+    async def guidance(self) -> str | None:
+        """Returns the service's text on when to consult its rulebook; None if it needs none of its own."""
+        return await self._request(read_guidance)
 
     async def tool(self) -> dict[str, Any]:
         """Returns the rule tool in the form of Chat Completions."""

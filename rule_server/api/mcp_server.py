@@ -20,17 +20,18 @@ from mcp.types import (
     TextContent,
     ToolAnnotations,
 )
+from mcp.types import Tool as MCPTool
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rule_server.api.error_responses import error_response
 from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
+from rule_server.service.guidance import RULE_TOOL, guidance, has_packaged_scope, tool_description
 from rule_server.service.rule_service import RuleService
 
 log = logging.getLogger(__name__)
 
-RULE_TOOL = "consult_safety_rules"
 PROMPT = "safety_rules_guidance"
 METHOD_HEADER = b"mcp-method"
 """Header in which clients of the stateless protocol revision name the method."""
@@ -38,13 +39,9 @@ INVALID_ARGUMENTS = "ascl/invalid-arguments"
 """Key in `_meta` of an error result: the arguments are invalid, so the model can correct them. An error
 result without it means that the service failed."""
 BATCH_ERROR = "batches are not supported: send each JSON-RPC message by itself"
-GUIDANCE = (
-    f"You can look up written safety rules with the tool {RULE_TOOL}. Decide for each request whether you "
-    "need them. When a request is delicate, might cause harm or only sounds so, describe it and what is "
-    "delicate in it, read what comes back and think again before you answer: the rules say what is fine as "
-    "much as what is not. Answer everyday requests directly. A rule is guidance for your judgement; do not "
-    "quote it."
-)
+PACKAGED_SCOPE = "ascl/packaged-scope"
+"""Key in `_meta` of the prompt: whether the rulebook is to be consulted exactly when the packaged one is.
+Then an agent may use a system text of its own that was written for the packaged rules."""
 
 
 class ConsultTool(Tool):
@@ -75,7 +72,18 @@ def _error_result(text: str, meta: dict[str, Any] | None = None) -> CallToolResu
 
 
 class RuleServer(MCPServer[Any]):
-    """The SDK's server, which by itself reports an unknown prompt as an internal error."""
+    """The SDK's server, which by itself reports an unknown prompt as an internal error.
+
+    The tool's description follows the rulebook, which may change while it is served.
+    """
+
+    def __init__(self, service: RuleService, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._service = service
+
+    async def list_tools(self) -> list[MCPTool]:
+        description = _description(self._service)
+        return [tool.model_copy(update={"description": description}) for tool in await super().list_tools()]
 
     async def get_prompt(
         self,
@@ -87,7 +95,13 @@ class RuleServer(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"unknown prompt {name[:64]!r}: use {PROMPT}")
         if arguments:
             raise MCPError(INVALID_PARAMS, f"the prompt {PROMPT} takes no arguments: leave them out")
-        return await super().get_prompt(name, arguments, context)
+        result = await super().get_prompt(name, arguments, context)
+        packaged = has_packaged_scope(self._service.rulebook)
+        return result.model_copy(update={"meta": {PACKAGED_SCOPE: packaged}})
+
+
+def _description(service: RuleService) -> str:
+    return service.settings.tool_description or tool_description(service.rulebook)
 
 
 def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
@@ -104,12 +118,13 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
         consult,
         name=RULE_TOOL,
         title="Consult the safety rules",
-        description=service.settings.tool_description,
+        description=_description(service),
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
     tool.parameters = compact_schema(ConsultRequest.model_json_schema())
     tool.fn_metadata.output_schema = compact_schema(ConsultResponse.model_json_schema(mode="serialization"))
     server = RuleServer(
+        service,
         "ascl-rules",
         title="Safety rules",
         version=version,
@@ -139,8 +154,8 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
     @server.prompt(
         name=PROMPT, description="System text that tells a model when to consult the safety rules."
     )
-    def guidance() -> str:
-        return GUIDANCE
+    def system_text() -> str:
+        return guidance(service.rulebook)
 
     return server
 

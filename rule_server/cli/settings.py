@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from rule_server.settings import TOOL_DESCRIPTION, Settings
+from rule_server.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,4 @@ def _default(field: FieldInfo) -> str:
         return "~/.cache/ascl/rules" if field.annotation is Path else ""
     if value is None or value == () or value == "":
         return ""
-    if value == TOOL_DESCRIPTION:
-        return "(built-in text)"
     return str(value).lower() if isinstance(value, bool) else str(value)

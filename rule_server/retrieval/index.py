@@ -375,9 +375,11 @@ def _run_starts(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def threshold_for(index: RuleIndex, explicit: float | None) -> Threshold:
-    """Returns the threshold of an index: the explicit one, else the calibrated one, else the default."""
+    """Returns the threshold of an index: explicit, else the rulebook's, else calibrated, else the default."""
     if explicit is not None:
         return Threshold(explicit, "set")
+    if index.rulebook.threshold is not None:
+        return Threshold(index.rulebook.threshold, "rulebook")
     calibration = index.calibration
     if calibration is None or calibration.scoring != scoring_version():
         return Threshold(DEFAULT_THRESHOLD, "default")

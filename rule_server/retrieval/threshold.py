@@ -14,7 +14,7 @@ docs/research/retrieval-log.md."""
 SCORING_VERSION = 2
 """Increment it when the same vectors get other scores: older calibrations then no longer count."""
 
-Origin = Literal["set", "calibrated", "stale", "default"]
+Origin = Literal["set", "rulebook", "calibrated", "stale", "default"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Threshold:
         """The origin in words."""
         return {
             "set": "set by hand",
+            "rulebook": "set in rulebook.yaml",
             "calibrated": "calibrated",
             "stale": "calibrated before the last edit of the rules: run `ascl-rules calibrate` again",
             "default": "the default: `ascl-rules calibrate` finds one for this rulebook",

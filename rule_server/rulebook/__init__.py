@@ -14,7 +14,15 @@ from rule_server.rulebook.loader import (
     read_folders,
     resolve_layers,
 )
-from rule_server.rulebook.model import Category, Rule, Rulebook, Stance, describe_contents, with_drafts_active
+from rule_server.rulebook.model import (
+    Category,
+    Rule,
+    Rulebook,
+    Stance,
+    describe_contents,
+    describe_scope,
+    with_drafts_active,
+)
 from rule_server.rulebook.parser import MAX_FILE_BYTES, LintProblem, Problem, read_yaml_file
 from rule_server.rulebook.visible import has_visible, visible_text
 
@@ -33,6 +41,7 @@ __all__ = [
     "Stance",
     "has_visible",
     "describe_contents",
+    "describe_scope",
     "is_ignored",
     "layer_prefixes",
     "list_names",

@@ -16,7 +16,7 @@ from pathlib import Path
 from rule_server.errors import RulebookError
 from rule_server.rulebook.diagnosis import Fault, RepairBudget, RuleFileError
 from rule_server.rulebook.ignored import is_document, is_ignored, is_notable, is_project_folder
-from rule_server.rulebook.model import Category, FolderManifest, Manifest, Rule, Rulebook
+from rule_server.rulebook.model import Category, FolderManifest, Manifest, Rule, Rulebook, join_scopes
 from rule_server.rulebook.parser import (
     CATEGORY_FILE,
     MANIFEST,
@@ -354,9 +354,14 @@ def _merge(layers: Sequence[_Layer], required_statuses: set[str]) -> ReadResult:
         problems.append(LintProblem.sanitized(top.prefix + MANIFEST, *_no_active_rule(rules)))
     ignored = tuple(name for layer in layers for name in layer.ignored)
     named = top.manifest or Manifest(name="unreadable", version="0.0.0")
+    manifests = [layer.manifest for layer in layers if layer.manifest is not None]
     rulebook = Rulebook(
         name=named.name,
         version=named.version,
+        consult_when=join_scopes(
+            [(layer.manifest.consult_when if layer.manifest else None, layer.categories) for layer in layers]
+        ),
+        threshold=next((book.threshold for book in reversed(manifests) if book.threshold is not None), None),
         categories=[categories[name] for name in sorted(categories)],
         rules=[rules[key] for key in sorted(rules)],
     )

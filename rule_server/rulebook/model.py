@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -40,6 +40,9 @@ def _date(value: object) -> object:
 Line = Annotated[str, Field(max_length=600), AfterValidator(_one_line)]
 Prose = Annotated[str, Field(min_length=1)]
 Date = Annotated[datetime.date, BeforeValidator(_date)]
+Clause = Annotated[str, Field(max_length=440), AfterValidator(_one_line)]
+"""With a longer one, the list of tools takes more than 600 tokens."""
+Threshold = Annotated[float, Field(ge=0, le=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+(-[a-z0-9]+)*$", max_length=129)]
 
@@ -114,6 +117,12 @@ class Manifest(Strict):
 class FolderManifest(Manifest):
     """rulebook.yaml: name and version of the rulebook, and its effect on the layers beneath it."""
 
+    consult_when: Clause | None = None
+    """When a model should consult this rulebook, as a clause: "a request is about fees or transfers". None:
+    when a request concerns one of its categories."""
+    threshold: Threshold | None = None
+    """Score below which no rule applies. None: the calibrated one, or the default."""
+
     extends: Literal["ascl-core"] | None = None
     """Layer over the packaged rules. None: over the folders named before it, if any."""
     retire: list[RuleId] = Field(default=[], max_length=5000)
@@ -123,12 +132,19 @@ class FolderManifest(Manifest):
 class Rulebook(Manifest):
     """A validated set of categories and rules, sorted by id (and language)."""
 
+    consult_when: str | None = None
+    """When a model should consult the rules, as a clause. None: `describe_scope` says it."""
+    threshold: Threshold | None = None
+    """Score below which no rule applies, if the rulebook says so."""
     categories: list[Category]
     rules: list[Rule]
 
     def canonical(self) -> str:
         """Returns JSON that depends only on the content, not on files, line folding or key order."""
         value = self.model_dump(mode="json")
+        for optional in ("consult_when", "threshold"):
+            if value[optional] is None:  # so that a rulebook without them keeps its digest
+                del value[optional]
         return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @cached_property
@@ -156,6 +172,27 @@ class Rulebook(Manifest):
         }
 
 
+def describe_scope(categories: Iterable[Category], *, summaries: bool = False) -> str:
+    """Returns when to consult rules of these categories, as a clause made of their titles."""
+    parts = [f"{one.title} ({one.summary.rstrip('.')})" if summaries else one.title for one in categories]
+    return f"a request concerns {'; '.join(parts)}"
+
+
+def join_scopes(layers: Sequence[tuple[str | None, Mapping[str, Category]]]) -> str | None:
+    """Returns when to consult any of the layers, as a clause; None if none of them says so.
+
+    A layer is its own `consult_when` and its categories, whose titles describe it if it does not say so.
+    """
+    if not any(scope for scope, _ in layers):
+        return None
+    clauses = [
+        scope or describe_scope(categories[name] for name in sorted(categories))
+        for scope, categories in layers
+        if scope or categories
+    ]
+    return ", or when ".join(dict.fromkeys(clauses))
+
+
 def with_drafts_active(book: Rulebook) -> Rulebook:
     """Returns the rulebook with every draft set to active."""
     rules = [
@@ -163,7 +200,14 @@ def with_drafts_active(book: Rulebook) -> Rulebook:
         for rule in book.rules
     ]
     # model_copy would also copy the cached digest and served rules of the original.
-    return Rulebook(name=book.name, version=book.version, categories=book.categories, rules=rules)
+    return Rulebook(
+        name=book.name,
+        version=book.version,
+        consult_when=book.consult_when,
+        threshold=book.threshold,
+        categories=book.categories,
+        rules=rules,
+    )
 
 
 def describe_contents(book: Rulebook, others: Collection[str] = ()) -> str:

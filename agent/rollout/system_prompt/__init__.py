@@ -8,8 +8,19 @@ from pathlib import Path
 VERSION = "1"
 
 
+def system_prompt(version: str = VERSION, *, guidance: str | None = None) -> str:
+    """Returns the system text, which explains when to consult the rules and when to answer directly.
+
+    Args:
+        version: version of the wording.
+        guidance: what the rule service says about its rulebook (`RulesClient.guidance`). None: the packaged
+            text, which was written for the packaged rules.
+    """
+    if guidance is None:
+        return _read(f"system-{version}.md")
+    return _read(f"guided-{version}.md").replace("{guidance}", guidance)
+
+
 @cache
-def system_prompt(version: str = VERSION) -> str:
-    """Returns the system text, which explains when to consult the rules and when to answer directly."""
-    path = Path(__file__).parent / f"system-{version}.md"
-    return path.read_text(encoding="utf-8").strip()
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()

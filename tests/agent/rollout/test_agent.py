@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.episode import Episode, EpisodeLog, Event, Limits, validate_log
+from agent.episode import Episode, EpisodeLog, Event, Limits, text_digest, validate_log
 from agent.episode.validate import episode_problems
 from agent.rollout.system_prompt import system_prompt
 from agent.tools import REFUSAL_WITHOUT_RULES
@@ -356,3 +356,21 @@ def test_every_reply_of_a_server_ends_in_an_episode_that_can_be_logged(
     assert validate_log(tmp_path / "log.jsonl") == (1, [])
     assert len(rules.consultations) <= 4
     assert episode.error is None or episode.error.boundary == "endpoint"
+
+
+def test_the_system_text_says_when_to_consult_the_rulebook_of_the_service() -> None:
+    bank = "When a request is about a bank's fees, look up the rules."
+    with ScriptedRules(guidance=bank) as rules, ScriptedEndpoint(["4"]) as endpoint:
+        episode = run_agent("What is 2 + 2?", endpoint, rules)
+    system = episode.messages[0]["content"]
+    assert bank in system
+    assert "weapons" not in system
+    assert endpoint.requests[0]["messages"][0] == {"role": "system", "content": system}
+    assert episode.prompt_digest == text_digest(system)
+    assert episode_problems(episode) == []
+
+
+def test_a_system_text_of_ones_own_is_kept() -> None:
+    with ScriptedRules(guidance="Look up the rules.") as rules, ScriptedEndpoint(["4"]) as endpoint:
+        episode = run_agent("What is 2 + 2?", endpoint, rules, system="Be brief.")
+    assert episode.messages[0]["content"] == "Be brief."

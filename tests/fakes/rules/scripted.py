@@ -57,8 +57,10 @@ class ScriptedRules:
         digest: str = DIGEST,
         delay: float = 0.0,
         port: int = 0,
+        guidance: str | None = None,
     ) -> None:
-        """`delay` is the duration of a consultation in seconds."""
+        """`delay` is the duration of a consultation in seconds, `guidance` the text of the prompt."""
+        self.guidance = guidance
         self.delay = delay
         self.answers: deque[dict[str, Any] | Exception] = deque(answers)
         self.digest = digest
@@ -110,6 +112,12 @@ class ScriptedRules:
         @server.resource("rulebook://current", mime_type="application/json")
         def rulebook() -> str:
             return json.dumps(self._rulebook())
+
+        if self.guidance is not None:
+
+            @server.prompt(name="safety_rules_guidance")
+            def system_text() -> str:
+                return str(self.guidance)
 
         return server
 

@@ -44,6 +44,7 @@ class BatchedRuleTool:
         self.tool: dict[str, Any] = {}
         """Tool as the service offers it, in the form that chat templates take."""
         self.digest = ""
+        self.guidance: str | None = None
         """Digest of the rulebook."""
         self._url, self._token, self._max_in_flight = url, token, max_in_flight
         self._in_flight = 0
@@ -59,6 +60,7 @@ class BatchedRuleTool:
             self._wait(self._client.__aenter__())
             self.digest = str(self._wait(self._client.rulebook())["digest"])
             self.tool = self._wait(self._client.tool())
+            self.guidance = self._wait(self._client.guidance())
         except BaseException:
             self.__exit__(None, None, None)
             raise

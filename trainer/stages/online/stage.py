@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,8 @@ def _run(
     settings = changed_settings(config, _RECORDED_SETTINGS)
     plan = {**recorded_arguments, **settings, "rulebook_digest": rule_tool.digest}
     checkpoint = begin_or_resume_together(config, plan, arguments.resume)
-    train = load_prompt_rows(arguments.prompts)
-    held_out = _load_held_out(arguments, train)
+    train = load_prompt_rows(arguments.prompts, guidance=rule_tool.guidance)
+    held_out = _load_held_out(arguments, train, rule_tool.guidance)
     # Evaluating first gives the floor good weights to restore, in a resumed run too.
     config.eval_on_start |= arguments.floor_consult is not None
     tokenizer = load_tokenizer(arguments.model)
@@ -115,12 +116,13 @@ def _run(
     return record
 
 
-def load_prompt_rows(spec: str, exclude: set[str] = frozenset()) -> Rows:  # type: ignore[assignment]
+def load_prompt_rows(spec: str, exclude: Set[str] = frozenset(), *, guidance: str | None = None) -> Rows:
     """Loads prompts as the agent sends them: its system prompt, then the user's message.
 
     Args:
         spec: a file or a built-in set.
         exclude: texts of prompts to leave out.
+        guidance: what the rule service says about its rulebook; None for the packaged system prompt.
 
     Raises:
         PromptError: the prompts cannot be read.
@@ -129,7 +131,7 @@ def load_prompt_rows(spec: str, exclude: set[str] = frozenset()) -> Rows:  # typ
     from agent.rollout.system_prompt import system_prompt
     from evaluation.prompts import load_prompts
 
-    system = system_prompt()
+    system = system_prompt(guidance=guidance)
     rows = [
         {
             "prompt": [{"role": "system", "content": system}, {"role": "user", "content": prompt.prompt}],
@@ -147,11 +149,11 @@ def load_prompt_rows(spec: str, exclude: set[str] = frozenset()) -> Rows:  # typ
     return rows
 
 
-def _load_held_out(arguments: OnlineArguments, train: Rows) -> Rows | None:
+def _load_held_out(arguments: OnlineArguments, train: Rows, guidance: str | None) -> Rows | None:
     if arguments.floor_prompts is None:
         return None
     trained = {row["prompt"][-1]["content"] for row in train}
-    rows = load_prompt_rows(arguments.floor_prompts, exclude=trained)
+    rows = load_prompt_rows(arguments.floor_prompts, exclude=trained, guidance=guidance)
     harmful = sum(row["kind"] == "harmful" for row in rows)
     if arguments.floor_consult is not None and (
         problem := held_out_problem(arguments.floor_prompts, harmful)
