@@ -14,6 +14,7 @@ from agent.cli.options import NewServer
 from evaluation.cli.common import AsJson, PromptSpec, exit_on_error, fail
 from evaluation.cli.report import ReportOptions, check_names, make_report
 from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
+from evaluation.cli.suites import DryRun, SuiteData, SuiteLimit, SuiteNames, print_plan, suite_spec
 
 if TYPE_CHECKING:
     from evaluation.sampling import ArmRun
@@ -59,6 +60,10 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Name of a single arm in the report (default: its kind).")
     ] = None,
+    suite: SuiteNames = None,
+    limit: SuiteLimit = None,
+    suite_data: SuiteData = None,
+    dry_run: DryRun = False,
     out: Annotated[Path | None, typer.Option(help="Report folder (default: LOG without .jsonl).")] = None,
     new_server: NewServer = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it finishes.")] = False,
@@ -71,6 +76,19 @@ def run(
     """
     from evaluation.sampling import Policy, plan_arms
 
+    if suite:
+        prompts = suite_spec(suite, limit, suite_data)
+    if dry_run:
+        print_plan(
+            suite or [],
+            limit=limit,
+            samples=samples,
+            arms=len(arm or ["adaptive"]),
+            turns=max_turns,
+            max_tokens=max_tokens,
+            as_json=as_json,
+        )
+        return
     if not base_url:
         fail(NO_ENDPOINT, 2)
     if not model:

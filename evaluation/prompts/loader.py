@@ -29,7 +29,9 @@ def packaged_file(name: str) -> Path:
 
 
 def prompt_file(spec: str | Path) -> Path:
-    """Returns the file for a path, `builtin:NAME` or `hub:...` (see `evaluation.prompts.hub`).
+    """Returns the file for a path, `builtin:NAME`, `suite:NAME` or `hub:...`.
+
+    `evaluation.prompts.suites` and `evaluation.prompts.hub` describe the last two.
 
     Raises:
         PromptError: the built-in set is unknown, the data set cannot be used, or there is no such file.
@@ -39,6 +41,10 @@ def prompt_file(spec: str | Path) -> Path:
         from evaluation.prompts.hub import hub_file
 
         return hub_file(text)
+    if text.startswith("suite:"):
+        from evaluation.prompts.suites import suite_file
+
+        return suite_file(text)
     if text.startswith("builtin:"):
         name = text.removeprefix("builtin:")
         if name not in builtin_names():

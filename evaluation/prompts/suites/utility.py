@@ -1,0 +1,115 @@
+"""Suites that measure whether a model still solves ordinary tasks."""
+
+from evaluation.prompts.suites.preset import PublishedFigure, Source, Suite
+from evaluation.prompts.suites.safety import PAPER
+
+UTILITY = (
+    Suite(
+        name="math-500",
+        title="MATH-500",
+        purpose="utility",
+        scored_by=("reference answer",),
+        licence="MIT",
+        paper="arXiv 2305.20050",
+        sources=(
+            Source(
+                "HuggingFaceH4/MATH-500",
+                "test",
+                "problem",
+                "math",
+                500,
+                category="subject",
+                id="unique_id",
+                answer="answer",
+            ),
+        ),
+    ),
+    Suite(
+        name="gpqa-diamond",
+        title="GPQA Diamond",
+        purpose="utility",
+        scored_by=("reference answer",),
+        licence="CC-BY-4.0",
+        gated=True,
+        paper="arXiv 2311.12022",
+        sources=(
+            Source(
+                "Idavidrein/gpqa",
+                "train",
+                "Question",
+                "benign_plain",
+                198,
+                config="gpqa_diamond",
+                form="gpqa",
+            ),
+        ),
+        published=(PublishedFigure("accuracy .5859", PAPER),),
+        note="The order of the options is drawn from the question's text, and so the same in every run.",
+    ),
+    Suite(
+        name="mmlu-pro",
+        title="MMLU-Pro",
+        purpose="utility",
+        scored_by=("reference answer",),
+        licence="MIT",
+        paper="arXiv 2406.01574",
+        sources=(
+            Source(
+                "TIGER-Lab/MMLU-Pro",
+                "test",
+                "question",
+                "benign_plain",
+                12_032,
+                category="category",
+                answer="answer",
+                choices="options",
+                form="choices",
+            ),
+        ),
+        published=(PublishedFigure("accuracy .7079", PAPER),),
+        note="Large: pass --limit.",
+    ),
+    Suite(
+        name="gsm8k",
+        title="GSM8K",
+        purpose="utility",
+        scored_by=("reference answer",),
+        licence="MIT",
+        paper="arXiv 2110.14168",
+        sources=(
+            Source(
+                "openai/gsm8k",
+                "test",
+                "question",
+                "math",
+                1_319,
+                config="main",
+                answer="answer",
+                answer_after="####",
+            ),
+        ),
+        published=(PublishedFigure("accuracy .9827", PAPER),),
+    ),
+    Suite(
+        name="arc-c",
+        title="ARC-Challenge",
+        purpose="utility",
+        scored_by=("reference answer",),
+        licence="CC-BY-SA-4.0",
+        paper="arXiv 1803.05457",
+        sources=(
+            Source(
+                "allenai/ai2_arc",
+                "test",
+                "question",
+                "benign_plain",
+                1_172,
+                config="ARC-Challenge",
+                id="id",
+                answer="answerKey",
+                choices="choices",
+                form="choices",
+            ),
+        ),
+    ),
+)
