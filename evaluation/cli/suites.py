@@ -86,8 +86,9 @@ def print_plan(
     episodes = sum(plan.episodes for plan in plans)
     requests = sum(plan.request_tokens for plan in plans)
     replies = sum(plan.most_reply_tokens for plan in plans)
-    typer.echo(f"{episodes:,} episodes; about {requests:,} request tokens without consultations, and at most")
-    typer.echo(f"{replies:,} reply tokens: multiply them by your endpoint's prices. Nothing was fetched.")
+    typer.echo(f"{episodes:,} episodes, about {requests:,} request tokens without consultations,")
+    typer.echo(f"at most {replies:,} reply tokens: multiply by your endpoint's prices.")
+    typer.echo("Nothing was fetched.")
     for plan in plans:
         suite = plan.suite
         typer.echo(f"\n{suite.name}: {suite.title} ({suite.paper})")

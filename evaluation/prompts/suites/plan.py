@@ -1,4 +1,4 @@
-"""What a run of suites would fetch, ask and cost, without doing it."""
+"""Plan of a run of suites: what it would fetch, ask and cost."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _category(source: Source, row: Mapping[str, Any]) -> Row:
 
 
 def _contents(suite: Suite, source: Source, row: Mapping[str, Any]) -> Iterator[tuple[Row, str]]:
-    """Yields what a row asks, and a suffix of its id that tells its prompts apart."""
+    """Yields the prompts of a row, each with a suffix for the id that distinguishes it."""
     match source.form:
         case "text":
             answer = _reference(source, row)
