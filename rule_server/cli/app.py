@@ -64,7 +64,7 @@ def build(rules: Rules = None, artefact: ArtefactDir = None, model: Model = None
     book = index.rulebook
     typer.echo(
         f"{book.name} {book.version} {book.digest[:12]}: {describe_contents(book)}, "
-        f"{len(index.vectors)} vectors in {settings.artefact}"
+        f"{len(index)} texts in {settings.artefact}"
     )
 
 

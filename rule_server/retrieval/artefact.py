@@ -2,8 +2,8 @@
 
     artefact.json             the current encoder and rulebook
     encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json of the English encoder
-    rulebooks/<digest>/       rulebook.json (canonical), vectors.npy, manifest.json; the marks published (by
-                              `build`) and served (was current once),
+    rulebooks/<digest>/       rulebook.json (canonical), the FAISS indexes of its texts, manifest.json; the
+                              marks published (by `build`) and served (was current once),
                               and one mark for the rules folders of each service that served it
 
 Folders are written under a temporary name and renamed, so a reader finds a complete folder or none.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -24,15 +23,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_digest
 from rule_server.retrieval.encoders.multilingual import MultilingualEncoder
-from rule_server.retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder
+from rule_server.retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder, file_digest
 from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder
 from rule_server.retrieval.threshold import Calibration
 from rule_server.rulebook import Rulebook
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
 
 SCHEMA_VERSION = 2
+INDEX_SCHEMA_VERSION = 3
+"""Of a stored rulebook. One with a lower number is embedded again when it is needed."""
 MAX_UNPUBLISHED = 10
 """Unpublished rulebooks to store. Those that were never served are removed first, then the oldest."""
 MAX_PUBLISHED = 50
@@ -121,22 +121,25 @@ class Artefact:
             ArtefactError: its files differ from those that were written.
         """
         from rule_server.retrieval.index import RuleIndex
+        from rule_server.retrieval.search.text_index import TextIndex
 
         folder = self.folder / "rulebooks" / digest
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
             if manifest["encoder"] != fingerprint or manifest.get("ordinary") != background_digest():
                 return None
-            raw = (folder / "vectors.npy").read_bytes()
-            if hashlib.sha256(raw).hexdigest() != manifest["vectors"]:
-                raise ValueError("vectors.npy is not what was written")
+            if manifest["schema"] < INDEX_SCHEMA_VERSION:
+                return None
+            for name, written in manifest["files"].items():
+                if file_digest(folder / name) != written:
+                    raise ValueError(f"{name} is not what was written")
             rulebook = Rulebook.model_validate_json((folder / "rulebook.json").read_bytes())
             if rulebook.digest != digest:
                 raise ValueError("rulebook.json is not what was written")
             measured = manifest.get("calibration")
             calibration = Calibration(**measured) if measured is not None else None
-            vectors = np.load(io.BytesIO(raw), allow_pickle=False)
-            return RuleIndex(rulebook, fingerprint, vectors, calibration)
+            texts = {part: TextIndex.read(folder, part) for part in manifest["encoders"]}
+            return RuleIndex(rulebook, fingerprint, texts, calibration)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
@@ -156,22 +159,23 @@ class Artefact:
         if not make_current and self.encoder_of(digest) not in (None, index.fingerprint):
             return
         target = self.folder / "rulebooks" / digest
-        buffer = io.BytesIO()
-        np.save(buffer, index.vectors, allow_pickle=False)
-        raw = buffer.getvalue()
-        manifest = {
-            "schema": SCHEMA_VERSION,
+        manifest: dict[str, Any] = {
+            "schema": INDEX_SCHEMA_VERSION,
             "encoder": index.fingerprint,
             "name": index.rulebook.name,
             "version": index.rulebook.version,
             "rules": len(index.rulebook.served),
-            "vectors": hashlib.sha256(raw).hexdigest(),
+            "encoders": list(index.texts),
+            "files": {},
             "ordinary": background_digest(),
             "calibration": asdict(index.calibration) if index.calibration is not None else None,
         }
         with self.new_folder(target, replace=True) as folder:
             (folder / "rulebook.json").write_text(index.rulebook.canonical(), encoding="utf-8")
-            (folder / "vectors.npy").write_bytes(raw)
+            for part, texts in index.texts.items():
+                for name, content in texts.serialized(part).items():
+                    (folder / name).write_bytes(content.data)
+                    manifest["files"][name] = hashlib.sha256(content.data).hexdigest()
             (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             for mark in (PUBLISHED, SERVED, *self.lineages(digest)):
                 if (target / mark).exists():

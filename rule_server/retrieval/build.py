@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rule_server.errors import ArtefactError, EncoderError, RulebookError
 from rule_server.retrieval.artefact import Artefact, Current
+from rule_server.retrieval.versions import index_for, load_version
 from rule_server.rulebook import load_rulebook, with_drafts_active
 from rule_server.settings import Settings, packaged_rules
 
@@ -74,10 +75,7 @@ def load_or_build(
     encoder = open_encoder(settings, notify)
     if rulebook is None:
         assert current is not None
-        index = artefact.index(current.rulebook, encoder.fingerprint)
-        if index is None:
-            raise ArtefactError(f"{artefact.folder} has no index for its encoder: run `ascl-rules build`")
-        return LoadedIndex(encoder, index, ())
+        return LoadedIndex(encoder, _current_index(artefact, current.rulebook, encoder, notify), ())
     only_drafts = not rulebook.served
     if only_drafts:
         rulebook = with_drafts_active(rulebook)
@@ -89,7 +87,9 @@ def load_or_build(
     if index is None:
         index = _embed(artefact, current, rulebook, encoder, notify)
         if not only_drafts:
-            save_index(artefact, index, own_rules, None if build else notify, make_current=make_current)
+            index = save_index(
+                artefact, index, own_rules, None if build else notify, make_current=make_current
+            )
     elif make_current and current != (new := Current(encoder.fingerprint, rulebook.digest, own_rules)):
         try:
             artefact.set_current(new)
@@ -124,12 +124,11 @@ def rebuild(
     index = _load_index(artefact, rulebook.digest, encoder.fingerprint)
     if index is None:
         index = RuleIndex.build(rulebook, encoder, before.vectors_by_text(), measured)
-        save_index(artefact, index, own_rules, notify)
-        return index
+        return save_index(artefact, index, own_rules, notify)
     own = index.calibration
     stale = measured is not None and (own is None or own.rulebook != rulebook.digest)
     if stale:
-        index = RuleIndex(index.rulebook, index.fingerprint, index.vectors, measured)
+        index = index.with_calibration(measured)
     try:
         if stale and measured is not None:
             artefact.save_calibration(rulebook.digest, measured)
@@ -154,8 +153,8 @@ def save_index(
     notify: Notify | None,
     *,
     make_current: bool = True,
-) -> None:
-    """Saves an index.
+) -> RuleIndex:
+    """Saves an index, and returns it as it was stored: its files are then shared with other processes.
 
     If the folder is not writable, warns through `notify`, or raises ArtefactError without it.
     """
@@ -165,6 +164,8 @@ def save_index(
         if notify is None:
             raise
         notify(f"serving from memory: {error}")
+        return index
+    return _load_index(artefact, index.rulebook.digest, index.fingerprint) or index
 
 
 def open_encoder(settings: Settings, notify: Notify) -> Encoder:
@@ -191,6 +192,17 @@ def open_encoder(settings: Settings, notify: Notify) -> Encoder:
         return export_encoder(artefact, settings.model, settings.threads, settings.prefix)
     except EncoderError as error:
         raise EncoderError(f"there is no usable encoder in {artefact.folder}: {error}") from None
+
+
+def _current_index(artefact: Artefact, digest: str, encoder: Encoder, notify: Notify) -> RuleIndex:
+    """Returns the index of a stored rulebook, which is embedded again if it has the format of an earlier
+    version."""
+    index = artefact.index(digest, encoder.fingerprint)
+    if index is not None:
+        return index
+    stored = load_version(artefact, digest)
+    notify(f"embedding {stored.name} {stored.version}, {len(stored.served)} rules")
+    return index_for(stored, artefact, encoder)
 
 
 def _embed(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-import faiss
 import numpy as np
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.encoders.paired import split_vectors
 from rule_server.retrieval.relevance.model import relevance_model
+from rule_server.retrieval.search.nearness import CategoryGroups, Nearness, RuleGroups
+from rule_server.retrieval.search.text_index import TextIndex
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
 from rule_server.rulebook import Rule, Rulebook
 
@@ -28,16 +29,7 @@ if TYPE_CHECKING:
     Complete = Callable[[Vectors, NDArray[np.int64]], None]
     """Adds the English part to some rows of vectors."""
 
-# Parameters of the score, chosen on public evaluation sets; nearby values do almost as well. The experiments
-# are in docs/research/retrieval-log.md.
-TEMPERATURE = 0.1
-"""Temperature of the log-mean-exp over the texts of a rule or category: the nearest texts dominate."""
-BACKGROUND_TEMPERATURE = 0.06
-"""Temperature for everyday requests, which have less in common."""
-CATEGORY_SHARE = 0.75
-"""Weight of the category in a score. The rest is the weight of the rule itself."""
-SIZE_SHARE = 0.3
-"""Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
+# Parameters of the score, chosen on public evaluation sets: see docs/research/retrieval-log.md.
 NEARNESS_SLOPE = 20.0
 """Log-odds that a rule applies for each unit of nearness, where nothing was learned."""
 NEARNESS_OFFSET, MULTILINGUAL_NEARNESS_OFFSET = 0.06, 0.02
@@ -49,6 +41,9 @@ OWN_ADVANTAGE = 1.0
 """Log-odds by which a rule that was added to the packaged ones comes before them."""
 RETURN_MARGIN = 0.2
 """Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
+Part = Literal["multilingual", "english"]
+"""An encoder whose vectors an index has. A single encoder counts as the English one."""
+PARTS: tuple[Part, Part] = ("multilingual", "english")
 SCORING_BATCH = 256
 """Number of questions scored together, to bound memory."""
 
@@ -97,45 +92,47 @@ class RuleIndex:
         self,
         rulebook: Rulebook,
         fingerprint: str,
-        vectors: Vectors,
+        vectors: Vectors | Mapping[Part, TextIndex],
         calibration: Calibration | None = None,
     ) -> None:
         """Creates an index.
 
         Args:
             fingerprint: of the encoder.
-            vectors: (n, dimension), one for each of `index_entries(rulebook)`.
+            vectors: (n, dimension), one for each of `index_entries(rulebook)`; or one index for each encoder.
 
         Raises:
             ArtefactError: the numbers of vectors and texts differ.
         """
         entries = index_entries(rulebook)
-        if vectors.shape[0] != len(entries):
-            raise ArtefactError(f"{len(entries)} texts but {vectors.shape[0]} vectors: build the index again")
+        versions = _with_translations(rulebook)
+        sizes = [len(rule_texts(rule)) for rule in versions]
+        if not isinstance(vectors, Mapping):
+            parts = zip(PARTS, split_vectors(vectors, fingerprint), strict=True)
+            vectors = {name: TextIndex.build(part, sizes) for name, part in parts if part is not None}
         self.rulebook = rulebook
         self.fingerprint = fingerprint
-        self.vectors = np.ascontiguousarray(vectors, np.float32)
+        self.texts: Mapping[Part, TextIndex] = vectors
         self.calibration = calibration
         """The measured threshold, possibly of an earlier version of the rulebook. None: not calibrated."""
-        self._keys = [text_key(text) for _, text in entries]
+        for part in self.texts.values():
+            if len(part) != len(entries):
+                raise ArtefactError(f"{len(entries)} texts but {len(part)} vectors: build the index again")
+        self._entries = entries
         self._rules = list(rulebook.served.values())
         self._category = np.array([rule.category for rule in self._rules])
         self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
-        versions = _with_translations(rulebook)
         # Texts are grouped by language, for rules and categories alike, since a question is in one language.
-        self._rule_groups = _RuleGroups([len(rule_texts(rule)) for rule in versions])
-        self._category_groups = _CategoryGroups(
-            [(rule.lang, rule.category) for rule in versions], self._rule_groups.sizes
-        )
+        rules = RuleGroups(sizes)
+        categories = CategoryGroups([(rule.lang, rule.category) for rule in versions], rules.sizes)
+        self._nearness = {name: Nearness(part, rules, categories) for name, part in self.texts.items()}
         self._model = relevance_model()
         self._learned = np.array([self._model.covers(rule_texts(rule)) for rule in versions], bool)
-        self._multilingual, self._english = split_vectors(self.vectors, fingerprint)
-        self._has_english = np.array([self._english[rows].any() for rows in self._rule_groups.slices], bool)
+        self._has_english = self._nearness["english"].known
         """By rule version: whether the English encoder has read its texts."""
         self._knows_both = fingerprint.startswith(self._model.english)
         """Whether the learned decision on both vectors was trained with this English encoder."""
         self._rule_starts = _run_starts([rule.id for rule in versions])
-        self._background_count = len(background_requests())
 
     @classmethod
     def build(
@@ -153,9 +150,24 @@ class RuleIndex:
         rows = [fresh[text] if text in fresh else known[text_key(text)] for text in texts]
         return cls(rulebook, encoder.fingerprint, np.stack(rows), calibration)
 
-    def vectors_by_text(self) -> dict[str, Vectors]:
+    @property
+    def vectors(self) -> Vectors:
+        """A copy of the vectors of all texts, (n, dimension), in the order of `index_entries`."""
+        return np.hstack([part.vectors() for part in self.texts.values()])
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self._entries)
+
+    def vectors_by_text(self) -> Mapping[str, Vectors]:
         """Returns the vectors by text key, for reuse by another version of the rulebook."""
-        return dict(zip(self._keys, self.vectors, strict=True))
+        return _VectorsByText(self._entries, self.texts)
+
+    def with_calibration(self, calibration: Calibration | None) -> RuleIndex:
+        """Returns the same index with another measured threshold."""
+        other = copy.copy(self)
+        other.calibration = calibration
+        return other
 
     @property
     def categories(self) -> list[str]:
@@ -226,14 +238,13 @@ class RuleIndex:
         parts = [questions[at : at + SCORING_BATCH] for at in range(0, len(questions), SCORING_BATCH)]
         return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
 
-    def nearness(self, vectors: Vectors, part: Literal["multilingual", "english"]) -> Floats:
+    def nearness(self, vectors: Vectors, part: Part) -> Floats:
         """Returns the nearness of each vector (n, dimension) to its nearest rule, by one encoder, (n,)."""
         multilingual, english = split_vectors(vectors, self.fingerprint)
-        ours, texts = (english, self._english) if part == "english" else (multilingual, self._multilingual)
+        ours = english if part == "english" else multilingual
         assert ours is not None
-        assert texts is not None
         parts = [ours[at : at + SCORING_BATCH] for at in range(0, len(ours), SCORING_BATCH)]
-        return np.concatenate([self._nearness(own, texts).max(axis=1) for own in parts])
+        return np.concatenate([self._nearness[part].of(own).max(axis=1) for own in parts])
 
     def scores(self, question: Vectors) -> Floats:
         """Returns the score of every rule, (rules,), in rulebook order.
@@ -261,7 +272,7 @@ class RuleIndex:
             return np.empty((len(questions), 0))
         multilingual, english = split_vectors(questions, self.fingerprint)
         if multilingual is None:
-            logits = NEARNESS_SLOPE * (self._nearness(english, self._english) - NEARNESS_OFFSET)
+            logits = NEARNESS_SLOPE * (self._nearness["english"].of(english) - NEARNESS_OFFSET)
         else:
             logits = self._multilingual_logits(multilingual)
             passed = self._passes_gate(logits)
@@ -283,8 +294,7 @@ class RuleIndex:
 
     def _multilingual_logits(self, vectors: Vectors) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
-        assert self._multilingual is not None
-        nearness = self._nearness(vectors, self._multilingual)
+        nearness = self._nearness["multilingual"].of(vectors)
         scale = self._model.multilingual_scale
         learned = self._model.multilingual.logits(vectors)[:, None] + scale.nearness * nearness - scale.offset
         own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
@@ -292,7 +302,7 @@ class RuleIndex:
 
     def _english_logits(self, vectors: Vectors, english: Vectors, logits: Floats) -> Floats:
         """Returns the log-odds from both parts of the vectors, given those from the multilingual part."""
-        nearness = self._nearness(english, self._english)
+        nearness = self._nearness["english"].of(english)
         own = np.where(self._has_english, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
         if not self._learned.any():
             return own
@@ -318,55 +328,23 @@ class RuleIndex:
         ranked = np.where(own >= 0, np.maximum(own, learned + OWN_ADVANTAGE), own)
         return np.asarray(np.where(self._learned, learned, ranked))
 
-    def _nearness(self, questions: Vectors, texts: Vectors) -> Floats:
-        """Returns similarity to each rule version minus similarity to everyday requests."""
-        # Every text contributes to the score, so a search for the nearest texts first would gain nothing.
-        cosines = faiss.pairwise_distances(
-            np.ascontiguousarray(questions), np.ascontiguousarray(texts), faiss.METRIC_INNER_PRODUCT
-        ).astype(np.float64)
-        rows = len(texts) - self._background_count
-        rules, categories = self._rule_groups, self._category_groups
-        sums = rules.sums(np.exp(cosines[:, :rows] / TEMPERATURE))
-        own = TEMPERATURE * np.log(sums / rules.sizes)
-        category = TEMPERATURE * np.log(categories.sums(sums) / categories.sizes * categories.weights)
-        mean = np.exp(cosines[:, rows:] / BACKGROUND_TEMPERATURE).mean(axis=1, keepdims=True)
-        background = BACKGROUND_TEMPERATURE * np.log(mean)
-        return np.asarray(
-            CATEGORY_SHARE * category[:, categories.of] + (1 - CATEGORY_SHARE) * own - background
-        )
 
+class _VectorsByText(Mapping[str, "Vectors"]):
+    """Vectors by text key. A vector is read when it is asked for."""
 
-class _RuleGroups:
-    """Adjacent columns that belong to one rule in one language."""
+    def __init__(self, entries: Sequence[tuple[str, str]], texts: Mapping[Part, TextIndex]) -> None:
+        self._rows = {text_key(text): row for row, (_, text) in enumerate(entries)}
+        self._texts = texts
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.sizes = np.array(sizes, np.float64)
-        ends = np.cumsum([0, *sizes])
-        self._starts = ends[:-1]
-        self.slices = [slice(*pair) for pair in pairwise(ends.tolist())]
+    def __getitem__(self, key: str) -> Vectors:
+        row = self._rows[key]
+        return np.hstack([part.vectors(row, 1)[0] for part in self._texts.values()])
 
-    def sums(self, values: Floats) -> Floats:
-        """Sums the columns of each group: (questions, columns) -> (questions, groups)."""
-        return np.asarray(np.add.reduceat(values, self._starts, axis=1))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
 
-
-class _CategoryGroups:
-    """Rule groups of the same language and category, in any position."""
-
-    def __init__(self, names: Sequence[tuple[str, str]], sizes: Floats) -> None:
-        unique = sorted(set(names))
-        self.of = np.array([unique.index(name) for name in names])
-        self._member = np.zeros((len(names), len(unique)))
-        self._member[np.arange(len(names)), self.of] = 1
-        self.sizes = sizes @ self._member
-        langs = np.array([lang for lang, _ in unique])
-        mean_sizes = np.array([self.sizes[langs == lang].mean() for lang in langs])
-        self.weights = (self.sizes / mean_sizes) ** SIZE_SHARE
-        """Advantage of a large category over the mean size in its language."""
-
-    def sums(self, values: Floats) -> Floats:
-        """Sums the rule groups of each category: (questions, rule groups) -> (questions, category groups)."""
-        return np.asarray(values @ self._member)
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def _run_starts(names: Sequence[str]) -> NDArray[np.int64]:

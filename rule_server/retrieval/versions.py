@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections import ChainMap
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -15,7 +16,7 @@ from rule_server.retrieval.encoders.onnx import MANIFEST_FILE
 from rule_server.rulebook import Rulebook
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
     from rule_server.retrieval.encoders.protocol import Encoder, Vectors
@@ -139,18 +140,18 @@ def stored_vectors(artefact: Artefact, fingerprint: str) -> Mapping[str, Vectors
     """Returns the vectors by text of the current and the newest rulebooks of an encoder."""
     usable = [version for version in list_versions(artefact) if version.encoder == fingerprint]
     usable.sort(key=lambda version: not version.current)
-    vectors: dict[str, Vectors] = {}
+    known: list[Mapping[str, Vectors]] = []
     for version in usable[:MAX_REUSED_INDEXES]:
         index = artefact.index(version.digest, fingerprint)
         if index is not None:
-            vectors |= index.vectors_by_text()
-    return vectors
+            known.append(index.vectors_by_text())
+    return ChainMap(*cast("list[MutableMapping[str, Vectors]]", known))  # of which nothing is written
 
 
 def _read_version(folder: Path, current: Current | None) -> StoredRulebook | None:
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        built = datetime.datetime.fromtimestamp((folder / "vectors.npy").stat().st_mtime, datetime.UTC)
+        built = datetime.datetime.fromtimestamp((folder / "rulebook.json").stat().st_mtime, datetime.UTC)
         return StoredRulebook(
             digest=folder.name,
             name=manifest["name"],

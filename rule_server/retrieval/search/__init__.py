@@ -1,0 +1,1 @@
+"""Finds the texts that are near a question, and scores each rule from them."""

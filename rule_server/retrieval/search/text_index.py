@@ -1,0 +1,163 @@
+"""The FAISS index of a rulebook's texts for one encoder: exact, and memory-mapped when read from files.
+
+There is one index per encoder, not one of both vectors side by side: a rule's score needs the similarity by
+each encoder separately, and most questions are only searched by the multilingual one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.protocol import Vectors
+
+    Floats = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+EXHAUSTIVE_TEXTS = 8192
+"""Texts of rules up to which all are compared with a question. Ordering them would take longer."""
+NEAREST_TEXTS = 4096
+"""Nearest texts to find in a larger rulebook."""
+CODED_DIMENSIONS = 4
+"""Dimensions of a vector that share a code of 4 bits, if its length is a multiple. With eight, half the time
+of the codes would be saved, but one in seven of the nearest 256 texts would not be among the first 1024."""
+SUFFIX = ".faiss"
+_EVERYTHING = float(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Finds the nearest of many texts without reading the vectors of all."""
+
+    codes: Any
+    """IndexPQFastScan of the texts of rules: 32 times smaller than their vectors."""
+    means: Any
+    """IndexFlatIP with the mean vector of each rule's texts."""
+
+
+class TextIndex:
+    """Vectors of texts: those of one rule after another, and everyday requests after them. Immutable.
+
+    `flat` is an exact index by inner product (IndexFlatIP) of all texts. A large rulebook also has a
+    `shortlist`.
+    """
+
+    def __init__(self, flat: Any, shortlist: Shortlist | None) -> None:
+        self.flat = flat
+        self.shortlist = shortlist
+
+    @classmethod
+    def build(cls, vectors: Vectors, sizes: Sequence[int]) -> TextIndex:
+        """Indexes vectors (texts, dimension). `sizes` are the numbers of texts of the rules, in order."""
+        flat = _flat(vectors)
+        rows = sum(sizes)
+        if rows <= EXHAUSTIVE_TEXTS:
+            return cls(flat, None)
+        starts = np.cumsum([0, *sizes])[:-1]
+        means = np.add.reduceat(vectors[:rows], starts, axis=0) / np.array(sizes, np.float32)[:, None]
+        dimension = vectors.shape[1]
+        parts = dimension // math.gcd(dimension, CODED_DIMENSIONS)
+        codes = faiss.IndexPQFastScan(dimension, parts, 4, faiss.METRIC_INNER_PRODUCT)
+        codes.train(np.ascontiguousarray(vectors[:rows]))
+        codes.add(np.ascontiguousarray(vectors[:rows]))
+        return cls(flat, Shortlist(codes, _flat(means.astype(np.float32))))
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> TextIndex:
+        """Maps the files that `serialized` described. Processes that map the same files share their memory.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a file is damaged, or is not such an index.
+        """
+        flat = _read(folder / f"{name}{SUFFIX}", faiss.IndexFlatIP)
+        if not (folder / f"{name}.codes{SUFFIX}").exists():
+            return cls(flat, None)
+        codes = _read(folder / f"{name}.codes{SUFFIX}", faiss.IndexPQFastScan)
+        return cls(flat, Shortlist(codes, _read(folder / f"{name}.means{SUFFIX}", faiss.IndexFlatIP)))
+
+    def serialized(self, name: str) -> dict[str, NDArray[np.uint8]]:
+        """Returns the content of each file by name. `faiss.read_index` reads them."""
+        files = {f"{name}{SUFFIX}": faiss.serialize_index(self.flat)}
+        if self.shortlist is not None:
+            files[f"{name}.codes{SUFFIX}"] = faiss.serialize_index(self.shortlist.codes)
+            files[f"{name}.means{SUFFIX}"] = faiss.serialize_index(self.shortlist.means)
+        return files
+
+    def __len__(self) -> int:
+        return int(self.flat.ntotal)
+
+    def vectors(self, start: int = 0, count: int | None = None) -> Vectors:
+        """Returns a copy of the vectors of consecutive texts."""
+        count = len(self) - start if count is None else count
+        return np.asarray(self.flat.reconstruct_n(start, count), np.float32)
+
+    def cosines(self, questions: Vectors) -> Floats:
+        """Returns the similarities of questions to all texts: (questions, texts)."""
+        return _all_products(self.flat, questions)
+
+    def mean_cosines(self, questions: Vectors) -> Floats:
+        """Returns the similarities of questions to the mean vector of each rule: (questions, rules)."""
+        assert self.shortlist is not None
+        return _all_products(self.shortlist.means, questions)
+
+    def nearest(self, questions: Vectors) -> tuple[Rows, Floats]:
+        """Returns the rows and similarities of the nearest texts of rules, by row: (questions, texts).
+
+        The similarities are exact. Of the texts that an exhaustive search would return, a few of the last may
+        be missing: 1 in 50 in the measurements of benchmarks/retrieval/RESULTS.md.
+        """
+        assert self.shortlist is not None
+        questions = np.ascontiguousarray(questions, np.float32)
+        _, rows = self.shortlist.codes.search(questions, NEAREST_TEXTS)
+        rows = np.sort(rows, axis=1)  # the vectors are then read in the order of the file
+        return rows, self.cosines_to(questions, rows)
+
+    def cosines_to(self, questions: Vectors, rows: Rows) -> Floats:
+        """Returns the similarities of each question to texts of its own, given by row: (questions, texts)."""
+        questions = np.ascontiguousarray(questions, np.float32)
+        rows = np.ascontiguousarray(rows, np.int64)
+        products = np.empty(rows.shape, np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (questions, products, rows)]
+        self.flat.compute_distance_subset(len(rows), pointers[0], rows.shape[1], *pointers[1:])
+        return products.astype(np.float64)
+
+
+def _flat(vectors: Vectors) -> Any:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, np.float32))
+    return index
+
+
+def _read(path: Path, kind: type) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(path)
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError:
+        raise ValueError(f"{path.name} is not a complete FAISS index") from None
+    if not isinstance(index, kind) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError(f"{path.name} is not an {kind.__name__} by inner product")
+    return index
+
+
+def _all_products(index: Any, questions: Vectors) -> Floats:
+    """Returns the inner products of questions with every vector of an index.
+
+    It is a range search without a limit, because NumPy would copy the vectors of a mapped file first.
+    """
+    questions = np.ascontiguousarray(questions, np.float32)
+    products = np.empty((len(questions), index.ntotal))
+    limits, found, rows = index.range_search(questions, _EVERYTHING)
+    question = np.repeat(np.arange(len(questions)), np.diff(limits.astype(np.int64)))
+    products[question, rows] = found
+    return products
