@@ -84,6 +84,14 @@ NewServer = Annotated[
         "--continuous-batching` keeps the sampling of its first request.",
     ),
 ]
+HistoryChoice = Annotated[
+    Literal["full", "last"],
+    typer.Option(
+        "--history",
+        help="What the model receives of a conversation: `full`, or the `last` user turn alone, to measure "
+        "what the earlier messages change.",
+    ),
+]
 LogArgument = Annotated[Path, typer.Argument(help="Episode log.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

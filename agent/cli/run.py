@@ -14,6 +14,7 @@ from agent.cli.options import (
     ApiChoice,
     AsJson,
     BaseUrl,
+    HistoryChoice,
     MaxConsultations,
     MaxSeconds,
     MaxTokens,
@@ -41,7 +42,13 @@ if TYPE_CHECKING:
     from agent.rollout import ModeShare, RunSummary
     from agent.tools import RulesClient
 
-PromptsOption = Annotated[Path, typer.Option(help="JSON Lines with `id`, `prompt` and optionally `kind`.")]
+PromptsOption = Annotated[
+    Path,
+    typer.Option(
+        help="JSON Lines with `id`, optionally `kind`, and a `prompt`, the `messages` of a conversation or a "
+        "script of `user_turns`."
+    ),
+]
 LogOption = Annotated[Path, typer.Option(help="Log to append episodes to; rerun the same command to resume.")]
 Samples = Annotated[int, typer.Option(min=1, help="Episodes per prompt.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")]
@@ -91,11 +98,16 @@ def run(
     mode_share: ModeShares = None,
     call_token: CallToken = None,
     direct_draws: DirectDraws = None,
+    history: HistoryChoice = "full",
     new_server: NewServer = False,
     trace: Trace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample episodes for many prompts into a log. If interrupted, rerun the same command to resume."""
+    """Sample episodes for many prompts into a log. If interrupted, rerun the same command to resume.
+
+    \f
+    Long because it declares one parameter per flag.
+    """
     from agent.episode import Limits
     from agent.rollout import DEFAULT_DIRECT_DRAWS, Agent, ProgressView, read_prompts, run_prompts
 
@@ -104,7 +116,14 @@ def run(
     )
     prompt_list = exit_on_error(lambda: read_prompts(prompts))
     shares = _mode_shares(mode_share, rules, call_token, direct_draws)
-    sample = partial(run_prompts, samples=samples, concurrency=concurrency, seed=seed, new_server=new_server)
+    sample = partial(
+        run_prompts,
+        samples=samples,
+        concurrency=concurrency,
+        seed=seed,
+        history=history,
+        new_server=new_server,
+    )
 
     async def session(endpoint: Endpoint, client: RulesClient | None) -> RunSummary:
         agent = Agent(

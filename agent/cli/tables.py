@@ -14,9 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from agent.endpoint import Quirks, quirk_columns, reasoning_text
-from agent.episode import Episode, consultation_line, one_line, strip_control_characters
+from agent.episode import (
+    Episode,
+    consultation_line,
+    earlier_calls,
+    one_line,
+    strip_control_characters,
+    user_turn,
+)
 from agent.errors import LogError
 from agent.rollout import RunSummary
+from agent.tools import RULE_TOOL
 
 
 class StepView:
@@ -68,7 +76,9 @@ def summary_line(summary: RunSummary, log: Path) -> str:
     unruled = sum(summary.without_rules.values())
     without = f"; {unruled} answered without rules that could not be consulted ({causes})" if unruled else ""
     new = "" if summary.asked == summary.episodes else f" ({summary.asked} new)"
-    return f"{log}: {summary.episodes} episodes{new}: {modes}{failed}{without} [{summary.seconds:.1f} s]"
+    unasked = f"; {summary.unasked} later turns not asked" if summary.unasked else ""
+    counts = f"{summary.episodes} episodes{new}: {modes}"
+    return f"{log}: {counts}{failed}{unasked}{without} [{summary.seconds:.1f} s]"
 
 
 def row(episode: Episode) -> dict[str, Any]:
@@ -136,6 +146,8 @@ def print_episode(episode: Episode, *, stable: bool = False) -> None:
         f"sampling {json.dumps(episode.sampling_sent)}, rulebook {(episode.rulebook_digest or 'none')[:12]}",
         "dim",
     )
+    if place := _place(episode):
+        write(place, "dim")
     for message in episode.messages:
         write(f"\n[{message.get('role')}]", "bold")
         if reasoning := reasoning_text(message):
@@ -150,3 +162,16 @@ def print_episode(episode: Episode, *, stable: bool = False) -> None:
         write(f"\nerror ({episode.error.boundary}, {episode.error.type}): {episode.error.message}", "red")
     duration = "" if stable else f", {episode.seconds:.1f} s"
     write(f"\n{episode.mode}, {episode.stop_reason}, {len(episode.turns)} turns{duration}", "dim")
+
+
+def _place(episode: Episode) -> str:
+    """Returns the place of an episode in its conversation and what the model had read; "" for one turn."""
+    conversation, turn = episode.conversation, user_turn(episode)
+    if conversation is None and turn == 1:
+        return ""
+    text = f"user turn {turn}"
+    if conversation is not None:
+        text += f" of {conversation.turns} in {conversation.id}"
+        text += ", sent without the earlier ones" if conversation.history == "last" else ""
+    turns = list(dict.fromkeys(call.user_turn for call in earlier_calls(episode, RULE_TOOL)))
+    return text + (f", after rules read in turn {', '.join(map(str, turns))}" if turns else "")

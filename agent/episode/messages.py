@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.episode.schema import Episode, Message
+
+_CALL_TEXT = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_RESULT_TEXT = re.compile(r"<tool_response>\n(.*?)\n</tool_response>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class EarlierCall:
+    """Tool call of an earlier turn of a conversation."""
+
+    user_turn: int
+    """Number of the user message before the call, from 1."""
+    name: str
+    arguments: str
+    result: str | None
+    """Text that the model read; None if the conversation contains none."""
 
 
 def to_request_message(message: Message) -> Message:
@@ -69,6 +86,57 @@ def episode_messages(episode: Episode) -> list[Message]:
     """Returns the messages that were written in an episode: its replies, and the results of their calls."""
     turns = len(episode.turns) if episode.source == "gateway" else 0
     return episode.messages[count_given_messages(episode.messages, episode.given_messages, turns) :]
+
+
+def without_system(messages: list[Message]) -> list[Message]:
+    """Returns a conversation without the system text at its beginning."""
+    return messages[1:] if messages and messages[0].get("role") == "system" else messages
+
+
+def user_turn(episode: Episode) -> int:
+    """Returns the number of the user message that an episode answers, from 1, within its conversation."""
+    if episode.conversation is not None:
+        return episode.conversation.turn
+    given = episode.messages[: len(episode.messages) - len(episode_messages(episode))]
+    return max(1, sum(_is_prompt(given, at) for at in range(len(given))))
+
+
+def earlier_calls(episode: Episode, name: str) -> list[EarlierCall]:
+    """Returns the calls of a tool in earlier turns, whose results the model had read before this episode."""
+    given = episode.messages[: len(episode.messages) - len(episode_messages(episode))]
+    results = {
+        message.get("tool_call_id"): _text(message) for message in given if message.get("role") == "tool"
+    }
+    found, turn = list[EarlierCall](), 0
+    for at, message in enumerate(given):
+        if _is_prompt(given, at):
+            turn += 1
+        for entry in message.get("tool_calls") or []:
+            function = entry["function"]
+            found.append(EarlierCall(turn, function["name"], function["arguments"], results.get(entry["id"])))
+        if message.get("role") == "assistant" and at + 1 < len(given) and not _is_prompt(given, at + 1):
+            found += _calls_in_text(turn, _text(message), _text(given[at + 1]))
+    return [call for call in found if call.name == name]
+
+
+def _calls_in_text(turn: int, reply: str, answer: str) -> list[EarlierCall]:
+    """Reads calls that stand in a reply as text, and their results in the user message after it."""
+    results = _RESULT_TEXT.findall(answer)
+    calls = []
+    for number, text in enumerate(_CALL_TEXT.findall(reply)):
+        try:
+            call = json.loads(text)
+            name, arguments = call["name"], call.get("arguments")
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+            continue
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        calls.append(EarlierCall(turn, name, written, results[number] if number < len(results) else None))
+    return calls
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
 
 
 def has_reply(messages: Sequence[Mapping[str, Any]]) -> bool:

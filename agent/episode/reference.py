@@ -12,9 +12,20 @@ import typing
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from agent.episode.schema import Consultation, Episode, ErrorRecord, Limits, RuleHit, Turn
+from agent.episode.schema import (
+    Consultation,
+    ConversationTurn,
+    Episode,
+    ErrorRecord,
+    Limits,
+    RuleHit,
+    Turn,
+)
 
-RECORDS: tuple[type[BaseModel], ...] = (Episode, Turn, Consultation, RuleHit, Limits, ErrorRecord)
+RECORDS: tuple[type[BaseModel], ...] = (
+    *(Episode, Turn, Consultation, RuleHit),
+    *(ConversationTurn, Limits, ErrorRecord),
+)
 
 
 def episode_reference() -> str:

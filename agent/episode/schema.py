@@ -22,6 +22,7 @@ StopReason = Literal["answer", "limit", "refused", "error"]
 ModeMethod = Literal["agent_call", "logit_bias", "resample", "resample_failed"]
 Api = Literal["chat", "responses"]
 OnRulesError = Literal["answer", "refuse", "fail"]
+History = Literal["full", "last"]
 Message = dict[str, Any]
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -131,6 +132,19 @@ class Turn(_Record):
     """Log-probabilities as the endpoint returned them; None unless it returns them."""
 
 
+class ConversationTurn(_Record):
+    """Place of an episode in a conversation of several user turns, one episode a turn."""
+
+    id: str
+    """Id of the conversation in its file of prompts."""
+    turn: int = Field(ge=1)
+    """Number of the user's message, from 1; messages of a given history count."""
+    turns: int = Field(ge=1)
+    """Number of the user's messages in the whole conversation."""
+    history: History = "full"
+    """`last` if the model received only this turn, without the earlier messages."""
+
+
 class Limits(_Record):
     """Limits that stop an episode before the model has answered."""
 
@@ -193,6 +207,9 @@ class Episode(_Record):
     given_messages: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
     """Number of messages before the first that was written in this episode. Recorded only if they contain an
     earlier reply; otherwise null, and the episode begins after the last message of the user."""
+    conversation: ConversationTurn | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Place in a conversation that the run played turn by turn, or whose earlier messages it left out.
+    Otherwise null: the messages then contain the whole conversation."""
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """The tools exactly as sent; empty when none were offered."""
     turns: list[Turn] = Field(default_factory=list)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.rollout.conversation import Conversation
     from agent.rollout.forced_modes import DEFAULT_DIRECT_DRAWS, ModeShare, parse_mode_shares
     from agent.rollout.progress import ProgressView
-    from agent.rollout.prompt_file import Prompt, read_prompts
+    from agent.rollout.prompts import Prompt, read_prompts
 
 _HOME = {
     "Agent": "agent",
@@ -23,12 +23,12 @@ _HOME = {
     "DEFAULT_DIRECT_DRAWS": "forced_modes",
     "ModeShare": "forced_modes",
     "ProgressView": "progress",
-    "Prompt": "prompt_file",
+    "Prompt": "prompts",
     "RolloutContext": "context",
     "RunSummary": "batch",
     "check_log_settings": "batch",
     "parse_mode_shares": "forced_modes",
-    "read_prompts": "prompt_file",
+    "read_prompts": "prompts",
     "run_prompts": "batch",
 }
 __all__ = [

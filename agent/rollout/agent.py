@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.endpoint import Endpoint
 from agent.episode import (
+    ConversationTurn,
     Episode,
     Limits,
     Listener,
@@ -97,6 +98,7 @@ class Agent:
         history: list[Message] | None = None,
         recorded: RecordedReplies | None = None,
         force: Mode | None = None,
+        conversation: ConversationTurn | None = None,
         stream: bool = False,
         on_event: Listener | None = None,
     ) -> Episode:
@@ -114,6 +116,7 @@ class Agent:
             history: earlier messages of the conversation, without the system text.
             recorded: replies and consultations of an interrupted run, used instead of new requests.
             force: the mode to force; None leaves the decision to the model.
+            conversation: recorded; the place of the prompt in a conversation of several episodes.
             stream: whether `on_event` receives text piece by piece.
             on_event: receives the events of the episode.
         """
@@ -128,6 +131,7 @@ class Agent:
             stream,
             on_event or (lambda event: None),
             force,
+            conversation,
         )
         return await run.episode(history or [])
 

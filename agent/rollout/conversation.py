@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from agent.episode import Episode, EpisodeLog, Listener, Message
+from agent.episode import Episode, EpisodeLog, Listener, Message, without_system
 from agent.rollout.agent import Agent
 
 
@@ -44,14 +44,14 @@ class Conversation:
         if self._log:
             with EpisodeLog(self._log) as log:
                 log.append(episode)
-        self._history = _history_after(episode)
+        self._history = history_after(episode)
         return episode
 
 
-def _history_after(episode: Episode) -> list[Message]:
+def history_after(episode: Episode) -> list[Message]:
     """Returns the messages for the next prompt, without a prompt that was not answered."""
-    start = 1 if episode.messages and episode.messages[0].get("role") == "system" else 0
+    messages = without_system(episode.messages)
     if episode.answer is not None:
-        return episode.messages[start:]
-    users = [i for i, m in enumerate(episode.messages) if m.get("content") == episode.prompt]
-    return episode.messages[start : users[-1]]
+        return messages
+    users = [i for i, m in enumerate(messages) if m.get("content") == episode.prompt]
+    return messages[: users[-1]]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from agent.endpoint import ParsedReply, ToolCall, parse_reply, tool_messages
 from agent.episode import (
+    ConversationTurn,
     Episode,
     ErrorRecord,
     Event,
@@ -61,6 +62,7 @@ class EpisodeRun:
     stream: bool
     notify: Listener
     force: Mode | None = None
+    conversation: ConversationTurn | None = None
     offer: ToolOffer | None = None
     messages: list[Message] = field(default_factory=list)
     history: list[Message] = field(default_factory=list)
@@ -326,6 +328,7 @@ class EpisodeRun:
             limits=context.limits,
             messages=self.messages,
             given_messages=self.given if has_reply(self.history) else None,
+            conversation=self.conversation,
             tools=tools,
             turns=self.turns,
             consultations=self.rule_tool.consultations,

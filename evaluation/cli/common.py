@@ -33,8 +33,8 @@ Version = Annotated[
 PromptSpec = Annotated[
     str,
     typer.Option(
-        help="JSON Lines of prompts, builtin:held_out, builtin:train, suites (suite:xstest?limit=99) "
-        "or a Hugging Face dataset: hub:OWNER/NAME?kind=harmful.",
+        help="JSON Lines of prompts, builtin:held_out, builtin:train, builtin:conversations (played turn by "
+        "turn), suites (suite:xstest?limit=99) or a Hugging Face dataset: hub:OWNER/NAME?kind=harmful.",
         show_default=True,
     ),
 ]

@@ -96,20 +96,25 @@ def check_names(arms: Sequence[NamedLog], out: Path) -> None:
 
 def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: ReportOptions) -> None:
     """Reads the arms, writes the report and prints it."""
-    from evaluation.metrics import NO_METADATA, prompt_metadata
+    from evaluation.metrics import NO_METADATA, conversation_labels, prompt_metadata
     from evaluation.prompts import load_prompts
-    from evaluation.reports import build_summary, load_arm, markdown_table, write_report
+    from evaluation.reports import (
+        build_summary,
+        conversation_summary,
+        load_arm,
+        markdown_table,
+        write_report,
+    )
 
     with exit_on_error():
         arm_data = [load_arm(*parts) for parts in arms]
         for arm in arm_data:
             warn_of_skipped(arm.log, arm.skipped)
-        metadata = (
-            prompt_metadata(load_prompts(options.prompts), options.pair_by, options.label_map)
-            if options.prompts
-            else NO_METADATA
-        )
+        prompts = load_prompts(options.prompts, scripts=True) if options.prompts else []
+        metadata = prompt_metadata(prompts, options.pair_by, options.label_map) if prompts else NO_METADATA
         summary = build_summary(arm_data, str(out), metadata, options.as_flags())
+        if conversations := conversation_summary(arm_data, conversation_labels(prompts)):
+            summary["conversations"] = conversations
         files = write_report(summary, out)
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown_table(summary))
     typer.echo("wrote " + ", ".join(str(path) for path in files), err=True)

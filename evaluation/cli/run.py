@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from agent.cli.options import NewServer
+from agent.cli.options import HistoryChoice, NewServer
 from evaluation.cli.common import AsJson, PromptSpec, exit_on_error, fail
 from evaluation.cli.report import ReportOptions, check_names, make_report
 from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
@@ -65,6 +65,7 @@ def run(
     suite_data: SuiteData = None,
     dry_run: DryRun = False,
     out: Annotated[Path | None, typer.Option(help="Report folder (default: LOG without .jsonl).")] = None,
+    history: HistoryChoice = "full",
     new_server: NewServer = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every episode when it finishes.")] = False,
     as_json: AsJson = False,
@@ -102,6 +103,7 @@ def run(
         on_rules_error=on_rules_error,
         max_turns=max_turns,
         sampling=({} if temperature is None else {"temperature": temperature}) | {"max_tokens": max_tokens},
+        history=history,
         new_server=new_server,
     )
     with exit_on_error(2):
@@ -110,9 +112,17 @@ def run(
     folder = out or log.with_suffix("")
     _check_folder(arms, folder)
     _sample_and_score(arms, options)
-    # Only the built-in prompts are certain to name rulebook categories; a public dataset has its own labels.
-    built_in = prompts if prompts.startswith("builtin:") else None
-    make_report([_named_log(arm_run) for arm_run in arms], folder, as_json, ReportOptions(prompts=built_in))
+    # A file of prompts may have its own categories. Built-in prompts name those of the rulebook, and
+    # conversations name rules.
+    described = prompts if prompts.startswith("builtin:") or _has_conversations(prompts) else None
+    make_report([_named_log(arm_run) for arm_run in arms], folder, as_json, ReportOptions(prompts=described))
+
+
+def _has_conversations(prompts: str) -> bool:
+    from evaluation.prompts import load_prompts
+
+    with exit_on_error():
+        return any(prompt.turns[-1].number > 1 for prompt in load_prompts(prompts, scripts=True))
 
 
 @dataclass(frozen=True)
@@ -142,8 +152,8 @@ def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
     from evaluation.sampling import sample
 
     with exit_on_error():
-        path = prompt_file(options.prompts)
-        load_prompts(path)
+        path = prompt_file(options.prompts, scripts=True)
+        load_prompts(path, scripts=True)
         judged = {arm.rewards for arm in arms if has_verdicts(arm.rewards)}
     for arm in arms:
         if len(arms) > 1:

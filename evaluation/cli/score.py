@@ -73,6 +73,7 @@ def has_verdicts(rewards: Path) -> bool:
 
 def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]:
     """Scores a log, writes the rewards and returns the counts."""
+    from evaluation.metrics import unscored_turns
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.reports import iter_episodes
     from evaluation.runtime import named_input
@@ -88,7 +89,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
 
     skipped: list[SkippedLine] = []
     with exit_on_error():
-        prompts = prompt_file(options.prompts) if options.prompts else None
+        prompts = prompt_file(options.prompts, scripts=True) if options.prompts else None
         inputs = {"log": log, "judgements": options.judgements, "labels": options.labels, "prompts": prompts}
         if name := named_input(out, inputs):
             fail(
@@ -96,7 +97,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
                 "specify a different file",
                 2,
             )
-        rows = load_prompts(prompts) if prompts else []
+        rows = load_prompts(prompts, scripts=True) if prompts else []
         corrections = read_labels(options.labels) if options.labels else {}
         counts = RewardCounts(corrections.keys())
         rewards = score_log(
@@ -106,6 +107,7 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
             read_judgements(options.judgements) if options.judgements else None,
             corrections,
             {row.id: row.prompt for row in rows},
+            unscored_turns(rows),
             models_that_open_in_reasoning(iter_episodes(log, [])),
         )
         write_rewards(out, counts.count(rewards))

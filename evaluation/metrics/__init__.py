@@ -19,6 +19,18 @@ from evaluation.metrics.arm_metrics import (
     prompt_tokens,
     with_own_decision,
 )
+from evaluation.metrics.conversations import (
+    ROLES,
+    ConversationLabels,
+    PlayedConversation,
+    attack_rates,
+    compare_conversations,
+    consultation_rates,
+    conversation_labels,
+    played_conversations,
+    turn_rates,
+    unscored_turns,
+)
 from evaluation.metrics.intervals import MIN_PROMPTS, Difference, PromptSums, Rate, wilson
 from evaluation.metrics.paired import (
     HIT_AT,
@@ -29,10 +41,13 @@ from evaluation.metrics.paired import (
     prompt_metadata,
     retrieval_hits,
 )
+from evaluation.metrics.situations import NGRAM
 
 __all__ = [
     "AgreementError",
     "ArmMetrics",
+    "ConversationLabels",
+    "NGRAM",
     "BENIGN",
     "Difference",
     "MIN_PROMPTS",
@@ -40,9 +55,18 @@ __all__ = [
     "HumanLabel",
     "LabelledAnswer",
     "NO_METADATA",
+    "PlayedConversation",
     "PromptMetadata",
     "PromptSums",
+    "ROLES",
     "Rate",
+    "attack_rates",
+    "compare_conversations",
+    "consultation_rates",
+    "conversation_labels",
+    "played_conversations",
+    "turn_rates",
+    "unscored_turns",
     "arm_metrics",
     "with_own_decision",
     "mean_change",

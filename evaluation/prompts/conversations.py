@@ -12,22 +12,18 @@ detail. A file is JSON Lines; each line is a `Conversation`:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.episode import numbered_lines
 from agent.errors import LogError
+from agent.rollout.prompts import MAX_TURNS, GivenMessage, check_order, first_error
+from agent.rollout.prompts.messages import MAX_MESSAGES, Name, Text, prompt_error
 from evaluation.errors import PromptError
 from evaluation.prompts.loader import CONVERSATIONS, packaged_file
-from evaluation.prompts.schema import first_error
 
 MAX_BYTES = 64 * 2**20
-MAX_TURNS = 200
-MAX_MESSAGES = 2_000
-MAX_CHARACTERS = 100_000
-"""Per text of a message or turn."""
 
 ATTACKS = (
     "escalation",
@@ -40,63 +36,6 @@ ATTACKS = (
     "harmful_consultation",
 )
 """Attacks of the built-in suite; other files may name others."""
-
-
-def _error(text: str) -> PydanticCustomError:
-    # A custom error rather than a ValueError, because pydantic prefixes the latter with "Value error, ".
-    # The text is an argument, because braces in it are not fields of a template.
-    return PydanticCustomError("conversation", "{text}", {"text": text})
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise _error("the text is empty: write one, or remove the turn")
-    return text
-
-
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_not_blank)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class CalledFunction(_Part):
-    """Function of a tool call, with its arguments as JSON text."""
-
-    name: Name
-    arguments: str = Field(max_length=MAX_CHARACTERS)
-
-
-class GivenToolCall(_Part):
-    """Tool call of an assistant message."""
-
-    id: Name
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class GivenMessage(_Part):
-    """Message of the given history, in the form of OpenAI's chat completions, without the system text."""
-
-    role: Literal["user", "assistant", "tool"]
-    content: Text | None = None
-    """None only for an assistant message with tool calls."""
-    tool_calls: tuple[GivenToolCall, ...] = Field(default=(), max_length=32)
-    """Only for an assistant message."""
-    tool_call_id: Name | None = None
-    """Call whose result a tool message contains; None for other roles."""
-
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
-        if self.tool_calls and self.role != "assistant":
-            raise _error(f"the {self.role} message has tool_calls: only the assistant calls tools")
-        if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise _error("tool_call_id is required in a tool message and not accepted in others")
-        if self.content is None and not self.tool_calls:
-            raise _error(f"the {self.role} message has no content: write a text, or remove the message")
-        return self
 
 
 class Conversation(BaseModel):
@@ -119,6 +58,9 @@ class Conversation(BaseModel):
     otherwise with a user message or a tool result."""
     user_turns: tuple[Text, ...] = ()
     """Texts of the user, in order; the model's answers lie between them."""
+    harmful_from: int | None = Field(default=None, ge=1)
+    """Number of the first user turn, from 1 in `user_turns`, whose full answer would do harm. None for a
+    harmless conversation, and for an attack that is harmful from its first turn."""
     expect: tuple[Name, ...] = Field(default=(), max_length=50)
     """Ids of the rules that apply; may be empty if the conversation is harmless."""
     phrases: tuple[Text, ...] = Field(default=(), max_length=200)
@@ -132,52 +74,26 @@ class Conversation(BaseModel):
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
         if not self.messages and not self.user_turns:
-            raise _error("the conversation has no turns: write at least one text in user_turns")
+            raise prompt_error("the conversation has no turns: write at least one text in user_turns")
         if self.turns > MAX_TURNS:
-            raise _error(f"the conversation has {self.turns} turns, more than {MAX_TURNS}: split it")
-        _check_order(self.messages)
+            raise prompt_error(f"the conversation has {self.turns} turns, more than {MAX_TURNS}: split it")
+        if self.harmful_from is not None and self.harmful_from > len(self.user_turns):
+            raise prompt_error(
+                f"harmful_from is {self.harmful_from}, but there are {len(self.user_turns)} user turns: name "
+                "one of them"
+            )
+        check_order(self.messages)
         last = self.messages[-1] if self.messages else None
         if last is not None and last.role == "assistant" and not self.user_turns:
-            raise _error("the conversation ends with the assistant: add a user turn after its last answer")
+            raise prompt_error(
+                "the conversation ends with the assistant: add a user turn after its last answer"
+            )
         if last is not None and last.role != "assistant" and self.user_turns:
-            raise _error(
+            raise prompt_error(
                 f"the history ends with a {last.role} message, but user_turns follow: end messages with an "
                 "answer of the assistant"
             )
         return self
-
-
-def _check_order(messages: tuple[GivenMessage, ...]) -> None:
-    """Raises an error unless user and assistant alternate and each tool call is followed by its result."""
-    previous = ""
-    unanswered: list[str] = []
-    for number, message in enumerate(messages, 1):
-        if message.role == "tool":
-            if message.tool_call_id not in unanswered:
-                raise _error(
-                    f"message {number} is the result of '{message.tool_call_id}', which is not an unanswered "
-                    "tool call of the assistant before it: fix tool_call_id or the order of the roles"
-                )
-            unanswered.remove(message.tool_call_id)
-        elif unanswered:
-            break
-        elif message.role != _NEXT[previous]:
-            before = f"follows one of the {previous}" if previous else "is the first"
-            raise _error(
-                f"the roles are out of order: message {number} of the {message.role} {before}, where one of "
-                f"the {_NEXT[previous]} is expected"
-            )
-        calls = [call.id for call in message.tool_calls]
-        if len(set(calls)) < len(calls):
-            raise _error(f"message {number} repeats the id of a tool call: ids must differ")
-        unanswered += calls
-        previous = message.role
-    if unanswered:
-        raise _error(f"the tool call '{unanswered[0]}' has no result: add a tool message directly after it")
-
-
-_NEXT = {"": "user", "user": "assistant", "assistant": "user", "tool": "assistant"}
-"""Role -> role of the message after it, without results of tools."""
 
 
 def load_conversations(spec: str | Path = f"builtin:{CONVERSATIONS}") -> list[Conversation]:

@@ -4,6 +4,7 @@
     hub:OWNER/NAME?kind=label&kind.safe=benign_sensitive&kind.unsafe=harmful&category=type
 
 `split` (default `test`) and `config` select the data; `prompt`, `id`, `category` and `answer` name columns.
+`messages` names a column of conversations that end with a user message, or with an answer before `prompt`.
 Without an id, a row is identified by a digest of its text, not by its number, which other sets use too.
 `kind` is one kind for all rows, or a column whose values `kind.VALUE` maps to kinds; rows with a different
 value are skipped. The prompts are cached as JSON Lines, so that a resumed run reads the same prompts without
@@ -27,7 +28,8 @@ from evaluation.prompts.schema import Kind, Prompt, first_error
 from evaluation.runtime import cache_folder, write_atomic
 
 MAX_ROWS = 200_000
-_COLUMNS = ("prompt", "id", "category", "answer")
+_COLUMNS = ("prompt", "id", "category", "answer", "messages")
+_CONTENT = ("prompt", "messages")
 _ID_CHARS = 16
 _CACHE_VERSION = 2  # of the rows in the cache; version 1 had row numbers as ids
 
@@ -108,7 +110,9 @@ def _to_rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, An
             f"'{spec}' has more than {MAX_ROWS} rows: choose a smaller split, such as test[:500]"
         )
     columns = {name: options.get(name, name) for name in _COLUMNS}
-    required = [columns["prompt"], *(columns[name] for name in _COLUMNS if name in options)]
+    # Many data sets have a column of messages that contains the answer, so it is used only if it is named.
+    texts = ["messages"] if "messages" in options and "prompt" not in options else ["prompt"]
+    required = [columns[name] for name in _COLUMNS if name in options or name in texts]
     constant_kind = options["kind"] if options["kind"] in get_args(Kind) else None
     required += [] if constant_kind else [options["kind"]]
     if missing := next((column for column in required if column not in data.column_names), None):
@@ -121,12 +125,14 @@ def _to_rows(data: Any, options: dict[str, str], spec: str) -> list[dict[str, An
         kind = constant_kind or options.get(f"kind.{entry[options['kind']]}")
         if kind is None:
             continue
-        id, text = entry.get(columns["id"]), entry[columns["prompt"]]
+        content = {name: entry[columns[name]] for name in _CONTENT if name in options or name in texts}
+        id = entry.get(columns["id"])
         if id is None:
-            id = text_digest(str(text))[:_ID_CHARS]
+            text = str(content["prompt"]) if list(content) == ["prompt"] else json.dumps(content)
+            id = text_digest(text)[:_ID_CHARS]
             repetitions[id] += 1
             id += f"-{repetitions[id]}" if repetitions[id] > 1 else ""
-        row = {"id": str(id), "prompt": text, "kind": kind}
+        row = {"id": str(id), **content, "kind": kind}
         row |= {
             name: str(entry[columns[name]])
             for name in ("category", "answer")

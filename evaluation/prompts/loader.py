@@ -1,6 +1,7 @@
 """Loads prompts from a JSON Lines file, a data set from the Hugging Face hub or a built-in set.
 
 Use `builtin:train` for sampling and learning, and `builtin:held_out` for measurements; they share no prompt.
+`builtin:conversations` contains scripts of user turns, for callers that play them.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ def packaged_file(name: str) -> Path:
     return _BUILTIN / f"{name}.jsonl"
 
 
-def prompt_file(spec: str | Path) -> Path:
+def prompt_file(spec: str | Path, *, scripts: bool = False) -> Path:
     """Returns the file for a path, `builtin:NAME`, `suite:NAME` or `hub:...`.
 
     `evaluation.prompts.suites` and `evaluation.prompts.hub` describe the last two.
+
+    Args:
+        scripts: whether the caller plays scripts of several user turns; adds the suite of conversations.
 
     Raises:
         PromptError: the built-in set is unknown, the data set cannot be used, or there is no such file.
@@ -47,6 +51,8 @@ def prompt_file(spec: str | Path) -> Path:
         return suite_file(text)
     if text.startswith("builtin:"):
         name = text.removeprefix("builtin:")
+        if name == CONVERSATIONS and scripts:
+            return packaged_file(name)
         if name not in builtin_names():
             names = ", ".join(f"builtin:{name}" for name in builtin_names())
             what = "a suite of conversations, not a" if name == CONVERSATIONS else "not a built-in"
@@ -61,17 +67,18 @@ def prompt_file(spec: str | Path) -> Path:
     return path
 
 
-def load_prompts(spec: str | Path) -> list[Prompt]:
+def load_prompts(spec: str | Path, *, scripts: bool = False) -> list[Prompt]:
     """Loads and validates prompts, in file order.
 
     Args:
-        spec: as for `prompt_file`. The rows of a file have `id`, `prompt`, `kind` and optionally `category`
-            and `answer`.
+        spec: as for `prompt_file`. The rows of a file have `id`, `kind`, `prompt` (or `messages` or
+            `user_turns`) and optionally `category` and `answer`.
+        scripts: whether the caller plays scripts of several user turns. Others refuse them.
 
     Raises:
         PromptError: a row is invalid, an id is repeated, or the file is empty or too large.
     """
-    path = prompt_file(spec)
+    path = prompt_file(spec, scripts=scripts)
     if path.stat().st_size > MAX_BYTES:
         raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: split it")
     prompts: list[Prompt] = []
@@ -89,6 +96,12 @@ def load_prompts(spec: str | Path) -> list[Prompt]:
             if prompt.id in line_of_id:
                 raise PromptError(
                     f"{path}:{number}: the id '{prompt.id}' is already used on line {line_of_id[prompt.id]}"
+                )
+            if len(prompt.turns) > 1 and not scripts:
+                raise PromptError(
+                    f"{path}:{number}: '{prompt.id}' is a script of {len(prompt.turns)} user turns, which "
+                    "only `ascl-eval run` and `ascl-agent run` play: give the earlier turns with their "
+                    "answers as `messages`"
                 )
             line_of_id[prompt.id] = number
             prompts.append(prompt)

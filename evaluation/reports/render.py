@@ -9,6 +9,8 @@ from typing import Any
 
 from evaluation.metrics import HIT_AT
 from evaluation.reports import figures
+from evaluation.reports.conversations import conversation_markdown, conversation_page
+from evaluation.reports.tables import difference, mcnemar_text, number, percent, table
 from evaluation.runtime import write_atomic
 
 TEMPLATES = Path(__file__).parent
@@ -29,6 +31,8 @@ ARM_COLUMNS = ("arm", "contrast pairs right", f"retrieval hit@{HIT_AT}", "unjudg
 def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
     """Writes `summary.json`, `consult_rates.png` and `report.html` into a folder; creates it if needed.
 
+    Adds `conversations.html` if the summary has a part about conversations.
+
     Raises:
         OSError: the folder cannot be written.
     """
@@ -38,6 +42,8 @@ def write_report(summary: dict[str, Any], out: Path) -> list[Path]:
         "consult_rates.png": rates,
         "report.html": page(summary, rates, figures.tradeoff(summary)).encode(),
     }
+    if "conversations" in summary:
+        contents["conversations.html"] = conversation_page(summary["conversations"]).encode()
     for name, content in contents.items():
         write_atomic(out / name, content, private=False)
     return [out / name for name in contents]
@@ -95,7 +101,7 @@ def change_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             difference(change["reward"]),
             difference(change["tokens"], digits=0),
             difference(change["seconds"], digits=1),
-            _format_mcnemar(change["mcnemar"]),
+            mcnemar_text(change["mcnemar"]),
         )
         for change in summary["changes"]
     ]
@@ -121,18 +127,13 @@ def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _format_mcnemar(test: dict[str, Any] | None) -> str:
-    if test is None:
-        return "–"
-    p = "<0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
-    return f"{test['other_only']} : {test['first_only']}, {p}"
-
-
 def markdown_table(summary: dict[str, Any]) -> str:
     """Formats the tables and the findings for a terminal or a file."""
-    parts = [_table(COLUMNS, rows(summary)), _table(ARM_COLUMNS, arm_rows(summary))]
+    parts = [table(COLUMNS, rows(summary)), table(ARM_COLUMNS, arm_rows(summary))]
     if summary["changes"]:
-        parts.append(_table(CHANGE_COLUMNS, change_rows(summary)))
+        parts.append(table(CHANGE_COLUMNS, change_rows(summary)))
+    if "conversations" in summary:
+        parts += conversation_markdown(summary["conversations"])
     parts.append("\n".join(f"- {finding}" for finding in summary["findings"]))
     parts.append(
         "In brackets: 95% intervals. D: mean reward of consulting minus that of answering directly.\n"
@@ -142,33 +143,10 @@ def markdown_table(summary: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def percent(rate: dict[str, Any]) -> str:
-    """Formats a rate with its interval in percent."""
-    if rate["share"] is None:
-        return "–"
-    return f"{100 * rate['share']:.1f}% [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Formats a number; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def difference(value: dict[str, Any] | None, *, points: bool = False, digits: int = 3) -> str:
-    """Formats a signed difference with its interval; with `points` as percentage points with one digit."""
-    if value is None:
-        return "–"
-    scale, digits = (100, 1) if points else (1, digits)
-    text = f"{scale * value['value']:+.{digits}f}"
-    if value["low"] is None:
-        return f"{text} [–]"
-    return f"{text} [{scale * value['low']:+.{digits}f}, {scale * value['high']:+.{digits}f}]"
-
-
 def comparison_table(comparison: dict[str, Any]) -> str:
     """Formats the comparison of two reports for a terminal or a file."""
     parts = [
-        _table(
+        table(
             ("arm", "kind", "metric", "first", "second", "change", ""),
             [
                 (
@@ -185,11 +163,3 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     if comparison["scorers_differ"]:
         parts.append("The reports used different scorers, which may explain a difference.")
     return "\n\n".join(parts)
-
-
-def _table(columns: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *body)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)

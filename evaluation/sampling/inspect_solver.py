@@ -21,7 +21,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from agent import Agent, Endpoint, Episode, EpisodeLog, RulesClient
-from agent.episode import iter_log, reply_positions
+from agent.episode import Message, iter_log, reply_positions, without_system
 from agent.errors import LogError
 from agent.export import reward_scores, sample_metadata
 from agent.export.inspect_messages import chat_messages, model_output
@@ -42,13 +42,15 @@ def consulting_agent(arms: Arms, samples: int) -> Solver:
         index = state.epoch - 1
         force = ALWAYS.mode_of(index, samples) if arms.arm == "always" else None
         async with arms.open() as (agent, log):
-            episode = arms.find_episode(str(state.sample_id), index, state.input_text)
+            history = state.metadata.get("history") or []
+            episode = arms.find_episode(str(state.sample_id), index, state.input_text, history)
             if episode is None:
                 episode = await agent.run(
                     state.input_text,
                     prompt_id=str(state.sample_id),
                     kind=state.metadata.get("kind"),
                     sample_index=index,
+                    history=history,
                     force=force,
                 )
                 log.append(episode)
@@ -150,14 +152,15 @@ class Arms:
                     self._shared = None
                     await self._stack.aclose()
 
-    def find_episode(self, prompt_id: str, sample: int, text: str) -> Episode | None:
+    def find_episode(self, prompt_id: str, sample: int, text: str, history: list[Message]) -> Episode | None:
         """Returns the episode of a sample from the log; None if it is not there.
 
         Raises:
-            LogError: the episode has a different prompt text.
+            LogError: the episode has a different prompt text or history.
         """
         episode = (self._episodes or {}).get((prompt_id, sample))
-        if episode is not None and episode.prompt != text:
+        given = [*history, {"role": "user", "content": text}]
+        if episode is not None and without_system(episode.messages)[: len(given)] != given:
             raise LogError(
                 f"{self.log} has a different text for the prompt {prompt_id!r}: use a different log="
             )

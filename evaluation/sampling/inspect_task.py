@@ -87,7 +87,12 @@ def _make_task(arms: Arms, prompts: list[Prompt], name: str, samples: int) -> Ta
     return Task(
         dataset=MemoryDataset(
             [
-                Sample(id=row.id, input=row.prompt, target=row.answer or "", metadata={"kind": row.kind})
+                Sample(
+                    id=row.id,
+                    input=row.prompt,
+                    target=row.answer or "",
+                    metadata={"kind": row.kind, **({"history": row.history} if row.messages else {})},
+                )
                 for row in prompts
             ],
             name=name,

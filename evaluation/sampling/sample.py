@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.episode import OnRulesError, ToolMode
+from agent.episode import History, OnRulesError, ToolMode
 from evaluation.errors import ArmError
 from evaluation.sampling.arms import ARM_KINDS, ArmKind
 
@@ -29,6 +29,8 @@ class Policy:
     on_rules_error: OnRulesError = "fail"
     max_turns: int = 6
     sampling: dict[str, Any] = field(default_factory=dict)
+    history: History = "full"
+    """Whether the model receives the earlier messages of a conversation."""
     new_server: bool = False
     """Whether the model's server was just started, and has answered nothing yet."""
 
@@ -119,6 +121,7 @@ async def sample(
                 samples=samples,
                 concurrency=concurrency,
                 shares=ALWAYS if policy.arm == "always" else None,
+                history=policy.history,
                 new_server=policy.new_server,
                 on_progress=view.update,
             )

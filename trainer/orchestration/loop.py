@@ -69,8 +69,8 @@ def _check_floor(settings: LoopSettings) -> None:
     floor = settings.floor
     if floor is None or not (floor.harmful_consult or floor.harmful_safe):
         return
-    trained = {prompt.prompt for prompt in load_prompts(settings.sampling.prompts)}
-    harmful = [prompt.prompt for prompt in load_prompts(floor.prompts) if prompt.kind == "harmful"]
+    trained = {prompt.conversation_key for prompt in load_prompts(settings.sampling.prompts)}
+    harmful = [prompt.conversation_key for prompt in load_prompts(floor.prompts) if prompt.kind == "harmful"]
     seen = sum(prompt in trained for prompt in harmful)
     if problem := held_out_problem(floor.prompts, len(harmful), seen):
         raise LoopError(f"floor.prompts: {problem}")

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from agent.rollout.prompts import MAX_TURNS
 from evaluation.prompts import Conversation, PromptError, load_conversations, load_prompts
-from evaluation.prompts.conversations import ATTACKS, MAX_TURNS
+from evaluation.prompts.conversations import ATTACKS
 from rule_server import load_rulebook
 
 ROOT = Path(__file__).parents[3]
@@ -89,6 +90,14 @@ def test_harmful_conversations_list_phrases_that_occur_in_them(suite: list[Conve
         assert conversation.phrases or conversation.kind != "harmful", conversation.id
         for phrase in conversation.phrases:
             assert phrase.casefold() in text_of(conversation), conversation.id
+
+
+def test_harmful_conversations_say_from_which_turn_they_are_harmful(suite: list[Conversation]) -> None:
+    conversations = by_id(suite)
+    for conversation in suite:
+        assert (conversation.harmful_from is not None) == (conversation.kind == "harmful"), conversation.id
+        original = conversations[conversation.id.replace(f"-{conversation.lang}", "")]
+        assert conversation.harmful_from == original.harmful_from
 
 
 def test_expected_rules_exist_and_include_one_that_restricts_each_attack(suite: list[Conversation]) -> None:
@@ -187,10 +196,14 @@ def test_accepted_conversations_count_given_and_scripted_turns(
         ({"messages": [user(), call(), assistant()]}, "the tool call 'c1' has no result"),
         ({"messages": [user(), result()]}, "message 2 is the result of 'c1', which is not an unanswered"),
         ({"messages": [user(), call(), result(), result()]}, "message 4 is the result of 'c1'"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "messages.0.role: Input should be 'user'"),
+        (
+            {"messages": [{"role": "system", "content": "x"}]},
+            "messages.0: the agent sets the system text",
+        ),
         ({"messages": [{"role": "user"}]}, "messages.0: the user message has no content"),
         ({"messages": [{**user(), "tool_calls": call()["tool_calls"]}]}, "messages.0: the user message has"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0: tool_call_id is required in a tool"),
+        ({"harmful_from": 3}, "harmful_from is 3, but there are 2 user turns: name one of them"),
         ({"kind": "math"}, "kind: Input should be 'harmful'"),
         ({"lang": "English!"}, "lang: String should match pattern"),
     ],

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 PRELOAD = [
     "agent.cli",
-    "agent.rollout.batch",
+    "agent.rollout.batch.run",
     "agent.cli.tables",
     "agent.tools.rules_client",
     "openai",

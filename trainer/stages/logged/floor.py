@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent.episode import count_given_messages, digest_of, has_reply, text_digest
 from evaluation.prompts import PromptError, load_prompts
 from trainer.errors import TrainingError
 from trainer.groups.parquet import template_options_of
@@ -37,20 +38,24 @@ def load_held_out_prompts(
     except PromptError as error:
         raise TrainingError(f"floor_prompts: {error}") from None
     first: Mapping[str, Any] = {}
-    trained, asked = set[str](), {prompt.prompt for prompt in prompts}
+    trained, asked = set[str](), {prompt.conversation_key for prompt in prompts}
     for texts in groups.texts(PROMPT_COLUMNS):
         first = first or texts
-        messages = json.loads(texts["messages"])
-        trained |= asked & {str(message["content"]) for message in messages if message["role"] == "user"}
+        trained |= asked & _conversation_keys(json.loads(texts["messages"]), texts["given_messages"])
     system = [message for message in json.loads(first["messages"])[:1] if message["role"] in _SYSTEM_ROLES]
     tools, options = json.loads(first["tools"]), template_options_of(first)
-    held_out = [prompt for prompt in prompts if prompt.prompt not in trained]
+    held_out = [prompt for prompt in prompts if prompt.conversation_key not in trained]
     harmful = sum(prompt.kind == "harmful" for prompt in held_out)
     if problem := held_out_problem(arguments.floor_prompts, harmful):
         raise TrainingError(problem)
     try:
         openings = [
-            call_opening(tokenizer, [*system, {"role": "user", "content": prompt.prompt}], tools, options)
+            call_opening(
+                tokenizer,
+                [*system, *prompt.history, {"role": "user", "content": prompt.prompt}],
+                tools,
+                options,
+            )
             for prompt in held_out
         ]
     except RenderingError as cause:
@@ -61,3 +66,14 @@ def load_held_out_prompts(
         every=arguments.floor_every,
         reply_tokens=arguments.floor_reply_tokens,
     )
+
+
+def _conversation_keys(messages: list[dict[str, Any]], given: int | None) -> set[str]:
+    """Returns the keys of the prompts (`Prompt.conversation_key`) that an episode contains: the texts of its
+    user messages, and the conversation before its replies."""
+    keys = {text_digest(str(message["content"])) for message in messages if message["role"] == "user"}
+    before = messages[: count_given_messages(messages, given)]
+    if has_reply(before):
+        earlier = [message for message in before[:-1] if message["role"] not in _SYSTEM_ROLES]
+        keys.add(digest_of([earlier, str(before[-1]["content"])]))
+    return keys

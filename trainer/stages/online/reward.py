@@ -157,7 +157,7 @@ def to_episode(
     prompt_id: str,
 ) -> Episode:
     """Converts a rollout of TRL to an episode with the fields that scoring reads."""
-    messages: list[Message] = [*prompt]
+    messages: list[Message] = [_with_text_arguments(message) for message in prompt]
     consultations: list[Consultation] = []
     turns: list[Turn] = []
     pending: list[dict[str, Any]] = []
@@ -203,6 +203,17 @@ def to_episode(
         started_at=_EPOCH,
         seconds=0.0,
     )
+
+
+def _with_text_arguments(message: Message) -> Message:
+    """Returns a message of the prompt with the arguments of its calls as an episode stores them."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    as_text = [
+        {**call, "function": _call(call["function"], number)["function"]} for number, call in enumerate(calls)
+    ]
+    return {**message, "tool_calls": as_text}
 
 
 def _calls(message: Message) -> list[dict[str, Any]]:

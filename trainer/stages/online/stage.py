@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from trainer.stages.online.reward import OnlineReward
     from trainer.stages.online.rule_tool import BatchedRuleTool
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = list[Row]
 
 RECORDED_PREFIXES = ("ifpo/", "clip_ratio/", "completions/", "tools/", "sampling/")
 RECORDED_METRICS = ("loss", "reward", "reward_std", "entropy", "kl", "grad_norm", "learning_rate")
@@ -116,12 +117,12 @@ def _run(
     return record
 
 
-def load_prompt_rows(spec: str, exclude: Set[str] = frozenset(), *, guidance: str | None = None) -> Rows:
-    """Loads prompts as the agent sends them: its system prompt, then the user's message.
+def load_prompt_rows(spec: str, exclude: Sequence[Row] = (), *, guidance: str | None = None) -> Rows:
+    """Loads prompts as the agent sends them: its system prompt, the given history and the user's message.
 
     Args:
         spec: a file or a built-in set.
-        exclude: texts of prompts to leave out.
+        exclude: rows whose conversations to leave out.
         guidance: what the rule service says about its rulebook; None for the packaged system prompt.
 
     Raises:
@@ -131,16 +132,17 @@ def load_prompt_rows(spec: str, exclude: Set[str] = frozenset(), *, guidance: st
     from agent.rollout.system_prompt import system_prompt
     from evaluation.prompts import load_prompts
 
-    system = system_prompt(guidance=guidance)
+    system = {"role": "system", "content": system_prompt(guidance=guidance)}
+    excluded = [row["prompt"] for row in exclude]
     rows = [
         {
-            "prompt": [{"role": "system", "content": system}, {"role": "user", "content": prompt.prompt}],
+            "prompt": messages,
             "kind": prompt.kind,
             "prompt_id": prompt.id,
             "answer": prompt.answer,
         }
         for prompt in load_prompts(spec)
-        if prompt.prompt not in exclude
+        if (messages := [system, *prompt.history, {"role": "user", "content": prompt.prompt}]) not in excluded
     ]
     if not rows:
         raise TrainingError(
@@ -152,8 +154,7 @@ def load_prompt_rows(spec: str, exclude: Set[str] = frozenset(), *, guidance: st
 def _load_held_out(arguments: OnlineArguments, train: Rows, guidance: str | None) -> Rows | None:
     if arguments.floor_prompts is None:
         return None
-    trained = {row["prompt"][-1]["content"] for row in train}
-    rows = load_prompt_rows(arguments.floor_prompts, exclude=trained, guidance=guidance)
+    rows = load_prompt_rows(arguments.floor_prompts, exclude=train, guidance=guidance)
     harmful = sum(row["kind"] == "harmful" for row in rows)
     if arguments.floor_consult is not None and (
         problem := held_out_problem(arguments.floor_prompts, harmful)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from trl.chat_template_utils import parse_response
 
+from agent.episode import Message
 from agent.tools import RULE_TOOL
 from evaluation.prompts import KINDS
 from trainer.ifpo import inverse_frequency_weights
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.online.batch_metrics import BatchRecord
 from trainer.stages.online.rule_tool import BatchedRuleTool
+from trainer.tokens.chat_template import template_messages
 
 _KINDS = (*KINDS, None)
 
@@ -36,7 +38,14 @@ class OnlineIFPOTrainer(IFPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
         self.rule_tool.clear()
+        if any(message.get("tool_calls") for row in inputs for message in row["prompt"]):
+            inputs = [{**row, "prompt": self._as_template_messages(row["prompt"])} for row in inputs]
         return super()._generate_and_score_completions(inputs)
+
+    def _as_template_messages(self, messages: list[Message]) -> list[Message]:
+        """Prepares a given history with calls for the chat template; Arrow filled its fields with null."""
+        template = self.chat_template or self._tokenizer.chat_template
+        return template_messages(self._tokenizer, messages, template)
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         """Generates one turn of all episodes, and starts every consultation that it requests."""

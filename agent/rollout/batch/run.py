@@ -1,4 +1,7 @@
-"""Samples many prompts into one log, several samples each. An interrupted run resumes where it stopped."""
+"""Samples many prompts into one log, several samples each. An interrupted run resumes where it stopped.
+
+A script of user turns is played: each turn is an episode whose history contains the model's own answers.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,19 @@ from typing import Any
 
 from agent.endpoint import check_sampling
 from agent.episode import (
-    NEWER_VERSION_REASON,
     Episode,
     EpisodeLog,
+    History,
     Journal,
-    Mode,
+    Message,
     Sample,
-    SkippedLine,
-    StopReason,
-    changed_settings,
-    iter_log,
-    settings_mismatch_message,
 )
-from agent.errors import AgentError, EndpointError, LogError, RulesError
+from agent.errors import AgentError, EndpointError, RulesError
 from agent.rollout.agent import Agent
+from agent.rollout.batch.resume import Outcome, Script, place_of, read_logged
+from agent.rollout.conversation import history_after
 from agent.rollout.forced_modes import ModeShare
-from agent.rollout.prompt_file import Prompt
+from agent.rollout.prompts import Prompt, PromptTurn
 
 _MAX_FAILED_ROUNDS = 2
 """Rounds in which every worker fails, after which an endpoint that had answered is considered dead."""
@@ -50,6 +50,8 @@ class RunSummary:
     """Count by stop reason. Rerunning the same command retries episodes that ended in `error`."""
     without_rules: dict[str, int] = field(default_factory=dict)
     """Count of the answers given although the rules could not be consulted, by cause."""
+    unasked: int = 0
+    """Turns of conversations that were not asked because an earlier turn ended in an error."""
     skipped_lines: int = 0
     """Number of lines of the log that are not episodes."""
     seconds: float = 0.0
@@ -69,6 +71,7 @@ async def run_prompts(
     concurrency: int = 8,
     seed: int | None = None,
     shares: ModeShare | None = None,
+    history: History = "full",
     new_server: bool = False,
     on_progress: ProgressListener = lambda finished, total, episode: None,
 ) -> RunSummary:
@@ -85,6 +88,7 @@ async def run_prompts(
         concurrency: maximum number of concurrent episodes.
         shares: share of each group whose mode is forced; None leaves every decision to the model.
         seed: sample k is sent seed + k; None sends no seed.
+        history: `last` sends only the last user turn of a conversation, without the messages before it.
         new_server: the endpoint's server was just started, and has answered nothing yet.
         on_progress: called at the start and after each logged episode.
 
@@ -96,28 +100,28 @@ async def run_prompts(
     start = time.monotonic()
     settings = await agent.context.log_settings()
     # The number of samples determines which of them have a forced mode.
-    mode_share = {**shares.as_dict(), "samples": samples} if shares else None
-    settings = {**settings, "seed": seed, "mode_share": mode_share}
-    finished, skipped_lines = _finished_samples(log_path, settings, prompts)
-    all_samples = [(prompt, index) for prompt in prompts for index in range(samples)]
+    settings |= {"seed": seed, "mode_share": {**shares.as_dict(), "samples": samples} if shares else None}
+    settings |= {} if history == "full" else {"history": history}
+    logged = read_logged(log_path, settings, prompts, history)
     batch = _Batch(
         agent=agent,
         samples=samples,
         seed=seed,
         shares=shares,
+        history=history,
         on_progress=on_progress,
         failures=_FailureMonitor(_MAX_FAILED_ROUNDS * concurrency, settings["rulebook_digest"]),
-        total=len(all_samples),
-        queue=deque((prompt, index) for prompt, index in all_samples if (prompt.id, index) not in finished),
-        outcomes={(p.id, i): finished[p.id, i] for p, i in all_samples if (p.id, i) in finished},
+        total=samples * sum(len(prompt.turns) for prompt in prompts),
+        queue=deque(logged.scripts(prompts, samples, history)),
+        outcomes=logged.outcomes_of(prompts, samples),
     )
-    asked = len(batch.queue)
-    if asked:
+    if batch.queue:
         await _confirm_sampling(agent, new_server)
     on_progress(len(batch.outcomes), batch.total, None)
-    with Journal(log_path, settings, finished.keys()) as journal, EpisodeLog(log_path) as log:
+    with Journal(log_path, settings, logged.outcomes.keys()) as journal, EpisodeLog(log_path) as log:
         await batch.run(journal, log, concurrency)
-    return batch.summary(asked, skipped_lines, time.monotonic() - start)
+    logged_before = len(logged.outcomes_of(prompts, samples))
+    return batch.summary(logged_before, logged.skipped_lines, time.monotonic() - start)
 
 
 async def _confirm_sampling(agent: Agent, new_server: bool) -> None:
@@ -126,34 +130,6 @@ async def _confirm_sampling(agent: Agent, new_server: bool) -> None:
     effective = await check_sampling(context.endpoint, context.sampling, new_server=new_server)
     if effective is not None:
         agent.context = replace(context, sampling_effective=effective)
-
-
-async def check_log_settings(log: Path, agent: Agent) -> None:
-    """Checks that a log was started with this agent's settings, before anything is appended to it.
-
-    Raises:
-        LogError: with the settings that differ.
-        RulesError: if the rule service cannot be queried.
-    """
-    first = next(iter_log(log), None) if log.is_file() else None
-    if first is None:
-        return
-    settings = _episode_level(await agent.context.log_settings())
-    if changed := changed_settings(_settings_of(first), settings):
-        raise LogError(settings_mismatch_message(log, changed))
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The fields of an episode that stay in memory; the log contains the rest."""
-
-    mode: Mode
-    stop_reason: StopReason
-    without_rules: str | None
-
-    @classmethod
-    def of(cls, episode: Episode) -> _Outcome:
-        return cls(episode.mode, episode.stop_reason, episode.answered_without_rules)
 
 
 @dataclass
@@ -194,11 +170,12 @@ class _Batch:
     samples: int
     seed: int | None
     shares: ModeShare | None
+    history: History
     on_progress: ProgressListener
     failures: _FailureMonitor
     total: int
-    queue: deque[tuple[Prompt, int]]
-    outcomes: dict[Sample, _Outcome]
+    queue: deque[Script]
+    outcomes: dict[Sample, Outcome]
 
     async def run(self, journal: Journal, log: EpisodeLog, concurrency: int) -> None:
         """Processes the queue with `concurrency` workers; raises the first `AgentError` of a worker."""
@@ -212,81 +189,46 @@ class _Batch:
                 raise
             raise errors.exceptions[0] from None
 
-    def summary(self, asked: int, skipped_lines: int, seconds: float) -> RunSummary:
+    def summary(self, logged_before: int, skipped_lines: int, seconds: float) -> RunSummary:
         """Returns the result of the run."""
         outcomes = self.outcomes.values()
         return RunSummary(
             episodes=len(outcomes),
-            asked=asked,
+            asked=len(outcomes) - logged_before,
             modes=dict(Counter(each.mode for each in outcomes if each.stop_reason != "error")),
             stop_reasons=dict(Counter(each.stop_reason for each in outcomes)),
             without_rules=dict(Counter(each.without_rules for each in outcomes if each.without_rules)),
+            unasked=self.total - len(outcomes),
             skipped_lines=skipped_lines,
             seconds=seconds,
         )
 
     async def _work(self, journal: Journal, log: EpisodeLog) -> None:
         while self.queue:
-            prompt, index = self.queue.popleft()
-            episode = await self.agent.run(
-                prompt.prompt,
-                prompt_id=prompt.id,
-                kind=prompt.kind,
-                sample_index=index,
-                sampling=None if self.seed is None else {"seed": self.seed + index},
-                recorded=journal.sample(prompt.id, index),
-                force=self.shares.mode_of(index, self.samples) if self.shares else None,
-            )
-            self.failures.check(episode)
-            log.append(episode)
-            self.outcomes[prompt.id, index] = _Outcome.of(episode)
-            self.on_progress(len(self.outcomes), self.total, episode)
+            script = self.queue.popleft()
+            messages = script.history
+            for turn in script.turns:
+                episode = await self._answer(script, turn, messages, journal)
+                self.failures.check(episode)
+                log.append(episode)
+                self.outcomes[turn.prompt_id, script.index] = Outcome.of(episode)
+                self.on_progress(len(self.outcomes), self.total, episode)
+                if episode.stop_reason == "error":
+                    break
+                messages = history_after(episode)
 
-
-def _episode_level(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that every episode records."""
-    run_level = ("seed", "mode_share", "call_token", "direct_draws")
-    return {name: value for name, value in settings.items() if name not in run_level}
-
-
-def _settings_of(episode: Episode) -> dict[str, Any]:
-    """Returns the settings of a logged episode, without the seed."""
-    return {
-        "model": episode.model_requested,
-        "policy_version": episode.policy_version,
-        "rulebook_digest": episode.rulebook_digest,
-        "tool_schema_digest": episode.tool_schema_digest,
-        "prompt_digest": episode.prompt_digest,
-        "sampling": {name: value for name, value in episode.sampling_sent.items() if name != "seed"},
-        "tool_mode": episode.tool_mode,
-        **({} if episode.api == "chat" else {"api": episode.api}),
-        "on_rules_error": episode.on_rules_error,
-        "limits": episode.limits.model_dump(),
-    }
-
-
-def _finished_samples(
-    log: Path, settings: dict[str, Any], prompts: list[Prompt]
-) -> tuple[dict[Sample, _Outcome], int]:
-    """Returns the samples that the log already contains, and the number of lines without an episode.
-
-    Raises:
-        LogError: if the log has other settings or prompts, or a line of a later version.
-    """
-    texts = {prompt.id: prompt.prompt for prompt in prompts}
-    expected = _episode_level(settings)
-    skipped: list[SkippedLine] = []
-    finished: dict[Sample, _Outcome] = {}
-    for episode in iter_log(log, skipped.append) if log.exists() else ():
-        if changed := changed_settings(_settings_of(episode), expected):
-            raise LogError(settings_mismatch_message(log, changed))
-        if texts.get(episode.prompt_id, episode.prompt) != episode.prompt:
-            raise LogError(
-                f"{log} has a different text for the prompt {episode.prompt_id!r}: use another --log, or the "
-                "original prompts"
-            )
-        if episode.stop_reason != "error":
-            finished[episode.prompt_id, episode.sample_index] = _Outcome.of(episode)
-    if newer := next((line for line in skipped if NEWER_VERSION_REASON in line.reason), None):
-        raise LogError(f"{log} cannot be continued: line {newer.line} was {newer.reason}")
-    return finished, len(skipped)
+    async def _answer(
+        self, script: Script, turn: PromptTurn, messages: list[Message], journal: Journal
+    ) -> Episode:
+        prompt, index = script.prompt, script.index
+        return await self.agent.run(
+            turn.text,
+            prompt_id=turn.prompt_id,
+            kind=prompt.kind,
+            sample_index=index,
+            sampling=None if self.seed is None else {"seed": self.seed + index},
+            history=messages,
+            recorded=journal.sample(turn.prompt_id, index),
+            force=self.shares.mode_of(index, self.samples) if self.shares else None,
+            conversation=place_of(prompt, turn, self.history),
+        )
