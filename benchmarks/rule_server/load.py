@@ -1,10 +1,14 @@
-"""Compares the throughput of the rule service with that of its encoder alone, and with other servers.
+"""Compares the throughput of the rule service with that of its encoders alone, and with other servers.
 
 Sends distinct questions of about 43 tokens, without caches, with tokens, rate limit and audit log. The server
 has one core, the clients have the other. Each load of the rule service runs between two measurements of the
-encoder.
+encoders that its questions go through: both for questions that find rules, and the multilingual one for plain
+questions, which the first stage turns away.
 
 python -m benchmarks.rule_server.load --peers
+
+`--version FOLDER` names a checkout of another version of this project (`git worktree add FOLDER COMMIT`).
+It is measured in turn with this one, by the same callers with the same questions.
 """
 
 from __future__ import annotations
@@ -12,23 +16,31 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rule_server import mcp_peers
-from benchmarks.rule_server.questions import generate_questions
-from benchmarks.rule_server.raw_encoder import RawEncoder, raw_encoder
-from benchmarks.rule_server.service_under_test import prepare_service
+from benchmarks.rule_server.questions import generate_plain_questions, generate_questions
+from benchmarks.rule_server.raw_encoder import Needs, RawEncoder, raw_encoder
+from benchmarks.rule_server.service_under_test import ServiceSetup, prepare_other_version, prepare_service
 from benchmarks.tools.cpu_pinning import CALLER_CORE, ServerProcess, pin_to_core, run_server
 from benchmarks.tools.http_load import LoadResult, run_load
 from rule_server.retrieval import TOKENIZER_FILE
 from rule_server.retrieval.artefact import Artefact
 
+if TYPE_CHECKING:
+    from rule_server.retrieval.index import RuleIndex
+
 CONCURRENCY = (1, 8, 32, 64)
+RULES, PLAIN = "finds rules", "plain"
+NEEDS: dict[str, Needs] = {RULES: "both", PLAIN: "first"}
+FASTER = {RULES: 1.7, PLAIN: 2.2}
+"""Least ratio to version 0.1.0 in questions per second."""
 TARGETS = {"rate": 0.90, "cpu": 0.90, "p99/p50": 2.0}
 
 
@@ -74,32 +86,60 @@ async def measure_server(
 async def measure_rule_service(
     server: ServerProcess,
     raw: RawEncoder,
-    questions: QuestionQueue,
+    questions: dict[str, QuestionQueue],
     headers: dict[str, str],
-    count: int,
-    rounds: int,
+    options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Measures the rule service at each concurrency, with its ratios to the encoder alone.
+    """Measures the rule service at each concurrency, with its ratios to the encoders alone.
 
-    The encoder is measured before and after each load. Reports the median round.
+    The encoders are measured before and after each load. Reports the median round. Plain questions are
+    sent by 32 callers only.
     """
     rows = []
-    await measure_server("warm-up", server, questions.next(64), 32, headers)
-    for at_once in CONCURRENCY:
+    await measure_server("warm-up", server, questions[RULES].next(64), 32, headers)
+    for kind, at_once in [(RULES, at_once) for at_once in CONCURRENCY] + [(PLAIN, 32)]:
         lines = []
-        for _ in range(rounds):
-            texts = questions.next(count if at_once > 1 else count // 4)
-            first = raw.measure(texts)
+        for _ in range(options.rounds):
+            texts = questions[kind].next(options.requests if at_once > 1 else options.requests // 4)
+            first = raw.measure(texts, NEEDS[kind])
             line = await measure_server("rule service", server, texts, at_once, headers)
-            second = raw.measure(texts)
+            second = raw.measure(texts, NEEDS[kind])
             rate, cpu = (statistics.mean(pair) for pair in zip(first, second, strict=True))
             line |= {
+                "questions": kind,
                 "of raw rate": round(line["per second"] / rate, 3),
                 "raw cpu/cpu": round(1000 * cpu / line["cpu ms"], 3),
                 "raw per second": round(rate, 1),
             }
             lines.append(line)
         rows.append(sorted(lines, key=lambda line: float(line["of raw rate"]))[len(lines) // 2])
+    return rows
+
+
+async def measure_versions(
+    service: ServiceSetup,
+    other: ServiceSetup,
+    questions: dict[str, QuestionQueue],
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Measures both versions in turn, with 32 callers and the same questions. Reports the median round."""
+    rows = []
+    with (
+        run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as ours,
+        run_server("rule_server.cli", ["serve"], "/readyz", other.settings, options.version) as theirs,
+    ):
+        for kind in (RULES, PLAIN):
+            lines = []
+            for at in range(options.rounds + 1):
+                texts = questions[kind].next(options.requests if at else 64)
+                after = await measure_server("this version", ours, texts, 32, service.headers)
+                before = await measure_server(options.version.name, theirs, texts, 32, other.headers)
+                if at:  # the first round warms up
+                    lines.append((after["per second"] / before["per second"], before, after))
+            ratio, before, after = sorted(lines, key=lambda line: line[0])[len(lines) // 2]
+            cpu = before["cpu ms"] / after["cpu ms"]
+            ratios = {"times as fast": round(ratio, 2), "cpu ratio": round(cpu, 2)}
+            rows += [{**before, "questions": kind}, {**after, "questions": kind, **ratios}]
     return rows
 
 
@@ -121,46 +161,71 @@ async def measure_peer(
         return [{"side": mcp_peers.REQUIREMENTS[name], "not run": str(error)[:200] or type(error).__name__}]
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Returns all rows of the table."""
+def make_questions(
+    artefact: Artefact, index: RuleIndex, options: argparse.Namespace
+) -> dict[str, QuestionQueue]:
+    """Returns enough questions of both kinds for all loads."""
     from tokenizers import Tokenizer
 
+    encoder = artefact.encoder(index.fingerprint, threads=1)
+    tokenizer = Tokenizer.from_file(str(artefact.encoder_folder(index.fingerprint) / TOKENIZER_FILE))
+    tokenizer.no_padding()
+
+    def length(text: str) -> int:
+        return len(tokenizer.encode(text).ids)
+
+    count = options.requests * (len(CONCURRENCY) * options.rounds + options.rounds + 6) + 300
+    plain = options.requests * 2 * options.rounds + 64
+    return {
+        RULES: QuestionQueue(generate_questions(index.rulebook, count, length)),
+        PLAIN: QuestionQueue(generate_plain_questions(index, encoder, plain, length)),
+    }
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> AsyncIterator[dict[str, Any]]:
+    """Yields all rows of the table, each group when it is measured."""
     service = prepare_service(folder, options.artefact)
     artefact = Artefact(service.artefact)
     current = artefact.current()
     assert current is not None
-    encoder = artefact.encoder_folder(current.encoder)
     index = artefact.index(current.rulebook, current.encoder)
     assert index is not None
-    tokenizer = Tokenizer.from_file(str(encoder / TOKENIZER_FILE))
-    tokenizer.no_padding()
-    count = options.requests * (len(CONCURRENCY) * options.rounds + 12) + 1000
-    questions = QuestionQueue(
-        generate_questions(index.rulebook, count, lambda text: len(tokenizer.encode(text).ids))
-    )
+    questions = make_questions(artefact, index, options)
     peer_requests = max(options.requests // 8, 16)
-    rows = []
-    with raw_encoder(encoder) as raw:
-        with run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as server:
-            rows += await measure_rule_service(
-                server, raw, questions, service.headers, options.requests, options.rounds
-            )
-        if options.only_ours:
-            return rows
-        with run_server("benchmarks.rule_server.peer_apps", ["bare"], "/readyz") as server:
-            for at_once in (1, 32):
-                rows.append(
-                    await measure_server(
-                        "bare Starlette route", server, questions.next(options.requests), at_once, {}
-                    )
-                )
-        with run_server("benchmarks.rule_server.peer_apps", ["naive"], "/readyz") as server:
-            for at_once in (1, 32):
-                texts = questions.next(peer_requests * 4)
-                rows.append(await measure_server("naive sentence-transformers", server, texts, at_once, {}))
+    with (
+        raw_encoder(service.artefact) as raw,
+        run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as server,
+    ):
+        for line in await measure_rule_service(server, raw, questions, service.headers, options):
+            yield line
+    if options.version:
+        other = prepare_other_version(folder, options.version, service)
+        for line in await measure_versions(service, other, questions, options):
+            yield line
+    if options.only_ours:
+        return
+    with run_server("benchmarks.rule_server.peer_apps", ["bare"], "/readyz") as server:
+        for at_once in (1, 32):
+            texts = questions[RULES].next(options.requests)
+            yield await measure_server("bare Starlette route", server, texts, at_once, {})
+    with run_server("benchmarks.rule_server.peer_apps", ["naive"], "/readyz") as server:
+        for at_once in (1, 32):
+            texts = questions[RULES].next(peer_requests * 4)
+            yield await measure_server("naive sentence-transformers", server, texts, at_once, {})
     if options.peers:
         for name in mcp_peers.REQUIREMENTS:
-            rows += await measure_peer(name, encoder, index.rulebook, questions, peer_requests)
+            encoder = artefact.encoder_folder(current.encoder)
+            for line in await measure_peer(name, encoder, index.rulebook, questions[RULES], peer_requests):
+                yield line
+
+
+async def print_rows(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Prints each row of the table as soon as it is measured. Returns all of them."""
+    rows = []
+    async for line in measure(options, folder):
+        text = json.dumps(line) if options.json else "  ".join(f"{key} {line[key]}" for key in line)
+        print(text, flush=True)
+        rows.append(line)
     return rows
 
 
@@ -175,22 +240,25 @@ def main() -> None:
         action="store_true",
         help="also measure Chroma's and Qdrant's servers (installed under build/)",
     )
+    parser.add_argument("--version", type=Path, help="a checkout of another version to measure in turn")
     parser.add_argument("--only-ours", action="store_true", help="measure the rule service only")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     pin_to_core(CALLER_CORE)
     with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(measure(options, Path(folder)))
-    for line in rows:
-        print(
-            json.dumps(line) if options.json else "  ".join(f"{key} {value}" for key, value in line.items())
-        )
-    [at_32] = [line for line in rows if line["side"] == "rule service" and line["at once"] == 32]
+        rows = asyncio.run(print_rows(options, Path(folder)))
+    [at_32] = [
+        line
+        for line in rows
+        if line["side"] == "rule service" and line["at once"] == 32 and line["questions"] == RULES
+    ]
     met = (
         at_32["of raw rate"] >= TARGETS["rate"]
         and at_32["raw cpu/cpu"] >= TARGETS["cpu"]
         and at_32["p99/p50"] <= TARGETS["p99/p50"]
     )
+    for line in rows:
+        met = met and line.get("times as fast", math.inf) >= FASTER.get(line.get("questions", ""), 0)
     sys.exit(not met)
 
 

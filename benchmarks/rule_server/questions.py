@@ -1,11 +1,21 @@
-"""Generates distinct questions of a given length by recombining the queries of the rules."""
+"""Generates distinct questions of a given length from the queries of the rules, or everyday requests."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from rule_server.retrieval.relevance import everyday_requests
 from rule_server.rulebook import Rulebook
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.paired import PairedEncoder
+    from rule_server.retrieval.encoders.protocol import Vectors
+    from rule_server.retrieval.index import RuleIndex
 
 TARGET_TOKENS = 43
 
@@ -14,8 +24,42 @@ def generate_questions(
     rulebook: Rulebook, count: int, length: Callable[[str], int], seed: int = 0
 ) -> list[str]:
     """Returns `count` texts of 40 to 46 tokens, measured by `length`; deterministic for a seed."""
-    rng = random.Random(seed)
     phrases = [query for rule in rulebook.served.values() for query in rule.queries]
+    return _recombine(phrases, count, length, seed)
+
+
+def generate_plain_questions(
+    index: RuleIndex, encoder: PairedEncoder, count: int, length: Callable[[str], int], seed: int = 1
+) -> list[str]:
+    """Returns `count` texts of everyday requests, of the same length, that the first stage turns away.
+
+    Raises:
+        RuntimeError: the first stage turns too few away.
+    """
+    phrases = [request.text for request in everyday_requests() if request.lang == "en"]
+    phrases = [text for text in phrases if len(text) < 200]
+    candidates = _recombine(phrases, 2 * count, length, seed)
+    plain: list[str] = []
+    for at in range(0, len(candidates), 64):
+        texts = candidates[at : at + 64]
+        plain += [text for text, away in zip(texts, _turned_away(index, encoder, texts), strict=True) if away]
+    if len(plain) < count:
+        raise RuntimeError(f"the first stage turned {len(plain)} of {len(candidates)} plain questions away")
+    return plain[:count]
+
+
+def _turned_away(index: RuleIndex, encoder: PairedEncoder, texts: Sequence[str]) -> list[bool]:
+    passed: set[int] = set()
+
+    def complete(_: Vectors, rows: NDArray[np.int64]) -> None:
+        passed.update(int(row) for row in rows)
+
+    index.score_batch(encoder.encode_multilingual(texts), [1] * len(texts), complete)
+    return [at not in passed for at in range(len(texts))]
+
+
+def _recombine(phrases: Sequence[str], count: int, length: Callable[[str], int], seed: int) -> list[str]:
+    rng = random.Random(seed)
     questions: dict[str, None] = {}
     while len(questions) < count:
         text = rng.choice(phrases)

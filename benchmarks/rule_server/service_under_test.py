@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.tools.cpu_pinning import server_environment
 from rule_server.api.auth import new_token
 from rule_server.retrieval.build import load_or_build
 from rule_server.settings import Settings
@@ -41,3 +44,21 @@ def prepare_service(folder: Path, artefact: Path | None) -> ServiceSetup:
         "ASCL_RULES_AUDIT_FILE": str(folder / "audit.jsonl"),
     }
     return ServiceSetup(artefact, token, settings)
+
+
+def prepare_other_version(folder: Path, checkout: Path, service: ServiceSetup) -> ServiceSetup:
+    """Builds an artefact with the code and rules of a checkout, for a service with the same settings."""
+    artefact = folder / "other-artefact"
+    settings = service.settings | {
+        "ASCL_RULES_ARTEFACT": str(artefact),
+        "ASCL_RULES_AUDIT_FILE": str(folder / "other-audit.jsonl"),
+    }
+    subprocess.run(
+        [sys.executable, "-c", "import rule_server.cli; rule_server.cli.main()", "build"],
+        cwd=checkout,
+        env=server_environment(PYTHONPATH=str(checkout.resolve()), **settings),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return replace(service, artefact=artefact, settings=settings)

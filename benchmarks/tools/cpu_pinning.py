@@ -68,15 +68,25 @@ def server_environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def run_server(
-    module: str, arguments: Sequence[str], path: str, more: dict[str, str] | None = None
+    module: str,
+    arguments: Sequence[str],
+    path: str,
+    more: dict[str, str] | None = None,
+    checkout: Path = ROOT,
 ) -> Iterator[ServerProcess]:
-    """Runs `python -m module arguments --port N` on the server core. Yields it once `path` returns 200."""
+    """Runs `python -m module arguments --port N` on the server core. Yields it once `path` returns 200.
+
+    Another checkout than this one runs its own code, with the `main` of that module.
+    """
+    command, own = ["-m", module], {}
+    if checkout != ROOT:
+        command, own = ["-c", f"import {module}; {module}.main()"], {"PYTHONPATH": str(checkout.resolve())}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments, "--port", str(port)],
-        cwd=ROOT,
-        env=server_environment(**(more or {})),
+        [sys.executable, *command, *arguments, "--port", str(port)],
+        cwd=checkout,
+        env=server_environment(**(more or {}), **own),
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: pin_to_core(SERVER_CORE),
     )

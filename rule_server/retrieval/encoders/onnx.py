@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
 BATCH_SIZE = 32
+MAX_TOKENS = 512
+"""Tokens of texts that are computed together, unless one text is longer. More do not fit the cache."""
+WIDTH_STEP = 4
+"""A text is padded to a multiple of this many tokens."""
 
 
 def file_digest(path: Path) -> str:
@@ -27,6 +31,7 @@ class OnnxEncoder:
     """A sentence encoder exported by `rule_server.retrieval.encoders.onnx_export`.
 
     Pools tokens as the model was trained, by their mean or by the first token, and normalises to length 1.
+    A vector is the same, to the last bit, alone and in any batch.
     """
 
     def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:
@@ -72,24 +77,32 @@ class OnnxEncoder:
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        encodings = self._tokenizer.encode_batch([self.prefix + text for text in texts])
-        # Texts of similar length share a batch, which saves padding.
-        order = sorted(range(len(texts)), key=lambda at: len(encodings[at].ids))
-        for start in range(0, len(order), BATCH_SIZE):
-            batch = order[start : start + BATCH_SIZE]
-            width = max(len(encodings[at].ids) for at in batch)
-            ids = np.zeros((len(batch), width), np.int64)
-            mask = np.zeros((len(batch), width), np.int64)
-            for row, at in enumerate(batch):
-                length = len(encodings[at].ids)
-                ids[row, :length] = encodings[at].ids
-                mask[row, :length] = 1
-            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-            (tokens,) = self._session.run(None, {name: feed[name] for name in self._inputs})
-            if self._first_token:
-                pooled = tokens[:, 0]
-            else:
-                weights = mask[:, :, None].astype(np.float32)
-                pooled = (tokens * weights).sum(1) / weights.sum(1).clip(1)
-            vectors[batch] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)
+        ids = [self._tokenizer.encode(self.prefix + text).ids for text in texts]
+        # Only texts of the same padded width share a batch: the last bits of a vector depend on the width.
+        by_width: dict[int, list[int]] = {}
+        for at, own in enumerate(ids):
+            by_width.setdefault(-(-len(own) // WIDTH_STEP) * WIDTH_STEP, []).append(at)
+        for width, rows in by_width.items():
+            step = max(MAX_TOKENS // width, 1) if width else len(rows)
+            for start in range(0, len(rows), step):
+                batch = rows[start : start + step]
+                vectors[batch] = self._encode_batch([ids[at] for at in batch], width)
         return vectors
+
+    def _encode_batch(self, batch: Sequence[Sequence[int]], width: int) -> Vectors:
+        import numpy as np
+
+        ids = np.zeros((len(batch), width), np.int64)
+        mask = np.zeros((len(batch), width), np.int64)
+        for row, own in enumerate(batch):
+            ids[row, : len(own)] = own
+            mask[row, : len(own)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        (tokens,) = self._session.run(None, {name: feed[name] for name in self._inputs})
+        if self._first_token:
+            pooled = tokens[:, 0]
+        else:
+            weights = mask[:, :, None].astype(np.float32)
+            pooled = (tokens * weights).sum(1) / weights.sum(1).clip(1)
+        length = np.sqrt(np.einsum("ij,ij->i", pooled, pooled))[:, None]
+        return np.asarray(pooled / length.clip(1e-12))

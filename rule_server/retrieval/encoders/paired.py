@@ -7,6 +7,7 @@ zero, so that the text is similar to nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rule_server.retrieval.encoders.multilingual import DIMENSION, MultilingualEncoder
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 SEPARATOR = "+"
 """Between the parts of a fingerprint. That of the English encoder comes first and names its folder."""
+
+
+@lru_cache(maxsize=256)
+def _language(text: str) -> str | None:
+    """Returns `detect_language`. Both stages ask for it."""
+    return detect_language(text)
 
 
 def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, Vectors]:
@@ -55,7 +62,7 @@ class PairedEncoder:
         import numpy as np
 
         vectors = np.zeros((len(texts), self.dimension), np.float32)
-        known = [at for at, text in enumerate(texts) if is_known(detect_language(text))]
+        known = [at for at, text in enumerate(texts) if is_known(_language(text))]
         vectors[known, :DIMENSION] = self.multilingual.encode([texts[at] for at in known])
         return vectors
 
@@ -63,6 +70,6 @@ class PairedEncoder:
         self, texts: Sequence[str], vectors: Vectors, rows: Sequence[int] | NDArray[np.int64]
     ) -> None:
         """Adds the English part of some rows. A text without a recognised language counts as English."""
-        english = [int(at) for at in rows if detect_language(texts[at]) in (ENGLISH, None)]
+        english = [int(at) for at in rows if _language(texts[at]) in (ENGLISH, None)]
         if english:
             vectors[english, DIMENSION:] = self.english.encode([texts[at] for at in english])

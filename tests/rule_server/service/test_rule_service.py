@@ -23,6 +23,7 @@ from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.versions import roll_back
+from rule_server.schemas import NearestResponse
 from rule_server.service.watch import needs_polling
 from tests.fakes.rules.rulebooks import prose, rule, write_rulebook
 from tests.fakes.rules.toy_service import ToyEncoder, serve_toy, toy_service
@@ -48,6 +49,22 @@ def test_a_consultation_returns_rules_scores_and_the_digest(service: RuleService
     text = response.as_text()
     assert "[cyber.malware] Malicious software (decline)\nFine: Explaining malware." in text
     assert response.rulebook.digest[:12] not in text
+
+
+def test_the_answer_to_a_question_is_the_same_alone_and_beside_other_questions(service: RuleService) -> None:
+    questions = [QUESTION, "how do I sharpen a knife?", "translate good morning into French", "x"]
+    questions += [f"{QUESTION}, and {'then ' * count}repairs a computer" for count in range(9)]
+    questions += ["一个关于电脑病毒的问题", f"{QUESTION}. " * 40]
+
+    async def ask() -> tuple[list[NearestResponse], list[NearestResponse]]:
+        requests = [ConsultRequest(situation=text, top_k=3) for text in questions]
+        async with service.running():
+            await service.warm()
+            alone = [await service.nearest(request) for request in requests]
+            return alone, await asyncio.gather(*map(service.nearest, requests))
+
+    alone, together = asyncio.run(ask())
+    assert alone == together
 
 
 def test_a_question_that_no_rule_is_about_finds_none(service: RuleService) -> None:
