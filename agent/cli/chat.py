@@ -14,6 +14,7 @@ from agent.cli.options import (
     DEFAULT_RULES_URL,
     ApiChoice,
     BaseUrl,
+    Hinted,
     MaxConsultations,
     MaxSeconds,
     MaxTokens,
@@ -67,6 +68,7 @@ def chat(
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "answer",
     policy_version: PolicyVersion = "base",
+    hint: Hinted = False,
     log: LogOption = None,
 ) -> None:
     """Chat with the model. Answers go to standard output, reasoning and consultations to standard error."""
@@ -86,6 +88,7 @@ def chat(
             limits=limits,
             on_rules_error=on_rules_error,
             policy_version=policy_version,
+            hint_share=float(hint and client is not None),
         )
         return await _talk(agent, prompt, log)
 

@@ -64,6 +64,14 @@ ToolMode = Annotated[
 OnRulesError = Annotated[
     Literal["answer", "refuse", "fail"], typer.Option(help="What to do if the rules cannot be consulted.")
 ]
+Hinted = Annotated[
+    bool,
+    typer.Option(
+        "--hint",
+        help="End the system text with a line about the rules near the prompt, from the rule service. The "
+        "model still decides.",
+    ),
+]
 PolicyVersion = Annotated[str, typer.Option(help="Label for the model version, stored with each episode.")]
 Provider = Annotated[
     str,

@@ -14,6 +14,7 @@ from agent.cli.options import (
     ApiChoice,
     AsJson,
     BaseUrl,
+    Hinted,
     HistoryChoice,
     MaxConsultations,
     MaxSeconds,
@@ -69,6 +70,15 @@ DirectDraws = Annotated[
         min=1, max=256, help="Maximum attempts to sample a reply that does not consult (default: 8)."
     ),
 ]
+HintShare = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the prompts that get a hint (default: all with --hint). Training data needs prompts "
+        "without one too, so that the model does not depend on hints.",
+    ),
+]
 Trace = Annotated[bool, typer.Option("--trace", help="Show every episode as it finishes.")]
 
 
@@ -95,6 +105,8 @@ def run(
     tool_mode: ToolMode = "native",
     on_rules_error: OnRulesError = "fail",
     policy_version: PolicyVersion = "base",
+    hint: Hinted = False,
+    hint_share: HintShare = None,
     mode_share: ModeShares = None,
     call_token: CallToken = None,
     direct_draws: DirectDraws = None,
@@ -116,6 +128,7 @@ def run(
     )
     prompt_list = exit_on_error(lambda: read_prompts(prompts))
     shares = _mode_shares(mode_share, rules, call_token, direct_draws)
+    share_of_hints = _hint_share(hint, hint_share, rules)
     sample = partial(
         run_prompts,
         samples=samples,
@@ -136,11 +149,18 @@ def run(
             policy_version=policy_version,
             call_token=call_token,
             direct_draws=direct_draws or DEFAULT_DIRECT_DRAWS,
+            hint_share=share_of_hints,
         )
         with ProgressView(trace=trace) as view:
             return await sample(agent, prompt_list, log, shares=shares, on_progress=view.update)
 
     _print_summary(run_with_services(session, base_url, model, rules, timeout, provider, api), log, as_json)
+
+
+def _hint_share(hint: bool, share: float | None, rules: str) -> float:
+    if (hint or share) and rules == "none":
+        fail("hints come from the rule service: omit --rules none", 2)
+    return (1.0 if hint else 0.0) if share is None else share
 
 
 def _mode_shares(

@@ -103,6 +103,23 @@ class Consultation(_Record):
     """The reason why there is no verdict; None when there is one."""
 
 
+class Hint(_Record):
+    """The line about the rules near the request that the agent added to the system text."""
+
+    version: str
+    """Version of its wording, as the service names it."""
+    text: str
+    """The line."""
+    verdict: str | None = None
+    """`rules_found` or `no_applicable_rule`; None when the service did not say."""
+    rules: list[RuleHit] = Field(default_factory=list)
+    """The rules named, best first."""
+    digest: str | None = None
+    """Digest of the rulebook."""
+    seconds: Seconds = 0.0
+    """Wall-clock time of the request for the hint."""
+
+
 class Turn(_Record):
     """One call of the model."""
 
@@ -199,7 +216,9 @@ class Episode(_Record):
     tool_schema_digest: str | None = None
     """SHA-256 of `tools`; None when no tool was offered."""
     prompt_digest: str
-    """SHA-256 of the system text."""
+    """SHA-256 of the system text, without the hint."""
+    hint: Hint | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The hint at the end of the system text; None without one."""
     limits: Limits = Field(default_factory=Limits)
     """The limits of the episode."""
     messages: list[Message]

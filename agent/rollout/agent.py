@@ -43,6 +43,8 @@ class Agent:
         call_token: id of the token that starts a call, for a bias against it in episodes that must answer
             directly; None to sample replies with a call again.
         direct_draws: maximum number of replies sampled for a turn of such an episode, from 1.
+        hint_share: share of the prompts whose system text ends with a line about the rules near the prompt.
+            All samples of a prompt get it, or none. Needs `rules`.
         rulebook_digest: digest of rules that `system` itself contains, if no service is used; recorded.
 
     Raises:
@@ -63,6 +65,7 @@ class Agent:
         policy_version: str = "base",
         call_token: int | None = None,
         direct_draws: int = DEFAULT_DIRECT_DRAWS,
+        hint_share: float = 0.0,
         rulebook_digest: str | None = None,
     ) -> None:
         custom_tools = {tool.name: tool for tool in tools}
@@ -83,6 +86,7 @@ class Agent:
             policy_version=policy_version,
             call_token=call_token,
             direct_draws=direct_draws,
+            hint_share=hint_share,
             rulebook_digest=rulebook_digest,
         )
         """The settings that all episodes share."""

@@ -40,6 +40,8 @@ class RolloutContext:
     call_token: int | None = None
     direct_draws: int = DEFAULT_DIRECT_DRAWS
     rulebook_digest: str | None = None
+    hint_share: float = 0.0
+    """Share of the prompts that get a hint, from 0 (none) to 1 (all)."""
     sampling_effective: Mapping[str, Any] | None = None
     """Sampling fields that are known to be in force; None if only replies may name them."""
     _cache: _OfferCache = field(default_factory=_OfferCache, init=False, repr=False, compare=False)
@@ -71,6 +73,12 @@ class RolloutContext:
             return self.system
         return system_prompt(guidance=offer.guidance if offer is not None else None)
 
+    def wants_hint(self, prompt_id: str) -> bool:
+        """Returns whether episodes of this prompt get a hint: all of its samples, or none of them."""
+        if self.rules is None or self.hint_share <= 0:
+            return False
+        return int(text_digest(f"hint {prompt_id}")[:8], 16) < self.hint_share * 2**32
+
     def offered(self, offer: ToolOffer | None) -> list[dict[str, Any]]:
         """Returns the tools of a request: the custom tools, then the rule tool."""
         custom = [tool.schema for tool in self.custom_tools.values()]
@@ -96,6 +104,7 @@ class RolloutContext:
             # Both change how direct samples are obtained.
             **({} if self.call_token is None else {"call_token": self.call_token}),
             **({} if self.direct_draws == DEFAULT_DIRECT_DRAWS else {"direct_draws": self.direct_draws}),
+            **({} if self.hint_share == 0 else {"hint_share": self.hint_share}),
             "on_rules_error": self.on_rules_error,
             "limits": self.limits.model_dump(),
         }

@@ -19,6 +19,7 @@ from agent.episode import (
     Episode,
     ErrorRecord,
     Event,
+    Hint,
     Listener,
     Message,
     Mode,
@@ -81,6 +82,8 @@ class EpisodeRun:
     method: ModeMethod | None = None
     system: str = ""
     """The system text."""
+    hint: Hint | None = None
+    """The hint at the end of the system text."""
     start: float = 0.0
     """Start time on the monotonic clock, in seconds."""
 
@@ -124,6 +127,11 @@ class EpisodeRun:
         if guided != self.system:
             self.system = guided
             self.messages[0] = {"role": "system", "content": guided}
+        if self.context.wants_hint(self.prompt_id):
+            try:
+                await self._add_hint()
+            except RulesError as error:
+                return self._handle_rules_error(error)
         if self.force == "consult" and self.offer is not None:
             text_mode = self.context.tool_mode == "text"
             message, call = agent_written_call(self.offer.name, self.prompt, self.call_ids, text_mode)
@@ -133,6 +141,20 @@ class EpisodeRun:
             self.method = "agent_call"
             return _Step.CONSULT
         return _Step.ASK
+
+    async def _add_hint(self) -> None:
+        """Adds a line about the rules near the prompt to the end of the system text.
+
+        The model still decides whether to consult, but knows more.
+        """
+        assert self.context.rules is not None
+        self.hint = await self.context.rules.hint(self.prompt)
+        message = {"role": "system", "content": f"{self.system}\n\n{self.hint.text}".strip()}
+        if self.system:
+            self.messages[0] = message
+        else:
+            self.messages.insert(0, message)
+            self.given += 1
 
     async def _ask(self) -> _Step:
         """Requests the next reply, or takes it from an earlier run."""
@@ -300,6 +322,7 @@ class EpisodeRun:
                 {name: value for name, value in self.sampling.items() if name != "seed"},
                 self._tools(),
                 text_digest(self.system),
+                *([self.hint.text] if self.hint is not None else []),
                 *([self.history] if self.history else []),
             ]
         )
@@ -325,6 +348,7 @@ class EpisodeRun:
             rulebook_digest=rulebook_digest,
             tool_schema_digest=digest_of(tools) if tools else None,
             prompt_digest=text_digest(self.system),
+            hint=self.hint,
             limits=context.limits,
             messages=self.messages,
             given_messages=self.given if has_reply(self.history) else None,

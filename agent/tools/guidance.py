@@ -1,8 +1,12 @@
-"""Text of the rule service about when to consult its rulebook, read from its MCP prompt."""
+"""Texts of the rule service's MCP prompts: when to consult its rulebook, and a hint about one request."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from agent.episode import Hint, RuleHit
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -11,7 +15,12 @@ PROMPT = "safety_rules_guidance"
 """MCP prompt with the text."""
 PACKAGED_SCOPE = "ascl/packaged-scope"
 """Key in its `_meta`: whether the rulebook is to be consulted exactly when the packaged one is."""
+HINT_PROMPT = "safety_rules_hint"
+"""MCP prompt with a line about the rules near a request, its argument `request`."""
+HINT = "ascl/hint"
+"""Key in its `_meta`: version, verdict, rules and rulebook."""
 MAX_CHARS = 8000
+MAX_HINT_CHARS = 1000
 
 
 async def read_guidance(client: Client) -> str | None:
@@ -20,19 +29,55 @@ async def read_guidance(client: Client) -> str | None:
     The latter is a rulebook that is to be consulted when the packaged one is: the agent's system text was
     written for that.
     """
-    from mcp import MCPError
-    from mcp_types import METHOD_NOT_FOUND
-
-    try:
-        prompts = (await client.list_prompts()).prompts
-    except MCPError as error:
-        if error.code == METHOD_NOT_FOUND:  # a server without prompts
-            return None
-        raise
-    if not any(prompt.name == PROMPT for prompt in prompts):
+    if PROMPT not in await _prompt_names(client):
         return None
     result = await client.get_prompt(PROMPT)
     if (result.meta or {}).get(PACKAGED_SCOPE) is True:
         return None
-    texts = [message.content.text for message in result.messages if message.content.type == "text"]
-    return "\n".join(texts)[:MAX_CHARS].strip() or None
+    return _text(result)[:MAX_CHARS].strip() or None
+
+
+async def read_hint(client: Client, request: str) -> Hint | None:
+    """Returns a line about the rules near a request; None if the service offers none."""
+    if HINT_PROMPT not in await _prompt_names(client):
+        return None
+    result = await client.get_prompt(HINT_PROMPT, {"request": request})
+    # One line: what the service sends must not look like further instructions of the system text.
+    text = " ".join(_text(result).split())[:MAX_HINT_CHARS]
+    details = (result.meta or {}).get(HINT)
+    return Hint(text=text, **_hint_fields(details if isinstance(details, dict) else {}))
+
+
+def _hint_fields(details: dict[str, Any]) -> dict[str, Any]:
+    rulebook = details.get("rulebook")
+    verdict, digest = details.get("verdict"), rulebook.get("digest") if isinstance(rulebook, dict) else None
+    try:
+        rules = [RuleHit.model_validate(_rule(rule)) for rule in details.get("rules") or []]
+    except (ValidationError, TypeError, AttributeError):
+        rules = []
+    return {
+        "version": str(details.get("version", "unknown"))[:64],
+        "verdict": verdict if isinstance(verdict, str) else None,
+        "rules": rules,
+        "digest": digest if isinstance(digest, str) else None,
+    }
+
+
+def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: rule[name] for name in ("id", "category", "stance", "score") if name in rule}
+
+
+async def _prompt_names(client: Client) -> set[str]:
+    from mcp import MCPError
+    from mcp_types import METHOD_NOT_FOUND
+
+    try:
+        return {prompt.name for prompt in (await client.list_prompts()).prompts}
+    except MCPError as error:
+        if error.code == METHOD_NOT_FOUND:  # a server without prompts
+            return set()
+        raise
+
+
+def _text(result: Any) -> str:
+    return "\n".join(message.content.text for message in result.messages if message.content.type == "text")

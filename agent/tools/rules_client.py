@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from agent.episode import RuleHit
+from agent.episode import Hint, RuleHit
 from agent.errors import RulesError
-from agent.tools.guidance import read_guidance
+from agent.tools.guidance import HINT_PROMPT, read_guidance, read_hint
 from agent.tools.rejection import fits_schema, rejects_arguments
 from agent.urls import bearer, public_address, without_secrets
 
@@ -139,6 +139,19 @@ class RulesClient:
     async def guidance(self) -> str | None:
         """Returns the service's text on when to consult its rulebook; None if it needs none of its own."""
         return await self._request(read_guidance)
+
+    async def hint(self, request: str) -> Hint:
+        """Returns a line about the rules near a request. Raises RulesError, also if there are no hints."""
+        start = time.monotonic()
+        hint = await self._request(lambda client: read_hint(client, request))
+        if hint is None:
+            raise RulesError(
+                f"{self.public_url} offers no hints (the MCP prompt {HINT_PROMPT}): update the rule service, "
+                "or leave --hint out",
+                type="no_hints",
+                setup=True,
+            )
+        return hint.model_copy(update={"seconds": time.monotonic() - start})
 
     async def tool(self) -> dict[str, Any]:
         """Returns the rule tool in the form of Chat Completions."""

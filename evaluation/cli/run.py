@@ -53,8 +53,8 @@ def run(
         list[str] | None,
         typer.Option(
             help="How the model may use the rules: none, in-prompt (their summaries in the system prompt), "
-            "always (a forced first consultation) or adaptive; repeatable, each arm gets its own log "
-            "(default: adaptive)."
+            "always (a forced first consultation), adaptive or hinted (adaptive, with a line about the rules "
+            "near the prompt); repeatable, each arm gets its own log (default: adaptive)."
         ),
     ] = None,
     name: Annotated[

@@ -1,8 +1,9 @@
-"""Arms of an evaluation: four ways in which one model may use the rules.
+"""Arms of an evaluation: ways in which one model may use the rules.
 
 `none` has no rules. `in-prompt` has the summaries of all categories in its system text, and no tool. `always`
 has the tool, and the agent opens its first consultation with the prompt as the situation. `adaptive` has the
-tool and decides itself.
+tool and decides itself. `hinted` is `adaptive`, and the agent ends the system text with a line about the
+rules near the prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from agent.rollout import Agent, ModeShare
 from agent.tools import RulesClient
 from agent.urls import public_address
 
-ArmKind = Literal["none", "in-prompt", "always", "adaptive"]
+ArmKind = Literal["none", "in-prompt", "always", "adaptive", "hinted"]
 ARM_KINDS: tuple[ArmKind, ...] = get_args(ArmKind)
 
 PERSONA = "You are a helpful, honest assistant."
@@ -53,7 +54,7 @@ async def make_agent(
     Raises:
         RulesError: the arm needs the rule service, and there is none or it does not answer.
     """
-    if rules is None and arm in ("in-prompt", "always"):
+    if rules is None and arm in ("in-prompt", "always", "hinted"):
         raise RulesError(
             f"the arm {arm} needs the rule service: pass its address with --rules", type="none", setup=True
         )
@@ -73,6 +74,7 @@ async def make_agent(
         limits=limits,
         on_rules_error=on_rules_error,
         policy_version=policy_version,
+        hint_share=1.0 if arm == "hinted" else 0.0,
         rulebook_digest=digest,
     )
 

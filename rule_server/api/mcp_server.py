@@ -12,11 +12,13 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     CallToolResult,
     GetPromptResult,
     InputRequiredResult,
+    PromptMessage,
     TextContent,
     ToolAnnotations,
 )
@@ -27,7 +29,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rule_server.api.error_responses import error_response
 from rule_server.errors import AuditError, ConsultError, NotReadyError
 from rule_server.schemas import ConsultRequest, ConsultResponse, RulebookRef, RuleView, parse_request
-from rule_server.service.guidance import RULE_TOOL, guidance, has_packaged_scope, tool_description
+from rule_server.service.guidance import (
+    HINT_VERSION,
+    RULE_TOOL,
+    guidance,
+    has_packaged_scope,
+    hint_line,
+    tool_description,
+)
 from rule_server.service.rule_service import RuleService
 
 log = logging.getLogger(__name__)
@@ -39,6 +48,9 @@ INVALID_ARGUMENTS = "ascl/invalid-arguments"
 """Key in `_meta` of an error result: the arguments are invalid, so the model can correct them. An error
 result without it means that the service failed."""
 BATCH_ERROR = "batches are not supported: send each JSON-RPC message by itself"
+HINT_PROMPT = "safety_rules_hint"
+HINT = "ascl/hint"
+"""Key in `_meta` of the hint: the version of its wording, and the verdict, rules and rulebook behind it."""
 PACKAGED_SCOPE = "ascl/packaged-scope"
 """Key in `_meta` of the prompt: whether the rulebook is to be consulted exactly when the packaged one is.
 Then an agent may use a system text of its own that was written for the packaged rules."""
@@ -91,13 +103,31 @@ class RuleServer(MCPServer[Any]):
         arguments: dict[str, Any] | None = None,
         context: Context[Any, Any] | None = None,
     ) -> GetPromptResult | InputRequiredResult:
+        if name == HINT_PROMPT:
+            return await self._hint(arguments or {})
         if name != PROMPT:
-            raise MCPError(INVALID_PARAMS, f"unknown prompt {name[:64]!r}: use {PROMPT}")
+            raise MCPError(INVALID_PARAMS, f"unknown prompt {name[:64]!r}: use {PROMPT} or {HINT_PROMPT}")
         if arguments:
             raise MCPError(INVALID_PARAMS, f"the prompt {PROMPT} takes no arguments: leave them out")
         result = await super().get_prompt(name, arguments, context)
         packaged = has_packaged_scope(self._service.rulebook)
         return result.model_copy(update={"meta": {PACKAGED_SCOPE: packaged}})
+
+    async def _hint(self, arguments: dict[str, Any]) -> GetPromptResult:
+        """Answers the hint here and not in the prompt's function, which cannot return `_meta`."""
+        if arguments.keys() != {"request"}:
+            raise MCPError(INVALID_PARAMS, f"the prompt {HINT_PROMPT} takes one argument: request")
+        try:
+            response = await self._service.hint(parse_request({"situation": arguments["request"]}))
+        except (ConsultError, NotReadyError, AuditError) as error:
+            code = INVALID_PARAMS if isinstance(error, ConsultError) else INTERNAL_ERROR
+            raise MCPError(code, str(error).replace("`situation`", "`request`")) from None
+        content = TextContent(text=hint_line(response))
+        fields = response.model_dump(mode="json", exclude={"rules": {"__all__": {"text", "title"}}})
+        return GetPromptResult(
+            messages=[PromptMessage(role="user", content=content)],
+            _meta={HINT: {"version": HINT_VERSION, **fields}},
+        )
 
 
 def _description(service: RuleService) -> str:
@@ -156,6 +186,10 @@ def create_mcp(service: RuleService, version: str) -> MCPServer[Any]:
     )
     def system_text() -> str:
         return guidance(service.rulebook)
+
+    @server.prompt(name=HINT_PROMPT, description="One line about the safety rules near a request.")
+    def hint(request: str) -> str:
+        raise NotImplementedError("RuleServer answers this prompt")
 
     return server
 

@@ -113,7 +113,7 @@ def _lines(opened: BinaryIO) -> Iterator[bytes]:
 
 
 def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool) -> Question | BadLine | None:
-    """Parses a line. Returns None for a request for the nearest rules, which is not a consultation."""
+    """Parses a line. Returns None for a request for the nearest rules or a hint: no consultation."""
 
     def bad(reason: str) -> BadLine:
         return BadLine(file.name, number, reason)
@@ -128,7 +128,7 @@ def _parse_question(file: Path, number: int, line: bytes, answers_suffice: bool)
         return bad("it is not JSON" if line.endswith(b"\n") else "it is not JSON (the line is torn)")
     if not isinstance(value, dict):
         return bad("it is not a JSON object")
-    if value.get("request") == "nearest" and "hmac" in value:
+    if value.get("request") in ("nearest", "hint") and "hmac" in value:
         return None
     try:
         row = _Row.model_validate(value)

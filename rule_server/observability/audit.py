@@ -92,8 +92,10 @@ class AuditLog:
             return f"the audit log {self._file} cannot be written, because its disk does not respond"
         return self.error
 
-    async def record(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
-        """Appends a consultation, or a request for the nearest rules, without blocking the event loop.
+    async def record(
+        self, situation: str, response: ConsultResponse | NearestResponse, *, request: str | None = None
+    ) -> None:
+        """Appends a consultation, or a request of another kind, without blocking the event loop.
 
         On return it is in the file, but not necessarily on disk.
 
@@ -101,7 +103,7 @@ class AuditLog:
             AuditError: the line could not be written. The response must then not be sent.
         """
         at = self._clock()
-        line = self._line(at, situation, response)
+        line = self._line(at, situation, response, request)
         try:
             await self._writer.run(lambda: self._append(line, at))
         except TimeoutError:
@@ -122,10 +124,14 @@ class AuditLog:
     def write(self, situation: str, response: ConsultResponse | NearestResponse) -> None:
         """Like `record`, but blocks until the line is written."""
         at = self._clock()
-        self._append(self._line(at, situation, response), at)
+        self._append(self._line(at, situation, response, None), at)
 
     def _line(
-        self, at: datetime.datetime, situation: str, response: ConsultResponse | NearestResponse
+        self,
+        at: datetime.datetime,
+        situation: str,
+        response: ConsultResponse | NearestResponse,
+        request: str | None,
     ) -> bytes:
         entry: dict[str, object] = {
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -138,8 +144,8 @@ class AuditLog:
         }
         if response.reason is not None:
             entry["reason"] = response.reason
-        if not isinstance(response, ConsultResponse):
-            entry["request"] = "nearest"
+        if request is not None:
+            entry["request"] = request
         if self._settings.audit_text:
             entry["situation"] = mask(situation) if self._settings.audit_mask else situation
         return (json.dumps(entry, separators=(",", ":")) + "\n").encode()

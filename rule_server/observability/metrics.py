@@ -42,6 +42,8 @@ class Metrics:
         self._verdicts = {
             verdict: verdicts.labels(verdict) for verdict in ("rules_found", "no_applicable_rule")
         }
+        hints = Counter("ascl_hints", "Hints by verdict.", ("verdict",), registry=self.registry)
+        self._hints = {verdict: hints.labels(verdict) for verdict in self._verdicts}
         unsearched = Counter(
             "ascl_unsearched",
             "Consultations that were not searched, by reason.",
@@ -86,6 +88,9 @@ class Metrics:
         self._verdicts[response.verdict].inc()
         if response.reason is not None:
             self._unsearched[response.reason].inc()
+
+    def count_hint(self, response: ConsultResponse) -> None:
+        self._hints[response.verdict].inc()
 
     def count_cache_lookup(self, hit: bool) -> None:
         self._cache[hit].inc()

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rule_server.rulebook import Category
+    from rule_server.schemas import ConsultResponse
 
 RULE_TOOL = "consult_safety_rules"
+HINT_VERSION = "1"
+"""Of the wording of `hint_line`: a new wording is a new version."""
 MAX_SCOPE_CHARS = 440
 """Of a clause made of titles and summaries: with a longer one, the tool list takes more than 600 tokens."""
 
@@ -56,6 +59,16 @@ def guidance(rulebook: Rulebook) -> str:
         "comes back and think again before you answer: the rules say what is fine as much as what is not. "
         "Answer everyday requests directly. A rule is guidance for your judgement; do not quote it."
     )
+
+
+def hint_line(response: ConsultResponse) -> str:
+    """Returns one line about the rules near a request, for a model that decides whether to consult."""
+    if response.reason is not None:
+        return "The safety rules cannot be searched in the language of this request."
+    if not response.rules:
+        return "No safety rule is near this request."
+    near = "; ".join(f"{rule.title} ({rule.stance})" for rule in response.rules)
+    return f"Safety rules near this request: {near}. Look them up before you answer if they matter."
 
 
 def has_packaged_scope(rulebook: Rulebook) -> bool:

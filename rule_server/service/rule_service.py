@@ -184,7 +184,22 @@ class RuleService:
             reason=_reason(scores),
         )
         if self.audit is not None:
-            await self.audit.record(request.situation, response)
+            await self.audit.record(request.situation, response, request="nearest")
+        return response
+
+    async def hint(self, request: ConsultRequest) -> ConsultResponse:
+        """Returns what a consultation of this situation would, for a line before the model's decision.
+
+        It counts as a hint in the audit log and not as a consultation. A consultation of the same situation
+        afterwards is answered from the cache.
+
+        Raises:
+            NotReadyError: the encoder is not warm yet.
+        """
+        response = await self._answer(request, await self._snapshot(None))
+        if self.audit is not None:
+            await self.audit.record(request.situation, response, request="hint")
+        self.metrics.count_hint(response)
         return response
 
     async def reload(self) -> bool:

@@ -38,8 +38,8 @@ def test_the_inspector_accepts_the_listed_tools_resources_and_prompts(server: li
     assert tool["name"] == "consult_safety_rules"
     [resource] = inspect(*server, "--method", "resources/list")["resources"]
     assert resource["uri"] == "rulebook://current"
-    [prompt] = inspect(*server, "--method", "prompts/list")["prompts"]
-    assert prompt["name"] == "safety_rules_guidance"
+    prompts = inspect(*server, "--method", "prompts/list")["prompts"]
+    assert [prompt["name"] for prompt in prompts] == ["safety_rules_guidance", "safety_rules_hint"]
 
 
 def test_the_inspector_consults_and_reads(server: list[str]) -> None:

@@ -71,7 +71,7 @@ def test_a_client_lists_asks_and_reads(
     assert report["tools"] == ["consult_safety_rules"]
     assert report["resources"] == ["rulebook://current"]
     assert report["templates"] == ["rules://{id}"]
-    assert report["prompts"] == ["safety_rules_guidance"]
+    assert report["prompts"] == ["safety_rules_guidance", "safety_rules_hint"]
     assert "consult_safety_rules" in report["prompt"]
     assert report["rule"]["id"] == "cyber.malware"
     assert report["unknown"] == -32602

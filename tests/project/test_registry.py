@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rule_server.api.mcp_server import PROMPT, RULE_TOOL
+from rule_server.api.mcp_server import HINT_PROMPT, PROMPT, RULE_TOOL
 from rule_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,5 +55,5 @@ def test_every_offered_setting_exists() -> None:
 
 def test_the_manifest_lists_what_the_service_offers() -> None:
     assert [tool["name"] for tool in MANIFEST["tools"]] == [RULE_TOOL]
-    assert [prompt["name"] for prompt in MANIFEST["prompts"]] == [PROMPT]
+    assert [prompt["name"] for prompt in MANIFEST["prompts"]] == [PROMPT, HINT_PROMPT]
     assert (ROOT / "deploy" / "mcpb" / MANIFEST["server"]["entry_point"]).is_file()

@@ -41,6 +41,7 @@ def run_agent(
     timeout: float = 30.0,
     api: Api = "chat",
     quirks: Quirks | None = None,
+    hint_share: float = 0.0,
 ) -> Episode:
     """Runs one episode. A service is passed as its fake or as a URL."""
 
@@ -63,6 +64,7 @@ def run_agent(
             tool_mode=tool_mode,
             limits=limits,
             on_rules_error=on_rules_error,
+            hint_share=hint_share,
         )
         return await agent.run(prompt, history=history, recorded=recorded, stream=stream, on_event=on_event)
 
