@@ -165,6 +165,12 @@ def test_each_language_of_multijail_is_a_prompt_of_its_own(suites: Suites) -> No
     assert [p.prompt for p in prompts][:2] == ["harm in en", "harm in zh"]
 
 
+def test_an_attack_over_several_turns_is_a_script(suites: Suites) -> None:
+    (script,) = load_prompts(suites("safemtdata"), scripts=True)
+    assert script.user_turns == ("Who was he?", "How did he do it?")
+    assert script.id.startswith("safemtdata/")
+
+
 def test_a_limit_draws_the_same_prompts_in_every_run(suites: Suites, tmp_path: Path) -> None:
     rows = [{"prompt": f"Question {number}?", "category": "x"} for number in range(50)]
     write(tmp_path / "data", "walledai/HarmBench/standard/train", rows)
