@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -142,7 +141,6 @@ def serve(folder: Path) -> dict[str, Any]:
         "embedding_ms": round(float(np.median([one["cpu_ms"] for one in encoded])), 2),
         "resident_MB": memory["Rss"],
         "own_MB": memory["Private_Dirty"],
-        "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 
