@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.encoders.paired import split_vectors
 from rule_server.retrieval.relevance.model import relevance_model
+from rule_server.retrieval.relevance.ranking import ranking_model
+from rule_server.retrieval.relevance.reranker import Reranker
 from rule_server.retrieval.search.nearness import CategoryGroups, Nearness, RuleGroups
 from rule_server.retrieval.search.text_index import TextIndex
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rule_server.retrieval.encoders.protocol import Encoder, Vectors
+    from rule_server.retrieval.relevance.ranking import RankingModel
     from rule_server.retrieval.threshold import Calibration
 
     Floats = NDArray[np.float64]
@@ -128,10 +131,11 @@ class RuleIndex:
         self._nearness = {name: Nearness(part, rules, categories) for name, part in self.texts.items()}
         self._model = relevance_model()
         self._learned = np.array([self._model.covers(rule_texts(rule)) for rule in versions], bool)
+        self._reranker = Reranker.of(ranking_model(), versions, self._learned)
         self._has_english = self._nearness["english"].known
         """By rule version: whether the English encoder has read its texts."""
         self._knows_both = fingerprint.startswith(self._model.english)
-        """Whether the learned decision on both vectors was trained with this English encoder."""
+        """Whether what was learned on both vectors was trained with this English encoder."""
         self._rule_starts = _run_starts([rule.id for rule in versions])
 
     @classmethod
@@ -167,6 +171,12 @@ class RuleIndex:
         """Returns the same index with another measured threshold."""
         other = copy.copy(self)
         other.calibration = calibration
+        return other
+
+    def ranked_by(self, model: RankingModel) -> RuleIndex:
+        """Returns the same index with another learned order, to compare orders."""
+        other = copy.copy(self)
+        other._reranker = replace(self._reranker, model=model)
         return other
 
     @property
@@ -274,13 +284,14 @@ class RuleIndex:
         if multilingual is None:
             logits = NEARNESS_SLOPE * (self._nearness["english"].of(english) - NEARNESS_OFFSET)
         else:
-            logits = self._multilingual_logits(multilingual)
+            nearness = self._nearness["multilingual"].of(multilingual)
+            logits = self._multilingual_logits(multilingual, nearness)
             passed = self._passes_gate(logits)
             if complete is not None:
                 complete(questions, np.flatnonzero(passed))
             full = english.any(axis=1) & passed
             if full.any():
-                logits[full] = self._english_logits(questions[full], english[full], logits[full])
+                logits[full] = self._english_logits(questions[full], nearness[full], logits[full])
             logits[~multilingual.any(axis=1)] = -np.inf
         scores = 1 / (1 + np.exp(-logits))
         scores[np.isneginf(logits)] = -np.inf
@@ -292,40 +303,49 @@ class RuleIndex:
         own = np.where(self._learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE
         return np.asarray(learned | own)
 
-    def _multilingual_logits(self, vectors: Vectors) -> Floats:
+    def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
-        nearness = self._nearness["multilingual"].of(vectors)
-        scale = self._model.multilingual_scale
-        learned = self._model.multilingual.logits(vectors)[:, None] + scale.nearness * nearness - scale.offset
         own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
-        return self._join(learned, own)
+        if not self._learned.any():
+            return own
+        scale = self._model.multilingual_scale
+        best = self._reranker.best(nearness)
+        relevance = self._model.multilingual.logits(vectors)[:, None] + scale.nearness * best - scale.offset
+        behind = self._reranker.multilingual(vectors, nearness)
+        return self._join(relevance + behind, relevance + scale.nearness * (nearness - best), own)
 
-    def _english_logits(self, vectors: Vectors, english: Vectors, logits: Floats) -> Floats:
-        """Returns the log-odds from both parts of the vectors, given those from the multilingual part."""
+    def _english_logits(self, vectors: Vectors, multilingual: Floats, logits: Floats) -> Floats:
+        """Returns the log-odds from both parts of the vectors.
+
+        Args:
+            multilingual: nearness by the multilingual part, (questions, versions).
+            logits: log-odds from the multilingual part, (questions, versions).
+        """
+        _, english = split_vectors(vectors, self.fingerprint)
         nearness = self._nearness["english"].of(english)
         own = np.where(self._has_english, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
         if not self._learned.any():
             return own
-        slope = self._model.both_scale.nearness
-        best = np.where(self._learned, nearness, -np.inf).max(axis=1, keepdims=True)
-        if self._knows_both:
-            offset = self._model.both_scale.offset
-            relevance = self._model.both.logits(vectors)[:, None] + slope * best - offset
-        else:
-            relevance = np.where(self._learned, logits, -np.inf).max(axis=1, keepdims=True)
-        return self._join(relevance + slope * (nearness - best), own)
+        scale = self._model.both_scale
+        best = self._reranker.best(nearness)
+        distance = scale.nearness * (nearness - best)
+        if not self._knows_both:
+            relevance = self._reranker.best(logits)
+            return self._join(relevance + distance, relevance + distance, own)
+        relevance = self._model.both.logits(vectors)[:, None] + scale.nearness * best - scale.offset
+        behind = self._reranker.english(vectors, nearness, multilingual)
+        return self._join(relevance + behind, relevance + distance, own)
 
-    def _join(self, learned: Floats, own: Floats) -> Floats:
+    def _join(self, learned: Floats, added: Floats, own: Floats) -> Floats:
         """Returns the learned log-odds of packaged rules and those by nearness of other rules.
 
         Args:
-            learned: log-odds as if every rule were a packaged one, (questions, versions).
-            own: log-odds by nearness, (questions, versions).
+            learned: log-odds of packaged rules in their learned order, (questions, versions).
+            added: log-odds of other rules by their nearness as if they were packaged ones.
+            own: log-odds by nearness alone.
         """
-        if not self._learned.any():
-            return own
         # Another rule that applies is ranked among the packaged ones by its nearness, with an advantage.
-        ranked = np.where(own >= 0, np.maximum(own, learned + OWN_ADVANTAGE), own)
+        ranked = np.where(own >= 0, np.maximum(own, added + OWN_ADVANTAGE), own)
         return np.asarray(np.where(self._learned, learned, ranked))
 
 

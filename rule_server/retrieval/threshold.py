@@ -7,6 +7,7 @@ from typing import Literal
 
 from rule_server.retrieval.background import background_digest
 from rule_server.retrieval.relevance.model import relevance_model
+from rule_server.retrieval.relevance.ranking import ranking_model
 
 DEFAULT_THRESHOLD = 0.5
 """For an uncalibrated rulebook. Scores are scaled so that this is the recommended threshold: see
@@ -54,4 +55,5 @@ class Threshold:
 
 def scoring_version() -> str:
     """Returns a string that changes when the same rulebook and encoder may give other scores."""
-    return f"{SCORING_VERSION}-{background_digest()[:12]}-{relevance_model().digest[:12]}"
+    learned = f"{relevance_model().digest[:12]}-{ranking_model().digest[:12]}"
+    return f"{SCORING_VERSION}-{background_digest()[:12]}-{learned}"

@@ -1,0 +1,348 @@
+"""Trains the order of the packaged rules, and measures it on prompts and sources that it was not trained on.
+
+    python -m benchmarks.retrieval.train_ranking --data DATA --map DATA/label_map.json [--check]
+
+DATA and the map are those of `benchmarks.retrieval.quality`. Trained on are the English texts of the rules,
+and the prompts whose label names categories: a prompt may be in any of them.
+
+Ten runs leave one source out each, and four runs a random quarter of all prompts; the table counts every
+prompt by the run that left it out. A last run on everything gives the weights. With `--check` nothing is
+written, and the command fails if the weights differ from the packaged ones. Run it on one thread
+(OMP_NUM_THREADS=1): then the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.retrieval.cached_encoder import CachedEncoder
+from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
+from rule_server.errors import RuleServiceError
+from rule_server.retrieval import split_into_windows
+from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.multilingual import DIMENSION
+from rule_server.retrieval.encoders.paired import PairedEncoder
+from rule_server.retrieval.index import RuleIndex, rule_texts
+from rule_server.retrieval.relevance.ranking import (
+    FOLDER,
+    PARTS,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    CategoryMap,
+    RankingModel,
+    ranking_bytes,
+)
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD
+from rule_server.schemas import MAX_SITUATION_CHARS
+from rule_server.settings import load_settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+QUARTERS = 4
+TOP_K = 3
+BATCH = 64
+"""Prompts that are scored together, to bound memory."""
+
+
+@dataclass(frozen=True)
+class RankingSettings:
+    """Settings of the regression. Chosen with whole sources left out: see the retrieval log."""
+
+    components: int = 256
+    """Principal components of the vectors that the regression reads."""
+    decay: float = 4e-4
+    """Weight of the squared coefficients in the loss."""
+    rules_weight: float = 1.0
+    """Weight of all rules' texts, as a multiple of that of all prompts."""
+    iterations: int = 40
+    share: float = 0.04
+    """Nearness for each unit of log-probability, for English questions."""
+    foreign_share: float = 0.02
+    """The same for questions in other languages."""
+    multilingual_share: float = 0.2
+    """Weight of the nearness in the multilingual space, for English questions."""
+    slope: float = 8.0
+    """Log-odds by which a rule is behind the first one for each unit of nearness."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts with the categories that are right for each."""
+
+    vectors: Floats
+    allowed: Floats
+    """(texts, categories), 1 where a category is right."""
+    groups: NDArray[np.str_]
+    """Source of a prompt; "" for a rule's text."""
+    quarters: NDArray[np.int64]
+    """Run that leaves the prompt out; -1 for a rule's text."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt with its windows and the categories that are right."""
+
+    id: str
+    source: str
+    windows: Floats
+    expected: frozenset[str]
+
+
+def read_prompts(data: Path, labels: LabelMap, encoder: CachedEncoder) -> list[Prompt]:
+    """Embeds the prompts whose label names categories."""
+    labelled = [
+        (row, split_into_windows(row["prompt"][:MAX_SITUATION_CHARS] or " "), expected)
+        for row in read_rows(data)
+        if (expected := expected_categories(row, labels))
+    ]
+    vectors = encoder.encode([window for _, windows, _ in labelled for window in windows])
+    ends = np.cumsum([len(windows) for _, windows, _ in labelled]).tolist()
+    return [
+        Prompt(str(row["id"]), row["source"], vectors[end - len(windows) : end], expected)
+        for (row, windows, expected), end in zip(labelled, ends, strict=True)
+    ]
+
+
+def training_texts(prompts: Sequence[Prompt], index: RuleIndex, encoder: CachedEncoder) -> Texts:
+    """Returns the prompts' first windows and the rules' English texts."""
+    entries = [(rule.category, text) for rule in index.rulebook.served.values() for text in rule_texts(rule)]
+    categories = index.categories
+    rights = [prompt.expected for prompt in prompts] + [frozenset((category,)) for category, _ in entries]
+    return Texts(
+        np.concatenate(
+            [
+                np.stack([prompt.windows[0] for prompt in prompts]),
+                encoder.encode([text for _, text in entries]),
+            ]
+        ),
+        np.array([[category in right for category in categories] for right in rights], np.float32),
+        np.array([prompt.source for prompt in prompts] + [""] * len(entries)),
+        np.array([quarter_of(prompt.id) for prompt in prompts] + [-1] * len(entries)),
+    )
+
+
+def quarter_of(id: str) -> int:
+    """Returns the run that leaves a prompt out."""
+    return hashlib.sha256(id.encode()).digest()[0] % QUARTERS
+
+
+def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Floats:
+    """Returns a weight for each text: a source weighs as the root of its size, the rules as all sources."""
+    counts = Counter(groups.tolist())
+    weights = np.array([counts[group] ** -0.5 for group in groups.tolist()])
+    rules = groups == ""
+    weights[rules] *= settings.rules_weight * weights[~rules].sum() / weights[rules].sum()
+    return (weights / weights.sum()).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The principal components of vectors. They do not depend on labels, so every run has the same."""
+
+    mean: NDArray[np.float64]
+    basis: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, texts: Texts, part: str, settings: RankingSettings) -> Components:
+        vectors = part_of(texts.vectors, part)
+        _, axes = np.linalg.eigh(np.cov(vectors.T))
+        return cls(vectors.mean(axis=0), axes[:, ::-1][:, : settings.components])
+
+
+def part_of(vectors: Floats, part: str) -> NDArray[np.float64]:
+    """Returns what the regression `part` reads, in double precision."""
+    return (vectors[:, :DIMENSION] if part == "multilingual" else vectors).astype(np.float64)
+
+
+def fit(
+    texts: Texts, used: NDArray[np.bool_], part: str, components: Components, settings: RankingSettings
+) -> CategoryMap:
+    """Returns the regression on some texts, rounded to half precision."""
+    inputs = (part_of(texts.vectors[used], part) - components.mean) @ components.basis
+    weights, bias = fit_regression(
+        inputs.astype(np.float32),
+        texts.allowed[used],
+        balanced_weights(texts.groups[used], settings),
+        settings,
+    )
+    full = components.basis @ weights
+    halves = (array.astype(np.float16).astype(np.float32) for array in (full, bias - components.mean @ full))
+    return CategoryMap(*halves)
+
+
+def fit_regression(
+    inputs: Floats, allowed: Floats, weights: Floats, settings: RankingSettings
+) -> tuple[Floats, Floats]:
+    """Maximises the probability that the regression gives to the right categories of each text together."""
+    from scipy.optimize import minimize
+
+    shape = inputs.shape[1], allowed.shape[1]
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        parameters = values.astype(np.float32)
+        coefficients, bias = parameters[: -shape[1]].reshape(shape), parameters[-shape[1] :]
+        logits = inputs @ coefficients + bias
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = odds / odds.sum(axis=1, keepdims=True)
+        right = (shares * allowed).sum(axis=1, keepdims=True) + 1e-9
+        slopes = weights[:, None] * (shares - shares * allowed / right)
+        gradient = np.concatenate(
+            [(inputs.T @ slopes + settings.decay * coefficients).ravel(), slopes.sum(axis=0)]
+        )
+        value = -(weights * np.log(right[:, 0])).sum() + settings.decay / 2 * (coefficients**2).sum()
+        return float(value), gradient.astype(np.float64)
+
+    start = np.zeros(shape[0] * shape[1] + shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": settings.iterations})
+    values = found.x.astype(np.float32)
+    return values[: -shape[1]].reshape(shape), values[-shape[1] :]
+
+
+def hits(index: RuleIndex, prompts: Sequence[Prompt], model: RankingModel) -> list[tuple[str, bool, bool]]:
+    """Returns source, hit@1 and hit@3 of each prompt at the default threshold, ordered by a model."""
+    ordered = index.ranked_by(model)
+    found = [
+        scores
+        for at in range(0, len(prompts), BATCH)
+        for scores in ordered.score_batch(
+            np.concatenate([prompt.windows for prompt in prompts[at : at + BATCH]]),
+            [len(prompt.windows) for prompt in prompts[at : at + BATCH]],
+        )
+    ]
+    results = []
+    for prompt, scores in zip(prompts, found, strict=True):
+        rules = ordered.select(scores, top_k=TOP_K, threshold=DEFAULT_THRESHOLD)
+        right = [hit.rule.category in prompt.expected for hit in rules[:TOP_K]]
+        results.append((prompt.source, any(right[:1]), any(right)))
+    return results
+
+
+def by_source(results: Sequence[tuple[str, bool, bool]]) -> dict[str, list[float]]:
+    """Returns hit@1 and hit@3 of each source, and their plain average."""
+    shares = {
+        name: np.mean([flags for source, *flags in results if source == name], axis=0)
+        for name in sorted({source for source, *_ in results})
+    }
+    shares["average"] = np.mean(list(shares.values()), axis=0)
+    return {name: [round(float(share), 4) for share in own] for name, own in shares.items()}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    labels: LabelMap = json.loads(options.map.read_text(encoding="utf-8"))["map"]
+    settings = RankingSettings()
+    loaded = load_or_build(
+        load_settings(artefact=options.artefact, watch=False), lambda text: print(text, file=sys.stderr)
+    )
+    assert isinstance(loaded.encoder, PairedEncoder)
+    index = loaded.index
+    encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
+    prompts = read_prompts(options.data, labels, encoder)
+    texts = training_texts(prompts, index, encoder)
+    encoder.save()
+    everything = np.ones(len(texts.groups), bool)
+    components = {part: Components.of(texts, part, settings) for part in PARTS}
+    maps: dict[str, CategoryMap] = {
+        part: fit(texts, everything, part, components[part], settings) for part in PARTS
+    }
+    raw = ranking_bytes(maps)
+    recipe: dict[str, Any] = {
+        "about": "Written by python -m benchmarks.retrieval.train_ranking; do not edit.",
+        "sources": sorted({prompt.source for prompt in prompts}),
+        "prompts": len(prompts),
+        "rulebook": index.rulebook.digest,
+        "settings": asdict(settings),
+        "weights_sha256": hashlib.sha256(raw).hexdigest(),
+        "english": loaded.encoder.english.fingerprint,
+        "multilingual": loaded.encoder.multilingual.fingerprint,
+        "categories": index.categories,
+        "shares": {"multilingual": settings.foreign_share, "both": settings.share},
+        "multilingual_share": settings.multilingual_share,
+        "slopes": dict.fromkeys(PARTS, settings.slope),
+    }
+    files = {WEIGHTS_FILE: raw, RECIPE_FILE: json.dumps(recipe, indent=1).encode() + b"\n"}
+    same = all(
+        (FOLDER / name).is_file() and (FOLDER / name).read_bytes() == data for name, data in files.items()
+    )
+    if not options.check:
+        for name, data in files.items():
+            (FOLDER / name).write_bytes(data)
+    model = RankingModel(
+        **maps,
+        categories=tuple(index.categories),
+        shares=recipe["shares"],
+        multilingual_share=settings.multilingual_share,
+        slopes=recipe["slopes"],
+        english=recipe["english"],
+        digest="",
+    )
+
+    def without(used: NDArray[np.bool_]) -> RankingModel:
+        return replace(model, both=fit(texts, used, "both", components["both"], settings))
+
+    return {"same": same, **measure(index, prompts, texts, model, without)}
+
+
+def measure(
+    index: RuleIndex,
+    prompts: Sequence[Prompt],
+    texts: Texts,
+    model: RankingModel,
+    without: Callable[[NDArray[np.bool_]], RankingModel],
+) -> dict[str, Any]:
+    """Returns hit@1 and hit@3 by source, for each way of leaving prompts out.
+
+    Args:
+        without: trains on some of the texts only.
+    """
+    none = replace(model, shares=dict.fromkeys(PARTS, 0.0), multilingual_share=0.0)
+    figures = {"nearness alone": by_source(hits(index, prompts, none))}
+    for name, runs, own in (
+        ("source left out", sorted({prompt.source for prompt in prompts}), texts.groups),
+        ("quarter left out", list(range(QUARTERS)), texts.quarters),
+    ):
+        results: list[tuple[str, bool, bool]] = []
+        for out in runs:
+            left_out = [prompt for prompt, group in zip(prompts, own, strict=False) if group == out]
+            results += hits(index, left_out, without(own != out))
+        figures[name] = by_source(results)
+        print(f"measured: {name}", file=sys.stderr)
+    return {**figures, "trained on these prompts": by_source(hits(index, prompts, model))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with one *.jsonl file per source")
+    parser.add_argument("--map", type=Path, required=True, help="label_map.json")
+    parser.add_argument(
+        "--artefact", type=Path, default=Path("runs/benchmarks/artefact"), help="index folder"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the packaged weights, write nothing"
+    )
+    options = parser.parse_args()
+    try:
+        figures = run(options)
+    except (RuleServiceError, ValueError, OSError) as error:
+        print(f"train_ranking: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(json.dumps(figures, indent=1))
+    raise SystemExit(0 if figures["same"] or not options.check else 1)
+
+
+if __name__ == "__main__":
+    main()

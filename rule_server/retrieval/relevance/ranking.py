@@ -1,0 +1,129 @@
+"""The learned part of the order of rules: how likely each category of the packaged rules is.
+
+Two linear maps from the vectors of a question to log-probabilities of categories, which are added to the
+nearness of a rule. `ranking.npz` holds them, and `ranking.json` how they were trained; both are written by
+`python -m benchmarks.retrieval.train_ranking`. They contain no text and no vector of a training prompt.
+They order the packaged rules only, and say nothing about whether a rule applies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rule_server.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Weights = NDArray[np.float32]
+
+FOLDER = Path(__file__).parent
+WEIGHTS_FILE, RECIPE_FILE = "ranking.npz", "ranking.json"
+Part = Literal["multilingual", "both"]
+PARTS: tuple[Part, ...] = ("multilingual", "both")
+LAYERS = ("weights", "bias")
+
+
+@dataclass(frozen=True)
+class CategoryMap:
+    """A multinomial logistic regression: vectors (n, d) -> log-probabilities (n, categories)."""
+
+    weights: Weights
+    """(d, categories)."""
+    bias: Weights
+
+    def log_probabilities(self, vectors: Weights) -> Floats:
+        """Returns the logarithm of each category's probability, for each vector."""
+        # In float32, the last digit of a score would depend on the other questions of its batch.
+        logits = vectors.astype(np.float64) @ self._weights + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+
+    @cached_property
+    def _weights(self) -> Floats:
+        return self.weights.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class RankingModel:
+    """The learned order. Immutable."""
+
+    multilingual: CategoryMap
+    """On the multilingual vector: orders the rules for questions in other languages."""
+    both: CategoryMap
+    """On both vectors side by side: orders the rules for English questions."""
+    categories: tuple[str, ...]
+    shares: Mapping[str, float]
+    """Nearness by which a rule gains for each unit of its category's log-probability, by part."""
+    multilingual_share: float
+    """Weight of the nearness in the multilingual space, for English questions."""
+    slopes: Mapping[str, float]
+    """Log-odds by which a rule is behind the first one for each unit of nearness, by part."""
+    english: str
+    """Fingerprint of the English encoder that `both` was trained with."""
+    digest: str
+    """SHA-256 of the weights and recipe, 64 hex characters."""
+
+    def gains(self, vectors: Weights, part: Part) -> Floats:
+        """Returns the nearness that the rules of each category gain, (n, categories)."""
+        learned = self.both if part == "both" else self.multilingual
+        return self.shares[part] * learned.log_probabilities(vectors)
+
+    def position(self, category: str) -> int:
+        """Returns the column of a category, or -1 if nothing was learned for it."""
+        return self.categories.index(category) if category in self.categories else -1
+
+
+def ranking_bytes(maps: Mapping[str, CategoryMap]) -> bytes:
+    """Returns the content of `ranking.npz`. The same weights give the same bytes."""
+    arrays = {f"{part}.{layer}": getattr(maps[part], layer) for part in PARTS for layer in LAYERS}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+@cache
+def ranking_model() -> RankingModel:
+    """Loads the packaged model.
+
+    Raises:
+        ArtefactError: its files are missing, or are not those that were trained.
+    """
+    return load_ranking(FOLDER)
+
+
+def load_ranking(folder: Path) -> RankingModel:
+    """Loads the model in a folder. Raises ArtefactError."""
+    try:
+        raw, recipe_text = (folder / WEIGHTS_FILE).read_bytes(), (folder / RECIPE_FILE).read_bytes()
+        recipe: dict[str, Any] = json.loads(recipe_text)
+        if hashlib.sha256(raw).hexdigest() != recipe["weights_sha256"]:
+            raise ValueError(f"{WEIGHTS_FILE} is not the file that {RECIPE_FILE} describes")
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            maps = {
+                part: CategoryMap(*(arrays[f"{part}.{layer}"].astype(np.float32) for layer in LAYERS))
+                for part in PARTS
+            }
+        return RankingModel(
+            **maps,
+            categories=tuple(recipe["categories"]),
+            shares={part: float(recipe["shares"][part]) for part in PARTS},
+            multilingual_share=float(recipe["multilingual_share"]),
+            slopes={part: float(recipe["slopes"][part]) for part in PARTS},
+            english=recipe["english"],
+            digest=hashlib.sha256(raw + recipe_text).hexdigest(),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"the ranking model in {folder} cannot be used ({error}): install the package again"
+        ) from None

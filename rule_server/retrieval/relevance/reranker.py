@@ -1,0 +1,66 @@
+"""Orders the packaged rules by what was learned about categories, without deciding whether one applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.relevance.ranking import Part, RankingModel
+    from rule_server.rulebook import Rule
+
+    Floats = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """The learned order for the rule versions of one index: every rule, each followed by its translations."""
+
+    model: RankingModel
+    columns: NDArray[np.int64]
+    """By rule version: the column of its category in the model, or -1."""
+    learned: Flags
+    """Versions of packaged rules."""
+
+    @classmethod
+    def of(cls, model: RankingModel, versions: Sequence[Rule], learned: Flags) -> Reranker:
+        """Creates the order of an index.
+
+        Args:
+            learned: which versions are those of packaged rules.
+        """
+        columns = np.array([model.position(rule.category) for rule in versions], np.int64)
+        return cls(model, columns, learned)
+
+    def best(self, values: Floats) -> Floats:
+        """Returns the highest value of a packaged rule for each question, (questions, 1)."""
+        return np.asarray(np.where(self.learned, values, -np.inf).max(axis=1, keepdims=True))
+
+    def english(self, vectors: NDArray[np.float32], nearness: Floats, multilingual: Floats) -> Floats:
+        """Returns `behind` for English questions.
+
+        Args:
+            vectors: both parts side by side, (questions, dimension).
+            nearness: by the English part, (questions, versions).
+            multilingual: nearness by the multilingual part.
+        """
+        return self._behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")
+
+    def multilingual(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
+        """Returns `behind` for questions in other languages, from the multilingual part alone."""
+        return self._behind(vectors, nearness, "multilingual")
+
+    def _behind(self, vectors: NDArray[np.float32], nearness: Floats, part: Part) -> Floats:
+        """Returns the log-odds, 0 or less, by which each packaged rule is behind the first of them.
+
+        The first is 0 in any case, so that the order does not change whether a rule applies.
+        """
+        gains = self.model.gains(vectors, part)
+        values = nearness + np.where(self.columns >= 0, gains[:, self.columns], 0)
+        return np.asarray(self.model.slopes[part] * (values - self.best(values)))
