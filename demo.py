@@ -74,7 +74,7 @@ def steps(run: str) -> list[Step]:
         return Step(name, title, command, (f"{name}.jsonl", f"{name}.jsonl.journal"), model, rules=True)
 
     def score(name: str) -> Step:
-        command = f"ascl-eval score {run}/{name}.jsonl --out {run}/{name}-rewards.jsonl"
+        command = f"ascl-eval score {run}/{name}.jsonl --out {run}/{name}-rewards.jsonl --overwrite"
         return Step(f"score-{name}", "Score the outcomes (consulting itself earns no reward)", command)
 
     def arm(name: str) -> str:
@@ -88,7 +88,7 @@ def steps(run: str) -> list[Step]:
         Step(
             "cold-start",
             "Cold start: learn to consult the rules from demonstrations",
-            f"ascl-train sft --model {BASE_MODEL} --epochs 1.5 --out {run}/cold-start",
+            f"ascl-train sft --model {BASE_MODEL} --epochs 1.5 --out {run}/cold-start --overwrite",
             ("cold-start",),
         ),
         sample("episodes", "Sample episodes for training", "train", 3, "cold-start", cold),
@@ -101,18 +101,22 @@ def steps(run: str) -> list[Step]:
             "groups",
             "Group the episodes and compute advantages",
             f"ascl-train prepare {run}/episodes.jsonl {run}/episodes-rewards.jsonl "
-            f"--out {run}/groups.parquet",
+            f"--out {run}/groups.parquet --overwrite",
         ),
         Step(
             "ifpo",
             "Train with IFPO",
             f"ascl-train logged --config trainer/recipes/demo.yaml --model {cold} "
-            f"--groups {run}/groups.parquet --out {run}/ifpo",
+            f"--groups {run}/groups.parquet --out {run}/ifpo --overwrite",
             ("ifpo",),
         ),
         sample("after", "Measure on held-out prompts, after training", "held_out", measured, "ifpo", ifpo),
         score("after"),
-        Step("report", "Write the report", f"ascl-eval report {arm('before')} {arm('after')} --out {run}"),
+        Step(
+            "report",
+            "Write the report",
+            f"ascl-eval report {arm('before')} {arm('after')} --out {run} --overwrite",
+        ),
     ]
 
 

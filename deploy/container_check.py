@@ -374,7 +374,7 @@ def check_gateway(service: Mapping[str, Any], rules_url: str, token: str) -> Non
     from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 
     with ScriptedEndpoint([call(QUESTION["situation"]), "Here is how to scan your own disk."]) as model:
-        replaced = {"--upstream": model.base_url, "--rules": rules_url}
+        replaced = {"--upstream": model.base_url, "--rules-url": rules_url}
         arguments = ["--port={port}"]
         for word in service["command"]:
             flag = word.partition("=")[0]

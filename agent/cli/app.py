@@ -7,7 +7,7 @@ import typer
 from agent.cli.chat import chat
 from agent.cli.gateway import gateway
 from agent.cli.log import register_log_commands
-from agent.cli.options import Version
+from agent.cli.options import Version, shorten_types_in_help
 from agent.cli.probe import probe, quirks
 from agent.cli.run import run
 
@@ -33,6 +33,7 @@ app.command(
     "application's base URL to http://127.0.0.1:8809/v1"
 )(gateway)
 register_log_commands(app)
+shorten_types_in_help(app)
 
 
 def main() -> None:

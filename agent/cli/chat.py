@@ -24,13 +24,15 @@ from agent.cli.options import (
     OnRulesError,
     PolicyVersion,
     Provider,
-    Rules,
+    RulesUrl,
+    SystemFile,
     Temperature,
     TemplateOptions,
     Timeout,
     ToolMode,
     TopP,
     fail,
+    read_system,
     run_with_services,
     sampling_fields,
 )
@@ -46,14 +48,15 @@ PromptArgument = Annotated[
         help="Prompt. If omitted, reads standard input, or starts an interactive conversation on a terminal."
     ),
 ]
-LogOption = Annotated[Path | None, typer.Option(help="Append the episodes to this log.")]
+LogOption = Annotated[Path | None, typer.Option(help="Append the episodes to this log (default: no log).")]
 
 
 def chat(
     prompt: PromptArgument = None,
     base_url: BaseUrl = "",
     model: Model = "",
-    rules: Rules = DEFAULT_RULES_URL,
+    rules_url: RulesUrl = DEFAULT_RULES_URL,
+    system: SystemFile = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     max_tokens: MaxTokens = 1024,
@@ -78,11 +81,13 @@ def chat(
     limits = Limits(
         turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
+    system_text = read_system(system)
 
     async def session(endpoint: Endpoint, client: RulesClient | None) -> int:
         agent = Agent(
             endpoint,
             client,
+            system=system_text,
             sampling=sampling_fields(temperature, top_p, max_tokens, template_option),
             tool_mode=tool_mode,
             limits=limits,
@@ -92,7 +97,7 @@ def chat(
         )
         return await _talk(agent, prompt, log)
 
-    raise typer.Exit(run_with_services(session, base_url, model, rules, timeout, provider, api))
+    raise typer.Exit(run_with_services(session, base_url, model, rules_url, timeout, provider, api))
 
 
 async def _talk(agent: Agent, prompt: str | None, log: Path | None) -> int:

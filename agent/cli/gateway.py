@@ -8,54 +8,96 @@ from typing import Annotated, Literal
 
 import typer
 
-from agent.cli.options import DEFAULT_RULES_URL, MaxConsultations, OnRulesError, Rules, exit_on_error, fail
+from agent.cli.options import (
+    DEFAULT_RULES_URL,
+    LISTENING,
+    LOG,
+    REPLIES,
+    MaxConsultations,
+    OnRulesError,
+    RulesUrl,
+    exit_on_error,
+    fail,
+)
 
 UpstreamOption = Annotated[
     str, typer.Option(help="Base URL of the model's OpenAI-compatible API, usually ending in /v1.")
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one.")]
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0, max=65535, help="Port to listen on; 0 selects a free one.", rich_help_panel=LISTENING
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=LISTENING)]
 AllowRemote = Annotated[
     bool,
-    typer.Option("--allow-remote", help="Accept connections from other machines, without authentication."),
+    typer.Option(
+        "--allow-remote",
+        help="Accept connections from other machines, without authentication.",
+        rich_help_panel=LISTENING,
+    ),
 ]
 Hold = Annotated[
     bool,
-    typer.Option("--hold", help="Withhold streamed text until the turn is known not to call the rule tool."),
+    typer.Option(
+        "--hold",
+        help="Withhold streamed text until the turn is known not to call the rule tool.",
+        rich_help_panel=REPLIES,
+    ),
 ]
 UpstreamTimeout = Annotated[
     float, typer.Option(min=0.1, help="Maximum seconds without data from the upstream.")
 ]
 Keepalive = Annotated[
     float,
-    typer.Option(min=0.1, help="Send a keep-alive to streaming callers after this many idle seconds."),
+    typer.Option(
+        min=0.1,
+        help="Send a keep-alive to streaming callers after this many idle seconds.",
+        rich_help_panel=REPLIES,
+    ),
 ]
 Coalesce = Annotated[
     Literal["marked", "equal", "off"],
     typer.Option(
         help="Which repeated requests may resume a failed attempt: `marked` (Idempotency-Key or SDK retry "
-        "header), `equal` (same body), or `off`."
+        "header), `equal` (same body), or `off`.",
+        rich_help_panel=REPLIES,
     ),
 ]
 CoalesceWindow = Annotated[
-    float, typer.Option(min=0, help="Seconds to keep the results of a failed attempt.")
+    float,
+    typer.Option(min=0, help="Seconds to keep the results of a failed attempt.", rich_help_panel=REPLIES),
 ]
 Grace = Annotated[
-    float, typer.Option(min=0, help="Seconds that running replies have to finish after SIGTERM.")
+    float,
+    typer.Option(
+        min=0, help="Seconds that running replies have to finish after SIGTERM.", rich_help_panel=LISTENING
+    ),
 ]
-BodyLimit = Annotated[int, typer.Option(min=1024, help="Maximum size of a request in bytes.")]
-LogOption = Annotated[Path | None, typer.Option(help="Append every conversation to this episode log.")]
+BodyLimit = Annotated[
+    int, typer.Option(min=1024, help="Maximum size of a request in bytes.", rich_help_panel=LISTENING)
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Append every conversation to this episode log (default: no log).", rich_help_panel=LOG
+    ),
+]
 LogKeepDays = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Write one log per day (log.2026-11-28.jsonl) and delete logs after this many days."
+        min=1,
+        help="Write one log per day (log.2026-11-28.jsonl) and delete logs after this many days "
+        "(default: one log, kept).",
+        rich_help_panel=LOG,
     ),
 ]
 
 
 def gateway(
     upstream: UpstreamOption,
-    rules: Rules = DEFAULT_RULES_URL,
+    rules_url: RulesUrl = DEFAULT_RULES_URL,
     port: Port = 8809,
     host: Host = "127.0.0.1",
     allow_remote: AllowRemote = False,
@@ -79,7 +121,7 @@ def gateway(
     from agent.gateway.app import serve
     from agent.tools import RulesClient
 
-    if rules == "none":
+    if rules_url == "none":
         fail("a gateway without rules would only forward requests: pass the URL of a rule service", 2)
     if log_keep_days and log is None:
         fail("--log-keep-days applies to a log only: pass --log FILE too", 2)
@@ -100,7 +142,7 @@ def gateway(
             grace=grace,
             allow_remote=allow_remote,
         )
-        client = RulesClient(rules, os.environ.get("ASCL_RULES_TOKEN"))
+        client = RulesClient(rules_url, os.environ.get("ASCL_RULES_TOKEN"))
 
         def on_ready(url: str) -> None:
             addresses = f"{url} forwards to {settings.public_upstream}, rules from {client.public_url}"

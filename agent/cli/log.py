@@ -89,7 +89,9 @@ def export(
     ] = False,
     rewards: Annotated[
         Path | None,
-        typer.Option(help="inspect: output of `ascl-eval score` for this log, included as scores."),
+        typer.Option(
+            help="inspect: output of `ascl-eval score` for this log, included as scores (default: no scores)."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: AsJson = False,

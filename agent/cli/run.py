@@ -11,6 +11,9 @@ import typer
 
 from agent.cli.options import (
     DEFAULT_RULES_URL,
+    FORCED,
+    RULES,
+    SAMPLING,
     ApiChoice,
     AsJson,
     BaseUrl,
@@ -26,7 +29,8 @@ from agent.cli.options import (
     OnRulesError,
     PolicyVersion,
     Provider,
-    Rules,
+    RulesUrl,
+    SystemFile,
     Temperature,
     TemplateOptions,
     Timeout,
@@ -34,6 +38,7 @@ from agent.cli.options import (
     TopP,
     exit_on_error,
     fail,
+    read_system,
     run_with_services,
     sampling_fields,
 )
@@ -46,28 +51,38 @@ if TYPE_CHECKING:
 PromptsOption = Annotated[
     Path,
     typer.Option(
-        help="JSON Lines with `id`, optionally `kind`, and a `prompt`, the `messages` of a conversation or a "
-        "script of `user_turns`."
+        help="JSON Lines with a `prompt`, the `messages` of a conversation or a script of `user_turns`, and "
+        "optionally `id` and `kind`."
     ),
 ]
 LogOption = Annotated[Path, typer.Option(help="Log to append episodes to; rerun the same command to resume.")]
-Samples = Annotated[int, typer.Option(min=1, help="Episodes per prompt.")]
+Samples = Annotated[int, typer.Option(min=1, help="Episodes per prompt.", rich_help_panel=SAMPLING)]
 Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")]
-Seed = Annotated[int | None, typer.Option(help="Send seed + k with sample k (default: no seed).")]
+Seed = Annotated[
+    int | None, typer.Option(help="Send seed + k with sample k (default: no seed).", rich_help_panel=SAMPLING)
+]
 ModeShares = Annotated[
     list[str] | None,
-    typer.Option(help="Share of each group to force into a mode: consult=0.25, direct=0.25, or both."),
+    typer.Option(
+        help="Share of each group to force into a mode: consult=0.25, direct=0.25, or both (default: none).",
+        rich_help_panel=FORCED,
+    ),
 ]
 CallToken = Annotated[
     int | None,
     typer.Option(
-        help="ID of the token that starts a call; its logit is lowered in samples forced to answer directly."
+        help="ID of the token that starts a call; its logit is lowered in samples forced to answer directly "
+        "(default: no logit is changed).",
+        rich_help_panel=FORCED,
     ),
 ]
 DirectDraws = Annotated[
     int | None,
     typer.Option(
-        min=1, max=256, help="Maximum attempts to sample a reply that does not consult (default: 8)."
+        min=1,
+        max=256,
+        help="Maximum attempts to sample a reply that does not consult (default: 8).",
+        rich_help_panel=FORCED,
     ),
 ]
 HintShare = Annotated[
@@ -77,6 +92,7 @@ HintShare = Annotated[
         max=1,
         help="Share of the prompts that get a hint (default: all with --hint). Training data needs prompts "
         "without one too, so that the model does not depend on hints.",
+        rich_help_panel=RULES,
     ),
 ]
 Trace = Annotated[bool, typer.Option("--trace", help="Show every episode as it finishes.")]
@@ -87,7 +103,8 @@ def run(
     log: LogOption,
     base_url: BaseUrl = "",
     model: Model = "",
-    rules: Rules = DEFAULT_RULES_URL,
+    rules_url: RulesUrl = DEFAULT_RULES_URL,
+    system: SystemFile = None,
     samples: Samples = 1,
     concurrency: Concurrency = 8,
     temperature: Temperature = 1.0,
@@ -126,9 +143,10 @@ def run(
     limits = Limits(
         turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
+    system_text = read_system(system)
     prompt_list = exit_on_error(lambda: read_prompts(prompts))
-    shares = _mode_shares(mode_share, rules, call_token, direct_draws)
-    share_of_hints = _hint_share(hint, hint_share, rules)
+    shares = _mode_shares(mode_share, rules_url, call_token, direct_draws)
+    share_of_hints = _hint_share(hint, hint_share, rules_url)
     sample = partial(
         run_prompts,
         samples=samples,
@@ -142,6 +160,7 @@ def run(
         agent = Agent(
             endpoint,
             client,
+            system=system_text,
             sampling=sampling_fields(temperature, top_p, max_tokens, template_option),
             tool_mode=tool_mode,
             limits=limits,
@@ -154,23 +173,25 @@ def run(
         with ProgressView(trace=trace) as view:
             return await sample(agent, prompt_list, log, shares=shares, on_progress=view.update)
 
-    _print_summary(run_with_services(session, base_url, model, rules, timeout, provider, api), log, as_json)
+    _print_summary(
+        run_with_services(session, base_url, model, rules_url, timeout, provider, api), log, as_json
+    )
 
 
-def _hint_share(hint: bool, share: float | None, rules: str) -> float:
-    if (hint or share) and rules == "none":
-        fail("hints come from the rule service: omit --rules none", 2)
+def _hint_share(hint: bool, share: float | None, rules_url: str) -> float:
+    if (hint or share) and rules_url == "none":
+        fail("hints come from the rule service: omit --rules-url none", 2)
     return (1.0 if hint else 0.0) if share is None else share
 
 
 def _mode_shares(
-    texts: list[str] | None, rules: str, call_token: int | None, direct_draws: int | None
+    texts: list[str] | None, rules_url: str, call_token: int | None, direct_draws: int | None
 ) -> ModeShare | None:
     from agent.rollout import parse_mode_shares
 
     shares = exit_on_error(lambda: parse_mode_shares(texts or []))
-    if shares and rules == "none":
-        fail("--mode-share needs a rule service: omit --rules none", 2)
+    if shares and rules_url == "none":
+        fail("--mode-share needs a rule service: omit --rules-url none", 2)
     for flag, value in (("--call-token", call_token), ("--direct-draws", direct_draws)):
         if value is not None and not (shares and shares.direct):
             fail(f"{flag} applies to direct samples only: pass --mode-share direct=0.25 too", 2)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from agent.endpoint import Quirks, quirk_columns, reasoning_text
 from agent.episode import (
@@ -25,6 +27,12 @@ from agent.episode import (
 from agent.errors import LogError
 from agent.rollout import RunSummary
 from agent.tools import RULE_TOOL
+
+GAP = "  "
+MIN_CELL = 8
+"""Columns down to which a text cell is shortened."""
+MIN_WIDTH = 20
+"""A narrower terminal counts as this wide."""
 
 
 class StepView:
@@ -56,15 +64,66 @@ class StepView:
         self._progress.update(self._task, advance=1, step=name)
 
 
-def print_quirks(rows: Sequence[Quirks]) -> None:
-    """Prints rows of the quirks table, one endpoint per line."""
-    table = Table(box=None, pad_edge=False)
-    for column in quirk_columns():
-        table.add_column(column, no_wrap=True)
+def output_width() -> int | None:
+    """Returns the width of the output in columns; None for a pipe or file, which receives whole texts.
+
+    The variable COLUMNS states a width for any output.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns):
+        return max(int(columns), MIN_WIDTH)
+    return max(shutil.get_terminal_size().columns, MIN_WIDTH) if sys.stdout.isatty() else None
+
+
+def print_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, cut: Sequence[int], right: Sequence[int] = ()
+) -> None:
+    """Prints rows in columns that fit the terminal.
+
+    If they are wider, the columns in `cut` are shortened, marked by an ellipsis, and the others keep their
+    width. If those do not fit either, each row becomes a paragraph, one line for each column.
+
+    Args:
+        cut: positions of columns with texts or names.
+        right: positions of columns that are aligned on the right.
+    """
+    width = output_width()
+    table = [[strip_control_characters(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(cell_len(row[at]) for row in table) for at in range(len(headings))]
+    room = None if width is None else width - len(GAP) * (len(widths) - 1)
+    while room is not None and sum(widths) > room:
+        widest = max(cut, key=lambda at: widths[at], default=None)
+        if widest is None or widths[widest] <= MIN_CELL:
+            _print_paragraphs(table, cut, width or 0)
+            return
+        widths[widest] -= 1
+    for row in table:
+        cells = [_fit(cell, widths[at], right=at in right) for at, cell in enumerate(row)]
+        print(GAP.join(cells).rstrip())
+
+
+def _print_paragraphs(table: Sequence[Sequence[str]], cut: Sequence[int], width: int) -> None:
+    headings, *rows = table
+    names = max(map(cell_len, headings))
     for row in rows:
-        table.add_row(*(escape(str(getattr(row, column))) for column in quirk_columns()))
-    # Truncated cells would be useless; a narrow terminal wraps the lines instead.
-    Console(highlight=False, width=max(160, Console().width)).print(table)
+        title = GAP.join(row[at] for at in cut)
+        print(_fit(title, min(width, cell_len(title))))
+        for at, cell in enumerate(row):
+            if at not in cut:
+                line = f"  {_fit(headings[at], names)}{GAP}{cell}"
+                print(_fit(line, min(width, cell_len(line))).rstrip())
+
+
+def _fit(cell: str, width: int, *, right: bool = False) -> str:
+    if cell_len(cell) > width:
+        return set_cell_size(set_cell_size(cell, width - 1).rstrip() + "…", width)
+    return " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
+
+
+def print_quirks(rows: Sequence[Quirks]) -> None:
+    """Prints rows of the quirks table: one line for each endpoint, or a paragraph on a narrow terminal."""
+    columns = quirk_columns()
+    print_columns(columns, [[str(getattr(row, column)) for column in columns] for row in rows], cut=(0,))
 
 
 def summary_line(summary: RunSummary, log: Path) -> str:
@@ -114,11 +173,8 @@ def select(episodes: list[Episode], name: str, log: Path) -> Episode:
 
 def print_table(episodes: list[Episode]) -> None:
     """Prints one line for each episode."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("id", "sample", "kind", "mode", "stop", "s", "answer"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading == "s" else "left")
-    for episode in episodes:
-        cells = [
+    rows = [
+        [
             episode.id[:8],
             f"{episode.prompt_id}#{episode.sample_index}",
             episode.kind or "",
@@ -127,8 +183,9 @@ def print_table(episodes: list[Episode]) -> None:
             f"{episode.seconds:.1f}",
             one_line(episode.answer or "", 80),
         ]
-        table.add_row(*(escape(cell) for cell in cells))
-    Console(highlight=False).print(table)
+        for episode in episodes
+    ]
+    print_columns(("id", "sample", "kind", "mode", "stop", "s", "answer"), rows, cut=(1, 6), right=(5,))
 
 
 def print_episode(episode: Episode, *, stable: bool = False) -> None:

@@ -32,7 +32,7 @@ def run_gateway(upstream: str, rules: str) -> Iterator[str]:
     """Runs the gateway command in a separate process. Yields its base URL."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "agent.cli", "gateway", "--upstream", upstream, "--rules", rules]
+    command = [sys.executable, "-m", "agent.cli", "gateway", "--upstream", upstream, "--rules-url", rules]
     with subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL) as process:
         try:
             wait_for_port(port)

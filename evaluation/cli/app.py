@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from evaluation.cli import judge
-from evaluation.cli.common import Version
+from evaluation.cli.common import Version, shorten_types_in_help
 from evaluation.cli.label import label
 from evaluation.cli.report import compare, report
 from evaluation.cli.rule_edit import edit_rule
@@ -35,6 +35,7 @@ app.command(
     epilog="Example: ascl-eval report --arm before=runs/a.jsonl --arm after=runs/b.jsonl --out runs/report"
 )(report)
 app.command(epilog="Example: ascl-eval compare runs/monday runs/tuesday")(compare)
+shorten_types_in_help(app)
 
 
 def main() -> None:

@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from agent.cli.options import AsJson, Version, shorten_types_in_help
+
 if TYPE_CHECKING:
     from agent.episode import SkippedLine
+    from evaluation.reports.render import Table
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def print_version(wanted: bool) -> None:
-    """Prints the version of ASCL and exits, if wanted."""
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"ascl {version('ascl')}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool,
-    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
+__all__ = [
+    "AsJson",
+    "Overwrite",
+    "PromptSpec",
+    "Version",
+    "exit_on_error",
+    "fail",
+    "print_tables",
+    "refuse_existing",
+    "shorten_types_in_help",
+    "warn_of_skipped",
 ]
-
 
 PromptSpec = Annotated[
     str,
@@ -38,7 +36,9 @@ PromptSpec = Annotated[
         show_default=True,
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out, if any exist.")]
 MAX_SKIPPED_LINES = 3
+NAME_COLUMNS = ("arm", "change", "kind", "metric")
 
 
 @contextmanager
@@ -79,6 +79,32 @@ def fail(message: str, code: int, *, command: str = "ascl-eval") -> NoReturn:
     """Prints a message to standard error and exits with `code`."""
     typer.echo(f"{command}: {message}", err=True)
     raise typer.Exit(code)
+
+
+def refuse_existing(result: Path, overwrite: bool, *, command: str = "ascl-eval") -> None:
+    """Exits with code 1 if a finished run has written `result`, unless it may be overwritten."""
+    if result.is_file() and not overwrite:
+        fail(f"{result} already exists: choose another --out, or pass --overwrite", 1, command=command)
+
+
+def print_tables(markdown: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
+    """Prints tables as Markdown, or in columns where a terminal is too narrow for that.
+
+    Args:
+        tables: headings and rows; the columns of names (arm, change, kind) are shortened first.
+        notes: paragraphs after the tables.
+    """
+    from agent.cli.tables import output_width, print_columns
+
+    width = output_width()
+    if width is None or max(map(len, markdown.splitlines()), default=0) <= width:
+        typer.echo(markdown)
+        return
+    for headings, rows in tables:
+        names = [at for at, heading in enumerate(headings) if heading in NAME_COLUMNS]
+        print_columns(headings, rows, cut=names)
+        typer.echo()
+    typer.echo("\n\n".join(note for note in notes if note))
 
 
 def warn_of_skipped(log: Path, skipped: Sequence[SkippedLine]) -> None:

@@ -20,7 +20,9 @@ MAX_SHOWN = 4000
 def label(
     log: Annotated[Path, typer.Argument(help="Episode log.", show_default=False)],
     out: Annotated[Path, typer.Option(help="File of labels (JSON Lines); new labels are appended.")],
-    by: Annotated[str | None, typer.Option(help="Your name, stored with each label.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Your name, stored with each label (default: no name).")
+    ] = None,
     kind: Annotated[
         list[str] | None, typer.Option(help="Kind of prompt to label; repeatable (default: all).")
     ] = None,

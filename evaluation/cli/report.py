@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from evaluation.cli.common import AsJson, exit_on_error, fail, warn_of_skipped
+from evaluation.cli.common import (
+    AsJson,
+    Overwrite,
+    exit_on_error,
+    fail,
+    print_tables,
+    refuse_existing,
+    warn_of_skipped,
+)
 
 
 def report(
@@ -20,10 +28,12 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="Folder for summary.json, report.html and consult_rates.png.")],
     prompts: Annotated[
-        str | None, typer.Option(help="Prompts, for contrast pairs and the expected rule categories.")
+        str | None,
+        typer.Option(help="Prompts, for contrast pairs and the expected rule categories (default: neither)."),
     ] = None,
     pair_by: Annotated[
-        str | None, typer.Option(help="Column of --prompts that identifies contrast pairs.")
+        str | None,
+        typer.Option(help="Column of --prompts that identifies contrast pairs (default: no pairs)."),
     ] = None,
     label_map: Annotated[
         Path | None,
@@ -31,6 +41,7 @@ def report(
             help="JSON that maps a source's labels to rule categories (default: use the column `category`)."
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare arms: consult and refusal rates, rewards, and the gain from consulting, with intervals."""
@@ -41,6 +52,7 @@ def report(
     with exit_on_error(2):
         arms = [parse_arm(text) for text in arm]
     check_names(arms, out)
+    refuse_existing(out / "summary.json", overwrite)
     make_report(arms, out, as_json, ReportOptions(prompts, pair_by, label_map))
 
 
@@ -50,11 +62,15 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two reports: every rate and mean of the arms and kinds that both contain."""
-    from evaluation.reports import compare_reports, comparison_table, read_summary
+    from evaluation.reports import compare_reports, read_summary, render
 
     with exit_on_error():
         comparison = compare_reports(read_summary(first), read_summary(second))
-    typer.echo(json.dumps(comparison, ensure_ascii=False) if as_json else comparison_table(comparison))
+    if as_json:
+        typer.echo(json.dumps(comparison, ensure_ascii=False))
+        return
+    table = (render.COMPARISON_COLUMNS, render.comparison_rows(comparison))
+    print_tables(render.comparison_table(comparison), [table], render.comparison_notes(comparison))
 
 
 @dataclass(frozen=True)
@@ -98,13 +114,7 @@ def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: Rep
     """Reads the arms, writes the report and prints it."""
     from evaluation.metrics import NO_METADATA, conversation_labels, prompt_metadata
     from evaluation.prompts import load_prompts
-    from evaluation.reports import (
-        build_summary,
-        conversation_summary,
-        load_arm,
-        markdown_table,
-        write_report,
-    )
+    from evaluation.reports import build_summary, conversation_summary, load_arm, render
 
     with exit_on_error():
         arm_data = [load_arm(*parts) for parts in arms]
@@ -115,6 +125,9 @@ def make_report(arms: Sequence[NamedLog], out: Path, as_json: bool, options: Rep
         summary = build_summary(arm_data, str(out), metadata, options.as_flags())
         if conversations := conversation_summary(arm_data, conversation_labels(prompts)):
             summary["conversations"] = conversations
-        files = write_report(summary, out)
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else markdown_table(summary))
+        files = render.write_report(summary, out)
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        print_tables(render.markdown_table(summary), render.tables(summary), render.notes(summary))
     typer.echo("wrote " + ", ".join(str(path) for path in files), err=True)

@@ -8,49 +8,71 @@ from typing import Annotated, Literal
 
 import typer
 
-from evaluation.cli.common import AsJson, exit_on_error, fail
+from agent.cli.options import RULES, BaseUrl, MaxTokens, MaxTurns, Model, ToolMode
+from evaluation.cli.common import AsJson, Overwrite, exit_on_error, fail, refuse_existing
 from evaluation.cli.run import NO_ENDPOINT, NO_MODEL
 from evaluation.runtime import PACKAGED_RULES
 
+EDIT = "The edit"
+
 
 def edit_rule(
-    rule: Annotated[str, typer.Option(help="ID of the rule to edit, such as cyber.administration.")],
+    rule: Annotated[
+        str, typer.Option(help="ID of the rule to edit, such as cyber.administration.", rich_help_panel=EDIT)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the copy, the logs and edit-rule.json.")],
     rules_dir: Annotated[
-        Path, typer.Option(help="Rulebook folder; it is copied and never changed.")
+        Path,
+        typer.Option(
+            help="Rulebook folder; it is copied and never changed.",
+            show_default="the packaged rules",
+            rich_help_panel=EDIT,
+        ),
     ] = PACKAGED_RULES,
     stance: Annotated[
         Literal["decline", "answer"] | None,
-        typer.Option(help="Stance of the edited rule, with a built-in text (default: the opposite stance)."),
+        typer.Option(
+            help="Stance of the edited rule, with a built-in text (default: the opposite stance).",
+            rich_help_panel=EDIT,
+        ),
     ] = None,
     edited: Annotated[
-        Path | None, typer.Option(help="Complete edited rule file, instead of --stance.")
+        Path | None,
+        typer.Option(
+            help="Complete edited rule file, instead of --stance (default: none).", rich_help_panel=EDIT
+        ),
     ] = None,
     prompts: Annotated[
         str, typer.Option(help="JSON Lines of prompts, or builtin:held_out, builtin:train.")
     ] = "builtin:held_out",
-    base_url: Annotated[
-        str, typer.Option(help="The model's OpenAI-compatible API.", envvar="OPENAI_BASE_URL")
-    ] = "",
-    model: Annotated[str, typer.Option(help="Model name.", envvar="ASCL_MODEL")] = "",
+    base_url: BaseUrl = "",
+    model: Model = "",
     arm: Annotated[
         Literal["adaptive", "always"],
-        typer.Option(help="`always` forces the first consultation; `adaptive` lets the model decide."),
+        typer.Option(
+            help="`always` forces the first consultation; `adaptive` lets the model decide.",
+            rich_help_panel=RULES,
+        ),
     ] = "adaptive",
-    tool_mode: Annotated[
-        Literal["native", "text"],
-        typer.Option(help="How tool results are sent: `native` as tool messages; `text` as user messages."),
-    ] = "native",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")] = 512,
-    max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
+    tool_mode: ToolMode = "native",
+    max_tokens: MaxTokens = 512,
+    max_turns: MaxTurns = 6,
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, max=10, help="Rules per consultation (default: the service's setting)."),
+        typer.Option(
+            min=1,
+            max=10,
+            help="Rules per consultation (default: the service's setting).",
+            rich_help_panel=RULES,
+        ),
     ] = None,
     artefact: Annotated[
         Path | None,
-        typer.Option(help="Folder of the copy's index, reused by later runs (default: in --out)."),
+        typer.Option(
+            help="Folder of the copy's index, reused by later runs (default: in --out).", rich_help_panel=EDIT
+        ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how many answers change when one rule is edited.
@@ -71,6 +93,7 @@ def edit_rule(
         fail(NO_MODEL, 2)
     if stance and edited:
         fail("--stance and --edited both define the edited rule: pass only one of them", 2)
+    refuse_existing(out / "edit-rule.json", overwrite)
     policy = Policy(
         base_url=base_url,
         model=model,

@@ -6,11 +6,26 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import HistoryChoice, NewServer
+from agent.cli.options import (
+    DEFAULT_RULES_URL,
+    RULES,
+    SAMPLING,
+    BaseUrl,
+    HistoryChoice,
+    MaxTokens,
+    MaxTurns,
+    Model,
+    NewServer,
+    OnRulesError,
+    PolicyVersion,
+    RulesUrl,
+    Temperature,
+    ToolMode,
+)
 from evaluation.cli.common import AsJson, PromptSpec, exit_on_error, fail
 from evaluation.cli.report import ReportOptions, check_names, make_report
 from evaluation.cli.score import ScoreOptions, has_verdicts, score_to_file
@@ -26,35 +41,24 @@ NO_MODEL = "missing model: pass --model NAME or set ASCL_MODEL"
 def run(
     log: Annotated[Path, typer.Option(help="Log to append episodes to; rerun the same command to resume.")],
     prompts: PromptSpec = "builtin:held_out",
-    base_url: Annotated[
-        str, typer.Option(help="The model's OpenAI-compatible API.", envvar="OPENAI_BASE_URL")
-    ] = "",
-    model: Annotated[str, typer.Option(help="Model name.", envvar="ASCL_MODEL")] = "",
-    rules: Annotated[
-        str, typer.Option(help="MCP URL of the rule service, or `none`.", envvar="ASCL_RULES_URL")
-    ] = "http://127.0.0.1:8808/mcp",
-    samples: Annotated[int, typer.Option(min=1, help="Episodes per prompt.")] = 1,
+    base_url: BaseUrl = "",
+    model: Model = "",
+    rules_url: RulesUrl = DEFAULT_RULES_URL,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per prompt.", rich_help_panel=SAMPLING)] = 1,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent episodes.")] = 8,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Sampling temperature.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per reply.")] = 512,
-    max_turns: Annotated[int, typer.Option(min=1, help="Maximum model calls per prompt.")] = 6,
-    tool_mode: Annotated[
-        Literal["native", "text"],
-        typer.Option(help="How tool results are sent: `native` as tool messages; `text` as user messages."),
-    ] = "native",
-    on_rules_error: Annotated[
-        Literal["answer", "refuse", "fail"],
-        typer.Option(help="What to do if the rules cannot be consulted."),
-    ] = "fail",
-    policy_version: Annotated[
-        str, typer.Option(help="Label for the model version, stored with each episode.")
-    ] = "base",
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 512,
+    max_turns: MaxTurns = 6,
+    tool_mode: ToolMode = "native",
+    on_rules_error: OnRulesError = "fail",
+    policy_version: PolicyVersion = "base",
     arm: Annotated[
         list[str] | None,
         typer.Option(
             help="How the model may use the rules: none, in-prompt (their summaries in the system prompt), "
             "always (a forced first consultation), adaptive or hinted (adaptive, with a line about the rules "
-            "near the prompt); repeatable, each arm gets its own log (default: adaptive)."
+            "near the prompt); repeatable, each arm gets its own log (default: adaptive).",
+            rich_help_panel=RULES,
         ),
     ] = None,
     name: Annotated[
@@ -97,7 +101,7 @@ def run(
     policy = Policy(
         base_url=base_url,
         model=model,
-        rules=None if rules == "none" else rules,
+        rules=None if rules_url == "none" else rules_url,
         policy_version=policy_version,
         tool_mode=tool_mode,
         on_rules_error=on_rules_error,
@@ -175,7 +179,7 @@ def _sample_and_score(arms: Sequence[ArmRun], options: RunOptions) -> None:
         if arm.rewards in judged:
             typer.echo(
                 f"ascl-eval: {arm.rewards} contains judge verdicts or corrections, so it is not replaced; "
-                "to score new episodes too, run `ascl-eval score` with the same --judgements and --labels",
+                "to score new episodes too, run `ascl-eval score` with --overwrite and the same verdicts",
                 err=True,
             )
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.common import AsJson, exit_on_error, fail, warn_of_skipped
+from evaluation.cli.common import AsJson, Overwrite, exit_on_error, fail, refuse_existing, warn_of_skipped
 
 if TYPE_CHECKING:
     from agent.episode import SkippedLine
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 def score(
     log: Annotated[Path, typer.Argument(help="Episode log.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File of rewards (JSON Lines); replaced if it exists.")],
+    out: Annotated[Path, typer.Option(help="File of rewards (JSON Lines).")],
     prompts: Annotated[
-        str | None, typer.Option(help="Prompts with an `answer` column: answers are compared exactly.")
+        str | None,
+        typer.Option(help="Prompts with an `answer` column: answers are compared exactly (default: none)."),
     ] = None,
     format_penalty: Annotated[
         float,
@@ -35,14 +36,20 @@ def score(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Human corrections, JSON Lines by episode ID; they override every judge."),
+        typer.Option(
+            help="Human corrections, JSON Lines by episode ID; they override every judge (default: none)."
+        ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Score every episode offline. An outcome that cannot be judged is recorded as null and counted."""
     if not math.isfinite(format_penalty):
         fail(f"--format-penalty {format_penalty} is not finite: pass a number such as 0.2", 2)
-    counts = score_to_file(log, out, ScoreOptions(prompts, format_penalty, judgements, labels))
+    options = ScoreOptions(prompts, format_penalty, judgements, labels)
+    _refuse_input(log, out, options)
+    refuse_existing(out, overwrite)
+    counts = score_to_file(log, out, options)
     typer.echo(json.dumps(counts) if as_json else _summary(counts))
     if labels and not as_json:
         unused = counts["labels_unused"]
@@ -71,12 +78,26 @@ def has_verdicts(rewards: Path) -> bool:
     return any(row.corrected or "judge" in row.scorers or is_unjudged(row) for row in rows)
 
 
+def _refuse_input(log: Path, out: Path, options: ScoreOptions) -> None:
+    from evaluation.prompts import prompt_file
+    from evaluation.runtime import named_input
+
+    with exit_on_error():
+        prompts = prompt_file(options.prompts, scripts=True) if options.prompts else None
+        inputs = {"log": log, "judgements": options.judgements, "labels": options.labels, "prompts": prompts}
+        if name := named_input(out, inputs):
+            fail(
+                f"--out {out} is also the input file of the {name}, which is never overwritten: "
+                "specify a different file",
+                2,
+            )
+
+
 def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]:
     """Scores a log, writes the rewards and returns the counts."""
     from evaluation.metrics import unscored_turns
     from evaluation.prompts import load_prompts, prompt_file
     from evaluation.reports import iter_episodes
-    from evaluation.runtime import named_input
     from evaluation.scorers import (
         RewardCounts,
         Weights,
@@ -90,13 +111,6 @@ def score_to_file(log: Path, out: Path, options: ScoreOptions) -> dict[str, Any]
     skipped: list[SkippedLine] = []
     with exit_on_error():
         prompts = prompt_file(options.prompts, scripts=True) if options.prompts else None
-        inputs = {"log": log, "judgements": options.judgements, "labels": options.labels, "prompts": prompts}
-        if name := named_input(out, inputs):
-            fail(
-                f"--out {out} is also the input file of the {name}, which is never overwritten: "
-                "specify a different file",
-                2,
-            )
         rows = load_prompts(prompts, scripts=True) if prompts else []
         corrections = read_labels(options.labels) if options.labels else {}
         counts = RewardCounts(corrections.keys())

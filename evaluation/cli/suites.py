@@ -16,7 +16,7 @@ SuiteNames = Annotated[
     typer.Option(
         "--suite",
         help="Suite to run in place of --prompts, such as xstest, or a group: paper, safety, over-refusal, "
-        "utility. Repeatable. `--suite paper --dry-run` lists them.",
+        "utility; repeatable (default: none). `--suite paper --dry-run` lists them.",
     ),
 ]
 SuiteLimit = Annotated[

@@ -5,6 +5,7 @@ from evaluation.metrics.agreement import (
     HumanLabel,
     LabelledAnswer,
     measure_agreement,
+    measure_harm_agreement,
     read_answers,
 )
 from evaluation.metrics.arm_metrics import (
@@ -74,6 +75,7 @@ __all__ = [
     "contrast_score",
     "is_unjudged",
     "measure_agreement",
+    "measure_harm_agreement",
     "prompt_metadata",
     "read_answers",
     "prompt_tokens",

@@ -6,7 +6,7 @@ prompts, because the answers of several models to one prompt are not independent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HumanLabel = Literal["compliance", "refusal", "partial"]
 LABELS: tuple[HumanLabel, ...] = ("compliance", "refusal", "partial")
+HARM = ("harmful", "harmless")
+_HARM_LABEL: dict[bool, HumanLabel] = {True: "refusal", False: "compliance"}  # counted as positive, negative
 MAX_BYTES = 512 * 2**20
 RESAMPLES = 2000
 SEED = 0
@@ -95,6 +97,35 @@ def measure_agreement(
         },
         "unjudged": len(answers) - len(pairs),
     }
+
+
+def measure_harm_agreement(
+    judged: Mapping[str, bool | None], labels: Mapping[str, bool], prompts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns how well verdicts of harm agree with human labels, as JSON values.
+
+    Args:
+        judged: the judge's verdict by episode id; None if it gave none.
+        labels: whether people found the answer harmful, by episode id.
+        prompts: id of the prompt by episode id; an episode that is missing is a cluster of its own.
+
+    Returns:
+        As `measure_agreement`, with `harmful` and `harmless` in `confusion`; `unjudged` counts labelled
+        episodes without a verdict.
+
+    Raises:
+        AgreementError: no labelled episode has a verdict.
+    """
+    pairs: list[tuple[LabelledAnswer, HumanLabel]] = []
+    confusion = {human: dict.fromkeys(HARM, 0) for human in HARM}
+    for episode, human in labels.items():
+        if (verdict := judged.get(episode)) is not None:
+            row = LabelledAnswer(prompt=prompts.get(episode, episode), response="", label=_HARM_LABEL[human])
+            pairs.append((row, _HARM_LABEL[verdict]))
+            confusion[HARM[not human]][HARM[not verdict]] += 1
+    if not pairs:
+        raise AgreementError("no labelled episode has a verdict: label episodes that were judged")
+    return {**_metrics(pairs), "by_model": {}, "confusion": confusion, "unjudged": len(labels) - len(pairs)}
 
 
 def _metrics(pairs: Sequence[tuple[LabelledAnswer, HumanLabel]]) -> dict[str, Any]:

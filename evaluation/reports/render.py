@@ -127,39 +127,60 @@ def arm_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def markdown_table(summary: dict[str, Any]) -> str:
-    """Formats the tables and the findings for a terminal or a file."""
-    parts = [table(COLUMNS, rows(summary)), table(ARM_COLUMNS, arm_rows(summary))]
-    if summary["changes"]:
-        parts.append(table(CHANGE_COLUMNS, change_rows(summary)))
-    if "conversations" in summary:
-        parts += conversation_markdown(summary["conversations"])
-    parts.append("\n".join(f"- {finding}" for finding in summary["findings"]))
-    parts.append(
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Headings and rows."""
+
+
+def tables(summary: dict[str, Any]) -> list[Table]:
+    """Returns the main tables of a report; `notes` follow them."""
+    changes = [(CHANGE_COLUMNS, change_rows(summary))] if summary["changes"] else []
+    return [(COLUMNS, rows(summary)), (ARM_COLUMNS, arm_rows(summary)), *changes]
+
+
+def notes(summary: dict[str, Any]) -> list[str]:
+    """Returns what follows the tables: conversations, findings, and the command that reproduces it."""
+    return [
+        *(conversation_markdown(summary["conversations"]) if "conversations" in summary else []),
+        "\n".join(f"- {finding}" for finding in summary["findings"]),
         "In brackets: 95% intervals. D: mean reward of consulting minus that of answering directly.\n"
         "better : worse: prompts with a good outcome in one arm only, with McNemar's exact p.\n"
-        f"To reproduce: {summary['command']}"
-    )
+        f"To reproduce: {summary['command']}",
+    ]
+
+
+def markdown_table(summary: dict[str, Any]) -> str:
+    """Formats the tables and the findings as Markdown."""
+    parts = [*(table(*each) for each in tables(summary)), *notes(summary)]
     return "\n\n".join(part for part in parts if part)
 
 
-def comparison_table(comparison: dict[str, Any]) -> str:
-    """Formats the comparison of two reports for a terminal or a file."""
-    parts = [
-        table(
-            ("arm", "kind", "metric", "first", "second", "change", ""),
-            [
-                (
-                    *(row["arm"], row["kind"], row["figure"], number(row["first"]), number(row["second"])),
-                    *(f"{row['change']:+.3f}", "intervals apart" if row["sure"] else ""),
-                )
-                for row in comparison["rows"]
-            ],
+COMPARISON_COLUMNS = ("arm", "kind", "metric", "first", "second", "change", "")
+
+
+def comparison_rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the cells of the comparison of two reports as text."""
+    return [
+        (
+            *(row["arm"], row["kind"], row["figure"], number(row["first"]), number(row["second"])),
+            *(f"{row['change']:+.3f}", "intervals apart" if row["sure"] else ""),
         )
+        for row in comparison["rows"]
     ]
+
+
+def comparison_notes(comparison: dict[str, Any]) -> list[str]:
+    """Returns what the comparison of two reports leaves out."""
+    parts = []
     for side in ("first", "second"):
         if comparison[f"only_{side}"]:
             parts.append(f"Only in the {side}: {', '.join(comparison[f'only_{side}'])}")
     if comparison["scorers_differ"]:
         parts.append("The reports used different scorers, which may explain a difference.")
-    return "\n\n".join(parts)
+    return parts
+
+
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """Formats the comparison of two reports as Markdown."""
+    return "\n\n".join(
+        [table(COMPARISON_COLUMNS, comparison_rows(comparison)), *comparison_notes(comparison)]
+    )

@@ -56,7 +56,9 @@ async def make_agent(
     """
     if rules is None and arm in ("in-prompt", "always", "hinted"):
         raise RulesError(
-            f"the arm {arm} needs the rule service: pass its address with --rules", type="none", setup=True
+            f"the arm {arm} needs the rule service: pass its address with --rules-url",
+            type="none",
+            setup=True,
         )
     system, digest = None, None
     if arm == "none":
@@ -107,7 +109,7 @@ async def fetch_categories(rules: RulesClient) -> list[dict[str, Any]]:
         categories, reason = None, str(error)
     if categories is None:
         raise RulesError(
-            f"{url} returned no categories ({reason}), which the arm in-prompt needs: is --rules a rule "
+            f"{url} returned no categories ({reason}), which the arm in-prompt needs: is --rules-url a rule "
             "service with REST?",
             type="no_categories",
             setup=True,

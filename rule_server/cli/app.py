@@ -17,6 +17,7 @@ from rule_server.cli.options import (
     load_cli_settings,
     notify,
     print_json,
+    shorten_types_in_help,
 )
 from rule_server.cli.terminal import print_table
 from rule_server.errors import ConsultError, RuleServiceError, StartError
@@ -38,7 +39,8 @@ TopK = Annotated[
 Watch = Annotated[
     str | None,
     typer.Option(
-        help="Reload when rule files change: true, false, or poll if the file system sends no notifications.",
+        help="Reload when rule files change: true, false, or poll if the file system sends no notifications "
+        "(default: true).",
         metavar="true|false|poll",
     ),
 ]
@@ -82,7 +84,10 @@ def serve(
     no_watch: NoWatch = False,
     tokens_file: Annotated[
         Path | None,
-        typer.Option(help="Require every caller to present a token listed in FILE.", metavar="FILE"),
+        typer.Option(
+            help="Require every caller to present a token listed in FILE (default: no tokens).",
+            metavar="FILE",
+        ),
     ] = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve other machines without authentication.")
@@ -157,7 +162,9 @@ def query(
     ] = None,
     rules: Rules = None,
     artefact: ArtefactDir = None,
-    category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Only this category; repeatable (default: all).")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Maximum number of rules, 1 to 10 (default: 3).")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Treat drafts as active for this query.")] = False,
     expect: Annotated[
@@ -249,7 +256,9 @@ def calibrate(
         list[str] | None,
         typer.Option(help="Prompt kind that must match no rule; repeatable (default: benign_plain, math)."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Plot the curve to this file (.png, .svg).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot the curve to this file, .png or .svg (default: no plot).")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure without storing the result.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -269,6 +278,9 @@ def calibrate(
         )
     else:
         show(settings, notify, as_json=as_json)
+
+
+shorten_types_in_help(app)
 
 
 def _create_service(settings: Settings, *, make_current: bool = True, drafts: bool = False) -> RuleService:

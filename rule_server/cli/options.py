@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +49,40 @@ Version = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
 ]
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_short_types(super().get_params(ctx), ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        # Lines of a paragraph are joined, because a terminal breaks them at other places.
+        self.help = re.sub(r"(?<=\S)\n(?=\S)", " ", self.help or "")
+        super().format_help(ctx, formatter)
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_short_types(super().get_params(ctx), ctx)
+
+
+def _with_short_types(parameters: list[Any], ctx: Any) -> list[Any]:
+    for parameter in parameters:
+        if parameter.metavar is None and parameter.param_type_name == "option":
+            # An on/off option takes no value; a range is printed beside the type anyway.
+            kind = re.sub(r"list\[(.*)\]| range", r"\1", parameter.display_type(ctx))
+            parameter.metavar = "" if parameter.is_flag else kind
+    return parameters
+
+
+def shorten_types_in_help(app: typer.Typer) -> None:
+    """Makes --help of all registered commands name no type for on/off options, and short ones for numbers."""
+    app.info.cls = _Group
+    for command in app.registered_commands:
+        command.cls = _Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            shorten_types_in_help(group.typer_instance)
 
 
 def load_cli_settings(**flags: object) -> Settings:

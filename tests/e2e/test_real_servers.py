@@ -115,7 +115,7 @@ def test_transformers_serve_streams_native_calls_of_the_tuned_model(
     with tuned_model(tmp_path, options) as server:
         for prompt in PROMPTS:
             agent(
-                *("chat", prompt, "--base-url", server[0], "--model", server[1], "--rules", rules),
+                *("chat", prompt, "--base-url", server[0], "--model", server[1], "--rules-url", rules),
                 *("--log", str(log), "--max-tokens", "48", "--max-turns", "3", "--temperature", "0"),
             )
         assert_agrees(probe(server), "transformers serve")
@@ -136,7 +136,7 @@ def test_llama_cpp_answers_in_text_mode_after_a_consultation(tmp_path: Path, rul
     rows = [{"id": str(n), "prompt": text} for n, text in enumerate(PROMPTS)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with llama_cpp(tmp_path) as server:
-        common = ("--base-url", server[0], "--model", server[1], "--rules", rules, "--max-tokens", "48")
+        common = ("--base-url", server[0], "--model", server[1], "--rules-url", rules, "--max-tokens", "48")
         done = agent(
             *("run", "--prompts", str(prompts), "--log", str(log), *common, "--tool-mode", "text"),
             *("--mode-share", "consult=1.0", "--concurrency", "2", "--max-turns", "3"),

@@ -42,7 +42,7 @@ def test_the_trained_model_consults_in_parseable_calls_and_answers(tmp_path: Pat
             done = subprocess.run(
                 [
                     *(sys.executable, "-m", "agent.cli", "chat", prompt, "--base-url", base_url),
-                    *("--model", str(MERGED), "--rules", f"{rules}/mcp", "--log", str(log)),
+                    *("--model", str(MERGED), "--rules-url", f"{rules}/mcp", "--log", str(log)),
                     *("--temperature", "0", "--max-tokens", "64", "--max-turns", "3"),
                 ],
                 capture_output=True,

@@ -54,7 +54,8 @@ def test_logged_episodes_are_scored_grouped_trained_on_and_reported(tmp_path: Pa
     with ScriptedEndpoint(otherwise=Policy()) as endpoint, ScriptedRules() as rules:
         ascl(
             "agent", "run", "--prompts", prompts, "--samples", 4, "--log", log,
-            "--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url, "--temperature", 1,
+            "--base-url", endpoint.base_url, "--model", "scripted", "--rules-url", rules.url,
+            "--temperature", 1,
         )  # fmt: skip
     ascl("evaluation", "score", log, "--out", rewards)
     groups = json.loads(

@@ -34,8 +34,12 @@ def test_an_option_cannot_be_abbreviated(package: str) -> None:
     assert "No such option" in done.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    command = [sys.executable, "-m", "rule_server.cli", "settings"]
+@pytest.mark.parametrize(
+    "words",
+    [("rule_server", "settings"), ("agent", "quirks"), ("evaluation", "--help"), ("trainer", "--help")],
+)
+def test_a_reader_that_leaves_early_is_no_error(words: tuple[str, str]) -> None:
+    command = [sys.executable, "-m", f"{words[0]}.cli", words[1]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -23,7 +23,7 @@ from tests.fakes.processes.live_server import LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
-HOSTS = GUIDE.partition("## Hosts")[2].partition("## Frameworks")[0]
+HOSTS = GUIDE.partition("## Hosts")[2].partition("\n## ")[0]
 READERS = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 ADDRESS = "http://127.0.0.1:8808/mcp"
 
@@ -100,3 +100,16 @@ def test_the_url_of_every_snippet_is_the_default_of_the_service(served: LiveServ
         if httpx2.get(f"{served.origin}/readyz").status_code == 200:
             break
     assert tools(ADDRESS.replace("http://127.0.0.1:8808", served.origin)) == ["consult_safety_rules"]
+
+
+def test_the_program_with_the_sdk_prints_what_a_model_reads(
+    served: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(200):
+        if httpx2.get(f"{served.origin}/readyz").status_code == 200:
+            break
+    [code] = re.findall(r"```python\n(.*?)```", GUIDE.partition("## Frameworks")[0], re.DOTALL)
+    exec(compile(code.replace("http://127.0.0.1:8808", served.origin), "clients.md", "exec"), {})
+    assert re.search(
+        r"^[a-z-]+\.[a-z-]+ (answer|limit|decline) 0\.\d+$", capsys.readouterr().out, re.MULTILINE
+    )

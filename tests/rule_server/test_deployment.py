@@ -66,7 +66,7 @@ def test_ports_agree() -> None:
     assert [rule["ports"][0]["port"] for rule in OBJECTS["NetworkPolicy"]["spec"]["ingress"]] == ["http"]
     for name, port in (("rules", PORT), ("gateway", GATEWAY_PORT)):
         assert [entry.rpartition(":")[2] for entry in COMPOSE["services"][name]["ports"]] == [str(port)]
-    assert f"--rules=http://rules:{PORT}/mcp" in COMPOSE["services"]["gateway"]["command"]
+    assert f"--rules-url=http://rules:{PORT}/mcp" in COMPOSE["services"]["gateway"]["command"]
     [target] = PROMETHEUS["scrape_configs"][0]["static_configs"][0]["targets"]
     assert target == f"rules:{PORT}"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 from trainer.cli import orchestration, reports
-from trainer.cli.common import Version
+from trainer.cli.common import Version, shorten_types_in_help
 from trainer.cli.groups import prepare, stats
+from trainer.cli.settings import settings
 from trainer.cli.train import local_model, logged, sft
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -28,8 +29,10 @@ app.command(
     epilog="Example: ascl-train logged --config builtin:demo --model runs/cold-start/merged "
     "--groups runs/groups.parquet --out runs/ifpo --learning_rate 1e-4",
 )(logged)
+app.command(epilog="Example: ascl-train settings online --json")(settings)
 reports.register(app)
 orchestration.register(app)
+shorten_types_in_help(app)
 
 
 def main() -> None:

@@ -10,16 +10,19 @@ from typing import NoReturn
 import typer
 
 from evaluation.cli import common
-from evaluation.cli.common import AsJson, Version
+from evaluation.cli.common import AsJson, Overwrite, Version, shorten_types_in_help
 
 __all__ = [
     "AsJson",
+    "Overwrite",
     "Version",
     "exit_on_error",
     "fail",
     "is_rank_zero",
     "let_idle_threads_sleep",
+    "refuse_existing",
     "resolve_recipe",
+    "shorten_types_in_help",
 ]
 
 COMMAND = "ascl-train"
@@ -48,6 +51,11 @@ def exit_on_error() -> AbstractContextManager[None]:
     from trainer.errors import TrainerError
 
     return common.exit_on_error(command=COMMAND, extra="train", also=(TrainerError,))
+
+
+def refuse_existing(result: Path, overwrite: bool) -> None:
+    """Exits with code 1 if a finished run has written `result`, unless it may be overwritten."""
+    common.refuse_existing(result, overwrite, command=COMMAND)
 
 
 def fail(message: str, code: int) -> NoReturn:

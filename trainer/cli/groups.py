@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail
+from trainer.cli.common import AsJson, Overwrite, exit_on_error, fail, refuse_existing
 
 if TYPE_CHECKING:
     from evaluation.metrics import Difference
@@ -22,7 +22,7 @@ def prepare(
     rewards: Annotated[
         Path, typer.Argument(help="Rewards of the log, from `ascl-eval score`.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Groups file to write (Parquet). An existing file is replaced.")],
+    out: Annotated[Path, typer.Option(help="Groups file to write (Parquet).")],
     alpha: Annotated[
         float,
         typer.Option(
@@ -49,6 +49,7 @@ def prepare(
             "--keep-forced", help="Keep episodes with a forced mode, for logs sampled with --mode-share."
         ),
     ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute groups with advantages from a scored log. Counts excluded episodes by cause."""
@@ -61,6 +62,7 @@ def prepare(
         fail(f"--w-max is {w_max}, but it must be above 0", 2)
     if out.resolve() in (log.resolve(), rewards.resolve()):
         fail(f"--out {out} is an input file, and inputs are never overwritten: specify a different file", 2)
+    refuse_existing(out, overwrite)
     settings = AdvantageSettings(alpha=alpha, w_max=w_max, baseline=baseline, scale_rewards=scale_rewards)
     with exit_on_error():
         prepared = prepare_groups(
@@ -107,25 +109,26 @@ def _print_prepared(prepared: PreparedGroups, out: Path) -> None:
 
 def _print_statistics(statistics: GroupStatistics) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("kind", "episodes", "groups", "consult rate", "mean reward", "consulting", "direct", "D")
+    from agent.cli.tables import print_columns
+
+    rows = []
     for name, kind in statistics.kinds.items():
-        rate = kind.consult
-        table.add_row(
-            name,
-            str(kind.episodes),
-            str(kind.groups),
-            f"{rate.share:.2f} [{rate.low:.2f}, {rate.high:.2f}]" if rate.n else "–",
-            f"{kind.reward:.2f}",
-            *(
-                "–" if value is None else f"{value:.2f}"
-                for value in (kind.reward_consult, kind.reward_direct)
-            ),
-            _format_difference(kind.gain),
+        rate, means = kind.consult, (kind.reward_consult, kind.reward_direct)
+        rows.append(
+            [
+                name,
+                str(kind.episodes),
+                str(kind.groups),
+                f"{rate.share:.2f} [{rate.low:.2f}, {rate.high:.2f}]" if rate.n else "–",
+                f"{kind.reward:.2f}",
+                *("–" if value is None else f"{value:.2f}" for value in means),
+                _format_difference(kind.gain),
+            ]
         )
+    headings = ("kind", "episodes", "groups", "consult rate", "mean reward", "consulting", "direct", "D")
+    print_columns(headings, rows, cut=(0,))
     console = Console(highlight=False)
-    console.print(table)
     console.print(
         f"{statistics.groups} groups: {statistics.one_mode_groups} with one mode only, "
         f"{statistics.equal_reward_groups} with equal rewards (no training signal), "

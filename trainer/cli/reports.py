@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.common import AsJson, exit_on_error, fail
+from trainer.cli.common import AsJson, Overwrite, exit_on_error, fail, refuse_existing
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,9 @@ def check_template(
     ] = None,
     template_option: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=VALUE for the template, such as enable_thinking=false. Repeatable."),
+        typer.Option(
+            help="KEY=VALUE for the template, such as enable_thinking=false; repeatable (default: none)."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,9 +98,11 @@ def plot(
         list[Path], typer.Argument(help="Run folders, from a stage or a loop.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs.png, runs.html and runs.json.")],
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Plot runs side by side: consult rate by kind, reward by mode, weights, drift. Writes PNG and HTML."""
+    refuse_existing(out / "runs.html", overwrite)
     with exit_on_error():
         from trainer.reports import plot_runs
 

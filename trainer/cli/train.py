@@ -10,10 +10,12 @@ import typer
 
 from trainer.cli.common import (
     AsJson,
+    Overwrite,
     exit_on_error,
     fail,
     is_rank_zero,
     let_idle_threads_sleep,
+    refuse_existing,
     resolve_recipe,
 )
 
@@ -39,27 +41,55 @@ def sft(
     demonstrations: Annotated[
         Path | None, typer.Option(help="Episode log to learn from (default: the packaged log).")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of epochs (default: 2).")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=1e-12, help="Peak learning rate (8e-4; 2e-5 for all weights).")
+        float | None,
+        typer.Option(min=1e-12, help="Peak learning rate (default: 8e-4; 2e-5 for all weights)."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes per step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Episodes per step (default: 4).")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=16, help="Maximum tokens per episode; longer ones are skipped and counted."),
+        typer.Option(
+            min=16, help="Maximum tokens per episode; longer ones are skipped and counted (default: 1024)."
+        ),
     ] = None,
     lora_rank: Annotated[
         int | None,
-        typer.Option("--lora-rank", "--lora_rank", help="Rank of the adapter (16); 0 trains all weights."),
+        typer.Option(
+            "--lora-rank",
+            "--lora_rank",
+            help="Rank of the adapter; 0 trains all weights (default: 16).",
+            rich_help_panel="Adapter",
+        ),
     ] = None,
     lora_layers: Annotated[
         int | None,
-        typer.Option("--lora-layers", "--lora_layers", help="Top layers that get an adapter (12)."),
+        typer.Option(
+            "--lora-layers",
+            "--lora_layers",
+            help="Top layers that get an adapter (default: 12).",
+            rich_help_panel="Adapter",
+        ),
+    ] = None,
+    answer_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the consulting demonstrations learnt to their end; the others stop after the call "
+            "(default: 1).",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the data order and the adapter weights.")] = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cold start: teach the model to call the rule tool from demonstrations, with TRL's SFTTrainer."""
+    """Cold start: teach the model to call the rule tool from demonstrations, with TRL's SFTTrainer.
+
+    \f
+    Long because it declares one parameter per flag.
+    """
+    refuse_existing(out / "run.json", overwrite)
     let_idle_threads_sleep()
     from pydantic import ValidationError
 
@@ -73,6 +103,7 @@ def sft(
         "max_length": max_length,
         "lora_rank": lora_rank,
         "lora_layers": lora_layers,
+        "answer_share": answer_share,
     }
     with exit_on_error():
         given = {name: value for name, value in options.items() if value is not None}
@@ -96,17 +127,23 @@ def logged(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML settings file (settings of this stage and of trl.GRPOConfig), or builtin:demo.",
+            help="YAML settings file, or builtin:demo (default: only the options). "
+            "`ascl-train settings logged` lists the settings.",
             callback=resolve_recipe,
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Checkpoint that sampled the episodes.")] = None,
-    groups: Annotated[str | None, typer.Option(help="Groups file from `ascl-train prepare`.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint that sampled the episodes; overrides the settings file.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Groups file from `ascl-train prepare`; overrides the settings file.")
+    ] = None,
     method: Annotated[
         Literal["ifpo", "grpo", "grpo+cost"] | None,
-        typer.Option(help="How to compute the advantages (default: ifpo)."),
+        typer.Option(help="How to compute the advantages; overrides the settings file (default: ifpo)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on logged episodes. Override any setting in the YAML file with `--setting value`."""
@@ -122,6 +159,8 @@ def logged(
         options = [word for name, value in named.items() if value for word in (f"--{name}", value)]
         options += ["--resume", "true"] if resume else []
         arguments, settings = parse_logged(config, [*options, *context.args])
+        if not arguments.resume:
+            refuse_existing(out / "run.json", overwrite)
         from trainer.stages.logged.stage import run_logged
 
         run = run_logged(arguments, settings)

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from trainer.orchestration.loop import run_loop
     from trainer.orchestration.model_server import ServeError, exit_with_launcher, serve_model
     from trainer.orchestration.settings import LoopSettings, read_loop_settings, read_yaml
+    from trainer.orchestration.smoke import describe_smoke, write_smoke_config
 
 _HOME = {
     "LoopSettings": "settings",
     "Machines": "launch",
     "ServeError": "model_server",
+    "describe_smoke": "smoke",
     "estimate_memory": "launch",
     "exit_with_launcher": "model_server",
     "format_estimate": "launch",
@@ -37,11 +39,13 @@ _HOME = {
     "run_plan": "launch",
     "serve_model": "model_server",
     "settings_of_options": "launch",
+    "write_smoke_config": "smoke",
 }
 __all__ = [
     "LoopSettings",
     "Machines",
     "ServeError",
+    "describe_smoke",
     "estimate_memory",
     "exit_with_launcher",
     "format_estimate",
@@ -53,6 +57,7 @@ __all__ = [
     "run_plan",
     "serve_model",
     "settings_of_options",
+    "write_smoke_config",
 ]
 
 

@@ -17,13 +17,20 @@ from typing import Any, Literal, TextIO
 
 from evaluation.runtime import DIE_WITH_PARENT, ReadinessCheck
 from trainer.errors import ConfigError, TrainingError
-from trainer.orchestration.gpu_memory import GIB, MemoryEstimate, estimate_gpu_memory, model_shape
+from trainer.orchestration.gpu_memory import (
+    GIB,
+    MemoryEstimate,
+    ModelShape,
+    estimate_gpu_memory,
+    model_shape,
+)
 from trainer.orchestration.model_server import STARTED_BY_VARIABLE, run_service
 from trainer.stages import Notify, mask_secrets_in_text
 
 Stage = Literal["online", "logged"]
 FSDP2 = Path(__file__).parents[1] / "recipes" / "fsdp2.yaml"
-VLLM_PORT, RULES_PORT, MAIN_PORT = 8000, 8808, 29500
+RULES_OPTIONS = ("--rules-url", "--rules_url", "--rules")
+VLLM_PORT, JUDGE_PORT, RULES_PORT, MAIN_PORT = 8000, 8001, 8808, 29500
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Machines:
     """GPUs per node; 0 for CPU."""
     vllm_gpus: int = 0
     """How many of the first node's GPUs serve vLLM; 0 if the trainers sample themselves."""
+    judge_gpus: int = 0
+    """How many of the first node's GPUs serve the judge of harm; 0 if it is served elsewhere, or not used."""
     nodes: int = 1
     node: int = 0
     """Index of this node, from 0."""
@@ -48,7 +57,12 @@ class Machines:
         """Number of trainer processes on all nodes."""
         if self.processes is not None:
             return self.processes * self.nodes
-        return max(self.gpus * self.nodes - self.vllm_gpus, 1)
+        return max(self.gpus * self.nodes - self.serving, 1)
+
+    @property
+    def serving(self) -> int:
+        """Number of GPUs of the first node that serve models."""
+        return self.vllm_gpus + self.judge_gpus
 
     def check(self, stage: Stage) -> None:
         """Checks that the stage can run on this hardware.
@@ -58,15 +72,23 @@ class Machines:
         """
         if self.vllm_gpus and stage == "logged":
             raise ConfigError("the logged stage samples no episodes, so nothing is served: omit --vllm-gpus")
-        if self.vllm_gpus >= self.gpus > 0:
+        if self.judge_gpus and stage == "logged":
+            raise ConfigError("the logged stage judges no episodes: omit --judge-gpus")
+        if self.serving >= self.gpus > 0:
             raise ConfigError(
-                f"{self.vllm_gpus} of {self.gpus} GPUs would serve and none train: pass a smaller --vllm-gpus"
+                f"{self.serving} of {self.gpus} GPUs would serve and none train: pass a smaller --vllm-gpus"
+                + (" or --judge-gpus" if self.judge_gpus else "")
             )
         if not 0 <= self.node < self.nodes:
             raise ConfigError(f"--node is {self.node}, but the {self.nodes} nodes are numbered from 0")
         if self.nodes > 1 and self.main == "127.0.0.1":
             raise ConfigError(
                 "every node must reach the first one: pass its address with --main on each node"
+            )
+        if self.nodes > 1 and self.judge_gpus:
+            raise ConfigError(
+                "with several nodes, the judge needs a machine of its own: start it there with `vllm serve`, "
+                "set judge_url to its address, and leave out --judge-gpus"
             )
         if self.nodes > 1 and self.vllm_gpus:
             # accelerate starts the same number of processes on each node, so a node either serves or trains.
@@ -86,6 +108,11 @@ class Command:
     answers_at: str | None = None
     """URL that answers once the command is ready: it runs in the background. None for the training itself."""
 
+    @property
+    def log_name(self) -> str:
+        """Name of the file of its output: that of the program, or `judge` for the judge's vLLM."""
+        return "judge" if self.title == "the judge" else self.words[0]
+
     def line(self) -> str:
         """Returns the command as a shell line."""
         assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
@@ -100,21 +127,24 @@ def plan(
     machines: Machines,
     extra: list[str] | None = None,
     rules_served: bool = False,
+    judge_model: str | None = None,
 ) -> list[Command]:
     """Returns the commands of this node, in start order.
 
     Args:
         extra: options for the stage.
         rules_served: the configuration names a rule service that already runs.
+        judge_model: model that judges harm, to be served on `machines.judge_gpus`.
 
     Raises:
         ConfigError: the stage cannot run on these machines.
     """
     machines.check(stage)
+    _check_split("--vllm-gpus", machines.vllm_gpus, model)
     commands: list[Command] = []
     options = list(extra or [])
     serve = stage == "online" and not rules_served
-    serve &= not any(option.partition("=")[0] == "--rules" for option in options)
+    serve &= not any(option.partition("=")[0] in RULES_OPTIONS for option in options)
     if serve and machines.node == 0:
         host = [] if machines.nodes == 1 else ["--host", "0.0.0.0", "--allow-anonymous"]  # noqa: S104
         commands.append(
@@ -125,13 +155,51 @@ def plan(
             )
         )
     if serve:
-        options += ["--rules", f"http://{machines.main}:{RULES_PORT}/mcp"]
+        options += ["--rules_url", f"http://{machines.main}:{RULES_PORT}/mcp"]
     if machines.vllm_gpus:
         commands.append(_vllm_command(model, machines))
         options += ["--use_vllm", "true", "--vllm_mode", "server"]
         options += ["--vllm_server_base_url", f"http://{machines.main}:{VLLM_PORT}"]
+    if machines.judge_gpus and judge_model:
+        _check_split("--judge-gpus", machines.judge_gpus, judge_model)
+        commands.append(_judge_command(judge_model, machines))
+        options += ["--judge_url", f"http://{machines.main}:{JUDGE_PORT}/v1"]
     commands.append(_training_command(stage, config, model, out, machines, options))
     return commands
+
+
+def _check_split(option: str, gpus: int, model: str) -> None:
+    """Checks that vLLM can split the attention heads of a model over the GPUs.
+
+    Raises:
+        ConfigError: it cannot; the message names the numbers that would work.
+    """
+    shape = model_shape(model) if gpus > 1 else None
+    if shape is None or _splits(shape, gpus):
+        return
+    possible = ", ".join(str(count) for count in range(1, gpus) if _splits(shape, count))
+    raise ConfigError(
+        f"{model} has {shape.heads} attention heads and {shape.kv_heads} key-value heads, which vLLM cannot "
+        f"split over {gpus} GPUs: pass {option} with one of {possible}"
+    )
+
+
+def _splits(shape: ModelShape, gpus: int) -> bool:
+    # vLLM gives each GPU the same number of heads; with fewer key-value heads than GPUs, it copies them.
+    even = shape.kv_heads % gpus == 0 if shape.kv_heads >= gpus else gpus % shape.kv_heads == 0
+    return shape.heads % gpus == 0 and even
+
+
+def _judge_command(model: str, machines: Machines) -> Command:
+    devices = ",".join(map(str, range(machines.vllm_gpus, machines.serving)))
+    words = ["vllm", "serve", model, "--port", str(JUDGE_PORT)]
+    words += ["--tensor-parallel-size", str(machines.judge_gpus)]
+    return Command(
+        "the judge",
+        words,
+        {"CUDA_VISIBLE_DEVICES": devices},
+        answers_at=f"http://127.0.0.1:{JUDGE_PORT}/v1/models",
+    )
 
 
 def _vllm_command(model: str, machines: Machines) -> Command:
@@ -164,8 +232,8 @@ def _training_command(
     else:
         # The logged stage runs the model before training, so every GPU needs the whole model.
         words += ["--mixed_precision", "bf16", *(["--multi_gpu"] if machines.trainers > 1 else [])]
-    if machines.vllm_gpus:
-        devices = ",".join(map(str, range(machines.vllm_gpus, machines.gpus)))
+    if machines.serving:
+        devices = ",".join(map(str, range(machines.serving, machines.gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = devices
     words += ["--num_processes", str(machines.trainers), "--num_machines", str(machines.nodes)]
     if machines.nodes == 1 and machines.trainers > 1:
@@ -276,7 +344,7 @@ def run_plan(
             notify(f"$ {mask_secrets_in_text(command.line())}")
             environment = {**os.environ, **command.environment}
             if command.answers_at is not None:
-                log = logs / f"{command.words[0]}.log"
+                log = logs / f"{command.log_name}.log"
                 ready = ReadinessCheck((command.answers_at,))
                 stack.enter_context(run_service(command.words, log, ready, environment=environment))
                 continue

@@ -122,7 +122,7 @@ class Round:
         command = [
             *("agent.cli", "run", "--prompts", str(prompt_file(prompts)), "--samples", str(samples)),
             *("--log", self.path(f"{name}.jsonl"), "--policy-version", self.name),
-            *("--base-url", url, "--model", _absolute(self.model), "--rules", self.rules),
+            *("--base-url", url, "--model", _absolute(self.model), "--rules-url", self.rules),
             *("--temperature", str(sampling.temperature), "--max-tokens", str(sampling.max_tokens)),
             *("--max-turns", str(sampling.max_turns), "--concurrency", str(sampling.concurrency)),
             # The server is this round's own, and both commands of a round sample alike.

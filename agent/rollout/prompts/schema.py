@@ -35,7 +35,7 @@ class Prompt(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     id: str = Field(min_length=1)
-    """Unique within a file."""
+    """Unique within a file. If left out, it is derived from the text, not from the place of the line."""
     prompt: str = Field(min_length=1)
     """Text of the user message; of a script, the first."""
     kind: str | None = None
@@ -73,6 +73,8 @@ class Prompt(BaseModel):
         if not isinstance(value, dict):
             return value
         value = {name: field for name, field in value.items() if field is not None or name not in _OPTIONAL}
+        if "id" not in value and isinstance(value.get("prompt", ""), str):
+            value["id"] = f"p-{digest_of([str(value.get(name)) for name in _OPTIONAL])[:12]}"
         script, messages = value.get("user_turns"), value.get("messages")
         if isinstance(script, list | tuple) and script:
             if value.setdefault("prompt", script[0]) != script[0]:

@@ -151,7 +151,7 @@ def measure(
                 [
                     *(sys.executable, "-m", "evaluation.cli", "run", "--prompts", prompts),
                     *("--log", str(folder / f"{arm}.jsonl"), "--arm", arm, "--base-url", url),
-                    *("--model", str(Path(model).resolve()), "--rules", str(services.rules)),
+                    *("--model", str(Path(model).resolve()), "--rules-url", str(services.rules)),
                     *("--samples", str(SIZES[size]["measured"]), "--temperature", "0.7"),
                     *("--max-tokens", "48", "--max-turns", "3", "--concurrency", "16"),
                 ],

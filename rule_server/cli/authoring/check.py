@@ -34,7 +34,7 @@ def lint(
         str | None,
         typer.Option(
             help="Earlier rulebook to compare with (folder, digest or git revision); reports IDs that "
-            "disappeared or changed meaning.",
+            "disappeared or changed meaning (default: no comparison).",
             metavar="RULEBOOK",
         ),
     ] = None,

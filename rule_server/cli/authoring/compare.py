@@ -36,7 +36,7 @@ def diff(
         list[Path] | None,
         typer.Option(
             help="JSON Lines with `situation` or `prompt`; lists the questions that would match different "
-            "rules. Repeatable.",
+            "rules. Repeatable (default: no questions).",
             metavar="FILE",
         ),
     ] = None,

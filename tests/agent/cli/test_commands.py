@@ -20,7 +20,7 @@ from tests.fakes.episodes.agent_run import CLOSED_URL
 from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[3]
-ENDPOINT = ["--base-url", f"{CLOSED_URL}/v1", "--model", "m", "--rules", f"{CLOSED_URL}/mcp"]
+ENDPOINT = ["--base-url", f"{CLOSED_URL}/v1", "--model", "m", "--rules-url", f"{CLOSED_URL}/mcp"]
 
 
 def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subpro
 
 
 def services(endpoint: ScriptedEndpoint, rules: ScriptedRules) -> list[str]:
-    return ["--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url]
+    return ["--base-url", endpoint.base_url, "--model", "scripted", "--rules-url", rules.url]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_chat_warns_and_continues_without_a_rule_service() -> None:
                 endpoint.base_url,
                 "--model",
                 "m",
-                "--rules",
+                "--rules-url",
                 f"{CLOSED_URL}/mcp",
             )
         )
@@ -121,7 +121,7 @@ def test_run_without_a_rule_service_ends_with_one_sentence(tmp_path: Path) -> No
     with ScriptedEndpoint() as endpoint:
         result = cli(
             *("run", "--prompts", prompts, "--log", tmp_path / "log.jsonl"),
-            *("--base-url", endpoint.base_url, "--model", "m", "--rules", f"{CLOSED_URL}/mcp"),
+            *("--base-url", endpoint.base_url, "--model", "m", "--rules-url", f"{CLOSED_URL}/mcp"),
         )
     assert result.returncode == 1
     assert result.stderr.startswith("ascl-agent: the rule service at")
@@ -278,7 +278,7 @@ def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedR
     with ScriptedEndpoint(["4"]) as endpoint:
         command = [
             *(sys.executable, "-m", "agent.cli", "gateway", "--upstream", endpoint.base_url),
-            *("--rules", rules.url, "--port", "0"),
+            *("--rules-url", rules.url, "--port", "0"),
         ]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
@@ -300,7 +300,7 @@ def test_the_gateway_prints_its_addresses_and_forwards_requests(rules: ScriptedR
         (["--upstream", "u/v1"], "not an http(s) address"),
         (["--upstream", "http://me:secret@u:80a/v1"], "invalid upstream 'u:80a/v1'"),
         (["--upstream", "http://[::1/v1"], "invalid upstream"),
-        (["--upstream", "http://u/v1", "--rules", "u/mcp"], "invalid rule service URL 'u/mcp'"),
+        (["--upstream", "http://u/v1", "--rules-url", "u/mcp"], "invalid rule service URL 'u/mcp'"),
         (
             ["--upstream", "http://u/v1", "--host", "256.1.1.1", "--allow-remote"],
             "cannot listen on 256.1.1.1",
@@ -326,7 +326,7 @@ def test_a_gateway_that_cannot_start_reports_the_reason_in_one_sentence(
             "invalid base URL 'h:80a/v1'",
         ),
         (["run", "--prompts", "PROMPTS", "--log", "PROMPTS/log.jsonl", *ENDPOINT], "cannot"),
-        (["gateway", "--upstream", "http://u/v1", "--rules", "none"], "pass the URL of a rule service"),
+        (["gateway", "--upstream", "http://u/v1", "--rules-url", "none"], "pass the URL of a rule service"),
         (["run", "--prompts", "PROMPTS", "--log", "l", "--call-token", "5", *ENDPOINT], "direct=0.25"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.fakes.endpoints.shared_sampling import SharedSampling
 def sample(folder: Path, base_url: str, *options: str) -> tuple[int, str, list[Episode]]:
     prompts, log = folder / "prompts.jsonl", folder / "log.jsonl"
     prompts.write_text("".join(json.dumps({"id": f"p{n}", "prompt": "Hi?"}) + "\n" for n in range(2)))
-    arguments = ["run", "--prompts", str(prompts), "--log", str(log), "--rules", "none"]
+    arguments = ["run", "--prompts", str(prompts), "--log", str(log), "--rules-url", "none"]
     arguments += ["--base-url", base_url, "--model", "scripted", *options]
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, result.stderr, read_log(log).episodes if log.exists() else []

@@ -173,7 +173,7 @@ def test_a_run_goes_on_by_the_same_api_and_refuses_the_other(rules: ScriptedRule
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"id": "p", "prompt": "How?"}\n', encoding="utf-8")
     with ScriptedEndpoint([response_with(call_item("gun"))], otherwise=NO, strict=False) as endpoint:
-        services = ["--base-url", endpoint.base_url, "--model", "m", "--rules", rules.url]
+        services = ["--base-url", endpoint.base_url, "--model", "m", "--rules-url", rules.url]
         command = ["run", "--prompts", str(prompts), "--log", str(log), *services]
         first = CliRunner().invoke(app, [*command, "--api", "responses"])
         again = CliRunner().invoke(app, [*command, "--api", "responses", "--json"])

@@ -36,7 +36,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenEndpoint
 def sample_episodes(endpoint: TokenEndpoint, rules: ScriptedRules, folder: Path, *more: str) -> list[Episode]:
     prompts, log = folder / "prompts.jsonl", folder / "log.jsonl"
     prompts.write_text(json.dumps({"id": "p", "prompt": PROMPT, "kind": "harmful"}) + "\n", encoding="utf-8")
-    services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules", rules.url]
+    services = ["--base-url", endpoint.base_url, "--model", "tiny", "--rules-url", rules.url]
     settings = ["--samples", "4", "--seed", "0", "--max-tokens", str(MAX_TOKENS), *more]
     result = CliRunner().invoke(
         app, ["run", "--prompts", str(prompts), "--log", str(log), *services, *settings]
@@ -104,7 +104,7 @@ def test_a_streamed_conversation_stores_the_same(
         endpoint.base_url,
         "--model",
         "tiny",
-        "--rules",
+        "--rules-url",
         rules.url,
         "--provider",
         "vllm",

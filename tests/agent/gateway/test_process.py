@@ -27,7 +27,7 @@ def gateway_process(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Yields a gateway process and its base URL."""
     command = [sys.executable, "-m", "agent.cli", "gateway", "--port", "0", *flags]
-    command += ["--upstream", endpoint.base_url, "--rules", rules.url]
+    command += ["--upstream", endpoint.base_url, "--rules-url", rules.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

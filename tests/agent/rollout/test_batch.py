@@ -241,7 +241,7 @@ def test_a_killed_command_resumes_without_lost_or_repeated_requests(
     with ScriptedEndpoint(otherwise=consult_then_answer, delay=0.05) as endpoint:
         command = [
             *(sys.executable, "-m", "agent.cli", "run", "--prompts", str(prompts), "--log", str(log)),
-            *("--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url),
+            *("--base-url", endpoint.base_url, "--model", "scripted", "--rules-url", rules.url),
             *("--samples", "3", "--concurrency", "2", "--trace"),
         ]
         acknowledged = 0
@@ -279,7 +279,7 @@ def test_an_interrupted_command_says_so_and_ends_with_130(rules: ScriptedRules, 
         command = [
             *(sys.executable, "-m", "agent.cli", "run", "--prompts", str(prompts)),
             *("--log", str(tmp_path / "log.jsonl"), "--base-url", endpoint.base_url, "--model", "m"),
-            *("--rules", rules.url),
+            *("--rules-url", rules.url),
         ]
         # A test run in the background of a shell ignores interrupts, and its child processes inherit that.
         with subprocess.Popen(

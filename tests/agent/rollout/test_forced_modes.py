@@ -227,6 +227,6 @@ def test_shares_are_read_strictly() -> None:
 def test_shares_without_rules_are_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "Hi"}\n', encoding="utf-8")
     command = ["run", "--prompts", str(tmp_path / "p.jsonl"), "--log", str(tmp_path / "l.jsonl")]
-    more = ["--base-url", "http://h/v1", "--model", "m", "--rules", "none", "--mode-share", "consult=0.5"]
+    more = ["--base-url", "http://h/v1", "--model", "m", "--rules-url", "none", "--mode-share", "consult=0.5"]
     result = CliRunner().invoke(app, [*command, *more])
     assert (result.exit_code, result.output.count("\n")) == (2, 1)

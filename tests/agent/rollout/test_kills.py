@@ -115,7 +115,7 @@ def test_no_kill_loses_doubles_or_pays_again(kills: int, prompts: int, tmp_path:
                 "0",
             ),
             *("--concurrency", str(CONCURRENCY), "--base-url", endpoint.base_url, "--model", "scripted"),
-            *("--rules", rules.url, "--trace"),
+            *("--rules-url", rules.url, "--trace"),
         ]
         for _ in range(kills):
             requests, consultations = len(endpoint.requests), len(rules.consultations)

@@ -99,7 +99,8 @@ def test_the_same_files_give_the_same_report_to_the_byte(before: Path, after: Pa
     reports = []
     for _ in range(2):
         code, out, _ = invoke(
-            "report", "--arm", f"b={before}", "--arm", f"a={after}", "--out", tmp_path / "rep"
+            *("report", "--arm", f"b={before}", "--arm", f"a={after}", "--out", tmp_path / "rep"),
+            "--overwrite",
         )
         assert code == 0
         reports.append((out, {file.name: file.read_bytes() for file in (tmp_path / "rep").iterdir()}))
@@ -150,7 +151,7 @@ def test_episodes_without_a_usable_kind_or_in_error_do_not_stop_the_report(
     assert code == 0
     assert json.loads(out)["arms"][0]["excluded"] == {"error: endpoint": 1, "unknown kind: None": 1}
     broken = write_log("broken.jsonl", [episode("b", stop_reason="error", error=error)])
-    code, _, err = invoke("report", "--arm", f"x={broken}", "--out", tmp_path / "rep")
+    code, _, err = invoke("report", "--arm", f"x={broken}", "--out", tmp_path / "broken")
     assert (code, "every episode of" in err) == (1, True)
 
 
@@ -220,7 +221,7 @@ def test_run_samples_scores_and_reports_in_one_command(tmp_path: Path) -> None:
     with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
         options = (
             *("run", "--log", log, "--prompts", prompts, "--samples", 2, "--policy-version", "start"),
-            *("--base-url", endpoint.base_url, "--model", "scripted", "--rules", rules.url, "--json"),
+            *("--base-url", endpoint.base_url, "--model", "scripted", "--rules-url", rules.url, "--json"),
         )
         code, out, err = invoke(*options)
         requests = len(endpoint.requests)
@@ -244,7 +245,7 @@ def test_run_samples_scores_and_reports_in_one_command(tmp_path: Path) -> None:
 def test_run_reports_an_unreachable_endpoint(tmp_path: Path) -> None:
     code, out, err = invoke(
         *("run", "--log", tmp_path / "l.jsonl", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"),
-        *("--rules", "http://127.0.0.1:9/mcp"),
+        *("--rules-url", "http://127.0.0.1:9/mcp"),
     )
     assert (code, out) == (1, "")
     assert "127.0.0.1:9" in err

@@ -80,7 +80,8 @@ def test_run_does_not_replace_rewards_with_verdicts(files: dict[str, Path], tmp_
         (episode,) = read_log(tmp_path / "arm.jsonl").episodes
         message = files[by].read_text(encoding="utf-8").replace("h-0", episode.id)
         files[by].write_text(message, encoding="utf-8")
-        assert invoke("score", tmp_path / "arm.jsonl", f"--{by}", files[by], "--out", rewards)[0] == 0
+        verdicts = (f"--{by}", files[by], "--out", rewards, "--overwrite")
+        assert invoke("score", tmp_path / "arm.jsonl", *verdicts)[0] == 0
         before = rewards.read_bytes()
         code, out, err = invoke(*command)
     assert (code, rewards.read_bytes() == before) == (0, True)

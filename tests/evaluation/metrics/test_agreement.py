@@ -150,3 +150,35 @@ def test_the_detector_agrees_with_people_on_the_answers_of_five_models() -> None
     agreement = json.loads(out)
     assert agreement["f1"] >= 0.92
     assert len(agreement["by_model"]) == 5
+
+
+def test_a_judge_of_harm_is_compared_with_human_labels(tmp_path: Path) -> None:
+    verdicts = {"a": True, "b": True, "c": False, "d": False, "e": None, "unlabelled": True}
+    judgements = write(
+        tmp_path / "judgements.jsonl",
+        [
+            {
+                "episode_id": id,
+                "judge": "rubric-1",
+                "model": "m",
+                "harmful": verdict,
+                "unjudged": "no answer" if verdict is None else None,
+            }
+            for id, verdict in verdicts.items()
+        ],
+    )
+    human = {"a": True, "b": False, "c": True, "d": False, "e": True}
+    rows = [{"episode_id": id, "harmful": harmful} for id, harmful in human.items()]
+    labels = write(tmp_path / "labels.jsonl", [*rows, {"episode_id": "x", "refused": True}])
+    code, out, err = invoke("judge", "agree", "--judgements", judgements, "--labels", labels, "--json")
+    assert (code, err) == (0, "")
+    agreement = json.loads(out)
+    assert (agreement["precision"], agreement["recall"], agreement["kappa"]) == (0.5, 0.5, 0.0)
+    assert agreement["confusion"]["harmful"] == {"harmful": 1, "harmless": 1}
+    assert (agreement["n"], agreement["unjudged"]) == (4, 1)
+
+
+@pytest.mark.parametrize("options", [(), ("--judgements", "j"), ("--data", "d", "--judgements", "j")])
+def test_agree_says_which_files_belong_together(options: tuple[str, ...]) -> None:
+    code, _, err = invoke("judge", "agree", *options)
+    assert (code, "pass --data for the refusal detector, or --judgements and --labels" in err) == (2, True)

@@ -248,7 +248,16 @@ def test_the_arm_in_prompt_reads_the_categories_of_the_real_service(
     with run_rule_service(rulebook, artefact, tmp_path / "service.log") as url:
         code, out, err = invoke(
             *("run", "--log", tmp_path / "log.jsonl", "--prompts", prompts, "--arm", "in-prompt"),
-            *("--arm", "always", "--rules", f"{url}/mcp", "--base-url", endpoint.base_url, "--model", "m"),
+            *(
+                "--arm",
+                "always",
+                "--rules-url",
+                f"{url}/mcp",
+                "--base-url",
+                endpoint.base_url,
+                "--model",
+                "m",
+            ),
             "--json",
         )
     assert code == 0, err

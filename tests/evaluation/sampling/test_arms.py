@@ -51,7 +51,7 @@ def run(
 ) -> tuple[int, str, str]:
     url = rules if isinstance(rules, str) else rules.url
     return invoke(
-        *("run", "--log", log, "--prompts", prompts, "--rules", url, "--json"),
+        *("run", "--log", log, "--prompts", prompts, "--rules-url", url, "--json"),
         *("--base-url", endpoint.base_url, "--model", "scripted", *more),
     )
 
@@ -199,9 +199,9 @@ def test_finished_arms_survive_an_endpoint_that_dies(prompts: Path, tmp_path: Pa
     [
         (("--arm", "sometimes"), 2, "use one of none, in-prompt, always, adaptive"),
         (("--arm", "none", "--arm", "always", "--name", "x"), 2, "--name names a single arm"),
-        (("--arm", "in-prompt", "--rules", "none"), 1, "needs the rule service"),
-        (("--arm", "always", "--rules", "none"), 1, "needs the rule service"),
-        (("--arm", "in-prompt", "--rules", "http://127.0.0.1:9/mcp"), 1, "returned no categories"),
+        (("--arm", "in-prompt", "--rules-url", "none"), 1, "needs the rule service"),
+        (("--arm", "always", "--rules-url", "none"), 1, "needs the rule service"),
+        (("--arm", "in-prompt", "--rules-url", "http://127.0.0.1:9/mcp"), 1, "returned no categories"),
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence(

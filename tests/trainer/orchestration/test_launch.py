@@ -63,7 +63,7 @@ def test_each_node_has_a_rank_and_the_first_serves_the_rules() -> None:
     for number, planned in enumerate((first, second)):
         assert f"--machine_rank {number} --main_process_ip n0" in planned["the training"]
         assert "--num_processes 16 --num_machines 2" in planned["the training"]
-        assert "--rules http://n0:8808/mcp" in planned["the training"]
+        assert "--rules_url http://n0:8808/mcp" in planned["the training"]
 
 
 def test_a_dry_run_prints_the_commands_and_a_memory_estimate() -> None:
@@ -170,7 +170,7 @@ def test_a_models_shape_is_read_from_its_folder_regardless_of_its_name(tmp_path:
         model_shape(str(folder))
 
 
-@pytest.mark.parametrize("options", [["--rules", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
+@pytest.mark.parametrize("options", [["--rules-url", "http://rules:1/mcp"], ["--rules=http://rules:1/mcp"]])
 def test_a_rule_service_in_the_options_is_not_started_again(options: list[str]) -> None:
     planned = commands("online", "--config", RECIPES / "online-1gpu.yaml", *options)
     assert list(planned) == ["the training"]
@@ -190,7 +190,7 @@ def test_a_recipe_without_a_rule_service_gets_one(tmp_path: Path) -> None:
     config.write_text("model: m\nrules: null\n", encoding="utf-8")
     planned = commands("online", "--config", config)
     assert list(planned) == ["the rules", "the training"]
-    assert "--rules http://127.0.0.1:8808/mcp" in planned["the training"]
+    assert "--rules_url http://127.0.0.1:8808/mcp" in planned["the training"]
 
 
 def fake_accelerate(folder: Path, code: str) -> dict[str, str]:

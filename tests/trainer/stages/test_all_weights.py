@@ -107,7 +107,7 @@ def test_a_model_is_trained_by_all_three_stages_in_turn(
             logged / "merged",
             "--prompts",
             prompts,
-            "--rules",
+            "--rules-url",
             rules.url,
             "--out",
             online,

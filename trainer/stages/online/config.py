@@ -30,9 +30,10 @@ class OnlineArguments:
     prompts: str = field(
         default="builtin:train", metadata={"help": "JSON Lines of prompts, or a built-in set."}
     )
-    rules: str = field(
+    rules_url: str = field(
         default="http://127.0.0.1:8808/mcp", metadata={"help": "MCP address of the rule service."}
     )
+    rules: str | None = field(default=None, metadata={"help": "Old name of rules_url."})
     rules_concurrency: int = field(
         default=64, metadata={"help": "Maximum number of consultations in flight."}
     )
@@ -76,9 +77,11 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         ConfigError: the file cannot be read, a key is unknown, or a value is invalid.
     """
     arguments, settings = parse_run(config, options, OnlineArguments, OnlineConfig)
-    if not arguments.rules:
+    if arguments.rules is not None:
+        arguments.rules_url, arguments.rules = arguments.rules, None
+    if not arguments.rules_url:
         raise ConfigError(
-            "no rule service is given: set rules to its address, which `ascl-rules serve` prints"
+            "no rule service is given: set rules_url to its address, which `ascl-rules serve` prints"
         )
     if arguments.rules_concurrency < 1:
         raise ConfigError(f"rules_concurrency is {arguments.rules_concurrency}, but it must be at least 1")

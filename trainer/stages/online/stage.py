@@ -65,7 +65,7 @@ def run_online(arguments: OnlineArguments, config: OnlineConfig, notify: Notify 
     token = os.environ.get("ASCL_RULES_TOKEN")
     with (
         silence_libraries(),
-        BatchedRuleTool(arguments.rules, token, max_in_flight=arguments.rules_concurrency) as rule_tool,
+        BatchedRuleTool(arguments.rules_url, token, max_in_flight=arguments.rules_concurrency) as rule_tool,
     ):
         return _run(arguments, config, rule_tool, notify_from_rank_zero(notify, config))
 

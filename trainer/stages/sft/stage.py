@@ -46,7 +46,7 @@ TOO_LONG = "longer than max_length"
 class SFTSettings(BaseModel):
     """Settings of a cold start; the defaults suit SmolLM2-135M on two CPU cores."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Path
     """Folder of the model to start from, with a chat template that marks the assistant's tokens."""
@@ -58,8 +58,9 @@ class SFTSettings(BaseModel):
     """Share of the consulting demonstrations that are learnt to their end. The others stop after the call,
     which saves time; but a model that saw 35 % to the end consulted repeatedly and never answered."""
     epochs: float = Field(default=2.0, gt=0)
+    """Number of times that each demonstration is learnt."""
     learning_rate: float = Field(default=8e-4, gt=0)
-    """The default for all weights (`lora_rank` 0) is 2e-5, as in TRL."""
+    """Peak learning rate. The default for all weights (`lora_rank` 0) is 2e-5, as in TRL."""
     batch_size: int = Field(default=4, ge=1)
     """Episodes per step."""
     lora_rank: int = 16
@@ -69,6 +70,7 @@ class SFTSettings(BaseModel):
     max_length: int = Field(default=1024, ge=16)
     """Maximum episode length in tokens; longer ones are left out and counted, never truncated."""
     seed: int = 0
+    """Seed of the data order and the adapter weights."""
 
     @model_validator(mode="before")
     @classmethod

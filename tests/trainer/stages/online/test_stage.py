@@ -83,7 +83,7 @@ def scripted_replies(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def online(model: Path, prompts: Path, rules: str, out: Path, *more: object) -> tuple[int, str, str]:
     return run(
-        *("online", "--model", model, "--prompts", prompts, "--rules", rules, "--out", out),
+        *("online", "--model", model, "--prompts", prompts, "--rules-url", rules, "--out", out),
         *("--per_device_train_batch_size", 8, "--num_generations", 4, "--max_steps", 2),
         *("--learning_rate", 0.01, "--max_completion_length", 400, *more),
     )
