@@ -145,7 +145,7 @@ def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Flo
     weights = np.array([counts[group] ** -0.5 for group in groups.tolist()])
     rules = groups == ""
     weights[rules] *= settings.rules_weight * weights[~rules].sum() / weights[rules].sum()
-    return (weights / weights.sum()).astype(np.float32)
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 @dataclass(frozen=True)
