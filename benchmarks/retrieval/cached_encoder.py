@@ -30,10 +30,10 @@ class CachedEncoder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Returns vectors (len(texts), dimension), float32."""
         keys = [text_key(text) for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
-        if missing:
-            computed = self._encoder.encode(list(missing.values()))
-            self._cache.update(zip(missing, computed, strict=True))
+        for key, text in zip(keys, texts, strict=True):
+            if key not in self._cache:
+                # In a batch, the last bits of a vector would depend on the other texts that were missing.
+                self._cache[key] = self._encoder.encode([text])[0]
         return np.stack([self._cache[key] for key in keys])
 
     def save(self) -> None:

@@ -5,7 +5,7 @@ The same data and numpy on one thread give the same weights, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.98, 1e-8
+NOISE_POOL = 3_000_000
+"""Random numbers that the noise of a batch is a slice of: drawing them anew takes most of the time."""
 WARM_UP = 0.1
 """Share of the steps in which the learning rate grows, before it falls along a cosine."""
 
@@ -27,13 +29,13 @@ WARM_UP = 0.1
 class TrainingSettings:
     """Settings of the optimiser (AdamW). Chosen with whole sources left out: see the retrieval log."""
 
-    units: int = 96
+    units: int = 112
     """Hidden units of one member."""
     members: int = 2
-    """Perceptrons of different seeds. Their mean is one perceptron with as many times the units."""
+    """Perceptrons that see the same batches. Their mean is one perceptron with as many times the units."""
     epochs: int = 16
-    batch: int = 256
-    learning_rate: float = 2e-3
+    batch: int = 512
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     dropout: float = 0.4
     noise: float = 0.03
@@ -63,69 +65,82 @@ def train_perceptron(
         labels: (n,), 1 where a rule applies.
         weights: (n,), of the rows in the loss.
     """
-    members = [_train_member(vectors, labels, weights, settings, seed) for seed in range(settings.members)]
-    hidden, hidden_bias, output, output_bias = zip(*members, strict=True)
-    arrays = (
-        np.concatenate(hidden, axis=1),
-        np.concatenate(hidden_bias),
-        np.concatenate(output) / settings.members,
-        np.mean(output_bias, axis=0),
-    )
+    random = np.random.default_rng(0)
+    count, width = vectors.shape
+    size, members = settings.batch, settings.members
+    all_units = settings.units * members
+    targets = (labels * (1 - 2 * settings.smoothing) + settings.smoothing).astype(np.float32)
+    parameters: list[Floats] = [
+        random.standard_normal((width, all_units), np.float32) / np.float32(np.sqrt(width)),
+        np.zeros(all_units, np.float32),
+        random.standard_normal(all_units, np.float32) / np.float32(np.sqrt(settings.units)),
+        np.zeros(members, np.float32),
+    ]
+    optimiser = _AdamW(parameters, settings, settings.epochs * (count // size))
+    pool = random.standard_normal(NOISE_POOL, np.float32) * np.float32(settings.noise * INPUT_SCALE)
+    for rows in _batches(random, count, settings):
+        start = int(random.integers(0, NOISE_POOL - size * width))
+        inputs = vectors[rows] * np.float32(INPUT_SCALE)
+        inputs += pool[start : start + size * width].reshape(size, width)
+        kept = (random.random((size, all_units), np.float32) > settings.dropout).astype(np.float32)
+        kept /= np.float32(1 - settings.dropout)
+        optimiser.step(_gradients(parameters, inputs, targets[rows], weights[rows], kept))
+    hidden, hidden_bias, output, output_bias = parameters
+    arrays = (hidden, hidden_bias, output / members, output_bias.mean(keepdims=True))
     return Perceptron(*(array.astype(np.float16).astype(np.float32) for array in arrays))
 
 
-def _train_member(
-    vectors: Floats, labels: Floats, weights: Floats, settings: TrainingSettings, seed: int
-) -> list[Floats]:
-    random = np.random.default_rng(seed)
-    count, width = vectors.shape
-    size = settings.batch
-    inputs = (vectors * INPUT_SCALE).astype(np.float32)
-    targets = (labels * (1 - 2 * settings.smoothing) + settings.smoothing).astype(np.float32)
-    parameters: list[Floats] = [
-        (random.normal(size=(width, settings.units)) / np.sqrt(width)).astype(np.float32),
-        np.zeros(settings.units, np.float32),
-        (random.normal(size=settings.units) / np.sqrt(settings.units)).astype(np.float32),
-        np.zeros(1, np.float32),
-    ]
-    means = [np.zeros_like(value) for value in parameters]
-    squares = [np.zeros_like(value) for value in parameters]
-    steps = settings.epochs * (count // size)
-    step = 0
+def _batches(
+    random: np.random.Generator, count: int, settings: TrainingSettings
+) -> Iterator[NDArray[np.int64]]:
     for _ in range(settings.epochs):
         order = random.permutation(count)
-        for start in range(0, count - size + 1, size):
-            rows = order[start : start + size]
-            noise = random.standard_normal((size, width), dtype=np.float32) * np.float32(
-                settings.noise * INPUT_SCALE
-            )
-            kept = (random.random((size, settings.units)) > settings.dropout) / (1 - settings.dropout)
-            gradients = _gradients(
-                parameters, inputs[rows] + noise, targets[rows], weights[rows], kept.astype(np.float32)
-            )
-            step += 1
-            rate = settings.learning_rate * min(1.0, step / (WARM_UP * steps))
-            rate *= 0.5 * (1 + np.cos(np.pi * step / steps))
-            for at, gradient in enumerate(gradients):
-                value = parameters[at]
-                means[at] = BETA_1 * means[at] + (1 - BETA_1) * gradient
-                squares[at] = BETA_2 * squares[at] + (1 - BETA_2) * gradient**2
-                change = means[at] / (1 - BETA_1**step)
-                change = change / (np.sqrt(squares[at] / (1 - BETA_2**step)) + EPSILON)
-                if at in (0, 2):  # biases are not decayed
-                    change = change + settings.weight_decay * value
-                value -= np.float32(rate) * change
-    return parameters
+        for start in range(0, count - settings.batch + 1, settings.batch):
+            yield order[start : start + settings.batch]
+
+
+class _AdamW:
+    """Changes parameters in place."""
+
+    def __init__(self, parameters: list[Floats], settings: TrainingSettings, steps: int) -> None:
+        self._parameters, self._settings, self._steps, self._step = parameters, settings, steps, 0
+        self._means = [np.zeros_like(value) for value in parameters]
+        self._squares = [np.zeros_like(value) for value in parameters]
+
+    def step(self, gradients: Sequence[Floats]) -> None:
+        self._step += 1
+        done = self._step / self._steps
+        rate = self._settings.learning_rate * min(1.0, done / WARM_UP) * 0.5 * (1 + np.cos(np.pi * done))
+        for at, gradient in enumerate(gradients):
+            value, mean, square = self._parameters[at], self._means[at], self._squares[at]
+            mean *= np.float32(BETA_1)
+            mean += np.float32(1 - BETA_1) * gradient
+            square *= np.float32(BETA_2)
+            square += np.float32(1 - BETA_2) * gradient * gradient
+            change = np.sqrt(square * np.float32(1 / (1 - BETA_2**self._step)))
+            change += np.float32(EPSILON)
+            np.divide(mean, change, out=change)
+            change *= np.float32(rate / (1 - BETA_1**self._step))
+            if at in (0, 2):  # biases are not decayed
+                value *= np.float32(1 - rate * self._settings.weight_decay)
+            value -= change
 
 
 def _gradients(
     parameters: Sequence[Floats], inputs: Floats, targets: Floats, weights: Floats, kept: Floats
 ) -> list[Floats]:
-    """Returns the gradients of the weighted cross entropy of one batch."""
+    """Returns the gradients of the weighted cross entropy of one batch, summed over the members."""
     hidden, hidden_bias, output, output_bias = parameters
-    sums = inputs @ hidden + hidden_bias
-    units = np.maximum(sums, 0) * kept
-    predicted = 1 / (1 + np.exp(-(units @ output + output_bias)))
-    errors = (predicted - targets) * weights / len(targets)
-    back = np.outer(errors, output) * kept * (sums > 0)
-    return [inputs.T @ back, back.sum(0), units.T @ errors, errors.sum(keepdims=True)]
+    size, members = len(inputs), len(output_bias)
+    units = inputs @ hidden
+    units += hidden_bias
+    kept *= units > 0
+    units *= kept
+    logits = (units * output).reshape(size, members, -1).sum(2) + output_bias
+    predicted = 1 / (1 + np.exp(-logits))
+    errors = ((predicted - targets[:, None]) * (weights[:, None] / size)).astype(np.float32)
+    back = np.repeat(errors, len(output) // members, axis=1)
+    output_gradient = (back * units).sum(0)
+    back *= output
+    back *= kept
+    return [inputs.T @ back, back.sum(0), output_gradient, errors.sum(0)]

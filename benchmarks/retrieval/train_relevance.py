@@ -3,13 +3,14 @@
     python -m benchmarks.retrieval.train_relevance --data DATA [--check]
 
 DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and perhaps `lang`.
-Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's everyday requests are trained
-on too.
+Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's own requests, everyday and
+delicate ones, are trained on too.
 
-Four runs leave a quarter of the harmful and sensitive prompts and whole sources of plain ones out, and give
-the figures and offsets; a fifth run on everything gives the weights. With `--check` nothing is written, and
-the command fails if the weights differ from the packaged ones. Run it on one thread (OMP_NUM_THREADS=1): then
-the same data give the same bytes.
+Six runs leave whole sources out, harmful ones too; they give the English offset. Four runs leave out a
+quarter of the harmful and sensitive prompts and whole sources of plain ones; they give the offset of the
+other languages and the gate. A last run on everything gives the weights. With `--check` nothing is written,
+and the command fails if the weights differ from the packaged ones. Run it on one thread (OMP_NUM_THREADS=1):
+then the same data give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder, split_vectors
 from rule_server.retrieval.index import RuleIndex, index_entries, rule_texts
-from rule_server.retrieval.relevance import everyday_digest, everyday_requests
+from rule_server.retrieval.relevance import delicate_requests, everyday_requests, requests_digest
 from rule_server.retrieval.relevance.model import (
     FOLDER,
     RECIPE_FILE,
@@ -55,16 +56,28 @@ NEVER_TRAINED = ("alignbench_zh", "wildchat_ru")
 APPLIES = ("harmful", "benign_sensitive")
 """Kinds of prompts that a rule applies to."""
 CHAT = ("arena_chat", "oasst_prompts", "self_instruct")
-FOLDS = (
+QUARTERS = (
     ("arena_chat", "gsm8k_test"),
     ("oasst_prompts", "mmlu_pro_sample"),
     ("self_instruct", "math500"),
     ("mtbench_first_turns", "safe_questions", "atlas_gauntlet"),
 )
-"""Sources of plain prompts that each run leaves out."""
-MISSED = 0.03
+"""Sources of plain prompts that each run leaves out, with a quarter of all other prompts."""
+WHOLE = (
+    ("arena_chat", "ailuminate_demo"),
+    ("oasst_prompts", "harmbench", "catqa"),
+    ("self_instruct", "strongreject", "jailbreakbench", "advbench"),
+    ("mtbench_first_turns", "safe_questions", "star1_permissive", "xstest"),
+    ("atlas_gauntlet", "mmlu_pro_sample", "cyberseceval_frr", "simplesafetytests"),
+    ("multijail", "gsm8k_test", "math500", "orbench_hard_subset"),
+)
+"""Sources that each run leaves out whole."""
+NEVER, ALWAYS = -2, -1
+"""In place of a run: never trained on, or always."""
+PARTS = ("multilingual", "both")
+MISSED = 0.045
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
-FOUND = 0.94
+FOUND = 0.95
 """Mean share of harmful prompts in a language that find a rule. It fixes the offset of other languages."""
 GATED = 0.002
 """Share of harmful English prompts that the first stage may turn away."""
@@ -79,8 +92,10 @@ class Examples:
     windows: list[slice]
     groups: list[str]
     labels: NDArray[np.float32]
-    folds: NDArray[np.int64]
-    """Run that leaves the prompt out; -1: none does, it is always trained on; -2: it is never trained on."""
+    quarters: NDArray[np.int64]
+    """Run of `QUARTERS` that leaves the prompt out, NEVER or ALWAYS."""
+    whole: NDArray[np.int64]
+    """The same for `WHOLE`."""
 
     @property
     def first(self) -> NDArray[np.float32]:
@@ -88,43 +103,51 @@ class Examples:
         return self.vectors[[window.start for window in self.windows]]
 
 
-def fold_of(row: Row) -> int:
+def quarter_of(row: Row) -> int:
     """Returns the run that leaves a prompt out. Translations of a prompt are left out together."""
     if row["source"] in NEVER_TRAINED:
-        return -2
+        return NEVER
     if row["kind"] in APPLIES:
         name = str(row["id"]).rsplit("-", 1)[0] if row["source"] == "multijail" else str(row["id"])
-        return hashlib.sha256(name.encode()).digest()[0] % len(FOLDS)
-    return next((at for at, sources in enumerate(FOLDS) if row["source"] in sources), 0)
+        return hashlib.sha256(name.encode()).digest()[0] % len(QUARTERS)
+    return next((at for at, sources in enumerate(QUARTERS) if row["source"] in sources), 0)
+
+
+def run_of(row: Row) -> int:
+    """Returns the run that leaves the source of a prompt out."""
+    if row["source"] in NEVER_TRAINED:
+        return NEVER
+    return next((at for at, sources in enumerate(WHOLE) if row["source"] in sources), 0)
 
 
 def read_examples(rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder) -> Examples:
-    """Embeds the prompts, the rules' texts and the everyday requests."""
+    """Embeds the prompts, the rules' texts and our own requests."""
     entries = index_entries(index.rulebook)
-    everyday = everyday_requests()
+    everyday, delicate = everyday_requests(), delicate_requests()
     texts = [row["prompt"][:MAX_SITUATION_CHARS] or " " for row in rows]
-    texts += [text for _, text in entries] + [request.text for request in everyday]
+    texts += [text for _, text in entries] + [request.text for request in (*everyday, *delicate)]
     windows = [split_into_windows(text) for text in texts]
     ends = np.cumsum([len(own) for own in windows]).tolist()
-    labels = (
-        [row["kind"] in APPLIES for row in rows] + [bool(id) for id, _ in entries] + [False] * len(everyday)
-    )
+    labels = [row["kind"] in APPLIES for row in rows] + [bool(id) for id, _ in entries]
+    labels += [False] * len(everyday) + [True] * len(delicate)
+    always = [ALWAYS] * (len(texts) - len(rows))
     return Examples(
         encoder.encode([window for own in windows for window in own]),
         [slice(end - len(own), end) for own, end in zip(windows, ends, strict=True)],
         [row["source"] for row in rows]
         + ["rules" if id else "background" for id, _ in entries]
-        + [f"everyday {request.lang}" for request in everyday],
+        + [f"everyday {request.lang}" for request in everyday]
+        + [f"delicate {request.lang}" for request in delicate],
         np.array(labels, np.float32),
-        np.array([fold_of(row) for row in rows] + [-1] * (len(entries) + len(everyday))),
+        np.array([quarter_of(row) for row in rows] + always),
+        np.array([run_of(row) for row in rows] + always),
     )
 
 
-def fit(examples: Examples, part: str, out: int, settings: TrainingSettings) -> Perceptron:
-    """Trains on everything but the prompts that run `out` leaves out."""
+def fit(examples: Examples, part: str, used: NDArray[np.bool_], settings: TrainingSettings) -> Perceptron:
+    """Trains on the chosen prompts."""
     first = examples.first
-    used = (examples.folds != out) & (examples.folds != -2)
-    used &= has_part(first, part)
+    used = used & has_part(first, part)
     labels = examples.labels[used]
     groups = [group for group, own in zip(examples.groups, used, strict=True) if own]
     return train_perceptron(inputs_of(first[used], part), labels, balanced_weights(groups, labels), settings)
@@ -144,24 +167,24 @@ def inputs_of(vectors: NDArray[np.float32], part: str) -> NDArray[np.float32]:
 
 
 def held_out_logits(
-    examples: Examples, part: str, nearness: Floats, settings: TrainingSettings
-) -> tuple[Floats, Perceptron]:
-    """Returns the log-odds of every prompt by a run that left it out, and the perceptron of the last run.
+    examples: Examples, part: str, runs: NDArray[np.int64], nearness: Floats, settings: TrainingSettings
+) -> Floats:
+    """Returns the log-odds of every prompt by the run that left it out.
 
-    A prompt that is never trained on gets the mean of all runs.
+    A prompt that is never or always trained on gets the mean of all runs.
     """
-    logits = np.full((len(FOLDS), len(examples.vectors)), np.nan)
-    for fold in range(len(FOLDS)):
-        logits[fold] = fit(examples, part, fold, settings).logits(inputs_of(examples.vectors, part))
-    logits += NEARNESS[part] * nearness
-    logits[:, ~has_part(examples.vectors, part)] = -np.inf
+    readable = has_part(examples.vectors, part)
+    logits = np.full((int(runs.max()) + 1, len(examples.vectors)), -np.inf)
+    for run in range(len(logits)):
+        perceptron = fit(examples, part, (runs != run) & (runs != NEVER), settings)
+        own = perceptron.logits(inputs_of(examples.vectors[readable], part))
+        logits[run, readable] = own + NEARNESS[part] * nearness[readable]
+        print(f"trained {part}, run {run + 1} of {len(logits)}", file=sys.stderr)
     values = [
-        logits[fold if fold >= 0 else slice(None), window].mean(axis=0).max()
-        if fold < 0
-        else logits[fold, window].max()
-        for fold, window in zip(examples.folds, examples.windows, strict=True)
+        logits[run, window].max() if run >= 0 else logits[:, window].mean(axis=0).max()
+        for run, window in zip(runs, examples.windows, strict=True)
     ]
-    return np.array(values), fit(examples, part, -1000, settings)
+    return np.array(values)
 
 
 def share_by_source(
@@ -202,27 +225,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "multilingual": index.nearness(examples.vectors, "multilingual"),
         "both": index.nearness(examples.vectors, "english"),
     }
-    values, perceptrons = {}, {}
-    for part in ("multilingual", "both"):
-        values[part], perceptrons[part] = held_out_logits(examples, part, nearness[part], settings)
-        values[part] = values[part][: len(rows)]
-        print(f"trained {part}", file=sys.stderr)
-    english = np.isfinite(values["both"])
-    harmful = np.array([row["kind"] == "harmful" and row["source"] != "multijail" for row in rows])
-    chosen = (harmful & english).tolist()
-    foreign = [row["source"] == "multijail" and row.get("lang") != "en" for row in rows]
-    offsets = {
-        "both": highest_offset(values["both"], rows, chosen, MISSED),
-        "multilingual": highest_offset(values["multilingual"], rows, foreign, 1 - FOUND, "lang"),
+    values = {
+        name: {
+            part: held_out_logits(examples, part, runs, nearness[part], settings)[: len(rows)]
+            for part in PARTS
+        }
+        for name, runs in (("quarters", examples.quarters), ("whole", examples.whole))
     }
-    gate = highest_offset(values["multilingual"], rows, chosen, GATED) - offsets["multilingual"]
-    gate = round(min(gate, -0.1), 3)
+    everything = examples.whole != NEVER
+    perceptrons = {part: fit(examples, part, everything, settings) for part in PARTS}
+    offsets, gate = choose_offsets(values, rows)
     raw = weights_bytes(perceptrons)
     recipe = {
         "about": "Written by python -m benchmarks.retrieval.train_relevance; do not edit.",
         "sources": sorted({row["source"] for row in rows} - set(NEVER_TRAINED)),
         "prompts": sum(row["source"] not in NEVER_TRAINED for row in rows),
-        "everyday": everyday_digest(),
+        "own_requests": requests_digest(),
         "rulebook": index.rulebook.digest,
         "settings": asdict(settings),
         "missed": MISSED,
@@ -242,21 +260,38 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.check:
         for name, data in files.items():
             (FOLDER / name).write_bytes(data)
-    return {"same": same, **measure(values, offsets, rows, english, gate)}
+    figures = {name: measure(own, offsets, rows, gate) for name, own in values.items()}
+    return {"same": same, "offsets": offsets, "gate": gate, **figures}
+
+
+def choose_offsets(
+    values: dict[str, dict[str, Floats]], rows: Sequence[Row]
+) -> tuple[dict[str, float], float]:
+    """Returns the offset of each part, and the gate of the first stage."""
+    harmful = np.array([row["kind"] == "harmful" and row["source"] != "multijail" for row in rows])
+    chosen = (harmful & np.isfinite(values["whole"]["both"])).tolist()
+    foreign = [row["source"] == "multijail" and row.get("lang") != "en" for row in rows]
+    first = values["quarters"]["multilingual"]
+    offsets = {
+        "both": highest_offset(values["whole"]["both"], rows, chosen, MISSED),
+        "multilingual": highest_offset(first, rows, foreign, 1 - FOUND, "lang"),
+    }
+    gate = highest_offset(first, rows, chosen, GATED) - offsets["multilingual"]
+    return offsets, round(min(gate, -0.1), 3)
 
 
 def measure(
     values: dict[str, Floats],
     offsets: dict[str, float],
     rows: Sequence[Row],
-    english: NDArray[np.bool_],
     gate: float,
 ) -> dict[str, Any]:
     """Returns the figures on prompts that each run left out, as the service would decide."""
+    english = np.isfinite(values["both"])
     first = values["multilingual"] - offsets["multilingual"]
     decided = np.where(english & (first >= gate), values["both"] - offsets["both"], first)
     decided[english & (first < gate)] = -9.0
-    tables: dict[str, Any] = {"offsets": offsets, "gate": gate}
+    tables: dict[str, Any] = {}
     for kind in ("benign_plain", "math", "benign_sensitive", "harmful"):
         chosen = [row["kind"] == kind and row["source"] != "multijail" for row in rows]
         tables[f"{kind}: nothing applies"] = share_by_source(decided, 0, rows, chosen)

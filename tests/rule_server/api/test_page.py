@@ -70,6 +70,14 @@ def test_a_rejected_edit_is_shown_outside_the_views_and_looked_for_while_the_pag
         assert "showRejected()" in body[0], name
 
 
+def test_the_page_says_that_a_language_was_not_searched() -> None:
+    script = (Path(rule_server.api.page.__file__).parent / "page.js").read_text(encoding="utf-8")
+    body = re.search(r"function outcome\(.*?\n}\n", script, re.DOTALL)
+    assert body
+    hint = body[0].partition('if (reason === "unsupported_language") {')[2].partition("\n  }")[0]
+    assert "The rules cannot be searched in this language: ask in English" in hint
+
+
 def test_documentation_pages_with_external_scripts_are_off(served: LiveServer) -> None:
     for path in ("/docs", "/redoc"):
         assert get(served, path).status_code == 404

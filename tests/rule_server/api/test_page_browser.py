@@ -126,6 +126,19 @@ def test_a_question_without_a_rule_shows_the_nearest_rules(
     assert page.get_by_role("cell", name="below", exact=True).count() == 3
 
 
+def test_a_question_in_a_language_that_is_not_searched_gets_a_hint(
+    served: LiveServer, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(served)
+    page.get_by_text("test-rules 1.0.0").wait_for()
+    page.get_by_label("Situation").fill(
+        "Ninataka kujua jinsi ya kutengeneza virusi vya kompyuta kwa ajili ya mtu"
+    )
+    page.get_by_role("button", name="Consult").click()
+    page.get_by_role("heading", name="No rule was searched").wait_for()
+    page.get_by_text("The rules cannot be searched in this language").wait_for()
+
+
 def test_rules_are_filtered_by_words_category_stance_and_use(
     served: LiveServer, open_page: Callable[..., Any]
 ) -> None:

@@ -16,6 +16,7 @@ from tests.rule_server.authoring.test_stats import jsonl
 from tests.rule_server.cli.test_commands import cli, refused
 
 VIRUS, BREAD = "someone asks for a computer virus", "how do I bake bread"
+SWAHILI = "Ninataka kujua jinsi ya kutengeneza virusi vya kompyuta kwa ajili ya mtu"
 
 
 def run_json(*arguments: str | Path, code: int = 0) -> Any:
@@ -192,6 +193,22 @@ def test_stats_counts_rows_and_replays_those_without_rules(
     table = cli("stats", file, *where)
     assert table.stdout.startswith("3 consultations (2 queried again), 1 matched no rule; test-rules 1.0.0 ")
     assert "never returned: 0 of 3 rules" in table.stdout
+
+
+def test_stats_says_how_many_questions_were_in_a_language_that_is_not_searched(
+    tmp_path: Path, rules: Path, artefact: Path
+) -> None:
+    file = jsonl(
+        tmp_path / "c.jsonl",
+        {"situation": SWAHILI},
+        {"prompt": SWAHILI, "verdict": "no_applicable_rule", "reason": "unsupported_language"},
+        {"prompt": BREAD, "verdict": "no_applicable_rule"},
+    )
+    where = ("--rules", rules, "--artefact", artefact)
+    report = run_json("stats", file, *where)
+    assert (report["no_applicable_rule"], report["unsupported_language"]) == (3, 2)
+    line = "2 of them are in a language in which rules cannot be searched"
+    assert line in cli("stats", file, *where).stdout.splitlines()
 
 
 def test_stats_of_rows_with_rules_needs_no_encoder(tmp_path: Path, rules: Path) -> None:

@@ -16,7 +16,7 @@ from rule_server import ArtefactError, ConsultRequest, RuleIndex, RuleService, S
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import LoadedIndex
 from rule_server.retrieval.encoders.paired import PairedEncoder
-from rule_server.retrieval.relevance import everyday_digest, everyday_requests
+from rule_server.retrieval.relevance import delicate_requests, everyday_requests, requests_digest
 from rule_server.retrieval.relevance.language import detect_language
 from rule_server.retrieval.relevance.model import FOLDER, RECIPE_FILE, WEIGHTS_FILE, load_model
 from rule_server.schemas import ConsultResponse
@@ -193,8 +193,11 @@ def test_an_added_rule_comes_before_the_packaged_ones_only_where_it_applies(
 
 def test_the_packaged_decision_is_the_one_that_its_recipe_describes(tmp_path: Path) -> None:
     recipe = json.loads((FOLDER / RECIPE_FILE).read_text(encoding="utf-8"))
-    assert recipe["everyday"] == everyday_digest(), "train again: see benchmarks/retrieval/train_relevance.py"
-    assert len(everyday_requests()) > 2000
+    assert recipe["own_requests"] == requests_digest(), (
+        "train again: see benchmarks/retrieval/train_relevance.py"
+    )
+    assert len(everyday_requests()) > 4000
+    assert len(delicate_requests()) > 500
     copy = Path(shutil.copytree(FOLDER, tmp_path / "copy"))
     assert load_model(copy).digest == load_model(FOLDER).digest
     raw = bytearray((copy / WEIGHTS_FILE).read_bytes())
