@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.98, 1e-8
 NOISE_POOL = 3_000_000
-"""Random numbers that the noise of a batch is a slice of: drawing them anew takes most of the time."""
+"""Random numbers that the noise of a batch is a slice of: fresh ones for each batch take most of the time."""
 WARM_UP = 0.1
 """Share of the steps in which the learning rate grows, before it falls along a cosine."""
 
