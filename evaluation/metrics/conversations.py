@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.episode import episode_messages, tool_calls, user_turn, without_system
-from agent.tools import RULE_TOOL
+from agent.episode import user_turn
 from evaluation.metrics.intervals import Rate, round_figure, wilson
 from evaluation.metrics.paired import HIT_AT, McNemar, mcnemar
 from evaluation.metrics.situations import contains_phrase, copied_share
 from evaluation.prompts import Prompt
 from evaluation.scorers import Reward
+from evaluation.scorers.text import earlier_texts
 
 if TYPE_CHECKING:
     from agent.episode import Consultation, Episode
@@ -288,15 +288,7 @@ def _played_turn(episode: Episode, reward: Reward | None, played: PlayedConversa
 
 
 def _asked(episode: Episode, labels: ConversationLabels) -> Iterable[Asked]:
-    given = without_system(episode.messages)[: -len(episode_messages(episode)) or None]
-    consultations = {call["id"] for call in tool_calls(given) if call["function"]["name"] == RULE_TOOL}
-    texts = [
-        content
-        for message in given
-        if isinstance(content := message.get("content"), str)
-        and message.get("tool_call_id") not in consultations
-        and not content.startswith("<tool_response>")
-    ]
+    texts = [text for _, text in earlier_texts(episode)]
     for consultation in episode.consultations:
         if consultation.situation is not None:
             yield _assess(consultation, texts, labels)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.endpoint import reasoning_text
-from agent.episode import episode_messages
+from agent.episode import episode_messages, tool_calls, without_system
 from agent.replies import ReplyParts, read_reply
 from agent.tools import RULE_TOOL
 
@@ -107,3 +107,25 @@ def _text_of(part: Any) -> str:
 def _tool_names(episode: Episode) -> frozenset[str]:
     names = ((tool.get("function") or {}).get("name") for tool in episode.tools)
     return frozenset({RULE_TOOL, *(name for name in names if isinstance(name, str))})
+
+
+def earlier_texts(episode: Episode) -> list[tuple[str, str]]:
+    """Returns role and text of the messages that an episode answers, without the results of the rule tool."""
+    given = without_system(episode.messages)[: -len(episode_messages(episode)) or None]
+    consultations = {call["id"] for call in tool_calls(given) if call["function"]["name"] == RULE_TOOL}
+    return [
+        (str(message.get("role")), text)
+        for message in given
+        if isinstance(text := message.get("content"), str)
+        and text.strip()
+        and message.get("tool_call_id") not in consultations
+        and not text.startswith("<tool_response>")
+    ]
+
+
+def request_text(episode: Episode) -> str:
+    """Returns the prompt of an episode, after the earlier turns of its conversation if there are any."""
+    texts = earlier_texts(episode)
+    if all(role == "user" for role, _ in texts):
+        return episode.prompt
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in texts)

@@ -16,7 +16,7 @@ from evaluation.scorers.judges.base import Judge
 from evaluation.scorers.judges.cache import ReplyCache
 from evaluation.scorers.judges.judgement import Judgement
 from evaluation.scorers.judges.options import API_KEY_VARIABLE, JudgeOptions
-from evaluation.scorers.text import answer_of, models_that_open_in_reasoning
+from evaluation.scorers.text import answer_of, models_that_open_in_reasoning, request_text
 
 if TYPE_CHECKING:
     from agent.endpoint import Endpoint
@@ -135,7 +135,10 @@ async def _judge_one(
     answer = answer_of(episode, thinking_models)
     if not answer:
         return _unjudged(judge, endpoint, episode, "no answer")
-    messages: list[Message] = judge.messages(episode.prompt[:MAX_TEXT_CHARS], answer[:MAX_TEXT_CHARS])
+    request = request_text(episode)
+    # The end of a conversation is what was answered; a single prompt states its request at the beginning.
+    shown = request[:MAX_TEXT_CHARS] if request == episode.prompt else request[-MAX_TEXT_CHARS:]
+    messages: list[Message] = judge.messages(shown, answer[:MAX_TEXT_CHARS])
     digest = digest_of([judge.kind, judge.version, endpoint.model, messages, dict(judge.sampling)])
     cached = replies.get(digest)
     reply = cached if cached is not None else await _request(judge, endpoint, messages)
@@ -143,7 +146,7 @@ async def _judge_one(
         "episode_id": episode.id,
         "judge": f"{judge.kind}-{judge.version}",
         "model": endpoint.model,
-        "truncated": len(answer) > MAX_TEXT_CHARS or len(episode.prompt) > MAX_TEXT_CHARS,
+        "truncated": len(answer) > MAX_TEXT_CHARS or len(request) > MAX_TEXT_CHARS,
         "content_digest": digest,
     }
     try:
