@@ -134,6 +134,7 @@ def sample_metadata(episode: Episode) -> dict[str, Any]:
         "group_id": episode.group_id,
         "prompt_id": episode.prompt_id,
         "sample_index": episode.sample_index,
+        **({"conversation": episode.conversation.model_dump()} if episode.conversation else {}),
         "kind": episode.kind,
         "mode": episode.mode,
         "mode_forced": episode.mode_forced,

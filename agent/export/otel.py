@@ -69,7 +69,7 @@ def _spans(episode: Episode, content: bool) -> Iterator[dict[str, Any]]:
     common = {
         "gen_ai.provider.name": _provider(episode.endpoint),
         "gen_ai.request.model": episode.model_requested,
-        "gen_ai.conversation.id": episode.id,
+        "gen_ai.conversation.id": _conversation_id(episode),
     }
     tokens = [turn.usage or {} for turn in episode.turns]
     attributes: dict[str, Any] = {
@@ -247,6 +247,12 @@ def _prompt_messages(episode: Episode) -> list[Message]:
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _conversation_id(episode: Episode) -> str:
+    """Returns an id that the turns of one played conversation share; that of the episode otherwise."""
+    place = episode.conversation
+    return episode.id if place is None else f"{place.id}#{episode.sample_index}"
 
 
 def _provider(endpoint: str) -> str:

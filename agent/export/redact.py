@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.episode import Consultation, Episode, Message, Turn, text_digest
+from agent.episode import Consultation, ConversationTurn, Episode, Message, Turn, text_digest
 
 REMOVED = "[removed]"
 _ABSOLUTE_PATH = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|file:)")
@@ -41,6 +42,7 @@ def redact_episode(episode: Episode, salt: str) -> Episode:
             "prompt_id": new_id(episode.prompt_id),
             "group_id": new_id(episode.group_id),
             "prompt_digest": new_id(episode.prompt_digest),
+            "conversation": _redact_place(episode.conversation, new_id),
             "tools": episode.tools[-1:] if episode.rulebook_digest else [],
             "messages": [_redact_message(message, tool) for message in episode.messages],
             "turns": [_redact_turn(turn, new_id(turn.request_digest)) for turn in episode.turns],
@@ -48,6 +50,12 @@ def redact_episode(episode: Episode, salt: str) -> Episode:
             "error": None if episode.error is None else episode.error.model_copy(update={"message": REMOVED}),
         }
     )
+
+
+def _redact_place(place: ConversationTurn | None, new_id: Callable[[str], str]) -> ConversationTurn | None:
+    if place is None:
+        return None
+    return ConversationTurn(id=new_id(place.id), turn=place.turn, turns=place.turns, history=place.history)
 
 
 def _without_folders(model: str) -> str:

@@ -81,6 +81,16 @@ def test_a_script_is_played_turn_by_turn_with_the_models_own_answers(
     assert len(call_ids(last.messages)) == len(set(call_ids(last.messages))) == 3
     assert len({e.group_id for e in episodes.values()}) == 3
     assert validate_log(log) == (3, [])
+    redacted = tmp_path / "redacted.jsonl"
+    assert CliRunner().invoke(app, ["redact", str(log), "--out", str(redacted)]).exit_code == 0
+    places = [episode.conversation for episode in read_log(redacted).episodes]
+    assert len({place.id for place in places if place}) == 1
+    assert [place and place.turn for place in places] == [1, 2, 3]
+    assert "talk" not in redacted.read_text(encoding="utf-8")
+    spans = tmp_path / "spans.jsonl"
+    export = ["export", str(log), "--to", "otel", "--out", str(spans)]
+    assert CliRunner().invoke(app, export).exit_code == 0
+    assert spans.read_text(encoding="utf-8").count('"talk#0"') >= 3
     shown = CliRunner().invoke(app, ["show", str(log), "talk/3#0"]).output
     assert "user turn 3 of 3 in talk, after rules read in turn 1, 2" in shown
 

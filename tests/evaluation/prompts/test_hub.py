@@ -119,3 +119,23 @@ def test_a_mistake_is_reported_in_one_sentence(spec: Spec, options: str, message
     with pytest.raises(PromptError, match=message.replace("?", r"\?")) as caught:
         load_prompts(spec(options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_messages_is_read_if_it_is_named(spec: Spec, tmp_path: Path) -> None:
+    question = {"role": "user", "content": "Who knows?", "tool_calls": None}
+    answer = {"role": "assistant", "content": "I do.", "tool_calls": None}
+    rows = [{"messages": [question, answer, question], "q": "Why?"}]
+    path = tmp_path / "data" / "test.jsonl"
+    path.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    (prompt,) = load_prompts(spec("messages=messages&kind=harmful"))
+    assert (prompt.prompt, [each["content"] for each in prompt.history]) == (
+        "Who knows?",
+        ["Who knows?", "I do."],
+    )
+    (alone,) = load_prompts(spec("prompt=q&kind=harmful"))
+    assert (alone.prompt, alone.history) == ("Why?", [])
+    path.write_text(json.dumps({"messages": [question, answer], "q": "Why?"}) + "\n", encoding="utf-8")
+    (both,) = load_prompts(spec("messages=messages&prompt=q&kind=harmful"))
+    assert (both.prompt, len(both.history)) == ("Why?", 2)
+    with pytest.raises(PromptError, match="prompt 1: the conversation ends with the assistant: add the"):
+        load_prompts(spec("messages=messages&kind=harmful"))
