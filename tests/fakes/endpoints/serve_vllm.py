@@ -94,7 +94,9 @@ def app(model: str) -> Starlette:
 
     async def completions(request: Request) -> JSONResponse:
         body = await request.json()
-        return JSONResponse({"choices": [choice(prompt, body) for prompt in body["prompt"]]})
+        return JSONResponse(
+            {"choices": [choice(prompt, body) for prompt in body["prompt"] for _ in range(body["n"])]}
+        )
 
     def choice(prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
         tokens = [draw.randrange(VOCABULARY) for _ in range(min(LENGTH, body["max_tokens"]))]

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_steps_run_with_every_process_and_the_sampler_takes_the_weights(tmp_path: Path) -> None:
     model = save_tiny_qwen3(tmp_path / "model")
     install(tmp_path, ROOT)
