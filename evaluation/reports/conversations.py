@@ -77,7 +77,7 @@ def conversation_tables(section: dict[str, Any]) -> list[tuple[str, Row, list[Ro
     arms = section["arms"]
     turns: list[Row] = [
         (
-            *(arm["name"], row["role"], _turn(row["turn"]), str(row["n"])),
+            *(arm["name"], row["role"], str(row["turn"] or "last"), str(row["n"])),
             *(percent(row["consult"]), percent(row["refusal"])),
             percent(row["safe"]) if row["safe"] else "–",
         )
