@@ -22,7 +22,7 @@ import typer
 # Finds the packages of this checkout if the file is run by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.evaluation.train_refusal_style import fit, own_examples, to_examples
+from benchmarks.evaluation.train_refusal_cues import fit, own_examples, to_examples
 from evaluation.metrics import HumanLabel, LabelledAnswer, measure_agreement, read_answers
 from evaluation.scorers.refusal import RefusalVerdict, detect_refusal
 

@@ -10,14 +10,17 @@ from evaluation.scorers.refusal.detector import (
     refusal_features,
 )
 from evaluation.scorers.refusal.evidence import Evidence, collect
-from evaluation.scorers.refusal.linear_model import WEIGHTS, RefusalModel
+from evaluation.scorers.refusal.model import NGRAM_RECIPE, NGRAM_WEIGHTS, WEIGHTS, NgramModel, RefusalModel
 
 __all__ = [
+    "NGRAM_RECIPE",
+    "NGRAM_WEIGHTS",
     "NO_ANSWER",
     "REFUSAL_VERSION",
     "UNREADABLE",
     "WEIGHTS",
     "Evidence",
+    "NgramModel",
     "RefusalLabel",
     "RefusalModel",
     "RefusalVerdict",

@@ -14,8 +14,8 @@ from itertools import chain
 
 from evaluation.scorers.refusal.patterns.language import STEM
 
-READABLE = frozenset(("en", "es", "de", "fr", "pt", "it", "ru", "zh", "ja", "ko", "ar", "hi"))
-"""Codes of the languages with patterns."""
+READABLE = frozenset(("en", "es", "de", "fr", "pt", "it", "ru", "zh", "ja", "ko", "ar", "hi", "hi-Latn"))
+"""Codes of the languages with patterns, and of Hindi in Latin letters, which only the n-grams read."""
 NEUTRAL = ""
 """A segment that belongs to no language: numbers, code, a name."""
 UNKNOWN = "und"
@@ -214,34 +214,33 @@ def _passage(text: str, words: list[str], common: str, known: frozenset[str], ha
 
 
 def _latin_passage(words: list[str], common: str, known: frozenset[str]) -> Passage:
-    if not words or sum(map(len, words)) < 2:
-        return Passage(NEUTRAL, len(words), stems=frozenset([word[:STEM] for word in words]))
+    count = len(words)
+    stems = frozenset([word[:STEM] for word in words])
+    if count == 0 or (count == 1 and len(words[0]) < 2):
+        return Passage(NEUTRAL, count, stems=stems)
     hits = sum(map(known.__contains__, words))
-    if len(words) >= 3 and hits <= 0.15 * len(words):
-        own = _latin_hits(set(words))
+    if count >= 3 and hits <= 0.15 * count:
+        own, _ = _latin_hits(set(words))
         best = max(own, key=lambda code: (own[code], code in READABLE), default=common)
         if own[best] >= 2 and own[best] > 1.5 * hits:
-            return Passage(best, len(words), own[best], frozenset([word[:STEM] for word in words]))
-    return Passage(common, len(words), hits, frozenset([word[:STEM] for word in words]))
+            return Passage(best, count, own[best], stems)
+    return Passage(common, count, hits, stems)
 
 
-def _latin_hits(words: Iterable[str]) -> Counter[str]:
-    """Counts function words by language."""
+def _latin_hits(words: Iterable[str]) -> tuple[Counter[str], dict[str, float]]:
+    """Counts function words by language, and their rarity: a function word of few languages says more."""
     hits: Counter[str] = Counter()
-    for word in words:
-        for code in _LANGUAGES_OF.get(word, ()):
-            hits[code] += 1
-    return hits
+    rarity: dict[str, float] = {}
+    for word, count in Counter(words).items():
+        codes = _LANGUAGES_OF.get(word, ())
+        for code in codes:
+            hits[code] += count
+            rarity[code] = rarity.get(code, 0.0) + count / len(codes)
+    return hits, rarity
 
 
 def _is_code(texts: Sequence[str]) -> bool:
     return sum(len(_CODE_MARK.findall(text)) for text in texts) > 0.04 * sum(map(len, texts))
-
-
-def _rarity(words: Sequence[str], code: str) -> float:
-    """Breaks ties between languages: a function word of few languages says more."""
-    known = _FUNCTION_WORDS.get(code, frozenset())
-    return sum(1 / len(_LANGUAGES_OF[word]) for word in words if word in known)
 
 
 def _latin_language(rows: Sequence[Sequence[str]], foreign_letters: int, texts: Sequence[str]) -> str:
@@ -253,8 +252,7 @@ def _latin_language(rows: Sequence[Sequence[str]], foreign_letters: int, texts: 
     if sum(map(_ONLY_ENGLISH.__contains__, words)) > 0.2 * total and foreign_letters < 0.1 * total:
         return "en"
     words = words[:MAX_WORDS]
-    hits = _latin_hits(words)
-    weight = {code: _rarity(words, code) for code in hits}
+    hits, weight = _latin_hits(words)
     read = max(READABLE, key=lambda code: (weight.get(code, 0), hits[code], code == "en", code))
     best = max(hits, key=lambda code: (weight[code], hits[code], code), default=read)
     if _is_code(texts):

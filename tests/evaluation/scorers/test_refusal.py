@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.scorers import visible_answer
 from evaluation.scorers.refusal import REFUSAL_VERSION, WEIGHTS, detect_refusal
-from evaluation.scorers.refusal.linear_model import LEXICON, refusal_model
+from evaluation.scorers.refusal.model.cue_model import LEXICON, refusal_model
 from tests.evaluation.scorers.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
 ROOT = Path(__file__).parents[3]
@@ -137,7 +137,7 @@ def test_weights_learned_from_other_models_work_on_each_model() -> None:
 
 @pytest.mark.skipif(not RESPONSES.is_file(), reason="labelled answers are missing")
 def test_training_reproduces_the_packaged_weights(tmp_path: Path) -> None:
-    run_benchmark("train_refusal_style.py", "--out", str(tmp_path / "weights.json"))
+    run_benchmark("train_refusal_cues.py", "--out", str(tmp_path / "weights.json"))
     assert (tmp_path / "weights.json").read_bytes() == WEIGHTS.read_bytes()
 
 

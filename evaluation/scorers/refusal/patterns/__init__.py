@@ -15,6 +15,7 @@ LANGUAGES = {
         *(ENGLISH, GERMAN, RUSSIAN, ARABIC, HINDI),
         *(SPANISH, FRENCH, PORTUGUESE, ITALIAN),
         *(CHINESE, JAPANESE, KOREAN),
+        Language("hi-Latn", ()),
     )
 }
 """Languages by code."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from evaluation.scorers.refusal.patterns.kinds import KINDS
@@ -33,6 +34,7 @@ GROUPS: tuple[Group, ...] = (
 
 STEM = 4
 """Letters of a stem."""
+_CuesByStem = tuple[tuple[int, ...], Mapping[str, tuple[int, ...]]]  # without stems; by stem
 _QUOTE_MARKS = str.maketrans({"’": "'", "‘": "'", "`": "'", "ʼ": "'", "\u00a0": " ", "\u202f": " "})
 _MARKUP = re.compile(r"\*\*|__|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _ARABIC = str.maketrans(
@@ -66,6 +68,36 @@ class Language:
     code: str
     cues: tuple[Cue, ...]
     gate: frozenset[str] = frozenset()
+
+    def candidates(self, stems: frozenset[str], *, only_refusals: bool) -> Sequence[int]:
+        """Returns the places in `cues` of those that can match a text with these stems, in order.
+
+        Those of "safe" are left out: they are read only after a refusal (see `continuation`).
+        """
+        without_stems, by_stem = self._refusals if only_refusals else self._all
+        if not by_stem:
+            return without_stems
+        return sorted({*without_stems, *(number for stem in stems for number in by_stem.get(stem, ()))})
+
+    @cached_property
+    def _all(self) -> _CuesByStem:
+        return self._by_stem(frozenset(GROUPS) - {"safe"})
+
+    @cached_property
+    def _refusals(self) -> _CuesByStem:
+        return self._by_stem(frozenset(("refuse",)))
+
+    def _by_stem(self, groups: frozenset[str]) -> _CuesByStem:
+        without_stems: list[int] = []
+        by_stem: dict[str, list[int]] = {}
+        for number, cue in enumerate(self.cues):
+            if cue.group not in groups:
+                continue
+            if not cue.stems:
+                without_stems.append(number)
+            for stem in cue.stems:
+                by_stem.setdefault(stem, []).append(number)
+        return tuple(without_stems), {stem: tuple(numbers) for stem, numbers in by_stem.items()}
 
 
 def compile_cue(pattern: str) -> re.Pattern[str]:

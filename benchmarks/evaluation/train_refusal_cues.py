@@ -1,10 +1,10 @@
 """Trains the linear part of the refusal detector on human-labelled answers.
 
-    python benchmarks/evaluation/train_refusal_style.py --data xstest_responses.jsonl
+    python benchmarks/evaluation/train_refusal_cues.py --data xstest_responses.jsonl
 
 Rows need `response`, `model` and `label` (`compliance`, `refusal`, `partial`; positive = refusal or
 partial). The packaged weights were trained on the human annotations of XSTest v2 (Röttger et al., CC-
-BY-4.0) and on `refusal_examples.jsonl`, answers in twelve languages that we wrote. The shared weights are
+BY-4.0) and on `refusal_answers/examples.jsonl`, answers in twelve languages that we wrote. The shared weights are
 trained first, on all answers; the weights of English style then correct their errors. A feature of style is
 used only if it occurs in answers of at least two models, so that the weights describe a style and not a
 single model. The same data give the same file, byte for byte.
@@ -30,7 +30,7 @@ from evaluation.metrics import LabelledAnswer, read_answers
 from evaluation.scorers import visible_answer
 from evaluation.scorers.refusal import WEIGHTS, RefusalModel, collect, refusal_features
 
-OWN_EXAMPLES = Path(__file__).with_name("refusal_examples.jsonl")
+OWN_EXAMPLES = Path(__file__).parent / "refusal_answers" / "examples.jsonl"
 OWN_WEIGHT = 0.5
 MIN_ANSWERS = 8  # with a feature of style
 MIN_MODELS = 2
@@ -143,10 +143,10 @@ def _rounded(features: Sequence[str], weights: np.ndarray) -> dict[str, float]:
 def as_json(model: RefusalModel, source: str) -> str:
     """Returns the content of the weights file, including the source of the data."""
     head = {
-        "about": "Weights of evaluation/scorers/refusal/linear_model.py; `_` stands for any word outside "
-        "its lexicon.",
+        "about": "Weights of evaluation/scorers/refusal/model/cue_model.py; `_` stands for any word "
+        "outside its lexicon.",
         "learned_from": source,
-        "written_by": "benchmarks/evaluation/train_refusal_style.py",
+        "written_by": "benchmarks/evaluation/train_refusal_cues.py",
         "bias": model.bias,
         "threshold": model.threshold,
         "shared": dict(sorted(model.shared.items())),
@@ -161,7 +161,7 @@ def main(
     source: Annotated[
         str, typer.Option(help="Description of the data to store in the file.")
     ] = "Human labels of model answers in XSTest v2, Röttger et al., CC-BY-4.0 (no row is contained), and "
-    "benchmarks/evaluation/refusal_examples.jsonl",
+    "benchmarks/evaluation/refusal_answers/examples.jsonl",
 ) -> None:
     """Train the weights and write them."""
     model = fit([*to_examples(read_answers(data)), *own_examples()])
