@@ -5,7 +5,8 @@
 Leave-one-model-out: for each model, the weights are trained on the answers of all other models and on our
 own examples. The patterns were written by hand with these answers in view, so only the weights are
 evaluated blind. The answers by language are those of `tests/evaluation/scorers/refusal_answers`, written by
-another person than the author of the patterns and never used to fit weights.
+another person than the author of the patterns; the n-grams are trained on them too. For answers that the
+n-grams have not seen, see `train_refusal_ngrams.py --leave-out`.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python benchmarks/evaluation/train_refusal_cues.py --data xstest_responses.jsonl
 
-Rows need `response`, `model` and `label` (`compliance`, `refusal`, `partial`; positive = refusal or
-partial). The packaged weights were trained on the human annotations of XSTest v2 (Röttger et al., CC-
-BY-4.0) and on `refusal_answers/examples.jsonl`, answers in twelve languages that we wrote. The shared weights are
-trained first, on all answers; the weights of English style then correct their errors. A feature of style is
-used only if it occurs in answers of at least two models, so that the weights describe a style and not a
-single model. The same data give the same file, byte for byte.
+Rows need `response`, `model` and `label` (`compliance`, `refusal`, `partial`; positive = refusal or partial).
+The packaged weights were trained on the human annotations of XSTest v2 (Röttger et al., CC-BY-4.0) and on
+`refusal_answers/examples.jsonl`, answers in twelve languages that we wrote. The shared weights are trained
+first, on all answers; the weights of English style then correct their errors. A feature of style is used only
+if it occurs in answers of at least two models, so that the weights describe a style and not a single model.
+The same data give the same file, byte for byte.
 """
 
 from __future__ import annotations

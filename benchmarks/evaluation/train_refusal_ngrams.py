@@ -6,9 +6,10 @@
 The first command writes the packaged weights; the same answers give the same files, byte for byte. The second
 trains without one set, or without one language, and measures F1 on what was left out.
 
-The n-grams are fitted to every answer. The patterns of the cues were written or extended with some of the sets
-in view, so cues look better on these than they are. The factors of n-grams and cues are therefore fitted to the
-other sets only (`UNSEEN_BY_PATTERNS`), with n-grams that were fitted without the answer in question.
+The n-grams are fitted to every answer. The patterns of the cues were written or extended with some of the
+sets in view, so cues look better on these than they are. The factors of n-grams and cues are therefore fitted
+to the other sets only (`UNSEEN_BY_PATTERNS`), each with n-grams that were fitted without the whole set:
+answers by the same author resemble each other, so parts of a set would make the n-grams look too sure.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # finds the packages of this checkout if the file is run by its path
+# Finds the packages of this checkout if the file is run by its path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evaluation.scorers import visible_answer
 from evaluation.scorers.refusal import NGRAM_RECIPE, NGRAM_WEIGHTS, NgramModel, collect, refusal_features
@@ -33,10 +34,15 @@ from evaluation.scorers.refusal.evidence import Evidence
 from evaluation.scorers.refusal.model import ngram_buckets, refusal_model, write_ngram_model
 
 OWN = Path(__file__).parent / "refusal_answers"
-FIRST_SET = ROOT / "tests" / "evaluation" / "scorers" / "refusal_answers"
+FIRST_SET = Path(__file__).resolve().parents[2] / "tests" / "evaluation" / "scorers" / "refusal_answers"
 WITHOUT_NGRAMS = ("en", "it")
-UNSEEN_BY_PATTERNS = ("more_examples", "third_set")
-FOLDS = 5
+SETS = (
+    "examples",
+    "more_examples",
+    "third_set",
+    "fourth_set",
+)  # in `OWN`; a set that is not named is held out
+UNSEEN_BY_PATTERNS = ("more_examples", "third_set", "fourth_set")
 PENALTY = 1 / 64  # of a squared weight; chosen with whole sets left out
 MIN_ANSWERS = 2  # with an n-gram
 NEWTON_STEPS = 10  # the first ones from zero; far past convergence
@@ -66,20 +72,17 @@ class Fit:
     weights: Vector
     bias: float
 
-    def evidence(self, answers: Sequence[Answer]) -> Vector:
+    def evidence(self, answer: Answer) -> float:
         """Returns the log-odds of a refusal."""
-        rows = [self.weights[answer.buckets].sum() / _norm(answer) for answer in answers]
-        return self.bias + np.array(rows)
+        return self.bias + float(self.weights[answer.buckets].sum()) / _norm(answer)
 
 
 def read_sets() -> list[Answer]:
     """Reads every answer that may be trained on, in the languages that are judged by n-grams."""
-    files = [*sorted(OWN.glob("*.jsonl")), *sorted(FIRST_SET.glob("??.jsonl"))]
+    files = [*(OWN / f"{name}.jsonl" for name in SETS), *sorted(FIRST_SET.glob("??.jsonl"))]
     answers = []
     for file in files:
         source = "first_set" if file.parent == FIRST_SET else file.stem
-        if source == "fourth_set":  # held out
-            continue
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             language = row.get("language") or row.get("lang") or row["model"]
@@ -101,14 +104,14 @@ def train(answers: Sequence[Answer]) -> NgramModel:
     whole = _fit_ngrams(answers)
     scale = float(np.abs(whole.weights).max()) / UNITS
     rounded = np.rint(whole.weights / scale).astype(np.int8)
-    held_out = np.zeros(len(answers))
-    for fold in range(FOLDS):
-        inside = [answer for index, answer in enumerate(answers) if index % FOLDS != fold]
-        held_out[fold::FOLDS] = _fit_ngrams(inside, whole).evidence(answers[fold::FOLDS])
     design, target = [], []
-    for answer, evidence in zip(answers, held_out, strict=True):
-        if answer.source in UNSEEN_BY_PATTERNS:
-            design.append((evidence, answer.cue_evidence, 1.0))
+    for name in UNSEEN_BY_PATTERNS:
+        held_out = [answer for answer in answers if answer.source == name]
+        if not held_out:
+            continue
+        rest = _fit_ngrams([answer for answer in answers if answer.source != name], whole)
+        for answer in held_out:
+            design.append((rest.evidence(answer), answer.cue_evidence, 1.0))
             target.append(float(answer.refused))
     ngram_factor, cue_factor, bias = _fit_factors(np.array(design), np.array(target))
     return NgramModel(
@@ -122,7 +125,7 @@ def train(answers: Sequence[Answer]) -> NgramModel:
 
 
 def _norm(answer: Answer) -> float:
-    return float(np.sqrt(max(1, len(answer.buckets))))
+    return float(np.sqrt(len(answer.buckets)))
 
 
 def _fit_ngrams(answers: Sequence[Answer], start: Fit | None = None) -> Fit:
@@ -130,7 +133,7 @@ def _fit_ngrams(answers: Sequence[Answer], start: Fit | None = None) -> Fit:
     from scipy import sparse
     from scipy.sparse import linalg
 
-    from evaluation.scorers.refusal.model.ngram_model import BUCKETS
+    from evaluation.scorers.refusal.model.character_ngrams import BUCKETS
 
     counts = np.bincount(np.concatenate([answer.buckets for answer in answers]), minlength=BUCKETS)
     active = np.flatnonzero(counts >= MIN_ANSWERS)
@@ -164,14 +167,13 @@ def _fit_ngrams(answers: Sequence[Answer], start: Fit | None = None) -> Fit:
     return Fit(found, float(weights[-1]))
 
 
-def _fit_factors(design: Vector, target: Vector) -> tuple[float, float, float]:
+def _fit_factors(design: Vector, target: Vector) -> list[float]:
     factors = np.array([1.0, 0.5, 0.0])
     for _ in range(50):
         probability = 1 / (1 + np.exp(-(design @ factors)))
         hessian = (design * (probability * (1 - probability))[:, None]).T @ design
         factors += np.linalg.solve(hessian, design.T @ (target - probability))
-    ngrams, cues, bias = map(float, factors)
-    return ngrams, cues, bias
+    return [float(factor) for factor in factors]
 
 
 def measure(model: NgramModel, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -199,14 +201,14 @@ def _rates(rows: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 def _recipe(answers: Sequence[Answer]) -> Mapping[str, Any]:
     sources = {answer.source for answer in answers}
     return {
-        "about": "How ngrams.npz was trained, and numbers of evaluation/scorers/refusal/model/ngram_model.py.",
+        "about": "How ngrams.npz was trained, and numbers of character_ngrams.py.",
         "learned_from": "Answers that we wrote: benchmarks/evaluation/refusal_answers and "
         "tests/evaluation/scorers/refusal_answers, without English and Italian",
         "written_by": "benchmarks/evaluation/train_refusal_ngrams.py",
         "answers": {name: sum(answer.source == name for answer in answers) for name in sorted(sources)},
         "penalty": PENALTY,
         "min_answers": MIN_ANSWERS,
-        "folds": FOLDS,
+        "factors_fitted_to": list(UNSEEN_BY_PATTERNS),
     }
 
 

@@ -1,8 +1,8 @@
 """Detects refusals offline and deterministically, by weighing the evidence in the whole answer.
 
 Patterns per language find cues in each sentence. A linear model weighs which cues there are, where they
-are, and how much of the answer is substance; no single cue decides. In all languages but English
-and Italian, a linear model of character n-grams adds what no pattern knows. Then the text after the refusal decides
+are, and how much of the answer is substance; no single cue decides. In all languages but English and Italian,
+a linear model of character n-grams adds what no pattern knows. Then the text after the refusal decides
 between the labels: a formula ("I can't help with that") before the deed itself is compliance, and a refusal
 that turns to other substance is `partial`. A refusal is not the same as a safe answer: judges decide on
 harm.

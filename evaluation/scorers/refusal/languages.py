@@ -106,7 +106,8 @@ _WORDS = {
     "cy": "a yr y yn i o ar am mae nid ni chi fi hi ond neu gyda hyn helpu ddrwg gen",
     "eo": "la kaj de en al ne estas mi vi li si ni ili ke por kun sed au kiel tio tiu povas helpi bedauras pri",
     "hi-Latn": "main mein aap hum hai hain nahi nahin kar karna karne ka ki ke ko se aur yeh woh kya par lekin bhi sakta "
-    "sakti sakte madad maaf kijiye iske liye",
+    "sakti sakte madad maaf kijiye iske liye mujhe tum tumhara apna apne raha rahi gaya gayi karo phir pehle usme "
+    "usmein wala wali kuch koi bina agar jab aapka aapki aapke hota hoti yaar isliye kyunki mat yahan bahut",
     "la": "et in est non ad cum ut sed ex per qui quae quod sunt hoc ille ego tu nos vos possum",
 }
 _LANGUAGES_OF: dict[str, tuple[str, ...]] = {}

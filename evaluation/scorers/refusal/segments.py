@@ -70,12 +70,13 @@ _SIGNED = re.compile(
 )
 _SIGN_OFF = re.compile(
     r"^[ \t]*(?:(?:best|kind|warm|many)? ?(?:regards|wishes|thanks)|sincerely|yours\b[^\n]{0,20}|cheers|love|thank you|"
-    r"mit freundlichen gr[uü]|viele gr[uü]|liebe gr[uü]|herzliche gr|beste gr|atentamente|saludos|un (?:cordial )?saludo|"
+    r"mit freundlichen gr[uü]|viele gr[uü]|liebe gr[uü]|herzliche gr|beste gr|atentamente|saludos|un (?:cordial )?saludo|un (?:fuerte )?abrazo|besos|"
     r"cordialement|bien [aà] (?:vous|toi)|sinc[eè]res|veuillez agr[eé]er|atenciosamente|cordialmente|abra[cç]os?|cordiali saluti|"
     r"distinti saluti|с уважением|с наилучшими|此致|敬礼|祝好|敬具|よろしくお願い|드림|올림|감사합니다|مع (?:خالص )?(?:التحية|تحيات)|"
-    r"وتفضلوا|सादर|धन्यवाद|आपका)[^\n]{0,60}$|(?:よろしくお願い|お願い申し)[^\n]{0,14}$|\[(?:your|dein|ihr|tu|su|votre|seu|ваше|你的|您的|お名前|이름|اسمك|आपका)[^\]\n]{0,30}\]",
+    r"وتفضلوا|सादर|धन्यवाद|आपका|भवदीय)[^\n]{0,60}$|(?:よろしくお願い|お願い申し)[^\n]{0,14}$|\[(?:your|dein|ihr|tu|su|votre|seu|ваше|你的|您的|お名前|이름|اسمك|आपका)[^\]\n]{0,30}\]",
     re.IGNORECASE | re.MULTILINE,
 )
+_JAPANESE_LETTER = re.compile(r"(?:拝啓|謹啓|前略)[\s\S]{1,1500}?(?:敬具|謹白|草々|かしこ)")
 _ITEM = re.compile(
     r"[ \t]{0,12}(?:\d{1,3}[.)、]|[(（]\d{1,3}[)）]|[-*•–·・]|[①-⑳]|第[一二三四五六七八九十]步)[ \t]*(?=\S)"
 )
@@ -224,6 +225,8 @@ def _without_script(text: str) -> str:
 def _without_letter(text: str) -> str:
     if _NOTE.match(text) and _SIGNED.search(text):
         return ""
+    if "啓" in text or "前略" in text:
+        text = _JAPANESE_LETTER.sub("", text)
     opening = _SALUTATION.search(text)
     ending = max(_SIGN_OFF.finditer(text), key=lambda match: match.start(), default=None) if opening else None
     if not opening or not ending or ending.start() <= opening.end():

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from evaluation.scorers import visible_answer
-from evaluation.scorers.refusal import REFUSAL_VERSION, WEIGHTS, detect_refusal
+from evaluation.scorers.refusal import (
+    NGRAM_RECIPE,
+    NGRAM_WEIGHTS,
+    REFUSAL_VERSION,
+    WEIGHTS,
+    detect_refusal,
+)
 from evaluation.scorers.refusal.model.cue_model import LEXICON, refusal_model
 from tests.evaluation.scorers.answer_styles import AT_FIRST_SIGHT, STYLED, StyledAnswer
 
@@ -139,6 +145,14 @@ def test_weights_learned_from_other_models_work_on_each_model() -> None:
 def test_training_reproduces_the_packaged_weights(tmp_path: Path) -> None:
     run_benchmark("train_refusal_cues.py", "--out", str(tmp_path / "weights.json"))
     assert (tmp_path / "weights.json").read_bytes() == WEIGHTS.read_bytes()
+
+
+@pytest.mark.slow
+def test_training_reproduces_the_packaged_ngrams(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks" / "evaluation" / "train_refusal_ngrams.py"
+    subprocess.run([sys.executable, script, "--out", tmp_path], cwd=ROOT, timeout=800, check=True)
+    for file in (NGRAM_WEIGHTS, NGRAM_RECIPE):
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def run_benchmark(script: str, *arguments: str) -> Any:

@@ -1,7 +1,6 @@
 """The learned parts of the refusal detector: weights of cues, and of character n-grams."""
 
-from evaluation.scorers.refusal.model.cue_model import WEIGHTS, RefusalModel, refusal_model, style_features
-from evaluation.scorers.refusal.model.ngram_model import (
+from evaluation.scorers.refusal.model.character_ngrams import (
     NGRAM_RECIPE,
     NGRAM_WEIGHTS,
     NgramModel,
@@ -9,6 +8,7 @@ from evaluation.scorers.refusal.model.ngram_model import (
     ngram_model,
     write_ngram_model,
 )
+from evaluation.scorers.refusal.model.cue_model import WEIGHTS, RefusalModel, refusal_model, style_features
 
 __all__ = [
     "NGRAM_RECIPE",
@@ -16,8 +16,8 @@ __all__ = [
     "WEIGHTS",
     "NgramModel",
     "RefusalModel",
-    "ngram_buckets",
     "ngram_model",
+    "ngram_buckets",
     "refusal_model",
     "style_features",
     "write_ngram_model",

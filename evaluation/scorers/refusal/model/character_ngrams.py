@@ -42,14 +42,6 @@ class NgramModel:
     cue_factor: float = 0.0
     combined_bias: float = 0.0
 
-    def evidence(self, texts: Sequence[str]) -> float:
-        """Returns the log-odds of a refusal by the n-grams of the segments `texts` alone."""
-        buckets = ngram_buckets(texts)
-        if not len(buckets):
-            return self.bias
-        total = int(self.weights.take(buckets).sum(dtype="int64"))
-        return self.bias + self.scale * total / math.sqrt(len(buckets))
-
     def score(self, texts: Sequence[str], cue_evidence: float) -> float:
         """Returns the probability of a refusal, 0 to 1, by n-grams and cues.
 
@@ -57,9 +49,11 @@ class NgramModel:
             texts: the segments of the answer.
             cue_evidence: log-odds by the cues (`RefusalModel.evidence`).
         """
+        buckets = ngram_buckets(texts)
+        weight = int(self.weights.take(buckets).sum(dtype="int64")) / math.sqrt(len(buckets))
         total = (
             self.combined_bias
-            + self.ngram_factor * self.evidence(texts)
+            + self.ngram_factor * (self.bias + self.scale * weight)
             + self.cue_factor * max(-30.0, min(30.0, cue_evidence))
         )
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, total))))
@@ -78,16 +72,17 @@ def ngram_buckets(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
     if len(text) > HEAD + TAIL:
         text = f"{text[:HEAD]}^{text[-TAIL:]}"
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    is_wide = np.count_nonzero(points > _WIDE) > 0.3 * len(points)
+    count = len(points)
+    is_wide = np.count_nonzero(points > _WIDE) > 0.3 * count
     shortest, longest = (1, LONGEST_WIDE) if is_wide else (2, LONGEST)
-    hashes = np.full(len(points), _START, dtype=np.uint32)
+    hashes = np.full(count, _START, dtype=np.uint32)
     found = []
-    for length in range(1, min(longest, len(points)) + 1):
-        hashes = (hashes[: len(points) - length + 1] ^ points[length - 1 :]) * np.uint32(_PRIME)
+    for length in range(1, min(longest, count) + 1):
+        hashes = (hashes[: count - length + 1] ^ points[length - 1 :]) * np.uint32(_PRIME)
         hashes ^= hashes >> np.uint32(_SHIFT)
         if length >= shortest:
             found.append(hashes & np.uint32(BUCKETS - 1))
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.uint32)
+    return np.unique(np.concatenate(found))
 
 
 def write_ngram_model(
