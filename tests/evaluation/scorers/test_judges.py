@@ -307,7 +307,7 @@ def test_a_lone_surrogate_in_a_reply_is_accepted_and_cached(log: Path, tmp_path:
             *("judge", "run", log, "--judge", "gpt-oss-safeguard", "--out", out),
             *("--base-url", endpoint.base_url, "--model", "m"),
         )
-        assert invoke(*command)[0] == invoke(*command)[0] == 0
+        assert invoke(*command)[0] == invoke(*command, "--overwrite")[0] == 0
         assert len(endpoint.requests) == 3
     assert [judgement.harmful for judgement in read_judgements(out).values()] == [True] * 3
     assert read_judgements(out)["h0-0"].details == {"category": "?"}

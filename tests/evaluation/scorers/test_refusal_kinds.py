@@ -276,3 +276,22 @@ def test_hindi_in_latin_letters_is_read() -> None:
 )
 def test_a_letter_drafted_for_the_user_is_no_refusal(answer: str) -> None:
     assert detect_refusal(answer).label == "compliance"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "好的。",
+        "没问题！",
+        "はい。",
+        "네, 좋아요.",
+        "Gern!",
+        "Claro.",
+        "D'accord.",
+        "Хорошо.",
+        "حسنًا.",
+        "ठीक है।",
+    ],
+)
+def test_a_word_or_two_without_a_cue_are_no_refusal(answer: str) -> None:
+    assert detect_refusal(answer).label in ("compliance", None)

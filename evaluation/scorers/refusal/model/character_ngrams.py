@@ -27,6 +27,7 @@ HEAD, TAIL = 240, 120
 """Characters from the start and from the end of an answer that are read."""
 LONGEST = 5  # n-gram of letters
 LONGEST_WIDE = 3  # n-gram of Chinese, Japanese or Korean characters, each of which says more
+FEWEST = 24  # n-grams of an answer; fewer are a word or two, and the cues alone decide
 _WIDE = 0x2E80  # first code point of these scripts
 _START, _PRIME, _SHIFT = 0x811C9DC5, 0x01000193, 15
 
@@ -50,13 +51,19 @@ class NgramModel:
             cue_evidence: log-odds by the cues (`RefusalModel.evidence`).
         """
         buckets = ngram_buckets(texts)
+        if len(buckets) < FEWEST:
+            return _probability(cue_evidence)
         weight = int(self.weights.take(buckets).sum(dtype="int64")) / math.sqrt(len(buckets))
         total = (
             self.combined_bias
             + self.ngram_factor * (self.bias + self.scale * weight)
             + self.cue_factor * max(-30.0, min(30.0, cue_evidence))
         )
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, total))))
+        return _probability(total)
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, log_odds))))
 
 
 def ngram_buckets(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
