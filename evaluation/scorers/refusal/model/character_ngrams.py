@@ -27,8 +27,10 @@ HEAD, TAIL = 240, 120
 """Characters from the start and from the end of an answer that are read."""
 LONGEST = 5  # n-gram of letters
 LONGEST_WIDE = 3  # n-gram of Chinese, Japanese or Korean characters, each of which says more
-FEWEST = 24  # n-grams of an answer; fewer are a word or two, and the cues alone decide
+SHORTEST, SHORTEST_WIDE = 12, 6
+"""Characters of an answer; a shorter one is a word or two, and the cues alone decide."""
 _WIDE = 0x2E80  # first code point of these scripts
+_FIRST_WIDE = chr(_WIDE)
 _START, _PRIME, _SHIFT = 0x811C9DC5, 0x01000193, 15
 
 
@@ -50,9 +52,10 @@ class NgramModel:
             texts: the segments of the answer.
             cue_evidence: log-odds by the cues (`RefusalModel.evidence`).
         """
-        buckets = ngram_buckets(texts)
-        if len(buckets) < FEWEST:
+        is_wide = any(character > _FIRST_WIDE for text in texts for character in text[:SHORTEST])
+        if sum(map(len, texts)) < (SHORTEST_WIDE if is_wide else SHORTEST):
             return _probability(cue_evidence)
+        buckets = ngram_buckets(texts)
         weight = int(self.weights.take(buckets).sum(dtype="int64")) / math.sqrt(len(buckets))
         total = (
             self.combined_bias
