@@ -77,7 +77,7 @@ def test_every_command_and_flag_of_the_guide_exists() -> None:
         helps[verb] = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
         assert helps[verb].exit_code == 0, verb
     flags = set(re.findall(r"(--[a-z][a-z-]+)", "".join(result.output for result in helps.values())))
-    foreign = {"--enable-auto-tool-choice", "--tool-call-parser", "--keep-forced"}
+    foreign = {"--enable-auto-tool-choice", "--tool-call-parser", "--keep-forced", "--arm"}
     assert set(re.findall(r"(--[a-z][a-z-]+)", GUIDE)) - foreign <= flags
 
 

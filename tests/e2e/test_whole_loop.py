@@ -78,5 +78,6 @@ def test_logged_episodes_are_scored_grouped_trained_on_and_reported(tmp_path: Pa
     assert summary["arms"][0]["kinds"]["harmful"]["refusal"]["share"] == 0.5
     assert summary["arms"][0]["rulebook_digests"] == [DIGEST]
     assert {file.suffix for file in (tmp_path / "report").iterdir()} == {".html", ".json", ".png"}
-    again = ascl("evaluation", "report", "--arm", arm, "--out", tmp_path / "report", "--json").stdout
+    options = ("--out", tmp_path / "report", "--overwrite", "--json")
+    again = ascl("evaluation", "report", "--arm", arm, *options).stdout
     assert again == first  # the same files give the same figures, digit for digit

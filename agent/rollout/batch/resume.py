@@ -112,7 +112,7 @@ def place_of(prompt: Prompt, turn: PromptTurn, history: History) -> Conversation
 
 def _episode_level(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings that every episode records."""
-    run_level = ("seed", "mode_share", "call_token", "direct_draws", "history")
+    run_level = ("seed", "mode_share", "call_token", "direct_draws", "history", "hint_share")
     return {name: value for name, value in settings.items() if name not in run_level}
 
 

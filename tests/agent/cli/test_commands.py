@@ -179,7 +179,7 @@ def test_a_template_option_without_a_value_is_refused(option: str, tmp_path: Pat
     ("content", "output"),
     [
         ("", "contains no prompts"),
-        ("{}\n", "line 1 of .* is not a prompt \\(id: Field required\\)"),
+        ("{}\n", "line 1 of .* has no text of the user: give `prompt`"),
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}\n', "line 2 of .* repeats the id 'a'"),
         ('{"id": "a", "prompt": "x"}\nnot json\n', "line 2 of .* is not a prompt"),
     ],

@@ -146,7 +146,7 @@ def test_the_report_shows_pairs_hits_costs_and_the_test_between_arms(
     page = (tmp_path / "rep" / "report.html").read_text(encoding="utf-8")
     assert "6 : 0, 0.031" in page
     assert "100.0% [61.0, 100.0]" in page
-    code, out, _ = reported(*notes)
+    code, out, _ = reported(*notes, "--overwrite")
     assert code == 0
     assert "6 : 0, 0.031" in out
 

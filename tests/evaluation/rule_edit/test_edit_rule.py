@@ -109,7 +109,7 @@ def test_affected_answers_follow_the_edited_rule_and_return_and_the_others_stay(
     assert all(request["temperature"] == 0 for request in endpoint.requests)
     assert {file: file.read_bytes() for file in rulebook.rglob("*.md")} == book
     requests = len(endpoint.requests)
-    code, text, _ = invoke(*arguments)
+    code, text, _ = invoke(*arguments, "--overwrite")
     assert code == 0
     assert len(endpoint.requests) == requests, "the same command sends nothing again"
     assert "affected answers that follow the edited rule: 3 of 3 (100%" in text

@@ -64,12 +64,13 @@ def episodes(log: Path) -> dict[str, Episode]:
     return {episode.prompt_id: episode for episode in read_log(log).episodes}
 
 
-def test_all_four_arms_run_in_one_command_and_share_a_report(prompts: Path, tmp_path: Path) -> None:
+def test_all_arms_run_in_one_command_and_share_a_report(prompts: Path, tmp_path: Path) -> None:
     log = tmp_path / "suite.jsonl"
-    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules(hints=True) as rules:
         code, out, err = run(log, prompts, endpoint, rules, *all_arms())
         requests = len(endpoint.requests)
-        assert run(log, prompts, endpoint, rules, *all_arms())[:2] == (code, out)
+        again = run(log, prompts, endpoint, rules, *all_arms())
+        assert again[:2] == (code, out), again[2]
         assert len(endpoint.requests) == requests, "the same command resumes and sends nothing again"
     assert code == 0, err
     summary = json.loads(out)
@@ -82,9 +83,10 @@ def test_all_four_arms_run_in_one_command_and_share_a_report(prompts: Path, tmp_
         "in-prompt": {"harmful": 0.0, "benign_plain": 0.0},
         "always": {"harmful": 1.0, "benign_plain": 1.0},
         "adaptive": {"harmful": 1.0, "benign_plain": 0.0},
+        "hinted": {"harmful": 1.0, "benign_plain": 0.0},
     }
     safe = {arm["name"]: arm["kinds"]["harmful"]["safe"]["share"] for arm in summary["arms"]}
-    assert safe == {"none": 0.0, "in-prompt": 1.0, "always": 1.0, "adaptive": 1.0}
+    assert safe == {"none": 0.0, "in-prompt": 1.0, "always": 1.0, "adaptive": 1.0, "hinted": 1.0}
     for kind in ARM_KINDS:
         assert (tmp_path / f"suite-{kind}.jsonl").is_file()
 

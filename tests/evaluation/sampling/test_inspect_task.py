@@ -91,7 +91,7 @@ def assert_logs_agree(log: EvalLog, episodes: list[Episode]) -> None:
 
 def test_every_arm_runs_in_inspect_and_both_logs_agree(tmp_path: Path, prompts: Path) -> None:
     consulted = {}
-    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules() as rules:
+    with ScriptedEndpoint(otherwise=policy) as endpoint, ScriptedRules(hints=True) as rules:
         for arm in ARM_KINDS:
             log = run(tmp_path, prompts, endpoint, rules.url, arm)
             assert (log.status, log.eval.model) == ("success", "ascl/scripted")
@@ -104,6 +104,7 @@ def test_every_arm_runs_in_inspect_and_both_logs_agree(tmp_path: Path, prompts: 
         "in-prompt": {"h": 0.0, "b": 0.0},
         "always": {"h": 1.0, "b": 1.0},
         "adaptive": {"h": 1.0, "b": 0.0},
+        "hinted": {"h": 1.0, "b": 0.0},
     }
     assert len(systems) == 3, (
         "a plain one, one with summaries of the rules, and the agent's for the arms with a tool"

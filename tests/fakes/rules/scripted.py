@@ -58,8 +58,13 @@ class ScriptedRules:
         delay: float = 0.0,
         port: int = 0,
         guidance: str | None = None,
+        hints: bool = False,
     ) -> None:
-        """`delay` is the duration of a consultation in seconds, `guidance` the text of the prompt."""
+        """`delay` is the duration of a consultation in seconds, `guidance` the text of the prompt.
+
+        `hints` offers a hint about every request.
+        """
+        self.hints = hints
         self.guidance = guidance
         self.delay = delay
         self.answers: deque[dict[str, Any] | Exception] = deque(answers)
@@ -118,6 +123,12 @@ class ScriptedRules:
             @server.prompt(name="safety_rules_guidance")
             def system_text() -> str:
                 return str(self.guidance)
+
+        if self.hints:
+
+            @server.prompt(name="safety_rules_hint")
+            def hint(request: str) -> str:
+                return f"Rules near a request of {len(request)} characters: Weapons (decline)."
 
         return server
 

@@ -110,7 +110,7 @@ def test_unusable_episodes_are_counted_by_cause(tmp_path: Path) -> None:
 def test_a_log_without_usable_episodes_is_refused_and_an_earlier_file_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "groups.parquet"
     out.write_text("earlier", encoding="utf-8")
-    code, _, stderr, _ = prepare(tmp_path, [make_episode("a", sample=0)])
+    code, _, stderr, _ = prepare(tmp_path, [make_episode("a", sample=0)], "--overwrite")
     assert code == 1
     assert "no episode in" in stderr
     assert "alone in its group: 1" in stderr
@@ -285,7 +285,7 @@ def test_a_full_disk_leaves_only_the_earlier_file(tmp_path: Path, monkeypatch: p
     *_, out = prepare(tmp_path, mixed_group("a"))
     earlier = out.read_bytes()
     monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
-    code, _, stderr, _ = prepare(tmp_path, mixed_group("b"))
+    code, _, stderr, _ = prepare(tmp_path, mixed_group("b"), "--overwrite")
     assert code == 1
     assert "No space left on device" in stderr
     assert out.read_bytes() == earlier
@@ -426,7 +426,7 @@ def test_sampling_settings_that_training_cannot_reproduce_are_reported_and_recor
     assert code == 0
     assert "the episodes were sampled with top_p 0.9. Training models the temperature only" in stderr
     assert read_groups(out)[1]["sources"]["sampled_with"] == ["top_p 0.9"]
-    assert prepare(tmp_path, mixed_group("a"))[2] == ""
+    assert prepare(tmp_path, mixed_group("a"), "--overwrite")[2] == ""
 
 
 def test_a_difference_over_few_prompts_has_no_interval(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def test_the_state_before_training_is_never_that_of_another_file(
     for digest, drawn in (("0" * 64, False), (hashlib.sha256(groups.read_bytes()).hexdigest(), True)):
         old |= {"arguments": {"groups": groups.name}, "data": {"groups_sha256": digest}}
         (folder / "run.json").write_text(json.dumps(old), encoding="utf-8")
-        [run_plotted] = json.loads(run("plot", folder, "--out", tmp_path / "compared", "--json")[1])["runs"]
+        options = ("--out", tmp_path / "compared", "--overwrite", "--json")
+        [run_plotted] = json.loads(run("plot", folder, *options)[1])["runs"]
         assert (run_plotted["points"][0][0] == 0.0) is drawn
 
 

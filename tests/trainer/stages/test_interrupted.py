@@ -183,6 +183,9 @@ def test_a_new_run_refuses_a_folder_with_checkpoints_of_another(
 ) -> None:
     code, output = run_in_process(model, groups, unbroken)
     assert code == 1
+    assert "run.json already exists: choose another --out, or pass --overwrite" in output
+    code, output = run_in_process(model, groups, unbroken, "--overwrite")
+    assert code == 1
     assert "holds checkpoints of an earlier run" in output
     assert "pass --resume" in output
 
@@ -229,7 +232,7 @@ def test_the_record_of_an_earlier_run_remains_until_another_run_saves(
     good = (out / "run.json").read_bytes()
     shutil.copytree(model, broken)
     (broken / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
-    code, output = run_in_process(broken, groups, out, *once)
+    code, output = run_in_process(broken, groups, out, *once, "--overwrite")
     assert code == 1
     assert f"the weights of the model '{broken}' cannot be read" in output
     assert (out / "run.json").read_bytes() == good
@@ -238,6 +241,6 @@ def test_the_record_of_an_earlier_run_remains_until_another_run_saves(
         raise TrainingError("no room")
 
     monkeypatch.setattr("trainer.stages.model_io.save_adapter", raise_disk_full)
-    code, output = run_in_process(model, groups, out, *once)
+    code, output = run_in_process(model, groups, out, *once, "--overwrite")
     assert code == 1
     assert not (out / "run.json").exists()

@@ -33,7 +33,7 @@ class OnlineArguments:
     rules_url: str = field(
         default="http://127.0.0.1:8808/mcp", metadata={"help": "MCP address of the rule service."}
     )
-    rules: str | None = field(default=None, metadata={"help": "Old name of rules_url."})
+    rules: str | None = field(default="", metadata={"help": "Old name of rules_url."})
     rules_concurrency: int = field(
         default=64, metadata={"help": "Maximum number of consultations in flight."}
     )
@@ -77,8 +77,8 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
         ConfigError: the file cannot be read, a key is unknown, or a value is invalid.
     """
     arguments, settings = parse_run(config, options, OnlineArguments, OnlineConfig)
-    if arguments.rules is not None:
-        arguments.rules_url, arguments.rules = arguments.rules, None
+    if arguments.rules != "":
+        arguments.rules_url, arguments.rules = arguments.rules or "", ""
     if not arguments.rules_url:
         raise ConfigError(
             "no rule service is given: set rules_url to its address, which `ascl-rules serve` prints"

@@ -50,7 +50,7 @@ def train(folder: Path, model: Path, episodes: list[Episode], *options: str) -> 
     log = write_log(folder / "log.jsonl", episodes)
     write_rewards(folder / "rewards.jsonl", score_log(episodes))
     paths = [str(log), str(folder / "rewards.jsonl"), "--out", str(folder / "groups.parquet")]
-    prepared = CliRunner().invoke(app, ["prepare", *paths, "--keep-forced"])
+    prepared = CliRunner().invoke(app, ["prepare", *paths, "--keep-forced", "--overwrite"])
     assert prepared.exit_code == 0, prepared.output
     named = ["--model", str(model), "--groups", str(folder / "groups.parquet"), "--out", str(folder / "out")]
     result = CliRunner().invoke(app, ["logged", *named, *FAST, *options])

@@ -51,7 +51,9 @@ def episodes() -> list[Episode]:
 def grouped(folder: Path, logged: list[Episode]) -> Path:
     log = write_log(folder / "log.jsonl", logged)
     write_rewards(folder / "rewards.jsonl", score_log(logged))
-    code, *_ = run("prepare", log, folder / "rewards.jsonl", "--out", folder / "groups.parquet")
+    code, *_ = run(
+        "prepare", log, folder / "rewards.jsonl", "--out", folder / "groups.parquet", "--overwrite"
+    )
     assert code == 0
     return folder / "groups.parquet"
 
