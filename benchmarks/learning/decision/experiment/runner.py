@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,32 +41,20 @@ class RunFolders:
     """Cold starts and hidden states."""
     base: Path
     """The untrained model."""
-    data: Path | None
-    """Prompts of other sources; None for the benchmark's own prompts only."""
+    data: Path
+    """Unseen prompts."""
 
 
 class ExperimentSetup:
-    """A cold start and the prompts, loaded once for all runs of an experiment.
+    """A cold start and the prompts, loaded once for all runs of an experiment."""
 
-    Args:
-        start: name of a cold start, or the folder of a model to start from.
-        measure_training: whether to measure the start on the training prompts, which only `kl` needs.
-    """
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        start: str | Path,
-        folders: RunFolders,
-        *,
-        measure_training: bool = True,
-    ) -> None:
+    def __init__(self, experiment: Experiment, start: str, folders: RunFolders) -> None:
         training = experiment.training
         self.experiment = experiment
-        self.folder = start if isinstance(start, Path) else cold_start(start, folders.cache, folders.base)
+        self.folder = cold_start(start, folders.cache, folders.base)
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
         training_set = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
-        if experiment.learnt_sources and folders.data:
+        if experiment.learnt_sources:
             labelled = source_prompts(
                 folders.data, experiment.learnt_per_source, only=experiment.learnt_sources
             )
@@ -78,12 +65,10 @@ class ExperimentSetup:
                 if self._length(prompt) <= experiment.unseen_tokens
             ]
         validation_set = validation_prompts()
-        unseen = held_out_prompts()
-        if folders.data:
-            others = source_prompts(
-                folders.data, experiment.unseen_per_source, without=experiment.learnt_sources
-            )
-            unseen = others | unseen
+        unseen = (
+            source_prompts(folders.data, experiment.unseen_per_source, without=experiment.learnt_sources)
+            | held_out_prompts()
+        )
         self.unseen = {
             name: short
             for name, prompts in unseen.items()
@@ -96,9 +81,7 @@ class ExperimentSetup:
             [prompt.kind for prompt in training_set],
             prompt_chances(training_set, experiment.rewards),
             np.array([experiment.rewards[prompt.kind].gain for prompt in training_set]),
-            self.policy.consult_probabilities(states).double().numpy()
-            if measure_training
-            else np.full(len(training_set), np.nan),
+            self.policy.consult_probabilities(states).double().numpy(),
         )
         self.validation = ValidationPrompts(
             self.policy.encode([prompt.prompt for prompt in validation_set], folders.cache),
@@ -113,28 +96,24 @@ class ExperimentSetup:
     def start(self) -> dict[str, Any]:
         """Returns the rates before training, in the format of a run's result."""
         self.policy.reset(0)
-        return {"learnt": mean_by_kind(self.training.start, self.training.kinds), "unseen": self.measure()}
+        return {"learnt": mean_by_kind(self.training.start, self.training.kinds), "unseen": self._measure()}
 
-    def run(
-        self, method: Method, seed: int, on_update: Callable[[dict[str, Any]], None] | None = None
-    ) -> dict[str, Any]:
+    def run(self, method: Method, seed: int) -> dict[str, Any]:
         """Trains and measures. Returns the result of the run."""
         start, cpu_start = time.perf_counter(), time.process_time()
-        updates = train(
-            self.policy, self.training, self.validation, self.experiment.training, method, seed, on_update
-        )
+        updates = train(self.policy, self.training, self.validation, self.experiment.training, method, seed)
         training_cpu = time.process_time() - cpu_start
         return {
             "method": method.model_dump(mode="json"),
             "seed": seed,
             "updates": updates,
-            "unseen": self.measure(),
+            "unseen": self._measure(),
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds_training": round(training_cpu, 1),
             "cpu_seconds": round(time.process_time() - cpu_start, 1),
         }
 
-    def measure(self) -> dict[str, list[float]]:
+    def _measure(self) -> dict[str, list[float]]:
         """Returns the exact probability of consulting on every unseen prompt, by `source/kind`."""
         exact = self.policy.consult_probabilities(self.unseen_states).double().numpy()
         remaining = np.round(exact, 5).tolist()

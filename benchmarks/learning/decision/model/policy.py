@@ -91,7 +91,7 @@ class DecisionPolicy:
         ids = [self._tokens(prompt) for prompt in prompts]
         shared = next(index for index, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
         digest = hashlib.sha256(json.dumps([CACHE_FORMAT, self.first_adapted, shared, ids]).encode())
-        digest.update(_identity(self.folder))
+        digest.update((self.folder.parent / "run.json").read_bytes())
         file = cache / f"hidden-{digest.hexdigest()[:16]}.pt"
         if file.is_file():
             cached = torch.load(file, weights_only=True)
@@ -175,16 +175,6 @@ class DecisionPolicy:
             messages, tools=self.tools, add_generation_prompt=True, return_dict=False
         )
         return ids
-
-
-def _identity(folder: Path) -> bytes:
-    """Returns bytes that change with the weights: the record of the training or of the conversion that wrote
-    them, else the sizes and times of the files."""
-    for record in (folder.parent / "run.json", folder / "ascl-model.json"):
-        if record.is_file():
-            return record.read_bytes()
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*"))]
-    return json.dumps(files).encode()
 
 
 def _context() -> tuple[dict[str, Any], list[dict[str, Any]]]:
