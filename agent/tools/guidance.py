@@ -37,10 +37,13 @@ async def read_guidance(client: Client) -> str | None:
     return _text(result)[:MAX_CHARS].strip() or None
 
 
-async def read_hint(client: Client, request: str) -> Hint | None:
-    """Returns a line about the rules near a request; None if the service offers none."""
-    if HINT_PROMPT not in await _prompt_names(client):
-        return None
+async def offers_hints(client: Client) -> bool:
+    """Returns whether the service has the prompt for hints."""
+    return HINT_PROMPT in await _prompt_names(client)
+
+
+async def read_hint(client: Client, request: str) -> Hint:
+    """Returns a line about the rules near a request, from a service that offers hints."""
     result = await client.get_prompt(HINT_PROMPT, {"request": request})
     # One line: what the service sends must not look like further instructions of the system text.
     text = " ".join(_text(result).split())[:MAX_HINT_CHARS]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from agent.episode import Hint, RuleHit
 from agent.errors import RulesError
-from agent.tools.guidance import HINT_PROMPT, read_guidance, read_hint
+from agent.tools.guidance import HINT_PROMPT, offers_hints, read_guidance, read_hint
 from agent.tools.rejection import fits_schema, rejects_arguments
 from agent.urls import bearer, public_address, without_secrets
 
@@ -99,6 +99,7 @@ class RulesClient:
         self._version: str | None = None
         self._schema: dict[str, Any] | None = None
         """Input schema of the rule tool; None before it was read."""
+        self._offers_hints = False
 
     async def __aenter__(self) -> RulesClient:
         # The MCP SDK takes half a second to import: here, so that the first consultation does not wait for
@@ -143,14 +144,15 @@ class RulesClient:
     async def hint(self, request: str) -> Hint:
         """Returns a line about the rules near a request. Raises RulesError, also if there are no hints."""
         start = time.monotonic()
-        hint = await self._request(lambda client: read_hint(client, request))
-        if hint is None:
+        self._offers_hints = self._offers_hints or await self._request(offers_hints)
+        if not self._offers_hints:
             raise RulesError(
                 f"{self.public_url} offers no hints (the MCP prompt {HINT_PROMPT}): update the rule service, "
                 "or leave --hint out",
                 type="no_hints",
                 setup=True,
             )
+        hint = await self._request(lambda client: read_hint(client, request))
         return hint.model_copy(update={"seconds": time.monotonic() - start})
 
     async def tool(self) -> dict[str, Any]:

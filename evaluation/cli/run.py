@@ -83,6 +83,8 @@ def run(
 
     if suite:
         prompts = suite_spec(suite, limit, suite_data)
+    elif limit is not None or suite_data is not None:
+        fail("--limit and --suite-data apply to suites: pass --suite too, or leave them out", 2)
     if dry_run:
         print_plan(
             suite or [],

@@ -47,7 +47,7 @@ OVER_REFUSAL = (
                 2_210,
                 config="eval",
                 kind_column="data_type",
-                options={"delimiter": "\t", "keep_default_na": ""},
+                options={"delimiter": "\t"},
             ),
         ),
         note="210 of the 2,210 rows are benign.",

@@ -60,7 +60,7 @@ SAFETY = (
                 2_210,
                 config="eval",
                 kind_column="data_type",
-                options={"delimiter": "\t", "keep_default_na": ""},
+                options={"delimiter": "\t"},
             ),
         ),
         note="2,000 of the 2,210 rows are harmful.",

@@ -259,3 +259,9 @@ def test_a_dry_run_without_a_suite_says_what_to_pass() -> None:
     run = CliRunner().invoke(app, ["run", "--dry-run", "--log", "unused.jsonl"])
     assert run.exit_code == 2
     assert "pass --suite paper" in run.output
+
+
+def test_an_option_of_suites_without_a_suite_is_not_ignored() -> None:
+    run = CliRunner().invoke(app, ["run", "--limit", "3", "--log", "unused.jsonl"])
+    assert run.exit_code == 2
+    assert "pass --suite too" in run.output
