@@ -13,6 +13,7 @@ from agent.cli.options import (
     LISTENING,
     LOG,
     REPLIES,
+    RULES,
     MaxConsultations,
     OnRulesError,
     RulesUrl,
@@ -44,6 +45,15 @@ Hold = Annotated[
         "--hold",
         help="Withhold streamed text until the turn is known not to call the rule tool.",
         rich_help_panel=REPLIES,
+    ),
+]
+GatewayHint = Annotated[
+    bool,
+    typer.Option(
+        "--hint",
+        help="End the system text with a line about the rules near the user's last message, from the rule "
+        "service. The model still decides, and the application never sees the line.",
+        rich_help_panel=RULES,
     ),
 ]
 UpstreamTimeout = Annotated[
@@ -102,6 +112,7 @@ def gateway(
     host: Host = "127.0.0.1",
     allow_remote: AllowRemote = False,
     on_rules_error: OnRulesError = "answer",
+    hint: GatewayHint = False,
     hold: Hold = False,
     max_consultations: MaxConsultations = 4,
     timeout: UpstreamTimeout = 600,
@@ -130,6 +141,7 @@ def gateway(
         settings = Settings(
             upstream,
             on_rules_error=on_rules_error,
+            hint=hint,
             hold=hold,
             log=log,
             log_keep_days=log_keep_days,

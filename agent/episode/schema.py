@@ -104,7 +104,7 @@ class Consultation(_Record):
 
 
 class Hint(_Record):
-    """The line about the rules near the request that the agent added to the system text."""
+    """The line about the rules near the request that the agent or the gateway added to the system text."""
 
     version: str
     """Version of its wording, as the service names it."""

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from agent.episode import Api, DailyLog, EpisodeLog, Message, StopReason
 from agent.errors import GatewayError, LogError, RulesError
@@ -44,6 +44,7 @@ from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.wire import (
     METHODS,
     CallerRequest,
+    HostCheck,
     ReplyParts,
     StreamingReply,
     Upstream,
@@ -91,7 +92,7 @@ class Gateway:
         ]
         handlers: dict[Any, Any] = {404: _unknown_path, 405: _wrong_method}
         starlette = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
-        self.app: ASGIApp = _HostCheck(starlette, settings)
+        self.app: ASGIApp = HostCheck(starlette, settings)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -161,7 +162,7 @@ class Gateway:
         """Yields the reply of one attempt, and keeps the attempt's results if it fails."""
         attempt, earlier = await self.repeated_requests.begin(exchange, api)
         try:
-            parts = self._reply(exchange, api) if earlier is None else self._resume(exchange, earlier, api)
+            parts = self._begin(exchange, api) if earlier is None else self._resume(exchange, earlier, api)
             async with aclosing(parts):
                 async for part in parts:
                     attempt.add(part)
@@ -191,6 +192,18 @@ class Gateway:
                 yield part
             return
         await exchange.resume_from(earlier.exchange)
+        async with aclosing(self._begin(exchange, api)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _begin(self, exchange: Exchange, api: Api) -> ReplyParts:
+        """Yields the reply after a hint was added."""
+        try:
+            await exchange.add_hint()
+        except RulesError:
+            for ready in reply_without_rules(_DIALECTS[api], exchange, self._record):
+                yield ready
+            return
         async with aclosing(self._reply(exchange, api)) as parts:
             async for part in parts:
                 yield part
@@ -308,24 +321,6 @@ def _open_log(settings: Settings) -> EpisodeLog | DailyLog | None:
         return None
     days = settings.log_keep_days
     return EpisodeLog(settings.log) if days is None else DailyLog(settings.log, days)
-
-
-class _HostCheck:
-    """Refuses requests for another host: a web page's domain may resolve to this machine's address."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._allow_remote = settings.allow_remote
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._allow_remote:
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-            if not is_loopback(name):
-                message = f"the host {host[:80]!r} is not this machine: start the gateway with --allow-remote"
-                await StreamingReply(error_reply(421, message, "foreign_host"))(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
 
 def _warn(message: str) -> None:

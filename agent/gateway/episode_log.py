@@ -19,6 +19,7 @@ from agent.episode import (
     text_digest,
 )
 from agent.gateway.exchange import Conversation, Exchange
+from agent.gateway.exchange.history import message_text
 
 # Request fields that control sampling. Other fields may identify people or hold private data.
 _SAMPLING = (
@@ -34,13 +35,17 @@ POLICY = "gateway"
 def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | None) -> Episode:
     """Returns the conversation with its hidden turns; `refusal` is the gateway's own reply, if any."""
     body = exchange.request.body
-    given = [_loggable(message) for message in exchange.conversation.given_messages()]
-    messages = [*given, *(_loggable(message) for message in exchange.conversation.written_messages())]
+    conversation = exchange.conversation
+    given = [_loggable(message) for message in conversation.given_messages(with_hint=True)]
+    messages = [*given, *(_loggable(message) for message in conversation.written_messages())]
     messages += [refusal] if refusal else []
-    prompt = _text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
-    context = _context(exchange.conversation, given)
+    prompt = message_text(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
+    context = _context(conversation, given)
     prompt_digest = digest_of([prompt, context]) if context else text_digest(prompt)
-    system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
+    own = given
+    if conversation.hint is not None:
+        own = [_loggable(message) for message in conversation.given_messages()]
+    system = "\n".join(message_text(m) for m in own if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
     model = body.get("model") if isinstance(body.get("model"), str) else ""
     offer = exchange.loop.offer
@@ -49,6 +54,7 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
     tools += [offer.tool] if offer else []
     digest = offer.digest if offer else None
     group = [prompt_digest, model, POLICY, digest, sampling, tools, text_digest(system)]
+    group += [conversation.hint.text] if conversation.hint is not None else []
     abandoned = ErrorRecord(boundary="agent", type="abandoned", message="the caller left before the end")
     return Episode(
         id=uuid.uuid4().hex,
@@ -58,12 +64,13 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
         model_requested=model or "",
         model_returned=exchange.turns.model,
         endpoint=exchange.settings.public_upstream,
-        api=exchange.conversation.api,
+        api=conversation.api,
         policy_version=POLICY,
         sampling_sent=sampling,
         rulebook_digest=digest,
         tool_schema_digest=digest_of(tools) if tools else None,
         prompt_digest=text_digest(system),
+        hint=conversation.hint,
         source="gateway",
         limits=Limits(consultations=exchange.settings.max_consultations),
         messages=messages,
@@ -123,11 +130,3 @@ def _function_call(entry: Any) -> Any:
     if not isinstance(custom, dict):
         return entry
     return {"id": entry.get("id"), "function": {"name": custom.get("name"), "arguments": custom.get("input")}}
-
-
-def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))

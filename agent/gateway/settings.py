@@ -27,6 +27,8 @@ class Settings:
     """Base URL of the model's API, including /v1."""
     on_rules_error: OnRulesError = "answer"
     """Action when the rules cannot be consulted."""
+    hint: bool = False
+    """Whether a line about the rules near the last message of the user ends the system text."""
     hold: bool = False
     """Whether to withhold text until the turn is known not to consult the rules."""
     log: Path | None = None

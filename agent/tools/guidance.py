@@ -21,6 +21,8 @@ HINT = "ascl/hint"
 """Key in its `_meta`: version, verdict, rules and rulebook."""
 MAX_CHARS = 8000
 MAX_HINT_CHARS = 1000
+MAX_REQUEST_CHARS = 4000
+"""Limit of the rule service: a hint about a longer request is about its beginning."""
 
 
 async def read_guidance(client: Client) -> str | None:
@@ -44,7 +46,7 @@ async def offers_hints(client: Client) -> bool:
 
 async def read_hint(client: Client, request: str) -> Hint:
     """Returns a line about the rules near a request, from a service that offers hints."""
-    result = await client.get_prompt(HINT_PROMPT, {"request": request})
+    result = await client.get_prompt(HINT_PROMPT, {"request": request[:MAX_REQUEST_CHARS]})
     # One line: what the service sends must not look like further instructions of the system text.
     text = " ".join(_text(result).split())[:MAX_HINT_CHARS]
     details = (result.meta or {}).get(HINT)

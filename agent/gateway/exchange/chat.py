@@ -18,6 +18,7 @@ class ChatConversation(Conversation):
     """A list of messages."""
 
     api: ClassVar[Api] = "chat"
+    text_part: ClassVar[str] = "text"
 
     def __init__(
         self, request: CallerRequest, offer: ToolOffer | None, store: MixedCallStore, *, hold: bool
@@ -45,7 +46,7 @@ class ChatConversation(Conversation):
     def bodies(self, stage: Stage) -> list[RequestBody]:
         if self.offer is None:
             return [RequestBody(self.request.raw)]
-        plain = {**self.request.body, "messages": self.entries}
+        plain = {**self.request.body, "messages": self.with_hint(self.entries)}
         bodies = [plain]
         if stage == "offered":
             bodies = [_with_tool(plain, self.offer)]
@@ -58,7 +59,7 @@ class ChatConversation(Conversation):
         return requests
 
     def withdraw_offer(self) -> None:
-        self.offer = None
+        self.offer = self.hint = None
         self.entries = list(self.request.body["messages"])
         self.given = len(self.entries)
 
@@ -127,8 +128,10 @@ class ChatConversation(Conversation):
         if self.offer is not None and parsed.mixed:
             self._store.add(self.request.caller, self.request.body, parsed.visible, {})
 
-    def given_messages(self) -> list[Message]:
-        return [message for message in self.entries[: self.given] if isinstance(message, dict)]
+    def given_messages(self, *, with_hint: bool = False) -> list[Message]:
+        given = self.entries[: self.given]
+        entries = self.with_hint(given) if with_hint else given
+        return [message for message in entries if isinstance(message, dict)]
 
     def written_messages(self) -> list[Message]:
         return [*self.entries[self.given :], *self.reply]

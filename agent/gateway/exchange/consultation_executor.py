@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.endpoint import ToolCall
-from agent.episode import Consultation, digest_of
+from agent.episode import Consultation, Hint, digest_of
 from agent.gateway.exchange.conversation import Stage
 from agent.gateway.metrics import GatewayMetrics
 from agent.gateway.settings import Settings
@@ -31,6 +31,11 @@ class ConsultCache:
         if key not in self.results:
             self.results[key] = await self._rules.consult(arguments)
         return self.results[key]
+
+    async def hint(self, request: str) -> Hint:
+        """Returns a line about the rules near a request."""
+        assert self._rules is not None
+        return await self._rules.hint(request)
 
 
 def _text_without_result(call: ToolCall, offer: ToolOffer | None) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from agent.endpoint import ToolCall
-from agent.episode import Api, Message
+from agent.episode import Api, Hint, Message
+from agent.gateway.exchange.history import message_text
 from agent.gateway.wire import CallerRequest, clean_name, only_named_tools, tool_names
 from agent.tools import ToolOffer
 
@@ -56,6 +57,8 @@ class Conversation(ABC):
     """
 
     api: ClassVar[Api]
+    text_part: ClassVar[str]
+    """Type of a text among the parts of a message."""
 
     def __init__(self, request: CallerRequest, offer: ToolOffer | None, *, hold: bool) -> None:
         self.request = request
@@ -75,6 +78,30 @@ class Conversation(ABC):
         self.has_hidden_turns = False
         self.restored = 0
         """Number of earlier replies whose hidden calls were restored."""
+        self.hint: Hint | None = None
+        """The hint that ends the system text while the rule tool is offered; None without one."""
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message of the user; empty without one."""
+        users = (m for m in reversed(self.given_messages()) if m.get("role") == "user")
+        return message_text(next(users, {}))
+
+    def with_hint(self, entries: list[Any]) -> list[Any]:
+        """Returns the entries as the model receives them: the hint ends the system messages before others."""
+        if self.hint is None:
+            return entries
+        leading = next((i for i, entry in enumerate(entries) if not is_system(entry)), len(entries))
+        if leading == 0:
+            return [{"role": "system", "content": self.hint.text}, *entries]
+        last = entries[leading - 1]
+        content = self.end_with_hint(last.get("content"), self.hint.text)
+        return [*entries[: leading - 1], {**last, "content": content}, *entries[leading:]]
+
+    def end_with_hint(self, content: Any, hint: str) -> Any:
+        if isinstance(content, list):
+            return [*content, {"type": self.text_part, "text": f"\n\n{hint}"}]
+        return f"{content}\n\n{hint}" if isinstance(content, str) and content else hint
 
     def hides(self, name: Any) -> bool:
         """Returns whether the gateway answers calls of a tool: the rule tool, or one that nobody offered."""
@@ -128,9 +155,13 @@ class Conversation(ABC):
         """Records the reply that ends the conversation."""
 
     @abstractmethod
-    def given_messages(self) -> list[Message]:
+    def given_messages(self, *, with_hint: bool = False) -> list[Message]:
         """Returns the caller's messages, in the form of an episode's messages."""
 
     @abstractmethod
     def written_messages(self) -> list[Message]:
         """Returns the messages written since: hidden turns and the reply, in the form of an episode's."""
+
+
+def is_system(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("role") in ("system", "developer")

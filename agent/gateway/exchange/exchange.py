@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.episode import ErrorRecord, Turn
+from agent.episode import ErrorRecord, Hint, Turn
 from agent.errors import EndpointError, RulesError
 from agent.gateway.exchange.consultation_executor import ConsultationExecutor
 from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage
@@ -23,6 +23,7 @@ class Snapshot:
 
     entries: list[Any]
     given: int
+    hint: Hint | None
     reasoning: dict[str, str]
     turns: list[Turn]
     hidden_usage: dict[str, Any] | None
@@ -67,6 +68,25 @@ class Exchange:
     def resumable(self) -> bool:
         """Whether a retry of the request can reuse hidden turns or consultations."""
         return self.snapshot is not None or self.loop.has_results
+
+    async def add_hint(self) -> None:
+        """Gives the conversation a hint about its last message of the user, if the settings say so.
+
+        Raises:
+            RulesError: if there is no hint and the model may not answer without one.
+        """
+        if not self.settings.hint or self.loop.offer is None or self.snapshot is not None:
+            return
+        if not (prompt := self.conversation.prompt).strip():
+            return
+        try:
+            self.conversation.hint = await self.loop.cache.hint(prompt)
+        except RulesError as error:
+            self.rules_failed(error)
+            if self.settings.on_rules_error != "answer":
+                raise
+        else:
+            self.metrics.hints.inc()
 
     def next_bodies(self) -> list[RequestBody]:
         """Starts a turn: returns the next request, and those to send instead if it is refused, in order."""
@@ -123,6 +143,7 @@ class Exchange:
         self.snapshot = Snapshot(
             entries=list(self.conversation.entries),
             given=self.conversation.given,
+            hint=self.conversation.hint,
             reasoning=dict(self.conversation.reasoning),
             turns=list(self.turns.turns),
             hidden_usage=self.turns.hidden_usage,
@@ -138,6 +159,7 @@ class Exchange:
             return
         self.conversation.entries = list(snapshot.entries)
         self.conversation.given = snapshot.given
+        self.conversation.hint = snapshot.hint
         self.conversation.reasoning = dict(snapshot.reasoning)
         self.conversation.has_hidden_turns = True
         self.turns.turns = list(snapshot.turns)

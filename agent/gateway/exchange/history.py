@@ -103,3 +103,12 @@ def same_calls(stored: list[CallSignature], sent_back: list[CallSignature]) -> b
         one[1:] == other[1:] and (one[0] is None or one[0] == other[0])
         for one, other in zip(stored, sent_back, strict=True)
     )
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message; of one with parts, the texts of its parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.endpoint import ToolCall, parse_arguments
 from agent.episode import Api, Message
-from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage
+from agent.gateway.exchange.conversation import Conversation, RequestBody, SplitReply, Stage, is_system
 from agent.gateway.exchange.mixed_calls import (
     Insertion,
     Item,
@@ -25,6 +25,7 @@ class ResponsesConversation(Conversation):
     """A list of items: messages, reasoning, calls and their results."""
 
     api: ClassVar[Api] = "responses"
+    text_part: ClassVar[str] = "input_text"
 
     def __init__(
         self, request: CallerRequest, offer: ToolOffer | None, store: MixedItemStore, *, hold: bool
@@ -72,11 +73,34 @@ class ResponsesConversation(Conversation):
         requests = [
             RequestBody(json.dumps(body).encode())
             for history in histories
-            for body in self._forms({**self._body, "input": history}, self.offer, stage)
+            for body in self._forms(self._hinted_body(history), self.offer, stage)
         ]
         if stage == "offered" and not self.has_hidden_turns:
             requests.append(RequestBody(own, has_offer=False))
         return requests
+
+    @property
+    def hint_in_instructions(self) -> bool:
+        """Whether the hint ends the instructions, rather than the first items.
+
+        An upstream that stores the conversation keeps items, but no instructions. The instructions would
+        replace those of a stored prompt, and precede the system messages of the input.
+        """
+        instructions = self.request.body.get("instructions")
+        starts_with_system = is_system(next(iter(self.entries), None))
+        in_items = instructions is None and (starts_with_system or self.request.body.get("prompt"))
+        return self.hint is not None and not in_items
+
+    def _instructions(self) -> Any:
+        instructions = self.request.body.get("instructions")
+        if self.hint is None or not self.hint_in_instructions:
+            return instructions
+        return self.end_with_hint(instructions, self.hint.text)
+
+    def _hinted_body(self, history: list[Any]) -> dict[str, Any]:
+        if self.hint_in_instructions:
+            return {**self._body, "instructions": self._instructions(), "input": history}
+        return {**self._body, "input": self.with_hint(history)}
 
     def _forms(self, plain: dict[str, Any], offer: ToolOffer, stage: Stage) -> list[dict[str, Any]]:
         if stage == "offered":
@@ -103,7 +127,7 @@ class ResponsesConversation(Conversation):
         return [*given, *rest]
 
     def withdraw_offer(self) -> None:
-        self.offer = None
+        self.offer = self.hint = None
         self.entries = input_items(self.request.body)
         self.given = len(self.entries)
 
@@ -194,10 +218,14 @@ class ResponsesConversation(Conversation):
         """Stores that the caller saw a response under another id than the upstream's."""
         self._store.rename_response(self.request.caller, visible_id, upstream_id)
 
-    def given_messages(self) -> list[Message]:
-        instructions = self.request.body.get("instructions")
+    def given_messages(self, *, with_hint: bool = False) -> list[Message]:
+        instructions, given = self.request.body.get("instructions"), self.entries[: self.given]
+        if with_hint and self.hint_in_instructions:
+            instructions = self._instructions()
+        elif with_hint:
+            given = self.with_hint(given)
         system = [{"role": "system", "content": instructions}] if isinstance(instructions, str) else []
-        return [*system, *_messages(self.entries[: self.given])]
+        return [*system, *_messages(given)]
 
     def written_messages(self) -> list[Message]:
         return _messages([*self.entries[self.given :], *self.reply])

@@ -40,7 +40,9 @@ class TurnRecord:
         self.turns.append(
             Turn(
                 index=len(self.turns),
-                request_digest=digest_of([conversation.request.body.get("model"), conversation.entries]),
+                request_digest=digest_of(
+                    [conversation.request.body.get("model"), conversation.with_hint(conversation.entries)]
+                ),
                 finish_reason=reply.finish_reason if isinstance(reply.finish_reason, str) else None,
                 usage=usage if isinstance(usage, dict) else None,
                 started_at=self._turn_started_at,

@@ -8,7 +8,7 @@ import uuid
 from typing import Any, ClassVar
 
 from agent.endpoint import add_usage
-from agent.gateway.exchange import Exchange, Item
+from agent.gateway.exchange import Exchange, Item, ResponsesConversation
 from agent.gateway.protocols.dialect import (
     Dialect,
     ShownSoFar,
@@ -33,7 +33,8 @@ class ResponsesDialect(Dialect):
 
     def render(self, exchange: Exchange, reply: dict[str, Any], visible: Any) -> bytes | None:
         if len(exchange.turns) == 1 and len(visible) == len(reply.get("output") or []):
-            return None
+            shown = without_hint(exchange, reply)
+            return None if shown is reply else json.dumps(shown).encode()
         return json.dumps(with_output(exchange, reply, visible)).encode()
 
     def refusal(self, exchange: Exchange) -> bytes:
@@ -69,12 +70,21 @@ class ResponsesDialect(Dialect):
 
 def with_output(exchange: Exchange, response: dict[str, Any], output: list[Item]) -> dict[str, Any]:
     """Returns a response with the output that the caller sees, and the token counts of all turns."""
-    changed = {**response, "output": output}
+    changed = {**without_hint(exchange, response), "output": output}
     if usage := add_usage(exchange.turns.hidden_usage, response.get("usage")):
         changed["usage"] = usage
     if isinstance(response.get("tools"), list):
         changed["tools"] = exchange.request.body.get("tools") or []
     return changed
+
+
+def without_hint(exchange: Exchange, response: dict[str, Any]) -> dict[str, Any]:
+    """Returns a response that repeats the caller's own instructions, without the hint at their end."""
+    conversation = exchange.conversation
+    assert isinstance(conversation, ResponsesConversation)
+    if not conversation.hint_in_instructions or response.get("instructions") is None:
+        return response
+    return {**response, "instructions": exchange.request.body.get("instructions")}
 
 
 def _message() -> Item:

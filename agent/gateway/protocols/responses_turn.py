@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.gateway.exchange import Exchange, Item, ResponsesConversation
 from agent.gateway.protocols.dialect import header_comments
-from agent.gateway.protocols.responses import with_output
+from agent.gateway.protocols.responses import with_output, without_hint
 from agent.gateway.wire import UpstreamError, format_event, parse_chunk
 
 _TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
@@ -75,7 +75,7 @@ class ResponsesTurn:
                 return []
             created = event.get("response")
             self.opened = str(created.get("id")) if isinstance(created, dict) else self.opened
-            return self._send(block, event)
+            return self._send_without_hint(block, event)
         self._collect(kind, event)
         if kind in _ITEM_EVENTS and self._conversation.is_hidden(item):
             self._hidden.add(index if isinstance(index, int) else -1)
@@ -132,7 +132,7 @@ class ResponsesTurn:
         pieces = [piece for held in self._held if _item_id(held[1]) in ids for piece in self._send(*held)]
         unchanged = len(self._exchange.turns) == 1 and not self.consulting
         if "response" not in event or unchanged:
-            return [*pieces, *self._send(block, event)]
+            return [*pieces, *self._send_without_hint(block, event)]
         response = with_output(self._exchange, self._response, [*self._earlier_items, *visible])
         if self.opened not in (None, response.get("id")):
             # The stream is one response to the caller, but the upstream only knows the last turn's id.
@@ -146,6 +146,14 @@ class ResponsesTurn:
         output = self._response.get("output") or []
         sent = sorted(self._positions)
         return [output[at] if at < len(output) else self._seen[at] for at in sent if at in self._seen]
+
+    def _send_without_hint(self, block: bytes, event: Event) -> list[bytes]:
+        """Returns an event whose response may repeat the instructions of the request."""
+        response = event.get("response")
+        if isinstance(response, dict):
+            shown = without_hint(self._exchange, response)
+            block, event = (block, event) if shown is response else (b"", {**event, "response": shown})
+        return self._send(block, event)
 
     def _send(self, block: bytes, event: Event) -> list[bytes]:
         """Returns the event, unchanged or renumbered if events before it were withheld."""

@@ -1,5 +1,6 @@
 """HTTP between caller, gateway and upstream: requests, replies and server-sent events."""
 
+from agent.gateway.wire.host_check import HostCheck
 from agent.gateway.wire.passthrough import (
     METHODS,
     forward,
@@ -35,6 +36,7 @@ from agent.gateway.wire.upstream import (
 __all__ = [
     "CallerRequest",
     "DONE",
+    "HostCheck",
     "KEEPALIVE",
     "METHODS",
     "RawHeaders",

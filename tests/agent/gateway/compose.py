@@ -7,7 +7,7 @@ import dataclasses
 from random import Random
 from typing import Any, get_args, get_type_hints
 
-from tests.agent.gateway.conformance import TOOLS, Api, ApplicationRun, in_process
+from tests.agent.gateway.conformance import TOOLS, Api, ApplicationRun, in_process, misplaced_hints
 from tests.fakes.endpoints.upstream_behaviours import PLAIN, Behaviour
 from tests.fakes.endpoints.upstream_simulator import RULE_TOOL, Call, Conversation, Simulator, Turn
 
@@ -92,4 +92,8 @@ def play(seed: int, conversations: int = 6, **settings: Any) -> list[str]:
             fault for faults in await asyncio.gather(*(run.play(send) for run in runs)) for fault in faults
         ]
 
-    return [*asyncio.run(play_all()), *simulator.faults]
+    faults = [*asyncio.run(play_all()), *simulator.faults]
+    if settings.get("hint"):
+        for conversation in simulator.conversations.values():
+            faults += misplaced_hints(conversation)
+    return faults

@@ -7,6 +7,8 @@
 5. In the default mode, a request that works without the gateway works with it.
 6. No oddity of the upstream ends in a 500, nor in a 502 or 504 unless the upstream sent no usable reply.
 7. The header `x-ascl-consulted` tells the truth.
+8. With hints, every request that offers the rule tool has the hint about its own last user message, once.
+   The application never sees a hint.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agent.episode import Hint
 from agent.gateway.app import Gateway
 from agent.gateway.settings import Settings
 from agent.tools import ConsultResult
@@ -34,6 +37,7 @@ from tests.fakes.endpoints.upstream_simulator import (
 Api = Literal["chat", "responses"]
 PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 DIGEST = "d" * 64
+HINT = "hint about: "
 TOOLS = ("get_weather", "book_table")
 
 
@@ -108,6 +112,8 @@ class ApplicationRun:
     def _check(self, body: dict[str, Any], reply: Reply, played: list[Turn]) -> Shown | None:
         """Checks a reply against the turns that the model played for it; None ends the conversation."""
         faults = self._faults
+        if HINT.encode() in reply.body:
+            faults.append(f"the reply holds a hint: {reply.body[:600]!r}")
         foreign = set(MARKER.findall(reply.body.decode("utf-8", "replace"))) - {self._conversation.marker}
         if foreign:
             faults.append(f"the reply holds texts of {sorted(foreign)}")
@@ -127,7 +133,10 @@ class ApplicationRun:
         consulted = any(turn.consults for turn in played)
         self._check_header(reply, consulted)
         sent = self._conversation.replies[-1]
-        if not consulted and reply.body != sent.body:
+        if not consulted and HINT.encode() in sent.body:
+            if _parsed(reply.body) != _parsed(sent.body):
+                faults.append(f"a reply differs in more than the hint: {reply.body[:600]!r}")
+        elif not consulted and reply.body != sent.body:
             faults.append(f"an untouched reply was changed: {reply.body[:600]!r} is not {sent.body[:600]!r}")
         if not consulted and len(played) == 1:
             self._check_headers_of_upstream(reply, sent)
@@ -217,6 +226,31 @@ class ApplicationRun:
             self._say("goes further")
 
 
+def misplaced_hints(conversation: Conversation) -> list[str]:
+    """Returns what is wrong with the hints in the requests that the upstream received."""
+    faults = []
+    for body in conversation.requests:
+        history = body["messages"] if "messages" in body else body["input"]
+        said = [entry["content"] for entry in history if entry.get("role") == "user"]
+        offered = RULE_TOOL in json.dumps(body.get("tools") or [])
+        found = json.dumps(body).count(HINT)
+        system = json.dumps([body.get("instructions"), [e for e in history if e.get("role") == "system"]])
+        misplaced = found and f"{HINT}{said[-1]}" not in system
+        if found > 1 or (offered and not found) or misplaced:
+            faults.append(f"{conversation.marker}: {found} hints, offered: {offered}, system text: {system}")
+    return faults
+
+
+def _parsed(body: bytes) -> Any:
+    """Returns the JSON values in a reply, without the instructions of a response."""
+    text = body.decode().replace("\r\n", "\n")
+    lines = [line[5:].strip() for line in text.split("\n") if line.startswith("data:")] or [text]
+    values = [json.loads(line) for line in lines if line != "[DONE]"]
+    for value in values:
+        value.get("response", value).pop("instructions", None)
+    return values
+
+
 def read_reply(reply: Reply, api: Api) -> Shown:
     """Reads a reply strictly, as the official SDKs do."""
     streamed = "event-stream" in (reply.header("content-type") or "")
@@ -303,6 +337,10 @@ class InProcessRules:
     async def tool(self) -> dict[str, Any]:
         parameters = {"type": "object", "properties": {"situation": {"type": "string"}}}
         return {"type": "function", "function": {"name": RULE_TOOL, "parameters": parameters}}
+
+    async def hint(self, request: str) -> Hint:
+        await asyncio.sleep(0)
+        return Hint(version="1", text=f"{HINT}{request}")
 
     async def consult(self, arguments: dict[str, Any]) -> ConsultResult:
         await asyncio.sleep(0)

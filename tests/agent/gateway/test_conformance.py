@@ -146,9 +146,9 @@ def test_the_invariants_hold_before_an_upstream_with(name: str, upstream: Upstre
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(min_value=0, max_value=2**40))
-def test_the_invariants_hold_for_composed_behaviours_and_conversations(seed: int) -> None:
-    assert play(seed) == []
+@given(st.integers(min_value=0, max_value=2**40), st.booleans())
+def test_the_invariants_hold_for_composed_behaviours_and_conversations(seed: int, hint: bool) -> None:
+    assert play(seed, hint=hint) == []
 
 
 def test_users_behind_one_key_whose_calls_are_numbered_alike_do_not_meet(upstream: Upstream) -> None:

@@ -61,9 +61,10 @@ def response_with(*items: dict[str, Any], id: str | None = None) -> Callable[[di
     }
 
     def answer(body: dict[str, Any]) -> Raw:
+        response = {**whole, "instructions": body.get("instructions")}
         if not body.get("stream"):
-            return Raw(200, json.dumps(whole))
-        return Raw(200, _events(whole), content_type="text/event-stream")
+            return Raw(200, json.dumps(response))
+        return Raw(200, _events(response), content_type="text/event-stream")
 
     return answer
 

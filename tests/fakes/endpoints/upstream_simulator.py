@@ -134,7 +134,7 @@ class Simulator:
             whole = _completion(conversation, turn, calls)
             events = _chat_events(whole, behaviour)
         else:
-            whole = _response(conversation, turn, calls)
+            whole = _response(conversation, turn, calls) | {"instructions": body.get("instructions")}
             events = _response_events(whole, behaviour)
         if not body.get("stream") or behaviour.ignores_stream:
             text = json.dumps(whole).encode()
