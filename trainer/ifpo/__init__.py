@@ -10,7 +10,7 @@ from trainer.ifpo.advantages import (
 )
 from trainer.ifpo.arrays import Floats
 from trainer.ifpo.consult_cost import with_consultation_cost
-from trainer.ifpo.stratified import decision_ratios
+from trainer.ifpo.stratified import decision_ratios, probabilities_disagree, token_advantages
 
 __all__ = [
     "Baseline",
@@ -20,6 +20,8 @@ __all__ = [
     "decision_ratios",
     "ifpo_advantages",
     "inverse_frequency_weights",
+    "probabilities_disagree",
     "split_advantages",
+    "token_advantages",
     "with_consultation_cost",
 ]

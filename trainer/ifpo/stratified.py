@@ -13,11 +13,19 @@ an addition to IFPO; the paper's abstract (arXiv 2602.13562) does not mention fo
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trainer.ifpo.arrays import like_input, same_length, to_floats, to_labels
+
+MAX_DEVIATIONS = 4.0
+"""Standard deviations by which the number of consulting free episodes may differ from the expected one."""
+MAX_DIFFERENCE, MAX_FACTOR = 0.25, 5.0
+"""Larger differences and ratios than these between measured and observed probability are errors."""
+_MIN_VARIANCE = 0.3  # of a count: one or two unexpected episodes prove nothing
 
 
 def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> Any:
@@ -53,3 +61,44 @@ def decision_ratios(probability: Any, modes: Any, forced: Any, groups: Any) -> A
     unforced = np.divide(size, free, out=np.zeros_like(policy), where=free > 0)
     ratio = np.divide(size * policy, mixture, out=unforced, where=forced_here > 0)
     return like_input(probability, ratio)
+
+
+def token_advantages(decision: float, rest: float, ratio: float, end: int, length: int) -> list[float]:
+    """Returns the (C,) advantages of an episode's tokens: `decision * ratio` up to the end of the decision,
+    then `rest`.
+
+    Thoughts before a decision are sampled together with it. In a stratified group, the thoughts that lead to
+    a forced mode are over-represented as much as the mode is, so they carry its ratio too.
+
+    Args:
+        decision, rest: advantage of the decision, and of the tokens after it.
+        ratio: of `decision_ratios`; 1 outside a stratified group.
+        end: number of tokens up to the end of the decision.
+        length: C.
+    """
+    return [ratio * decision] * end + [rest] * (length - end)
+
+
+def probabilities_disagree(probability: Sequence[float], consulted: Sequence[bool]) -> bool:
+    """Returns whether probabilities of consulting do not explain how many free episodes consulted.
+
+    They do not if chance does not explain the difference, and it is large: above `MAX_DIFFERENCE`, or above
+    `MAX_FACTOR` for the rarer mode.
+
+    Args:
+        probability: (F,) probability of consulting, of the free episodes.
+        consulted: (F,) whether they consulted.
+    """
+    if not len(probability):
+        return False
+    expected, observed, count = math.fsum(probability), sum(consulted), len(probability)
+    variance = math.fsum(each * (1 - each) for each in probability)
+    factor = max(
+        max(first, second) / min(first, second)
+        for first, second in (
+            (expected + 0.5, observed + 0.5),
+            (count - expected + 0.5, count - observed + 0.5),
+        )
+    )
+    is_chance = abs(observed - expected) <= MAX_DEVIATIONS * math.sqrt(variance + _MIN_VARIANCE)
+    return not (is_chance or (abs(observed - expected) <= MAX_DIFFERENCE * count and factor <= MAX_FACTOR))

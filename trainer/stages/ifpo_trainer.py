@@ -80,6 +80,29 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids
             self.generation_config.eos_token_id = self.eos_token_ids
 
+    def logprobs(self, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """Returns (C,) log-probabilities of each row's `completion_ids` after its `prompt_ids`, under the
+        current model."""
+        prompt_width = max(len(row["prompt_ids"]) for row in rows)
+        width = max(len(row["completion_ids"]) for row in rows)
+        pad = self.processing_class.pad_token_id
+        ids, mask = [], []
+        for row in rows:
+            padding, tokens = prompt_width - len(row["prompt_ids"]), row["prompt_ids"] + row["completion_ids"]
+            ids.append([pad] * padding + tokens)
+            mask.append([0] * padding + [1] * len(tokens))
+        device, training = self.accelerator.device, self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            scores, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                pad_right(ids, prompt_width + width).to(device),
+                pad_right(mask, prompt_width + width).to(device),
+                width,
+            )
+        self.model.train(training)
+        return [line[: len(row["completion_ids"])] for line, row in zip(scores.tolist(), rows, strict=True)]
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # (N, 1), gathered
         counts = [consultations_of(_to_messages(completion)) for completion in completions]
@@ -158,6 +181,11 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             frequency=args.frequency,  # type: ignore[arg-type]
         )
         return advantages
+
+
+def pad_right(rows: list[list[Any]], width: int, value: float = 0) -> torch.Tensor:
+    """Returns an (N, width) tensor of the rows, padded on the right."""
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 def _to_messages(completion: Any) -> list[dict[str, Any]]:

@@ -196,7 +196,10 @@ def test_redacted_ids_cannot_be_found_out_by_guessing_and_name_no_tool_of_the_ap
 
 def test_a_redacted_log_names_no_host_and_no_folder(tmp_path: Path) -> None:
     private = make_episode("p1").model_copy(
-        update={"endpoint": "http://gpu-7.corp.example:8000/v1", "model_requested": "/home/quentin/secret/qwen3"}
+        update={
+            "endpoint": "http://gpu-7.corp.example:8000/v1",
+            "model_requested": "/home/quentin/secret/qwen3",
+        }
     )
     public = make_episode("p2").model_copy(
         update={"endpoint": "http://gpu-7.corp.example:8000/v1", "model_requested": "Qwen/Qwen3-8B"}

@@ -8,7 +8,6 @@ scaling) are those that `ascl-train prepare` wrote to the file of groups.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +19,14 @@ import numpy.typing as npt
 from agent.episode import count_given_messages
 from trainer.errors import TrainingError
 from trainer.groups.parquet import template_options_of
-from trainer.ifpo import Floats, decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
+from trainer.ifpo import (
+    Floats,
+    decision_ratios,
+    ifpo_advantages,
+    probabilities_disagree,
+    split_advantages,
+    with_consultation_cost,
+)
 from trainer.tokens import EpisodeTokens, RenderingError, call_opening, consult_probabilities
 
 if TYPE_CHECKING:
@@ -30,11 +36,6 @@ if TYPE_CHECKING:
 MAX_LATE_SHARE = 0.05
 """Share of free episodes that may write before they decide. Above it, the tokens that open a call at the
 beginning of a reply do not measure the probability of consulting."""
-MAX_DEVIATIONS = 4.0
-"""Standard deviations by which the number of consulting free episodes may differ from the expected one."""
-MAX_DIFFERENCE, MAX_FACTOR = 0.25, 5.0
-"""Larger differences and ratios than these between measured and observed probability are errors."""
-_MIN_VARIANCE = 0.3  # of a count: one or two unexpected episodes prove nothing
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,6 @@ def assign_credit(
     return Credit(decision, rest)
 
 
-def token_advantages(row: dict[str, Any], ratio: float = 1.0) -> list[float]:
-    """Returns the (C,) advantages of a row: `advantage * ratio` up to the end of the decision, then
-    `rest_advantage`.
-
-    Thoughts before a decision are sampled together with it. In a stratified group, the thoughts that lead to
-    a forced mode are over-represented as much as the mode is, so they carry its ratio too.
-    """
-    last = row["decision"][1]
-    length = len(row["completion_ids"])
-    return [ratio * row["advantage"]] * last + [row["rest_advantage"]] * (length - last)
-
-
 def smoothed_consult_rates(modes: list[str], forced: list[bool], groups: list[Any]) -> dict[Any, float]:
     """Computes the consult rate of each group's free episodes, smoothed by half an episode of each mode."""
     free: dict[Any, list[bool]] = {group: [] for group in groups}
@@ -129,10 +118,8 @@ def is_late(tokenizer: Any, tokens: EpisodeTokens) -> bool:
 def disagreement(
     consult: dict[Any, float], modes: list[str], forced: list[bool], groups: list[Any]
 ) -> str | None:
-    """Compares probabilities of consulting with what the free episodes did; returns None if they agree.
-
-    They disagree if chance does not explain the difference, and it is large: above `MAX_DIFFERENCE`, or above
-    `MAX_FACTOR` for the rarer mode.
+    """Compares probabilities of consulting with what the free episodes did; returns None if they agree (see
+    `trainer.ifpo.probabilities_disagree`).
 
     Args:
         consult: probability that the unforced policy consults, by group.
@@ -141,22 +128,10 @@ def disagreement(
     free = [
         (mode, group) for mode, is_forced, group in zip(modes, forced, groups, strict=True) if not is_forced
     ]
-    if not free:
+    probability, consulted = [consult[group] for _, group in free], [mode == "consult" for mode, _ in free]
+    if not probabilities_disagree(probability, consulted):
         return None
-    expected = sum(consult[group] for _, group in free)
-    observed = sum(mode == "consult" for mode, _ in free)
-    variance = sum(consult[group] * (1 - consult[group]) for _, group in free)
-    count = len(free)
-    factor = max(
-        max(first, second) / min(first, second)
-        for first, second in (
-            (expected + 0.5, observed + 0.5),
-            (count - expected + 0.5, count - observed + 0.5),
-        )
-    )
-    is_chance = abs(observed - expected) <= MAX_DEVIATIONS * math.sqrt(variance + _MIN_VARIANCE)
-    if is_chance or (abs(observed - expected) <= MAX_DIFFERENCE * count and factor <= MAX_FACTOR):
-        return None
+    expected, observed, count = sum(probability), sum(consulted), len(free)
     return (
         f"the mean probability of consulting is {expected / count:.3f} by the tokens that open a call "
         f"(mode_probability 'decision'), but {observed} of {count} free episodes consulted "

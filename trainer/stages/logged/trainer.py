@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from trl.trainer.utils import RepeatSampler, nanstd
 
-from trainer.stages.ifpo_trainer import IFPOTrainer, Output
+from trainer.stages.ifpo_trainer import IFPOTrainer, Output, pad_right
 from trainer.stages.logged import drift
 
 _MEANS_OVER_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
@@ -71,7 +71,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         if "token_advantages" in inputs[0]:
             by_token = [row["token_advantages"] for row in inputs]
             width = output["completion_ids"].shape[1]
-            output["advantages"] = _pad_right(by_token, width, 0.0).to(output["advantages"])  # (B, C)
+            output["advantages"] = pad_right(by_token, width, 0.0).to(output["advantages"])  # (B, C)
         if "decision" in inputs[0]:
             ids = output["completion_ids"]
             output["consult_direction"] = drift.consult_direction(inputs, ids.shape[1]).to(
@@ -150,26 +150,8 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
     def logprobs(self, rows: list[dict[str, Any]]) -> list[list[float]]:
         """Returns (C,) log-probabilities of each row under the current model, 0 outside `loss_mask`."""
-        prompt_width = max(len(row["prompt_ids"]) for row in rows)
-        width = max(len(row["completion_ids"]) for row in rows)
-        pad = self.processing_class.pad_token_id
-        ids, mask = [], []
-        for row in rows:
-            padding, tokens = prompt_width - len(row["prompt_ids"]), row["prompt_ids"] + row["completion_ids"]
-            ids.append([pad] * padding + tokens)
-            mask.append([0] * padding + [1] * len(tokens))
-        device = self.accelerator.device
-        self._rows, training = rows, self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            scores, _, _ = self._get_per_token_logps_and_entropies(
-                self.model,
-                _pad_right(ids, prompt_width + width).to(device),
-                _pad_right(mask, prompt_width + width).to(device),
-                width,
-            )
-        self.model.train(training)
-        return [line[: len(row["loss_mask"])] for line, row in zip(scores.tolist(), rows, strict=True)]
+        self._rows = rows
+        return super().logprobs(rows)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -190,7 +172,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         loss_mask = self._loss_mask  # (N, C)
         if loss_mask is None:
             masks = [row["loss_mask"] for row in self._rows]
-            loss_mask = _pad_right(masks, logits_to_keep).to(input_ids.device)
+            loss_mask = pad_right(masks, logits_to_keep).to(input_ids.device)
         size = batch_size or len(input_ids)
         parts = [
             self._score(
@@ -280,11 +262,6 @@ def _select_hidden_states(backbone: torch.nn.Module, positions: torch.Tensor) ->
         yield
     finally:
         hook.remove()
-
-
-def _pad_right(rows: list[list[Any]], width: int, value: float = 0) -> torch.Tensor:
-    """Returns an (N, width) tensor of the rows, padded on the right."""
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 def _without_padding(inputs: Output) -> Output:

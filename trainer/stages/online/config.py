@@ -12,14 +12,51 @@ from trainer.errors import ConfigError
 from trainer.stages.config import IFPOConfig, parse_run
 from trainer.stages.model_io import resolve_lora_layers
 
+_TRUNCATED_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Settings that change the sampled distribution, with the values that do not."""
+
 
 @dataclass
 class OnlineConfig(IFPOConfig):
-    """`IFPOConfig` with a limit on the consultations of an episode."""
+    """`IFPOConfig` with a limit on the consultations of an episode, and stratified groups."""
 
     max_tool_calling_iterations: int | None = field(
         default=3, metadata={"help": "Maximum rounds of consultations in one episode."}
     )
+    forced_consult: int = field(
+        default=0, metadata={"help": "Number of episodes of each group that are forced to consult."}
+    )
+    forced_direct: int = field(
+        default=0, metadata={"help": "Number of episodes of each group that are forced to answer directly."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        forced = {name: getattr(self, name) for name in ("forced_consult", "forced_direct")}
+        for name, count in forced.items():
+            if count < 0:
+                raise ValueError(f"{name} is {count}, but it must be at least 0")
+        if not any(forced.values()):
+            return
+        total = sum(forced.values())
+        if total >= self.num_generations:
+            raise ValueError(
+                f"forced_consult and forced_direct add up to {total}, but a group has {self.num_generations} "
+                "episodes, and at least one must be free: lower them, or raise num_generations"
+            )
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            raise ValueError(
+                "forced_consult and forced_direct work only without use_vllm and "
+                "use_transformers_continuous_batching, which sample all episodes of a batch in the same way: "
+                "remove these, or force modes in a log (`ascl-agent run --mode-share`) and train with "
+                "`ascl-train logged`"
+            )
+        for name in _TRUNCATED_SAMPLING:
+            if getattr(self, name) not in (None, _TRUNCATED_SAMPLING[name]):
+                raise ValueError(
+                    f"{name} changes the probability of consulting, which weighs forced episodes: remove "
+                    f"{name}, or forced_consult and forced_direct"
+                )
 
 
 @dataclass

@@ -14,16 +14,19 @@ from agent.episode import Message
 from agent.tools import RULE_TOOL
 from evaluation.prompts import KINDS
 from trainer.ifpo import inverse_frequency_weights
-from trainer.stages.ifpo_trainer import IFPOTrainer, Output
+from trainer.stages.ifpo_trainer import Output
 from trainer.stages.online.batch_metrics import BatchRecord
 from trainer.stages.online.rule_tool import BatchedRuleTool
+from trainer.stages.online.strata.call_opening import find_call_opening
+from trainer.stages.online.strata.trainer import StratifiedIFPOTrainer
 from trainer.tokens.chat_template import template_messages
 
 _KINDS = (*KINDS, None)
 
 
-class OnlineIFPOTrainer(IFPOTrainer):
-    """`IFPOTrainer` that consults through a `BatchedRuleTool` and logs the metrics of `batch_metrics`.
+class OnlineIFPOTrainer(StratifiedIFPOTrainer):
+    """`StratifiedIFPOTrainer` that consults through a `BatchedRuleTool`, and logs the metrics of
+    `batch_metrics`.
 
     The model sees the tool exactly as the rule service offers it, not a schema derived from a function.
     Columns of the dataset: `prompt` (messages) and `kind`, besides those that the reward function takes.
@@ -35,6 +38,10 @@ class OnlineIFPOTrainer(IFPOTrainer):
         self.rule_tool = rule_tool
         self._batches = {"train": BatchRecord(), "eval": BatchRecord()}
         self.tools = [rule_tool.tool]
+        if self.args.forced_consult + self.args.forced_direct:
+            self.opening = find_call_opening(
+                self._tokenizer, rule_tool.tool, self.chat_template, self.chat_template_kwargs
+            )
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
         self.rule_tool.clear()
@@ -76,7 +83,8 @@ class OnlineIFPOTrainer(IFPOTrainer):
             w_max=self.args.w_max,
             frequency=self.args.frequency,
         )
-        self._batches[mode].add([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights)
+        free = self._is_free(len(rewards))
+        self._batches[mode].add([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights, free)
         failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.rule_tool.failures)))
         self._metrics[mode]["ifpo/rules_unavailable"] = [failures.item()]  # a total, not a mean
         return advantages

@@ -18,13 +18,12 @@ from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
 from trainer.cli import app
-from trainer.ifpo import ifpo_advantages
+from trainer.ifpo import ifpo_advantages, token_advantages
 from trainer.stages.logged.credit import (
     Credit,
     assign_credit,
     episode_decision_ratios,
     smoothed_consult_rates,
-    token_advantages,
 )
 from trainer.tokens import call_opening, consult_probabilities
 
@@ -86,8 +85,7 @@ def test_split_credit_separates_the_advantage_between_modes_from_that_within_a_m
     assert consulting[0] < 0 < direct
     assert credit.rest[3] == 0  # alone in its mode
     assert credit.rest[1] > 0 > credit.rest[0]
-    row = {"completion_ids": [0] * 6, "decision": [1, 3], "advantage": 2.0, "rest_advantage": -1.0}
-    assert token_advantages(row, 0.5) == [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+    assert token_advantages(2.0, -1.0, 0.5, end=3, length=6) == [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
 
 
 def test_thoughts_before_a_decision_get_the_update_of_unforced_sampling() -> None:
@@ -98,10 +96,9 @@ def test_thoughts_before_a_decision_get_the_update_of_unforced_sampling() -> Non
     modes, forced = ["consult", "consult", "direct", "direct"], [False, True, False, True]
     rho = episode_decision_ratios({"g": rate[0]}, modes, forced, ["g"] * 4)[[0, 2]]  # one ratio per mode
     logit = np.array([1.0, 0.0]) - thought[0]  # gradient of the first thought's logit, by thought
-    row = {"completion_ids": [0] * 4, "decision": [2, 3], "rest_advantage": 0.0}
     pushed = unforced = 0.0
     for mode, advantage in enumerate([-0.2, 1.0]):
-        first = token_advantages(row | {"advantage": advantage}, rho[mode])[0]
+        first = token_advantages(advantage, 0.0, rho[mode], end=3, length=4)[0]
         for thoughts in range(2):
             pushed += drawn[thoughts, mode] / rate[mode] * mixed[mode] * first * logit[thoughts]
             unforced += drawn[thoughts, mode] * advantage * logit[thoughts]

@@ -110,6 +110,24 @@ def test_a_run_consults_the_service_and_records_its_metrics(
     assert "consult rate benign_plain 50%, harmful 50%" in stderr
 
 
+def test_modes_are_forced_in_every_group_and_consult_rates_are_those_of_the_free_episodes(
+    model: Path, prompts: Path, rules: ScriptedRules, tmp_path: Path
+) -> None:
+    """The model is random: by itself, it never calls the tool."""
+    code, _, stderr = online(
+        *(model, prompts, rules.url, tmp_path / "out", "--max_steps", 1, "--max_completion_length", 40),
+        *("--forced_consult", 1, "--forced_direct", 1),
+    )
+    assert code == 0, stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    (step,) = record["steps"]
+    assert step["ifpo/consult_rate/harmful"] == 0
+    assert step["ifpo/one_mode_groups"] == 0
+    assert "ifpo/reward/consult" in step
+    assert step["ifpo/opening_probability"] < 1e-3
+    assert record["training"]["forced_consult"] == record["training"]["forced_direct"] == 1
+
+
 def test_an_answer_that_is_cut_off_in_thoughts_that_the_template_opens_is_no_answer(
     prompts: Path, rules: ScriptedRules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +313,13 @@ def test_an_unreachable_rule_service_is_reported(model: Path, prompts: Path, tmp
         (["--baseline", "foo"], "baseline is 'foo', but it must be balanced or group"),
         (["--alpha", "-2"], "alpha is -2.0"),
         (["--w_max", "-1"], "w_max is -1.0, but it must be above 0"),
+        (["--forced_consult", "-1"], "forced_consult is -1, but it must be at least 0"),
+        (
+            ["--forced_consult", "4", "--forced_direct", "4"],
+            "add up to 8, but a group has 8 episodes, and at least one must be free",
+        ),
+        (["--forced_consult", "1", "--use_vllm", "true"], "work only without use_vllm"),
+        (["--forced_direct", "1", "--top_p", "0.9"], "top_p changes the probability of consulting"),
     ],
 )
 def test_invalid_settings_are_reported(options: list[str], expected: str, tmp_path: Path) -> None:

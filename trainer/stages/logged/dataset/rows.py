@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.stages.logged.credit import token_advantages
+from trainer.ifpo import token_advantages
 from trainer.stages.logged.dataset.token_file import Row, TokenFile
 
 
@@ -58,7 +58,13 @@ class TrainingRows(Sequence[Row]):
         for name in ("reward", "advantage", "rest_advantage"):
             row[name] = float(self.columns[name][index])
         if self.ratio is not None:
-            row["token_advantages"] = token_advantages(row, float(self.ratio[index]))
+            row["token_advantages"] = token_advantages(
+                row["advantage"],
+                row["rest_advantage"],
+                float(self.ratio[index]),
+                end=row["decision"][1],
+                length=len(row["completion_ids"]),
+            )
         return row
 
     def padded(self, batch_size: int) -> TrainingRows:
