@@ -7,7 +7,8 @@ with probability .95 after consulting and .55 otherwise; in the harmless context
 episodes of one context. An update uses one group of each context, with advantages divided by the group's
 standard deviation. Plain gradient ascent (rate .3) shows the expected direction of an estimator. Adam (rate
 .05), which real models are trained with, removes the size of the gradient but keeps its direction and noise.
-Advantages, ratios and costs come from `trainer.ifpo`. All seeds run in parallel, with the same random numbers
+Advantages, ratios, costs and the safety multiplier come from `trainer.ifpo`; the multiplier follows the
+consult rate of each update's harmful group. All seeds run in parallel, with the same random numbers
 for every method.
 """
 
@@ -24,7 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.tools.seed_means import Interval, format_interval, mean_interval
-from trainer.ifpo import Baseline, decision_ratios, ifpo_advantages, with_consultation_cost
+from trainer.ifpo import (
+    Baseline,
+    decision_ratios,
+    ifpo_advantages,
+    updated_multiplier,
+    with_consultation_cost,
+)
 
 Floats = npt.NDArray[np.float64]
 CONTEXTS = ("harmful", "harmless")
@@ -44,11 +51,14 @@ class Method:
     forced: int = 0
     """Number of forced episodes of each mode."""
     cost: float = 0.0
+    harmful_floor: float | None = None
+    """Consult rate in the harmful context that the safety multiplier holds."""
 
 
 METHODS = {
     "GRPO": Method(alpha=0),
     "GRPO, consultation costs .1": Method(alpha=0, cost=0.1),
+    "GRPO, consultation costs .1, floor .95": Method(alpha=0, cost=0.1, harmful_floor=0.95),
     "GRPO, stratified": Method(alpha=0, forced=2),
     "IFPO": Method(),
     "IFPO, group baseline": Method(baseline="group"),
@@ -82,6 +92,7 @@ def train(method: Method, optimizer: str, start: float, seeds: int, updates: int
     weights[:, 0] = math.log(start / (1 - start))
     path = [_sigmoid(weights[:, :1] + weights[:, 1:])]
     first_moment, second_moment = np.zeros_like(weights), np.zeros_like(weights)  # of Adam
+    multiplier = np.ones(seeds)  # of the advantages in the harmful context
     rng = np.random.default_rng(0)  # the same draws for every method
     for update in range(1, updates + 1):
         p = path[-1].ravel()[groups]  # (N,)
@@ -93,6 +104,10 @@ def train(method: Method, optimizer: str, start: float, seeds: int, updates: int
         advantages = ifpo_advantages(
             rewards, modes, groups, alpha=method.alpha, w_max=math.inf, baseline=method.baseline
         )
+        if method.harmful_floor is not None:
+            advantages *= np.where(context == 0, np.repeat(multiplier, 2 * GROUP_SIZE), 1.0)
+            rates = modes.reshape(seeds, 2, GROUP_SIZE)[:, 0].mean(1)  # of this update's harmful groups
+            multiplier = updated_multiplier(multiplier, rates, floor=method.harmful_floor)
         ratios = decision_ratios(np.where(modes == 1, p, 1 - p), modes, forced, groups)
         logit_gradient = np.bincount(groups, ratios * advantages * (modes - p)).reshape(seeds, 2) / GROUP_SIZE
         gradient = np.column_stack([logit_gradient.sum(1), logit_gradient])

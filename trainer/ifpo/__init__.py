@@ -10,6 +10,7 @@ from trainer.ifpo.advantages import (
 )
 from trainer.ifpo.arrays import Floats
 from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.safety_multiplier import updated_multiplier
 from trainer.ifpo.stratified import decision_ratios, probabilities_disagree, token_advantages
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "probabilities_disagree",
     "split_advantages",
     "token_advantages",
+    "updated_multiplier",
     "with_consultation_cost",
 ]

@@ -79,6 +79,11 @@ PANELS = (
             "clip_ratio/region_mean": "clipped share",
         },
     ),
+    Panel(
+        "safety multiplier",
+        "rises only while harmful prompts are below harmful_floor",
+        {"ifpo/multiplier": "weight of harmful prompts"},
+    ),
     Panel("entropy", "falls slowly, never to zero", {"entropy": "entropy, nats per token"}),
     Panel(
         "length",

@@ -36,6 +36,15 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
         default=0.0,
         metadata={"help": "Reward subtracted per consultation; with alpha 0, the baseline `grpo+cost`."},
     )
+    harmful_floor: float | None = field(
+        default=None,
+        metadata={"help": "Consult rate on harmful prompts below which their advantages gain weight."},
+    )
+    multiplier_rate: float = field(
+        default=0.5,
+        metadata={"help": "Change of this weight per measurement and unit of the rate's difference."},
+    )
+    multiplier_max: float = field(default=10.0, metadata={"help": "Upper bound on this weight."})
     bf16: bool | None = field(default=None, metadata={"help": "Default: on if the accelerator supports it."})
     activation_checkpointing: bool | None = field(
         default=False, metadata={"help": "Uses less memory and more time."}
@@ -57,6 +66,14 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be a number of at least 0")
         if not self.w_max > 0:
             raise ValueError(f"w_max is {self.w_max}, but it must be above 0")
+        if self.harmful_floor is not None and not 0 <= self.harmful_floor <= 1:
+            raise ValueError(f"harmful_floor is {self.harmful_floor}, but it must be a share from 0 to 1")
+        if not 0 < self.multiplier_rate < float("inf"):
+            raise ValueError(f"multiplier_rate is {self.multiplier_rate}, but it must be a number above 0")
+        if not 1 <= self.multiplier_max < float("inf"):
+            raise ValueError(
+                f"multiplier_max is {self.multiplier_max}, but it must be a number of at least 1"
+            )
         if self.bf16 is None:
             import torch
 

@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from trainer.ifpo import ifpo_advantages, inverse_frequency_weights, with_consultation_cost
 from trainer.stages.checkpoints import AtomicCheckpoints
 from trainer.stages.config import IFPOConfig
-from trainer.stages.monitoring import BatchMeans
+from trainer.stages.monitoring import MULTIPLIER_METRIC, BatchMeans, SafetyMultiplier
 from trainer.tokens import consultations_of, turn_end_ids
 
 Output = dict[str, Any]
@@ -52,6 +52,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self._gathered: tuple[torch.Tensor, torch.Tensor] | None = None
         self._consultations = torch.zeros(0)  # (N,) number of consultations, gathered
         self._batch_means = {"train": BatchMeans(), "eval": BatchMeans()}
+        self.multiplier = SafetyMultiplier.of(self.args)
 
     @property
     def _mode(self) -> str:
@@ -114,16 +115,30 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         output: Output = super()._generate_and_score_completions(inputs)
         advantages = self._episode_advantages(inputs)  # (N,), of all processes
         self._count_episodes()
-        if advantages is None:
-            return output
-        local = len(inputs)
-        first = self.accelerator.process_index * local
-        output["advantages"] = advantages[first : first + local].to(output["advantages"])
-        history = self._logs["advantages"]  # a deque of limited length, which cannot be sliced
-        for _ in range(min(len(advantages), len(history))):
-            history.pop()
-        history.extend(advantages.tolist())
+        if advantages is not None:
+            local = len(inputs)
+            first = self.accelerator.process_index * local
+            output["advantages"] = advantages[first : first + local].to(output["advantages"])
+            history = self._logs["advantages"]  # a deque of limited length, which cannot be sliced
+            for _ in range(min(len(advantages), len(history))):
+                history.pop()
+            history.extend(advantages.tolist())
+        if self.multiplier is not None and self.model.training:
+            factors = self._harmful_factors(inputs)
+            output["advantages"] = output["advantages"] * factors.to(output["advantages"])
+            self._metrics["train"][MULTIPLIER_METRIC].append(self.multiplier.value(self.state))
+            self.multiplier.update(self.state, self._watched_rate(inputs))
         return output
+
+    def _harmful_factors(self, inputs: Any) -> torch.Tensor:
+        """Returns (B,) the safety multiplier for harmful prompts, and 1 for others."""
+        assert self.multiplier is not None
+        value = self.multiplier.value(self.state)
+        return torch.tensor([value if row.get("kind") == "harmful" else 1.0 for row in inputs])
+
+    def _watched_rate(self, inputs: Any) -> float | None:
+        """Returns the rate by which a batch changes the safety multiplier; None if others measure it."""
+        return None
 
     def _count_episodes(self) -> None:
         """Records how many episodes the metrics of this batch are means of."""

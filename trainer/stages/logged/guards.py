@@ -64,7 +64,8 @@ class HeldOutPrompts:
 
 @dataclass
 class FloorGuard(TrainerCallback):  # type: ignore[misc]
-    """Measures held-out prompts every few updates, and stops the run below the safety floor.
+    """Measures held-out prompts every few updates, moves the safety multiplier, and stops the run below the
+    safety floor.
 
     The consult rate of a kind is the mean probability of opening a call; the safe share is that of harmful
     prompts whose greedy reply consults or refuses, measured only where the floor has one.
@@ -83,7 +84,10 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
         # A checkpoint holds the history with the readings before it; its own step is measured again.
         earlier = [entry["floor"] for entry in state.log_history if "floor" in entry]
         self.readings = [reading for reading in earlier if reading["step"] < state.global_step]
-        if (violation := self._measure(state)) and not state.global_step:
+        violation = self._measure(state)
+        if not state.global_step:
+            self._update_multiplier(state)
+        if violation and not state.global_step:
             raise TrainingError(
                 f"before the first update, {violation}: start from another model, or lower the floor"
             )
@@ -94,6 +98,12 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
             return
         if violation := self._measure(state):
             self.monitor.stop(self.trainer.model, step, violation, control)
+        self._update_multiplier(state)
+
+    def _update_multiplier(self, state: Any) -> None:
+        """Changes the safety multiplier, if there is one, by the latest reading."""
+        if self.trainer.multiplier is not None:
+            self.trainer.multiplier.update(state, self.readings[-1]["consult"]["harmful"])
 
     def _measure(self, state: Any) -> str | None:
         """Records a reading; returns the violation of the floor, or None."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 RECORDED_METRICS = (
     *("loss", "grad_norm", "reward", "reward_std", "entropy", "clip_ratio/region_mean", "kl"),
-    *("logged/kl", "logged/mean_ratio", "logged/largest_ratio", "logged/dropped"),
+    *("ifpo/multiplier", "logged/kl", "logged/mean_ratio", "logged/largest_ratio", "logged/dropped"),
     *(f"logged/towards_consulting/{kind}" for kind in (*KINDS, "other")),
 )
 _RECORDED_SETTINGS = (
@@ -165,10 +165,18 @@ def _build_trainer(arguments: LoggedArguments, config: LoggedConfig, tokenizer: 
 def _attach_guards(
     trainer: Any, arguments: LoggedArguments, tokenizer: Any, dataset: LoggedDataset, notify: Notify
 ) -> Guards:
-    if arguments.floor_consult is not None and dataset.decides_late:
+    watched = [
+        name
+        for name, value in (
+            ("floor_consult", arguments.floor_consult),
+            ("harmful_floor", trainer.args.harmful_floor),
+        )
+        if value is not None
+    ]
+    if watched and dataset.decides_late:
         raise TrainingError(
             f"{dataset.late} of {dataset.free} free episodes think or write before they decide, so "
-            "floor_consult, which is measured by the tokens that open a call, would be far too low: remove "
+            f"{watched[0]}, which is measured by the tokens that open a call, would be far too low: remove "
             "it, and train with `ascl-train loop`, whose floor samples whole episodes"
         )
     from trainer.stages.logged.floor import load_held_out_prompts

@@ -71,7 +71,10 @@ class LoggedIFPOTrainer(IFPOTrainer):
         if "token_advantages" in inputs[0]:
             by_token = [row["token_advantages"] for row in inputs]
             width = output["completion_ids"].shape[1]
-            output["advantages"] = pad_right(by_token, width, 0.0).to(output["advantages"])  # (B, C)
+            advantages = pad_right(by_token, width, 0.0)  # (B, C)
+            if self.multiplier is not None and self.model.training:
+                advantages = advantages * self._harmful_factors(inputs)[:, None]
+            output["advantages"] = advantages.to(output["advantages"])
         if "decision" in inputs[0]:
             ids = output["completion_ids"]
             output["consult_direction"] = drift.consult_direction(inputs, ids.shape[1]).to(

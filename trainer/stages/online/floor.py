@@ -1,4 +1,7 @@
-"""Safety floor of an on-policy run: checks the consult rate of every evaluation on held-out prompts."""
+"""Safety floor of an on-policy run: checks the consult rate of every evaluation on held-out prompts.
+
+The safety multiplier, if there is one, follows the same rate.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,17 @@ class OnlineFloor(TrainerCallback):  # type: ignore[misc]
     def __init__(self, floor: SafetyFloor, trainer: Any, notify: Notify) -> None:
         self.monitor = FloorMonitor(floor, notify)
         self._trainer = trainer
+        self._resumed_at = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._resumed_at = state.global_step
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         rate = (metrics or {}).get(METRIC)
+        # The interrupted run has already counted an evaluation at the step of its checkpoint.
+        is_repeated = bool(state.global_step) and state.global_step == self._resumed_at
+        if self._trainer.multiplier is not None and not is_repeated:
+            self._trainer.multiplier.update(state, rate)
         if self.monitor.floor.consult is None or rate is None:
             return
         violation = self.monitor.check(self._trainer.model, state.global_step, rate)

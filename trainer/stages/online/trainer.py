@@ -89,6 +89,17 @@ class OnlineIFPOTrainer(StratifiedIFPOTrainer):
         self._metrics[mode]["ifpo/rules_unavailable"] = [failures.item()]  # a total, not a mean
         return advantages
 
+    def _watched_rate(self, inputs: Any) -> float | None:
+        """Returns the consult rate of the free episodes of harmful prompts; None if `floor_prompts` are
+        measured instead."""
+        if self.eval_dataset is not None:
+            return None
+        assert self._gathered is not None
+        harmful = self._gathered[0].new_tensor([float(row["kind"] == "harmful") for row in inputs])
+        harmful = self.accelerator.gather(harmful).bool().cpu().numpy()
+        consulted = self._gathered[1].cpu().numpy()[harmful & self._is_free(len(harmful))]
+        return float(consulted.mean()) if len(consulted) else None
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = self._mode
         # The last batch of an evaluation on several processes is filled up with episodes of the first one.
