@@ -123,7 +123,8 @@ class RuleIndex:
                 raise ArtefactError(f"{len(entries)} texts but {len(part)} vectors: build the index again")
         self._entries = entries
         self._rules = list(rulebook.served.values())
-        self._category = np.array([rule.category for rule in self._rules])
+        self._categories = [rule.category for rule in self._rules]
+        self._category = np.array(self._categories)
         self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
         # Texts are grouped by language, for rules and categories alike, since a question is in one language.
         rules = RuleGroups(sizes)
@@ -207,9 +208,8 @@ class RuleIndex:
         scores = self._mask_categories(scores, categories)
         if not scores.max(initial=-np.inf) >= threshold:
             return []
-        ranked = [
-            int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= threshold - RETURN_MARGIN
-        ]
+        order = np.argsort(-scores, kind="stable")
+        ranked = order[scores[order] >= threshold - RETURN_MARGIN].tolist()
         chosen = self._take_turns(ranked, scores, threshold)[:top_k]
         top = self._rules[chosen[0]].category
         answering = self._answers & (self._category == top)
@@ -225,10 +225,11 @@ class RuleIndex:
         least = max(threshold, scores[ranked[0]] / 2)
         seen: dict[str, int] = {}
         turns = []
-        for at in ranked:
-            category = self._rules[at].category
-            seen[category] = seen.get(category, 0) + 1
-            turns.append((scores[at] < least, seen[category] if scores[at] >= least else 0))
+        for at, near in zip(ranked, (scores[ranked] >= least).tolist(), strict=True):
+            if near:
+                category = self._categories[at]
+                seen[category] = seen.get(category, 0) + 1
+            turns.append((not near, seen[category] if near else 0))
         return [at for _, at in sorted(zip(turns, ranked, strict=True), key=lambda pair: pair[0])]
 
     def ranked(self, scores: Floats, count: int, categories: Iterable[str] | None = None) -> list[Hit]:

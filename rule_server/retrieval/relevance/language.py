@@ -133,6 +133,8 @@ def _latin_language(text: str) -> str | None:
         for language, weight in by_word.get(word, ()):
             points[language] += weight
             hits[language] += 1
+        if word.isascii():
+            continue  # every distinguishing letter has an accent
         for letters, languages in by_letters:
             if not letters.isdisjoint(word):
                 for language in languages:
