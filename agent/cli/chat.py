@@ -14,6 +14,8 @@ from agent.cli.options import (
     DEFAULT_RULES_URL,
     ApiChoice,
     BaseUrl,
+    DecisionBias,
+    DecisionToken,
     Hinted,
     MaxConsultations,
     MaxSeconds,
@@ -61,6 +63,8 @@ def chat(
     top_p: TopP = None,
     max_tokens: MaxTokens = 1024,
     template_option: TemplateOptions = None,
+    decision_bias: DecisionBias = None,
+    decision_token: DecisionToken = None,
     max_turns: MaxTurns = 6,
     max_consultations: MaxConsultations = 4,
     max_total_tokens: MaxTotalTokens = None,
@@ -82,13 +86,14 @@ def chat(
         turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
     system_text = read_system(system)
+    sampling = sampling_fields(temperature, top_p, max_tokens, template_option, decision_bias, decision_token)
 
     async def session(endpoint: Endpoint, client: RulesClient | None) -> int:
         agent = Agent(
             endpoint,
             client,
             system=system_text,
-            sampling=sampling_fields(temperature, top_p, max_tokens, template_option),
+            sampling=sampling,
             tool_mode=tool_mode,
             limits=limits,
             on_rules_error=on_rules_error,

@@ -102,6 +102,24 @@ Hinted = Annotated[
         rich_help_panel=RULES,
     ),
 ]
+DecisionBias = Annotated[
+    float | None,
+    typer.Option(
+        min=-100,
+        max=100,
+        help="Offset on the logit of the token that opens a call, from `ascl-train decision` (default: "
+        "none).",
+        rich_help_panel=SAMPLING,
+    ),
+]
+DecisionToken = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="ID of that token, from `ascl-train decision` (default: none).",
+        rich_help_panel=SAMPLING,
+    ),
+]
 PolicyVersion = Annotated[str, typer.Option(help="Label for the model version, stored with each episode.")]
 Provider = Annotated[
     str,
@@ -227,13 +245,18 @@ def sampling_fields(
     top_p: float | None,
     max_tokens: int,
     template_options: list[str] | None = None,
+    decision_bias: float | None = None,
+    decision_token: int | None = None,
 ) -> dict[str, Any]:
-    """Returns the sampling fields of every request; exits with code 2 if a template option is malformed."""
+    """Returns the sampling fields of every request; exits with code 2 if an option is malformed."""
+    if (decision_bias is None) != (decision_token is None):
+        fail("--decision-bias and --decision-token need each other: `ascl-train decision` prints both", 2)
     fields = {
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
         "chat_template_kwargs": parse_template_options(template_options) or None,
+        "logit_bias": None if decision_token is None else {str(decision_token): decision_bias},
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -17,6 +17,8 @@ from agent.cli.options import (
     ApiChoice,
     AsJson,
     BaseUrl,
+    DecisionBias,
+    DecisionToken,
     Hinted,
     HistoryChoice,
     MaxConsultations,
@@ -111,6 +113,8 @@ def run(
     top_p: TopP = None,
     max_tokens: MaxTokens = 512,
     template_option: TemplateOptions = None,
+    decision_bias: DecisionBias = None,
+    decision_token: DecisionToken = None,
     max_turns: MaxTurns = 6,
     max_consultations: MaxConsultations = 4,
     max_total_tokens: MaxTotalTokens = None,
@@ -144,6 +148,7 @@ def run(
         turns=max_turns, consultations=max_consultations, tokens=max_total_tokens, seconds=max_seconds
     )
     system_text = read_system(system)
+    sampling = sampling_fields(temperature, top_p, max_tokens, template_option, decision_bias, decision_token)
     prompt_list = exit_on_error(lambda: read_prompts(prompts))
     shares = _mode_shares(mode_share, rules_url, call_token, direct_draws)
     share_of_hints = _hint_share(hint, hint_share, rules_url)
@@ -161,7 +166,7 @@ def run(
             endpoint,
             client,
             system=system_text,
-            sampling=sampling_fields(temperature, top_p, max_tokens, template_option),
+            sampling=sampling,
             tool_mode=tool_mode,
             limits=limits,
             on_rules_error=on_rules_error,

@@ -301,12 +301,14 @@ class Endpoint:
                 setup=True,
             )
         if isinstance(error, openai.APIStatusError):
-            status = error.status_code
+            status, text = error.status_code, truncate(_server_text(error))
+            refuses_bias = status in (400, 422) and "logit_bias" in text
+            fix = ". It takes no logit_bias: omit --decision-bias and --call-token" if refuses_bias else ""
             return EndpointError(
                 f"the endpoint {self.public_url} answered {status}{tries} for model {self.model!r}: "
-                f"{truncate(_server_text(error))}",
+                f"{text}{fix}",
                 type=f"http_{status}",
-                setup=status in _SETUP_STATUSES,
+                setup=status in _SETUP_STATUSES or refuses_bias,
             )
         if isinstance(error, openai.OpenAIError):
             return EndpointError(

@@ -6,6 +6,7 @@ import typer
 
 from trainer.cli import orchestration, reports
 from trainer.cli.common import Version, shorten_types_in_help
+from trainer.cli.decision import decision
 from trainer.cli.groups import prepare, stats
 from trainer.cli.settings import settings
 from trainer.cli.train import local_model, logged, sft
@@ -31,6 +32,9 @@ app.command(
 )(logged)
 app.command(epilog="Example: ascl-train settings online --json")(settings)
 reports.register(app)
+app.command(
+    epilog="Example: ascl-train decision runs/calibration.jsonl --model runs/ifpo/merged --at harmful=0.95"
+)(decision)
 orchestration.register(app)
 shorten_types_in_help(app)
 

@@ -62,13 +62,14 @@ class SpilledLog:
     """Episodes that cannot be used, by cause and mode."""
 
 
-NEUTRAL_VALUES = {
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "top_p": (1,),
     "top_k": (0, -1),
     "min_p": (0,),
     "repetition_penalty": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
+    "logit_bias": ({},),
 }
 """Sampling settings that a trainer cannot reproduce, and the values at which they have no effect."""
 

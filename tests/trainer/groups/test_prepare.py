@@ -420,13 +420,18 @@ def test_an_infinite_alpha_is_refused(tmp_path: Path) -> None:
 
 
 def test_sampling_settings_that_training_cannot_reproduce_are_reported_and_recorded(tmp_path: Path) -> None:
-    sent = {"temperature": 1.0, "top_p": 0.9, "top_k": -1, "min_p": None}
+    sent = {"temperature": 1.0, "top_p": 0.9, "top_k": -1, "min_p": None, "logit_bias": {}}
     filtered = [each.model_copy(update={"sampling_sent": sent}) for each in mixed_group("a")]
     code, _, stderr, out = prepare(tmp_path, filtered)
     assert code == 0
     assert "the episodes were sampled with top_p 0.9. Training models the temperature only" in stderr
     assert read_groups(out)[1]["sources"]["sampled_with"] == ["top_p 0.9"]
     assert prepare(tmp_path, mixed_group("a"), "--overwrite")[2] == ""
+    biased = [
+        each.model_copy(update={"sampling_sent": {"temperature": 1.0, "logit_bias": {"44": -5.4}}})
+        for each in mixed_group("a")
+    ]
+    assert "sampled with logit_bias {'44': -5.4}" in prepare(tmp_path, biased, "--overwrite")[2]
 
 
 def test_a_difference_over_few_prompts_has_no_interval(tmp_path: Path) -> None:
