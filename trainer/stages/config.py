@@ -24,6 +24,10 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
         default=1.0,
         metadata={"help": "Strength of the weighting: 0 is GRPO, 1 gives every mode the same weight."},
     )
+    alpha_end: float | None = field(
+        default=None,
+        metadata={"help": "Value of alpha at the last update, reached linearly; default: alpha is constant."},
+    )
     w_max: float = field(default=4.0, metadata={"help": "Upper bound on a weight before scaling."})
     baseline: str = field(
         default="balanced", metadata={"help": "`balanced` (weighted mean) or `group` (plain mean)."}
@@ -61,8 +65,8 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
         for name, choices in (("frequency", ("group", "batch")), ("baseline", ("balanced", "group"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is '{getattr(self, name)}', but it must be {' or '.join(choices)}")
-        for name in ("alpha", "cost"):
-            if not 0 <= getattr(self, name) < float("inf"):
+        for name in ("alpha", "alpha_end", "cost"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be a number of at least 0")
         if not self.w_max > 0:
             raise ValueError(f"w_max is {self.w_max}, but it must be above 0")

@@ -59,6 +59,15 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """Key of the metrics: `train` or `eval`."""
         return "train" if self.model.training else "eval"
 
+    @property
+    def _alpha(self) -> float:
+        """Strength of the weighting at the present update: linear from `alpha` to `alpha_end`, if given."""
+        start, end = float(self.args.alpha), self.args.alpha_end
+        if end is None:
+            return start
+        share: float = min(self.state.global_step / max(self.state.max_steps - 1, 1), 1.0)
+        return start + (float(end) - start) * share
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._batch_means[self._mode].merge(self._metrics[self._mode])
         super().log(logs, start_time)
@@ -174,12 +183,15 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         metrics = self._metrics[mode]
         metrics["ifpo/consult_rate"].append(consulted.float().mean().item())
         metrics["ifpo/unscored"].append((~scored).float().mean().item())
-        if args.alpha == 0 and args.cost == 0:
+        alpha = self._alpha
+        if args.alpha_end is not None:
+            metrics["ifpo/alpha"].append(alpha)
+        if alpha == 0 and args.cost == 0:
             return None
         weights = inverse_frequency_weights(
             consulted[scored],
             groups[scored],
-            alpha=args.alpha,
+            alpha=alpha,
             w_max=args.w_max,
             frequency=args.frequency,  # type: ignore[arg-type]
         )
@@ -189,7 +201,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             with_consultation_cost(rewards[scored], self._consultations[scored], args.cost),
             consulted[scored],
             groups[scored],
-            alpha=args.alpha,
+            alpha=alpha,
             w_max=args.w_max,
             baseline=args.baseline,  # type: ignore[arg-type]
             scale_rewards=self.scale_rewards,

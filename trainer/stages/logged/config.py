@@ -146,6 +146,10 @@ def _check(arguments: LoggedArguments, settings: Any) -> None:
     for name in ("floor_consult", "floor_safe"):
         if getattr(arguments, name) is not None and arguments.floor_prompts is None:
             raise ConfigError(f"{name} needs held-out prompts: set floor_prompts, such as builtin:held_out")
+    if settings.alpha_end is not None:
+        raise ConfigError(
+            "alpha_end has no effect on logged episodes, whose advantages are computed once: remove it"
+        )
     if settings.harmful_floor is not None and arguments.floor_prompts is None:
         raise ConfigError(
             "harmful_floor needs held-out prompts to measure: set floor_prompts, such as builtin:held_out"

@@ -146,5 +146,10 @@ def parse_online(config: Path | None, options: Sequence[str]) -> tuple[OnlineArg
             "neither"
         )
     if arguments.method != "ifpo":
+        if settings.alpha_end is not None:
+            raise ConfigError(
+                f"the method {arguments.method} sets alpha to 0, so alpha_end has no effect: remove it, or "
+                "set method: ifpo"
+            )
         settings.alpha = 0.0
     return arguments, settings

@@ -79,7 +79,7 @@ class OnlineIFPOTrainer(StratifiedIFPOTrainer):
         weights[rated] = inverse_frequency_weights(
             consulted[rated],
             groups[rated],
-            alpha=self.args.alpha,
+            alpha=self._alpha,
             w_max=self.args.w_max,
             frequency=self.args.frequency,
         )
