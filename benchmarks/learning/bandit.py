@@ -27,6 +27,7 @@ import numpy.typing as npt
 from benchmarks.tools.seed_means import Interval, format_interval, mean_interval
 from trainer.ifpo import (
     Baseline,
+    CostWhere,
     decision_ratios,
     ifpo_advantages,
     updated_multiplier,
@@ -51,6 +52,7 @@ class Method:
     forced: int = 0
     """Number of forced episodes of each mode."""
     cost: float = 0.0
+    cost_where: CostWhere = "always"
     harmful_floor: float | None = None
     """Consult rate in the harmful context that the safety multiplier holds."""
 
@@ -59,6 +61,9 @@ METHODS = {
     "GRPO": Method(alpha=0),
     "GRPO, consultation costs .1": Method(alpha=0, cost=0.1),
     "GRPO, consultation costs .1, floor .95": Method(alpha=0, cost=0.1, harmful_floor=0.95),
+    "GRPO, consultation costs .1 where direct is as good": Method(
+        alpha=0, cost=0.1, cost_where="direct_as_good"
+    ),
     "GRPO, stratified": Method(alpha=0, forced=2),
     "IFPO": Method(),
     "IFPO, group baseline": Method(baseline="group"),
@@ -99,7 +104,11 @@ def train(method: Method, optimizer: str, start: float, seeds: int, updates: int
         draws = rng.random((2, len(groups)))
         modes = np.where(forced, forced_modes, draws[0] < p).astype(np.int64)
         rewards = with_consultation_cost(
-            (draws[1] < REWARD_PROBABILITY[context, modes]).astype(float), modes, method.cost
+            (draws[1] < REWARD_PROBABILITY[context, modes]).astype(float),
+            modes,
+            method.cost,
+            groups=groups,
+            where=method.cost_where,
         )
         advantages = ifpo_advantages(
             rewards, modes, groups, alpha=method.alpha, w_max=math.inf, baseline=method.baseline

@@ -14,6 +14,7 @@ from evaluation.metrics import BENIGN, MIN_PROMPTS, Difference, PromptSums, Rate
 from evaluation.prompts import KINDS
 from trainer.groups.parquet import open_groups
 from trainer.groups.partitions import Partitions, Records, open_partitions, partition_count
+from trainer.ifpo import CostWhere
 
 MAX_ONE_MODE_SHARE = 0.5
 """Share of one-mode groups above which a finding is reported."""
@@ -132,25 +133,35 @@ def group_statistics(path: Path) -> GroupStatistics:
     )
 
 
-def has_signal(path: Path, cost: float = 0.0) -> bool:
+def has_signal(path: Path, cost: float = 0.0, where: CostWhere = "always") -> bool:
     """Returns whether the rewards differ within any group. If not, all advantages are zero.
 
     Args:
         path: groups file.
         cost: reward subtracted per consultation, as by the method `grpo+cost`.
+        where: groups that the cost is charged in; with `direct_as_good`, it separates equal rewards of both
+            modes, and never equals out unequal ones.
 
     Raises:
         GroupError: the file cannot be read.
     """
+    separates_modes = where == "direct_as_good" and cost > 0
+    modes: dict[str, set[bool]] = {}
     highest: dict[str, float] = {}
     lowest: dict[str, float] = {}
     with open_groups(path) as (file, _):
         for batch in file.iter_batches(columns=["group_id", "reward", "consultations"]):
-            net_reward = batch["reward"].to_numpy() - cost * batch["consultations"].to_numpy()
-            for group, value in zip(batch["group_id"].to_pylist(), net_reward.tolist(), strict=True):
+            reward, count = batch["reward"].to_numpy(), batch["consultations"].to_numpy()
+            net_reward = reward if separates_modes else reward - cost * count
+            for group, value, consulted in zip(
+                batch["group_id"].to_pylist(), net_reward.tolist(), (count > 0).tolist(), strict=True
+            ):
+                modes.setdefault(group, set()).add(consulted)
                 highest[group] = max(value, highest.get(group, value))
                 lowest[group] = min(value, lowest.get(group, value))
-    return any(highest[group] > lowest[group] for group in highest)
+    return any(
+        highest[group] > lowest[group] or (separates_modes and len(modes[group]) == 2) for group in highest
+    )
 
 
 class _Totals:

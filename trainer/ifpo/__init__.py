@@ -9,12 +9,13 @@ from trainer.ifpo.advantages import (
     split_advantages,
 )
 from trainer.ifpo.arrays import Floats
-from trainer.ifpo.consult_cost import with_consultation_cost
+from trainer.ifpo.consult_cost import CostWhere, with_consultation_cost
 from trainer.ifpo.safety_multiplier import updated_multiplier
 from trainer.ifpo.stratified import decision_ratios, probabilities_disagree, token_advantages
 
 __all__ = [
     "Baseline",
+    "CostWhere",
     "Floats",
     "Frequency",
     "Scale",

@@ -109,7 +109,8 @@ class Round:
         train = self.settings.train
         cost = float(train.get("cost", 0.0)) if train.get("method") == "grpo+cost" else 0.0
         trained = (self.folder / "trained" / "run.json").exists()
-        if trained or has_signal(self.folder / "groups.parquet", cost):
+        where = train.get("consult_cost_where", "always")
+        if trained or has_signal(self.folder / "groups.parquet", cost, where):
             return None
         return (
             f"{self.name}: all episodes of a prompt earned the same reward, for every prompt, so training "

@@ -15,6 +15,12 @@ from trl import GRPOConfig, TrlParser
 
 from trainer.errors import ConfigError
 
+_CHOICES = {
+    "frequency": ("group", "batch"),
+    "baseline": ("balanced", "group"),
+    "consult_cost_where": ("always", "direct_as_good"),
+}
+
 
 @dataclass
 class IFPOConfig(GRPOConfig):  # type: ignore[misc]
@@ -40,6 +46,13 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
         default=0.0,
         metadata={"help": "Reward subtracted per consultation; with alpha 0, the baseline `grpo+cost`."},
     )
+    consult_cost_where: str = field(
+        default="always",
+        metadata={
+            "help": "Groups in which a consultation costs `cost`: `always` all, `direct_as_good` those whose "
+            "direct episodes earned as much."
+        },
+    )
     harmful_floor: float | None = field(
         default=None,
         metadata={"help": "Consult rate on harmful prompts below which their advantages gain weight."},
@@ -62,12 +75,17 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
     )
 
     def __post_init__(self) -> None:
-        for name, choices in (("frequency", ("group", "batch")), ("baseline", ("balanced", "group"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is '{getattr(self, name)}', but it must be {' or '.join(choices)}")
         for name in ("alpha", "alpha_end", "cost"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be a number of at least 0")
+        if self.consult_cost_where != "always" and not self.cost:
+            raise ValueError(
+                f"consult_cost_where is {self.consult_cost_where}, but there is no cost: set "
+                "method: grpo+cost and cost, such as 0.1"
+            )
         if not self.w_max > 0:
             raise ValueError(f"w_max is {self.w_max}, but it must be above 0")
         if self.harmful_floor is not None and not 0 <= self.harmful_floor <= 1:

@@ -198,7 +198,13 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         metrics["ifpo/largest_weight"].append(float(weights.max(initial=0.0)))
         advantages = torch.zeros_like(rewards)
         advantages[scored] = ifpo_advantages(
-            with_consultation_cost(rewards[scored], self._consultations[scored], args.cost),
+            with_consultation_cost(
+                rewards[scored],
+                self._consultations[scored],
+                args.cost,
+                groups=groups[scored],
+                where=args.consult_cost_where,  # type: ignore[arg-type]
+            ),
             consulted[scored],
             groups[scored],
             alpha=alpha,

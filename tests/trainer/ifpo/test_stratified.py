@@ -104,6 +104,39 @@ def test_invalid_arguments_of_a_stratified_group_are_refused(change, message):
         decision_ratios(**(arguments | change))
 
 
+def test_a_conditional_cost_is_charged_only_in_groups_whose_direct_episodes_earned_as_much():
+    rewards = [1.0, 0.0, 0.5, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+    consultations = [1, 2, 0, 1, 0, 1, 1, 0, 0]
+    groups = ["as good"] * 3 + ["worse"] * 2 + ["none direct"] * 2 + ["none consulting"] * 2
+    paid = with_consultation_cost(rewards, consultations, 0.1, groups=groups, where="direct_as_good")
+    np.testing.assert_allclose(paid, [0.9, -0.2, 0.5, *rewards[3:]])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.2, 1.0]), st.integers(0, 2), st.integers(0, 3)), max_size=24),
+    st.floats(-3, 3),
+)
+def test_a_conditional_cost_is_that_of_every_group_or_none(episodes, shift):
+    rewards, counts, groups = (np.array([each[i] for each in episodes]) for i in range(3))
+    paid = with_consultation_cost(rewards, counts, 0.1, groups=groups, where="direct_as_good")
+    always = with_consultation_cost(rewards, counts, 0.1)
+    for group in set(groups.tolist()):
+        here = groups == group
+        direct, consulting = here & (counts == 0), here & (counts > 0)
+        charged = direct.any() and consulting.any()
+        charged = charged and rewards[direct].mean() >= rewards[consulting].mean() - 1e-12
+        np.testing.assert_array_equal(paid[here], (always if charged else rewards)[here])
+    shifted = with_consultation_cost(rewards + shift, counts, 0.1, groups=groups, where="direct_as_good")
+    np.testing.assert_allclose(shifted - shift, paid, atol=1e-9)
+
+
+def test_a_conditional_cost_needs_groups_and_a_known_condition():
+    with pytest.raises(ValueError, match="pass groups"):
+        with_consultation_cost([1.0], [1], 0.1, where="direct_as_good")
+    with pytest.raises(ValueError, match="where is 'never'"):
+        with_consultation_cost([1.0], [1], 0.1, where="never")
+
+
 def test_the_cost_is_subtracted_per_consultation():
     rewards = with_consultation_cost([1.0, 1.0, 0.0], [2, 0, 1], 0.1)
     np.testing.assert_allclose(rewards, [0.8, 1.0, -0.1])

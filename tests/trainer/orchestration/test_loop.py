@@ -196,6 +196,7 @@ def test_a_cost_per_consultation_is_a_signal_where_rewards_are_equal(tmp_path: P
     prepare_groups(log, tmp_path / "rewards.jsonl", tmp_path / "groups.parquet")
     assert not has_signal(tmp_path / "groups.parquet")
     assert has_signal(tmp_path / "groups.parquet", cost=0.1)
+    assert has_signal(tmp_path / "groups.parquet", cost=0.1, where="direct_as_good")
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,19 @@ def test_the_cost_is_subtracted_per_consultation_before_grpos_advantages(
     torch.testing.assert_close(output["advantages"], expected.float())
 
 
+def test_the_cost_is_charged_only_where_direct_completions_earned_as_much(
+    model: Path, tmp_path: Path
+) -> None:
+    """The direct completion of the first prompt earned more, those of the second less."""
+    paid, plain, partly = (
+        step(IFPOTrainer, model, tmp_path, alpha=0.0, **settings)[1]["advantages"]
+        for settings in ({"cost": 0.3}, {}, {"cost": 0.3, "consult_cost_where": "direct_as_good"})
+    )
+    torch.testing.assert_close(partly[:4], paid[:4])
+    torch.testing.assert_close(partly[4:], plain[4:])
+    assert not torch.equal(paid[4:], plain[4:])
+
+
 def test_several_reward_functions_are_refused(model: Path, tmp_path: Path) -> None:
     def reward(completions: list[Any], **_: Any) -> list[float]:
         return [0.0] * len(completions)

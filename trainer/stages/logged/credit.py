@@ -63,7 +63,8 @@ def assign_credit(
         columns: (N,) `reward`, `mode`, `group_id` and `consultations` of the file, lists or arrays.
         settings: advantage settings of the file: `alpha`, `w_max`, `baseline` and so on.
         arguments: `method` and `credit` of the run.
-        config: `cost` and `frequency` of the run; the scope of `batch` is the whole file.
+        config: `cost`, `consult_cost_where` and `frequency` of the run; the scope of `batch` is the whole
+            file.
     """
     reward = np.array(columns["reward"], dtype=float)
     rated = np.isfinite(reward)
@@ -73,7 +74,13 @@ def assign_credit(
     if arguments.method != "ifpo":
         options["alpha"] = 0.0
     if arguments.method == "grpo+cost":
-        net_reward = with_consultation_cost(net_reward, counts, config.cost)
+        net_reward = with_consultation_cost(
+            net_reward,
+            counts,
+            config.cost,
+            groups=group,
+            where=config.consult_cost_where,  # type: ignore[arg-type]
+        )
     decision, rest = np.full(len(reward), np.nan), np.full(len(reward), np.nan)
     if arguments.credit == "split":
         decision[rated], rest[rated] = split_advantages(net_reward, mode, group, **options)

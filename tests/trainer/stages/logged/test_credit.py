@@ -39,6 +39,7 @@ PREPARED = {"alpha": 1.0, "w_max": 4.0, "baseline": "balanced", "scale_rewards":
 
 def make_settings(**settings: Any) -> Any:
     standard = {"method": "ifpo", "frequency": "group", "credit": "episode", "cost": 0.1}
+    standard |= {"consult_cost_where": "always"}
     return SimpleNamespace(**(standard | settings))
 
 
@@ -60,6 +61,15 @@ def test_each_method_is_a_reward_and_a_weighting() -> None:
         credit = compute_credit(COLUMNS, method=method, cost=0.25)
         np.testing.assert_array_equal(credit.decision, advantages)
         np.testing.assert_array_equal(credit.rest, advantages)
+
+
+def test_a_cost_can_be_charged_only_where_direct_episodes_earned_as_much() -> None:
+    """The direct episode of group `a` earned more than the mean of the others, that of `b` earned less."""
+    settings: dict[str, Any] = {"method": "grpo+cost", "cost": 0.25}
+    always, without = compute_credit(COLUMNS, **settings), compute_credit(COLUMNS, method="grpo")
+    credit = compute_credit(COLUMNS, **settings, consult_cost_where="direct_as_good")
+    np.testing.assert_array_equal(credit.decision[:4], always.decision[:4])
+    np.testing.assert_array_equal(credit.decision[4:], without.decision[4:])
 
 
 def test_frequencies_can_be_counted_over_the_whole_file() -> None:

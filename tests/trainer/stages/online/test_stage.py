@@ -313,6 +313,8 @@ def test_an_unreachable_rule_service_is_reported(model: Path, prompts: Path, tmp
         (["--baseline", "foo"], "baseline is 'foo', but it must be balanced or group"),
         (["--alpha", "-2"], "alpha is -2.0"),
         (["--w_max", "-1"], "w_max is -1.0, but it must be above 0"),
+        (["--consult_cost_where", "direct_as_good"], "there is no cost: set method: grpo+cost and cost"),
+        (["--consult_cost_where", "never"], "it must be always or direct_as_good"),
         (["--forced_consult", "-1"], "forced_consult is -1, but it must be at least 0"),
         (
             ["--forced_consult", "4", "--forced_direct", "4"],
