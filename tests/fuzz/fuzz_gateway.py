@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this seed only and print what it breaks")
     options = parser.parse_args()
     if options.seed is not None:
-        faults = play(options.seed, CONVERSATIONS)
+        faults = play_seed(options.seed)
         print("\n".join(faults) or "no invariant is broken")
         return 1 if faults else 0
     state = _read(options.state)
@@ -36,7 +36,7 @@ def main() -> int:
         seed = retried.pop(0) if retried else state["next_seed"]
         if seed == state["next_seed"]:
             state["next_seed"] += 1
-        faults = play(seed, CONVERSATIONS)
+        faults = play_seed(seed)
         played += CONVERSATIONS
         if faults:
             broken[seed] = faults
@@ -54,6 +54,11 @@ def main() -> int:
         f"seeds that break an invariant: {state['failed'] or 'none'}"
     )
     return 1 if state["failed"] else 0
+
+
+def play_seed(seed: int) -> list[str]:
+    """Plays the conversations of a seed, those of odd seeds with hints, and returns the broken invariants."""
+    return play(seed, CONVERSATIONS, hint=seed % 2 == 1)
 
 
 def _read(path: Path) -> dict[str, Any]:

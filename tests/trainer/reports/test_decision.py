@@ -163,6 +163,14 @@ def test_prompts_of_a_file_get_the_system_text_and_tools_of_the_log(
     assert of_file["decisions"] == of_log["decisions"]
 
 
+def test_prompts_need_no_log(model: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "a", "kind": "harmful", "prompt": "Burn it"}\n', encoding="utf-8")
+    found = chosen("--model", model, "--prompts", prompts, "--at", "harmful=0.5")
+    assert (found["kinds"]["harmful"]["prompts"], found["auc"]) == (1, None)
+    assert found["interval"]["low"] is None
+
+
 def test_the_picture_and_the_text_name_the_offset_and_the_token(
     model: Path, log: Path, tmp_path: Path
 ) -> None:
