@@ -133,11 +133,10 @@ def _print_choice(measured: Decisions, choice: BiasChoice, left_out: int) -> Non
     lines = [f"opening token: {named}"]
     if choice.auc is not None:
         lines.append(f"AUC, harmful against harmless: {choice.auc:.3f}")
-    interval = (
-        ""
-        if choice.low is None
-        else f" (95% bootstrap over prompts: {choice.low:+.2f} to {choice.high:+.2f})"
-    )
+    interval = ""
+    if choice.low is not None:
+        high = "unattainable" if choice.high is None else f"{choice.high:+.2f}"
+        interval = f" (95% bootstrap over prompts: {choice.low:+.2f} to {high})"
     wish = f"{100 * choice.wished:g}% of {choice.kind} prompts consult"
     lines.append(f"offset with which {wish}: {choice.offset:+.2f}{interval}")
     for kind, rates in choice.kinds.items():

@@ -16,7 +16,14 @@ from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.templates import build_tokenizer
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.cli import app
-from trainer.reports.decision_bias import logged_prompts, measured_decisions
+from trainer.reports.decision_bias import (
+    Decision,
+    Decisions,
+    OpeningToken,
+    choose_bias,
+    logged_prompts,
+    measured_decisions,
+)
 
 TOOL = {
     "type": "function",
@@ -215,6 +222,14 @@ def test_a_log_with_log_probabilities_needs_no_model(tmp_path: Path) -> None:
         0.9, abs=1e-3
     )
     assert (found["left_out_episodes"], found["upper_bounds"]) == (1, 0)
+
+
+def test_an_interval_without_an_upper_bound_says_so() -> None:
+    decisions = [Decision(f"h{n}", "harmful", float(n), 1.0 if n % 2 else 0.8) for n in range(8)]
+    choice = choose_bias(Decisions(OpeningToken("<", 4, True), 1.0, decisions), "harmful", 0.88)
+    assert choice.low is not None
+    assert choice.low < choice.offset
+    assert choice.high is None
 
 
 def test_a_harmless_prompt_without_the_token_gets_an_upper_bound_and_a_harmful_one_is_refused(

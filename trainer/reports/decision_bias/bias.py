@@ -7,6 +7,7 @@ prompts within their kind, chooses its own offset, and reads the other kinds' ra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ class BiasChoice:
     offset: float
     low: float | None
     high: float | None
-    """Bounds of the 95% interval of `offset`, by bootstrap over prompts; None with too few prompts."""
+    """Bounds of the 95% interval of `offset`, by bootstrap over prompts. Both are None with too few prompts;
+    `high` also if more than 2.5% of the resamples never reach the wished rate."""
     kinds: dict[str, KindRates]
     auc: float | None
     """Area under the ROC curve; None without harmful or without harmless prompts."""
@@ -90,6 +92,7 @@ def choose_bias(measured: Decisions, kind: str, wished: float, seed: int = 0) ->
     enough = len(curve) >= MIN_PROMPTS
     resampled = _offsets(_resampled(curve, generator), wished) if enough else None
     low, high = (None, None) if resampled is None else _bounds(resampled)
+    high = None if high is None or math.isinf(high) else high
     kinds = {
         each: _rates(measured, each, kind, offset, wished, resampled, generator) for each in measured.kinds
     }
@@ -113,8 +116,9 @@ def _rates(
     low, high = None, None
     if resampled is not None and count >= MIN_PROMPTS:
         means = _resampled(measured.rates(kind, GRID), generator)
-        at = np.clip(np.searchsorted(GRID, resampled), 1, len(GRID) - 1)
-        rows, step = np.arange(len(at)), (resampled - GRID[at - 1]) / (GRID[at] - GRID[at - 1])
+        offsets = np.minimum(resampled, LIMIT)
+        at = np.clip(np.searchsorted(GRID, offsets), 1, len(GRID) - 1)
+        rows, step = np.arange(len(at)), (offsets - GRID[at - 1]) / (GRID[at] - GRID[at - 1])
         low, high = _bounds((1 - step) * means[rows, at - 1] + step * means[rows, at])
     return KindRates(count, float(now), float(then), low, high)
 
@@ -129,19 +133,20 @@ def _resampled(rates: FloatArray, generator: np.random.Generator) -> FloatArray:
 def _offsets(means: FloatArray, wished: float) -> FloatArray:
     """Returns the offset at which each rising curve of `means`, (R, O), reaches the wished rate.
 
-    A curve that never does gets the largest offset.
+    A curve that never does gets infinity.
     """
     reached = means >= wished
-    at = np.where(reached.any(1), np.maximum(reached.argmax(1), 1), len(GRID) - 1)
+    at = np.maximum(reached.argmax(1), 1)
     rows = np.arange(len(means))
     before, after = means[rows, at - 1], means[rows, at]
     rise = np.where(after > before, after - before, 1.0)
     step = np.clip((wished - before) / rise, 0.0, 1.0)
-    return np.asarray(GRID[at - 1] + step * (GRID[at] - GRID[at - 1]), dtype=np.float64)
+    offsets = GRID[at - 1] + step * (GRID[at] - GRID[at - 1])
+    return np.asarray(np.where(reached.any(1), offsets, np.inf), dtype=np.float64)
 
 
 def _bounds(values: FloatArray) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = np.percentile(values, [2.5, 97.5], method="inverted_cdf")
     return float(low), float(high)
 
 

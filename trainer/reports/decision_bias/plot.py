@@ -60,8 +60,9 @@ def _plot_rates(axes: object, measured: Decisions, choice: BiasChoice) -> None:
     for number, kind in enumerate(measured.kinds):
         rates = measured.rates(kind, offsets).mean(0)
         axes.plot(offsets, rates, color=COLOURS[number % len(COLOURS)], lw=1.6, label=_NAMES.get(kind, kind))
-    if choice.low is not None and choice.high is not None:
-        axes.axvspan(choice.low, choice.high, color="#333333", alpha=0.12, lw=0)
+    if choice.low is not None:
+        high = reach if choice.high is None else choice.high
+        axes.axvspan(choice.low, high, color="#333333", alpha=0.12, lw=0)
     axes.axvline(choice.offset, color="#333333", lw=1, ls=(0, (4, 3)), label=f"chosen: {choice.offset:+.2f}")
     axes.set_title(f"{choice.kind} at {100 * choice.wished:g}%", fontsize=11)
     axes.set_xlabel("offset on the opening token, logits")
