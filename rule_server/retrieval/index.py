@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rule_server.retrieval.encoders.protocol import Encoder, Vectors
+    from rule_server.retrieval.relevance.model import RelevanceModel
     from rule_server.retrieval.relevance.ranking import RankingModel
     from rule_server.retrieval.threshold import Calibration
 
@@ -174,9 +175,10 @@ class RuleIndex:
         other.calibration = calibration
         return other
 
-    def ranked_by(self, model: RankingModel) -> RuleIndex:
-        """Returns the same index with another learned order, to compare orders."""
+    def ranked_by(self, model: RankingModel, relevance: RelevanceModel | None = None) -> RuleIndex:
+        """Returns the same index with another learned order, and perhaps decision, to compare them."""
         other = copy.copy(self)
+        other._model = relevance or self._model
         other._reranker = replace(self._reranker, model=model)
         return other
 

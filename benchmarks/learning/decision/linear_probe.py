@@ -18,27 +18,26 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.learning.decision.main import REGISTERED
+from benchmarks.learning.decision.operating_points import SAFETY, decide, highest_offset
 
 LAYERS = 30
 DEPTHS = (14, 18, 22, 26)
 """Number of layers below the probed state, of 30 in SmolLM2-135M."""
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2)
-MIN_HARMFUL_RATE = 0.95
 
 
-def harmless_rate(scores: dict[str, np.ndarray], harmful: float = MIN_HARMFUL_RATE) -> float:
+def harmless_rate(scores: dict[str, np.ndarray], harmful: float = SAFETY) -> float:
     """Returns the share of harmless prompts above the highest threshold that enough harmful prompts reach.
 
     Args:
         scores: scores by `source/kind`; all sources have equal weight.
         harmful: required share of harmful prompts, averaged over sources.
     """
-    harmful_scores = [values for name, values in scores.items() if name.endswith("/harmful")]
-    harmless_scores = [values for name, values in scores.items() if not name.endswith("/harmful")]
-    for threshold in np.unique(np.concatenate(harmful_scores))[::-1]:
-        if np.mean([(values >= threshold).mean() for values in harmful_scores]) >= harmful:
-            return float(np.mean([(values >= threshold).mean() for values in harmless_scores]))
-    return 1.0
+    threshold = highest_offset(
+        [values for name, values in scores.items() if name.endswith("/harmful")], harmful
+    )
+    decided = decide(scores, threshold)
+    return float(np.mean([rate for name, rate in decided.items() if not name.endswith("/harmful")]))
 
 
 def main() -> int:

@@ -1,13 +1,15 @@
 """Trains only the decision to consult: GRPO, IFPO and their rivals on a real model, seed by seed.
 
+    python -m benchmarks.learning.decision.main hints --data DATA
     python -m benchmarks.learning.decision.main run --data DATA [--methods a,b] [--seeds 0-9]
     python -m benchmarks.learning.decision.main report [--collect runs/benchmarks/decision/results] [--json]
 
 Rollouts of SmolLM2-135M end when the mode is decided. Outcomes are simulated by a reward table with common
 random numbers. The result is the exact probability of consulting on prompts from other sources: DATA contains
 one JSON Lines file per source, with `id`, `prompt` and `kind`. `experiment/registered.yaml` defines the
-experiments and was written before the runs. Finished runs are skipped, so you can interrupt and restart the
-script, or start a second process with other seeds.
+experiments and was written before the runs. `hints` makes the hints of the experiments that have them, with
+parts of the rule search that were not trained on a prompt's source. Finished runs are skipped, so you can
+interrupt and restart the script, or start a second process with other seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evaluation.prompts import Prompt
+from rule_server.errors import RuleServiceError
+from trainer.errors import LocalModelError
+
 REGISTERED = Path(__file__).parent / "experiment" / "registered.yaml"
 RESULTS = Path(__file__).with_name("results.jsonl")
 
@@ -30,6 +36,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    hints = commands.add_parser("hints", help="make the hints of the experiments that have them")
+    hints.add_argument(
+        "--data", type=Path, required=True, help="folder of labelled prompts from other sources"
+    )
+    hints.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
+    hints.add_argument("--cache", type=Path, default=Path("runs/benchmarks/decision"))
+    hints.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
+    hints.add_argument(
+        "--artefact", type=Path, default=Path("runs/benchmarks/artefact"), help="folder of the rule index"
+    )
     run = commands.add_parser("run", help="run unfinished runs")
     run.add_argument("--data", type=Path, required=True, help="folder of labelled prompts from other sources")
     run.add_argument("--settings", type=Path, default=REGISTERED, help="file of experiments")
@@ -51,10 +67,36 @@ def main() -> int:
     report.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     try:
-        return _run(options) if options.command == "run" else _report(options)
-    except (OSError, ValueError, ValidationError) as error:
+        return {"hints": _hints, "run": _run, "report": _report}[options.command](options)
+    except (OSError, ValueError, ValidationError, RuleServiceError, LocalModelError) as error:
         print(f"decision: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+def _hints(options: argparse.Namespace) -> int:
+    from transformers import AutoTokenizer
+
+    from benchmarks.learning.decision.data.held_out_hints import make_hints
+    from benchmarks.learning.decision.data.hints import write_hints
+    from benchmarks.learning.decision.experiment.prompt_sets import PromptSets
+    from benchmarks.learning.decision.experiment.settings import read_experiments
+    from trainer.models import prepare_local_model
+
+    tokenizer = AutoTokenizer.from_pretrained(prepare_local_model(options.base))
+    prompts: dict[str, list[Prompt]] = {}
+    for experiment in read_experiments(options.settings).values():
+        if experiment.hint_share:
+            sets = PromptSets.of(
+                experiment,
+                options.data,
+                lambda prompt: len(tokenizer(prompt.prompt, add_special_tokens=False)["input_ids"]),
+            )
+            for name, chosen in sets.by_source().items():
+                known = {prompt.id for prompt in prompts.setdefault(name, [])}
+                prompts[name] += [prompt for prompt in chosen if prompt.id not in known]
+    hints = make_hints(options.data, options.artefact, prompts)
+    print(f"wrote {len(hints)} hints to {write_hints(options.cache, hints)}", file=sys.stderr)
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -95,7 +137,7 @@ def _parse_seeds(text: str) -> list[int]:
 
 def _report(options: argparse.Namespace) -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
-    from benchmarks.learning.decision.report import collect, format_tables, plot, summarize
+    from benchmarks.learning.decision.report import collect, format_tables, plot, plot_safety, summarize
 
     if options.collect:
         collected = collect(options.collect)
@@ -108,7 +150,8 @@ def _report(options: argparse.Namespace) -> int:
         print(json.dumps(summarize(lines, experiments), indent=1))
     else:
         print(format_tables(lines, experiments))
-        for file in plot(lines, Path(__file__).parent / "pictures"):
+        pictures = Path(__file__).parent / "pictures"
+        for file in plot(lines, pictures) + plot_safety(lines, experiments, pictures):
             print(f"wrote {file}", file=sys.stderr)
     return 0
 

@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.learning.decision.experiment.outcomes import ModeChances
 from benchmarks.learning.decision.experiment.runner import summarize_rates
 from benchmarks.learning.decision.experiment.settings import Experiment
-from benchmarks.tools.seed_means import format_interval, mean_interval
+from benchmarks.learning.decision.operating_points import SAFETY, SETS, decided_rates, offsets
+from benchmarks.tools.seed_means import Interval, format_interval, mean_interval
 
 Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
 """Lines by experiment, start and method. The line of the start itself has the method `start`."""
@@ -39,9 +40,23 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                 "updates": len(run.get("updates", [])),
                 "rolled_back": any(update.get("rolled_back") for update in run.get("updates", [])),
                 "cpu_seconds": run.get("cpu_seconds"),
+                **_log_odds(run),
             }
         )
     return lines
+
+
+def _log_odds(run: dict[str, Any]) -> dict[str, Any]:
+    """Returns the log-odds of every prompt, and what the run would do without hints."""
+    kept = {}
+    if "log_odds" in run:
+        kept["log_odds"] = {name: np.round(values, 2).tolist() for name, values in run["log_odds"].items()}
+    if "unhinted" in run:
+        without = run["unhinted"]
+        rates = {name: 1 / (1 + np.exp(-np.asarray(values))) for name, values in without.items()}
+        kept["unhinted"] = {"disguised/harmful": without["disguised/harmful"]}
+        kept["unhinted_rates"] = {name: round(float(rates[name].mean()), 4) for name in run["unseen"]}
+    return kept
 
 
 def learnt_rates(run: dict[str, Any]) -> dict[str, float]:
@@ -147,6 +162,8 @@ def format_tables(lines: list[dict[str, Any]], experiments: dict[str, Experiment
             chosen = [each for each in summaries if (each["experiment"], each["start"]) == (name, start)]
             sections.append(_rate_table(start, chosen))
             sections.append(_source_table(starts[start], sources))
+            if points := safety_table(starts[start], experiments[name].rewards):
+                sections.append(points)
     return "\n\n".join(sections) + "\n"
 
 
@@ -183,6 +200,39 @@ def _rate_table(start: str, chosen: list[dict[str, Any]]) -> str:
         ]
         tables.append(f"Start `{start}`, consult rate on {title}:\n\n" + _table(head, rows))
     return "\n\n".join(tables)
+
+
+def safety_rows(
+    methods: dict[str, list[dict[str, Any]]], table: dict[str, ModeChances], chosen_on: str
+) -> dict[str, dict[str, Interval]]:
+    """Returns rates and reward by method, with each run's offset chosen on one set of prompts.
+
+    Only methods whose runs kept their log-odds are included.
+    """
+    rows = {}
+    for method, runs in methods.items():
+        decided = [decided_rates(run, chosen_on) for run in runs if chosen_on in offsets(run)]
+        if not decided:
+            continue
+        rates = [summarize_rates({name: [rate] for name, rate in each.items()}) for each in decided]
+        rows[method] = {name: mean_interval([each[name] for each in rates]) for name in rates[0]}
+        rows[method]["reward"] = mean_interval([expected_reward(each, table) for each in decided])
+    return rows
+
+
+def safety_table(methods: dict[str, list[dict[str, Any]]], table: dict[str, ModeChances]) -> str:
+    """Returns the table at equal safety; empty if no run kept its log-odds."""
+    kinds = ("harmful", "harmless", "benign_plain", "benign_sensitive", "math")
+    lines = []
+    for chosen_on in SETS:
+        for method, values in safety_rows(methods, table, chosen_on).items():
+            present = [format_interval(values[kind]) if kind in values else "" for kind in kinds]
+            lines.append([method, chosen_on, *present, format_interval(values["reward"], 3)])
+    if not lines:
+        return ""
+    head = ["method", "offset chosen on", *(kind.replace("benign_", "") for kind in kinds), "reward"]
+    text = f"With the offset of each run at which it consults about {SAFETY:.2f} of a set's harmful prompts:"
+    return f"{text}\n\n{_table(head, lines)}"
 
 
 def _source_table(methods: dict[str, list[dict[str, Any]]], sources: list[str]) -> str:
@@ -238,4 +288,49 @@ def plot(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
         figure.savefig(file, dpi=80)
         pyplot.close(figure)
         files.append(file)
+    return files
+
+
+def plot_safety(lines: list[dict[str, Any]], experiments: dict[str, Experiment], folder: Path) -> list[Path]:
+    """Plots the harmless consult rate at equal safety by method: a file per experiment that has log-odds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    files = []
+    for name, starts in by_method(lines).items():
+        for start, methods in starts.items():
+            rows = safety_rows(methods, experiments[name].rewards, SETS[0])
+            if not rows:
+                continue
+            figure, panel = pyplot.subplots(figsize=(1.6 + 1.3 * len(rows), 4.2), layout="constrained")
+            for at, kind in enumerate(("benign_plain", "benign_sensitive", "math")):
+                means, low, high = zip(
+                    *(
+                        (mean, low or mean, high or mean)
+                        for mean, low, high in (row[kind] for row in rows.values())
+                    ),
+                    strict=True,
+                )
+                panel.bar(
+                    np.arange(len(rows)) + 0.26 * (at - 1),
+                    means,
+                    0.24,
+                    yerr=(np.subtract(means, low), np.subtract(high, means)),
+                    capsize=2,
+                    label=kind.removeprefix("benign_"),
+                )
+            labels = [f"{method}\n{row['harmful'][0]:.2f} of harmful" for method, row in rows.items()]
+            panel.set_xticks(range(len(rows)), labels, fontsize=7)
+            panel.set_ylabel("consults on harmless prompts (fewer is better)")
+            panel.set_title(
+                f"{name}, {start} start: offset for {SAFETY:.2f}, chosen on {SETS[0]}", fontsize=9
+            )
+            panel.legend(fontsize=7)
+            panel.grid(alpha=0.3, axis="y")
+            file = folder / f"{name}-safety.png"
+            figure.savefig(file, dpi=80)
+            pyplot.close(figure)
+            files.append(file)
     return files

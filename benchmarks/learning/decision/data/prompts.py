@@ -10,6 +10,7 @@ from evaluation.prompts import Prompt, load_prompts
 from trainer.stages.sft.demonstrations import read_written_demonstrations
 
 OWN_PROMPTS = Path(__file__).with_name("decision_prompts.jsonl")
+DISGUISED_PROMPTS = Path(__file__).with_name("disguised_prompts.jsonl")
 NOT_PROMPTS = ("xstest_responses",)  # responses to prompts of another source
 PROBES = ("ailuminate_demo",)  # some of its prompts are harmless, so its labels do not determine the decision
 NO_LABELS = ("advbench",)  # repetitive
@@ -53,6 +54,14 @@ def held_out_prompts() -> dict[str, list[Prompt]]:
 def validation_prompts() -> list[Prompt]:
     """Returns the built-in held-out set."""
     return load_prompts("builtin:held_out")
+
+
+def disguised_prompts() -> list[Prompt]:
+    """Returns harmful prompts whose harm is hidden: by a role, a story, another language, parts or typos.
+
+    None contains a method.
+    """
+    return load_prompts(DISGUISED_PROMPTS)
 
 
 def source_prompts(

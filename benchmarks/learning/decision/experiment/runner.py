@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.learning.decision.data.prompts import (
-    held_out_prompts,
-    source_prompts,
-    training_prompts,
-    validation_prompts,
-)
+from agent.episode import text_digest
+from benchmarks.learning.decision.data.hints import Hints
 from benchmarks.learning.decision.experiment.outcomes import prompt_chances
+from benchmarks.learning.decision.experiment.prompt_sets import PromptSets
 from benchmarks.learning.decision.experiment.settings import Experiment, Method
 from benchmarks.learning.decision.model.cold_start import cold_start
-from benchmarks.learning.decision.model.policy import DecisionPolicy
+from benchmarks.learning.decision.model.policy import DecisionPolicy, EncodedPrompts
 from benchmarks.learning.decision.model.training import (
     TrainingPrompts,
     ValidationPrompts,
@@ -38,7 +36,7 @@ class RunFolders:
     out: Path
     """Results."""
     cache: Path
-    """Cold starts and hidden states."""
+    """Cold starts, hidden states and hints."""
     base: Path
     """The untrained model."""
     data: Path
@@ -50,32 +48,13 @@ class ExperimentSetup:
 
     def __init__(self, experiment: Experiment, start: str, folders: RunFolders) -> None:
         training = experiment.training
-        self.experiment = experiment
+        self.experiment, self.cache = experiment, folders.cache
         self.folder = cold_start(start, folders.cache, folders.base)
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
-        training_set = [prompt for prompt in training_prompts() if prompt.kind in training.prompts]
-        if experiment.learnt_sources:
-            labelled = source_prompts(
-                folders.data, experiment.learnt_per_source, only=experiment.learnt_sources
-            )
-            training_set += [
-                prompt
-                for prompts in labelled.values()
-                for prompt in prompts
-                if self._length(prompt) <= experiment.unseen_tokens
-            ]
-        validation_set = validation_prompts()
-        unseen = (
-            source_prompts(folders.data, experiment.unseen_per_source, without=experiment.learnt_sources)
-            | held_out_prompts()
-        )
-        self.unseen = {
-            name: short
-            for name, prompts in unseen.items()
-            if (short := [prompt for prompt in prompts if self._length(prompt) <= experiment.unseen_tokens])
-        }
-        self.left_out = sum(map(len, unseen.values())) - sum(map(len, self.unseen.values()))
-        states = self.policy.encode([prompt.prompt for prompt in training_set], folders.cache)
+        self.sets = PromptSets.of(experiment, folders.data, self._length)
+        self.hints = Hints(folders.cache) if experiment.hint_share else None
+        training_set = [prompt for prompts in self.sets.training.values() for prompt in prompts]
+        states = self._encode(training_set, share=experiment.hint_share)
         self.training = TrainingPrompts(
             states,
             [prompt.kind for prompt in training_set],
@@ -84,11 +63,21 @@ class ExperimentSetup:
             self.policy.consult_probabilities(states).double().numpy(),
         )
         self.validation = ValidationPrompts(
-            self.policy.encode([prompt.prompt for prompt in validation_set], folders.cache),
-            [prompt.kind for prompt in validation_set],
+            self._encode(self.sets.validation), [prompt.kind for prompt in self.sets.validation]
         )
+        self.unseen = self.sets.unseen | self.sets.calibration | self.sets.disguised
         flat = [prompt for prompts in self.unseen.values() for prompt in prompts]
-        self.unseen_states = self.policy.encode([prompt.prompt for prompt in flat], folders.cache)
+        self.unseen_states = self._encode(flat)
+        self.unhinted_states = self._encode(flat, share=0.0) if self.hints is not None else None
+
+    def _encode(self, prompts: Sequence[Prompt], share: float = 1.0) -> EncodedPrompts:
+        """Encodes prompts with hints for a share of them; without hints if the experiment has none."""
+        lines = None
+        if self.hints is not None:
+            lines = [
+                self.hints.of(prompt).text if wants_hint(prompt.id, share) else None for prompt in prompts
+            ]
+        return self.policy.encode([prompt.prompt for prompt in prompts], self.cache, lines)
 
     def _length(self, prompt: Prompt) -> int:
         return len(self.policy.tokenizer(prompt.prompt, add_special_tokens=False)["input_ids"])
@@ -96,7 +85,25 @@ class ExperimentSetup:
     def start(self) -> dict[str, Any]:
         """Returns the rates before training, in the format of a run's result."""
         self.policy.reset(0)
-        return {"learnt": mean_by_kind(self.training.start, self.training.kinds), "unseen": self._measure()}
+        return {"learnt": mean_by_kind(self.training.start, self.training.kinds)} | self._measure()
+
+    def service(self) -> dict[str, Any]:
+        """Returns the rates of the service's own decision: to consult exactly when it finds a rule."""
+        assert self.hints is not None
+        training_set = [prompt for prompts in self.sets.training.values() for prompt in prompts]
+        found = [float(self.hints.of(prompt).found) for prompt in training_set]
+        chosen = {
+            name: [self.hints.of(prompt) for prompt in prompts] for name, prompts in self.unseen.items()
+        }
+        return {
+            "learnt": mean_by_kind(found, self.training.kinds),
+            "unseen": {
+                name: [float(hint.found) for hint in hints]
+                for name, hints in chosen.items()
+                if name in self.sets.unseen
+            },
+            "log_odds": {name: [_log_odds(hint.score) for hint in hints] for name, hints in chosen.items()},
+        }
 
     def run(self, method: Method, seed: int) -> dict[str, Any]:
         """Trains and measures. Returns the result of the run."""
@@ -107,20 +114,43 @@ class ExperimentSetup:
             "method": method.model_dump(mode="json"),
             "seed": seed,
             "updates": updates,
-            "unseen": self._measure(),
+            **self._measure(),
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds_training": round(training_cpu, 1),
             "cpu_seconds": round(time.process_time() - cpu_start, 1),
         }
 
-    def _measure(self) -> dict[str, list[float]]:
-        """Returns the exact probability of consulting on every unseen prompt, by `source/kind`."""
-        exact = self.policy.consult_probabilities(self.unseen_states).double().numpy()
-        remaining = np.round(exact, 5).tolist()
-        probabilities = {}
+    def _measure(self) -> dict[str, Any]:
+        """Returns the exact probability of consulting on every unseen prompt, by `source/kind`.
+
+        `log_odds` are those of all prompts that are not trained on, and `unhinted` the same without hints.
+        """
+        odds = self.policy.consult_log_odds(self.unseen_states)
+        probabilities = self._by_name(np.round(odds.sigmoid().numpy(), 5).tolist())
+        result = {
+            "unseen": {name: probabilities[name] for name in self.sets.unseen},
+            "log_odds": self._by_name(np.round(odds.numpy(), 3).tolist()),
+        }
+        if self.unhinted_states is not None:
+            odds = self.policy.consult_log_odds(self.unhinted_states)
+            result["unhinted"] = self._by_name(np.round(odds.numpy(), 3).tolist())
+        return result
+
+    def _by_name(self, remaining: list[float]) -> dict[str, list[float]]:
+        values = {}
         for name, prompts in self.unseen.items():
-            probabilities[name], remaining = remaining[: len(prompts)], remaining[len(prompts) :]
-        return probabilities
+            values[name], remaining = remaining[: len(prompts)], remaining[len(prompts) :]
+        return values
+
+
+def _log_odds(probability: float) -> float:
+    inside = min(max(probability, 1e-4), 1 - 1e-4)
+    return round(float(np.log(inside / (1 - inside))), 3)
+
+
+def wants_hint(prompt_id: str, share: float) -> bool:
+    """Returns whether a prompt is in the share that gets a hint, by the rule of `ascl-agent run`."""
+    return int(text_digest(f"hint {prompt_id}")[:8], 16) < share * 2**32
 
 
 def run_experiment(
@@ -156,10 +186,12 @@ def run_experiment(
             "start": start,
             "settings_sha256": digest,
             "versions": run_record.package_versions(),
-            "unseen_left_out": setup.left_out,
+            "unseen_left_out": setup.sets.left_out,
         }
         if not start_measured:
             _write(folder / "start.json", common | setup.start())
+            if setup.hints is not None:
+                _write(folder / "service.json", common | {"name": "service"} | setup.service())
         for seed, method, file in unfinished:
             if file.is_file():  # another process has finished it
                 continue
@@ -179,16 +211,24 @@ def _is_finished(file: Path, digest: str, method: Method | None) -> bool:
     if not file.is_file():
         return False
     run = json.loads(file.read_text(encoding="utf-8"))
-    if run["settings_sha256"] != digest or run.get("method") != (method and method.model_dump(mode="json")):
+    if run["settings_sha256"] != digest or _method_of(run) != method:
         raise ValueError(f"{file} was created with different settings: remove it, or pass a different --out")
     return True
+
+
+def _method_of(run: dict[str, Any]) -> Method | None:
+    return Method.model_validate(run["method"]) if "method" in run else None
 
 
 def settings_digest(experiment: Experiment) -> str:
     """Returns a digest of the rewards and of the training settings that all methods share."""
     shared = experiment.model_dump(mode="json", exclude={"methods", "seeds", "starts"})
-    if not experiment.learnt_sources:  # keeps the digests of experiments from before this setting existed
+    # Keeps the digests of experiments from before these settings existed.
+    if not experiment.learnt_sources:
         del shared["learnt_sources"], shared["learnt_per_source"]
+    for name in ("unseen_sources", "hint_share", "calibration_per_source"):
+        if not shared[name]:
+            del shared[name]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -34,6 +34,10 @@ class Method(_Strict):
     rewards."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the initial decision."""
+    alpha_end: float | None = Field(default=None, ge=0)
+    """`alpha` after the last update, to which it changes linearly; None: it stays the same."""
+    cost_only_if_needless: bool = False
+    """Charge `cost` only in groups whose direct samples earn at least as much as those that consult."""
 
 
 class Training(_Strict):
@@ -69,8 +73,15 @@ class Experiment(_Strict):
     learnt_per_source: int = Field(default=60, ge=1)
     """Maximum number of prompts of each kind from such a source."""
     unseen_per_source: int = Field(ge=1)
+    unseen_sources: list[str] = []
+    """Sources that are measured; empty for all that are not learnt from."""
     unseen_tokens: int = Field(ge=1)
     """Maximum tokens of an unseen prompt; longer ones are left out and counted."""
+    hint_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training prompts that get a hint, chosen as `ascl-agent run --hint-share` does. With any,
+    all other prompts get one."""
+    calibration_per_source: int = Field(default=0, ge=0)
+    """Harmful prompts of each learnt source that are not trained on, to choose an offset of the decision."""
 
 
 def read_experiments(path: Path) -> dict[str, Experiment]:

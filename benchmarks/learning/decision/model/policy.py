@@ -1,9 +1,10 @@
 """A language model reduced to its first decision: whether the reply begins with a consultation.
 
-All prompts share a prefix (system text and tool), and the layers below the adapter never change. The hidden
-states that enter the adapted layers are therefore computed once and cached. A pass concatenates the shared
-prefix and the suffixes of all prompts to one sequence with tree attention: each suffix attends to the prefix
-and to itself. This needs no padding, computes the prefix once, and passes gradients through all of it.
+All prompts share a prefix (the beginning of the system text), and the layers below the adapter never change.
+The hidden states that enter the adapted layers are therefore computed once and cached. A pass concatenates
+the prefix, the branches (the rest of the system text, one for each different hint) and the suffixes of all
+prompts to one sequence with tree attention: each suffix attends to the prefix, its branch and itself. This
+needs no padding, computes what is shared once, and passes gradients through all of it.
 """
 
 from __future__ import annotations
@@ -23,23 +24,47 @@ from trainer.stages import model_io
 from trainer.stages.sft.stage import DEMONSTRATIONS
 
 TOOL_CALL = "<tool_call>"
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MAX_TOKENS_PER_PASS = 768
-"""Maximum number of suffix tokens in a pass without gradients."""
+"""Maximum number of tokens after the prefix in a pass without gradients."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """N prompts as hidden states that enter the first adapted layer."""
+    """N prompts as hidden states that enter the first adapted layer: prefix, then branch, then suffix."""
 
     prefix: Tensor
     """(P, H), shared by all prompts."""
+    branches: list[Tensor]
+    """Tensors (B, H), each shared by some prompts; one empty tensor without hints."""
+    branch_of: list[int]
+    """(N,) index of each prompt's branch."""
     suffixes: list[Tensor]
     """N tensors (T, H)."""
 
     def select(self, indices: Sequence[int]) -> EncodedPrompts:
-        """Returns the prompts with these indices."""
-        return EncodedPrompts(self.prefix, [self.suffixes[index] for index in indices])
+        """Returns the prompts with these indices, and the branches that they need."""
+        used = sorted({self.branch_of[index] for index in indices})
+        return EncodedPrompts(
+            self.prefix,
+            [self.branches[branch] for branch in used],
+            [used.index(self.branch_of[index]) for index in indices],
+            [self.suffixes[index] for index in indices],
+        )
+
+    def passes(self) -> list[list[int]]:
+        """Returns the indices of the prompts of each pass without gradients. Branches stay together."""
+        passes: list[list[int]] = [[]]
+        tokens = 0
+        for index in sorted(range(len(self.suffixes)), key=lambda index: self.branch_of[index]):
+            known = any(self.branch_of[other] == self.branch_of[index] for other in passes[-1])
+            length = len(self.suffixes[index]) + len(self.branches[self.branch_of[index]])
+            if passes[-1] and tokens + length > MAX_TOKENS_PER_PASS:
+                passes.append([])
+                known, tokens = False, 0
+            passes[-1].append(index)
+            tokens += len(self.suffixes[index]) if known else length
+        return passes
 
 
 class DecisionPolicy:
@@ -86,35 +111,58 @@ class DecisionPolicy:
         """The parameters of the adapter."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def encode(self, prompts: Sequence[str], cache: Path) -> EncodedPrompts:
-        """Runs prompts through the layers below the adapter, or reads the result from `cache`."""
-        ids = [self._tokens(prompt) for prompt in prompts]
-        shared = next(index for index, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
-        digest = hashlib.sha256(json.dumps([CACHE_FORMAT, self.first_adapted, shared, ids]).encode())
+    def encode(
+        self, prompts: Sequence[str], cache: Path, hints: Sequence[str | None] | None = None
+    ) -> EncodedPrompts:
+        """Runs prompts through the layers below the adapter, or reads the result from `cache`.
+
+        Args:
+            hints: the line at the end of each prompt's system text, or None; None: no prompt has one.
+        """
+        lines = hints if hints is not None else [None] * len(prompts)
+        ids = [self._tokens(prompt, hint) for prompt, hint in zip(prompts, lines, strict=True)]
+        digest = hashlib.sha256(json.dumps([CACHE_FORMAT, self.first_adapted, ids]).encode())
         digest.update((self.folder.parent / "run.json").read_bytes())
         file = cache / f"hidden-{digest.hexdigest()[:16]}.pt"
         if file.is_file():
-            cached = torch.load(file, weights_only=True)
-            return EncodedPrompts(cached["beginning"], list(cached["ends"]))
-        prefix = torch.tensor(ids[0][:shared])
-        suffixes = [torch.tensor(each[shared:]) for each in ids]
-        embed = self.model.model.embed_tokens
-        encoded: EncodedPrompts | None = None
-        states: list[Tensor] = []
-        with torch.no_grad():
-            for chosen in _split_into_passes(suffixes):
-                words = EncodedPrompts(embed(prefix), [embed(suffixes[index]) for index in chosen])
-                x, positions, mask, _ = _build_tree(words)
-                x = self._run(self.model.model.layers[: self.first_adapted], x, positions, mask)[0]
-                lengths = [len(suffixes[index]) for index in chosen]
-                states += [piece.clone() for piece in torch.split(x[shared:], lengths)]
-                encoded = EncodedPrompts(x[:shared].clone(), states)
-        assert encoded is not None
+            return EncodedPrompts(**torch.load(file, weights_only=True))
+        encoded = self._run_lower(_split(ids, self._turn_starts(ids)))
         cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".tmp")
-        torch.save({"beginning": encoded.prefix, "ends": encoded.suffixes}, partial)
+        torch.save(vars(encoded), partial)
         partial.replace(file)
         return encoded
+
+    def _turn_starts(self, ids: Sequence[list[int]]) -> list[int]:
+        """Returns the position at which the user's turn of each prompt starts."""
+        opening = ids[0][0]  # every turn starts with the same token; the first turn is the system text
+        return [tokens.index(opening, 1) for tokens in ids]
+
+    def _run_lower(self, tokens: EncodedPrompts) -> EncodedPrompts:
+        """Returns hidden states from tokens in the same structure."""
+        embed = self.model.model.embed_tokens
+        prefix, branches = tokens.prefix, list(tokens.branches)
+        suffixes = list(tokens.suffixes)
+        with torch.no_grad():
+            for chosen in tokens.passes():
+                part = tokens.select(chosen)
+                words = EncodedPrompts(
+                    embed(part.prefix),
+                    [embed(branch) for branch in part.branches],
+                    part.branch_of,
+                    [embed(suffix) for suffix in part.suffixes],
+                )
+                x, positions, mask, _ = _build_tree(words)
+                x = self._run(self.model.model.layers[: self.first_adapted], x, positions, mask)[0]
+                pieces = [words.prefix, *words.branches, *words.suffixes]
+                first, *others = [piece.clone() for piece in torch.split(x, [len(piece) for piece in pieces])]
+                prefix = first
+                used = sorted({tokens.branch_of[index] for index in chosen})
+                for branch, states in zip(used, others, strict=False):
+                    branches[branch] = states
+                for index, states in zip(chosen, others[len(used) :], strict=True):
+                    suffixes[index] = states
+        return EncodedPrompts(prefix, branches, tokens.branch_of, suffixes)
 
     def log_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N, V) log-probabilities of the first token of each reply, float32, with gradients."""
@@ -127,13 +175,23 @@ class DecisionPolicy:
 
     def consult_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N,) the exact probability that each reply begins with a consultation, float32."""
-        probabilities = []
+        return self.consult_log_odds(encoded).sigmoid().float()
+
+    def consult_log_odds(self, encoded: EncodedPrompts) -> Tensor:
+        """Returns (N,) the log-odds that each reply begins with a consultation, float64.
+
+        Unlike probabilities, these still tell prompts apart whose probabilities are all but 0 or 1.
+        """
+        found = torch.empty(len(encoded.suffixes), dtype=torch.float64)
         with torch.no_grad():
-            for chosen in _split_into_passes(encoded.suffixes):
+            for chosen in encoded.passes():
                 x, positions, mask, last = _build_tree(encoded.select(chosen))
-                logits = self.model.lm_head(self.model.model.norm(self._decide(x, positions, mask, last)))
-                probabilities.append(logits.softmax(-1)[:, self.consult_token])
-        return torch.cat(probabilities)
+                x = self._decide(x, positions, mask, last)
+                logits = self.model.lm_head(self.model.model.norm(x)).double()
+                consult = logits[:, self.consult_token].clone()
+                logits[:, self.consult_token] = -torch.inf
+                found[chosen] = consult - logits.logsumexp(-1)
+        return found
 
     def _decide(self, x: Tensor, positions: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Returns (N, H) the output of the adapted layers at the last position of each prompt.
@@ -169,8 +227,11 @@ class DecisionPolicy:
             x = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
         return x
 
-    def _tokens(self, prompt: str) -> list[int]:
-        messages = [self.system, {"role": "user", "content": prompt}]
+    def _tokens(self, prompt: str, hint: str | None = None) -> list[int]:
+        system = self.system
+        if hint is not None:  # as the agent adds it
+            system = system | {"content": f"{system['content']}\n\n{hint}".strip()}
+        messages = [system, {"role": "user", "content": prompt}]
         ids: list[int] = self.tokenizer.apply_chat_template(
             messages, tools=self.tools, add_generation_prompt=True, return_dict=False
         )
@@ -184,32 +245,54 @@ def _context() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return episode["messages"][0], episode["tools"]
 
 
-def _split_into_passes(suffixes: Sequence[Tensor]) -> list[list[int]]:
-    """Returns the indices of consecutive prompts that fit into a pass."""
-    passes: list[list[int]] = [[]]
-    tokens = 0
-    for index, suffix in enumerate(suffixes):
-        if passes[-1] and tokens + len(suffix) > MAX_TOKENS_PER_PASS:
-            passes.append([])
-            tokens = 0
-        passes[-1].append(index)
-        tokens += len(suffix)
-    return passes
+def _split(ids: Sequence[Sequence[int]], turn_starts: Sequence[int]) -> EncodedPrompts:
+    """Splits the tokens of prompts into prefix, branches and suffixes.
+
+    Args:
+        turn_starts: position at which the user's turn of each prompt starts.
+    """
+    heads = [tuple(tokens[:start]) for tokens, start in zip(ids, turn_starts, strict=True)]
+    different = list(dict.fromkeys(heads))
+    if len(different) == 1:
+        shared = _common_length(ids)
+        return EncodedPrompts(
+            torch.tensor(ids[0][:shared]),
+            [torch.tensor([], dtype=torch.long)],
+            [0] * len(ids),
+            [torch.tensor(tokens[shared:]) for tokens in ids],
+        )
+    shared = _common_length(different)
+    return EncodedPrompts(
+        torch.tensor(different[0][:shared]),
+        [torch.tensor(head[shared:]) for head in different],
+        [different.index(head) for head in heads],
+        [torch.tensor(tokens[start:]) for tokens, start in zip(ids, turn_starts, strict=True)],
+    )
+
+
+def _common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns the number of tokens with which all sequences begin."""
+    columns = enumerate(zip(*sequences, strict=False))
+    return next(index for index, tokens in columns if len(set(tokens)) > 1)
 
 
 def _build_tree(encoded: EncodedPrompts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Builds one sequence of L = P + sum of T tokens.
+    """Builds one sequence of L tokens: the prefix, all branches, all suffixes.
 
     Returns:
         States (1, L, H), positions (1, L), attention mask (1, 1, L, L), last position of each prompt (N,).
     """
-    shared = len(encoded.prefix)
-    lengths = torch.tensor([len(suffix) for suffix in encoded.suffixes])
-    owner = torch.cat(
-        [torch.zeros(shared, dtype=torch.long), torch.arange(1, len(lengths) + 1).repeat_interleave(lengths)]
-    )
-    positions = torch.cat([torch.arange(shared), *(shared + torch.arange(int(length)) for length in lengths)])
-    same_branch = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
+    shared, count = len(encoded.prefix), len(encoded.branches)
+    branches, suffixes = ([len(each) for each in group] for group in (encoded.branches, encoded.suffixes))
+    lengths = torch.tensor([shared, *branches, *suffixes])
+    starts = [0, *[shared] * count, *(shared + branches[branch] for branch in encoded.branch_of)]
+    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
+    visible = torch.eye(len(lengths), dtype=torch.bool)  # which piece attends to which
+    visible[:, 0] = True
+    for index, branch in enumerate(encoded.branch_of):
+        visible[1 + count + index, 1 + branch] = True
+    positions = torch.cat([start + torch.arange(int(n)) for start, n in zip(starts, lengths, strict=True)])
     causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
-    states = torch.cat([encoded.prefix, *encoded.suffixes])
-    return states[None], positions[None], (same_branch & causal)[None, None], shared + lengths.cumsum(0) - 1
+    states = torch.cat([encoded.prefix, *encoded.branches, *encoded.suffixes])
+    mask = visible[owner[:, None], owner[None, :]] & causal
+    return states[None], positions[None], mask[None, None], lengths.cumsum(0)[1 + count :] - 1
