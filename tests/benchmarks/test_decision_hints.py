@@ -39,7 +39,7 @@ NEAR = "Safety rules near this request: Weapons (decline). Look them up before y
 NONE = "No safety rule is near this request."
 KINDS = {"harmful": 1, "benign_sensitive": 1, "benign_plain": 1}
 SETTINGS = {
-    "rewards": TABLE,
+    "rewards": TABLE | {"math": {"consult": 0.0, "direct": 1.0}},
     "training": {
         "updates": 1,
         "prompts": KINDS,

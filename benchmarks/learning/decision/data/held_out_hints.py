@@ -28,7 +28,7 @@ from evaluation.prompts import Prompt
 from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.retrieval.index import RuleIndex
 from rule_server.retrieval.relevance.model import RelevanceModel, relevance_model
-from rule_server.retrieval.relevance.ranking import RankingModel, ranking_model
+from rule_server.retrieval.relevance.ranking import PARTS, RankingModel, ranking_model
 from rule_server.schemas import MAX_SITUATION_CHARS, ConsultRequest
 from rule_server.service.guidance import hint_line
 from rule_server.service.rule_service import RuleService
@@ -96,7 +96,7 @@ class LearnedParts:
         self._texts = train_ranking.training_texts(self._labelled, index, encoder)
         self._components = {
             part: train_ranking.Components.of(self._texts, part, train_ranking.RankingSettings())
-            for part in train_ranking.PARTS
+            for part in PARTS
         }
 
     def without(self, run: int) -> RuleIndex:
@@ -109,24 +109,20 @@ class LearnedParts:
         left_out = {_normal(row["prompt"]) for row in self._rows if run_of(row["source"]) == run}
         repeated = np.array([_normal(row["prompt"]) in left_out for row in self._rows])
         used[: len(self._rows)] &= ~repeated
-        return replace(
-            relevance_model(),
-            **{
-                part: train_relevance.fit(examples, part, used, TrainingSettings())
-                for part in train_relevance.PARTS
-            },
-        )
+        parts = {
+            part: train_relevance.fit(examples, part, used, TrainingSettings())
+            for part in train_relevance.PARTS
+        }
+        return replace(relevance_model(), multilingual=parts["multilingual"], both=parts["both"])
 
     def _ranking(self, run: int) -> RankingModel:
         used: Flags = ~np.isin(self._texts.groups, train_relevance.WHOLE[run])
         settings = train_ranking.RankingSettings()
-        return replace(
-            ranking_model(),
-            **{
-                part: train_ranking.fit(self._texts, used, part, self._components[part], settings)
-                for part in train_ranking.PARTS
-            },
-        )
+        maps = {
+            part: train_ranking.fit(self._texts, used, part, self._components[part], settings)
+            for part in PARTS
+        }
+        return replace(ranking_model(), multilingual=maps["multilingual"], both=maps["both"])
 
 
 def _normal(text: str) -> str:
