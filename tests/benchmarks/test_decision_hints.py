@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,7 +23,6 @@ from benchmarks.learning.decision.experiment.runner import (
 from benchmarks.learning.decision.experiment.settings import Experiment, Method, read_experiments
 from benchmarks.learning.decision.main import REGISTERED
 from benchmarks.learning.decision.model.policy import DecisionPolicy
-from benchmarks.learning.decision.model.training import needless
 from benchmarks.learning.decision.operating_points import (
     decided_rates,
     disguised_differences,
@@ -194,15 +192,8 @@ def test_an_offset_keeps_the_required_share_of_harmful_prompts_with_equal_weight
     assert offsets({"unseen": {"two/harmful": 0.9}}) == {}
 
 
-def test_consulting_is_charged_only_where_direct_samples_do_as_well() -> None:
-    modes = np.array([1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1])
-    rewards = np.array([1.0, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0])
-    groups = np.repeat([0, 1, 2], 4)
-    assert needless(rewards, modes, groups).tolist() == [1] * 4 + [0] * 8
-
-
 def test_settings_of_a_schedule_and_a_needless_price_are_those_of_a_method() -> None:
-    method = Method(alpha=1, alpha_end=0, cost=0.1, cost_only_if_needless=True)
+    method = Method(alpha=1, alpha_end=0, cost=0.1, cost_where="direct_as_good")
     assert Method.model_validate(method.model_dump(mode="json")) == method
 
 

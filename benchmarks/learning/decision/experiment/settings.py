@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.learning.decision.experiment.outcomes import ModeChances
-from trainer.ifpo import Baseline, Frequency, Scale
+from trainer.ifpo import Baseline, CostWhere, Frequency, Scale
 
 
 class _Strict(BaseModel):
@@ -36,8 +36,8 @@ class Method(_Strict):
     """Weight of the divergence from the initial decision."""
     alpha_end: float | None = Field(default=None, ge=0)
     """`alpha` after the last update, to which it changes linearly; None: it stays the same."""
-    cost_only_if_needless: bool = False
-    """Charge `cost` only in groups whose direct samples earn at least as much as those that consult."""
+    cost_where: CostWhere = "always"
+    """Groups in which `cost` is charged: see `with_consultation_cost`."""
 
 
 class Training(_Strict):

@@ -125,7 +125,8 @@ def _step(
     if method.supervised:
         loss = _supervised_loss(logp[:, policy.consult_token], prompts.gain[indices])
     else:
-        weights = _weights(batch, consult, method, update / training.updates)
+        progress = update / max(1, training.updates - 1)
+        weights = _weights(batch, consult, method, progress)
         loss = -(weights * logp[batch.groups, batch.tokens]).mean()
     if method.kl:
         loss = loss + method.kl * _divergence(logp[:, policy.consult_token], prompts.start[indices]).mean()
@@ -150,10 +151,9 @@ def _weights(batch: _SampledEpisodes, consult: Floats, method: Method, progress:
         progress: of the training, from 0 to 1.
     """
     end = method.alpha if method.alpha_end is None else method.alpha_end
-    charged = batch.modes
-    if method.cost_only_if_needless:
-        charged = batch.modes * needless(batch.rewards, batch.modes, batch.groups)
-    rewards = with_consultation_cost(batch.rewards, charged, method.cost)
+    rewards = with_consultation_cost(
+        batch.rewards, batch.modes, method.cost, groups=batch.groups, where=method.cost_where
+    )
     # The rollout ends with the decision, so only the decision's part of split credit applies to tokens.
     compute = split_advantages if method.credit == "split" else ifpo_advantages
     advantages = compute(
@@ -171,18 +171,6 @@ def _weights(batch: _SampledEpisodes, consult: Floats, method: Method, progress:
     probability = np.where(batch.modes == 1, consult[batch.groups], 1 - consult[batch.groups])
     ratios = decision_ratios(probability, batch.modes, batch.forced, batch.groups)
     return torch.from_numpy(ratios * advantages).float()
-
-
-def needless(rewards: Floats, modes: Any, groups: Any) -> Any:
-    """Returns (N,) 1 in groups whose direct samples earn at least as much on average as those that consult,
-    else 0; 0 in groups of one mode."""
-    found = np.zeros_like(modes)
-    for group in np.unique(groups):
-        own = groups == group
-        consult, direct = own & (modes == 1), own & (modes == 0)
-        if consult.any() and direct.any():
-            found[own] = rewards[direct].mean() >= rewards[consult].mean()
-    return found
 
 
 def _supervised_loss(log_consult: Tensor, gain: Floats) -> Tensor:
