@@ -180,7 +180,7 @@ class DecisionPolicy:
     def consult_log_odds(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N,) the log-odds that each reply begins with a consultation, float64.
 
-        Unlike probabilities, these still tell prompts apart whose probabilities are all but 0 or 1.
+        Unlike probabilities, these still distinguish prompts whose probabilities round to 0 or 1.
         """
         found = torch.empty(len(encoded.suffixes), dtype=torch.float64)
         with torch.no_grad():
