@@ -26,6 +26,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for file in sorted(folder.glob("*/*/*.json")):
         run = json.loads(file.read_text(encoding="utf-8"))
+        ranked = {name: run.get("log_odds", run["unseen"])[name] for name in run["unseen"]}
         lines.append(
             {
                 "experiment": run["experiment"],
@@ -34,8 +35,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                 "seed": run.get("seed"),
                 "settings_sha256": run["settings_sha256"],
                 "unseen": {name: round(float(np.mean(rates)), 4) for name, rates in run["unseen"].items()},
-                "auc": round(separation(run["unseen"], own=False), 4),
-                "own_auc": round(separation(run["unseen"], own=True), 4),
+                "auc": round(separation(ranked, own=False), 4),
+                "own_auc": round(separation(ranked, own=True), 4),
                 "learnt": learnt_rates(run),
                 "updates": len(run.get("updates", [])),
                 "rolled_back": any(update.get("rolled_back") for update in run.get("updates", [])),
