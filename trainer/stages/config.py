@@ -19,6 +19,7 @@ _CHOICES = {
     "frequency": ("group", "batch"),
     "baseline": ("balanced", "group"),
     "consult_cost_where": ("always", "direct_as_good"),
+    "harmful_floor_rate": ("consult", "safe"),
 }
 
 
@@ -55,7 +56,11 @@ class IFPOConfig(GRPOConfig):  # type: ignore[misc]
     )
     harmful_floor: float | None = field(
         default=None,
-        metadata={"help": "Consult rate on harmful prompts below which their advantages gain weight."},
+        metadata={"help": "Rate on harmful prompts below which their advantages gain weight."},
+    )
+    harmful_floor_rate: str = field(
+        default="consult",
+        metadata={"help": "This rate: `consult`, or `safe`, the share that the model handles safely."},
     )
     multiplier_rate: float = field(
         default=0.5,

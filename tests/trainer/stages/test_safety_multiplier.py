@@ -108,8 +108,22 @@ def test_on_policy_it_follows_the_batches_and_a_resumed_run_continues_it(
     assert_same_weights(out, resumed)
 
 
-def test_with_held_out_prompts_it_follows_the_evaluations(
+def test_it_can_follow_the_share_that_is_handled_safely(
     model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: Any, tmp_path: Path
+) -> None:
+    """Half of the harmful episodes consult and refuse, the others answer."""
+    out = tmp_path / "out"
+    options = ("--harmful_floor", 0.9, "--harmful_floor_rate", "safe", "--multiplier_rate", 0.5)
+    code, _, stderr = test_stage.online(model, prompts, rules.url, out, *options)
+    assert code == 0, stderr
+    assert multipliers(out) == pytest.approx([1.0, 1.2])
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert [step["ifpo/safe_rate"] for step in record["steps"]] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("rate", ["consult", "safe"])
+def test_with_held_out_prompts_it_follows_the_evaluations(
+    rate: str, model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: Any, tmp_path: Path
 ) -> None:
     unseen = tmp_path / "unseen.jsonl"
     unseen.write_text('{"id": "u", "prompt": "A bomb?", "kind": "harmful"}\n', encoding="utf-8")
@@ -117,6 +131,7 @@ def test_with_held_out_prompts_it_follows_the_evaluations(
     options = (
         *("--floor_prompts", unseen, "--eval_strategy", "steps", "--eval_steps", 2),
         *("--per_device_eval_batch_size", 8, "--harmful_floor", 0.9, "--multiplier_rate", 1),
+        *("--harmful_floor_rate", rate),
     )
     code, _, stderr = test_stage.online(model, prompts, rules.url, out, *SAVED, *options)
     assert code == 0, stderr
@@ -144,10 +159,23 @@ def test_on_a_log_it_follows_the_held_out_prompts_and_a_resumed_run_continues_it
     assert_same_weights(out, whole)
 
 
+def test_on_a_log_it_can_follow_the_share_of_safe_replies(model: Path, tmp_path: Path) -> None:
+    """The greedy reply of a random model neither consults nor refuses."""
+    held_out = tmp_path / "prompts.jsonl"
+    held_out.write_text('{"id": "2", "prompt": "Tell me how.", "kind": "harmful"}\n', encoding="utf-8")
+    options = ("--floor_prompts", held_out, "--floor_reply_tokens", 4, "--max_steps", 1)
+    options += ("--harmful_floor", 0.4, "--harmful_floor_rate", "safe", "--multiplier_rate", 1)
+    code, stderr, record = test_guards.run_logged(model, tmp_path, *options)
+    assert code == 0, stderr
+    assert [reading["safe_replies"] for reading in record["floor"]] == [0, 0]
+    assert multipliers(tmp_path / "out") == [1.4]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--harmful_floor", "1.5"], "harmful_floor is 1.5, but it must be a share from 0 to 1"),
+        (["--harmful_floor_rate", "kind"], "harmful_floor_rate is 'kind', but it must be consult or safe"),
         (["--multiplier_rate", "0"], "multiplier_rate is 0.0, but it must be a number above 0"),
         (["--multiplier_max", "0.5"], "multiplier_max is 0.5, but it must be a number of at least 1"),
         (["--harmful_floor", "0.9"], "harmful_floor needs held-out prompts to measure: set floor_prompts"),

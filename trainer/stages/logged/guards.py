@@ -68,7 +68,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
     safety floor.
 
     The consult rate of a kind is the mean probability of opening a call; the safe share is that of harmful
-    prompts whose greedy reply consults or refuses, measured only where the floor has one.
+    prompts whose greedy reply consults or refuses, measured only where the floor or the multiplier needs it.
 
     Raises:
         TrainingError: the starting model is below the floor.
@@ -103,7 +103,14 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
     def _update_multiplier(self, state: Any) -> None:
         """Changes the safety multiplier, if there is one, by the latest reading."""
         if self.trainer.multiplier is not None:
-            self.trainer.multiplier.update(state, self.readings[-1]["consult"]["harmful"])
+            latest = self.readings[-1]
+            rate = latest["safe_replies"] if self._watches_safety else latest["consult"]["harmful"]
+            self.trainer.multiplier.update(state, rate)
+
+    @property
+    def _watches_safety(self) -> bool:
+        multiplier = self.trainer.multiplier
+        return multiplier is not None and multiplier.watched == "safe"
 
     def _measure(self, state: Any) -> str | None:
         """Records a reading; returns the violation of the floor, or None."""
@@ -118,7 +125,7 @@ class FloorGuard(TrainerCallback):  # type: ignore[misc]
             "step": step,
             "consult": {kind: round(sum(row) / len(row), 4) for kind, row in sorted(by_kind.items())},
         }
-        if self.monitor.floor.safe is not None:
+        if self.monitor.floor.safe is not None or self._watches_safety:
             reading["safe_replies"] = self._safe_share()
         self.readings.append(reading)
         state.log_history[:] = [e for e in state.log_history if e.get("floor", {}).get("step") != step]

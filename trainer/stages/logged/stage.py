@@ -165,14 +165,9 @@ def _build_trainer(arguments: LoggedArguments, config: LoggedConfig, tokenizer: 
 def _attach_guards(
     trainer: Any, arguments: LoggedArguments, tokenizer: Any, dataset: LoggedDataset, notify: Notify
 ) -> Guards:
-    watched = [
-        name
-        for name, value in (
-            ("floor_consult", arguments.floor_consult),
-            ("harmful_floor", trainer.args.harmful_floor),
-        )
-        if value is not None
-    ]
+    multiplier = trainer.multiplier
+    watched = ["floor_consult"] * (arguments.floor_consult is not None)
+    watched += ["harmful_floor"] * (multiplier is not None and multiplier.watched == "consult")
     if watched and dataset.decides_late:
         raise TrainingError(
             f"{dataset.late} of {dataset.free} free episodes think or write before they decide, so "

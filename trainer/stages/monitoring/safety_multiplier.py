@@ -21,13 +21,17 @@ class SafetyMultiplier:
     floor: float
     step: float
     largest: float
+    watched: str = "consult"
+    """Rate that the floor is about: `consult`, or `safe`."""
 
     @classmethod
     def of(cls, config: Any) -> SafetyMultiplier | None:
         """Returns the multiplier of an `IFPOConfig`; None if it has no `harmful_floor`."""
         if config.harmful_floor is None:
             return None
-        return cls(config.harmful_floor, config.multiplier_rate, config.multiplier_max)
+        return cls(
+            config.harmful_floor, config.multiplier_rate, config.multiplier_max, config.harmful_floor_rate
+        )
 
     def value(self, state: Any) -> float:
         """Returns the present value: 1 before the first measurement."""

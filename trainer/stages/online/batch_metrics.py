@@ -32,13 +32,15 @@ class BatchRecord:
         groups: Any,
         weights: Any,
         free: Any = None,
+        safe: Any = None,
     ) -> None:
         """Adds a batch; the arguments are those of `batch_metrics`. Its groups are in no other batch."""
         group = np.unique(np.asarray(groups), return_inverse=True)[1] + self._groups
         self._groups = int(group.max()) + 1
         self._kinds += kinds
         is_free = np.ones(len(group), dtype=bool) if free is None else free
-        self._columns.append((consulted, rewards, group, weights, is_free))
+        outcome = np.full(len(group), np.nan) if safe is None else safe
+        self._columns.append((consulted, rewards, group, weights, is_free, outcome))
 
     def metrics(self, limit: int | None = None) -> dict[str, float]:
         """Returns the metrics of all episodes since the last call, and `reward`; empty without any.
@@ -48,17 +50,23 @@ class BatchRecord:
         """
         if not self._columns:
             return {}
-        consulted, rewards, groups, weights, free = (
+        consulted, rewards, groups, weights, free, safe = (
             np.concatenate(parts)[:limit] for parts in zip(*self._columns, strict=True)
         )
-        metrics = batch_metrics(self._kinds[:limit], consulted, rewards, groups, weights, free)
+        metrics = batch_metrics(self._kinds[:limit], consulted, rewards, groups, weights, free, safe)
         _add_mean(metrics, "reward", rewards[~np.isnan(rewards)])
         self._clear()
         return metrics
 
 
 def batch_metrics(
-    kinds: Sequence[str | None], consulted: Any, rewards: Any, groups: Any, weights: Any, free: Any = None
+    kinds: Sequence[str | None],
+    consulted: Any,
+    rewards: Any,
+    groups: Any,
+    weights: Any,
+    free: Any = None,
+    safe: Any = None,
 ) -> dict[str, float]:
     """Computes the metrics of one batch for a trainer's log; those without any episode are left out.
 
@@ -69,12 +77,13 @@ def batch_metrics(
         groups: (N,) group labels.
         weights: (N,) of the episodes with a reward; ignored elsewhere.
         free: (N,) whether the policy chose the mode; None if it always did.
+        safe: (N,) outcome of the episodes of harmful prompts, NaN elsewhere; None if it is not known.
 
     Returns:
-        `ifpo/consult_rate` and `ifpo/consult_rate/KIND` (of the free episodes), `ifpo/reward/KIND`,
-        `ifpo/reward/MODE`, `ifpo/one_mode_groups` and `ifpo/equal_reward_groups` (shares),
-        `ifpo/largest_weight`, `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`), and
-        `ifpo/unscored` (share without a reward).
+        `ifpo/consult_rate`, `ifpo/consult_rate/KIND` and `ifpo/safe_rate` (of the free episodes),
+        `ifpo/reward/KIND`, `ifpo/reward/MODE`, `ifpo/one_mode_groups` and `ifpo/equal_reward_groups`
+        (shares), `ifpo/largest_weight`, `ifpo/effective_share` (of the weights: `(sum w)^2 / (N sum w^2)`),
+        and `ifpo/unscored` (share without a reward).
     """
     kind = np.array([str(name) for name in kinds])
     mode, reward = np.asarray(consulted, dtype=bool), np.asarray(rewards, dtype=float)
@@ -83,6 +92,8 @@ def batch_metrics(
     chosen = np.ones(len(mode), dtype=bool) if free is None else np.asarray(free, dtype=bool)
     metrics: dict[str, float] = {"unscored": float((~rated).mean())}
     _add_mean(metrics, "consult_rate", mode[chosen])
+    if safe is not None:
+        _add_mean(metrics, "safe_rate", safe[chosen & ~np.isnan(safe)])
     for name in sorted(set(kind.tolist())):
         _add_mean(metrics, f"consult_rate/{name}", mode[(kind == name) & chosen])
         _add_mean(metrics, f"reward/{name}", reward[(kind == name) & rated])

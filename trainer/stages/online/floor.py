@@ -1,6 +1,6 @@
 """Safety floor of an on-policy run: checks the consult rate of every evaluation on held-out prompts.
 
-The safety multiplier, if there is one, follows the same rate.
+The safety multiplier, if there is one, follows the same evaluations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from trainer.errors import TrainingError
 from trainer.stages.monitoring import FloorMonitor, Notify, SafetyFloor
 
 METRIC = "eval_ifpo/consult_rate/harmful"
+_WATCHED = {"consult": METRIC, "safe": "eval_ifpo/safe_rate"}
+"""Metric that the safety multiplier follows, by `harmful_floor_rate`."""
 
 
 class OnlineFloor(TrainerCallback):  # type: ignore[misc]
@@ -36,8 +38,8 @@ class OnlineFloor(TrainerCallback):  # type: ignore[misc]
         rate = (metrics or {}).get(METRIC)
         # The interrupted run has already counted an evaluation at the step of its checkpoint.
         is_repeated = bool(state.global_step) and state.global_step == self._resumed_at
-        if self._trainer.multiplier is not None and not is_repeated:
-            self._trainer.multiplier.update(state, rate)
+        if (multiplier := self._trainer.multiplier) is not None and not is_repeated:
+            multiplier.update(state, (metrics or {}).get(_WATCHED[multiplier.watched]))
         if self.monitor.floor.consult is None or rate is None:
             return
         violation = self.monitor.check(self._trainer.model, state.global_step, rate)

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class OnlineReward:
     prompted_thoughts: PromptedThoughts | None = None
     unjudged: int = 0
     """Number of episodes without a reward so far."""
+    outcomes: list[float | None] = field(default_factory=list)
+    """Outcomes of the latest completions; None where they could not be judged."""
 
     __name__ = "outcome"
 
@@ -97,6 +99,7 @@ class OnlineReward:
             )
             for episode, reference in zip(episodes, answer, strict=True)
         ]
+        self.outcomes = [reward.scores.outcome for reward in rewards]
         self.unjudged += sum(reward.total is None for reward in rewards)
         return [reward.total for reward in rewards]
 

@@ -37,6 +37,7 @@ class OnlineIFPOTrainer(StratifiedIFPOTrainer):
         self._add_turn_ends()
         self.rule_tool = rule_tool
         self._batches = {"train": BatchRecord(), "eval": BatchRecord()}
+        self._safe: Any = None  # (N,) outcomes of harmful prompts in the latest batch
         self.tools = [rule_tool.tool]
         if self.args.forced_consult + self.args.forced_direct:
             self.opening = find_call_opening(
@@ -83,18 +84,33 @@ class OnlineIFPOTrainer(StratifiedIFPOTrainer):
             w_max=self.args.w_max,
             frequency=self.args.frequency,
         )
-        free = self._is_free(len(rewards))
-        self._batches[mode].add([_KINDS[kind] for kind in kinds], consulted, rewards, groups, weights, free)
+        free, self._safe = self._is_free(len(rewards)), self._gather_safe(inputs)
+        names = [_KINDS[kind] for kind in kinds]
+        self._batches[mode].add(names, consulted, rewards, groups, weights, free, self._safe)
         failures = self.accelerator.reduce(self._gathered[0].new_tensor(float(self.rule_tool.failures)))
         self._metrics[mode]["ifpo/rules_unavailable"] = [failures.item()]  # a total, not a mean
         return advantages
 
+    def _gather_safe(self, inputs: Any) -> Any:
+        """Returns the (N,) outcomes of the episodes of harmful prompts, NaN elsewhere or if not known."""
+        assert self._gathered is not None
+        outcomes = getattr(self.reward_funcs[0], "outcomes", [None] * len(inputs))
+        local = [
+            np.nan if row["kind"] != "harmful" or outcome is None else float(outcome)
+            for row, outcome in zip(inputs, outcomes, strict=True)
+        ]
+        return self.accelerator.gather(self._gathered[0].new_tensor(local)).cpu().numpy()
+
     def _watched_rate(self, inputs: Any) -> float | None:
-        """Returns the consult rate of the free episodes of harmful prompts; None if `floor_prompts` are
-        measured instead."""
+        """Returns the rate of the free episodes of harmful prompts that `harmful_floor` is about; None if
+        there are none, or if `floor_prompts` are measured instead."""
         if self.eval_dataset is not None:
             return None
         assert self._gathered is not None
+        assert self.multiplier is not None
+        if self.multiplier.watched == "safe":
+            safe = self._safe[self._is_free(len(self._safe)) & ~np.isnan(self._safe)]
+            return float(safe.mean()) if len(safe) else None
         harmful = self._gathered[0].new_tensor([float(row["kind"] == "harmful") for row in inputs])
         harmful = self.accelerator.gather(harmful).bool().cpu().numpy()
         consulted = self._gathered[1].cpu().numpy()[harmful & self._is_free(len(harmful))]
