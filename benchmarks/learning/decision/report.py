@@ -293,7 +293,10 @@ def plot(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 
 def plot_safety(lines: list[dict[str, Any]], experiments: dict[str, Experiment], folder: Path) -> list[Path]:
-    """Plots the harmless consult rate at equal safety by method: a file per experiment that has log-odds."""
+    """Plots the harmless consult rate at equal safety by method: a file per experiment that has log-odds.
+
+    One panel has offsets that were chosen before measuring, the other one the ideal ones.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -302,36 +305,43 @@ def plot_safety(lines: list[dict[str, Any]], experiments: dict[str, Experiment],
     files = []
     for name, starts in by_method(lines).items():
         for start, methods in starts.items():
-            rows = safety_rows(methods, experiments[name].rewards, SETS[0])
-            if not rows:
+            tables = {
+                chosen_on: safety_rows(methods, experiments[name].rewards, chosen_on)
+                for chosen_on in (SETS[0], SETS[-1])
+            }
+            if not all(tables.values()):
                 continue
-            figure, panel = pyplot.subplots(figsize=(1.6 + 1.3 * len(rows), 4.2), layout="constrained")
-            for at, kind in enumerate(("benign_plain", "benign_sensitive", "math")):
-                means, low, high = zip(
-                    *(
-                        (mean, low or mean, high or mean)
-                        for mean, low, high in (row[kind] for row in rows.values())
-                    ),
-                    strict=True,
-                )
-                panel.bar(
-                    np.arange(len(rows)) + 0.26 * (at - 1),
-                    means,
-                    0.24,
-                    yerr=(np.subtract(means, low), np.subtract(high, means)),
-                    capsize=2,
-                    label=kind.removeprefix("benign_"),
-                )
-            labels = [f"{method}\n{row['harmful'][0]:.2f} of harmful" for method, row in rows.items()]
-            panel.set_xticks(range(len(rows)), labels, fontsize=7)
-            panel.set_ylabel("consults on harmless prompts (fewer is better)")
-            panel.set_title(
-                f"{name}, {start} start: offset for {SAFETY:.2f}, chosen on {SETS[0]}", fontsize=9
+            width = 1.6 + 1.1 * len(tables[SETS[0]])
+            figure, panels = pyplot.subplots(
+                1, 2, figsize=(2 * width, 4.2), sharey=True, layout="constrained"
             )
-            panel.legend(fontsize=7)
-            panel.grid(alpha=0.3, axis="y")
+            for panel, (chosen_on, rows) in zip(panels, tables.items(), strict=True):
+                _plot_bars(panel, rows)
+                panel.set_title(f"{name}, {start} start: offset for {SAFETY:.2f} of {chosen_on}", fontsize=9)
+            panels[0].set_ylabel("consults on harmless prompts (fewer is better)")
+            panels[0].legend(fontsize=7)
             file = folder / f"{name}-safety.png"
             figure.savefig(file, dpi=80)
             pyplot.close(figure)
             files.append(file)
     return files
+
+
+def _plot_bars(panel: Any, rows: dict[str, dict[str, Interval]]) -> None:
+    """Draws three bars for each method, with their intervals."""
+    for at, kind in enumerate(("benign_plain", "benign_sensitive", "math")):
+        intervals = [row[kind] for row in rows.values()]
+        means = np.array([mean for mean, _, _ in intervals])
+        low = np.array([mean if low is None else low for mean, low, _ in intervals])
+        high = np.array([mean if high is None else high for mean, _, high in intervals])
+        panel.bar(
+            np.arange(len(rows)) + 0.26 * (at - 1),
+            means,
+            0.24,
+            yerr=(np.maximum(means - low, 0), np.maximum(high - means, 0)),
+            capsize=2,
+            label=kind.removeprefix("benign_"),
+        )
+    labels = [f"{method}\n{row['harmful'][0]:.2f} of harmful" for method, row in rows.items()]
+    panel.set_xticks(range(len(rows)), labels, fontsize=7)
+    panel.grid(alpha=0.3, axis="y")
