@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from agent.replies.call_forms import TOOL_RESULT
+from agent.replies.call_forms import PARTS_OF_MARKS, TOOL_RESULT
 from agent.replies.calls import WrittenCall, find_calls
 from agent.replies.channels import Channels, split_channels
 from agent.replies.thoughts import find_thoughts
@@ -14,6 +14,9 @@ from agent.replies.visible import announces_call, visible_text
 
 # Some models that think enclose the answer in a tag of its own too.
 _WRAPPED = re.compile(r"<(answer|response|output|solution|final_answer)>(.*?)(?:</\1>)?", re.DOTALL)
+
+# Without one of these, a text has neither thoughts nor calls nor channels.
+_SIGNS = (*"[{`=◁", *PARTS_OF_MARKS, "analysis", "my thought process")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def read_reply(text: str, tools: Collection[str] = (), *, opened: bool = False) 
         opened: whether the prompt is known to end with the opening tag of thoughts; a reply that does not
             close them then consists of thoughts only.
     """
+    if not opened and _is_plain(text, tools):
+        return ReplyParts(content=text)
     if not opened and (channels := split_channels(text)) is not None:
         return _from_channels(text, channels, tools)
     thoughts = find_thoughts(text, opened=opened)
@@ -73,6 +78,14 @@ def read_reply(text: str, tools: Collection[str] = (), *, opened: bool = False) 
         opened_in_prompt=thoughts.opened_in_prompt,
         misplaced_thoughts=thoughts.misplaced,
     )
+
+
+def _is_plain(text: str, tools: Collection[str]) -> bool:
+    lowered = text.lower()
+    for sign in _SIGNS:
+        if sign in lowered:
+            return False
+    return not any(tool.lower() in lowered for tool in tools)
 
 
 def _from_channels(text: str, channels: Channels, tools: Collection[str]) -> ReplyParts:

@@ -55,10 +55,14 @@ def visible_text(text: str) -> str:
 
     A text says nothing without a letter, a digit or a symbol such as an emoji outside of its markup.
     """
-    text = _HEADER.sub("", _strip(text))[:MAX_CHARS]
+    text = _strip(text)
+    if header := _HEADER.match(text):
+        text = text[header.end() :]
+    text = text[:MAX_CHARS]
     if _LIST_MARKS.fullmatch(text):
         return ""
-    says = any(_is_content(character) for character in _WRAPPER.sub("", text))
+    has_wrapper = "<" in text or "```" in text or "~~~" in text
+    says = any(_is_content(character) for character in (_WRAPPER.sub("", text) if has_wrapper else text))
     return text if says else ""
 
 

@@ -25,7 +25,7 @@ from evaluation.scorers.refusal.model import (
 )
 from evaluation.scorers.text import visible_answer
 
-REFUSAL_VERSION = "weighed-6"
+REFUSAL_VERSION = "weighed-7"
 
 RefusalLabel = Literal["refusal", "partial", "compliance"]
 RefusalPart = Literal["phrase", "lecture", "style"]

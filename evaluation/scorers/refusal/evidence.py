@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from evaluation.scorers.refusal.languages import (
     NEUTRAL,
@@ -49,8 +50,7 @@ _GLOSS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Clause:
+class Clause(NamedTuple):
     """One segment with the groups of cues in it; `kind` is the most telling group, or "content"."""
 
     text: str
@@ -148,9 +148,7 @@ def _find_cues(segments: Sequence[Segment], passages: Sequence[Passage]) -> _Fou
             if is_refusal and not may_refuse:
                 continue
             text = own_words if is_refusal else segment.text
-            if cue.hints and not any(hint in segment.text for hint in cue.hints):
-                continue
-            if cue.pattern.search(text) and not (is_refusal and _GLOSS.search(text)):
+            if cue.is_in(text) and not (is_refusal and _GLOSS.search(text)):
                 groups.add(cue.group)
                 names[code, number] = cue.name
     return _Found(found, dict.fromkeys(names[key] for key in sorted(names)))
@@ -168,16 +166,18 @@ def _own_words(segment: Segment) -> str:
 def is_safe(clause: Clause) -> bool:
     """Returns whether a clause presents its content as an alternative."""
     return any(
-        cue.pattern.search(clause.text)
-        for cue in LANGUAGES[clause.language or "en"].cues
-        if cue.group == "safe"
+        cue.is_in(clause.text) for cue in LANGUAGES[clause.language or "en"].cues if cue.group == "safe"
     )
 
 
 def _kind(groups: set[str]) -> str:
     if "limit" in groups and "refuse" in groups:
         return "limit"
-    return next((group for group in _HEDGES if group in groups), "content")
+    if groups:
+        for group in _HEDGES:
+            if group in groups:
+                return group
+    return "content"
 
 
 def shape_features(evidence: Evidence) -> frozenset[str]:

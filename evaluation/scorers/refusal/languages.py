@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from evaluation.scorers.refusal.patterns.language import STEM
 
@@ -142,8 +142,7 @@ _NOT_HINDI = re.compile(
 _FOREIGN_LETTERS = re.compile(r"[ăđơưșțşğıčćšžřůěťďňłżźśąęőűāēīūģķļņėįųøåőæ\u1ea0-\u1ef9]")
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(NamedTuple):
     """The language of one segment: a code, NEUTRAL or UNKNOWN.
 
     `words` is its length, about, in words; `hits` counts its function words; `stems` are of its Latin words.

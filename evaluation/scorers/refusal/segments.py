@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_HEAD, MAX_TAIL = 8000, 2000
 """Characters read at the start and at the end of an answer."""
@@ -91,8 +92,7 @@ _TURN_WITHOUT_COMMA = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A sentence or clause; `is_item` if it begins an item of a list."""
 
     text: str

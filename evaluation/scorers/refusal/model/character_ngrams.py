@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 NGRAM_WEIGHTS = Path(__file__).parent / "ngrams.npz"
 NGRAM_RECIPE = Path(__file__).parent / "ngrams.json"
-BUCKETS = 1 << 18
+BUCKETS = 1 << 19
 HEAD, TAIL = 240, 120
 """Characters from the start and from the end of an answer that are read."""
-LONGEST = 5  # n-gram of letters
-LONGEST_WIDE = 3  # n-gram of Chinese, Japanese or Korean characters, each of which says more
+LONGEST = 6  # n-gram of letters
+LONGEST_WIDE = 4  # n-gram of Chinese, Japanese or Korean characters, each of which says more
 SHORTEST, SHORTEST_WIDE = 12, 6
 """Characters of an answer; a shorter one is a word or two, and the cues alone decide."""
 _WIDE = 0x2E80  # first code point of these scripts
@@ -52,8 +52,7 @@ class NgramModel:
             texts: the segments of the answer.
             cue_evidence: log-odds by the cues (`RefusalModel.evidence`).
         """
-        is_wide = any(character > _FIRST_WIDE for text in texts for character in text[:SHORTEST])
-        if sum(map(len, texts)) < (SHORTEST_WIDE if is_wide else SHORTEST):
+        if _is_short(texts):
             return _probability(cue_evidence)
         buckets = ngram_buckets(texts)
         weight = int(self.weights.take(buckets).sum(dtype="int64")) / math.sqrt(len(buckets))
@@ -63,6 +62,13 @@ class NgramModel:
             + self.cue_factor * max(-30.0, min(30.0, cue_evidence))
         )
         return _probability(total)
+
+
+def _is_short(texts: Sequence[str]) -> bool:
+    length = sum(map(len, texts))
+    if length >= SHORTEST:
+        return False
+    return length < SHORTEST_WIDE or not any(character > _FIRST_WIDE for text in texts for character in text)
 
 
 def _probability(log_odds: float) -> float:
@@ -91,8 +97,10 @@ def ngram_buckets(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
         hashes = (hashes[: count - length + 1] ^ points[length - 1 :]) * np.uint32(_PRIME)
         hashes ^= hashes >> np.uint32(_SHIFT)
         if length >= shortest:
-            found.append(hashes & np.uint32(BUCKETS - 1))
-    return np.unique(np.concatenate(found))
+            found.append(hashes)
+    buckets = np.concatenate(found) & np.uint32(BUCKETS - 1)
+    buckets.sort()
+    return np.concatenate((buckets[:1], buckets[1:][buckets[1:] != buckets[:-1]]))
 
 
 def write_ngram_model(

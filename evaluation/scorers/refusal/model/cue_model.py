@@ -49,6 +49,7 @@ LEXICON = frozenset(
     """.split()  # noqa: SIM905 - a page of words
 )
 _KEPT = LEXICON | frozenset(".?!:")
+_OF_LISTS = frozenset("0123456789*-")
 _TOKEN = re.compile(r"[a-z']+|\d+[.)]|[?!.:*]|-(?= )")
 
 
@@ -85,18 +86,16 @@ def style_features(opening: str, names: tuple[str, ...]) -> frozenset[str]:
     for word in _TOKEN.findall(opening):
         if word in _KEPT:
             last = word
-        elif word[0].isdigit() or word in "*-":
+        elif word[0] in _OF_LISTS:
             last = "#"
         elif last == "_":
             continue
         else:
             last = "_"
         skeleton.append(last)
-    pairs = [f"{one} {two}" for one, two in pairwise(skeleton)]
-    grams = {*skeleton, *pairs}
-    grams.update([f"{pair} {word}" for pair, word in zip(pairs, skeleton[2:], strict=False)])
-    grams.update(f"cue: {name}" for name in names)
-    return frozenset(grams)
+    pairs = map(" ".join, pairwise(skeleton))
+    triples = map(" ".join, zip(skeleton, skeleton[1:], skeleton[2:], strict=False))
+    return frozenset([*skeleton, *pairs, *triples, *(f"cue: {name}" for name in names)])
 
 
 @cache

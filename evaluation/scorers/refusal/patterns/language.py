@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -32,9 +32,8 @@ GROUPS: tuple[Group, ...] = (
     "safe",  # frames what follows as an alternative: "safer", "legal ways"
 )
 
-STEM = 4
+STEM = 5
 """Letters of a stem."""
-_CuesByStem = tuple[tuple[int, ...], Mapping[str, tuple[int, ...]]]  # without stems; by stem
 _QUOTE_MARKS = str.maketrans({"’": "'", "‘": "'", "`": "'", "ʼ": "'", "\u00a0": " ", "\u202f": " "})
 _MARKUP = re.compile(r"\*\*|__|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _ARABIC = str.maketrans(
@@ -52,13 +51,23 @@ class Cue:
     """One pattern, with cheap tests that precede it.
 
     A text that matches contains one of `hints`, and a word that begins with one of `stems`; empty for no test.
+    `at_start` has the alternatives that match at the start of a text only, `anywhere` the others.
     """
 
     name: str
     group: Group
-    pattern: re.Pattern[str]
+    at_start: re.Pattern[str] | None
+    anywhere: re.Pattern[str] | None
     hints: tuple[str, ...] = ()
     stems: frozenset[str] = frozenset()
+
+    def is_in(self, text: str) -> bool:
+        """Returns whether a text, after `normalise`, matches."""
+        if self.hints and not any(hint in text for hint in self.hints):
+            return False
+        return (self.at_start is not None and self.at_start.match(text) is not None) or (
+            self.anywhere is not None and self.anywhere.search(text) is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -69,47 +78,69 @@ class Language:
     cues: tuple[Cue, ...]
     gate: frozenset[str] = frozenset()
 
-    def candidates(self, stems: frozenset[str], *, only_refusals: bool) -> Sequence[int]:
+    def candidates(self, stems: frozenset[str], *, only_refusals: bool) -> list[int]:
         """Returns the places in `cues` of those that can match a text with these stems, in order.
 
         Those of "safe" are left out: they are read only after a refusal (see `continuation`).
         """
-        without_stems, by_stem = self._refusals if only_refusals else self._all
-        if not by_stem:
-            return without_stems
-        return sorted({*without_stems, *(number for stem in stems for number in by_stem.get(stem, ()))})
+        found = self._without_stems
+        for stem in stems & self._by_stem.keys():
+            found |= self._by_stem[stem]
+        found &= self._refusals if only_refusals else self._all
+        places = []
+        while found:
+            lowest = found & -found
+            places.append(lowest.bit_length() - 1)
+            found ^= lowest
+        return places
+
+    # Sets of cues, as bits by place.
+    @cached_property
+    def _all(self) -> int:
+        return sum(1 << place for place, cue in enumerate(self.cues) if cue.group != "safe")
 
     @cached_property
-    def _all(self) -> _CuesByStem:
-        return self._by_stem(frozenset(GROUPS) - {"safe"})
+    def _refusals(self) -> int:
+        return sum(1 << place for place, cue in enumerate(self.cues) if cue.group == "refuse")
 
     @cached_property
-    def _refusals(self) -> _CuesByStem:
-        return self._by_stem(frozenset(("refuse",)))
+    def _without_stems(self) -> int:
+        return sum(1 << place for place, cue in enumerate(self.cues) if not cue.stems)
 
-    def _by_stem(self, groups: frozenset[str]) -> _CuesByStem:
-        without_stems: list[int] = []
-        by_stem: dict[str, list[int]] = {}
-        for number, cue in enumerate(self.cues):
-            if cue.group not in groups:
-                continue
-            if not cue.stems:
-                without_stems.append(number)
+    @cached_property
+    def _by_stem(self) -> dict[str, int]:
+        sets: dict[str, int] = {}
+        for place, cue in enumerate(self.cues):
             for stem in cue.stems:
-                by_stem.setdefault(stem, []).append(number)
-        return tuple(without_stems), {stem: tuple(numbers) for stem, numbers in by_stem.items()}
+                sets[stem] = sets.get(stem, 0) | 1 << place
+        return sets
 
 
-def compile_cue(pattern: str) -> re.Pattern[str]:
-    r"""Compiles a pattern so that it fails fast: `\ba|\bb` as `\b(?:a|b)`, with one test per position."""
-    at_word, elsewhere = [], []
+def compile_cue(
+    name: str, group: Group, pattern: str, *, hints: tuple[str, ...] = (), stems: frozenset[str] = frozenset()
+) -> Cue:
+    r"""Compiles a cue so that it fails fast.
+
+    What begins a text is tried once, and `\ba|\bb` becomes `\b(?:a|b)`, with one test per position.
+    """
+    at_start, at_word, elsewhere = [], [], []
     for alternative in _alternatives(pattern):
-        if alternative.startswith(r"\b"):
+        if alternative.startswith(("^", r"\A")):
+            at_start.append(alternative)
+        elif alternative.startswith(r"\b"):
             at_word.append(alternative[2:])
         else:
             elsewhere.append(alternative)
     joined = [rf"\b(?:{'|'.join(at_word)})"] if at_word else []
-    return re.compile("|".join([*joined, *elsewhere]))
+    anywhere = "|".join([*joined, *elsewhere])
+    return Cue(
+        name,
+        group,
+        re.compile("|".join(at_start)) if at_start else None,
+        re.compile(anywhere) if anywhere else None,
+        hints,
+        stems,
+    )
 
 
 def _alternatives(pattern: str) -> list[str]:
@@ -143,15 +174,13 @@ def compile_language(code: str, hints: str, **groups: Iterable[str]) -> Language
     return Language(
         code,
         tuple(
-            Cue(
+            compile_cue(
                 f"{code} {group}",
                 group,
-                compile_cue(
-                    "|".join([*groups[group], *kinds.get(group, ())]).replace(
-                        "^\\W*", _AFTER_TURN if group == "step" else "^\\W*"
-                    )
+                "|".join([*groups[group], *kinds.get(group, ())]).replace(
+                    "^\\W*", _AFTER_TURN if group == "step" else "^\\W*"
                 ),
-                tuple(hints.split()) if group == "limit" else (),
+                hints=tuple(hints.split()) if group == "limit" else (),
             )
             for group in GROUPS
             if group in groups
