@@ -1,14 +1,16 @@
 """Calibrates the threshold below which no rule applies, from labelled prompts.
 
-Prompts of some kinds must match a rule; prompts of other kinds must not. The threshold is the highest one at
-which at most the share `misses` of the former matches no rule. If there are enough prompts, this holds with
-95 % confidence, because real questions will differ from these prompts.
+Prompts of some kinds must match a rule; prompts of other kinds must not. At the threshold, at most the share
+`misses` of the former matches no rule. If there are enough prompts, this holds with 95 % confidence, because
+real questions will differ from these prompts. Within this limit, as many of the latter as possible match no
+rule, and no prompt is missed without need. The default threshold stays when none is clearly better.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import Calibration, scoring_version, split_into_windows
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD
 from rule_server.schemas import MAX_SITUATION_CHARS
 
 if TYPE_CHECKING:
@@ -28,7 +31,8 @@ MUST_FIND_NOTHING_KINDS = ("benign_plain", "math")
 MAX_LINE_CHARS = 64 * 1024
 MAX_PROMPTS = 200_000
 BATCH_SIZE = 32
-
+TOO_MANY, TOO_MUCH = 3, 0.02
+"""Number and share of the prompts that must match no rule, from which a rule takes too many of them."""
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -51,6 +55,8 @@ class ScoredPrompt(LabelledPrompt):
     """A prompt with its best score over all rules."""
 
     score: float
+    rule: str = ""
+    """Id of the rule with this score."""
 
 
 def read_labelled_prompts(files: Sequence[Path]) -> list[LabelledPrompt]:
@@ -103,8 +109,10 @@ def score_prompts(
         vectors = encoder.encode([window for own in windows for window in own])
         at = 0
         for row, own in zip(batch, windows, strict=True):
-            best = float(index.scores(vectors[at : at + len(own)]).max())
-            scored.append(ScoredPrompt(row.text, row.kind, row.source, best))
+            scores = index.scores(vectors[at : at + len(own)])
+            first = index.ranked(scores, 1)
+            rule = first[0].rule.id if first else ""
+            scored.append(ScoredPrompt(row.text, row.kind, row.source, float(scores.max()), rule))
             at += len(own)
         advance(len(batch))
     return scored
@@ -121,17 +129,56 @@ def wilson(hits: int, count: int) -> tuple[float, float, float]:
     return share, max(0.0, middle - half), min(1.0, middle + half)
 
 
-def choose_threshold(scores: Iterable[float], misses: float) -> tuple[float, bool]:
-    """Returns the threshold for prompts that must find a rule, and whether there were enough prompts.
+@dataclass(frozen=True)
+class Choice:
+    """A chosen threshold."""
 
-    With enough prompts, the share of misses is at most `misses` with 95 % confidence.
+    threshold: float
+    enough_prompts: bool
+    """Whether the share of misses is bounded with 95 % confidence."""
+    is_default: bool
+    """Whether it is the default, because no other threshold is clearly better."""
+
+
+def choose_threshold(find: Iterable[float], nothing: Iterable[float], misses: float) -> Choice:
+    """Chooses a threshold in the middle of a gap between scores.
+
+    Args:
+        find: scores of prompts that must find a rule.
+        nothing: scores of prompts that must find nothing.
+        misses: maximum share of the former below the threshold.
+
+    Raises:
+        CalibrationError: more of the former are in languages that no encoder knows.
     """
-    ranked = sorted(scores)
+    ranked, others = sorted(find), list(nothing)
     count = len(ranked)
     missed = max((n for n in range(count) if wilson(n, count)[2] <= misses), default=-1)
     enough = missed >= 0
-    missed = missed if enough else min(int(misses * count), count - 1)
-    return math.floor(ranked[missed] * 1e4) / 1e4, enough
+    highest = ranked[missed if enough else min(int(misses * count), count - 1)]
+    if highest == -math.inf:
+        raise CalibrationError(
+            f"over {misses:.0%} of the prompts that must find a rule are in languages that no encoder knows: "
+            "leave them out"
+        )
+    below = [score for score in others if score < highest]
+    threshold = _middle_of_gap(max(below, default=-math.inf), ranked)
+    keeps = sum(score < DEFAULT_THRESHOLD for score in others) / max(len(others), 1)
+    as_good = keeps >= wilson(len(below), len(others))[1] if others else False
+    if as_good and _count_below(ranked, DEFAULT_THRESHOLD) <= _count_below(ranked, threshold):
+        return Choice(DEFAULT_THRESHOLD, enough, True)
+    return Choice(threshold, enough, False)
+
+
+def _middle_of_gap(low: float, ranked: Sequence[float]) -> float:
+    """Returns a threshold between `low` and the next score above it, with four decimals if possible."""
+    high = next(score for score in ranked if score > low)
+    middle = round((low + high) / 2, 4) if low > -math.inf else math.floor(high * 1e4) / 1e4
+    return middle if low < middle <= high else high
+
+
+def _count_below(scores: Iterable[float], threshold: float) -> int:
+    return sum(score < threshold for score in scores)
 
 
 @dataclass(frozen=True)
@@ -147,6 +194,10 @@ class CalibrationReport:
     """For each source, the threshold from the other sources and its effect on this one."""
     curve: list[dict[str, float]]
     """Shares by kind over thresholds."""
+    greedy_rules: list[dict[str, Any]]
+    """Rules that come first for too many prompts that must match no rule, with their number and share."""
+    never_first: list[str]
+    """Rules that come first for no prompt, at any threshold."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -155,6 +206,8 @@ class CalibrationReport:
             "kinds": self.kinds,
             "cross_validation": self.cross_validation,
             "curve": self.curve,
+            "greedy_rules": self.greedy_rules,
+            "never_first": self.never_first,
         }
 
 
@@ -174,7 +227,8 @@ def calibrate(
         nothing: kinds that must find no rule.
 
     Raises:
-        CalibrationError: no prompt has a kind of `find`, or none has a kind of `nothing`.
+        CalibrationError: no prompt has a kind of `find`, or none has a kind of `nothing`; or too many that
+            must find a rule are in languages that no encoder knows.
     """
     for kinds in (find, nothing):
         if not any(row.kind in kinds for row in scored):
@@ -182,11 +236,11 @@ def calibrate(
             raise CalibrationError(
                 f"no prompt has the kind {' or '.join(kinds)} (kinds seen: {seen}): add some"
             )
-    threshold, enough = choose_threshold((row.score for row in scored if row.kind in find), misses)
-    confidence = ", with 95 % confidence" if enough else " of those measured, too few to be sure"
+    choice = choose_threshold(*_scores_of(scored, find, nothing), misses)
+    threshold = choice.threshold
     calibration = Calibration(
         threshold=threshold,
-        rule=f"the highest at which at most {misses:.0%} of {' and '.join(find)} match no rule{confidence}",
+        rule=_criterion(choice, misses, find, nothing),
         rulebook=index.rulebook.digest,
         scoring=scoring_version(),
         prompts=len(scored),
@@ -197,11 +251,43 @@ def calibrate(
     )
     return CalibrationReport(
         calibration,
-        enough,
+        choice.enough_prompts,
         _by_kind(scored, threshold),
         _cross_validation(scored, misses, find, nothing),
         _curve(scored),
+        _greedy_rules(scored, threshold, nothing),
+        sorted(index.rulebook.served.keys() - {row.rule for row in scored}),
     )
+
+
+def _scores_of(
+    scored: Sequence[ScoredPrompt], find: Collection[str], nothing: Collection[str]
+) -> tuple[list[float], list[float]]:
+    """Returns the scores of the prompts that must find a rule, and of those that must find nothing."""
+    found = [row.score for row in scored if row.kind in find]
+    return found, [row.score for row in scored if row.kind in nothing]
+
+
+def _criterion(choice: Choice, misses: float, find: Collection[str], nothing: Collection[str]) -> str:
+    confidence = (
+        ", with 95 % confidence" if choice.enough_prompts else " of those measured, too few to be sure"
+    )
+    limit = f"at most {misses:.0%} of {' and '.join(find)} match no rule{confidence}"
+    if choice.is_default:
+        return f"the default, because none at which {limit}, is clearly better"
+    return f"{limit}; as many {' and '.join(nothing)} as possible match none; in the middle between scores"
+
+
+def _greedy_rules(
+    scored: Sequence[ScoredPrompt], threshold: float, nothing: Collection[str]
+) -> list[dict[str, Any]]:
+    own = [row for row in scored if row.kind in nothing]
+    counts = Counter(row.rule for row in own if row.score >= threshold)
+    return [
+        {"rule": rule, "prompts": count, "share": round(count / len(own), 4)}
+        for rule, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if count >= TOO_MANY and count >= TOO_MUCH * len(own)
+    ]
 
 
 def _share(rows: Sequence[ScoredPrompt], threshold: float) -> float:
@@ -226,10 +312,10 @@ def _cross_validation(
 ) -> list[dict[str, Any]]:
     table = []
     for source in sorted({row.source for row in scored}):
-        others = [row.score for row in scored if row.source != source and row.kind in find]
-        if not others:
+        others = [row for row in scored if row.source != source]
+        if not any(row.kind in find for row in others):
             continue
-        threshold, _ = choose_threshold(others, misses)
+        threshold = choose_threshold(*_scores_of(others, find, nothing), misses).threshold
         line: dict[str, Any] = {"source": source, "threshold": threshold}
         for name, kinds in (("find", find), ("nothing", nothing)):
             own = [row for row in scored if row.source == source and row.kind in kinds]

@@ -24,6 +24,9 @@ from rule_server.retrieval.build import Notify, load_or_build
 from rule_server.retrieval.index import threshold_for
 from rule_server.settings import Settings
 
+SHOWN_RULES = 10
+"""Number of rules that are never first and listed in the text."""
+
 
 def measure(
     settings: Settings,
@@ -116,4 +119,17 @@ def _print_report(report: CalibrationReport, before: Threshold, *, kept: bool) -
         ],
         cut=range(1, len(calibration.nothing) + 1),
     )
+    _print_rules(report)
     print_text("\nsaved to the index" if kept else "\nnot saved (--dry-run)")
+
+
+def _print_rules(report: CalibrationReport) -> None:
+    if report.greedy_rules:
+        print_text("\nrules that come first for many prompts that must match none: reword their texts")
+        rows = [("rule", "prompts", "share")]
+        rows += [(row["rule"], str(row["prompts"]), f"{row['share']:.3f}") for row in report.greedy_rules]
+        print_table(rows, cut=(0,))
+    if never := report.never_first:
+        print_text(f"\nnever first for these prompts: {len(never)} rules")
+        more = [f"and {len(never) - SHOWN_RULES} more: see --json"] if len(never) > SHOWN_RULES else []
+        print_text("  " + ", ".join([*never[:SHOWN_RULES], *more]))

@@ -19,7 +19,7 @@ from rule_server.authoring import (
     score_prompts,
     wilson,
 )
-from rule_server.authoring.calibration import CalibrationError, ScoredPrompt, choose_threshold
+from rule_server.authoring.calibration import CalibrationError, Choice, ScoredPrompt, choose_threshold
 from rule_server.retrieval import Calibration, scoring_version
 from rule_server.retrieval.artefact import Artefact
 from rule_server.retrieval.build import load_or_build
@@ -53,12 +53,48 @@ def labelled(folder: Path, **changes: object) -> Path:
     return file
 
 
-def test_the_threshold_is_the_highest_with_few_enough_misses_at_95_percent_confidence() -> None:
+def test_few_enough_prompts_are_missed_at_95_percent_confidence() -> None:
     scores = [number / 1000 for number in range(1000)]
-    threshold, enough = choose_threshold(scores, 0.05)
-    assert enough
-    missed = sum(score < threshold for score in scores)
+    choice = choose_threshold(scores, scores, 0.05)
+    assert choice.enough_prompts
+    missed = sum(score < choice.threshold for score in scores)
     assert 30 <= missed < 50  # fewer than 5 % of those measured, since other prompts may miss more often
+
+
+def test_a_threshold_lies_in_the_middle_of_the_gap_and_misses_nothing_without_need() -> None:
+    find = [0.7 + number / 1000 for number in range(200)]
+    nothing = [number / 1000 for number in range(601)]
+    assert choose_threshold(find, nothing, 0.05).threshold == 0.65
+    early = [0.4 + number / 1000 for number in range(200)]
+    assert choose_threshold(early, [0.95], 0.05).threshold == 0.4
+
+
+def test_the_default_threshold_stays_if_no_other_is_clearly_better() -> None:
+    find, nothing = [0.6, 0.7, 0.9], [0.1, 0.2, 0.3]
+    assert choose_threshold(find, nothing, 0.05) == Choice(DEFAULT_THRESHOLD, False, True)
+    overlapping = [0.51, *nothing]  # one prompt in four makes no clear difference
+    assert choose_threshold(find, overlapping, 0.05).is_default
+    assert choose_threshold(find, [0.51, 0.52, 0.53, 0.54], 0.05).threshold == 0.57
+    assert choose_threshold([0.4, *find], nothing, 0.05).threshold == 0.35  # the default would miss one
+
+
+def test_prompts_that_no_encoder_can_read_do_not_set_a_threshold() -> None:
+    with pytest.raises(CalibrationError, match=r"over 5% .* in languages that no encoder knows"):
+        choose_threshold([-math.inf, 0.9], [0.1], 0.05)
+    assert choose_threshold([0.2, 0.9], [-math.inf], 0.05).threshold == 0.2
+
+
+def test_rules_that_take_too_much_or_are_never_first_are_named(
+    index: RuleIndex, settings: Settings, tmp_path: Path
+) -> None:
+    virus, taken = ScoredPrompt("v", "harmful", "", 0.9, "cyber.malware"), "kitchen.knives"
+    rows = [ScoredPrompt("p", "benign_plain", "", 0.9, taken)] * 3
+    report = calibrate([virus, *rows], index)
+    assert report.greedy_rules == [{"rule": taken, "prompts": 3, "share": 1.0}]
+    assert set(report.never_first) == index.rulebook.served.keys() - {"cyber.malware", taken}
+    measured = calibrate(scored(index, settings, tmp_path), index)
+    assert "cyber.malware" not in measured.never_first
+    assert measured.greedy_rules == []
 
 
 def test_wilson_intervals_agree_with_scipy() -> None:
@@ -72,8 +108,8 @@ def test_wilson_intervals_agree_with_scipy() -> None:
 
 
 def test_with_few_prompts_the_measured_share_decides_without_confidence() -> None:
-    assert choose_threshold([0.1, 0.2, 0.3], 0.05) == (0.1, False)
-    assert choose_threshold([0.1, 0.2, 0.3, 0.4], 0.25) == (0.2, False)
+    assert choose_threshold([0.1, 0.2, 0.3], [0.15], 0.05) == Choice(0.1, False, False)
+    assert choose_threshold([0.1, 0.2, 0.3, 0.4], [0.15], 0.25) == Choice(0.175, False, False)
 
 
 def test_after_calibration_harmful_prompts_find_a_rule_and_plain_ones_do_not(
