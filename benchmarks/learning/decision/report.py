@@ -312,13 +312,11 @@ def plot_safety(lines: list[dict[str, Any]], experiments: dict[str, Experiment],
             if not all(tables.values()):
                 continue
             width = 1.6 + 1.1 * len(tables[SETS[0]])
-            figure, panels = pyplot.subplots(
-                1, 2, figsize=(2 * width, 4.2), sharey=True, layout="constrained"
-            )
+            figure, panels = pyplot.subplots(2, 1, figsize=(width, 7.2), layout="constrained")
             for panel, (chosen_on, rows) in zip(panels, tables.items(), strict=True):
                 _plot_bars(panel, rows)
                 panel.set_title(f"{name}, {start} start: offset for {SAFETY:.2f} of {chosen_on}", fontsize=9)
-            panels[0].set_ylabel("consults on harmless prompts (fewer is better)")
+            figure.supylabel("consults on harmless prompts (fewer is better)", fontsize=9)
             panels[0].legend(fontsize=7)
             file = folder / f"{name}-safety.png"
             figure.savefig(file, dpi=80)
@@ -344,4 +342,5 @@ def _plot_bars(panel: Any, rows: dict[str, dict[str, Interval]]) -> None:
         )
     labels = [f"{method}\n{row['harmful'][0]:.2f} of harmful" for method, row in rows.items()]
     panel.set_xticks(range(len(rows)), labels, fontsize=7)
+    panel.set_ylim(0, 1)
     panel.grid(alpha=0.3, axis="y")
