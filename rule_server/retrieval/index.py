@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -212,27 +213,29 @@ class RuleIndex:
             return []
         order = np.argsort(-scores, kind="stable")
         ranked = order[scores[order] >= threshold - RETURN_MARGIN].tolist()
-        chosen = self._take_turns(ranked, scores, threshold)[:top_k]
+        chosen = self._take_turns(ranked, scores, threshold, top_k)
         top = self._rules[chosen[0]].category
         answering = self._answers & (self._category == top)
         if answering.any() and not answering[chosen].any():
             chosen.append(int(np.where(answering, scores, -np.inf).argmax()))
         return [Hit(self._rules[at], round(float(scores[at]), 4)) for at in chosen]
 
-    def _take_turns(self, ranked: Sequence[int], scores: Floats, threshold: float) -> list[int]:
-        """Returns the near rules first, one of each category before a second one, and then the others.
+    def _take_turns(self, ranked: list[int], scores: Floats, threshold: float, top_k: int) -> list[int]:
+        """Returns `top_k` of the ranked rules: a near rule of each category before a second one, then others.
 
         A rule is near if it reaches the threshold and half of the best score.
         """
-        least = max(threshold, scores[ranked[0]] / 2)
-        seen: dict[str, int] = {}
-        turns = []
-        for at, near in zip(ranked, (scores[ranked] >= least).tolist(), strict=True):
-            if near:
-                category = self._categories[at]
-                seen[category] = seen.get(category, 0) + 1
-            turns.append((not near, seen[category] if near else 0))
-        return [at for _, at in sorted(zip(turns, ranked, strict=True), key=lambda pair: pair[0])]
+        count = int((scores[ranked] >= max(threshold, scores[ranked[0]] / 2)).sum())
+        seen: Counter[str] = Counter()
+        turns: list[tuple[int, int]] = []
+        for at in ranked[:count]:
+            category = self._categories[at]
+            seen[category] += 1
+            turns.append((seen[category], at))
+            if len(seen) == top_k:  # no later rule can come before these
+                break
+        near = [at for _, at in sorted(turns, key=lambda turn: turn[0])]
+        return [*near, *ranked[count:]][:top_k]
 
     def ranked(self, scores: Floats, count: int, categories: Iterable[str] | None = None) -> list[Hit]:
         """Returns the `count` rules with the highest scores, regardless of the threshold."""
