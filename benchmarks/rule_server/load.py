@@ -97,7 +97,7 @@ async def measure_rule_service(
     """
     rows = []
     await measure_server("warm-up", server, questions[RULES].next(64), 32, headers)
-    for kind, at_once in [(RULES, at_once) for at_once in CONCURRENCY] + [(PLAIN, 32)]:
+    for kind, at_once in [(RULES, at_once) for at_once in options.concurrency or CONCURRENCY] + [(PLAIN, 32)]:
         lines = []
         for _ in range(options.rounds):
             texts = questions[kind].next(options.requests if at_once > 1 else options.requests // 4)
@@ -233,6 +233,9 @@ def main() -> None:
     """Prints the table. Exits with 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=960, help="questions per load")
+    parser.add_argument(
+        "--concurrency", type=int, action="append", help="callers of questions that find rules (repeatable)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--artefact", type=Path, help="a built index; default: build one")
     parser.add_argument(
