@@ -174,7 +174,8 @@ def make_questions(
     def length(text: str) -> int:
         return len(tokenizer.encode(text).ids)
 
-    count = options.requests * (len(CONCURRENCY) * options.rounds + options.rounds + 6) + 300
+    loads = len(options.concurrency or CONCURRENCY)
+    count = options.requests * (loads * options.rounds + options.rounds + 6) + 300
     plain = options.requests * 2 * options.rounds + 64
     return {
         RULES: QuestionQueue(generate_questions(index.rulebook, count, length)),
