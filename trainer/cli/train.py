@@ -27,7 +27,7 @@ def local_model(
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also write DIR-NAME, with the packaged adapter cold-start or locked-in (repeatable)."
+            help="Also write DIR-NAME, with the packaged adapter cold-start or locked-in (default: none)."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Convert again even if the folder exists.")] = False,

@@ -178,7 +178,7 @@ def _backward(model: Any, rows: list[_Row]) -> float:
         hidden = causal.model(ids[None], use_cache=False).last_hidden_state[0]  # (T, D)
         logits = causal.lm_head(hidden[[position - 1 for position in scored]])  # (S, V)
         loss = torch.nn.functional.cross_entropy(logits, ids[scored], reduction="sum") / count
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total
 
