@@ -16,7 +16,6 @@ from rich.rule import Rule
 from demo.runner import (
     BASE_MODEL,
     BIN,
-    EDITED_RULE,
     MODEL,
     MODEL_PORT,
     RULES,
@@ -36,8 +35,6 @@ BATCHING = "--continuous-batching --cb-block-size 16 --cb-num-blocks 1024 --cb-m
 # At temperature 1 a model this small becomes incoherent. Training uses the temperature from the log.
 # The demo starts the server itself, and samples in one way only: such a server keeps its first sampling.
 SAMPLING = "--temperature 0.7 --max-tokens 48 --max-turns 3 --concurrency 16 --new-server"
-# Twelve layers, so that the adapter has at most 4 MB. The rule that `make demo` edits is not trained on.
-PAIRS = f"--hold-out {EDITED_RULE} --steps 30 --kept 1 --decided-within 4 --lora-layers 12"
 
 
 def steps(run: str) -> list[Step]:
@@ -122,21 +119,7 @@ def adapter_steps(run: str) -> list[Step]:
         return Step(f"pack-{name}", f"Pack the adapter '{name}', to compare with the packaged one", command)
 
     return [
-        Step(
-            "edited-rules",
-            "Record demonstrations under edited rules",
-            "python -m trainer.stages.sft.demonstrations.edited_rules "
-            f"--rules {RULES}/mcp --out {run}/edited-rules.jsonl",
-            rules=True,
-        ),
-        Step(
-            "follows-rules",
-            "Learn to follow the rule that was read, from pairs of opposite rules",
-            f"python -m trainer.stages.sft.pairs --model {run}/cold-start/merged {PAIRS} "
-            f"--demonstrations {run}/edited-rules.jsonl --out {run}/follows-rules",
-            ("follows-rules",),
-        ),
-        pack("cold-start", f"{run}/follows-rules"),
+        pack("cold-start", f"{run}/cold-start/merged"),
         Step(
             "locked-in",
             "Learn to consult about everything, the start of act 3 of `make demo`",

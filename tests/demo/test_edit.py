@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from demo import full
 from demo.__main__ import EDIT_PROMPTS, EDITED_TEXT
 from demo.runner import EDITED_RULE, ROOT
 from evaluation.prompts import load_prompts
@@ -19,8 +18,6 @@ def test_the_packaged_model_has_seen_neither_the_prompt_nor_the_edit() -> None:
     sentences = {part.strip() for part in re.split(r"[.:\n]", body) if len(part.split()) > 3}
     assert len(sentences) >= 3
     assert not [s for s in sentences for text in edited_rules.DECLINE if s in text]
-    [command] = [step.command for step in full.steps("run") if "stages.sft.pairs" in step.command]
-    assert f" --hold-out {EDITED_RULE} " in command
 
 
 def test_the_edit_changes_only_the_stance_and_the_text_of_the_rule() -> None:

@@ -1,12 +1,12 @@
 """Adapters of SmolLM2-135M that are part of the package, so that nobody has to train a cold start first.
 
-- `cold-start` consults the rules about most delicate prompts, and answers as the rule that it read says.
+- `cold-start` consults the rules about most delicate prompts, and answers after reading them.
 - `locked-in` consults about nearly every prompt, a habit that training must be able to unlearn.
 
 Each is a PEFT folder in half precision, cut to a low rank. `adapters.json` has the digests of its files.
 
     python -m trainer.models.packaged_adapters --name cold-start --base .cache/models/smollm2-135m \\
-        --merged runs/demo-full/follows-rules
+        --merged runs/demo-full/cold-start/merged
 
 packs the difference between a trained model and its base. docs/guides/training.md lists all commands.
 """
