@@ -14,11 +14,14 @@ from agent.cli.options import (
     LOG,
     REPLIES,
     RULES,
+    DecisionBias,
+    DecisionToken,
     MaxConsultations,
     OnRulesError,
     RulesUrl,
     exit_on_error,
     fail,
+    logit_bias,
 )
 
 UpstreamOption = Annotated[
@@ -113,6 +116,8 @@ def gateway(
     allow_remote: AllowRemote = False,
     on_rules_error: OnRulesError = "answer",
     hint: GatewayHint = False,
+    decision_bias: DecisionBias = None,
+    decision_token: DecisionToken = None,
     hold: Hold = False,
     max_consultations: MaxConsultations = 4,
     timeout: UpstreamTimeout = 600,
@@ -137,11 +142,14 @@ def gateway(
     if log_keep_days and log is None:
         fail("--log-keep-days applies to a log only: pass --log FILE too", 2)
 
+    bias = logit_bias(decision_bias, decision_token)
+
     def run() -> None:
         settings = Settings(
             upstream,
             on_rules_error=on_rules_error,
             hint=hint,
+            logit_bias=bias,
             hold=hold,
             log=log,
             log_keep_days=log_keep_days,

@@ -249,16 +249,23 @@ def sampling_fields(
     decision_token: int | None = None,
 ) -> dict[str, Any]:
     """Returns the sampling fields of every request; exits with code 2 if an option is malformed."""
-    if (decision_bias is None) != (decision_token is None):
-        fail("--decision-bias and --decision-token need each other: `ascl-train decision` prints both", 2)
     fields = {
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
         "chat_template_kwargs": parse_template_options(template_options) or None,
-        "logit_bias": None if decision_token is None else {str(decision_token): decision_bias},
+        "logit_bias": logit_bias(decision_bias, decision_token),
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def logit_bias(decision_bias: float | None, decision_token: int | None) -> dict[str, float] | None:
+    """Returns the offset by token ID, None without one; exits with code 2 if one option lacks the other."""
+    if (decision_bias is None) != (decision_token is None):
+        fail("--decision-bias and --decision-token need each other: `ascl-train decision` prints both", 2)
+    if decision_bias is None or decision_token is None:
+        return None
+    return {str(decision_token): decision_bias}
 
 
 def parse_template_options(options: list[str] | None) -> dict[str, Any]:

@@ -220,7 +220,9 @@ class Gateway:
     ) -> Exchange:
         settings = self.settings
         conversation = (
-            ChatConversation(request, offer, self.mixed_calls, hold=settings.hold)
+            ChatConversation(
+                request, offer, self.mixed_calls, hold=settings.hold, logit_bias=settings.logit_bias
+            )
             if api == "chat"
             else ResponsesConversation(request, offer, self.mixed_items, hold=settings.hold)
         )

@@ -24,7 +24,7 @@ from agent.gateway.exchange.history import message_text
 # Request fields that control sampling. Other fields may identify people or hold private data.
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens", "stop"),
-    *("presence_penalty", "frequency_penalty", "reasoning_effort", "logprobs", "top_logprobs"),
+    *("presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "logprobs", "top_logprobs"),
     "chat_template_kwargs",  # changes the prompt, so training must render with the same options
 )
 # Request fields that name earlier messages which the upstream stores.
@@ -47,6 +47,8 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
         own = [_loggable(message) for message in conversation.given_messages()]
     system = "\n".join(message_text(m) for m in own if m.get("role") in ("system", "developer"))
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
+    if conversation.logit_bias is not None:
+        sampling["logit_bias"] = conversation.logit_bias
     model = body.get("model") if isinstance(body.get("model"), str) else ""
     offer = exchange.loop.offer
     listed = body.get("tools")

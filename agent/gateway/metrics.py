@@ -22,6 +22,11 @@ class GatewayMetrics:
         self.consulted = self._counter("consulted", "Conversations in which the model consulted the rules.")
         self.consultations = self._counter("consultations", "Calls of the rule tool.")
         self.hints = self._counter("hints", "Hints added to system texts.")
+        self.decision_bias_missing = self._counter(
+            "decision_bias_missing",
+            "Conversations without the decision bias: the API has none, or the upstream refused it.",
+            "cause",
+        )
         self.rules_errors = self._counter(
             "rules_errors", "Conversations in which the rules could not be consulted."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,6 +30,8 @@ class Settings:
     """Action when the rules cannot be consulted."""
     hint: bool = False
     """Whether a line about the rules near the last message of the user ends the system text."""
+    logit_bias: Mapping[str, float] | None = None
+    """Offsets on logits, by token ID, for chat requests that offer the rule tool; None for none."""
     hold: bool = False
     """Whether to withhold text until the turn is known not to consult the rules."""
     log: Path | None = None

@@ -21,7 +21,13 @@ class ChatConversation(Conversation):
     text_part: ClassVar[str] = "text"
 
     def __init__(
-        self, request: CallerRequest, offer: ToolOffer | None, store: MixedCallStore, *, hold: bool
+        self,
+        request: CallerRequest,
+        offer: ToolOffer | None,
+        store: MixedCallStore,
+        *,
+        hold: bool,
+        logit_bias: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(request, offer, hold=hold)
         self._store = store
@@ -30,6 +36,9 @@ class ChatConversation(Conversation):
         if offer is not None:
             self.entries, self.restored = store.restore(request.caller, request.body, self.entries)
         self.given = len(self.entries)
+        given_bias = request.body.get("logit_bias") or {}
+        if offer is not None and logit_bias and isinstance(given_bias, dict):
+            self.logit_bias = {**logit_bias, **given_bias}
 
     @staticmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
@@ -50,16 +59,22 @@ class ChatConversation(Conversation):
         bodies = [plain]
         if stage == "offered":
             bodies = [_with_tool(plain, self.offer)]
+            if self.logit_bias is not None:  # the body without it is for servers that refuse it
+                bodies.insert(0, {**bodies[0], "logit_bias": self.logit_bias})
         elif stage == "forbidden" and not plain.get("tools"):
             # Some servers refuse calls in the history of a request without tools.
             bodies = [{**_with_tool(plain, self.offer), "tool_choice": "none"}, plain]
-        requests = [RequestBody(json.dumps(body).encode()) for body in bodies]
+        biased = bodies[0].get("logit_bias")
+        requests = [
+            RequestBody(json.dumps(body).encode(), has_bias=body.get("logit_bias") == biased)
+            for body in bodies
+        ]
         if stage == "offered" and not self.has_hidden_turns:
             requests.append(RequestBody(self.request.raw, has_offer=False))
         return requests
 
     def withdraw_offer(self) -> None:
-        self.offer = self.hint = None
+        self.offer = self.hint = self.logit_bias = None
         self.entries = list(self.request.body["messages"])
         self.given = len(self.entries)
 

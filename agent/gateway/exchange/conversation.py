@@ -45,6 +45,8 @@ class RequestBody:
     data: bytes
     has_offer: bool = True
     """Whether the gateway may still consult after this request."""
+    has_bias: bool = True
+    """Whether the request has the decision bias, if the settings ask for one."""
 
 
 class Conversation(ABC):
@@ -78,6 +80,8 @@ class Conversation(ABC):
         self.has_hidden_turns = False
         self.restored = 0
         """Number of earlier replies whose hidden calls were restored."""
+        self.logit_bias: dict[str, Any] | None = None
+        """The offsets on logits that the last request had, if the gateway added one; None without."""
         self.hint: Hint | None = None
         """The hint that ends the system text while the rule tool is offered; None without one."""
 

@@ -53,6 +53,8 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self.metrics.restored.inc(self.conversation.restored)
+        if self.settings.logit_bias and self.loop.offer is not None and self.conversation.api == "responses":
+            self.withdraw_bias("responses_api")
 
     @property
     def request(self) -> CallerRequest:
@@ -101,6 +103,11 @@ class Exchange:
         self.metrics.not_offered.inc()
         self.loop.withdraw_offer()
         self.conversation.withdraw_offer()
+
+    def withdraw_bias(self, cause: str) -> None:
+        """Records that the requests of the conversation have no decision bias, because of `cause`."""
+        self.conversation.logit_bias = None
+        self.metrics.decision_bias_missing.labels(cause).inc()
 
     async def take(self, reply: dict[str, Any]) -> Any | None:
         """Takes a reply of the upstream.

@@ -39,6 +39,8 @@ async def ask(exchange: Exchange, upstream: Upstream, dialect: Dialect) -> Async
                 continue
             if not body.has_offer and response.status_code == 200:
                 exchange.withdraw_offer(refusal)
+            elif not body.has_bias and response.status_code == 200:
+                exchange.withdraw_bias(f"http_{refusal}")
             yield response
             return
 

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli.app import app
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
 from tests.fakes.rules.scripted import ScriptedRules
 
@@ -72,3 +74,18 @@ def test_a_bracketed_ipv6_address_is_an_address_to_listen_on(rules: ScriptedRule
         with gateway_process(endpoint, rules, "--host", "[::1]") as (_, url):
             assert url.startswith("http://[::1]:")
             assert httpx2.post(f"{url}/chat/completions", json=QUESTION).status_code == 200
+
+
+def test_the_command_sends_the_decision_bias(rules: ScriptedRules) -> None:
+    bias = ["--decision-bias", "1.5", "--decision-token", "44"]
+    with ScriptedEndpoint(["Hello."], strict=False) as endpoint:  # noqa: SIM117
+        with gateway_process(endpoint, rules, *bias) as (_, url):
+            httpx2.post(f"{url}/chat/completions", json=QUESTION, timeout=30)
+    assert endpoint.requests[0]["logit_bias"] == {"44": 1.5}
+
+
+@pytest.mark.parametrize("flag", [["--decision-bias", "1.5"], ["--decision-token", "44"]])
+def test_the_decision_bias_and_its_token_need_each_other(flag: list[str]) -> None:
+    result = CliRunner().invoke(app, ["gateway", "--upstream", "http://127.0.0.1:1/v1", *flag])
+    assert result.exit_code == 2
+    assert "need each other" in result.stderr
