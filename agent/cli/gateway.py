@@ -132,6 +132,9 @@ def gateway(
     """Run a proxy between an application and its model's API that lets the model consult the rules.
 
     The application needs no change. Its API key is sent to the upstream and never stored.
+
+    \f
+    Long because it declares one parameter per flag.
     """
     from agent.gateway import Settings
     from agent.gateway.app import serve
