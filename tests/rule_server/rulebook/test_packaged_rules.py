@@ -34,6 +34,15 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
+def test_its_stored_form_is_read_as_the_same_rulebook(rulebook: Rulebook) -> None:
+    stored = rulebook.canonical().encode()
+    again = Rulebook.from_canonical(stored)
+    assert again == rulebook
+    assert again.digest == rulebook.digest
+    assert again.canonical().encode() == stored
+    assert Rulebook.from_canonical(stored + b" ").digest != rulebook.digest
+
+
 def test_it_has_eighteen_categories_and_at_least_110_active_rules(rulebook: Rulebook) -> None:
     assert len(rulebook.categories) == 18
     assert len(rulebook.served) >= 110
