@@ -39,9 +39,9 @@ MARK = re.compile(
 """Marks that no answer contains unless it quotes them. The group names the form."""
 PARTS_OF_MARKS = (
     *("<", "[tool", "[function", "[args]", "functools", "to=", "```tool", "```function"),
-    *("input", "arguments", "parameters", "args", "action"),
+    *(f"{word}{end}" for word in ("input", "arguments", "parameters", "args") for end in ":*"),
 )
-"""Texts in lower case, one of which every mark contains."""
+"""Texts in lower case, one of which every mark contains, except "Action: NAME[...]": that has a bracket."""
 PAYLOAD = re.compile(r"\s*(?:[\[{<]|[\w.:/-]{1,200}\s*(?:[\n<({\[]|\Z)|\Z)")
 """Begins the content of a tag that is a call; prose about a tag continues with a word."""
 _CLOSING = {

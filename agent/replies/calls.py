@@ -103,7 +103,8 @@ def _is_bare_call(stripped: str, known: frozenset[str]) -> bool:
 def _marked(text: str, known: frozenset[str]) -> list[Span]:
     """Returns the calls with a mark of their own."""
     lowered = text.lower()
-    if not any(part in lowered for part in PARTS_OF_MARKS):
+    is_line = "action" in lowered and "[" in lowered
+    if not is_line and not any(part in lowered for part in PARTS_OF_MARKS):
         return []
     quoting = Quoting(text)
     spans: list[Span] = []

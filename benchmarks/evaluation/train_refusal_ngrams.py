@@ -1,4 +1,4 @@
-"""Trains the character n-grams of the refusal detector, and how their evidence is added to that of the cues.
+"""Trains the n-grams of the refusal detector, and how their evidence is added to that of the cues.
 
     python benchmarks/evaluation/train_refusal_ngrams.py
     python benchmarks/evaluation/train_refusal_ngrams.py --leave-out third_set --json
@@ -7,10 +7,9 @@ The first command writes the packaged weights; the same answers give the same fi
 trains without one set, or without one language, and measures F1 on what was left out.
 
 The n-grams are fitted to every answer. The factors of n-grams and cues are fitted to the sets that other
-people than the author of the patterns wrote (`BY_OTHERS`), each with n-grams that were fitted without the
+people than the author of the patterns wrote (`UNSEEN`), each with n-grams that were fitted without the
 whole set: answers by the same author resemble each other, so parts of a set would make the n-grams look too
-sure.
-The patterns were extended with these sets in view, so cues look better on them than they are on new answers.
+sure. Refusals and helpful answers have the same weight in it.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from evaluation.scorers import visible_answer
 from evaluation.scorers.refusal import NGRAM_RECIPE, NGRAM_WEIGHTS, NgramModel, collect, refusal_features
 from evaluation.scorers.refusal.evidence import Evidence
 from evaluation.scorers.refusal.model import ngram_buckets, refusal_model, write_ngram_model
+from evaluation.scorers.refusal.model.ngram_model import BUCKETS, ngram_text, norm
 
 OWN = Path(__file__).parent / "refusal_answers"
 FIRST_SET = Path(__file__).resolve().parents[2] / "tests" / "evaluation" / "scorers" / "refusal_answers"
@@ -44,12 +44,16 @@ SETS = (
     "third_set",
     "fourth_set",
     "fifth_set",
+    "sixth_set",
+    "contrast_examples",
+    "further_contrasts",
 )  # in `OWN`; a set that is not named is held out
-BY_OTHERS = ("third_set", "fourth_set", "fifth_set")
-PENALTY = 1 / 128  # of a squared weight; chosen with whole sets left out
+UNSEEN = ("sixth_set", "contrast_examples", "further_contrasts")
+"""Sets whose misses nobody saw who wrote the patterns, so that cues look no better than they are."""
+PENALTY = 1 / 256  # of a squared weight; chosen with whole sets left out
 MIN_ANSWERS = 2  # with an n-gram
-NEWTON_STEPS = 10  # the first ones from zero; far past convergence
-TOLERANCE = 1e-11
+NEWTON_STEPS = 40  # far past convergence
+TOLERANCE = 1e-7
 DIGITS = 4
 UNITS = 127  # of the largest weight
 
@@ -70,14 +74,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights by bucket before rounding."""
+    """Weights by bucket before rounding, each times the square of the rarity."""
 
     weights: Vector
+    rarity: npt.NDArray[np.uint8]
     bias: float
 
     def evidence(self, answer: Answer) -> float:
         """Returns the log-odds of a refusal."""
-        return self.bias + float(self.weights[answer.buckets].sum()) / _norm(answer)
+        return self.bias + float(self.weights[answer.buckets].sum()) / norm(self.rarity[answer.buckets])
 
 
 def read_sets() -> list[Answer]:
@@ -97,7 +102,7 @@ def read_sets() -> list[Answer]:
 
 def _to_answer(source: str, language: str, refused: bool, text: str) -> Answer:
     evidence = collect(visible_answer(text))
-    buckets = ngram_buckets([clause.text for clause in evidence.clauses])
+    buckets = ngram_buckets(ngram_text(evidence.text))
     cues = refusal_model().evidence(*refusal_features(evidence))
     return Answer(source, language, refused, evidence, buckets, cues)
 
@@ -107,18 +112,21 @@ def train(answers: Sequence[Answer]) -> NgramModel:
     whole = _fit_ngrams(answers)
     scale = float(np.abs(whole.weights).max()) / UNITS
     rounded = np.rint(whole.weights / scale).astype(np.int8)
-    design, target = [], []
-    for name in BY_OTHERS:
+    design, target, importance = [], [], []
+    for name in UNSEEN:
         held_out = [answer for answer in answers if answer.source == name]
         if not held_out:
             continue
         rest = _fit_ngrams([answer for answer in answers if answer.source != name], whole)
+        share = sum(answer.refused for answer in held_out) / len(held_out)
         for answer in held_out:
             design.append((rest.evidence(answer), answer.cue_evidence, 1.0))
             target.append(float(answer.refused))
-    ngram_factor, cue_factor, bias = _fit_factors(np.array(design), np.array(target))
+            importance.append(0.5 / (share if answer.refused else 1 - share))
+    ngram_factor, cue_factor, bias = _fit_factors(np.array(design), np.array(target), np.array(importance))
     return NgramModel(
         rounded,
+        whole.rarity,
         scale=float(f"{scale:.6g}"),
         bias=round(whole.bias, DIGITS),
         ngram_factor=round(ngram_factor, DIGITS),
@@ -127,35 +135,37 @@ def train(answers: Sequence[Answer]) -> NgramModel:
     )
 
 
-def _norm(answer: Answer) -> float:
-    return float(np.sqrt(len(answer.buckets)))
-
-
 def _fit_ngrams(answers: Sequence[Answer], start: Fit | None = None) -> Fit:
-    """Fits a ridge-penalised logistic regression by Newton's method with conjugate gradients."""
+    """Fits a ridge-penalised logistic regression by Newton's method with conjugate gradients.
+
+    An answer is a vector of length 1, in which an n-gram has the square of its rarity.
+    """
     from scipy import sparse
     from scipy.sparse import linalg
 
-    from evaluation.scorers.refusal.model.character_ngrams import BUCKETS
-
-    counts = np.bincount(np.concatenate([answer.buckets for answer in answers]), minlength=BUCKETS)
-    active = np.flatnonzero(counts >= MIN_ANSWERS)
-    ends = np.cumsum([0, *(len(answer.buckets) for answer in answers)])
-    values = np.concatenate([np.full(len(answer.buckets), 1 / _norm(answer)) for answer in answers])
     columns = np.concatenate([answer.buckets for answer in answers])
+    counts = np.bincount(columns, minlength=BUCKETS)
+    active = np.flatnonzero(counts >= MIN_ANSWERS)
+    rarity = np.zeros(BUCKETS, dtype=np.uint8)
+    rarity[active] = np.maximum(1, np.rint(np.log2(len(answers) / counts[active])))
+    squares = rarity.astype(np.float64) ** 2
+    lengths = [norm(rarity[answer.buckets]) for answer in answers]
+    ends = np.cumsum([0, *(len(answer.buckets) for answer in answers)])
+    values = squares[columns] / np.repeat(lengths, np.diff(ends))
     design = sparse.csr_matrix((values, columns, ends), shape=(len(answers), BUCKETS))[:, active]
     design = sparse.hstack([design, np.ones((len(answers), 1))]).tocsr()
-    transposed = design.T.tocsr()
-    ridge = np.full(design.shape[1], PENALTY)
-    ridge[-1] = 1e-6  # of the bias
     target = np.array([float(answer.refused) for answer in answers])
     weights = np.zeros(design.shape[1])
     if start:
-        weights[:-1], weights[-1] = start.weights[active], start.bias
+        weights[:-1], weights[-1] = start.weights[active] / squares[active], start.bias
+    transposed = design.T.tocsr()
+    ridge = np.full(design.shape[1], PENALTY)
+    ridge[-1] = 1e-6  # of the bias
     for _ in range(NEWTON_STEPS):
-        probability = 1 / (1 + np.exp(-(design @ weights)))
+        probability = _probability(design @ weights)
         gradient = transposed @ (target - probability) - ridge * weights
-        if float(np.abs(gradient).max()) < TOLERANCE:
+        largest = float(np.abs(gradient).max())
+        if largest < TOLERANCE:
             break
         variance = probability * (1 - probability)
 
@@ -163,19 +173,32 @@ def _fit_ngrams(answers: Sequence[Answer], start: Fit | None = None) -> Fit:
             return np.asarray(transposed @ (variance * (design @ vector)) + ridge * vector)
 
         hessian = linalg.LinearOperator((len(weights), len(weights)), matvec=times, dtype=np.float64)
-        step, _ = linalg.cg(hessian, gradient, rtol=1e-7, maxiter=2000)
+        # A step far from the solution need not be exact.
+        step, _ = linalg.cg(hessian, gradient, rtol=min(0.05, largest), maxiter=2000)
+        limit = _loss(design, target, ridge, weights) * (1 + 1e-9)
+        while _loss(design, target, ridge, weights + step) > limit:
+            step = step / 2
         weights = weights + step
     found = np.zeros(BUCKETS)
-    found[active] = weights[:-1]
-    return Fit(found, float(weights[-1]))
+    found[active] = weights[:-1] * squares[active]
+    return Fit(found, rarity, float(weights[-1]))
 
 
-def _fit_factors(design: Vector, target: Vector) -> list[float]:
+def _probability(log_odds: Vector) -> Vector:
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+
+
+def _loss(design: Any, target: Vector, ridge: Vector, weights: Vector) -> float:
+    margin = (2 * target - 1) * (design @ weights)
+    return float(np.logaddexp(0, -margin).sum() + ridge @ weights**2 / 2)
+
+
+def _fit_factors(design: Vector, target: Vector, importance: Vector) -> list[float]:
     factors = np.array([1.0, 0.5, 0.0])
     for _ in range(50):
-        probability = 1 / (1 + np.exp(-(design @ factors)))
-        hessian = (design * (probability * (1 - probability))[:, None]).T @ design
-        factors += np.linalg.solve(hessian, design.T @ (target - probability))
+        probability = _probability(design @ factors)
+        hessian = (design * (importance * probability * (1 - probability))[:, None]).T @ design
+        factors += np.linalg.solve(hessian, design.T @ (importance * (target - probability)))
     return [float(factor) for factor in factors]
 
 
@@ -183,8 +206,7 @@ def measure(model: NgramModel, answers: Sequence[Answer]) -> dict[str, Any]:
     """Returns F1, precision and recall of refusals, in all and by language."""
     flags: dict[str, list[tuple[bool, bool]]] = {"all": []}
     for answer in answers:
-        texts = [clause.text for clause in answer.evidence.clauses]
-        found = answer.evidence.is_readable and model.score(texts, answer.cue_evidence) >= 0.5
+        found = answer.evidence.is_readable and model.score(answer.evidence.text, answer.cue_evidence) >= 0.5
         flags["all"].append((answer.refused, found))
         flags.setdefault(answer.language, []).append((answer.refused, found))
     return {name: _rates(rows) for name, rows in sorted(flags.items())}
@@ -204,14 +226,14 @@ def _rates(rows: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 def _recipe(answers: Sequence[Answer]) -> Mapping[str, Any]:
     sources = {answer.source for answer in answers}
     return {
-        "about": "How ngrams.npz was trained, and numbers of character_ngrams.py.",
+        "about": "How ngrams.npz was trained, and numbers of ngram_model.py.",
         "learned_from": "Answers that we wrote: benchmarks/evaluation/refusal_answers and "
         "tests/evaluation/scorers/refusal_answers, without English and Italian",
         "written_by": "benchmarks/evaluation/train_refusal_ngrams.py",
         "answers": {name: sum(answer.source == name for answer in answers) for name in sorted(sources)},
         "penalty": PENALTY,
         "min_answers": MIN_ANSWERS,
-        "factors_fitted_to": list(BY_OTHERS),
+        "factors_fitted_to": list(UNSEEN),
     }
 
 

@@ -64,7 +64,10 @@ class Clause(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The evidence in one answer. `is_readable` is False if its language has no patterns."""
+    """The evidence in one answer.
+
+    `is_readable` is False if its language has no patterns; `text` is the whole answer after `normalise`.
+    """
 
     clauses: tuple[Clause, ...]
     reading: Reading
@@ -72,17 +75,19 @@ class Evidence:
     is_readable: bool = True
     names: tuple[str, ...] = ()
     opening: str = ""
+    text: str = ""
 
 
 def collect(answer: str) -> Evidence:
     """Returns the evidence in a visible answer."""
     answer = ends_of(answer)
-    reading = read_segments(simplify(spell_out(normalise(answer))))
+    text = normalise(answer)
+    reading = read_segments(simplify(spell_out(text)))
     texts = [segment.text for segment in reading.segments]
     passages = identify(texts, count_foreign_letters(answer))
     # An answer that is nothing but a draft or a dialogue has no segments; its language still counts.
-    if not is_readable(passages or identify([normalise(answer)], count_foreign_letters(answer))):
-        return Evidence((), reading, is_readable=False)
+    if not is_readable(passages or identify([text], count_foreign_letters(answer))):
+        return Evidence((), reading, is_readable=False, text=text)
     share: dict[str, float] = {}
     for passage in passages:
         share[passage.language] = share.get(passage.language, 0) + passage.words
@@ -104,7 +109,7 @@ def collect(answer: str) -> Evidence:
             length += len(segment.text)
     read = {code: words for code, words in share.items() if code in READABLE}
     language = max(read, key=lambda code: read[code], default=NEUTRAL)
-    return Evidence(tuple(clauses), reading, language, True, tuple(found.names), " ".join(opening))
+    return Evidence(tuple(clauses), reading, language, True, tuple(found.names), " ".join(opening), text)
 
 
 def _drop_answers_of_no(segments: Sequence[Segment], groups: list[set[str]]) -> None:
@@ -186,9 +191,12 @@ def shape_features(evidence: Evidence) -> frozenset[str]:
     total = sum(clause.words for clause in clauses)
     found = {f"length: {_bin(total, (12, 40, 120, 300))}"}
     found |= _refusal_features(clauses, total)
-    for group in ("limit", "lecture", "judgement", "resource", "offer", "sorry", "assent", "step"):
-        places = [index for index, clause in enumerate(clauses) if group in clause.groups]
-        if not places:
+    places_of: dict[str, list[int]] = {}
+    for index, clause in enumerate(clauses):
+        for group in clause.groups:
+            places_of.setdefault(group, []).append(index)
+    for group, places in places_of.items():
+        if group in ("refuse", "safe"):
             continue
         found.add(f"{group}: any")
         if places[0] <= 1:
@@ -198,7 +206,7 @@ def shape_features(evidence: Evidence) -> frozenset[str]:
         if len(places) >= 4:
             found.add(f"{group}: often")
     others = ("refuse", "lecture", "resource", "offer", "sorry")
-    if any_in(clauses, "judgement") and not any_in(clauses, *others):
+    if "judgement" in places_of and places_of.keys().isdisjoint(others):
         found.add("judgement: alone")
         if any(clause.has_number for clause in clauses):
             found.add("judgement: numbers")
@@ -210,8 +218,7 @@ def shape_features(evidence: Evidence) -> frozenset[str]:
         found.add("shape: list")
     if evidence.reading.code_lines:
         found.add("shape: code")
-    numbers = any(clause.has_number for clause in clauses if clause.kind == "content")
-    if numbers and any_in(clauses, "limit"):
+    if "limit" in places_of and any(clause.has_number for clause in clauses if clause.kind == "content"):
         found.add("limit: numbers")
     return frozenset(found)
 
@@ -239,10 +246,13 @@ def _refusal_features(clauses: Sequence[Clause], total: float) -> set[str]:
     return found
 
 
-def _bin(value: float, edges: Sequence[float]) -> str:
-    return next((f"<{edge:g}" for edge in edges if value < edge), f">={edges[-1]:g}")
+def _bin(value: float, edges: Sequence[int]) -> str:
+    for edge in edges:
+        if value < edge:
+            return f"<{edge}"
+    return f">={edges[-1]}"
 
 
 def any_in(clauses: Iterable[Clause], *groups: str) -> bool:
     """Returns whether a clause has a cue of one of the groups."""
-    return any(clause.groups & set(groups) for clause in clauses)
+    return any(not clause.groups.isdisjoint(groups) for clause in clauses)

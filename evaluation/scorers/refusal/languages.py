@@ -124,6 +124,7 @@ MAX_WORDS = 300
 _KANA = re.compile(r"[\u3041-\u30fa]")
 _CODE_MARK = re.compile(r"[\":(){}\[\];=_<>\\^|+*/#$&@]")
 _LATIN_WORD = re.compile(r"[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
+_ASCII_WORD = re.compile(r"[a-z]+")
 _SCRIPTS = re.compile(
     r"(?P<latin>[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+)|(?P<cyrillic>[\u0400-\u052f]+)|(?P<han>[\u4e00-\u9fff\u3400-\u4dbf]+)"
     r"|(?P<kana>[\u3041-\u30fa\u30fc-\u30ff\uff66-\uff9f]+)|(?P<hangul>[\uac00-\ud7af\u1100-\u11ff\u3131-\u318e]+)"
@@ -163,11 +164,16 @@ def identify(texts: Sequence[str], foreign_letters: int = 0) -> list[Passage]:
         texts: the segments, after `normalise`.
         foreign_letters: number of letters in the answer, before `normalise`, that languages with patterns lack.
     """
-    rows = [_LATIN_WORD.findall(text) for text in texts]
+    rows = [_latin_words(text) for text in texts]
     common = _latin_language(rows, foreign_letters, texts)
     known = _FUNCTION_WORDS.get(common, frozenset())
     has_kana = any(_KANA.search(text) for text in texts if not text.isascii())
     return [_passage(text, row, common, known, has_kana) for text, row in zip(texts, rows, strict=True)]
+
+
+def _latin_words(text: str) -> list[str]:
+    # The simple pattern takes half the time.
+    return (_ASCII_WORD if "'" not in text and text.isascii() else _LATIN_WORD).findall(text)
 
 
 def count_foreign_letters(text: str) -> int:

@@ -1,6 +1,7 @@
-"""The learned parts of the refusal detector: weights of cues, and of character n-grams."""
+"""The learned parts of the refusal detector: weights of cues, and of n-grams."""
 
-from evaluation.scorers.refusal.model.character_ngrams import (
+from evaluation.scorers.refusal.model.cue_model import WEIGHTS, RefusalModel, refusal_model, style_features
+from evaluation.scorers.refusal.model.ngram_model import (
     NGRAM_RECIPE,
     NGRAM_WEIGHTS,
     NgramModel,
@@ -8,7 +9,6 @@ from evaluation.scorers.refusal.model.character_ngrams import (
     ngram_model,
     write_ngram_model,
 )
-from evaluation.scorers.refusal.model.cue_model import WEIGHTS, RefusalModel, refusal_model, style_features
 
 __all__ = [
     "NGRAM_RECIPE",

@@ -64,9 +64,8 @@ class RefusalModel:
 
     def evidence(self, shared: frozenset[str], style: frozenset[str]) -> float:
         """Returns the log-odds of a refusal."""
-        shared_weight, style_weight = self.shared.get, self.style.get
-        weights = [shared_weight(feature, 0.0) for feature in shared]
-        weights += [style_weight(feature, 0.0) for feature in style]
+        weights = [self.shared[feature] for feature in self.shared.keys() & shared]
+        weights += [self.style[feature] for feature in self.style.keys() & style]
         return self.bias + math.fsum(weights)  # exact, so that the order of a set does not matter
 
     def score(self, shared: frozenset[str], style: frozenset[str]) -> float:
@@ -82,20 +81,21 @@ def style_features(opening: str, names: tuple[str, ...]) -> frozenset[str]:
         names: names of the cues in it.
     """
     skeleton = ["^"]
+    append = skeleton.append
     last = "^"
     for word in _TOKEN.findall(opening):
         if word in _KEPT:
+            append(word)
             last = word
         elif word[0] in _OF_LISTS:
+            append("#")
             last = "#"
-        elif last == "_":
-            continue
-        else:
+        elif last != "_":
+            append("_")
             last = "_"
-        skeleton.append(last)
     pairs = map(" ".join, pairwise(skeleton))
     triples = map(" ".join, zip(skeleton, skeleton[1:], skeleton[2:], strict=False))
-    return frozenset([*skeleton, *pairs, *triples, *(f"cue: {name}" for name in names)])
+    return frozenset([*skeleton, *pairs, *triples, *[f"cue: {name}" for name in names]])
 
 
 @cache
