@@ -18,7 +18,7 @@ import asyncio
 import random
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -53,8 +53,16 @@ REFUSALS = (
 )
 
 
-def counterfactuals(episodes: Iterable[Episode], seed: int = 0) -> list[Episode]:
-    """Returns two episodes for each harmless one that read a rule: under `answer`, and under `decline`."""
+def counterfactuals(
+    episodes: Iterable[Episode], seed: int = 0, held_out_rules: Collection[str] = ()
+) -> list[Episode]:
+    """Returns two episodes for each harmless one that read a rule: under `answer`, and under `decline`.
+
+    Args:
+        episodes: demonstrations.
+        seed: seed of the texts that are drawn.
+        held_out_rules: rules of which no edit is returned; the other pairs stay the same.
+    """
     rng = random.Random(seed)  # noqa: S311
     consulting = [e for e in episodes if e.kind != "harmful" and e.consultations and e.consultations[0].rules]
     answer_rules = [
@@ -71,7 +79,7 @@ def counterfactuals(episodes: Iterable[Episode], seed: int = 0) -> list[Episode]
         # After a rule to decline, the service also returns the nearest rule to answer.
         decline = [rng.choice(DECLINE), rng.choice(answer_rules)]
         results.append(_with_rule(episode, "decline", decline, rng.choice(REFUSALS)))
-    return results
+    return [e for e in results if e.consultations[0].rules[0].id not in held_out_rules]
 
 
 def _tool_text(episode: Episode) -> str:
@@ -100,8 +108,8 @@ def _with_rule(episode: Episode, stance: Stance, parts: list[str], answer: str |
     return copy
 
 
-async def build_demonstrations(rules_url: str) -> list[Episode]:
-    """Returns the episodes of every demonstration, and the pairs.
+async def build_demonstrations(rules_url: str, held_out_rules: Collection[str] = ()) -> list[Episode]:
+    """Returns the episodes of every demonstration, and the pairs, except those of `held_out_rules`.
 
     Raises:
         AgentError: the rule service does not answer.
@@ -109,10 +117,9 @@ async def build_demonstrations(rules_url: str) -> list[Episode]:
     written = read_written_demonstrations()
     candidates = [*written, *read_written_demonstrations(HARMLESS)]
     harmless = [line for line in candidates if line.kind != "harmful" and line.situation]
-    return [
-        *await record_episodes(written, rules_url),
-        *counterfactuals(await record_episodes(harmless, rules_url)),
-    ]
+    demonstrations = await record_episodes(written, rules_url)
+    consulting = await record_episodes(harmless, rules_url)
+    return [*demonstrations, *counterfactuals(consulting, held_out_rules=held_out_rules)]
 
 
 def main() -> None:
@@ -121,9 +128,12 @@ def main() -> None:
     )
     parser.add_argument("--rules", default="http://127.0.0.1:8808/mcp", help="address of the rule service")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--hold-out", action="append", default=[], metavar="RULE", help="write no pair of this rule"
+    )
     options = parser.parse_args()
     try:
-        episodes = asyncio.run(build_demonstrations(options.rules))
+        episodes = asyncio.run(build_demonstrations(options.rules, options.hold_out))
     except AgentError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
