@@ -11,7 +11,7 @@ export TRACKIO_DISABLE ?= 1
 # Commands start many processes, and without bytecode files each would compile the packages again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: gateway-fuzz help install demo test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills train-memory servers reference
+.PHONY: gateway-fuzz help install demo demo-full test lint types unit test-slow kills clients conformance mcpb container-check fuzz api-fuzz serve clean page-check train-kills train-memory servers reference
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -23,8 +23,11 @@ $(STAMP): pyproject.toml constraints.txt deploy/install.py
 	@$(BIN)/python deploy/install.py
 	@touch $@
 
-demo: install  ## run the whole loop on a real model: rules, episodes, IFPO, report (FRESH=1 starts over)
-	$(BIN)/python demo.py $(if $(FRESH),--fresh)
+demo: install  ## show on a real model what this is for, in five minutes (FRESH=1 starts over, MODEL= takes another)
+	$(BIN)/python -m demo $(if $(FRESH),--fresh) $(if $(MODEL),--model '$(MODEL)')
+
+demo-full: install  ## run the whole loop on a real model: sample, score, train, measure; then make the demo's adapters again
+	$(BIN)/python -m demo.full $(if $(FRESH),--fresh)
 
 test: install lint types unit  ## run lint, type checks and tests, as CI does
 
@@ -42,7 +45,7 @@ unit: export OMP_NUM_THREADS = 1
 unit: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-slow: install  ## run the tests that need the models of `make demo` (several minutes)
+test-slow: install  ## run the tests that need the models of `make demo-full` (several minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 kills: install  ## kill -9 a run a hundred times and check its log and journal after each (minutes)
@@ -71,7 +74,7 @@ page-check: install  ## test the page in an installed Chromium (or ASCL_CHROMIUM
 	$(BIN)/python -m pytest tests/rule_server/api/test_page_browser.py -m browser --timeout 300
 
 servers: install  ## test the agent against `transformers serve` and llama.cpp (several minutes)
-	@# llama.cpp's server as a prebuilt wheel, in a separate environment; the models come from `make demo`.
+	@# llama.cpp's server as a prebuilt wheel, in a separate environment; the models come from `make demo-full`.
 	test -x build/llama/bin/python || $(PYTHON) -m venv build/llama
 	build/llama/bin/python -m pip install --quiet xllamacpp==2026.10.11549
 	$(BIN)/python -m pytest -m slow tests/e2e/test_real_servers.py --timeout 1800 -rA

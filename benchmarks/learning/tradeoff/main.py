@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.tradeoff.report import Row, collect, format_tables, plot, summarize
-from demo import dtype
+from demo.runner import dtype
 from evaluation.prompts import load_prompts
 
 RESULTS = Path(__file__).with_name("results.jsonl")

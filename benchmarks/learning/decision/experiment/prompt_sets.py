@@ -37,11 +37,11 @@ class PromptSets:
     """Number of unseen prompts that were too long."""
 
     @classmethod
-    def of(cls, experiment: Experiment, data: Path, length: Callable[[Prompt], int]) -> PromptSets:
+    def of(cls, experiment: Experiment, data: Path | None, length: Callable[[Prompt], int]) -> PromptSets:
         """Selects the prompts of an experiment.
 
         Args:
-            data: folder of labelled prompts from other sources.
+            data: folder of labelled prompts from other sources; None for our own prompts only.
             length: returns the number of tokens of a prompt.
 
         Raises:
@@ -52,7 +52,7 @@ class PromptSets:
             "own": [prompt for prompt in training_prompts() if prompt.kind in experiment.training.prompts]
         }
         spare: Sets = {}
-        if experiment.learnt_sources:
+        if experiment.learnt_sources and data:
             learnt = experiment.learnt_per_source
             labelled = source_prompts(
                 data, learnt + experiment.calibration_per_source, only=experiment.learnt_sources
@@ -62,15 +62,15 @@ class PromptSets:
             spare = {
                 name: prompts[learnt:] for name, prompts in labelled.items() if name.endswith("/harmful")
             }
-        unseen = (
-            source_prompts(
+        unseen = held_out_prompts()
+        if data:
+            others = source_prompts(
                 data,
                 experiment.unseen_per_source,
                 only=experiment.unseen_sources,
                 without=experiment.learnt_sources,
             )
-            | held_out_prompts()
-        )
+            unseen = others | unseen
         short = _short(unseen, experiment, length)
         return cls(
             training,

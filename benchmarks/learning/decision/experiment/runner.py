@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,29 @@ class RunFolders:
     """Cold starts, hidden states and hints."""
     base: Path
     """The untrained model."""
-    data: Path
-    """Unseen prompts."""
+    data: Path | None
+    """Prompts of other sources; None for the benchmark's own prompts only."""
 
 
 class ExperimentSetup:
-    """A cold start and the prompts, loaded once for all runs of an experiment."""
+    """A cold start and the prompts, loaded once for all runs of an experiment.
 
-    def __init__(self, experiment: Experiment, start: str, folders: RunFolders) -> None:
+    Args:
+        start: name of a cold start, or the folder of a model to start from.
+        measure_training: whether to measure the start on the training prompts, which only `kl` needs.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        start: str | Path,
+        folders: RunFolders,
+        *,
+        measure_training: bool = True,
+    ) -> None:
         training = experiment.training
         self.experiment, self.cache = experiment, folders.cache
-        self.folder = cold_start(start, folders.cache, folders.base)
+        self.folder = start if isinstance(start, Path) else cold_start(start, folders.cache, folders.base)
         self.policy = DecisionPolicy(self.folder, training.layers, training.rank, training.bfloat16)
         self.sets = PromptSets.of(experiment, folders.data, self._length)
         self.hints = Hints(folders.cache) if experiment.hint_share else None
@@ -60,7 +72,9 @@ class ExperimentSetup:
             [prompt.kind for prompt in training_set],
             prompt_chances(training_set, experiment.rewards),
             np.array([experiment.rewards[prompt.kind].gain for prompt in training_set]),
-            self.policy.consult_probabilities(states).double().numpy(),
+            self.policy.consult_probabilities(states).double().numpy()
+            if measure_training
+            else np.full(len(training_set), np.nan),
         )
         self.validation = ValidationPrompts(
             self._encode(self.sets.validation), [prompt.kind for prompt in self.sets.validation]
@@ -85,7 +99,7 @@ class ExperimentSetup:
     def start(self) -> dict[str, Any]:
         """Returns the rates before training, in the format of a run's result."""
         self.policy.reset(0)
-        return {"learnt": mean_by_kind(self.training.start, self.training.kinds)} | self._measure()
+        return {"learnt": mean_by_kind(self.training.start, self.training.kinds)} | self.measure()
 
     def service(self) -> dict[str, Any]:
         """Returns the rates of the service's own decision: to consult exactly when it finds a rule."""
@@ -105,22 +119,26 @@ class ExperimentSetup:
             "log_odds": {name: [_log_odds(hint.score) for hint in hints] for name, hints in chosen.items()},
         }
 
-    def run(self, method: Method, seed: int) -> dict[str, Any]:
+    def run(
+        self, method: Method, seed: int, on_update: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
         """Trains and measures. Returns the result of the run."""
         start, cpu_start = time.perf_counter(), time.process_time()
-        updates = train(self.policy, self.training, self.validation, self.experiment.training, method, seed)
+        updates = train(
+            self.policy, self.training, self.validation, self.experiment.training, method, seed, on_update
+        )
         training_cpu = time.process_time() - cpu_start
         return {
             "method": method.model_dump(mode="json"),
             "seed": seed,
             "updates": updates,
-            **self._measure(),
+            **self.measure(),
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds_training": round(training_cpu, 1),
             "cpu_seconds": round(time.process_time() - cpu_start, 1),
         }
 
-    def _measure(self) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Returns the exact probability of consulting on every unseen prompt, by `source/kind`.
 
         `log_odds` are those of all prompts that are not trained on, and `unhinted` the same without hints.

@@ -1,5 +1,7 @@
 """Cold starts of the experiments, trained on the packaged demonstrations and cached.
 
+    python -m benchmarks.learning.decision.model.cold_start --start locked-in
+
 - `mild`: trained on the demonstrations that consult and on six that answer directly. It consults on two of
   three prompts, slightly more often where it should.
 - `locked-in`: `mild`, trained further on calls only. It consults on every prompt, a habit that training must
@@ -12,6 +14,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,3 +94,18 @@ def _demonstrations(path: Path, direct: int | None) -> Path:
     ]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--start", required=True, choices=tuple(STARTS), help="cold start to train")
+    parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/decision"))
+    parser.add_argument("--base", type=Path, default=Path(".cache/models/smollm2-135m"))
+    options = parser.parse_args()
+    print(cold_start(options.start, options.cache, options.base))
+
+
+if __name__ == "__main__":
+    main()

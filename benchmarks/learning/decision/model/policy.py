@@ -122,7 +122,7 @@ class DecisionPolicy:
         lines = hints if hints is not None else [None] * len(prompts)
         ids = [self._tokens(prompt, hint) for prompt, hint in zip(prompts, lines, strict=True)]
         digest = hashlib.sha256(json.dumps([CACHE_FORMAT, self.first_adapted, ids]).encode())
-        digest.update((self.folder.parent / "run.json").read_bytes())
+        digest.update(_identity(self.folder))
         file = cache / f"hidden-{digest.hexdigest()[:16]}.pt"
         if file.is_file():
             return EncodedPrompts(**torch.load(file, weights_only=True))
@@ -236,6 +236,16 @@ class DecisionPolicy:
             messages, tools=self.tools, add_generation_prompt=True, return_dict=False
         )
         return ids
+
+
+def _identity(folder: Path) -> bytes:
+    """Returns bytes that change with the weights: the record of the training or of the conversion that wrote
+    them, else the sizes and times of the files."""
+    for record in (folder.parent / "run.json", folder / "ascl-model.json"):
+        if record.is_file():
+            return record.read_bytes()
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*"))]
+    return json.dumps(files).encode()
 
 
 def _context() -> tuple[dict[str, Any], list[dict[str, Any]]]:

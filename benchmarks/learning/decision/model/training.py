@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +47,14 @@ def train(
     training: Training,
     method: Method,
     seed: int,
+    on_update: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Resets the policy's adapter and trains it in place. Returns a record for every update.
 
     With a floor, training that ends below it restores the last validated adapter above it.
+
+    Args:
+        on_update: receives each record as soon as it exists.
     """
     policy.reset(seed)
     optimizer = torch.optim.AdamW(policy.trainable, lr=training.learning_rate, weight_decay=0.0)
@@ -77,6 +81,8 @@ def train(
                         for parameter, value in zip(policy.trainable, last_good, strict=True):
                             parameter.copy_(value)
         records.append(record)
+        if on_update is not None:
+            on_update(record)
     return records
 
 
