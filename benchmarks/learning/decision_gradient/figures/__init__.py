@@ -1,0 +1,1 @@
+"""Figures and tables of the measured gradients, by method."""

@@ -1,0 +1,1 @@
+"""A start model, and whole episodes sampled from it."""
