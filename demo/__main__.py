@@ -50,11 +50,14 @@ def preparation(run: str, model: ModelSource) -> list[list[Step]]:
     build = f"ascl-rules build --artefact {run}/artefact"
     lanes = [[Step("index", "Build the rule index", build, quiet=True)]]
     lane = [Step("model", "Prepare the local model", model.prepare, quiet=True)] if model.prepare else []
-    if model.learns is not None:
-        command = f"python -m demo.learn states --model {model.learns} --out {run}/learn"
-        title = "Run act 3's prompts through the layers that training does not change"
-        lane.append(Step("states", title, command, ("learn",), inputs=model.inputs, quiet=True))
     return [*lanes, lane] if lane else lanes
+
+
+def states_step(run: str, model: ModelSource) -> Step:
+    """Returns the preparation of act 3. It uses the core that a model server leaves free in acts 1 and 2."""
+    command = f"python -m demo.learn states --model {model.learns} --out {run}/learn"
+    title = "Run act 3's prompts through the layers that training does not change"
+    return Step("states", title, command, ("learn",), inputs=model.inputs, quiet=True)
 
 
 def consult_step(run: str, model: ModelSource) -> Step:
@@ -123,7 +126,8 @@ def play(run: Path, model_name: str | None, open_page: bool) -> None:
     model = resolve_model(model_name)
     prepare, acts = preparation(name, model), [consult_step(name, model), edit_step(name, model)]
     learning = learn_steps(name, model) if model.learns is not None else []
-    count = sum(map(len, [*prepare, acts, *learning]))
+    states = [states_step(name, model)] if model.learns is not None else []
+    count = sum(map(len, [*prepare, states, acts, *learning]))
     opened = False
 
     def show(*, running: bool = True) -> None:
@@ -132,16 +136,19 @@ def play(run: Path, model_name: str | None, open_page: bool) -> None:
         if open_page and not opened:
             opened = open_in_browser(page)
 
+    def show_finished_acts() -> None:
+        if runner.is_marked_done(acts[0]):
+            show()
+
     with ServerSet(run) as servers:
         runner = Runner(run, count, servers)
-        if not (run / "steps" / f"{acts[0].name}.done").exists():  # fail before the minutes of preparation
+        if not runner.is_marked_done(acts[0]):  # fail before the minutes of preparation
             check_port(RULES_PORT, "rule service")
             if model.serves:
                 check_port(MODEL_PORT, "model")
         runner.run_lanes(prepare)
-        for act in acts:
-            runner.run_steps([act])
-            show()
+        runner.run_lanes([states, acts] if states else [acts], show_finished_acts)
+        show()
     if model.learns is None:
         console.print(Rule("Act 3: IFPO learns when to consult", align="left"))
         console.print(f"Left out: {model.why_no_learning}.")

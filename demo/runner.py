@@ -253,6 +253,10 @@ class Runner:
     def is_unfinished(self, step: Step, digest: str) -> bool:
         return step.each_time or read_marker(self._marker(step, "done")) != digest
 
+    def is_marked_done(self, step: Step) -> bool:
+        """Returns whether the step has ever finished in this folder, also with another command."""
+        return self._marker(step, "done").exists()
+
     def _marker(self, step: Step, suffix: str) -> Path:
         return self.run / "steps" / f"{step.name}.{suffix}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.__main__ import consult_step, edit_step, learn_steps, preparation
+from demo.__main__ import consult_step, edit_step, learn_steps, preparation, states_step
 from demo.model_source import resolve_model
 from demo.runner import ROOT, DemoError, arguments
 from tests.fakes.endpoints.scripted import ScriptedEndpoint
@@ -22,7 +22,8 @@ def model_folder(tmp_path: Path, model_type: str, template: str = "{{ '<tool_cal
 def test_the_packaged_model_serves_both_acts_and_learns_from_the_locked_in_start() -> None:
     model = resolve_model(None)
     steps = [step for lane in preparation("runs/x", model) for step in lane]
-    assert [step.name for step in steps] == ["index", "model", "states"]
+    assert [step.name for step in steps] == ["index", "model"]
+    steps.append(states_step("runs/x", model))
     acts = [consult_step("runs/x", model), edit_step("runs/x", model)]
     learning = [step for lane in learn_steps("runs/x", model) for step in lane]
     assert {act.model for act in acts} == {".cache/models/smollm2-135m-cold-start"}
@@ -36,7 +37,8 @@ def test_a_llama_folder_plays_all_acts_with_itself(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, "llama")
     model = resolve_model(str(folder))
     assert model.learns == model.serves == str(folder)
-    assert [step.name for lane in preparation("r", model) for step in lane] == ["index", "states"]
+    assert [step.name for lane in preparation("r", model) for step in lane] == ["index"]
+    assert f"--model {folder} " in states_step("r", model).command
 
 
 def test_a_model_whose_decision_cannot_be_computed_leaves_act_3_out_and_says_why(tmp_path: Path) -> None:
