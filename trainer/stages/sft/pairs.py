@@ -248,8 +248,14 @@ def main() -> None:
             f"{options.demonstrations} holds {len(pairs)} pairs, but needs more than "
             f"{PairSettings.held_out}: make more with edited_rules"
         )
+    others = find_others(episodes)
+    if options.kept and not others:
+        sys.exit(
+            f"--kept {options.kept} needs more than pairs, but {options.demonstrations} holds pairs only: "
+            "omit --kept, or make the log with edited_rules, which adds others"
+        )
     settings = PairSettings(steps=options.steps, kept_a_step=options.kept, lora_rank=options.lora_rank)
-    train_on_pairs(options.model, pairs, options.out, settings, find_others(episodes))
+    train_on_pairs(options.model, pairs, options.out, settings, others)
 
 
 if __name__ == "__main__":

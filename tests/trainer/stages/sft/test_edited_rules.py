@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from agent import Episode, read_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from trainer.stages.sft.demonstrations.build import FOLDER
 from trainer.stages.sft.demonstrations.edited_rules import REFUSALS, counterfactuals
-from trainer.stages.sft.pairs import PairSettings, find_pairs, train_on_pairs
+from trainer.stages.sft.pairs import PairSettings, find_pairs, main, train_on_pairs
 from trainer.tokens.rendering import render_training_tokens
 
 
@@ -99,6 +100,18 @@ def test_the_loss_covers_the_beginnings_of_both_answers_and_the_whole_of_another
     record = json.loads((tmp_path / "out" / "pairs.json").read_text(encoding="utf-8"))
     expected = plain_loss(model, list(pairs[0]), within=4) + plain_loss(model, [other])
     assert record["watched"][-1]["loss"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_kept_demonstrations_that_the_log_lacks_are_an_error(
+    consulting: list[Episode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "pairs.jsonl"
+    lines = [episode.model_dump_json() for episode in counterfactuals(consulting[:10])]
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    flags = ["--model", "none", "--demonstrations", str(log), "--out", str(tmp_path / "out"), "--kept", "1"]
+    monkeypatch.setattr(sys, "argv", ["pairs", *flags])
+    with pytest.raises(SystemExit, match="holds pairs only: omit --kept"):
+        main()
 
 
 def plain_loss(folder: Path, episodes: list[Episode], within: int | None = None) -> float:
