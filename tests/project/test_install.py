@@ -67,6 +67,24 @@ def test_torch_comes_first_and_pip_takes_over_where_uv_fails(
     assert [line[:5] for line in lines if line.startswith("[")][:2] == ["[1/4]", "[2/4]"]
 
 
+@pytest.mark.parametrize(("target", "develops"), [((), True), (("demo",), False)])
+def test_the_demo_needs_no_tools_of_development(
+    install: ModuleType, target: tuple[str, ...], develops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        commands.append(" ".join(command))
+        return SimpleNamespace(returncode=0, stdout="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert install.main(*target) == 0
+    [packages] = [command for command in commands if " -e " in command]
+    extras = packages.partition("[")[2].rstrip("]").split(",")
+    assert {"server", "build", "agent", "eval", "train", "offline"} <= set(extras)
+    assert ("dev" in extras) == ("telemetry" in extras) == develops
+
+
 def test_an_installation_that_fails_says_so(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stdout=""))
     assert install.main() == 1
