@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from agent.cli.app import app as agent_app
 from evaluation.cli.app import app as evaluation_app
 from evaluation.prompts import KINDS
 from evaluation.scorers.labels import LabelRow
+from rule_server.cli.app import app as rules_app
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
@@ -30,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL)
 APPS = {"ascl-agent": agent_app, "ascl-eval": evaluation_app, "ascl-train": trainer_app}
+COMMANDS = APPS | {"ascl-rules": rules_app}
 
 
 def invoke(line: str) -> str:
@@ -82,11 +86,14 @@ def test_every_launch_example_prints_its_commands(line: str, monkeypatch: pytest
 
 def test_every_command_flag_and_recipe_of_the_guide_exists() -> None:
     helps = ""
-    for name, app in APPS.items():
+    for name, app in COMMANDS.items():
         for verb in set(re.findall(rf"{name} ([a-z][a-z-]*)", GUIDE)):
             group = typer.main.get_command(app)
             assert verb in group.commands, f"{name} {verb}"  # type: ignore[attr-defined]
             helps += CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
+    for module in sorted(set(re.findall(r"python -m ([a-z_.]+)", GUIDE))):
+        command = [sys.executable, "-m", module, "--help"]
+        helps += subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     flags = set(re.findall(r"(--[a-z][a-z-]+)", helps))
     foreign = {"--port", "--device", "--continuous-batching", "--judgements", "--enable-lora"}
     assert set(re.findall(r"(--[a-z][a-z-]+)(?![a-z_-])", GUIDE)) - foreign <= flags

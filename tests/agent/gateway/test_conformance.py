@@ -66,7 +66,8 @@ class Upstream:
         """Plays conversations at the same time, all with one API key; returns the broken invariants."""
 
         async def play_all() -> list[str]:
-            limits = httpx2.Limits(max_connections=None)
+            # Connections expire before the server closes idle ones (5 s), which could cut off a request.
+            limits = httpx2.Limits(max_connections=None, keepalive_expiry=1)
             async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
                 found = await asyncio.gather(*(run.play(self._sender(client)) for run in runs))
             return [fault for faults in found for fault in faults]
