@@ -5,8 +5,8 @@
 
 The code, rewards and settings are those of `benchmarks/learning/decision` (experiment `graded`), except that
 training sees only our own prompts, because the public ones are not part of the project, and takes fewer
-updates. `states` runs the
-prompts through the layers that training does not change, once for both methods, and measures the start.
+updates. `states` runs the prompts through the layers that training does not change, once for both methods,
+and measures the start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ EXPERIMENT = "graded"
 METHODS = {"grpo": "grpo", "ifpo": "ifpo-stratified"}
 """The demo's methods and their names in the benchmark."""
 UPDATES = 80
-"""Fewer than the 200 of the benchmark, so that the demo takes at most five minutes."""
+"""Fewer than the 200 of the benchmark, so that the demo takes at most five minutes. Cut from 120 after
+runs of 120 updates with this seed had been seen."""
 WATCH_EVERY = 10
 TOOL_CALL = "<tool_call>"
 GROUPS = {"harmful": ("harmful",), "sensitive": ("benign_sensitive",), "plain": ("benign_plain", "math")}
