@@ -1,4 +1,4 @@
-"""A scripted `vllm serve`: the HTTP routes that TRL's client uses, with random tokens and no weights.
+"""A scripted `vllm serve`: the HTTP routes that TRL's client uses, with scripted tokens, without weights.
 
 `install(folder)` writes the command `vllm`, and a package `vllm` that stands in for the NCCL side of the
 trainer: weights are announced over HTTP and walked, but not sent.
@@ -7,8 +7,12 @@ trainer: weights are announced over HTTP and walked, but not sent.
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
 import random
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ from starlette.routing import Route
 VERSION = "0.31.0"
 VOCABULARY = 100
 LENGTH = 12
+POLICY = "ASCL_TEST_VLLM_POLICY"
+"""Environment variable: a file with the fields of `Policy`, in JSON."""
 
 PACKAGE = '''"""Stands in for vLLM, whose weight transfer needs a GPU."""
 
@@ -72,7 +78,47 @@ def install(folder: Path, root: Path) -> None:
     command.chmod(0o755)
 
 
-def app(model: str) -> Starlette:
+@dataclass(frozen=True)
+class Policy:
+    """Tokens that a server samples; random ones by default."""
+
+    following: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By the latest token, the probabilities of the next one."""
+    replies: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    """Ends of a context, and the tokens that certainly follow them."""
+    ends: list[int] = field(default_factory=list)
+    """Tokens that end a reply."""
+    requests: str | None = None
+    """File to which the body of every request is appended."""
+
+    def probabilities(self, context: list[int]) -> dict[int, float]:
+        """Returns the probabilities of the next token."""
+        for end, reply in self.replies:
+            for written in reversed(range(len(reply))):
+                before = [*end, *reply[:written]]
+                if context[-len(before) :] == before:
+                    return {reply[written]: 1.0}
+        table = self.following.get(str(context[-1]))
+        if table is not None:
+            return {int(token): probability for token, probability in table.items()}
+        return dict.fromkeys(range(VOCABULARY), 1 / VOCABULARY)
+
+    def sample(self, prompt: list[int], body: dict[str, Any], draw: random.Random) -> tuple[Any, Any]:
+        """Returns the tokens of a reply, and their log-probabilities after the bias, like vLLM."""
+        ends, bias = {*self.ends, *(body.get("stop_token_ids") or [])}, body.get("logit_bias") or {}
+        tokens: list[int] = []
+        logprobs = []
+        limit = body["max_tokens"] if self.following or self.replies else min(LENGTH, body["max_tokens"])
+        while len(tokens) < limit and not (tokens and tokens[-1] in ends):
+            table = self.probabilities([*prompt, *tokens])
+            weights = {token: p * math.exp(bias.get(str(token), 0)) for token, p in table.items()}
+            (token,) = draw.choices(list(weights), list(weights.values()))
+            tokens.append(token)
+            logprobs.append(math.log(weights[token] / sum(weights.values())))
+        return tokens, logprobs
+
+
+def app(model: str, policy: Policy) -> Starlette:
     """Returns the server's routes."""
     draw = random.Random(0)
 
@@ -94,20 +140,23 @@ def app(model: str) -> Starlette:
 
     async def completions(request: Request) -> JSONResponse:
         body = await request.json()
+        if policy.requests is not None:
+            with Path(policy.requests).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(body) + "\n")
         return JSONResponse(
             {"choices": [choice(prompt, body) for prompt in body["prompt"] for _ in range(body["n"])]}
         )
 
     def choice(prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        tokens = [draw.randrange(VOCABULARY) for _ in range(min(LENGTH, body["max_tokens"]))]
+        tokens, logprobs = policy.sample(prompt, body, draw)
         names = [f"token_id:{token}" for token in tokens]
         return {
             "prompt_token_ids": prompt,
             "token_ids": tokens,
             "logprobs": {
                 "tokens": names,
-                "token_logprobs": [-4.0] * len(tokens),
-                "top_logprobs": [{name: -4.0} for name in names],
+                "token_logprobs": logprobs,
+                "top_logprobs": [{name: each} for name, each in zip(names, logprobs, strict=True)],
             },
         }
 
@@ -135,7 +184,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--port", type=int)
     options, _ = parser.parse_known_args()
-    uvicorn.run(app(options.model), host="127.0.0.1", port=options.port)
+    file = os.environ.get(POLICY)
+    policy = Policy(**json.loads(Path(file).read_text(encoding="utf-8"))) if file else Policy()
+    uvicorn.run(app(options.model, policy), host="127.0.0.1", port=options.port)
 
 
 if __name__ == "__main__":

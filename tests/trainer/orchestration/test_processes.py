@@ -19,9 +19,12 @@ import yaml
 from transformers import AutoTokenizer
 
 from evaluation.scorers import score_log, write_rewards
+from tests.fakes.endpoints.serve_vllm import Policy, app, install
+from tests.fakes.endpoints.token_endpoint import consult_call
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.models.tiny_qwen3 import save_tiny_qwen3
+from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.orchestration import serve_model
 
@@ -37,11 +40,11 @@ def rules() -> Iterator[ScriptedRules]:
         yield service
 
 
-def train(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def train(*arguments: object, check: bool = True, packages: Path = ROOT) -> subprocess.CompletedProcess[str]:
     process = subprocess.run(
         [sys.executable, "-m", "trainer.cli", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"PYTHONPATH": f"{packages}:{ROOT}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=900,
@@ -89,6 +92,35 @@ def test_fresh_episodes_are_sampled_by_two_processes(rules: ScriptedRules, tmp_p
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["steps"][0]["ifpo/consult_rate"] == 0
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_only_one_of_two_processes_has_a_turn_after_a_consultation(
+    rules: ScriptedRules, tmp_path: Path
+) -> None:
+    """vLLM consults about one prompt, whose four episodes lie on one process, and not about the other one."""
+    model = save_tiny_qwen3(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"id": text, "prompt": text, "kind": "benign_plain"} for text in ("Boil an egg?", "Bake a loaf?")]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    end = tokenizer.encode("egg?<|im_end|>\n<|im_start|>assistant\n")
+    call = [*tokenizer.encode(consult_call("eggs")), tokenizer.eos_token_id]
+    install(tmp_path, ROOT)
+    settings = {
+        "prompts": str(prompts), "max_steps": 2, "per_device_train_batch_size": 4, "num_generations": 4,
+        "max_completion_length": 600, "use_vllm": True, "vllm_mode": "server", "use_cpu": True, "bf16": False,
+    }  # fmt: skip
+    with LiveServer(app("tiny", Policy(replies=[(end, call)], ends=[tokenizer.eos_token_id]))) as server:
+        config = tmp_path / "run.yaml"
+        config.write_text(yaml.safe_dump({**settings, "vllm_server_base_url": server.origin}))
+        train(
+            *("launch", "online", "--config", config, "--model", model, "--rules", rules.url),
+            *("--gpus", 0, "--processes", 2, "--out", tmp_path / "out"),
+            packages=tmp_path / "packages",
+        )
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert [step["ifpo/consult_rate"] for step in record["steps"]] == [0.5, 0.5]
+    assert len(rules.consultations) == 2  # equal questions of a step are asked once
 
 
 def test_a_loop_killed_repeatedly_samples_every_episode_once(rules: ScriptedRules, tmp_path: Path) -> None:

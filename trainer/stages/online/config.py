@@ -14,6 +14,8 @@ from trainer.stages.model_io import resolve_lora_layers
 
 _TRUNCATED_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Settings that change the sampled distribution, with the values that do not."""
+_HARMLESS_FIELDS = ("stop_token_ids", "include_stop_str_in_output", "skip_special_tokens")
+"""Fields of a request to vLLM that leave the sampled distribution as it is."""
 
 
 @dataclass
@@ -32,6 +34,11 @@ class OnlineConfig(IFPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.use_vllm and self.vllm_mode == "server" and "seed" in (self.generation_kwargs or {}):
+            raise ValueError(
+                "generation_kwargs sets a seed, with which vLLM writes the same reply in all episodes of a "
+                "group: remove it"
+            )
         forced = {name: getattr(self, name) for name in ("forced_consult", "forced_direct")}
         for name, count in forced.items():
             if count < 0:
@@ -44,19 +51,35 @@ class OnlineConfig(IFPOConfig):
                 f"forced_consult and forced_direct add up to {total}, but a group has {self.num_generations} "
                 "episodes, and at least one must be free: lower them, or raise num_generations"
             )
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            raise ValueError(
-                "forced_consult and forced_direct work only without use_vllm and "
-                "use_transformers_continuous_batching, which sample all episodes of a batch in the same way: "
-                "remove these, or force modes in a log (`ascl-agent run --mode-share`) and train with "
-                "`ascl-train logged`"
-            )
+        self._check_sampler()
         for name in _TRUNCATED_SAMPLING:
             if getattr(self, name) not in (None, _TRUNCATED_SAMPLING[name]):
                 raise ValueError(
                     f"{name} changes the probability of consulting, which weighs forced episodes: remove "
                     f"{name}, or forced_consult and forced_direct"
                 )
+
+    def _check_sampler(self) -> None:
+        """Checks that modes can be forced by what samples.
+
+        Raises:
+            ValueError: they cannot; the message says what to change.
+        """
+        if self.use_transformers_continuous_batching or (self.use_vllm and self.vllm_mode != "server"):
+            raise ValueError(
+                "forced_consult and forced_direct work with a vLLM server and without vLLM, but not with "
+                "colocated vLLM or use_transformers_continuous_batching, which sample all episodes of a "
+                "batch in the same way: set vllm_mode: server, or remove these settings"
+            )
+        fields = [name for name in self.generation_kwargs or {} if name not in _HARMLESS_FIELDS]
+        fields = [f"generation_kwargs sets {name}, which" for name in fields]
+        if self.vllm_structured_outputs_regex is not None:
+            fields.append("vllm_structured_outputs_regex")
+        if self.use_vllm and fields:
+            raise ValueError(
+                f"{fields[0]} may change the probability of consulting, by which forced episodes are "
+                "weighed: remove it, or forced_consult and forced_direct"
+            )
 
 
 @dataclass

@@ -28,6 +28,7 @@ from trainer.stages.online.reward import JudgeEndpoint, OnlineReward, to_episode
 from trainer.stages.online.rule_tool import UNAVAILABLE
 
 REFUSAL = "I can't help with that."
+FORCED_BY_SERVER = ["--forced_consult", "1", "--use_vllm", "true", "--vllm_mode", "server"]
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -320,7 +321,19 @@ def test_an_unreachable_rule_service_is_reported(model: Path, prompts: Path, tmp
             ["--forced_consult", "4", "--forced_direct", "4"],
             "add up to 8, but a group has 8 episodes, and at least one must be free",
         ),
-        (["--forced_consult", "1", "--use_vllm", "true"], "work only without use_vllm"),
+        (["--forced_consult", "1", "--use_vllm", "true"], "but not with colocated vLLM"),
+        (
+            [*FORCED_BY_SERVER, "--generation_kwargs", '{"logit_bias": {"3": 1.0}}'],
+            "generation_kwargs sets logit_bias, which may change the probability of consulting",
+        ),
+        (
+            [*FORCED_BY_SERVER, "--vllm_structured_outputs_regex", "a+"],
+            "vllm_structured_outputs_regex may change the probability of consulting",
+        ),
+        (
+            ["--use_vllm", "true", "--vllm_mode", "server", "--generation_kwargs", '{"seed": 1}'],
+            "writes the same reply in all episodes of a group: remove it",
+        ),
         (["--forced_direct", "1", "--top_p", "0.9"], "top_p changes the probability of consulting"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,19 @@ from trainer.ifpo import decision_ratios, probabilities_disagree, token_advantag
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.online.strata.call_opening import CONSULT, DIRECT, UNDECIDED, CallOpening, Decision
 from trainer.stages.online.strata.forced_modes import modes_forced
+from trainer.stages.online.strata.vllm_server import ServerSampler, correct_logprobs
 
 _NAMES = {CONSULT: "consult", DIRECT: "direct", None: ""}
+
+
+@dataclass(frozen=True)
+class FirstTurns:
+    """The (B,) first replies of a batch on this process, in which modes are forced."""
+
+    replies: list[list[int]]
+    decisions: list[Decision]
+    opens: list[list[float]]
+    """(B, len(opening.ids)) log-probabilities of the tokens that open a call, where each reply decides."""
 
 
 class StratifiedIFPOTrainer(IFPOTrainer):
@@ -36,8 +49,11 @@ class StratifiedIFPOTrainer(IFPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._forced: list[int | None] | None = None  # (B,), of a batch in which modes are forced
-        self._first_turns: tuple[list[list[int]], list[list[int]]] | None = None  # prompts and replies
+        self._first_turns: FirstTurns | None = None
         self._is_checked = False
+        self._server: ServerSampler | None = None
+        if self.use_vllm and self.vllm_mode == "server":
+            self._server = ServerSampler(self.vllm_generation, self.accelerator)
 
     def _modes_to_force(self, size: int) -> list[int | None] | None:
         """Returns the (B,) forced modes of a batch on this process; None in an evaluation, or without any."""
@@ -68,18 +84,43 @@ class StratifiedIFPOTrainer(IFPOTrainer):
         if self._forced is None or self._first_turns is not None:  # the first turn decides
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         assert self.opening is not None
-        with modes_forced(self.accelerator.unwrap_model(self.model_wrapped), self.opening, self._forced):
+        opening, modes = self.opening, self._forced
+        with self._modes_forced(opening, modes):
             replies, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        self._first_turns = list(prompt_ids), [list(reply) for reply in replies]
+        decisions = [opening.decision(reply) for reply in replies]
+        opens = self._opening_logprobs(prompt_ids, replies, decisions)
+        if logprobs is not None:  # those of vLLM
+            logprobs = [
+                correct_logprobs(line, mode, opening, *rest)
+                for line, mode, *rest in zip(logprobs, modes, decisions, replies, opens, strict=True)
+            ]
+        self._first_turns = FirstTurns([list(reply) for reply in replies], decisions, opens)
         return replies, logprobs
+
+    def _modes_forced(self, opening: CallOpening, modes: list[int | None]) -> AbstractContextManager[None]:
+        if self._server is not None:
+            return self._server.modes_forced(opening, modes, self.eos_token_ids)
+        return modes_forced(self.accelerator.unwrap_model(self.model_wrapped), opening, modes)
+
+    def _opening_logprobs(
+        self, prompts: list[list[int]], replies: list[list[int]], decisions: list[Decision]
+    ) -> list[list[float]]:
+        """Returns (B, len(opening.ids)) log-probabilities of opening a call, under the present policy."""
+        assert self.opening is not None
+        ids, size = self.opening.ids, self.args.per_device_train_batch_size
+        rows = [
+            {"prompt_ids": prompt + reply[: decision.start], "completion_ids": ids}
+            for prompt, reply, decision in zip(prompts, replies, decisions, strict=True)
+        ]
+        return [
+            line for start in range(0, len(rows), size) for line in self.logprobs(rows[start : start + size])
+        ]
 
     def _weigh_decisions(self, output: Output) -> None:
         """Replaces the (B,) advantages by (B, C) advantages of the tokens."""
-        assert self.opening is not None
         assert self._first_turns is not None
-        prompts, replies = self._first_turns
-        decisions = [self.opening.decision(reply) for reply in replies]
-        ratios = self._ratios(decisions, self._stratum_probabilities(prompts, replies, decisions))
+        decisions = self._first_turns.decisions
+        ratios = self._ratios(decisions, self._stratum_probabilities(self._first_turns.opens))
         first = self.accelerator.process_index * len(decisions)
         width = output["completion_ids"].shape[1]
         rows = [
@@ -90,20 +131,9 @@ class StratifiedIFPOTrainer(IFPOTrainer):
         ]
         output["advantages"] = torch.tensor(rows).to(output["advantages"])
 
-    def _stratum_probabilities(
-        self, prompts: list[list[int]], replies: list[list[int]], decisions: list[Decision]
-    ) -> list[tuple[float, float]]:
-        """Returns (B,) the probabilities of opening a call, and of leaving the opening before the call, under
-        the policy that sampled."""
+    def _stratum_probabilities(self, lines: list[list[float]]) -> list[tuple[float, float]]:
+        """Returns (B,) the probabilities of opening a call, and of leaving the opening before the call."""
         assert self.opening is not None
-        ids, size = self.opening.ids, self.args.per_device_train_batch_size
-        rows = [
-            {"prompt_ids": prompt + reply[: decision.start], "completion_ids": ids}
-            for prompt, reply, decision in zip(prompts, replies, decisions, strict=True)
-        ]
-        lines = [
-            line for start in range(0, len(rows), size) for line in self.logprobs(rows[start : start + size])
-        ]
         opens = [math.exp(min(math.fsum(line), 0.0)) for line in lines]
         begins = [math.exp(min(math.fsum(line[: self.opening.lead + 1]), 0.0)) for line in lines]
         return [(consult, 1 - start) for consult, start in zip(opens, begins, strict=True)]
