@@ -32,8 +32,17 @@ class OnlineConfig(IFPOConfig):
         default=0, metadata={"help": "Number of episodes of each group that are forced to answer directly."}
     )
 
+    max_draws: int = field(
+        default=1,
+        metadata={
+            "help": "Maximum draws of prompts for an update, until its groups hold both modes and unequal "
+            "rewards."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_draws()
         if self.use_vllm and self.vllm_mode == "server" and "seed" in (self.generation_kwargs or {}):
             raise ValueError(
                 "generation_kwargs sets a seed, with which vLLM writes the same reply in all episodes of a "
@@ -58,6 +67,28 @@ class OnlineConfig(IFPOConfig):
                     f"{name} changes the probability of consulting, which weighs forced episodes: remove "
                     f"{name}, or forced_consult and forced_direct"
                 )
+
+    def _check_draws(self) -> None:
+        """Checks that groups can be replaced one by one.
+
+        Raises:
+            ValueError: they cannot; the message says what to change.
+        """
+        if self.max_draws < 1:
+            raise ValueError(f"max_draws is {self.max_draws}, but it must be at least 1")
+        if self.max_draws == 1:
+            return
+        rows = self.per_device_train_batch_size * self.steps_per_generation
+        if rows % self.num_generations:
+            raise ValueError(
+                f"max_draws replaces whole groups, but a process samples {rows} episodes at a time, not "
+                f"a multiple of {self.num_generations}: set per_device_train_batch_size to one"
+            )
+        if self.scale_rewards == "batch" or self.frequency == "batch":
+            raise ValueError(
+                "max_draws replaces single groups, but scale_rewards: batch and frequency: batch compute "
+                "advantages from all groups of a draw: set them to group, or remove max_draws"
+            )
 
     def _check_sampler(self) -> None:
         """Checks that modes can be forced by what samples.

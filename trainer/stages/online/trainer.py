@@ -44,11 +44,11 @@ class OnlineIFPOTrainer(StratifiedIFPOTrainer):
                 self._tokenizer, rule_tool.tool, self.chat_template, self.chat_template_kwargs
             )
 
-    def _generate_and_score_completions(self, inputs: Any) -> Output:
+    def _score_batch(self, inputs: Any) -> Output:
         self.rule_tool.clear()
         if any(message.get("tool_calls") for row in inputs for message in row["prompt"]):
             inputs = [{**row, "prompt": self._as_template_messages(row["prompt"])} for row in inputs]
-        return super()._generate_and_score_completions(inputs)
+        return super()._score_batch(inputs)
 
     def _as_template_messages(self, messages: list[Message]) -> list[Message]:
         """Prepares a given history with calls for the chat template; Arrow filled its fields with null."""

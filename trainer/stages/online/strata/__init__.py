@@ -1,1 +1,1 @@
-"""Stratified groups of fresh episodes: some replies are sampled with a forced mode."""
+"""Groups of fresh episodes that compare the modes: forced modes, and draws until both occur."""

@@ -15,6 +15,7 @@ from trainer.ifpo import decision_ratios, probabilities_disagree, token_advantag
 from trainer.stages.ifpo_trainer import IFPOTrainer, Output
 from trainer.stages.online.strata.call_opening import CONSULT, DIRECT, UNDECIDED, CallOpening, Decision
 from trainer.stages.online.strata.forced_modes import modes_forced
+from trainer.stages.online.strata.redraws import draw_groups
 from trainer.stages.online.strata.vllm_server import ServerSampler, correct_logprobs
 
 _NAMES = {CONSULT: "consult", DIRECT: "direct", None: ""}
@@ -37,7 +38,8 @@ class StratifiedIFPOTrainer(IFPOTrainer):
     Forced replies are sampled from the policy given their stratum, so the probability of a stratum is exact:
     that of the tokens that open a call, after the reply's own thoughts. The tokens up to the decision carry
     the ratio `rho` of `trainer.ifpo.decision_ratios`, those after it carry the ratio 1. Their importance
-    ratio is that of the unforced policy. Evaluations force nothing.
+    ratio is that of the unforced policy. Evaluations force nothing. With `max_draws` above 1, groups that do
+    not compare the modes are replaced (`redraws`).
 
     Raises:
         TrainingError: the tokens that open a call do not explain how often the free episodes consult.
@@ -72,6 +74,12 @@ class StratifiedIFPOTrainer(IFPOTrainer):
         return np.arange(count) % self.num_generations >= forced
 
     def _generate_and_score_completions(self, inputs: Any) -> Output:
+        if self.model.training and self.args.max_draws > 1:
+            return draw_groups(self, inputs, self._score_batch)
+        return self._score_batch(inputs)
+
+    def _score_batch(self, inputs: Any) -> Output:
+        """Samples and scores a batch once."""
         self._forced, self._first_turns = self._modes_to_force(len(inputs)), None
         if self._forced is not None:
             self._log_completion_extra("forced", [_NAMES[mode] for mode in self._forced])
