@@ -25,7 +25,7 @@ from evaluation.scorers.refusal.model import (
 )
 from evaluation.scorers.text import visible_answer
 
-REFUSAL_VERSION = "weighed-8"
+REFUSAL_VERSION = "weighed-9"
 
 RefusalLabel = Literal["refusal", "partial", "compliance"]
 RefusalPart = Literal["phrase", "lecture", "style"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from evaluation.scorers.refusal.patterns.language import STEM
@@ -117,6 +117,9 @@ for _code, _text in _WORDS.items():
 
 _FUNCTION_WORDS = {code: frozenset(text.split()) for code, text in _WORDS.items()}
 
+_ORDER = {code: -place for place, code in enumerate(_WORDS)}
+
+_WEIGHT_OF_ENGLISH = {word: 1 / len(codes) for word, codes in _LANGUAGES_OF.items() if "en" in codes}
 _ONLY_ENGLISH = frozenset(word for word, codes in _LANGUAGES_OF.items() if codes == ("en",))
 
 MAX_WORDS = 300
@@ -226,10 +229,14 @@ def _latin_passage(words: list[str], common: str, known: frozenset[str]) -> Pass
         return Passage(NEUTRAL, count, stems=stems)
     hits = sum(map(known.__contains__, words))
     if count >= 3 and hits <= 0.15 * count:
-        own, _ = _latin_hits(set(words))
-        best = max(own, key=lambda code: (own[code], code in READABLE), default=common)
-        if own[best] >= 2 and own[best] > 1.5 * hits:
-            return Passage(best, count, own[best], stems)
+        own: dict[str, int] = {}
+        for word in set(words):
+            for code in _LANGUAGES_OF.get(word, ()):
+                own[code] = own.get(code, 0) + 1
+        most = max(own.values(), default=0)
+        if most >= 2 and most > 1.5 * hits:
+            best = max(own, key=lambda code: (own[code], code in READABLE, code == common, _ORDER[code]))
+            return Passage(best, count, most, stems)
     return Passage(common, count, hits, stems)
 
 
@@ -245,6 +252,13 @@ def _latin_hits(words: Iterable[str]) -> tuple[Counter[str], dict[str, float]]:
     return hits, rarity
 
 
+def _is_clearly_english(words: Sequence[str]) -> bool:
+    """Returns whether English has most of the weight that `_latin_hits` gives, and enough function words."""
+    weight = sum(map(_WEIGHT_OF_ENGLISH.get, words, repeat(0.0)))
+    hits = sum(map(_WEIGHT_OF_ENGLISH.__contains__, words))
+    return weight > 0.51 * sum(map(_LANGUAGES_OF.__contains__, words)) and hits >= 0.08 * len(words)
+
+
 def _is_code(texts: Sequence[str]) -> bool:
     return sum(len(_CODE_MARK.findall(text)) for text in texts) > 0.04 * sum(map(len, texts))
 
@@ -258,6 +272,8 @@ def _latin_language(rows: Sequence[Sequence[str]], foreign_letters: int, texts: 
     if sum(map(_ONLY_ENGLISH.__contains__, words)) > 0.2 * total and foreign_letters < 0.1 * total:
         return "en"
     words = words[:MAX_WORDS]
+    if not foreign_letters and _is_clearly_english(words):
+        return "en"
     hits, weight = _latin_hits(words)
     read = max(READABLE, key=lambda code: (weight.get(code, 0), hits[code], code == "en", code))
     best = max(hits, key=lambda code: (weight[code], hits[code], code), default=read)

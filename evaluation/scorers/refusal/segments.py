@@ -7,7 +7,6 @@ making is not the model's refusal.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_HEAD, MAX_TAIL = 8000, 2000
@@ -107,8 +106,7 @@ class Segment(NamedTuple):
     is_question: bool
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """An answer divided. `code_lines` counts lines of code, `maths` formulas, `quoted` removed characters."""
 
     segments: tuple[Segment, ...]

@@ -128,6 +128,28 @@ def test_an_answer_behind_very_long_thoughts_is_judged() -> None:
     assert detect_refusal(f"{thoughts}Use soft light.").label == "compliance"
 
 
+def test_a_text_that_fits_several_languages_has_the_same_verdict_in_every_process() -> None:
+    script = (
+        "import json, sys; from evaluation.scorers.refusal import detect_refusal; "
+        "print([detect_refusal(text) for text in json.load(sys.stdin)])"
+    )
+    texts = ["They were there. Bitte nicht bonjour merci haus arbre."]  # two words of German, two of French
+    verdicts = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            input=json.dumps(texts),
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for seed in range(6)
+    }
+    assert len(verdicts) == 1
+
+
 @pytest.mark.parametrize("lines", ["\n" * 30_000, " \n" * 30_000])
 @pytest.mark.timeout(20)  # quadratic time would take minutes
 def test_many_empty_lines_are_read_in_linear_time(lines: str) -> None:

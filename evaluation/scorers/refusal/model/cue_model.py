@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "cue_weights.json"
@@ -64,8 +64,7 @@ class RefusalModel:
 
     def evidence(self, shared: frozenset[str], style: frozenset[str]) -> float:
         """Returns the log-odds of a refusal."""
-        weights = [self.shared[feature] for feature in self.shared.keys() & shared]
-        weights += [self.style[feature] for feature in self.style.keys() & style]
+        weights = [*map(self.shared.get, shared, repeat(0.0)), *map(self.style.get, style, repeat(0.0))]
         return self.bias + math.fsum(weights)  # exact, so that the order of a set does not matter
 
     def score(self, shared: frozenset[str], style: frozenset[str]) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from evaluation.scorers.refusal.patterns.kinds import KINDS
 
@@ -89,42 +89,52 @@ class Language:
     cues: tuple[Cue, ...]
     gate: frozenset[str] = frozenset()
 
-    def candidates(self, stems: frozenset[str], *, only_refusals: bool) -> list[int]:
-        """Returns the places in `cues` of those that can match a text with these stems, in order.
+    def candidates(self, stems: frozenset[str], *, refusals: bool = True, others: bool = True) -> set[int]:
+        """Returns the places in `cues` of those that can match a text with these stems.
 
         Those of "safe" are left out: they are read only after a refusal (see `continuation`).
+
+        Args:
+            stems: of the words of the text.
+            refusals: whether to include cues of refusals.
+            others: whether to include all other cues.
         """
-        found = self._without_stems
-        for stem in stems & self._by_stem.keys():
-            found |= self._by_stem[stem]
-        found &= self._refusals if only_refusals else self._all
-        places = []
-        while found:
-            lowest = found & -found
-            places.append(lowest.bit_length() - 1)
-            found ^= lowest
-        return places
-
-    # Sets of cues, as bits by place.
-    @cached_property
-    def _all(self) -> int:
-        return sum(1 << place for place, cue in enumerate(self.cues) if cue.group != "safe")
+        index = self._indexes[refusals, others]
+        return index.without_stems.union(*[index.by_stem[stem] for stem in stems & index.stems])
 
     @cached_property
-    def _refusals(self) -> int:
-        return sum(1 << place for place, cue in enumerate(self.cues) if cue.group == "refuse")
+    def safe(self) -> tuple[Cue, ...]:
+        """The cues that frame a text as an alternative."""
+        return tuple(cue for cue in self.cues if cue.group == "safe")
 
     @cached_property
-    def _without_stems(self) -> int:
-        return sum(1 << place for place, cue in enumerate(self.cues) if not cue.stems)
+    def _indexes(self) -> dict[tuple[bool, bool], _CueIndex]:
+        return {
+            (refusals, others): _index(self.cues, refusals, others)
+            for refusals in (False, True)
+            for others in (False, True)
+        }
 
-    @cached_property
-    def _by_stem(self) -> dict[str, int]:
-        sets: dict[str, int] = {}
-        for place, cue in enumerate(self.cues):
-            for stem in cue.stems:
-                sets[stem] = sets.get(stem, 0) | 1 << place
-        return sets
+
+class _CueIndex(NamedTuple):
+    """Places of cues: of those without stems, and of the others by stem."""
+
+    without_stems: set[int]
+    by_stem: dict[str, list[int]]
+    stems: frozenset[str]
+
+
+def _index(cues: Sequence[Cue], refusals: bool, others: bool) -> _CueIndex:
+    places = [
+        place
+        for place, cue in enumerate(cues)
+        if cue.group != "safe" and (refusals if cue.group == "refuse" else others)
+    ]
+    by_stem: dict[str, list[int]] = {}
+    for place in places:
+        for stem in cues[place].stems:
+            by_stem.setdefault(stem, []).append(place)
+    return _CueIndex({place for place in places if not cues[place].stems}, by_stem, frozenset(by_stem))
 
 
 def compile_cue(

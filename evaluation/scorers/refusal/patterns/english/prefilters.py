@@ -94,7 +94,12 @@ def _each(first: str, second: str) -> str:
 
 # Texts, one of which a match contains: a second test where the search takes long.
 _WRONG_AND = _each(WRONG[3:-1], "and")
-_PARTS_OF_ALL = {"wrong twice over": _WRONG_AND, "denounced": "was not|is not"}
+_PARTS_OF_ALL = {
+    "wrong twice over": _WRONG_AND,
+    "denounced": "was not|is not",
+    "request": "cannot |will not |unable to |not able to ",
+    "advice": "cannot |not able to |unable to |do not ",
+}
 # Of a match that does not begin the text.
 _PARTS = {
     "request not met": "request|question|prompt|query|message|ask|instruction|cannot be",
@@ -102,10 +107,8 @@ _PARTS = {
     + _each("the", "trick|method|way|easiest|quickest|usual"),
     "can instead": "i can|happy to|glad to|willing to|let me know|feel free to|if you |i would|i encourage|i suggest|i recommend|would you like",
     "decline": "declin|refus|abstain|refrain|count me out|i am out|hard |firm |polite ",
-    "request": _each(
-        "cannot|will not|unable to|not able to",
-        "fulfil|comply|complete|answer|assist|help|do|satisfy|process|honor|honour|grant",
-    ),
+    "request": "request|question| that| this",
+    "not from me": "from me|here|will be |can be |is available|is coming|is on offer",
     "not provided": "provided|offered|given|shared|answered|available|produced|written|generated|disclosed|issued|supported|fulfilled|released|"
     "accommodated|processed|completed|granted",
     "harm": "cause|lead to|result in| do|serious |real |grave |lasting |severe |at risk",
@@ -113,9 +116,8 @@ _PARTS = {
     "reconsider": _each("urge|encourage|ask|beg", "you")
     + "|think about the|no one deserves|should not be attempted|"
     + _each("not", "condon|promot|advocat|endors|encourag"),
-    "advice": _each(
-        "cannot|not able to|unable to|do not", "give|provide|offer|replace|diagnose|be|share|tell|name|state"
-    ),
+    "advice": "legal|medical|financial|professional|personali|tax|diagnos|individual|exact|precise|definitive|live|real|today"
+    "|current|up-to-date|guarantee|specific dos",
     "wrong and illegal": _WRONG_AND,
     "knowledge": "knowledge cut|knowledge ends|training data|last update|as of my|my information|my data|my knowledge|i am not |unclear|not clear|not publicly",
     "not something": " i |outside|beyond|exceeds|past|not for me|my place|from me|mine to|here for that",
