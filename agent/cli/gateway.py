@@ -18,7 +18,6 @@ from agent.cli.options import (
     DecisionToken,
     MaxConsultations,
     OnRulesError,
-    RulesUrl,
     exit_on_error,
     fail,
     logit_bias,
@@ -91,6 +90,16 @@ Grace = Annotated[
 BodyLimit = Annotated[
     int, typer.Option(min=1024, help="Maximum size of a request in bytes.", rich_help_panel=LISTENING)
 ]
+GatewayRules = Annotated[
+    str,
+    typer.Option(
+        "--rules-url",
+        help="MCP URL of the rule service; `none` turns the rules off and forwards every request unchanged. "
+        "The token is read from ASCL_RULES_TOKEN.",
+        envvar="ASCL_RULES_URL",
+        rich_help_panel=RULES,
+    ),
+]
 LogOption = Annotated[
     Path | None,
     typer.Option(
@@ -110,7 +119,7 @@ LogKeepDays = Annotated[
 
 def gateway(
     upstream: UpstreamOption,
-    rules_url: RulesUrl = DEFAULT_RULES_URL,
+    rules_url: GatewayRules = DEFAULT_RULES_URL,
     port: Port = 8809,
     host: Host = "127.0.0.1",
     allow_remote: AllowRemote = False,
@@ -140,8 +149,10 @@ def gateway(
     from agent.gateway.app import serve
     from agent.tools import RulesClient
 
-    if rules_url == "none":
-        fail("a gateway without rules would only forward requests: pass the URL of a rule service", 2)
+    if rules_url == "none" and on_rules_error != "answer":
+        fail(f"--on-rules-error {on_rules_error} requires the rules: omit it, or --rules-url none", 2)
+    if rules_url == "none" and hint:
+        fail("hints come from the rule service: omit --hint, or --rules-url none", 2)
     if log_keep_days and log is None:
         fail("--log-keep-days applies to a log only: pass --log FILE too", 2)
 
@@ -165,11 +176,14 @@ def gateway(
             grace=grace,
             allow_remote=allow_remote,
         )
-        client = RulesClient(rules_url, os.environ.get("ASCL_RULES_TOKEN"))
+        client = None
+        source = "WITHOUT SAFETY RULES (--rules-url none)"
+        if rules_url != "none":
+            client = RulesClient(rules_url, os.environ.get("ASCL_RULES_TOKEN"))
+            source = f"rules from {client.public_url}"
 
         def on_ready(url: str) -> None:
-            addresses = f"{url} forwards to {settings.public_upstream}, rules from {client.public_url}"
-            typer.echo(f"ascl-agent: {addresses}", err=True)
+            typer.echo(f"ascl-agent: {url} forwards to {settings.public_upstream}, {source}", err=True)
 
         serve(settings, client, host, port, on_ready)
 

@@ -136,8 +136,14 @@ def summary_line(summary: RunSummary, log: Path) -> str:
     without = f"; {unruled} answered without rules that could not be consulted ({causes})" if unruled else ""
     new = "" if summary.asked == summary.episodes else f" ({summary.asked} new)"
     unasked = f"; {summary.unasked} later turns not asked" if summary.unasked else ""
+    have = "has" if summary.cut_calls == 1 else "have"
+    cut = (
+        f"; {summary.cut_calls} {have} a call that --max-tokens cut off: raise it"
+        if summary.cut_calls
+        else ""
+    )
     counts = f"{summary.episodes} episodes{new}: {modes}"
-    return f"{log}: {counts}{failed}{unasked}{without} [{summary.seconds:.1f} s]"
+    return f"{log}: {counts}{failed}{unasked}{without}{cut} [{summary.seconds:.1f} s]"
 
 
 def row(episode: Episode) -> dict[str, Any]:

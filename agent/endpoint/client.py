@@ -132,7 +132,7 @@ class Endpoint:
         self.limiter = ConcurrencyLimiter()
         self._retry = retry
         self._client: Any = None
-        self._wraps_malformed = False
+        self._wraps_malformed = self.quirks.malformed == "no"
 
     async def __aenter__(self) -> Endpoint:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient

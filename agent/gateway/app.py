@@ -39,7 +39,7 @@ from agent.gateway.protocols import (
     complete,
     reply_without_rules,
 )
-from agent.gateway.rule_offer import RuleOffer
+from agent.gateway.rule_offer import TURNED_OFF, RuleOffer
 from agent.gateway.settings import Settings, is_loopback
 from agent.gateway.wire import (
     METHODS,
@@ -71,10 +71,10 @@ class Gateway:
 
     Args:
         settings: the settings.
-        rules: client of the rule service, not yet entered.
+        rules: client of the rule service, not yet entered; None turns the rules off.
     """
 
-    def __init__(self, settings: Settings, rules: RulesClient) -> None:
+    def __init__(self, settings: Settings, rules: RulesClient | None) -> None:
         self.settings = settings
         self.metrics = GatewayMetrics()
         self.mixed_calls = MixedCallStore()
@@ -82,6 +82,7 @@ class Gateway:
         self.repeated_requests = RepeatedRequests(settings)
         self.upstream = Upstream(settings)
         self.rules = RuleOffer(rules)
+        self.metrics.rules_off.set(rules is None)
         self._log = _open_log(settings)
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
@@ -96,9 +97,8 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        async with self.upstream, self.rules.client:
+        async with self.upstream, self.rules:
             yield
-            await self.rules.close()
         if self._log:
             self._log.close()
 
@@ -231,6 +231,8 @@ class Gateway:
 
     async def _offer(self, reason: str | None) -> tuple[ToolOffer | None, str | None, RulesError | None]:
         """Returns the tool; or why it is not offered, and the rule service's error if that is the reason."""
+        if self.rules.client is None:
+            return None, TURNED_OFF, None
         if reason is not None:
             return None, reason, None
         try:
@@ -308,6 +310,8 @@ class Gateway:
         return b"".join(parts)
 
     async def _health(self, request: Request) -> JSONResponse:
+        if self.rules.client is None:
+            return JSONResponse({"rules": "off"})
         try:
             offer = await self.rules.check()
         except RulesError as error:
@@ -344,7 +348,7 @@ async def _wrong_method(request: Request, error: Exception) -> StreamingReply:
 
 
 def serve(
-    settings: Settings, rules: RulesClient, host: str, port: int, on_ready: Callable[[str], None]
+    settings: Settings, rules: RulesClient | None, host: str, port: int, on_ready: Callable[[str], None]
 ) -> None:
     """Serves until interrupted; calls `on_ready` with the base URL for applications.
 

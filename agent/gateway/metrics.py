@@ -1,19 +1,24 @@
-"""Counters of the gateway, exported in the Prometheus text format."""
+"""Metrics of the gateway, exported in the Prometheus text format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class GatewayMetrics:
-    """Totals since the gateway started, named `ascl_gateway_<attribute>_total`."""
+    """Totals since the gateway started (`ascl_gateway_<attribute>_total`), and whether the rules are off."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.rules_off = Gauge(
+            "ascl_gateway_rules_off",
+            "1 if the gateway runs with --rules-url none, and so offers no rules.",
+            registry=self.registry,
+        )
         self.requests = self._counter("requests", "Conversations requested.")
         self.not_offered = self._counter(
             "not_offered",

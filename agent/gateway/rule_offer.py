@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from types import TracebackType
+from typing import Self
 
 from agent.errors import RulesError
 from agent.tools import RulesClient, ToolOffer
@@ -15,16 +17,35 @@ _READ_TIMEOUT = 5.0  # seconds that the service has to answer
 _MAX_WAIT = 0.5  # seconds that a request waits for a service that failed to answer last time
 
 
-class RuleOffer:
-    """The rule tool and the rulebook's digest, or the error of the last attempt to read them."""
+TURNED_OFF = "the rules are turned off"
 
-    def __init__(self, client: RulesClient) -> None:
+
+class RuleOffer:
+    """The rule tool and the rulebook's digest, or the error of the last attempt to read them.
+
+    Args:
+        client: client of the rule service, not yet entered; None if the rules are turned off.
+    """
+
+    def __init__(self, client: RulesClient | None) -> None:
         self.client = client
         self._offer: ToolOffer | None = None
         self._error: RulesError | None = None
         self._expires_at = 0.0
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self.client is not None:
+            await self.client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+        if self.client is not None:
+            await self.client.__aexit__(kind, value, trace)
 
     async def offer(self) -> ToolOffer:
         """Returns the current offer. While an expired offer is refreshed, it stays in use.
@@ -54,7 +75,7 @@ class RuleOffer:
             raise self._error
         return await self.offer()
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Cancels a query in progress."""
         if self._reading is not None:
             self._reading.cancel()
@@ -65,13 +86,15 @@ class RuleOffer:
             self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
+        client = self.client
+        assert client is not None
         try:
             async with asyncio.timeout(_READ_TIMEOUT):
-                digest = (await self.client.rulebook())["digest"]
-                self._offer, self._error = ToolOffer(await self.client.tool(), digest), None
+                digest = (await client.rulebook())["digest"]
+                self._offer, self._error = ToolOffer(await client.tool(), digest), None
         except TimeoutError:
             self._error = RulesError(
-                f"the rule service at {self.client.public_url} did not answer within {_READ_TIMEOUT:g} s",
+                f"the rule service at {client.public_url} did not answer within {_READ_TIMEOUT:g} s",
                 type="timeout",
             )
         except RulesError as error:

@@ -120,6 +120,9 @@ class Outcome:
         question = " ".join(self.expectation.case.question.split())[:80]
         problem = f"line {self.expectation.line}: {question!r} {self.reason}"
         fix = "change the rules, or the case if this answer is right"
+        if self.expectation.case.nothing:
+            # Rules are found by these texts.
+            fix = f"word the title, `applies_when` and queries of {self.found[0]} more narrowly, or {fix}"
         return LintProblem.sanitized(self.expectation.file, problem, fix, self.expectation.line)
 
 

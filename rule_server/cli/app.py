@@ -113,6 +113,7 @@ def serve(
     check_exposure(settings)
     if settings.create_token:
         tokens.create_first(settings.tokens_file)
+    notify("loading the rules and the encoder ...")
     run(_create_service(settings))
 
 

@@ -45,8 +45,8 @@ def test_a_snippet_for_the_gateway_runs(package: str) -> None:
     assert len(endpoint.requests) == 2
 
 
-def test_the_curl_line_runs_and_shows_the_headers() -> None:
-    (line,) = CURL
+@pytest.mark.parametrize("line", CURL)
+def test_a_curl_line_runs_and_shows_the_headers(line: str) -> None:
     with ScriptedRules() as rules, ScriptedEndpoint(CONSULTING, strict=False) as endpoint:  # noqa: SIM117
         with run_gateway(endpoint, rules) as gateway:
             stdout_text = run(line, ("http://127.0.0.1:8809/v1", gateway.base_url), shell=True)
@@ -78,6 +78,7 @@ def test_every_command_and_flag_of_the_guide_exists() -> None:
         assert helps[verb].exit_code == 0, verb
     flags = set(re.findall(r"(--[a-z][a-z-]+)", "".join(result.output for result in helps.values())))
     foreign = {"--enable-auto-tool-choice", "--tool-call-parser", "--keep-forced", "--arm"}
+    foreign |= {"--adapter", "--dir", "--device", "--dtype", "--default-top-k"}
     assert set(re.findall(r"(--[a-z][a-z-]+)", GUIDE)) - foreign <= flags
 
 

@@ -61,7 +61,7 @@ def test_the_example_runs_from_an_endpoint_to_a_trained_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASCL_RULES_URL", services["rules"])
-    save_tiny_llama(tmp_path / "checkpoint")
+    save_tiny_llama(tmp_path / "models" / "smollm2-cold-start")
     rows = [
         {"id": name, "prompt": f"question {name}", "kind": kind}
         for name, kind in (("a", "harmful"), ("b", "benign_plain"))
@@ -95,7 +95,8 @@ def test_every_command_flag_and_recipe_of_the_guide_exists() -> None:
         command = [sys.executable, "-m", module, "--help"]
         helps += subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     flags = set(re.findall(r"(--[a-z][a-z-]+)", helps))
-    foreign = {"--port", "--device", "--continuous-batching", "--judgements", "--enable-lora"}
+    foreign = {"--port", "--device", "--dtype", "--judgements", "--enable-lora", "--continuous-batching"}
+    foreign |= {"--cb-block-size", "--cb-num-blocks", "--cb-max-batch-tokens"}
     assert set(re.findall(r"(--[a-z][a-z-]+)(?![a-z_-])", GUIDE)) - foreign <= flags
     for recipe in re.findall(r"trainer/recipes/[a-z0-9-]+\.yaml", GUIDE):
         assert (ROOT / recipe).is_file(), recipe

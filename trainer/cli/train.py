@@ -167,6 +167,8 @@ def logged(
         for path in (config, Path(groups) if groups else None):
             if path is not None and not path.is_file():
                 fail(f"the file '{path}' does not exist", 1)
+        if groups and not (out / "run.json").exists():
+            _check_signal(Path(groups), " ".join((method or "", *context.args)), config)
         let_idle_threads_sleep()
         from trainer.stages.logged.config import parse_logged
 
@@ -187,4 +189,18 @@ def logged(
     typer.echo(
         f"{run['method']} on {run['data']['episodes']} episodes in {run['seconds']:.0f} s, "
         f"{len(run['steps'])} steps -> {out / 'merged'}"
+    )
+
+
+def _check_signal(groups: Path, options: str, config: Path | None) -> None:
+    """Exits if the rewards of no group differ. A cost on consulting may separate equal rewards."""
+    from trainer.groups.statistics import has_signal
+
+    settings = config.read_text(encoding="utf-8", errors="replace") if config else ""
+    if "cost" in options or "cost" in settings or has_signal(groups):
+        return
+    fail(
+        f"all episodes of a prompt earned the same reward, for every prompt of {groups}, so there is nothing "
+        "to learn: sample again with more --samples, a higher --temperature or other prompts",
+        1,
     )

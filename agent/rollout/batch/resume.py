@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.endpoint import parse_arguments
 from agent.episode import (
     NEWER_VERSION_REASON,
     ConversationTurn,
@@ -49,11 +50,13 @@ class Outcome:
     mode: Mode
     stop_reason: StopReason
     without_rules: str | None
+    cut_call: bool
+    """Whether the limit on the tokens of a reply cut off a call of the rule tool."""
 
     @classmethod
     def of(cls, episode: Episode) -> Outcome:
         """Returns the outcome of an episode."""
-        return cls(episode.mode, episode.stop_reason, episode.answered_without_rules)
+        return cls(episode.mode, episode.stop_reason, episode.answered_without_rules, _has_cut_call(episode))
 
 
 @dataclass
@@ -100,6 +103,14 @@ class Script:
     index: int
     turns: list[PromptTurn]
     history: list[Message]
+
+
+def _has_cut_call(episode: Episode) -> bool:
+    """Returns whether a reply that ended at its limit contains a call that cannot be read."""
+    cut = {turn.index for turn in episode.turns if turn.finish_reason == "length"}
+    return any(
+        each.turn in cut and parse_arguments(each.arguments)[0] is None for each in episode.consultations
+    )
 
 
 def place_of(prompt: Prompt, turn: PromptTurn, history: History) -> ConversationTurn | None:

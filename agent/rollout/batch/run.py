@@ -50,6 +50,8 @@ class RunSummary:
     """Count by stop reason. Rerunning the same command retries episodes that ended in `error`."""
     without_rules: dict[str, int] = field(default_factory=dict)
     """Count of the answers given although the rules could not be consulted, by cause."""
+    cut_calls: int = 0
+    """Episodes in which the limit on the tokens of a reply cut off a call of the rule tool."""
     unasked: int = 0
     """Turns of conversations that were not asked because an earlier turn ended in an error."""
     skipped_lines: int = 0
@@ -198,6 +200,7 @@ class _Batch:
             modes=dict(Counter(each.mode for each in outcomes if each.stop_reason != "error")),
             stop_reasons=dict(Counter(each.stop_reason for each in outcomes)),
             without_rules=dict(Counter(each.without_rules for each in outcomes if each.without_rules)),
+            cut_calls=sum(each.cut_call for each in outcomes),
             unasked=self.total - len(outcomes),
             skipped_lines=skipped_lines,
             seconds=seconds,

@@ -46,6 +46,7 @@ def new(
     """
     settings = load_cli_settings(dir=rules)
     from rule_server.authoring.template import write_rule
+    from rule_server.rulebook.parser import CATEGORY_FILE
 
     if not settings.dir:
         raise StartError("no rules folder is named: specify yours with --rules")
@@ -53,6 +54,12 @@ def new(
     files = write_rule(folder, id, stance=stance, title=title, beneath=settings.dir[:-1])
     for file in files:
         typer.echo(str(file))
+    if stance != "answer" and any(file.name == CATEGORY_FILE for file in files):
+        category = id.partition(".")[0]
+        notify(
+            f"the new category {category} needs an active rule that says what is fine too: "
+            f"`ascl-rules new {category}.general --stance answer --rules {folder}`"
+        )
     notify(f"edit {files[-1]}, then `ascl-rules lint --rules {folder}`")
     notify(f'try it with `ascl-rules query --draft --rules {folder} "a question"`')
     notify(f"set `status: active` to serve it, and add its questions to {folder / 'expect.yaml'}")

@@ -22,6 +22,8 @@ from tests.fakes.rules.scripted import ScriptedRules
 ROOT = Path(__file__).resolve().parents[3]
 ENDPOINT = ["--base-url", f"{CLOSED_URL}/v1", "--model", "m", "--rules-url", f"{CLOSED_URL}/mcp"]
 
+NO_RULES = ["--upstream", "http://u/v1", "--rules-url", "none"]
+
 
 def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     known = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ASCL_MODEL", "ASCL_RULES_URL", "ASCL_RULES_TOKEN"}
@@ -326,7 +328,8 @@ def test_a_gateway_that_cannot_start_reports_the_reason_in_one_sentence(
             "invalid base URL 'h:80a/v1'",
         ),
         (["run", "--prompts", "PROMPTS", "--log", "PROMPTS/log.jsonl", *ENDPOINT], "cannot"),
-        (["gateway", "--upstream", "http://u/v1", "--rules-url", "none"], "pass the URL of a rule service"),
+        (["gateway", *NO_RULES, "--on-rules-error", "refuse"], "--on-rules-error refuse requires the rules"),
+        (["gateway", *NO_RULES, "--hint"], "omit --hint, or --rules-url none"),
         (["run", "--prompts", "PROMPTS", "--log", "l", "--call-token", "5", *ENDPOINT], "direct=0.25"),
     ],
 )

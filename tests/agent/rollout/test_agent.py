@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.endpoint import quirks_named
 from agent.episode import Episode, EpisodeLog, Event, Limits, text_digest, validate_log
 from agent.episode.validate import episode_problems
 from agent.rollout.system_prompt import system_prompt
@@ -102,6 +103,15 @@ def test_a_server_that_cannot_read_malformed_arguments_gets_them_wrapped(rules: 
     sent = endpoint.requests[-1]["messages"][-2]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(sent) == {"malformed_arguments": "{oops"}
     assert episode.messages[2]["tool_calls"][0]["function"]["arguments"] == "{oops"
+
+
+def test_a_server_that_is_known_to_parse_arguments_gets_them_wrapped_at_once(rules: ScriptedRules) -> None:
+    quirks = quirks_named("transformers serve")
+    with ScriptedEndpoint([call(arguments="{oops"), "No."]) as endpoint:
+        run_agent(GUN, endpoint, rules, quirks=quirks)
+    assert len(endpoint.requests) == 2
+    sent = endpoint.requests[-1]["messages"][-2]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(sent) == {"malformed_arguments": "{oops"}
 
 
 def test_arguments_that_the_service_refuses_are_explained_to_the_model(rules: ScriptedRules) -> None:

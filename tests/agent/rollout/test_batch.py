@@ -318,3 +318,23 @@ def test_answers_given_without_rules_are_counted_by_cause(tmp_path: Path) -> Non
     with ScriptedEndpoint() as endpoint, ScriptedRules() as reachable:
         again = sample(endpoint, reachable, log, on_rules_error="answer")
     assert (again.asked, again.without_rules) == (0, {"unreachable": 5})
+
+
+def test_calls_that_the_token_limit_cut_off_are_counted(rules: ScriptedRules, tmp_path: Path) -> None:
+    def cut_off_once(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]
+        if last["role"] != "user":
+            return "An answer."
+        if last["content"] == "Question 0?":
+            return {
+                "choices": [{"message": call(arguments='{"situation": "someo'), "finish_reason": "length"}]
+            }
+        return call(arguments="{malformed by itself") if last["content"] == "Question 1?" else "Cut words"
+
+    with ScriptedEndpoint(otherwise=cut_off_once) as endpoint:
+        summary = sample(endpoint, rules, tmp_path / "log.jsonl")
+        again = sample(endpoint, rules, tmp_path / "log.jsonl")
+    assert (summary.cut_calls, again.cut_calls, again.asked) == (1, 1, 0)
+    assert "; 1 has a call that --max-tokens cut off: raise it" in summary_line(summary, tmp_path)
+    summary.cut_calls = 0
+    assert "--max-tokens" not in summary_line(summary, tmp_path)

@@ -42,14 +42,16 @@ class RunningGateway:
 @contextmanager
 def run_gateway(
     upstream: ScriptedEndpoint | str,
-    rules: ScriptedRules | str,
+    rules: ScriptedRules | str | None,
     *,
     client: RulesClient | None = None,
     **settings: Any,
 ) -> Iterator[RunningGateway]:
     address = upstream if isinstance(upstream, str) else upstream.base_url
-    url = rules if isinstance(rules, str) else rules.url
-    gateway = Gateway(Settings(address, **settings), client or RulesClient(url, waits=(0.01,)))
+    url = rules.url if isinstance(rules, ScriptedRules) else rules
+    if client is None and url is not None:
+        client = RulesClient(url, waits=(0.01,))
+    gateway = Gateway(Settings(address, **settings), client)
     with LiveServer(gateway.app) as served:
         yield RunningGateway(gateway, served)
 

@@ -75,6 +75,9 @@ def test_the_four_kinds_of_expectations_hold_or_fail_with_the_reason(rules: Path
     assert results[9].reason.startswith("must not find cyber.malware, but finds ")
     assert results[11].reason.startswith("must find nothing, but finds ")
     assert results[15].reason == "cyber.new is a draft"
+    narrower = f"word the title, `applies_when` and queries of {results[11].found[0]} more narrowly"
+    assert narrower in str(results[11].as_problem())
+    assert "more narrowly" not in str(results[9].as_problem())
     assert str(results[4].as_problem()).startswith("expect.yaml: line 4: 'How to do malware?' must find")
 
 

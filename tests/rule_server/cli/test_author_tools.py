@@ -100,9 +100,12 @@ def test_new_starts_a_draft_that_lints_in_a_new_folder(tmp_path: Path) -> None:
     ]
     for step in ("edit ", "ascl-rules lint --rules", "ascl-rules query --draft", "status: active"):
         assert step in done.stderr
+    assert "`ascl-rules new banking.general --stance answer --rules" in done.stderr
     title = 'Loans: what is fine, and "more"'
     assert cli("new", "banking.loans", "--stance", "decline", "--title", title, *where).returncode == 0
-    assert cli("new", "cyber.cards", *where).returncode == 0
+    in_old_category = cli("new", "cyber.cards", *where)
+    assert in_old_category.returncode == 0
+    assert "--stance answer" not in in_old_category.stderr
     assert not (mine / "cyber" / "_category.md").exists()
     report = run_json("lint", *where, "--artefact", tmp_path / "none")
     own = run_json("lint", "--artefact", tmp_path / "none")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evaluation.scorers import Reward, score_log, write_rewards
+from tests.fakes.episodes.groups import write_groups
 from tests.fakes.episodes.log import make_episode, write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.trainer.stages.logged.test_stage import FAST, episodes, grouped, run
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +86,28 @@ def test_an_episode_that_the_template_cannot_render_is_left_out_and_check_says_w
     assert code == 1
     assert "its template cannot render this conversation: the chat template raised" in stderr
     assert "no odd answers" in stderr
+
+
+@pytest.mark.parametrize(("rewards", "fits"), [((1.0, 1.0), False), ((1.0, 0.0), True)])
+def test_equal_rewards_are_refused_before_the_libraries_of_training_load(
+    rewards: tuple[float, float], fits: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit(9)", encoding="utf-8")
+    rows = [
+        {"group_id": "g", "reward": reward, "mode": mode, "consultations": count, "episode_id": mode}
+        for reward, mode, count in zip(rewards, ("consult", "direct"), (1, 0), strict=True)
+    ]
+    groups = write_groups(tmp_path / "groups.parquet", rows)
+    command = [sys.executable, "-m", "trainer.cli", "logged", "--model", "m", "--groups", str(groups)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+
+    def logged(*options: str) -> subprocess.CompletedProcess[str]:
+        words = [*command, "--out", str(tmp_path / "out"), *options]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    result = logged()
+    assert ("so there is nothing to learn: sample again" in result.stderr) is not fits
+    assert (result.returncode == 1) is not fits
+    if not fits:
+        assert result.stderr.count("\n") == 1
+        assert "nothing to learn" not in logged("--method", "grpo+cost", "--cost", "0.1").stderr
