@@ -17,6 +17,7 @@ from agent.episode import (
     Sample,
     SkippedLine,
     StopReason,
+    Turn,
     changed_settings,
     iter_log,
     settings_mismatch_message,
@@ -106,11 +107,20 @@ class Script:
 
 
 def _has_cut_call(episode: Episode) -> bool:
-    """Returns whether a reply that ended at its limit contains a call that cannot be read."""
-    cut = {turn.index for turn in episode.turns if turn.finish_reason == "length"}
+    """Returns whether a reply that ended at its limit contains a call that cannot be read.
+
+    A server that parses calls may end such a reply with `tool_calls` instead of `length`.
+    """
+    limit = episode.sampling_sent.get("max_tokens")
+    cut = {turn.index for turn in episode.turns if _ended_at_limit(turn, limit)}
     return any(
         each.turn in cut and parse_arguments(each.arguments)[0] is None for each in episode.consultations
     )
+
+
+def _ended_at_limit(turn: Turn, limit: int | None) -> bool:
+    written = (turn.usage or {}).get("completion_tokens")
+    return turn.finish_reason == "length" or (bool(limit) and written == limit)
 
 
 def place_of(prompt: Prompt, turn: PromptTurn, history: History) -> ConversationTurn | None:

@@ -40,6 +40,7 @@ def sample(
     prompts: list[Prompt] = PROMPTS,
     stop_after: int | None = None,
     temperature: float = 1.0,
+    max_tokens: int | None = None,
     on_rules_error: OnRulesError = "fail",
     **options: Any,
 ) -> RunSummary:
@@ -51,7 +52,8 @@ def sample(
             Endpoint(base_url, "scripted", retry=FAST_RETRY) as model,
             RulesClient(rules.url, waits=()) as client,
         ):
-            agent = Agent(model, client, sampling={"temperature": temperature}, on_rules_error=on_rules_error)
+            sampling = {"temperature": temperature} | ({"max_tokens": max_tokens} if max_tokens else {})
+            agent = Agent(model, client, sampling=sampling, on_rules_error=on_rules_error)
             task: asyncio.Task[RunSummary] | None = None
 
             def on_progress(result: int, total: int, episode: Any) -> None:
@@ -321,20 +323,24 @@ def test_answers_given_without_rules_are_counted_by_cause(tmp_path: Path) -> Non
 
 
 def test_calls_that_the_token_limit_cut_off_are_counted(rules: ScriptedRules, tmp_path: Path) -> None:
-    def cut_off_once(body: dict[str, Any]) -> Any:
-        last = body["messages"][-1]
-        if last["role"] != "user":
-            return "An answer."
-        if last["content"] == "Question 0?":
-            return {
-                "choices": [{"message": call(arguments='{"situation": "someo'), "finish_reason": "length"}]
-            }
-        return call(arguments="{malformed by itself") if last["content"] == "Question 1?" else "Cut words"
+    cut = call(arguments='{"situation": "someo')
+    replies: dict[str, Any] = {
+        "Question 0?": {"choices": [{"message": cut, "finish_reason": "length"}]},
+        # as `transformers serve` ends it
+        "Question 1?": {
+            "choices": [{"message": cut, "finish_reason": "tool_calls"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 48, "total_tokens": 57},
+        },
+        "Question 2?": call(arguments="{malformed by itself"),
+    }
 
-    with ScriptedEndpoint(otherwise=cut_off_once) as endpoint:
-        summary = sample(endpoint, rules, tmp_path / "log.jsonl")
-        again = sample(endpoint, rules, tmp_path / "log.jsonl")
-    assert (summary.cut_calls, again.cut_calls, again.asked) == (1, 1, 0)
-    assert "; 1 has a call that --max-tokens cut off: raise it" in summary_line(summary, tmp_path)
+    def decide(body: dict[str, Any]) -> Any:
+        return replies.get(body["messages"][-1]["content"], "An answer.")
+
+    with ScriptedEndpoint(otherwise=decide) as endpoint:
+        summary = sample(endpoint, rules, tmp_path / "log.jsonl", max_tokens=48)
+        again = sample(endpoint, rules, tmp_path / "log.jsonl", max_tokens=48)
+    assert (summary.cut_calls, again.cut_calls, again.asked) == (2, 2, 0)
+    assert "; 2 have a call that --max-tokens cut off: raise it" in summary_line(summary, tmp_path)
     summary.cut_calls = 0
     assert "--max-tokens" not in summary_line(summary, tmp_path)
