@@ -1,7 +1,6 @@
 """Kinds of answers that a single cue would label wrongly, languages, and bounds on time."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -196,10 +195,10 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.timeout(20)  # quadratic time would take minutes
 def test_a_repeated_unit_of_200_000_characters_takes_bounded_time(unit: str) -> None:
-    start = time.process_time()
-    detect_refusal(unit * (200_000 // len(unit)))
-    assert time.process_time() - start < 2
+    verdict = detect_refusal(unit * (200_000 // len(unit)))
+    assert (verdict.label is None) == (verdict.cause is not None)
 
 
 @pytest.mark.parametrize(
