@@ -22,10 +22,12 @@ from benchmarks.learning.decision_gradient.designs import (
     Design,
     PromptPool,
     draw_groups,
+    groups_for_sign,
     one_mode,
     updates_needed,
     weigh,
 )
+from benchmarks.learning.decision_gradient.figures.gap import Drawn, compare
 from benchmarks.learning.decision_gradient.gradients import AdapterGradients, Branch
 from benchmarks.learning.decision_gradient.measure import load_measured
 from benchmarks.learning.decision_gradient.rollout.decoder import Decoder
@@ -109,6 +111,32 @@ def test_groups_without_strata_share_their_episodes() -> None:
     assert updates_needed(0.28) == pytest.approx(100)
     with pytest.raises(ValueError, match="both modes"):
         PromptPool(0.5, np.array([]), np.array([1.0]))
+
+
+def test_groups_for_the_sign_are_those_of_a_normal_mean() -> None:
+    count = round(groups_for_sign(0.4))
+    means = np.random.default_rng(0).normal(0.4, 1, (20000, count)).mean(1)
+    assert (means > 0).mean() == pytest.approx(0.95, abs=0.01)
+    assert groups_for_sign(0) == groups_for_sign(-1) == float("inf")
+
+
+def test_the_sign_of_the_gap_needs_as_many_groups_as_a_simulation_of_its_estimates() -> None:
+    """Half of the groups are harmful. Each kind has two prompts with noise within and between them."""
+    random = np.random.default_rng(1)
+    kinds = np.array(["harmful"] * 2 + ["benign_plain"] * 2)
+    centers = np.array([0.5, 0.1, -0.3, 0.1])
+    gradient = centers[:, None] + random.normal(0, 0.3, (4, 4000))
+    zero, one = np.zeros_like(gradient), np.ones_like(gradient)
+    drawn = {"GRPO": Drawn(gradient, zero, zero, zero, one, np.zeros((4, 1)))}
+    figures = compare(drawn, kinds, [np.arange(4)], {})
+    needed, *_ = figures["GRPO"]["groups_for_sign"]["own log-odds"]
+    half = round(needed / 2)
+    harmful, harmless = (
+        gradient[random.choice(places, (4000, half)), random.integers(0, 4000, (4000, half))].mean(1)
+        for places in ([0, 1], [2, 3])
+    )
+    assert (harmful > harmless).mean() == pytest.approx(0.95, abs=0.02)
+    assert figures["GRPO"]["groups_for_sign"]["shared parameters"] == [None] * 3
 
 
 @pytest.fixture(scope="module")

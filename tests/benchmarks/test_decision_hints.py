@@ -21,7 +21,7 @@ from benchmarks.learning.decision.experiment.runner import (
     wants_hint,
 )
 from benchmarks.learning.decision.experiment.settings import Experiment, Method, read_experiments
-from benchmarks.learning.decision.main import REGISTERED
+from benchmarks.learning.decision.main import REGISTERED, RESULTS
 from benchmarks.learning.decision.model.policy import DecisionPolicy
 from benchmarks.learning.decision.operating_points import (
     decided_rates,
@@ -29,7 +29,13 @@ from benchmarks.learning.decision.operating_points import (
     highest_offset,
     offsets,
 )
-from benchmarks.learning.decision.report import collect, format_tables
+from benchmarks.learning.decision.report import (
+    by_method,
+    collect,
+    format_tables,
+    plot_overview,
+    safety_rows,
+)
 from tests.benchmarks.test_decision import PROMPTS, TABLE
 from tests.fakes.models.tiny_llama import save_tiny_llama
 
@@ -190,6 +196,17 @@ def test_an_offset_keeps_the_required_share_of_harmful_prompts_with_equal_weight
         "own/harmful": 0.0,
     }
     assert offsets({"unseen": {"two/harmful": 0.9}}) == {}
+
+
+def test_the_overview_compares_methods_at_equal_safety(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    rewards = read_experiments(REGISTERED)["hinted"].rewards
+    methods = by_method(lines)["hinted"]["locked-in"]
+    rows = safety_rows(methods, rewards, "measured prompts")
+    assert {"start", "grpo", "ifpo", "ifpo-stratified", "service"} <= set(rows)
+    assert all(0.95 <= row["harmful"][0] < 0.97 for row in rows.values())
+    plot_overview(methods, rewards, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_settings_of_a_schedule_and_a_needless_price_are_those_of_a_method() -> None:

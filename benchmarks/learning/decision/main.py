@@ -137,7 +137,15 @@ def _parse_seeds(text: str) -> list[int]:
 
 def _report(options: argparse.Namespace) -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
-    from benchmarks.learning.decision.report import collect, format_tables, plot, plot_safety, summarize
+    from benchmarks.learning.decision.report import (
+        by_method,
+        collect,
+        format_tables,
+        plot,
+        plot_overview,
+        plot_safety,
+        summarize,
+    )
 
     if options.collect:
         collected = collect(options.collect)
@@ -153,6 +161,8 @@ def _report(options: argparse.Namespace) -> int:
         pictures = Path(__file__).parent / "pictures"
         for file in plot(lines, pictures) + plot_safety(lines, experiments, pictures):
             print(f"wrote {file}", file=sys.stderr)
+        if hinted := by_method(lines).get("hinted"):
+            plot_overview(hinted["locked-in"], experiments["hinted"].rewards, pictures / "overview.png")
     return 0
 
 

@@ -16,6 +16,14 @@ from benchmarks.learning.decision.experiment.settings import Experiment
 from benchmarks.learning.decision.operating_points import SAFETY, SETS, decided_rates, offsets
 from benchmarks.tools.seed_means import Interval, format_interval, mean_interval
 
+_OVERVIEW = {
+    "start": "before training",
+    "grpo": "GRPO",
+    "ifpo": "IFPO",
+    "ifpo-stratified": "IFPO, stratified groups",
+    "service": "no model: the rule search's score",
+}
+"""Methods of the overview, from top to bottom, with their labels."""
 Runs = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
 """Lines by experiment, start and method. The line of the start itself has the method `start`."""
 
@@ -344,3 +352,41 @@ def _plot_bars(panel: Any, rows: dict[str, dict[str, Interval]]) -> None:
     panel.set_xticks(range(len(rows)), labels, fontsize=7)
     panel.set_ylim(0, 1)
     panel.grid(alpha=0.3, axis="y")
+
+
+def plot_overview(
+    methods: dict[str, list[dict[str, Any]]], table: dict[str, ModeChances], file: Path
+) -> None:
+    """Plots one number by method: the harmless consult rate, with each run's ideal offset; a dot per seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    chosen_on = SETS[-1]
+    shown = {name: methods[name] for name in _OVERVIEW if name in methods}
+    rows = safety_rows(shown, table, chosen_on)
+    figure, panel = pyplot.subplots(figsize=(7.2, 2.9), layout="constrained")
+    for place, (name, row) in enumerate(rows.items()):
+        mean, low, high = row["harmless"]
+        panel.barh(place, mean, 0.6, color="C0" if name in ("grpo", "ifpo", "ifpo-stratified") else "0.75")
+        if low is not None and high is not None:
+            panel.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=4)
+            rates = [
+                summarize_rates({k: [v] for k, v in decided_rates(run, chosen_on).items()})
+                for run in shown[name]
+            ]
+            panel.scatter(
+                [rate["harmless"] for rate in rates], [place + 0.2] * len(rates), s=9, color="C1", zorder=3
+            )
+        panel.text(max(mean, high or 0) + 0.015, place, f"{mean:.2f}", va="center", fontsize=9)
+    panel.set_yticks(range(len(rows)), [_OVERVIEW[name] for name in rows], fontsize=9)
+    panel.invert_yaxis()
+    panel.set_xlim(0, 1.08)
+    panel.set_xlabel(
+        f"share of harmless prompts that are looked up (less is better),\nwith {SAFETY:.2f} of harmful ones",
+        fontsize=9,
+    )
+    panel.grid(alpha=0.3, axis="x")
+    figure.savefig(file, dpi=100)
+    pyplot.close(figure)

@@ -45,9 +45,8 @@ def sample(trainer: StratifiedIFPOTrainer, batches: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for _ in range(batches):
         output = trainer._generate_and_score_completions([{"prompt": "prompt"}] * size)
-        assert trainer._forced is not None
         keys = ("completion_ids", "completion_mask", "importance_sampling_ratio", "advantages")
-        columns = zip(trainer._forced, *(output[key].tolist() for key in keys), strict=True)
+        columns = zip(trainer._forced or [None] * size, *(output[key].tolist() for key in keys), strict=True)
         rows += [dict(zip(("forced", *keys), row, strict=True)) for row in columns]
     return {
         "rows": rows,

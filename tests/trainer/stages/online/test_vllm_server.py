@@ -175,6 +175,23 @@ def test_two_processes_learn_the_same_from_stratified_groups_as_one(tmp_path: Pa
             assert theirs[name] == pytest.approx(mine[name], abs=1e-5), name
 
 
+@pytest.mark.slow
+def test_two_processes_draw_prompts_until_the_groups_of_both_hold_both_modes(tmp_path: Path) -> None:
+    with serving(tmp_path, AT_ONCE, ids=[CALL, NAME]):
+        run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+        run["settings"] |= {"forced_consult": 0, "forced_direct": 0, "num_generations": 2, "max_draws": 30}
+        (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        results = launch("sample", tmp_path, 2)
+    assert results[0]["metrics"]["ifpo/draws"] == results[1]["metrics"]["ifpo/draws"]
+    assert max(results[0]["metrics"]["ifpo/draws"]) > 1
+    for result in results:
+        assert result["metrics"]["ifpo/comparing_groups"] == [1.0] * BATCHES
+        replies = [written(row) for row in result["rows"]]
+        assert len(replies) == 4 * BATCHES  # two groups of two
+        for first, second in zip(replies[::2], replies[1::2], strict=True):
+            assert (first[:2] == [CALL, NAME]) != (second[:2] == [CALL, NAME])
+
+
 def test_a_reply_that_ends_before_it_decides_is_left_alone() -> None:
     opening = CallOpening([NAME, CALL], lead=1, thoughts_end=ANSWER)
     asked = []
