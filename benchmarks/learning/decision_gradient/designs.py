@@ -130,3 +130,11 @@ def one_mode(groups: Groups) -> Floats:
 def updates_needed(signal_to_noise: float) -> float:
     """Returns how many draws tell the sign of a mean at 95 % with a power of 80 %."""
     return float("inf") if signal_to_noise == 0 else ((1.96 + 0.84) / signal_to_noise) ** 2
+
+
+def groups_for_sign(signal_to_noise: float) -> float:
+    """Returns how many draws have a mean of the right, positive sign with a probability of 95 %.
+
+    Infinite if the expected mean is not positive.
+    """
+    return float("inf") if signal_to_noise <= 0 else (1.645 / signal_to_noise) ** 2

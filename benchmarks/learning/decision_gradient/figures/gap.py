@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning.decision_gradient.designs import Floats, updates_needed
+from benchmarks.learning.decision_gradient.designs import Floats, groups_for_sign, updates_needed
 
 RESAMPLES, BATCH = 1000, 12
 """Bootstrap samples of the prompts, and groups of one update."""
@@ -52,7 +52,8 @@ def interval(statistic: Callable[[Any], float], everything: Any, samples: Sequen
 def compare(
     drawn: dict[str, Drawn], kinds: Any, samples: Sequence[Any], rest: dict[str, tuple[float, float]]
 ) -> Figures:
-    """Returns how fast each design widens the gap per update, and the updates that tell it from GRPO.
+    """Returns how fast each design widens the gap per update, the groups that give the sign of its gradient,
+    and the updates that tell it from GRPO.
 
     Speed: the change of the gap by an update of `BATCH` groups, half of them harmful, whose gradient is
     divided by its root mean square norm.
@@ -78,9 +79,22 @@ def compare(
             return 0.0, 0.0
         return gap / float(np.sqrt(norm)), (square - gap**2 + other_gap) / BATCH / norm
 
-    def ratio(name: str, places: Any) -> float:
-        mean, variance = speed(name, places)
+    def ratio(name: str, places: Any, *, all_tokens: bool = False) -> float:
+        mean, variance = speed(name, places, all_tokens=all_tokens)
         return mean / float(np.sqrt(variance)) if variance > 0 else 0.0
+
+    def own_ratio(name: str, places: Any) -> float:
+        """SNR of one group with log-odds of its own per prompt: harmful ones are to rise, others to sink."""
+        share = weights(places)
+        values = np.where(kinds[places] == HARMFUL, 1, -1)[:, None] * drawn[name].gradient[places]
+        mean = float(share @ values.mean(1))
+        # Half of the groups are harmful, so the noise is that within the two kinds of prompts.
+        noise = 0.0
+        for chosen in (kinds[places] == HARMFUL, kinds[places] != HARMFUL):
+            part = share[chosen] / share[chosen].sum()
+            center = float(part @ values[chosen].mean(1))
+            noise += 0.5 * float(part @ ((values[chosen] - center) ** 2).mean(1))
+        return mean / float(np.sqrt(noise)) if noise > 0 else 0.0
 
     def updates(name: str, places: Any, *, all_tokens: bool = False) -> float:
         (mean, variance), (other, noise) = (
@@ -101,8 +115,15 @@ def compare(
             "speed": interval(partial(mean_speed, name), every, samples),
             "snr_per_update": interval(partial(ratio, name), every, samples),
         }
+        figures[name]["groups_for_sign"] = {
+            "own log-odds": _groups(interval(partial(own_ratio, name), every, samples), 1),
+            "shared parameters": _groups(figures[name]["snr_per_update"], BATCH),
+        }
         if name in rest:
             figures[name]["speed_all_tokens"] = round(speed(name, every, all_tokens=True)[0], 6)
+            snr = interval(partial(ratio, name, all_tokens=True), every, samples)
+            figures[name]["snr_per_update_all_tokens"] = snr
+            figures[name]["groups_for_sign"]["shared parameters, all tokens"] = _groups(snr, BATCH)
         if name == "GRPO":
             continue
         figures[name]["minus_grpo"] = interval(partial(lead, name), every, samples)
@@ -110,3 +131,13 @@ def compare(
         if name in rest:
             figures[name]["updates_to_tell_all_tokens"] = updates(name, every, all_tokens=True)
     return figures
+
+
+def _groups(snr: Sequence[float], batch: int) -> list[float | None]:
+    """Returns the groups that give the gap's sign at 95 %, from the SNR of `batch` groups and its interval.
+
+    The best end comes second. None: not even infinitely many, because the expected gap does not grow.
+    """
+    middle, low, high = snr
+    needed = [batch * groups_for_sign(each) for each in (middle, high, low)]
+    return [round(each, 1) if np.isfinite(each) else None for each in needed]

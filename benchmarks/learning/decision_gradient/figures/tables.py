@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 Figures = dict[str, Any]
+_PARTS = ("own log-odds", "shared parameters", "shared parameters, all tokens")
 
 
 def format_tables(figures: Figures) -> str:
@@ -39,6 +40,10 @@ def format_tables(figures: Figures) -> str:
         ]
         for name, each in figures["gap"].items()
     ]  # fmt: skip
+    sign = [
+        [name, *(_groups(each["groups_for_sign"].get(part)) for part in _PARTS)]
+        for name, each in figures["gap"].items()
+    ]
     rest = [
         [
             name, f"{each['norm_of_decision']:.4f}", f"{each['norm']:.4f}", f"{each['ratio']:.1f}",
@@ -74,6 +79,8 @@ def format_tables(figures: Figures) -> str:
                  "with all tokens"),
                 gap,
             ),
+            "Groups that give the sign of the gap's gradient with a probability of 95 %:",
+            _table(("method", *_PARTS), sign),
             _table(
                 ("method", "norm: decision", "other tokens", "ratio", "gap, rms: decision", "other tokens",
                  "their mean"),
@@ -115,6 +122,13 @@ def plot(figures: Figures, file: Path) -> None:
 def _interval(value: Sequence[float], digits: int) -> str:
     middle, low, high = (f"{each:.{digits}f}" for each in value)
     return f"{middle} [{low}, {high}]"
+
+
+def _groups(values: Sequence[float | None] | None) -> str:
+    if values is None:
+        return ""
+    middle, best, worst = ("never" if each is None else f"{each:,.0f}" for each in values)
+    return f"{middle} [{best}, {worst}]"
 
 
 def _count(value: float) -> str:
