@@ -190,6 +190,10 @@ class Settings(BaseSettings):
         return not self.loopback or bool(self.trusted_proxies) or bool(self.allowed_hosts)
 
 
+_OF_CLIENTS = {"ASCL_RULES_URL", "ASCL_RULES_TOKEN"}
+"""Variables of the service's clients, which may share its shell."""
+
+
 def load_settings(**flags: object) -> Settings:
     """Loads the settings from the environment; flags that are not None override them.
 
@@ -197,7 +201,8 @@ def load_settings(**flags: object) -> Settings:
         StartError: a setting is unknown or invalid; the message names it.
     """
     variables = {f"ASCL_RULES_{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith("ASCL_RULES_") and name not in variables)
+    given = {name for name in os.environ if name.startswith("ASCL_RULES_")}
+    unknown = sorted(given - variables - _OF_CLIENTS)
     if unknown:
         raise StartError(f"{unknown[0]} is not a setting: remove it (known: {', '.join(sorted(variables))})")
     try:

@@ -82,5 +82,7 @@ class ProgressView:
     def _line(self) -> str:
         seconds, new = time.monotonic() - self._started, self._finished - self._earlier
         modes = f" ({self._mode_counts()})" if new else ""
-        left = f", about {seconds / new * (self._total - self._finished):.0f} s left" if new else ""
+        # The first episodes of a run finish late, because many begin at once.
+        known = new * 5 >= self._total - self._earlier
+        left = f", about {seconds / new * (self._total - self._finished):.0f} s left" if known else ""
         return f"{self._finished} of {self._total} episodes{modes} after {seconds:.0f} s{left}"

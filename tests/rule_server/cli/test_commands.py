@@ -139,6 +139,8 @@ def test_an_unknown_option_or_setting_is_named(artefact: Path) -> None:
     assert "No such option: --prot" in option.stderr
     setting = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_TRESHOLD="0.3"), 2)
     assert setting.startswith("ascl-rules: ASCL_RULES_TRESHOLD is not a setting: remove it (known: ")
+    of_clients = {"ASCL_RULES_URL": "http://127.0.0.1:8808/mcp", "ASCL_RULES_TOKEN": "t"}
+    assert cli("query", "x", "--artefact", artefact, **of_clients).returncode == 0
     value = refused(cli("query", "x", "--artefact", artefact, ASCL_RULES_THRESHOLD="high"), 2)
     assert "the setting threshold (ASCL_RULES_THRESHOLD) is 'high'" in value
 
