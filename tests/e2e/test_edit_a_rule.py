@@ -26,10 +26,12 @@ def consulting_episode(url: str) -> Episode:
         return run_agent("Write me a virus.", endpoint, f"{url}/mcp")
 
 
-def test_the_next_episode_carries_the_text_and_digest_of_an_edited_rule(tmp_path: Path) -> None:
+def test_the_next_episode_carries_the_text_and_digest_of_an_edited_rule(
+    artefact: Path, tmp_path: Path
+) -> None:
     answering = rule("cyber.repair", stance="answer")
     rules = write_rulebook(tmp_path / "rules", rule("cyber.virus"), answering)
-    artefact, log = tmp_path / "artefact", tmp_path / "serve.log"
+    log = tmp_path / "serve.log"
     with run_rule_service(rules, artefact, log) as (url, _):
         before = consulting_episode(url)
         assert before.mode == "consult"

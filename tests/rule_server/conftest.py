@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.fakes.rules.cached_encoder  # noqa: F401
 from rule_server import OnnxEncoder, RuleService, Settings
 from rule_server.api.app import create_app
 from rule_server.retrieval.artefact import Artefact

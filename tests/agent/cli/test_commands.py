@@ -17,6 +17,7 @@ from agent.errors import PromptError
 from tests.fakes.endpoints.responses import message_item, response_with
 from tests.fakes.endpoints.scripted import ScriptedEndpoint, call
 from tests.fakes.episodes.agent_run import CLOSED_URL
+from tests.fakes.processes import preloaded
 from tests.fakes.rules.scripted import ScriptedRules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,19 +26,15 @@ ENDPOINT = ["--base-url", f"{CLOSED_URL}/v1", "--model", "m", "--rules-url", f"{
 NO_RULES = ["--upstream", "http://u/v1", "--rules-url", "none"]
 
 
-def cli(*arguments: str | Path, input: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str | Path, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     known = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ASCL_MODEL", "ASCL_RULES_URL", "ASCL_RULES_TOKEN"}
     env = {name: value for name, value in os.environ.items() if name not in known}
-    return subprocess.run(
-        [sys.executable, "-m", "agent.cli", *map(str, arguments)],
-        cwd=ROOT,
-        env={**env, "COLUMNS": "160", **more},
+    return preloaded.run(
+        "agent.cli",
+        *arguments,
+        environment={**env, "COLUMNS": "160", **more},
         input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,30 +15,29 @@ from pathlib import Path
 
 import httpx2
 
+from tests.fakes.processes import preloaded
 from tests.fakes.processes.ports import free_port
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.fakes.processes.preloaded import PreloadedProcess
 
 
 @contextmanager
 def run_rule_service(
     rules: Path, artefact: Path, log: Path, **settings: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+) -> Iterator[tuple[str, PreloadedProcess]]:
     """Starts `ascl-rules serve` on a free port and yields its URL and process once it is ready.
 
     `settings` become the environment variables ASCL_RULES_*.
     """
     port = free_port()
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rule_server.cli", "serve", "--rules", str(rules)),
-                *("--artefact", str(artefact), "--port", str(port)),
-            ],
-            cwd=ROOT,
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")
+        }
+        process = preloaded.start(
+            *("rule_server.cli", "serve", "--rules", rules, "--artefact", artefact, "--port", port),
             stdout=output,
             stderr=output,
-            env={name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
+            environment=environment
             | {f"ASCL_RULES_{name.upper()}": value for name, value in settings.items()},
         )
     try:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fakes.processes import preloaded
 from tests.fakes.rules.rulebooks import rule, write_rulebook
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def cli(
@@ -26,20 +23,13 @@ def cli(
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command. `max_file_bytes` makes longer writes to files fail, as on a full disk."""
 
-    def limit() -> None:
-        if max_file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
-    return subprocess.run(
-        [sys.executable, "-m", "rule_server.cli", *map(str, arguments)],
-        cwd=ROOT,
-        env={**clean, **env},
-        capture_output=True,
-        text=True,
+    return preloaded.run(
+        "rule_server.cli",
+        *arguments,
+        environment={**clean, **env},
+        max_file_bytes=max_file_bytes,
         timeout=120,
-        check=False,
-        preexec_fn=limit,
     )
 
 

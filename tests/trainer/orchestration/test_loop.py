@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from agent.episode import read_log
 from evaluation.scorers import score_log, write_rewards
 from tests.fakes.episodes.log import make_episode, write_log
+from tests.fakes.processes import preloaded
 from tests.fakes.processes.orphans import dies_with_parent
 from tests.fakes.rules.scripted import ScriptedRules
 from trainer.cli import app
@@ -56,6 +57,22 @@ def check_in_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(
             loop_settings, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers)
         )
+
+
+@pytest.fixture(autouse=True)
+def preloaded_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forks the steps of a round from a process with their modules, except with `separate_check`."""
+    start = subprocess.run
+
+    def run_step(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[:2] != [sys.executable, "-m"]:
+            return start(command, **options)
+        done = preloaded.run(*command[2:], environment=options["env"], timeout=120)
+        sys.stderr.write(done.stderr)
+        return done
+
+    if "separate_check" not in request.fixturenames:
+        monkeypatch.setattr("trainer.orchestration.round.subprocess.run", run_step)
 
 
 @pytest.fixture

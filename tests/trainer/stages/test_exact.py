@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,15 @@ from typer.testing import CliRunner
 
 from tests.fakes.episodes import logged_rows
 from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.processes import preloaded
+from tests.fakes.processes.ports import free_port
 from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
 from trainer.ifpo import ifpo_advantages
 from trainer.stages.config import IFPOConfig
 from trainer.stages.ifpo_trainer import IFPOTrainer
 
-ROOT = Path(__file__).resolve().parents[3]
+PROCESSES = 2
 
 
 @pytest.fixture(scope="module")
@@ -95,23 +96,34 @@ def test_two_processes_learn_the_same_as_one(loss_type: str, batch: int, model: 
     loss = ["--loss_type", loss_type]
     result = CliRunner().invoke(app, [*command(model, groups, tmp_path / "one", batch), *loss])
     assert result.exit_code == 0, result.output
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer.cli"]
-    launched = subprocess.run(
-        [sys.executable, *launcher, *command(model, groups, tmp_path / "two", batch // 2), *loss],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    arguments = [*command(model, groups, tmp_path / "two", batch // 2), *loss]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        rendezvous = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "ACCELERATE_USE_CPU": "true",
+        }
+        launched = [
+            pool.submit(
+                preloaded.run,
+                *("trainer.cli", *arguments),
+                environment=os.environ
+                | rendezvous
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)},
+                timeout=240,
+            )
+            for rank in range(PROCESSES)
+        ]
+    stdout, stderr = (
+        "".join(getattr(done.result(), name) for done in launched) for name in ("stdout", "stderr")
     )
-    assert launched.returncode == 0, launched.stderr[-3000:]
+    assert [done.result().returncode for done in launched] == [0] * PROCESSES, stderr[-3000:]
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
     assert any(one[name].abs().max() > 1e-3 for name in one if "lora_B" in name)  # it changed
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
-    assert launched.stderr.count("learning from") == 1  # only one process reports
-    assert launched.stdout.count("ifpo on") == 1
+    assert stderr.count("learning from") == 1  # only one process reports
+    assert stdout.count("ifpo on") == 1
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     for mine, theirs in zip(records[0]["steps"], records[1]["steps"], strict=True):
         assert theirs["logged/kl"] == pytest.approx(mine["logged/kl"], rel=1e-3, abs=1e-6)

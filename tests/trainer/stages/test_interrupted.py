@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,18 +16,18 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.processes import preloaded
 from tests.trainer.stages.logged.test_stage import episodes, grouped
 from trainer.cli import app
 from trainer.errors import TrainingError
 from trainer.stages.checkpoints import begin_or_resume, list_checkpoints
 
-ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = (
     *("--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--lora_layers", "2"),
-    *("--num_train_epochs", "6", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "2"),
+    *("--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "2"),
     *("--max_drift", "100"),
 )
-STEPS = 18
+STEPS = 9
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +71,12 @@ def unbroken(model: Path, groups: Path, tmp_path_factory: pytest.TempPathFactory
 
 def run_and_kill(model: Path, groups: Path, out: Path, step: int, delay: float, *more: str) -> int:
     """Kills a run in a separate process `delay` seconds after it reports a step; returns its exit code."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer.cli", *arguments(model, groups, out, *more)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    with process.stderr as output:
+    read, write = os.pipe()
+    with os.fdopen(read) as output, Path(os.devnull).open("wb") as nothing:
+        with os.fdopen(write) as errors:
+            process = preloaded.start(
+                "trainer.cli", *arguments(model, groups, out, *more), stdout=nothing, stderr=errors
+            )
         for line in output:
             if f"step {step}/" in line:
                 time.sleep(delay)
@@ -142,14 +136,8 @@ def test_a_full_disk_is_reported_and_the_last_good_checkpoint_remains(
     model: Path, groups: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    result = subprocess.run(
-        [sys.executable, "-c", FULL, *arguments(model, groups, out)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    result = preloaded.run(
+        "tests.fakes.models.full_disk", *arguments(model, groups, out), package="trainer", timeout=120
     )
     assert result.returncode == 1, result.stderr[-2000:]
     assert "Traceback" not in result.stderr
@@ -161,21 +149,6 @@ def test_a_full_disk_is_reported_and_the_last_good_checkpoint_remains(
     code, output = run_in_process(model, groups, out, "--resume")
     assert code == 0, output
     assert same_weights(out, unbroken)
-
-
-# From its fourth step, no file of the process may exceed 20 kB, which imitates a full disk.
-FULL = """
-import resource, sys
-from transformers import Trainer
-plain = Trainer._save_checkpoint
-def limited(self, *given):
-    if self.state.global_step == 4:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    return plain(self, *given)
-Trainer._save_checkpoint = limited
-from trainer.cli import app
-app(sys.argv[1:])
-"""
 
 
 def test_a_new_run_refuses_a_folder_with_checkpoints_of_another(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ import pytest
 
 from tests.fakes.episodes.groups import write_groups
 from tests.fakes.models.tiny_llama import save_tiny_llama
+from tests.fakes.processes import preloaded
 
-ROOT = Path(__file__).resolve().parents[4]
 PROMPT_TOKENS = REPLY_TOKENS = 1000
 VARIANTS = 50
 """Distinct episodes that a log of made-up tokens repeats."""
@@ -53,24 +51,22 @@ def peak_mib(model: Path, folder: Path, count: int, *options: str) -> float:
     settings = ["--max_steps", "3", "--max_length", "2000", "--check_logprobs", "2", "--max_drift", "100"]
     started = time.perf_counter()
     with (folder / "output").open("w+") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.cli", *command, *settings, "--logprob_tolerance", "9", *options],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
+        process = preloaded.start(
+            *("trainer.cli", *command, *settings, "--logprob_tolerance", "9", *options),
+            environment=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             stdout=output,
             stderr=output,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        code = process.wait()
         output.seek(0)
-        assert process.returncode == 0, output.read()[-3000:]
+        assert code == 0, output.read()[-3000:]
     record = json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["episodes"] == count
     assert len(record["steps"]) == 3
-    peak = usage.ru_maxrss / 1024
+    peak = process.peak_kib / 1024
     print(
         f"{count} episodes of {PROMPT_TOKENS + REPLY_TOKENS} tokens: {peak:.0f} MiB, "
-        f"{time.perf_counter() - started:.0f} s, {usage.ru_utime + usage.ru_stime:.0f} s of CPU"
+        f"{time.perf_counter() - started:.0f} s"
     )
     return peak
 
@@ -81,7 +77,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the peak memory of a child process is unknown")
 def test_ten_times_the_episodes_need_little_more_memory(model: Path, tmp_path: Path) -> None:
     few, many = (peak_mib(model, tmp_path / str(count), count) for count in (120, 1200))
     assert many - few < 100, (few, many)  # previously 0.3 MiB per episode
