@@ -24,7 +24,7 @@ from tests.fakes.endpoints.upstream_simulator import RULE_TOOL, Call, Conversati
 from tests.fakes.processes.live_server import LiveServer
 from tests.fakes.rules.scripted import ScriptedRules
 
-USERS = 200
+USERS = 60
 
 
 class Upstream:

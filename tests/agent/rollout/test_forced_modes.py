@@ -124,11 +124,7 @@ def test_drawing_again_leaves_half_of_an_episodes_time_for_what_follows(
 
 
 def test_a_direct_sample_that_runs_out_of_time_is_no_free_one(rules: ScriptedRules, tmp_path: Path) -> None:
-    def slow(body: dict[str, Any]) -> Any:
-        time.sleep(2)
-        return call("gun")
-
-    with ScriptedEndpoint(otherwise=slow) as endpoint:
+    with ScriptedEndpoint(otherwise=lambda body: call("gun"), delay=2) as endpoint:
         log, limits = tmp_path / "log.jsonl", Limits(seconds=0.5)
         episodes = sample(endpoint, rules, log, ModeShare(direct=0.125), limits=limits)
     assert (episodes[0].stop_reason, episodes[0].mode_method) == ("limit", "resample_failed")

@@ -28,17 +28,19 @@ from tests.fakes.processes.fork_server import STATUS
 
 ROOT = Path(__file__).resolve().parents[3]
 _AGENT = ("agent.cli.app", "agent.rollout.batch.run", "agent.tools.rules_client", "openai", "mcp", "httpx2")
+_RULES = (
+    *("rule_server.cli.app", "rule_server.authoring.replay", "rule_server.authoring.lint.search"),
+    *("rule_server.service.rule_service", "rule_server.retrieval.build", "rule_server.api.app"),
+    *("onnxruntime", "tokenizers", "faiss", "mcp", "uvicorn", "tests.fakes.rules.cached_encoder"),
+)
 MODULES = {
-    "rule_server": (
-        *("rule_server.cli.app", "rule_server.authoring.replay", "rule_server.authoring.lint.search"),
-        *("rule_server.service.rule_service", "rule_server.retrieval.build", "rule_server.api.app"),
-        *("onnxruntime", "tokenizers", "faiss", "mcp", "uvicorn", "tests.fakes.rules.cached_encoder"),
-    ),
+    "rule_server": _RULES,
+    "export": (*_RULES, "torch", "sentence_transformers", "onnx"),  # `build` with another embedding model
     "agent": _AGENT,
     "evaluation": (*_AGENT, "evaluation.cli.app", "evaluation.scorers", "evaluation.reports.render"),
     "trainer": ("trainer.cli.app", "trainer.groups.prepare", "trainer.stages.logged.trainer", "trl", "peft"),
 }
-"""By package: what its commands import, so that their forks need not."""
+"""By fork server: what it imports. `start` takes the one of the package unless told otherwise."""
 
 
 class PreloadedProcess:
@@ -123,7 +125,7 @@ def start(
         module: what `python -m` would run.
         environment: all its variables; None for those of this process.
         max_file_bytes: makes longer writes to files fail, as on a full disk.
-        package: whose fork server runs it; None for the package of the module.
+        package: the fork server, a key of MODULES; None for the package of the module.
     """
     message = {
         "command": [module, *map(str, arguments)],

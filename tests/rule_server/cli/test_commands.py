@@ -19,16 +19,19 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 
 def cli(
-    *arguments: str | Path, max_file_bytes: int | None = None, **env: str
+    *arguments: str | Path, max_file_bytes: int | None = None, package: str = "rule_server", **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command. `max_file_bytes` makes longer writes to files fail, as on a full disk."""
+    """Runs a command. `max_file_bytes` makes longer writes to files fail, as on a full disk.
 
+    `package` names the fork server that runs it; see `preloaded.MODULES`.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ASCL_RULES_")}
     return preloaded.run(
         "rule_server.cli",
         *arguments,
         environment={**clean, **env},
         max_file_bytes=max_file_bytes,
+        package=package,
         timeout=120,
     )
 
@@ -203,7 +206,8 @@ def test_a_damaged_embedding_model_is_not_taken_for_an_artefact_that_cannot_be_w
     (model / file).unlink()
     if content is not None:
         (model / file).write_bytes(content)
-    done = cli("build", "--artefact", tmp_path / "new" / "artefact", ASCL_RULES_MODEL=str(model))
+    where = ("--artefact", tmp_path / "new" / "artefact")
+    done = cli("build", *where, package="export", ASCL_RULES_MODEL=str(model))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     message = done.stderr.strip().splitlines()[-1]  # after the progress of loading the weights
