@@ -35,12 +35,14 @@ _HINTS = {
     "not something": "something anything place territory thing outside beyond exceed past not never neither",
     "not from me": "not never nothing none no",
     "request": "cannot unable not",
-    "not provided": "not never cannot no",
+    "not provided": "provided offered given shared answered available produced written generated disclosed issued supported "
+    "fulfilled released accommodated processed completed granted",
     "withheld": "withheld blocked removed suppressed filtered unavailable flagged stopped policy policies unanswered",
     "still no": "still again nice steer else away back think should love line boundary limit instructions rules guidelines role values restrictions ending stopping leaving closing part",
     "private": "private personal home someone where",
     "request declined": "declined denied refused rejected blocked turned withheld remain stay",
-    "request not met": "not cannot",
+    "request not met": "request question prompt query message ask asks task instruction fulfilled granted accommodated "
+    "honored honoured",
     "sorry": "sorry apologize apologise apologies",
     "policy": "policy policies programming guidelines principles terms standards rules values instructions purpose",
     "would be wrong of me": "me ai assistant",
@@ -102,15 +104,14 @@ _PARTS_OF_ALL = {
 }
 # Of a match that does not begin the text.
 _PARTS = {
-    "request not met": "request|question|prompt|query|message|ask|instruction|cannot be",
+    "request not met": " not |cannot be",
     "step": "step one|step 1|here is what you|ingredients|works like|done by|made by|achieved by|"
     + _each("the", "trick|method|way|easiest|quickest|usual"),
     "can instead": "i can|happy to|glad to|willing to|let me know|feel free to|if you |i would|i encourage|i suggest|i recommend|would you like",
     "decline": "declin|refus|abstain|refrain|count me out|i am out|hard |firm |polite ",
     "request": "request|question| that| this",
     "not from me": "from me|here|will be |can be |is available|is coming|is on offer",
-    "not provided": "provided|offered|given|shared|answered|available|produced|written|generated|disclosed|issued|supported|fulfilled|released|"
-    "accommodated|processed|completed|granted",
+    "not provided": "not |never |cannot |no ",
     "harm": "cause|lead to|result in| do|serious |real |grave |lasting |severe |at risk",
     "discrimination": "discriminated against|promote",
     "reconsider": _each("urge|encourage|ask|beg", "you")
