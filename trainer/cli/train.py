@@ -193,11 +193,19 @@ def logged(
 
 
 def _check_signal(groups: Path, options: str, config: Path | None) -> None:
-    """Exits if the rewards of no group differ. A cost on consulting may separate equal rewards."""
+    """Exits if the rewards of no group differ. A cost on consulting may separate equal rewards.
+
+    The run checks the same, but only after the libraries have been loaded. It also reports a file that cannot
+    be read, after any invalid setting.
+    """
+    from trainer.errors import GroupError
     from trainer.groups.statistics import has_signal
 
     settings = config.read_text(encoding="utf-8", errors="replace") if config else ""
-    if "cost" in options or "cost" in settings or has_signal(groups):
+    try:
+        if "cost" in options or "cost" in settings or has_signal(groups):
+            return
+    except GroupError:
         return
     fail(
         f"all episodes of a prompt earned the same reward, for every prompt of {groups}, so there is nothing "

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from typer.testing import CliRunner
 
-from tests.fakes.episodes.log import make_episode, write_log
+from tests.fakes.episodes.log import write_log
 from tests.fakes.models.tiny_llama import save_tiny_llama
 from tests.fakes.rules.scripted import ScriptedRules
 from tests.trainer.stages.logged.test_stage import episodes, grouped
@@ -256,8 +256,7 @@ def test_an_adapter_in_place_of_a_model_is_refused_with_the_folder_to_pass(
 ) -> None:
     adapter = shutil.copytree(model, tmp_path / "run" / "adapter")
     (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
-    groups = grouped(tmp_path, [make_episode("a", sample=0), make_episode("a", sample=1, consult=True)])
-    named = ("--groups", groups) if stage == "logged" else ()
+    named = ("--groups", grouped(tmp_path, episodes())) if stage == "logged" else ()
     code, output = run(stage, "--model", adapter, "--out", tmp_path / "out", *named, *ALL)
     assert code == 1
     assert "is an adapter, not a model" in output

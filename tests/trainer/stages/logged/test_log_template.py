@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agent.episode import Episode
+from tests.fakes.episodes.log import make_episode
 from tests.fakes.models.templates import build_tokenizer
 from tests.fakes.models.tiny_llama import save_tiny_llama, tiny_tokenizer
-from tests.trainer.stages.logged.test_stage import FAST, episodes, grouped, run
+from tests.trainer.stages.logged.test_stage import FAST, REFUSAL, episodes, grouped, run
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
 
@@ -74,8 +75,8 @@ def test_token_ids_that_another_template_sampled_are_refused(model: Path, tmp_pa
         "{% if add_generation_prompt %}[reply] {% endif %}"
     )
     direct = [episode for episode in episodes() if episode.mode == "direct"]
-    copies = [episode.model_copy(update={"id": f"{episode.id}x", "sample_index": 9}) for episode in direct]
-    groups = grouped(tmp_path, with_ids([*direct, *copies], other))
+    worse = make_episode("a", "benign_plain", REFUSAL, sample=9)
+    groups = grouped(tmp_path, with_ids([*direct, worse], other))
     code, _, stderr = run("logged", "--model", model, "--groups", groups, "--out", tmp_path / "out", *FAST)
     assert code == 1
     assert "its chat template asks for a reply with '<|im_start|>assistant\\n'" in stderr

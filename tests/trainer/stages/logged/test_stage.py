@@ -288,7 +288,7 @@ def test_a_setting_without_effect_is_refused(options: str, expected: str) -> Non
 
 def test_a_file_with_only_groups_of_equal_rewards_is_refused(model: Path, tmp_path: Path) -> None:
     equal = [make_episode("c", sample=0), make_episode("c", sample=1, consult=True)]
-    assert "no episode in" in run_refused(model, tmp_path, logged=equal)
+    assert "so there is nothing to learn" in run_refused(model, tmp_path, logged=equal)
 
 
 def test_an_invalid_choice_in_a_settings_file_is_refused(tmp_path: Path) -> None:
