@@ -229,6 +229,7 @@ def test_a_run_against_the_real_rule_service_reads_its_rules(
 def test_consultations_of_a_batch_are_concurrent(
     model: Path, prompts: Path, rules: ScriptedRules, scripted_replies: list[list[str]], tmp_path: Path
 ) -> None:
+    rules.delay = 0.5  # otherwise the first may be answered before the last is sent
     code, stdout, stderr = online(model, prompts, rules.url, tmp_path / "out", "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["data"]["consultations_at_once"] == 4
