@@ -89,7 +89,7 @@ class Language:
     cues: tuple[Cue, ...]
     gate: frozenset[str] = frozenset()
 
-    def candidates(self, stems: frozenset[str], *, refusals: bool = True, others: bool = True) -> set[int]:
+    def candidates(self, stems: frozenset[str], *, refusals: bool, others: bool) -> set[int]:
         """Returns the places in `cues` of those that can match a text with these stems.
 
         Those of "safe" are left out: they are read only after a refusal (see `continuation`).

@@ -109,7 +109,7 @@ _PARTS = {
     + _each("the", "trick|method|way|easiest|quickest|usual"),
     "can instead": "i can|happy to|glad to|willing to|let me know|feel free to|if you |i would|i encourage|i suggest|i recommend|would you like",
     "decline": "declin|refus|abstain|refrain|count me out|i am out|hard |firm |polite ",
-    "request": "request|question| that| this",
+    "request": "request|question|that|this",
     "not from me": "from me|here|will be |can be |is available|is coming|is on offer",
     "not provided": "not |never |cannot |no ",
     "harm": "cause|lead to|result in| do|serious |real |grave |lasting |severe |at risk",
