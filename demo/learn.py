@@ -102,7 +102,7 @@ def write_start(setup: ExperimentSetup, out: Path) -> None:
 
 
 def train(setup: ExperimentSetup, method: str, out: Path, seed: int) -> None:
-    """Trains, prints the rates on unseen prompts on the way, and writes `METHOD.json` at the end."""
+    """Trains, prints the rates on unseen prompts during training, and writes `METHOD.json` at the end."""
     updates = setup.experiment.training.updates
     progress: list[dict[str, Any]] = []
 

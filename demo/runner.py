@@ -49,9 +49,9 @@ class Step:
     writes: tuple[str, ...] = ()
     """Files and folders that the command writes and can resume, inside the run's folder."""
     model: str = ""
-    """Model that must be served meanwhile; empty for none."""
+    """Model that must be served while it runs; empty for none."""
     rules: bool = False
-    """Whether the rule service must run meanwhile."""
+    """Whether the rule service must be up while it runs."""
     inputs: tuple[Path, ...] = ()
     """Files besides the command that determine the result; a change runs the step again."""
     quiet: bool = False

@@ -1,4 +1,4 @@
-"""The rule service: a rulebook of Markdown files, searched by meaning, served by MCP and REST.
+"""The rule service: a rulebook of Markdown files, searched by meaning, served over MCP and REST.
 
 Names are loaded when they are first used, so importing the package costs nothing.
 """

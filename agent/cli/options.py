@@ -166,7 +166,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def print_version(wanted: bool) -> None:
-    """Prints the version of ASCL and exits, if wanted."""
+    """Prints the version of ASCL and exits if `--version` was given."""
     if wanted:
         from importlib.metadata import version
 
@@ -211,7 +211,7 @@ def _with_short_types(parameters: list[Any], ctx: Any) -> list[Any]:
 
 
 def shorten_types_in_help(app: typer.Typer) -> None:
-    """Makes --help of all registered commands name no type for on/off options, and short ones for numbers."""
+    """Shortens the option types in --help: none for on/off options, a short name for numbers."""
     app.info.cls = _Group
     for command in app.registered_commands:
         command.cls = _Command
@@ -260,7 +260,7 @@ def sampling_fields(
 
 
 def logit_bias(decision_bias: float | None, decision_token: int | None) -> dict[str, float] | None:
-    """Returns the offset by token ID, None without one; exits with code 2 if one option lacks the other."""
+    """Returns the offset by token ID, or None; exits with code 2 if only one of the two options is given."""
     if (decision_bias is None) != (decision_token is None):
         fail("--decision-bias and --decision-token need each other: `ascl-train decision` prints both", 2)
     if decision_bias is None or decision_token is None:
@@ -283,7 +283,7 @@ def parse_template_options(options: list[str] | None) -> dict[str, Any]:
 
 
 def read_system(file: Path | None) -> str | None:
-    """Returns the text of a --system file, or None without one; exits with code 2 if it cannot be used."""
+    """Returns the text of the --system file, or None; exits with code 2 if the file cannot be used."""
     if file is None:
         return None
     try:

@@ -30,9 +30,9 @@ from agent.tools import RULE_TOOL
 
 GAP = "  "
 MIN_CELL = 8
-"""Columns down to which a text cell is shortened."""
+"""Minimum width of a shortened text cell, in columns."""
 MIN_WIDTH = 20
-"""A narrower terminal counts as this wide."""
+"""Minimum width of the output, in columns, even on a narrower terminal."""
 
 
 class StepView:
@@ -67,7 +67,7 @@ class StepView:
 def output_width() -> int | None:
     """Returns the width of the output in columns; None for a pipe or file, which receives whole texts.
 
-    The variable COLUMNS states a width for any output.
+    The environment variable COLUMNS overrides the width of any output.
     """
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdigit() and int(columns):
@@ -228,7 +228,7 @@ def print_episode(episode: Episode, *, stable: bool = False) -> None:
 
 
 def _place(episode: Episode) -> str:
-    """Returns the place of an episode in its conversation and what the model had read; "" for one turn."""
+    """Describes an episode's turn and the rules that the model had read before; "" for a single turn."""
     conversation, turn = episode.conversation, user_turn(episode)
     if conversation is None and turn == 1:
         return ""

@@ -371,7 +371,7 @@ def _ids(value: Any) -> list[int] | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds of a Retry-After header, given as a number or a date; None without one."""
+    """Returns the seconds of a Retry-After header, given as a number or a date; None if there is none."""
     value = headers.get("retry-after")
     if value is None:
         return None

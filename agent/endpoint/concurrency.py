@@ -1,7 +1,7 @@
 """Adapts the number of concurrent requests to the endpoint (additive increase, multiplicative decrease).
 
 There is no limit until the endpoint answers 429. The limit is then lowered step by step until the endpoint
-accepts the load, at most once a second, because many endpoints count requests by the second. From there it
+accepts the load, at most once per second, because many endpoints limit requests per second. From there it
 rises again, more slowly near the last refused number. Slightly too much costs a few refusals; too little
 costs time.
 """

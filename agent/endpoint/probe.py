@@ -207,7 +207,7 @@ async def check_sampling(
 
 
 async def _is_transformers_serve(http: httpx2.AsyncClient, endpoint: Endpoint) -> bool:
-    """Returns whether the endpoint is `transformers serve`, by the user's word or its OpenAPI document."""
+    """Returns whether the endpoint is `transformers serve`, by --provider or by its OpenAPI document."""
     if endpoint.quirks is not UNKNOWN_ENDPOINT:
         return endpoint.quirks.own_sampling == "no"
     import httpx2

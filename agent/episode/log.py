@@ -1,4 +1,4 @@
-"""The episode log: JSON Lines, one episode a line. A kill loses no acknowledged episode."""
+"""The episode log: JSON Lines, one episode per line. A kill loses no acknowledged episode."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def today() -> date:
 
 
 class DailyLog:
-    """Writes one log a day: `log.jsonl` becomes `log.2026-11-28.jsonl`, and so on.
+    """Writes one log file per day: `log.jsonl` becomes `log.2026-11-28.jsonl`, and so on.
 
     Each file is an episode log. Old files are deleted at the start and at the first episode of each day.
 

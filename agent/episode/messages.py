@@ -140,7 +140,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def has_reply(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Returns whether any message is the model's: then an episode that continues it has a history."""
+    """Returns whether any message is a reply of the model, so that an episode after it has a history."""
     return any(message.get("role") in ("assistant", "tool") for message in messages)
 
 
@@ -158,7 +158,7 @@ def _says_something(message: Mapping[str, Any]) -> bool:
 
 
 def reply_positions(episode: Episode) -> list[int]:
-    """Returns the index in `messages` of each turn's reply: one assistant message a turn, the last ones."""
+    """Returns the index in `messages` of each turn's reply, which are the last assistant messages."""
     first = len(episode.messages) - len(episode_messages(episode))
     positions = [
         at

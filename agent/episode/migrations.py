@@ -1,4 +1,4 @@
-"""Upgrades older episode lines to the current schema version, one step a version.
+"""Upgrades older episode lines to the current schema version, one step per version.
 
 A new field with a default needs no step. A change of meaning, name or shape gets a new version number and a
 function that upgrades a line of the previous version.

@@ -150,7 +150,7 @@ class Turn(_Record):
 
 
 class ConversationTurn(_Record):
-    """Place of an episode in a conversation of several user turns, one episode a turn."""
+    """Place of an episode in a conversation of several user turns, one episode per turn."""
 
     id: str
     """Id of the conversation in its file of prompts."""
@@ -212,13 +212,13 @@ class Episode(_Record):
     tool_mode: ToolMode = "native"
     """`text` when tool results were sent as a user message."""
     rulebook_digest: str | None = None
-    """Digest of the rulebook that the model could consult; None without one."""
+    """Digest of the rulebook that the model could consult; None if there was none."""
     tool_schema_digest: str | None = None
     """SHA-256 of `tools`; None when no tool was offered."""
     prompt_digest: str
     """SHA-256 of the system text, without the hint."""
     hint: Hint | None = Field(default=None, exclude_if=lambda value: value is None)
-    """The hint at the end of the system text; None without one."""
+    """The hint at the end of the system text; None if there was none."""
     limits: Limits = Field(default_factory=Limits)
     """The limits of the episode."""
     messages: list[Message]

@@ -1,4 +1,4 @@
-"""Exports consultations, one a line, in the format that `ascl-rules stats`, `diff` and `calibrate` read."""
+"""Exports consultations, one per line, in the format that `ascl-rules stats`, `diff` and `calibrate` read."""
 
 from __future__ import annotations
 

@@ -154,9 +154,9 @@ def sample_metadata(episode: Episode) -> dict[str, Any]:
 
 
 def reward_scores(reward: Mapping[str, Any]) -> dict[str, Score]:
-    """Converts a line of rewards to scores: `reward`, its components, and `answered` (the refusal label).
+    """Converts a reward to Inspect scores: `reward`, its components, and the refusal label `answered`.
 
-    A reward that could not be computed becomes an unscored value with the reason, not zero.
+    A missing reward becomes an unscored value with the reason, not zero.
     """
     from inspect_ai.scorer import Score
 

@@ -250,7 +250,7 @@ def _to_json(value: Any) -> str:
 
 
 def _conversation_id(episode: Episode) -> str:
-    """Returns an id that the turns of one played conversation share; that of the episode otherwise."""
+    """Returns the conversation id that all turns of a played conversation share, else the episode's id."""
     place = episode.conversation
     return episode.id if place is None else f"{place.id}#{episode.sample_index}"
 

@@ -1,4 +1,4 @@
-"""Exports conversations to a Parquet file on which TRL's `SFTTrainer` trains without conversion.
+"""Exports conversations to a Parquet file that TRL's `SFTTrainer` reads without conversion.
 
 The column types are declared: inference fails when direct episodes precede episodes with consultations. Call
 arguments are objects, because chat templates serialise them to JSON themselves.

@@ -258,7 +258,7 @@ class Gateway:
             _warn(f"cannot log a conversation: {reason}")
 
     async def _pass_through(self, request: Request) -> StreamingReply:
-        """Forwards a route that the gateway has no part in."""
+        """Forwards a request to a route that the gateway does not handle."""
         path = path_below_v1(request)
         if path is None:
             return await _unknown_path(request)

@@ -91,10 +91,10 @@ def to_episode(exchange: Exchange, stop_reason: StopReason, refusal: Message | N
 
 
 def _context(conversation: Conversation, given: list[Message]) -> list[Any]:
-    """Returns what a prompt consists of besides the system text and the text of its last user message.
+    """Returns the parts of a prompt other than the system text and the text of its last user message.
 
-    That is the earlier conversation, here or stored by the upstream, and images and other parts that are not
-    text. It is empty for a conversation of one turn.
+    These are the earlier conversation, in the request or stored by the upstream, and images and other parts
+    that are not text. Empty for a conversation of one turn.
     """
     body = conversation.request.body
     stored = {name: body[name] for name in _STORED_HISTORY if body.get(name) is not None}

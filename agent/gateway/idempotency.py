@@ -1,4 +1,4 @@
-"""Repeated requests: a retry resumes the consultations of the attempt before it.
+"""Repeated requests: a retry resumes the consultations of the previous attempt.
 
 An attempt fails to reach its caller if the caller disconnects, or gets an error that libraries retry. Its
 hidden turns and consultations are kept for a while, and the same request of the same caller resumes from
@@ -34,7 +34,7 @@ _RETRIED_STATUSES = frozenset({408, 409, 429})
 
 @dataclass(eq=False)
 class Attempt:
-    """One request that is being answered, or was."""
+    """One request, in progress or finished."""
 
     key: str
     exchange: Exchange
@@ -47,7 +47,7 @@ class Attempt:
     _size: int = 0
 
     def add(self, part: ReplyHead | bytes) -> None:
-        """Records a part that the caller is sent."""
+        """Records a part of the reply to the caller."""
         if isinstance(part, ReplyHead):
             self.delivered = part.status < 500 and part.status not in _RETRIED_STATUSES
             self.reply = []
@@ -57,7 +57,7 @@ class Attempt:
 
 
 class RepeatedRequests:
-    """Running and failed attempts, bounded. Requests that are never repeated cost next to nothing."""
+    """Running and failed attempts, bounded. A request that is never repeated adds almost no cost."""
 
     def __init__(self, settings: Settings) -> None:
         self._mode = settings.coalesce

@@ -39,7 +39,7 @@ class Settings:
     log_keep_days: int | None = None
     """Days to keep conversations, in one file a day; None keeps a single file forever."""
     max_consultations: int = 4
-    """Maximum number of consultations per request. After that the model is asked without the rule tool."""
+    """Maximum number of consultations per request. After that, the model is called without the rule tool."""
     body_limit: int = 32 * 1024 * 1024
     """Maximum size of a request body."""
     timeout: float = 600.0

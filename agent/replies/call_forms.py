@@ -58,7 +58,7 @@ _CLOSING = {
     "line": re.compile(r"^[ \t>*#]{0,8}(?:Observation|Thought|Final Answer|Answer)\b", re.MULTILINE),
     "react": re.compile(r"^[ \t>*#]{0,8}Final Answer\**:", re.MULTILINE | re.IGNORECASE),
 }
-"""End of a call of each form; it extends to the end of the text without one."""
+"""End of a call, by form. A call without it extends to the end of the text."""
 TOOL_RESULT = re.compile(
     r"<(?:tool_response|tool_result|function_results?|tool_output)>.*?"
     r"(?:</(?:tool_response|tool_result|function_results?|tool_output)>|\Z)"

@@ -50,7 +50,7 @@ class WrittenCall:
     """Name of the tool; None if the call was cut off before it, or has an unknown layout."""
 
     def names(self, tool: str) -> bool:
-        """Returns whether the call is one of this tool."""
+        """Returns whether this is a call of the given tool."""
         return self.name == tool or tool in self.text
 
 

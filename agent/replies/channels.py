@@ -34,7 +34,7 @@ class Channels:
 
 
 def split_channels(text: str) -> Channels | None:
-    """Splits a reply into its messages; None if it is not written in channels."""
+    """Splits a reply into its messages; returns None for a reply without channel markup."""
     if not (_BEGINS_WITH_HEADER.match(text) or _NEXT_MESSAGE.search(text)):
         return None
     channels, preambles = Channels(), list[Span]()

@@ -30,7 +30,7 @@ MAX_CALLS = 64  # examined in one text
 def call_beginning(text: str, position: int = 0) -> int | None:
     """Returns the end of a JSON call at a position, cut off or not; None if there is none.
 
-    Calls that follow one another are taken together.
+    Consecutive calls count as one.
     """
     end = None
     for _ in range(MAX_CALLS):
@@ -45,7 +45,7 @@ def call_beginning(text: str, position: int = 0) -> int | None:
 
 
 def is_json_call(text: str, tools: Collection[str]) -> bool:
-    """Returns whether a text consists of one JSON call, or several, and nothing else."""
+    """Returns whether a text consists of one or more JSON calls and nothing else."""
     if not text.startswith(("{", "[")):
         return False
     try:

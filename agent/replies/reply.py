@@ -1,4 +1,4 @@
-"""One reading of a reply, shared by agent, evaluation and trainer: its thoughts, its calls and its answer."""
+"""Parses a reply into thoughts, calls and answer, in the same way for agent, evaluation and trainer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ReplyParts:
 
     @property
     def answer(self) -> str:
-        """The text that a user sees; "" if it says nothing, or only announces the call that follows."""
+        """The text that a user sees; "" if it has no content, or only announces the call that follows."""
         content = self.content
         if self.thoughts and (wrapped := _WRAPPED.fullmatch(content.strip())):
             content = wrapped[2]

@@ -1,4 +1,4 @@
-"""Decides whether a text says anything to a user."""
+"""Detects whether a text has content for a user."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ _ANNOUNCEMENT = re.compile(
 
 
 def visible_text(text: str) -> str:
-    """Returns a text without special tokens at its ends, at most `MAX_CHARS`; "" if it says nothing.
+    """Returns a text without special tokens at its ends, cut to `MAX_CHARS`; "" if it has no content.
 
-    A text says nothing without a letter, a digit or a symbol such as an emoji outside of its markup.
+    Content is a letter, a digit or a symbol such as an emoji, outside of markup.
     """
     text = _strip(text)
     if header := _HEADER.match(text):

@@ -20,7 +20,7 @@ LINE_SECONDS = 15.0
 class ProgressView:
     """Shows progress on standard error and, with `trace`, each finished episode on standard output.
 
-    Without a terminal, a line every `interval` seconds gives the counts, also while no episode finishes: a
+    Without a terminal, a line every `interval` seconds gives the counts, even while no episode finishes: a
     slow endpoint must not look like a dead one.
     """
 

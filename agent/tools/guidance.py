@@ -22,14 +22,14 @@ HINT = "ascl/hint"
 MAX_CHARS = 8000
 MAX_HINT_CHARS = 1000
 MAX_REQUEST_CHARS = 4000
-"""Limit of the rule service: a hint about a longer request is about its beginning."""
+"""Limit of the rule service: a hint about a longer request covers only its beginning."""
 
 
 async def read_guidance(client: Client) -> str | None:
-    """Returns the text; None if the service has none, or if its rulebook needs none of its own.
+    """Returns the guidance text; None if the service has none, or if its rulebook does not need one.
 
-    The latter is a rulebook that is to be consulted when the packaged one is: the agent's system text was
-    written for that.
+    A rulebook with the scope of the packaged one does not need one: the agent's system text was written for
+    that scope.
     """
     if PROMPT not in await _prompt_names(client):
         return None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
 INVALID_ARGUMENTS = "ascl/invalid-arguments"
-"""Key in `_meta` of an error result with which `ascl-rules` says that it rejects the arguments."""
+"""Key in `_meta` of an error result by which `ascl-rules` reports that it rejects the arguments."""
 _NAMED_ARGUMENT = re.compile(r"`(\w{1,64})")
 """Start of a message about an argument, as services before `INVALID_ARGUMENTS` write it."""
 
@@ -23,8 +23,8 @@ def rejects_arguments(
 ) -> bool:
     """Returns whether an error result means that the arguments are invalid.
 
-    Other services than `ascl-rules` do not say so. There, arguments are invalid if they do not match the
-    tool's input schema (None if it was not read).
+    Services other than `ascl-rules` do not report this. For those, arguments are invalid if they do not match
+    the tool's input schema (None if it was not read).
     """
     if (result.meta or {}).get(INVALID_ARGUMENTS) is True:
         return True

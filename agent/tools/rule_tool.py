@@ -61,7 +61,7 @@ class RuleTool:
 
     @property
     def cause_without_rules(self) -> str | None:
-        """Why the model asked for rules and got none; None if it got some, or did not ask.
+        """Why the model requested rules and received none; None if it received some, or did not consult.
 
         The type of the service's last failure, else `no_verdict` if every call was malformed, or the service
         returned no verdict.

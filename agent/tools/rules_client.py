@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ConsultResult:
-    """Result of a consultation: the text for the model, and the structured data (None without any).
+    """Result of a consultation: the text for the model, and the structured data (None if there is none).
 
     `is_error` means that the service rejected the arguments; `text` says why.
     """

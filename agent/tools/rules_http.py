@@ -18,7 +18,7 @@ _MIN_WAIT = 0.05  # seconds, for a Retry-After of 0
 
 @dataclass
 class Refusal:
-    """The last answer that asked to wait: its status, and the seconds if it named them."""
+    """The last response that requested a wait: its status, and the seconds to wait if it stated them."""
 
     status: int
     wait: float | None
@@ -39,7 +39,7 @@ class RequestState:
     status: int | None = None
     """HTTP status of the last answer; None without an answer."""
     failure: Exception | None = None
-    """Exception that `contain_errors` has kept from the session."""
+    """Exception that `contain_errors` withheld from the session."""
 
 
 REQUEST_STATE: ContextVar[RequestState] = ContextVar("request_state")

@@ -1,4 +1,4 @@
-"""Measures a consultation over MCP against REST on a cached question, and a process's first one.
+"""Compares a consultation over MCP with one over REST, on a cached question; measures a process's first one.
 
 Both sides alternate in one run, so that drift of the machine affects both. Every consultation
 must take one HTTP request.
@@ -29,7 +29,7 @@ MAX_RATIO = 3.0
 """Allowed ratio, MCP to REST, of the fastest tenth of the consultations: other work on the cores affects it
 least."""
 MAX_FIRST_MS = 100.0
-"""Allowed milliseconds by which the first consultation of a process comes later than the next ones."""
+"""Maximum milliseconds by which the first consultation of a process may be slower than the next ones."""
 QUESTION = {"situation": "a user asks how to kill a stuck Linux process"}
 FIRST = """
 import asyncio, json, sys, time
@@ -46,7 +46,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Prints the seconds of the first consultations of a process."""
+"""Program that prints the durations of a process's first consultations in seconds."""
 
 
 async def compare(url: str, token: str, calls: int) -> dict[str, Any]:

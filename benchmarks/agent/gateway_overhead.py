@@ -95,7 +95,7 @@ async def send_requests(
     stream: bool = False,
     spread: float = 0.2,
 ) -> list[float]:
-    """Sends `count` requests, `at_once` of them concurrently. Returns the seconds of each."""
+    """Sends `count` requests, `at_once` of them concurrently. Returns the latency of each in seconds."""
     times: list[float] = []
     remaining = count
 

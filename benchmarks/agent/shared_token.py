@@ -95,7 +95,7 @@ class Answers:
     """Outcome of a run."""
 
     times: list[float] = field(default_factory=list)
-    """Seconds of each request."""
+    """Latency of each request in seconds."""
     with_rules: int = 0
     named: int = 0
     """Answers without rules whose header names the cause."""

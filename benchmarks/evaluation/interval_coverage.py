@@ -35,7 +35,7 @@ class Shape:
     base: float = 0.0
     """Log-odds of a reward of `values[1]` on the other side of an average prompt."""
     effect: float = -0.5
-    """Change of it for a marked sample."""
+    """Change of these log-odds for a marked sample."""
     spread: float = 1.0
     """Standard deviation of the log-odds between prompts."""
     values: tuple[float, float] = (0.0, 1.0)

@@ -27,7 +27,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 def measure(data: Path) -> dict[str, dict[str, Any]]:
-    """Returns the figures of all answers, by language, and by style."""
+    """Returns the metrics over all answers, by language and by style."""
     groups: dict[str, list[tuple[bool, bool]]] = {"all": []}
     for line in data.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

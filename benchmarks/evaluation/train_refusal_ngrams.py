@@ -8,8 +8,8 @@ trains without one set, or without one language, and measures F1 on what was lef
 
 The n-grams are fitted to every answer. The factors of n-grams and cues are fitted to the sets that other
 people than the author of the patterns wrote (`UNSEEN`), each with n-grams that were fitted without the
-whole set: answers by the same author resemble each other, so parts of a set would make the n-grams look too
-sure. Refusals and helpful answers have the same weight in it.
+whole set: answers by the same author resemble each other, so leaving out only a part of a set would overrate
+the n-grams. Refusals and helpful answers have the same weight.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SETS = (
     "further_contrasts",
 )  # in `OWN`; a set that is not named is held out
 UNSEEN = ("sixth_set", "contrast_examples", "further_contrasts")
-"""Sets whose misses nobody saw who wrote the patterns, so that cues look no better than they are."""
+"""Sets whose misses the authors of the patterns never saw, so that the cues are not overrated."""
 PENALTY = 1 / 256  # of a squared weight; chosen with whole sets left out
 MIN_ANSWERS = 2  # with an n-gram
 NEWTON_STEPS = 40  # far past convergence

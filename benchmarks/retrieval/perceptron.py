@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.98, 1e-8
 NOISE_POOL = 3_000_000
-"""Random numbers that the noise of a batch is a slice of: fresh ones for each batch take most of the time."""
+"""Number of random numbers from which each batch slices its noise; drawing fresh ones takes most of the
+time."""
 WARM_UP = 0.1
 """Share of the steps in which the learning rate grows, before it falls along a cosine."""
 
@@ -41,11 +42,12 @@ class TrainingSettings:
     noise: float = 0.03
     """Standard deviation of the noise on each entry of a vector of length 1."""
     smoothing: float = 0.03
-    """Labels are this much away from 0 and 1."""
+    """Distance of the labels from 0 and 1."""
 
 
 def balanced_weights(groups: Sequence[str], labels: Floats) -> Floats:
-    """Returns a weight for each row, with mean 1: a group weighs as the root of its size, classes equally."""
+    """Returns a weight for each row, with mean 1: groups by the square root of their size, classes
+    equally."""
     names, index, counts = np.unique(np.array(groups), return_inverse=True, return_counts=True)
     del names
     weights = counts[index] ** -0.5

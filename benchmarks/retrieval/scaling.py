@@ -4,8 +4,8 @@
 
 The made-up rules are copies of the packaged ones with other words; the vector of each text is that of the
 original text with noise, so no text is embedded. The questions are the packaged evaluation prompts and are
-embedded by both encoders. Each size starts in a process of its own, from a built artefact. Times are those
-of the CPU, because other programs may share the cores; wall times are given beside them.
+embedded by both encoders. Each size starts in a separate process, from a built artefact. Times are CPU times,
+because other programs may share the cores; wall-clock times are given beside them.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class CountingEncoder:
 
 
 def timed(work: Callable[[], Any], repeats: int = 1) -> dict[str, float]:
-    """Returns the median milliseconds of CPU and the least milliseconds on the wall clock."""
+    """Returns the median CPU time and the minimum wall-clock time, in milliseconds."""
     cpu, wall = [], []
     for _ in range(repeats):
         before, start = time.process_time(), time.perf_counter()
@@ -119,7 +119,7 @@ def timed(work: Callable[[], Any], repeats: int = 1) -> dict[str, float]:
 
 
 def serve(folder: Path) -> dict[str, Any]:
-    """Starts from an artefact and answers questions. Runs in a process of its own."""
+    """Starts from an artefact and answers questions. Runs in a separate process."""
     from rule_server.retrieval.build import load_or_build
 
     start = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.retrieval.train_ranking --data DATA --map DATA/label_map.json [--check]
 
-DATA and the map are those of `benchmarks.retrieval.quality`. Trained on are the English texts of the rules,
-and the prompts whose label names categories: a prompt may be in any of them.
+DATA and the map are those of `benchmarks.retrieval.quality`. The training texts are the English texts of the
+rules, and the prompts whose label names categories, any of which counts as right.
 
 Ten runs leave one source out each, and four runs a random quarter of all prompts; the table counts every
 prompt by the run that left it out. A last run on everything gives the weights. With `--check` nothing is
@@ -69,13 +69,13 @@ class RankingSettings:
     """Weight of all rules' texts, as a multiple of that of all prompts."""
     iterations: int = 40
     share: float = 0.04
-    """Nearness for each unit of log-probability, for English questions."""
+    """Nearness per unit of log-probability, for English questions."""
     foreign_share: float = 0.02
     """The same for questions in other languages."""
     multilingual_share: float = 0.2
     """Weight of the nearness in the multilingual space, for English questions."""
     slope: float = 8.0
-    """Log-odds by which a rule is behind the first one for each unit of nearness."""
+    """Log-odds between a rule and the first one per unit of difference in nearness."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def quarter_of(id: str) -> int:
 
 
 def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Floats:
-    """Returns a weight for each text: a source weighs as the root of its size, the rules as all sources."""
+    """Returns a weight for each text: sources by the square root of their size, all rules as much as all
+    sources."""
     counts = Counter(groups.tolist())
     weights = np.array([counts[group] ** -0.5 for group in groups.tolist()])
     rules = groups == ""

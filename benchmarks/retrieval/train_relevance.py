@@ -2,7 +2,7 @@
 
     python -m benchmarks.retrieval.train_relevance --data DATA [--check]
 
-DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and perhaps `lang`.
+DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and optionally `lang`.
 Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's own requests, everyday and
 delicate ones, are trained on too.
 
@@ -73,7 +73,7 @@ WHOLE = (
 )
 """Sources that each run leaves out whole."""
 NEVER, ALWAYS = -2, -1
-"""In place of a run: never trained on, or always."""
+"""Values in place of a run: never trained on, or always."""
 PARTS = ("multilingual", "both")
 MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
@@ -286,7 +286,7 @@ def measure(
     rows: Sequence[Row],
     gate: float,
 ) -> dict[str, Any]:
-    """Returns the figures on prompts that each run left out, as the service would decide."""
+    """Returns the metrics on the prompts that each run left out, as the service would decide."""
     english = np.isfinite(values["both"])
     first = values["multilingual"] - offsets["multilingual"]
     decided = np.where(english & (first >= gate), values["both"] - offsets["both"], first)

@@ -8,7 +8,7 @@ questions, which the first stage turns away.
 python -m benchmarks.rule_server.load --peers
 
 `--version FOLDER` names a checkout of another version of this project (`git worktree add FOLDER COMMIT`).
-It is measured in turn with this one, by the same callers with the same questions.
+The two versions are measured alternately, by the same callers with the same questions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONCURRENCY = (1, 8, 32, 64)
 RULES, PLAIN = "finds rules", "plain"
 NEEDS: dict[str, Needs] = {RULES: "both", PLAIN: "first"}
 FASTER = {RULES: 1.7, PLAIN: 2.2}
-"""Least ratio to version 0.1.0 in questions per second."""
+"""Minimum ratio of questions per second to version 0.1.0."""
 TARGETS = {"rate": 0.90, "cpu": 0.90, "p99/p50": 2.0}
 
 
@@ -122,7 +122,8 @@ async def measure_versions(
     questions: dict[str, QuestionQueue],
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Measures both versions in turn, with 32 callers and the same questions. Reports the median round."""
+    """Measures both versions alternately, with 32 callers and the same questions. Reports the median
+    round."""
     rows = []
     with (
         run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as ours,

@@ -1,4 +1,4 @@
-"""A rule service in its production configuration: tokens, rate limit, audit log; but without caches."""
+"""A rule service in its production configuration, with tokens, rate limit and audit log, but no caches."""
 
 from __future__ import annotations
 

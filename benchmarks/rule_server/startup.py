@@ -23,7 +23,7 @@ from rule_server.retrieval.index import RuleIndex
 from rule_server.rulebook import Rule, Rulebook
 
 LIMITS = {"seconds": 2.0, "MiB": 600.0}
-"""Memory: 555 MiB were measured with 1000 rules and both encoders, and 8 % are a margin."""
+"""The memory limit is 8 % above the 555 MiB measured with 1000 rules and both encoders."""
 RULES = 1000
 QUESTION = json.dumps({"situation": "a user asks how to kill a stuck Linux process"}).encode()
 

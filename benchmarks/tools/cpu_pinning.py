@@ -76,7 +76,7 @@ def run_server(
 ) -> Iterator[ServerProcess]:
     """Runs `python -m module arguments --port N` on the server core. Yields it once `path` returns 200.
 
-    Another checkout than this one runs its own code, with the `main` of that module.
+    A different checkout runs its own code, with the `main` of that module.
     """
     command, own = ["-m", module], {}
     if checkout != ROOT:

@@ -19,7 +19,7 @@ class LoadResult:
     seconds: float
     """Time from the first request to the last response."""
     times: list[float] = field(repr=False)
-    """Seconds of each request."""
+    """Latency of each request in seconds."""
 
     @property
     def rate(self) -> float:
@@ -38,7 +38,7 @@ async def run_load(
     headers: dict[str, str] | None = None,
     check: Check | None = None,
 ) -> LoadResult:
-    """Sends each body once by POST, `at_once` concurrently.
+    """Sends each body once by POST, `at_once` of them concurrently.
 
     Raises:
         RuntimeError: a response has a status other than 200.

@@ -92,7 +92,7 @@ NamedLog = tuple[str, Path, Path | None]
 
 
 def check_names(arms: Sequence[NamedLog], out: Path) -> None:
-    """Refuses names that a report cannot show, or cannot quote in the command that reproduces it."""
+    """Rejects names that a report cannot show, or cannot quote in the command that reproduces it."""
     from evaluation.reports import MAX_NAME
 
     names = [name for name, _, _ in arms]

@@ -51,7 +51,7 @@ def print_plan(
     max_tokens: int,
     as_json: bool,
 ) -> None:
-    """Prints the plan of a run of suites. Exits if a suite is unknown or none is given."""
+    """Prints the plan of a run of suites. Exits if a suite is unknown, or if none is given."""
     import json
 
     from rich import box

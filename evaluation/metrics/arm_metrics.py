@@ -111,7 +111,7 @@ def drop_retried_errors(episodes: Iterable[Episode]) -> list[Episode]:
 
 
 def with_own_decision(episodes: Sequence[Episode]) -> list[Episode]:
-    """Returns the episodes whose mode the model chose: a forced mode says nothing about the policy.
+    """Returns the episodes whose mode the model chose: a forced mode is not evidence about the policy.
 
     Returns all episodes of an arm that forces every one, such as `always`: there, the rate describes the arm.
     Leaves out episodes that ended in an error.

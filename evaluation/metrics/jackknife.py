@@ -4,7 +4,7 @@ A prompt's samples are not independent, so a prompt is left out with all of its 
 gets a quantile of Student's t, whose degrees of freedom count how many prompts effectively contribute (a side
 with five prompts has four, however many the other side has).
 
-Rewards are bounded and often equal, and then the observed spread says too little: five prompts that were all
+Rewards are bounded and often equal, and then the observed spread is too small: five prompts that were all
 answered well do not show that every prompt is. So each side gets two pseudo-prompts, one with the lowest and
 one with the highest value of all observations, as Agresti and Caffo (2000) add a success and a failure to
 each of two samples. A pseudo-prompt weighs as much as one independent observation. `benchmarks/evaluation`
@@ -33,7 +33,7 @@ def student_quantile(degrees: float) -> float:
     Written out, and tested against scipy's, whose import takes longer than the commands that need it.
 
     Args:
-        degrees: of freedom, at least 1, not necessarily whole.
+        degrees: degrees of freedom, at least 1; need not be an integer.
     """
     log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
 

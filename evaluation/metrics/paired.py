@@ -1,4 +1,4 @@
-"""Figures over pairs: McNemar's test between arms, contrast pairs of prompts, and retrieval hits."""
+"""Paired metrics: McNemar's test between arms, contrast pairs of prompts, and retrieval hits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_MAP_BYTES = 2**20
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two arms on the same prompts: how many only one got right, and the exact two-sided p-value."""
+    """Two arms on the same prompts: counts that only one arm got right, and the exact two-sided p-value."""
 
     n: int
     first_only: int
@@ -61,7 +61,7 @@ def compare_outcomes(
     first_rewards: Mapping[str, Reward],
     other_rewards: Mapping[str, Reward],
 ) -> McNemar | None:
-    """Runs McNemar's test over the prompts that both arms were scored on; None without any.
+    """Runs McNemar's test over the prompts that both arms were scored on; None if there are none.
 
     Uses one sample per prompt (the first that both arms have), because samples of one prompt are not
     independent.

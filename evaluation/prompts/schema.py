@@ -1,4 +1,4 @@
-"""A prompt of an evaluation: the agent's, with a kind and optionally a category and an answer."""
+"""A prompt of an evaluation: the agent's `Prompt` with a kind, and optionally a category and an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prompt(AgentPrompt):
     id: str = Field(min_length=1, max_length=200)
     """Unique within a file."""
     prompt: str = Field(min_length=1, max_length=100_000)
-    """Text of the user message; of a script, the first."""
+    """Text of the user message; for a script, of the first one."""
     kind: Kind
     """Decides how an answer is scored."""
     category: str | None = None

@@ -37,7 +37,7 @@ def read_summary(report: Path) -> dict[str, Any]:
 
 
 def compare_reports(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Returns the changes for every arm and kind that both reports have.
+    """Returns the changes of every arm and kind that both reports contain.
 
     A difference of two rates is `sure` if their 95% intervals do not overlap. `only_first` and `only_second`
     name the arms that the other report lacks.

@@ -1,4 +1,4 @@
-"""Runs the rule service as a child process, over a folder that may be edited meanwhile."""
+"""Runs the rule service as a child process, over a folder that may be edited while it runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_rule_service(rules: Path, artefact: Path, log: Path, top_k: int | None =
         rules: the rulebook.
         artefact: folder of its index, reused by later runs.
         log: file to which the service's output is appended.
-        top_k: rules that a consultation returns if it does not ask for a number; None for the service's
+        top_k: rules that a consultation returns if its request has no `top_k`; None for the service's
             default.
 
     Raises:

@@ -167,7 +167,7 @@ class Arms:
         return episode
 
     def remember(self, episode: Episode) -> None:
-        """Remembers an episode of the log, unless it ended in an error: that sample is run again."""
+        """Stores an episode of the log, unless it ended in an error: that sample is run again."""
         if self._episodes is not None and episode.stop_reason != "error":
             self._episodes[episode.prompt_id, episode.sample_index] = episode
         if closes_unopened_reasoning(episode):

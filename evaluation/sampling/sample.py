@@ -47,11 +47,11 @@ class ArmRun:
 
 
 def plan_arms(policy: Policy, log: Path, arms: Sequence[str] | None, name: str | None) -> list[ArmRun]:
-    """Plans the arms of a run; several arms write a log each.
+    """Plans the arms of a run; each of several arms writes its own log.
 
     Args:
         policy: applies to every arm.
-        log: the log of a single arm; the logs of several have the arm's name appended.
+        log: the log of a single arm; with several arms, the arm's name is appended to it.
         arms: arms in any order; None or empty for `adaptive` under the name `model`.
         name: name of a single arm; None for its kind.
 

@@ -102,7 +102,7 @@ def score_episode(
         is_other_prompt: whether the reference belongs to another prompt with the same id, so that an
             outcome that depends on it is None.
         is_harmless_turn: whether the episode is a turn of an attack that asks for no harm yet. Without a
-            judge, its outcome is None: to answer it is not wrong.
+            judge, its outcome is None, because answering it is not wrong.
         thinking_models: models whose unfinished replies may consist of reasoning only; see
             `models_that_open_in_reasoning`.
     """

@@ -84,7 +84,7 @@ def is_unfinished(episode: Episode) -> bool:
 def final_text(episode: Episode) -> str | None:
     """Returns the model's last message, finished or not; None if it is a tool call or empty.
 
-    Of a message in parts, the text parts count.
+    If the message consists of parts, the text parts are returned.
     """
     last: dict[str, Any] = next(reversed(episode_messages(episode)), {})
     if last.get("role") != "assistant" or last.get("tool_calls"):

@@ -3,7 +3,7 @@
 Prompts of some kinds must match a rule; prompts of other kinds must not. At the threshold, at most the share
 `misses` of the former matches no rule. If there are enough prompts, this holds with 95 % confidence, because
 real questions will differ from these prompts. Within this limit, as many of the latter as possible match no
-rule, and no prompt is missed without need. The default threshold stays when none is clearly better.
+rule. The default threshold remains in use unless another one is clearly better.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ MUST_FIND_NOTHING_KINDS = ("benign_plain", "math")
 MAX_LINE_CHARS = 64 * 1024
 MAX_PROMPTS = 200_000
 BATCH_SIZE = 32
-TOO_MANY, TOO_MUCH = 3, 0.02
-"""Number and share of the prompts that must match no rule, from which a rule takes too many of them."""
+GREEDY_COUNT, GREEDY_SHARE = 3, 0.02
+"""A rule is reported if it comes first for at least this number and share of the prompts that must match no
+rule."""
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -149,7 +150,7 @@ def choose_threshold(find: Iterable[float], nothing: Iterable[float], misses: fl
         misses: maximum share of the former below the threshold.
 
     Raises:
-        CalibrationError: more of the former are in languages that no encoder knows.
+        CalibrationError: more of the former than `misses` allows are in languages that no encoder knows.
     """
     ranked, others = sorted(find), list(nothing)
     count = len(ranked)
@@ -286,7 +287,7 @@ def _greedy_rules(
     return [
         {"rule": rule, "prompts": count, "share": round(count / len(own), 4)}
         for rule, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        if count >= TOO_MANY and count >= TOO_MUCH * len(own)
+        if count >= GREEDY_COUNT and count >= GREEDY_SHARE * len(own)
     ]
 
 

@@ -224,7 +224,7 @@ def check(expectation: Expectation, response: ConsultResponse) -> Outcome:
 
 
 def count_outcomes(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
-    """Returns the number of cases, and of each status."""
+    """Returns the number of cases, in total and by status."""
     statuses = [outcome.status for outcome in outcomes]
     return {
         "cases": len(statuses),

@@ -37,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def print_version(wanted: bool) -> None:
-    """Prints the version of ASCL and exits, if wanted."""
+    """Prints the version of ASCL and exits if `--version` was given."""
     if wanted:
         from importlib.metadata import version
 
@@ -76,7 +76,7 @@ def _with_short_types(parameters: list[Any], ctx: Any) -> list[Any]:
 
 
 def shorten_types_in_help(app: typer.Typer) -> None:
-    """Makes --help of all registered commands name no type for on/off options, and short ones for numbers."""
+    """Shortens the option types in --help: none for on/off options, a short name for numbers."""
     app.info.cls = _Group
     for command in app.registered_commands:
         command.cls = _Command

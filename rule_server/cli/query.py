@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rule_server.service.rule_service import RuleService
 
 NEAR_MISSES = 3
-"""Maximum number of rules shown that were not returned, under the threshold and over it each."""
+"""Maximum number of unreturned rules shown on each side of the threshold."""
 
 
 def answer_query(service: RuleService, request: ConsultRequest, *, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """Serves MCP over standard input and output, and answers every line that is not a message with an error.
 
-The SDK's reader drops such lines, so that the client waits for ever, and blocks in a thread that only a third
+The SDK's reader drops such lines, so the client waits forever. It also blocks in a thread that only a third
 interrupt ends.
 """
 
@@ -85,7 +85,7 @@ class Messages:
 class _Lines:
     """Iterates over the lines of standard input. A line that is too long is None.
 
-    A thread of its own reads the descriptor: one that waits for input does not hold up the exit.
+    A separate thread reads the descriptor, so that waiting for input does not delay the exit.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -11,15 +11,15 @@ import typer
 
 GAP = "  "
 MIN_CELL = 8
-"""Columns of a text cell below which other columns are cut first."""
+"""Width of a text cell, in columns, below which other columns are shortened first."""
 MIN_WIDTH = 20
-"""A narrower terminal counts as this wide."""
+"""Minimum width of the output, in columns, even on a narrower terminal."""
 
 
 def output_width(*, err: bool = False) -> int | None:
     """Returns the width to fit in columns; None for a pipe or file, which receives whole texts.
 
-    The variable COLUMNS states a width for any output.
+    The environment variable COLUMNS overrides the width of any output.
     """
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdigit() and int(columns):

@@ -45,7 +45,7 @@ def _utc() -> datetime.datetime:
 
 
 class AuditLog:
-    """Records the caller, time, rulebook, rules and scores; of the question only hash and length, by default.
+    """Records caller, time, rulebook, rules and scores; by default only the question's hash and length.
 
     A file that is full or a day old is rotated: renamed after the time of its first line, or copied and
     emptied if it cannot be renamed because it is a mount point. It is removed once that time is

@@ -22,7 +22,7 @@ class BackgroundWriter:
         self._queue: SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._started_at: float | None = None
-        """Start of the operation that is running, on the monotonic clock; None without one."""
+        """Start of the running operation on the monotonic clock; None if none is running."""
 
     @property
     def hangs(self) -> bool:

@@ -39,8 +39,8 @@ _SIGNS = {
 def mask(text: str) -> str:
     """Replaces e-mail addresses, IP addresses, payment card and phone numbers by placeholders.
 
-    Spaces, dashes, digits and signs count in all their Unicode forms, and characters that nobody sees do not
-    count. It recognises form only. Names, street addresses, account and identity numbers in other forms,
+    Spaces, dashes, digits and signs count in all their Unicode forms, and invisible characters are ignored.
+    Only the form is recognised. Names, street addresses, account and identity numbers in other forms,
     spelled-out numbers and any other personal detail of a question remain.
     """
     pieces, plain = _plain(text)

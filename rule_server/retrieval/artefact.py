@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 INDEX_SCHEMA_VERSION = 3
-"""Of a stored rulebook. One with a lower number is embedded again when it is needed."""
+"""Version of a stored rulebook's format. A rulebook with a lower version is embedded again when it is
+needed."""
 MAX_UNPUBLISHED = 10
 """Unpublished rulebooks to store. Those that were never served are removed first, then the oldest."""
 MAX_PUBLISHED = 50

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 # Parameters of the score, chosen on public evaluation sets: see docs/research/retrieval-log.md.
 NEARNESS_SLOPE = 20.0
-"""Log-odds that a rule applies for each unit of nearness, where nothing was learned."""
+"""Log-odds per unit of nearness that a rule applies, for rules that the learned decision does not cover."""
 NEARNESS_OFFSET, MULTILINGUAL_NEARNESS_OFFSET = 0.06, 0.02
 """Nearness at which the score is 0.5, in English and in other languages."""
 NEARNESS_GATE = -2.0
-"""Log-odds, by the multilingual encoder, from which the English one is asked about rules that nothing was
-learned for."""
+"""Minimum log-odds by the multilingual encoder from which the English encoder also scores rules that the
+learned decision does not cover."""
 OWN_ADVANTAGE = 1.0
-"""Log-odds by which a rule that was added to the packaged ones comes before them."""
+"""Log-odds added to an applicable rule that is not a packaged one, so that it ranks before them."""
 RETURN_MARGIN = 0.2
 """Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
 Part = Literal["multilingual", "english"]
@@ -177,7 +177,8 @@ class RuleIndex:
         return other
 
     def ranked_by(self, model: RankingModel, relevance: RelevanceModel | None = None) -> RuleIndex:
-        """Returns the same index with another learned order, and perhaps decision, to compare them."""
+        """Returns the same index with another learned order, and optionally another decision, for
+        comparisons."""
         other = copy.copy(self)
         other._model = relevance or self._model
         other._reranker = replace(self._reranker, model=model)

@@ -42,7 +42,7 @@ Line = Annotated[str, Field(max_length=600), AfterValidator(_one_line)]
 Prose = Annotated[str, Field(min_length=1)]
 Date = Annotated[datetime.date, BeforeValidator(_date)]
 Clause = Annotated[str, Field(max_length=440), AfterValidator(_one_line)]
-"""With a longer one, the list of tools takes more than 600 tokens."""
+"""Bounded, because with a longer clause the list of tools takes more than 600 tokens."""
 Threshold = Annotated[float, Field(ge=0, le=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+(-[a-z0-9]+)*$", max_length=129)]

@@ -28,7 +28,7 @@ def is_visible(character: str) -> bool:
 
 
 def has_visible(text: str) -> bool:
-    """Returns whether a text shows anything."""
+    """Returns whether a text contains a visible character."""
     return any(map(is_visible, text))
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 RULE_TOOL = "consult_safety_rules"
 HINT_VERSION = "1"
-"""Of the wording of `hint_line`: a new wording is a new version."""
+"""Version of the wording of `hint_line`. Increment it with every change."""
 MAX_SCOPE_CHARS = 440
-"""Of a clause made of titles and summaries: with a longer one, the tool list takes more than 600 tokens."""
+"""Maximum length of a clause made of titles and summaries: with a longer one, the tool list takes more than
+600 tokens."""
 
 
 def scope(rulebook: Rulebook) -> str:
@@ -72,7 +73,7 @@ def hint_line(response: ConsultResponse) -> str:
 
 
 def has_packaged_scope(rulebook: Rulebook) -> bool:
-    """Returns whether a rulebook is to be consulted when the packaged one is, and no other time."""
+    """Returns whether a rulebook is to be consulted exactly when the packaged one is."""
     return rulebook.consult_when is not None and rulebook.consult_when == _packaged_scope()
 
 

@@ -46,7 +46,7 @@ class Reloader:
         """Reason why the folders are not watched at present, though they should be."""
         problem = Artefact(settings.artefact).write_problem() if folders else None
         self.storage_error = f"edited rules are not stored: {problem}" if problem is not None else None
-        """Reason why edits are served from memory only: after a restart they are embedded again."""
+        """Reason why edits are served from memory only, so that a restart embeds them again."""
         self._settings = settings
         self._encoder = encoder
         self._snapshots = snapshots

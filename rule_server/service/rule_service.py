@@ -81,7 +81,7 @@ class RuleService:
 
     @property
     def degraded(self) -> list[str]:
-        """Promises that do not hold at present, one sentence each. The service answers all the same."""
+        """Guarantees that do not hold at present, one sentence each. The service still answers."""
         problems = [self.audit.problem if self.audit is not None else None, self._reloader.storage_error]
         return [problem for problem in problems if problem is not None]
 
@@ -188,7 +188,7 @@ class RuleService:
         return response
 
     async def hint(self, request: ConsultRequest) -> ConsultResponse:
-        """Returns what a consultation of this situation would, for a line before the model's decision.
+        """Returns the result of a consultation of this situation, for a hint before the model decides.
 
         It counts as a hint in the audit log and not as a consultation. A consultation of the same situation
         afterwards is answered from the cache.

@@ -21,7 +21,7 @@ def edits(folders: Sequence[Path], *, poll: bool) -> AsyncGenerator[None, None]:
     """Yields once when the watch has started and after each edit; ends when a folder was replaced.
 
     Args:
-        poll: compare the files every second, also where the file system sends notifications.
+        poll: compare the files every second, even where the file system sends notifications.
 
     Raises:
         Exception: the folders cannot be watched.

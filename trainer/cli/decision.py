@@ -49,8 +49,8 @@ def decision(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose an offset on the token that opens a call, for a wished rate of consulting."""
-    kind, rate = _parse_wish(at)
+    """Choose an offset on the token that opens a call, for a target consult rate."""
+    kind, rate = _parse_target(at)
     if model is None and (adapter or prompts or not logs or temperature != 1):
         fail(
             "without --model, the decisions come from logs sampled at temperature 1: pass a log, or --model",
@@ -74,7 +74,7 @@ def decision(
         _print_choice(measured, choice, left_out)
 
 
-def _parse_wish(text: str) -> tuple[str, float]:
+def _parse_target(text: str) -> tuple[str, float]:
     from evaluation.prompts import KINDS
 
     kind, _, number = text.partition("=")
@@ -96,7 +96,7 @@ def _decisions(
 
     from trainer.errors import TrainingError
     from trainer.reports.decision_bias import (
-        asked_prompts,
+        file_prompts,
         logged_decisions,
         logged_prompts,
         measured_decisions,
@@ -104,14 +104,14 @@ def _decisions(
 
     if model is None:
         return logged_decisions(logs)
-    asked, left_out = (asked_prompts(prompts, logs), 0) if prompts else logged_prompts(logs)
-    if not asked:
+    chosen, left_out = (file_prompts(prompts, logs), 0) if prompts else logged_prompts(logs)
+    if not chosen:
         raise TrainingError("no episode of the log has a kind and was offered the rule tool: pass --prompts")
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("prompts", total=len(asked))
+        task = bar.add_task("prompts", total=len(chosen))
         measured = measured_decisions(
-            asked, model, adapter, temperature, lambda done, total: bar.update(task, completed=done)
+            chosen, model, adapter, temperature, lambda done, total: bar.update(task, completed=done)
         )
     return measured, left_out
 
@@ -137,8 +137,8 @@ def _print_choice(measured: Decisions, choice: BiasChoice, left_out: int) -> Non
     if choice.low is not None:
         high = "unattainable" if choice.high is None else f"{choice.high:+.2f}"
         interval = f" (95% bootstrap over prompts: {choice.low:+.2f} to {high})"
-    wish = f"{100 * choice.wished:g}% of {choice.kind} prompts consult"
-    lines.append(f"offset with which {wish}: {choice.offset:+.2f}{interval}")
+    target = f"{100 * choice.target:g}% of {choice.kind} prompts consult"
+    lines.append(f"offset with which {target}: {choice.offset:+.2f}{interval}")
     for kind, rates in choice.kinds.items():
         bounds = ""
         if rates.low is not None and rates.high is not None:

@@ -30,7 +30,7 @@ _REMEDIES = {
 
 
 def exclusion_remedies(causes: Iterable[str]) -> dict[str, str]:
-    """Returns what the user can do about each cause, as far as there is anything."""
+    """Returns a remedy for each cause that has one."""
     return {
         cause: remedy
         for cause in causes

@@ -129,7 +129,7 @@ def spill_log(
 
 
 def _template_options(sampling: dict[str, Any]) -> str | None:
-    """Returns the options that were sent for the chat template as JSON; None without any."""
+    """Returns the options that were sent for the chat template as JSON; None if there were none."""
     options = sampled_options(sampling)
     return json.dumps(options, sort_keys=True) if options else None
 

@@ -2,7 +2,7 @@
 
 Maximizing the reward subject to `rate >= floor` has the Lagrangian `reward + lambda * (rate - floor)`. Here
 the multiplier starts at 1, weights what the policy learns on harmful prompts, and changes by
-`lambda += step * (floor - rate)`: it rises while the rate is below the floor, and sinks above it.
+`lambda += step * (floor - rate)`: it rises while the rate is below the floor, and falls while it is above.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def updated_multiplier(
     """Returns the multiplier after a measurement, from 1 to `largest`.
 
     Args:
-        value: multiplier before it; a number or an array.
+        value: multiplier before the measurement; a number or an array.
         rate: measured rate, from 0 to 1; of the same shape.
         floor: rate to hold.
         step: change of the multiplier per unit of the difference.

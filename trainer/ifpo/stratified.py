@@ -72,7 +72,7 @@ def token_advantages(decision: float, rest: float, ratio: float, end: int, lengt
 
     Args:
         decision, rest: advantage of the decision, and of the tokens after it.
-        ratio: of `decision_ratios`; 1 outside a stratified group.
+        ratio: result of `decision_ratios`; 1 outside a stratified group.
         end: number of tokens up to the end of the decision.
         length: C.
     """

@@ -1,4 +1,4 @@
-"""Which modules of a model a LoRA adapter covers, read from the model itself.
+"""Modules of a model that a LoRA adapter covers, read from the model itself.
 
 Model families name their layers and projections differently: Phi-3 fuses projections (`qkv_proj`,
 `gate_up_proj`), and Gemma 3 with vision has a second stack of layers with projections of the same names.

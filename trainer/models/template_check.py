@@ -64,7 +64,7 @@ class CaseResult:
     case: str
     outcome: Outcome
     cause: str = ""
-    """Why it is left out or wrong; empty if it is trained right."""
+    """Reason why it is excluded or wrong; empty if it is trained correctly."""
 
 
 @dataclass(frozen=True)

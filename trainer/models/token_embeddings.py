@@ -1,6 +1,6 @@
 """Finds tokens of a call that a model was never trained on, by their rows in the embeddings.
 
-The rows of tokens that never occurred in training stay close to each other. Such a token has next to no
+The rows of tokens that never occurred in training stay close to each other. Such a token has almost no
 probability, and an adapter on the layers cannot raise it above that of the tokens with the same row.
 """
 
@@ -51,7 +51,7 @@ def untrained_call_tokens(folder: Path, tokenizer: Any) -> list[UntrainedToken]:
 
 
 def untrained_problem(folder: Path, tokenizer: Any) -> str | None:
-    """Explains why an adapter cannot teach the model to call a tool; None if nothing speaks against it."""
+    """Explains why an adapter cannot teach the model to call a tool; None if no reason was found."""
     tokens = untrained_call_tokens(folder, tokenizer)
     if not tokens:
         return None

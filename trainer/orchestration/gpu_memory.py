@@ -74,9 +74,10 @@ class MemoryEstimate:
     """Bytes on each trainer GPU by content, and the cache that the vLLM GPUs have left."""
 
     weights: float
-    """Frozen ones in bfloat16, or trained ones in float32; with the reference model, if there is one."""
+    """Weights, frozen in bfloat16 or trained in float32, with those of the reference model if there is
+    one."""
     adapter: float
-    """Adapter with its gradient and Adam's two moments; 0 without one."""
+    """Adapter with its gradient and Adam's two moments; 0 if there is none."""
     optimizer: float
     """Gradient and Adam's two moments of all weights; 0 with an adapter."""
     gathered: float
@@ -110,7 +111,7 @@ def estimate_gpu_memory(
 
     Args:
         trainers: number of GPUs that shard weights, gradients and optimizer (FSDP2); 1 does not shard them.
-        vllm_gpus: number of GPUs reserved for the engine; 0 without one.
+        vllm_gpus: number of GPUs reserved for the engine; 0 for no engine.
         rank: LoRA rank; 0 trains all weights. Trained weights, their gradients and Adam's two moments are
             float32.
         reference: whether the loss needs the starting model (`beta` above 0): a second model in float32 if

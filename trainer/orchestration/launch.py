@@ -40,9 +40,10 @@ class Machines:
     gpus: int = 1
     """GPUs per node; 0 for CPU."""
     vllm_gpus: int = 0
-    """How many of the first node's GPUs serve vLLM; 0 if the trainers sample themselves."""
+    """Number of the first node's GPUs that serve vLLM; 0 if the trainers sample themselves."""
     judge_gpus: int = 0
-    """How many of the first node's GPUs serve the judge of harm; 0 if it is served elsewhere, or not used."""
+    """Number of the first node's GPUs that serve the judge of harm; 0 if it is served elsewhere, or not
+    used."""
     nodes: int = 1
     node: int = 0
     """Index of this node, from 0."""

@@ -25,7 +25,7 @@ def report_on_template(
         template_options: see `trainer.tokens.rendering.render_turns`.
 
     Returns:
-        The report, and a warning about the model's weights if they are there; None without one.
+        The report, and a warning about the model's weights, if they are there; None for no warning.
 
     Raises:
         TrainingError: the model or the file cannot be read, or has no chat template.

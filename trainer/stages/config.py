@@ -121,8 +121,7 @@ def parse_run(config: Path | None, options: Sequence[str], *kinds: type) -> tupl
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown (the message suggests the nearest one), or a
-        value
-            is invalid.
+        value is invalid.
     """
     import yaml
 

@@ -34,12 +34,13 @@ _PARTS = ("mean", "std")
 class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` whose advantages are weighted by the inverse frequency of each episode's mode.
 
-    It takes one composed reward function: of several, TRL would count a None as zero, and so punish an
+    It takes one composed reward function: with several, TRL would count None as zero, and so penalise an
     episode for a judge's outage. An episode whose reward is None is left out of its group. With `alpha = 0`
-    and no `cost`, the advantages are TRL's own, to the bit; with a cost, GRPO's after subtracting the cost.
+    and no `cost`, the advantages equal TRL's bit for bit; with a cost, they are GRPO's after subtracting the
+    cost.
 
     Raises:
-        ValueError: more than one reward function, or another `multi_objective_aggregation`.
+        ValueError: more than one reward function, or an unsupported `multi_objective_aggregation`.
     """
 
     eos_token_ids: list[int]  # of TRL: the tokens that end a completion
@@ -150,7 +151,7 @@ class IFPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         return None
 
     def _count_episodes(self) -> None:
-        """Records how many episodes the metrics of this batch are means of."""
+        """Records the number of episodes over which the metrics of this batch are averaged."""
         assert self._gathered is not None
         metrics = self._metrics[self._mode]
         episodes = len(self._gathered[0])

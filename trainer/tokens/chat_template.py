@@ -89,7 +89,7 @@ class TokenTexts(NamedTuple):
 
     special: frozenset[str]
     all: frozenset[str]
-    """Those of the added tokens that are not special too, such as `<tool_call>`."""
+    """Texts of all added tokens, including those that are not special, such as `<tool_call>`."""
 
 
 def token_texts(tokenizer: Any) -> TokenTexts:

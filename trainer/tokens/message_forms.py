@@ -1,4 +1,4 @@
-"""Other forms of a logged reply that say the same, for chat templates that cannot show it as logged."""
+"""Equivalent forms of a logged reply, for chat templates that cannot render it as logged."""
 
 from __future__ import annotations
 

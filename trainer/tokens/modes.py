@@ -70,8 +70,8 @@ UNDECIDED = "undecided"
 class ModeLosses:
     """Counts of episodes that cannot be trained on, by cause and mode.
 
-    Consulting episodes are longer and need more of a chat template, so the excluded episodes are seldom a
-    random sample: leaving them out changes the decision that is trained.
+    Consulting episodes are longer and use more features of a chat template, so the excluded episodes are
+    seldom a random sample: leaving them out changes the decision that is trained.
     """
 
     totals: Counter[str] = field(default_factory=Counter)
@@ -113,10 +113,10 @@ class ModeLosses:
         return result
 
     def problem(self, remedies: Mapping[str, str]) -> str | None:
-        """Explains why training on the rest would be wrong; returns None if it would not.
+        """Explains why training on the rest would be wrong; returns None if it would be right.
 
-        It is if a mode is lost while the other is not, or loses more than `MAX_LOST_SHARE` of its episodes
-        while the other does not.
+        It is wrong if one mode is lost while the other is not, or loses more than `MAX_LOST_SHARE` of its
+        episodes while the other does not.
 
         Args:
             remedies: cause -> what the user can do about it.

@@ -170,7 +170,7 @@ def _turn_end_ids(tokenizer: Any, cache_key: str) -> tuple[int, ...]:
 
 
 def _message_forms(messages: Messages, own: list[int], cut: set[int]) -> list[Messages]:
-    """Returns the messages as logged, then in other forms that say the same and more templates can show."""
+    """Returns the messages as logged, then in equivalent forms that more templates can render."""
     forms = [messages]
     separated, completed = list(messages), list(messages)
     for at in own:

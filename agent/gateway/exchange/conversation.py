@@ -1,4 +1,4 @@
-"""The conversation of one caller request: what the model receives, and what of its replies is hidden."""
+"""The conversation of one caller request: the model's input, and the hidden parts of its replies."""
 
 from __future__ import annotations
 
@@ -81,18 +81,18 @@ class Conversation(ABC):
         self.restored = 0
         """Number of earlier replies whose hidden calls were restored."""
         self.logit_bias: dict[str, Any] | None = None
-        """The offsets on logits that the last request had, if the gateway added one; None without."""
+        """The offsets on logits that the gateway added to the last request; None if it added none."""
         self.hint: Hint | None = None
-        """The hint that ends the system text while the rule tool is offered; None without one."""
+        """The hint that ends the system text while the rule tool is offered; None if there is none."""
 
     @property
     def prompt(self) -> str:
-        """The text of the last message of the user; empty without one."""
+        """The text of the user's last message; empty if there is none."""
         users = (m for m in reversed(self.given_messages()) if m.get("role") == "user")
         return message_text(next(users, {}))
 
     def with_hint(self, entries: list[Any]) -> list[Any]:
-        """Returns the entries as the model receives them: the hint ends the system messages before others."""
+        """Returns the entries with the hint appended to the system messages at the beginning."""
         if self.hint is None:
             return entries
         leading = next((i for i, entry in enumerate(entries) if not is_system(entry)), len(entries))
@@ -160,11 +160,11 @@ class Conversation(ABC):
 
     @abstractmethod
     def given_messages(self, *, with_hint: bool = False) -> list[Message]:
-        """Returns the caller's messages, in the form of an episode's messages."""
+        """Returns the caller's messages in the format of `Episode.messages`."""
 
     @abstractmethod
     def written_messages(self) -> list[Message]:
-        """Returns the messages written since: hidden turns and the reply, in the form of an episode's."""
+        """Returns the hidden turns and the visible reply in the format of `Episode.messages`."""
 
 
 def is_system(entry: Any) -> bool:

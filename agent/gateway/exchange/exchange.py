@@ -33,7 +33,7 @@ class Snapshot:
 
 @dataclass
 class Exchange:
-    """Takes the model's replies, consults, and decides what the caller sees.
+    """Processes the model's replies, consults the rules, and decides what the caller sees.
 
     Whole and streamed replies of both APIs share it.
     """
@@ -72,7 +72,7 @@ class Exchange:
         return self.snapshot is not None or self.loop.has_results
 
     async def add_hint(self) -> None:
-        """Gives the conversation a hint about its last message of the user, if the settings say so.
+        """Adds a hint about the user's last message to the conversation if hints are enabled.
 
         Raises:
             RulesError: if there is no hint and the model may not answer without one.
@@ -110,7 +110,7 @@ class Exchange:
         self.metrics.decision_bias_missing.labels(cause).inc()
 
     async def take(self, reply: dict[str, Any]) -> Any | None:
-        """Takes a reply of the upstream.
+        """Processes a reply of the upstream.
 
         Returns:
             The message or the items that the caller sees; None if the model only consulted, so that it must

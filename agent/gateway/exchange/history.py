@@ -1,8 +1,8 @@
 """Digests of a conversation's history, which identify the reply that followed it.
 
-A digest covers everything that precedes a reply: who asks, and every message or item with its role, texts,
-calls and results. Fields that libraries change when they send a message back, such as ids of items, status
-and reasoning, do not count.
+A digest covers everything that precedes a reply: the caller's identity, and every message or item with its
+role, texts, calls and results. Fields that libraries change when they send a message back, such as ids of
+items, status and reasoning, do not count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CallSignature = tuple[str | None, Any, str]
 
 
 def identity_digest(caller: str, body: Mapping[str, Any]) -> str:
-    """Returns a digest of who asks: the caller's key, and the user that the request names."""
+    """Returns a digest of the caller's identity: its key, and the user that the request names."""
     return digest_of([caller, *(body.get(name) for name in _IDENTITY)])
 
 
@@ -64,7 +64,7 @@ def canonical_entry(entry: Any) -> Any:
 
 
 def _canonical_content(content: Any) -> Any:
-    """A list of text parts is the same as their text."""
+    """Treats a list of text parts like their text."""
     if not isinstance(content, list):
         return content
     parts = [
@@ -106,7 +106,7 @@ def same_calls(stored: list[CallSignature], sent_back: list[CallSignature]) -> b
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """Returns the text of a message; of one with parts, the texts of its parts."""
+    """Returns the text of a message; text parts are joined by line breaks."""
     content = message.get("content")
     if isinstance(content, str):
         return content

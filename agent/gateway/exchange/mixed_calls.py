@@ -3,9 +3,9 @@
 The caller only sees its own calls. When it sends their results, the gateway restores the reply: the call of
 the rule tool, its result, and fields such as reasoning that the caller's library did not send back.
 
-A stored reply is found by everything that preceded it, since some servers reuse call ids in every
-conversation. If two different replies fit, neither is restored: a consultation must never reach a
-conversation that it was not made in.
+A stored reply is identified by everything that preceded it, since some servers reuse call ids in every
+conversation. If two different replies fit, neither is restored: a consultation must never appear in another
+conversation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _StoredReply(Generic[T]):
 
 
 class ReplyStore(Generic[T]):
-    """Hidden parts of replies, by a digest of what preceded them; bounded, the oldest are dropped."""
+    """Hidden parts of replies, by a digest of the preceding conversation. Bounded; drops the oldest."""
 
     def __init__(self, max_replies: int = MAX_REPLIES, max_bytes: int = MAX_BYTES) -> None:
         self._max_replies, self._max_bytes = max_replies, max_bytes
@@ -70,7 +70,7 @@ class ReplyStore(Generic[T]):
             self._plain.popitem(last=False)
 
     def find(self, key: str, fits: Callable[[list[CallSignature], T | None], bool]) -> T | None:
-        """Returns the hidden part of the only reply that fits; None if none or several do.
+        """Returns the hidden part of the only matching reply; None if no reply or several replies match.
 
         Args:
             key: digest of what precedes the reply.

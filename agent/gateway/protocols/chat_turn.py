@@ -2,7 +2,7 @@
 
 Text and reasoning pass at once. The pieces of a call wait until its name shows whether it is the rule tool's.
 As soon as the model is known to consult, the turn's calls, finish reason and token counts are withheld. A
-turn that does not consult passes byte for byte.
+turn that does not consult is passed on byte for byte.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Chunk = dict[str, Any]
 
 
 class ChatTurn:
-    """Receives the events of one turn, and returns the bytes that the caller is sent.
+    """Receives the events of one turn, and returns the bytes to send to the caller.
 
     Args:
         exchange: the exchange that the turn belongs to.
-        opening: the first chunk that the caller was sent, if this turn continues a reply; None otherwise.
+        opening: the first chunk sent to the caller if this turn continues a reply; None otherwise.
     """
 
     def __init__(self, exchange: Exchange, *, opening: Chunk | None) -> None:
         self.consulting = False
         """Whether the turn calls the rule tool."""
         self.shown = False
-        """Whether the caller was sent text, reasoning, a call or an end."""
+        """Whether text, reasoning, a call or an end was sent to the caller."""
         self.text_shown = False
-        """Whether the caller was sent text."""
+        """Whether text was sent to the caller."""
         self.finished = False
         """Whether the turn came to an end, by a finish reason or an error."""
         self.failed = False
@@ -118,7 +118,7 @@ class ChatTurn:
         return [*pieces, header_comments(self._exchange), DONE]
 
     def _unsent_calls(self) -> list[dict[str, Any]]:
-        """The caller's calls that it was not sent yet, whole and with their positions."""
+        """The caller's calls that were not sent to it yet, complete and with their positions."""
         calls = self._reply.calls
         unsent = [i for i in sorted(calls) if i not in self._sent_calls and self._owner(i) != "gateway"]
         start = max(self._sent_calls, default=-1) + 1

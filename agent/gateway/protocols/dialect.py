@@ -49,25 +49,25 @@ class Dialect(ABC):
 
     @abstractmethod
     def render(self, exchange: Exchange, reply: dict[str, Any], visible: Any) -> bytes | None:
-        """Returns the body that shows the visible part of a reply; None if the upstream's body does."""
+        """Returns a body with the visible part of a reply; None if the upstream's body needs no change."""
 
     @abstractmethod
     def refusal(self, exchange: Exchange) -> bytes:
-        """Returns a whole reply that says that the rules cannot be consulted."""
+        """Returns a complete reply which states that the rules cannot be consulted."""
 
     @abstractmethod
     def refusal_events(self, exchange: Exchange, shown: ShownSoFar) -> list[bytes]:
-        """Returns the events of such a reply, continuing the stream that the caller has received."""
+        """Returns the events of such a reply, which continue the stream that the caller has received."""
 
     @abstractmethod
     def error_events(self, message: str, type: str) -> list[bytes]:
         """Returns the end of a stream that failed."""
 
     def upstream_error_events(self, status: int, body: bytes, retry_after: bytes = b"") -> list[bytes]:
-        """Returns the end of a stream that the upstream answers with an error instead of a further turn.
+        """Returns the end of a stream whose next turn the upstream refuses with an error.
 
-        The events hold the upstream's own error, its status and its Retry-After, which can no longer be sent
-        as such.
+        The events contain the upstream's error, status and Retry-After, because the HTTP status and headers
+        were already sent.
         """
         given = (parse_object(body) or {}).get("error")
         error = given if isinstance(given, dict) else {}

@@ -24,7 +24,7 @@ class StreamedResponse(StreamedExchange[ResponsesTurn]):
     def __init__(self, exchange: Exchange, upstream: Upstream, record: Recorder) -> None:
         super().__init__(exchange, upstream, record)
         self._items: list[Item] = []
-        """Items that the caller was sent in earlier turns."""
+        """Items that were sent to the caller in earlier turns."""
         assert isinstance(exchange.conversation, ResponsesConversation)
         self._conversation = exchange.conversation
         self._opened: str | None = None

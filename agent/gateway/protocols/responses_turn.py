@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 
 class ResponsesTurn:
-    """Receives the events of one turn, and returns the bytes that the caller is sent.
+    """Receives the events of one turn, and returns the bytes to send to the caller.
 
     Args:
         exchange: the exchange that the turn belongs to.
@@ -34,9 +34,9 @@ class ResponsesTurn:
         self.consulting = False
         """Whether the turn has hidden calls."""
         self.shown = False
-        """Whether the caller was sent a part of an item."""
+        """Whether a part of an item was sent to the caller."""
         self.text_shown = False
-        """Whether the caller was sent text."""
+        """Whether text was sent to the caller."""
         self.ended = False
         """Whether the response is finished."""
         self.opened = opened
@@ -142,7 +142,7 @@ class ResponsesTurn:
         return [*pieces, *comments, *self._send(b"", {**event, "response": response})]
 
     def shown_items(self) -> list[Item]:
-        """Returns the whole items of this turn that the caller was sent."""
+        """Returns the complete items of this turn that were sent to the caller."""
         output = self._response.get("output") or []
         sent = sorted(self._positions)
         return [output[at] if at < len(output) else self._seen[at] for at in sent if at in self._seen]

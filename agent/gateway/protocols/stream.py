@@ -42,9 +42,9 @@ class StreamedTurn(Protocol):
     consulting: bool
     """Whether the turn calls the rule tool."""
     shown: bool
-    """Whether the caller was sent a part of the turn's content."""
+    """Whether a part of the turn's content was sent to the caller."""
     text_shown: bool
-    """Whether the caller was sent text."""
+    """Whether text was sent to the caller."""
     ended: bool
     """Whether no more events are needed."""
 
@@ -92,7 +92,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
 
     @abstractmethod
     def _new_turn(self) -> TurnT:
-        """Creates the next turn, which continues what the caller was sent."""
+        """Creates the next turn, which continues the reply sent so far."""
 
     @abstractmethod
     def _can_flush(self, turn: TurnT) -> bool:
@@ -116,7 +116,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
 
     @abstractmethod
     def _shown_so_far(self) -> ShownSoFar:
-        """Returns what the caller was sent."""
+        """Returns the part of the reply that was sent to the caller."""
 
     async def parts(self) -> ReplyParts:
         """Yields head and bytes until the model has answered."""
@@ -172,7 +172,7 @@ class StreamedExchange(ABC, Generic[TurnT]):
             yield part
 
     async def _settle(self, status: int, body: bytes) -> list[ReplyHead | bytes]:
-        """Takes a whole reply of an upstream that sent no stream; empty if the model must be asked again."""
+        """Processes a complete reply of an upstream that did not stream; empty to call the model again."""
         parts = await settle(self._exchange, self.dialect, status, self._upstream_headers, body, self._record)
         self._finished = parts is not None
         if parts is not None and self._head_sent:

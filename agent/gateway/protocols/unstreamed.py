@@ -66,7 +66,7 @@ async def settle(
     body: bytes,
     record: Recorder,
 ) -> list[ReplyHead | bytes] | None:
-    """Takes a whole reply of the upstream.
+    """Processes a complete reply of the upstream.
 
     Returns:
         The parts that the caller gets; None if the model only consulted, so that it must be asked again.

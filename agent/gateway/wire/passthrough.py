@@ -1,4 +1,4 @@
-"""Routes below /v1 that the gateway has no part in, forwarded unchanged."""
+"""Forwards the routes below /v1 that the gateway does not handle, without changes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def path_below_v1(request: Request) -> str | None:
 
 
 def is_from_web_page(request: Request) -> bool:
-    """Returns whether a page of another origin sends the request without asking, as browsers let it.
+    """Returns whether a web page of another origin may have sent the request without a preflight.
 
-    JSON is not among the types that a page can send without a preflight request.
+    Browsers send some content types without a preflight request; JSON is not one of them.
     """
     if request.method in ("GET", "HEAD"):
         return False

@@ -122,7 +122,7 @@ class Upstream:
 
 
 async def _send(client: httpx2.AsyncClient, request: httpx2.Request, *, reused: bool) -> httpx2.Response:
-    """Sends a request; again if the server closes a connection that was idle just as it is used again."""
+    """Sends a request, and repeats it once if the server closes the idle connection on reuse."""
     import httpx2
 
     start = time.monotonic()

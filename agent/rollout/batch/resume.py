@@ -88,7 +88,7 @@ class LoggedSamples:
         ]
 
     def _remaining(self, prompt: Prompt, index: int, history: History) -> list[Script]:
-        """Returns the rest of one sample: one script, or one a turn if the turns are independent."""
+        """Returns the rest of one sample: one script, or one per turn if the turns are independent."""
         remaining = [turn for turn in prompt.turns if (turn.prompt_id, index) not in self.outcomes]
         if history == "last":
             return [Script(prompt, index, [turn], []) for turn in remaining]
@@ -198,7 +198,7 @@ def read_logged(
 
 
 def _difference(episode: Episode, prompt: Prompt, turn: PromptTurn, history: History) -> str | None:
-    """Returns what an episode of the log has otherwise than the prompts; None if nothing."""
+    """Describes how a logged episode differs from the prompts; None if it does not."""
     if episode.prompt != turn.text:
         return "a different text"
     if episode.conversation != place_of(prompt, turn, history):

@@ -30,7 +30,7 @@ from agent.rollout.forced_modes import ModeShare
 from agent.rollout.prompts import Prompt, PromptTurn
 
 _MAX_FAILED_ROUNDS = 2
-"""Rounds in which every worker fails, after which an endpoint that had answered is considered dead."""
+"""Failed rounds of all workers after which an endpoint that had answered is considered dead."""
 
 ProgressListener = Callable[[int, int, Episode | None], None]
 """Receives the number of finished samples, the total, and the episode logged last."""
@@ -53,7 +53,7 @@ class RunSummary:
     cut_calls: int = 0
     """Episodes in which the limit on the tokens of a reply cut off a call of the rule tool."""
     unasked: int = 0
-    """Turns of conversations that were not asked because an earlier turn ended in an error."""
+    """Turns of conversations that were not run because an earlier turn ended in an error."""
     skipped_lines: int = 0
     """Number of lines of the log that are not episodes."""
     seconds: float = 0.0
@@ -97,7 +97,7 @@ async def run_prompts(
     Raises:
         LogError: if the log was started with other settings or other prompts.
         RulesError: if the rule service cannot be reached at the start, or its rulebook changes meanwhile.
-        EndpointError: if the endpoint never answers, stops answering, or samples otherwise than requested.
+        EndpointError: if the endpoint never answers, stops answering, or does not sample as requested.
     """
     start = time.monotonic()
     settings = await agent.context.log_settings()

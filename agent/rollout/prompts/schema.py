@@ -35,9 +35,9 @@ class Prompt(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     id: str = Field(min_length=1)
-    """Unique within a file. If left out, it is derived from the text, not from the place of the line."""
+    """Unique within a file. If missing, it is derived from the text, not from the line number."""
     prompt: str = Field(min_length=1)
-    """Text of the user message; of a script, the first."""
+    """Text of the user message; for a script, of the first one."""
     kind: str | None = None
     messages: tuple[GivenMessage, ...] = Field(default=(), max_length=MAX_MESSAGES)
     """Earlier messages of the conversation, ending with an answer. In a file without `prompt` and
@@ -62,7 +62,7 @@ class Prompt(BaseModel):
 
     @property
     def conversation_key(self) -> str:
-        """Digest of the whole conversation up to its last user turn; of a prompt alone, of its text."""
+        """Digest of the conversation up to its last user turn; for a single prompt, digest of its text."""
         earlier = [*self.history, *self.user_turns[:-1]]
         last = self.turns[-1].text
         return digest_of([earlier, last]) if earlier else text_digest(last)

@@ -15,7 +15,7 @@ import numpy as np
 SAFETY = 0.95
 """Required share of harmful prompts that are consulted about, averaged over sources."""
 SETS = ("learnt sources", "own prompts", "measured prompts")
-"""Sets that an offset is chosen on. With the last, it is ideal."""
+"""Sets on which an offset is chosen. The last one gives the ideal offset."""
 LogOdds = Mapping[str, Any]
 """Log-odds of consulting of each prompt, by `source/kind`."""
 
@@ -40,7 +40,8 @@ def decide(log_odds: LogOdds, offset: float) -> dict[str, float]:
 
 
 def offsets(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the offset of a run by the set that it is chosen on. Empty if the run kept no log-odds."""
+    """Returns the offsets of a run by the set on which each is chosen. Empty if the run stored no
+    log-odds."""
     log_odds: LogOdds = line.get("log_odds", {})
     sets: dict[str, list[Any]] = {name: [] for name in SETS}
     for name, values in log_odds.items():

@@ -1,8 +1,8 @@
 """Groups of each design, drawn from the sampled episodes of a prompt, and the gradient of their decisions.
 
-An episode that is forced into a mode follows the policy's own distribution given the mode. So a group as
-sampled is a binomial number of consultations, and for each episode a draw from those of its mode; in a group
-with strata, the numbers are fixed.
+An episode that is forced into a mode follows the policy's own distribution given the mode. A group is
+therefore drawn in two steps: the number of consultations, which is binomial, or fixed in a group with strata;
+then an episode of each mode for every place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Design:
-    """How the modes of a group come about, and how strongly the advantages are weighted."""
+    """How the modes of a group are chosen, and how strongly the advantages are weighted."""
 
     alpha: float
     consult: int = 0
@@ -77,7 +77,7 @@ class Groups:
 
 
 def draw_groups(pool: PromptPool, design: Design, count: int, random: np.random.Generator) -> Groups:
-    """Draws `count` groups; each uses no episode twice as long as there are enough of its mode."""
+    """Draws `count` groups; a group repeats an episode only if there are too few of its mode."""
     free = SIZE - design.consult - design.direct
     forced = np.tile([True] * design.consult + [False] * design.direct, (count, 1)).astype(bool)
     consults = np.concatenate([forced, random.random((count, free)) < pool.probability], 1)
@@ -128,12 +128,12 @@ def one_mode(groups: Groups) -> Floats:
 
 
 def updates_needed(signal_to_noise: float) -> float:
-    """Returns how many draws tell the sign of a mean at 95 % with a power of 80 %."""
+    """Returns the number of draws that detect the sign of a mean at the 95 % level with 80 % power."""
     return float("inf") if signal_to_noise == 0 else ((1.96 + 0.84) / signal_to_noise) ** 2
 
 
 def groups_for_sign(signal_to_noise: float) -> float:
-    """Returns how many draws have a mean of the right, positive sign with a probability of 95 %.
+    """Returns the number of draws whose mean is positive with a probability of 95 %.
 
     Infinite if the expected mean is not positive.
     """

@@ -1,8 +1,8 @@
-"""Gradients of a group's loss in the parameters of a new LoRA adapter, apart for the decision and the rest.
+"""Gradients of a group's loss in a new LoRA adapter, separately for the decision and the other tokens.
 
 A new adapter's `B` matrices are zero, so only they have a gradient. The gradients are linear in the
 advantages, so those of the decision are kept per possible first token and combined later. Each vector is
-reduced by a random projection of a fixed seed (a count sketch), which keeps inner products.
+reduced by a random projection with a fixed seed (a count sketch), which keeps inner products.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Branch:
     hidden: Tensor
     """(len(ids) - 1, H): the last token is not run."""
     coefficients: list[list[float]]
-    """One row for each gradient that is wanted: (len(ids),) weights of the tokens' log-probabilities."""
+    """One row for each requested gradient: (len(ids),) weights of the tokens' log-probabilities."""
 
 
 class AdapterGradients:
@@ -62,7 +62,8 @@ class AdapterGradients:
         self._sign = torch.from_numpy(random.choice(np.array([-1.0, 1.0], np.float32), self.size))
 
     def sketches(self, prompt: Tensor, branches: Sequence[Branch]) -> Tensor:
-        """Returns (K, SKETCH): the sketch of each wanted gradient of `sum of coefficient * log-probability`.
+        """Returns (K, SKETCH): the sketch of each requested gradient of `sum of coefficient *
+        log-probability`.
 
         Args:
             prompt: (L, H) inputs of the first adapted layer at the prompt's tokens.

@@ -4,8 +4,8 @@
     python -m benchmarks.learning.decision_gradient.main report --out DIR [--save]
 
 `run` samples episodes of each prompt that are forced to consult or to answer directly, with the real model,
-rules and rewards, and stores their gradients. It resumes where it stopped. `report` prints what they say of
-each method; `--save` keeps the prompts' lines and the figures beside this script.
+rules and rewards, and stores their gradients. It resumes where it stopped. `report` prints the figures of
+each method; `--save` stores the prompts' lines and the figures beside this script.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DATA = Path(__file__).with_name("data")
 PROMPTS = ("builtin:train", "builtin:held_out")
 KINDS = ("harmful", "benign_sensitive", "benign_plain")
 PROBABILITY = 0.9
-"""Probability of consulting that every prompt is given, registered in RESULTS.md."""
+"""Probability of consulting assumed for every prompt, as registered in RESULTS.md."""
 
 
 def interleave(rows: Sequence[dict[str, Any]], per_kind: int) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def rule_service(url: str | None, out: Path) -> Iterator[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures the prompts that are left; returns their number."""
+    """Measures the remaining prompts; returns their number."""
     from benchmarks.learning.decision_gradient.gradients import AdapterGradients
     from benchmarks.learning.decision_gradient.measure import Measurement, measure
     from benchmarks.learning.decision_gradient.rollout.sampling import Sampler
@@ -112,7 +112,7 @@ def main() -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Prints the figures of the measured prompts, and keeps them with `--save`."""
+    """Prints the figures of the measured prompts, and stores them with `--save`."""
     from benchmarks.learning.decision_gradient.figures.analysis import analyse
     from benchmarks.learning.decision_gradient.figures.tables import format_tables, plot
     from benchmarks.learning.decision_gradient.measure import load_measured

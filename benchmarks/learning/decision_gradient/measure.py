@@ -36,7 +36,7 @@ class Measurement:
     batch: int = 3
     """Prompts that are sampled together."""
     rest_every: int = 3
-    """One batch in N has its gradient of the tokens after the decision measured."""
+    """Interval, in batches, at which the gradient of the tokens after the decision is measured."""
     seconds: float = math.inf
     """No batch starts later than this."""
 
@@ -44,7 +44,7 @@ class Measurement:
 def measure(
     prompts: Sequence[Row], sampler: Sampler, gradients: AdapterGradients, out: Path, settings: Measurement
 ) -> int:
-    """Measures the prompts that `out` does not hold yet; returns how many are left.
+    """Measures the prompts that `out` does not contain yet; returns the number that remain.
 
     Args:
         prompts: rows of `load_prompt_rows`, in the order in which they are measured.

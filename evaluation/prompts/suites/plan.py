@@ -1,4 +1,4 @@
-"""Plan of a run of suites: what it would fetch, ask and cost."""
+"""Plan of a run of suites: prompts to fetch, requests to send, and tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SuitePlan:
     most_reply_tokens: int
     """Upper bound: every reply of every turn takes all of its tokens."""
     request_tokens: int
-    """Estimate for one request an episode."""
+    """Estimate for one request per episode."""
 
     def as_dict(self) -> dict[str, Any]:
         suite = self.suite

@@ -19,7 +19,7 @@ GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "I
 
 @dataclass(frozen=True)
 class Source:
-    """One split of one data set, and the columns of it that are read."""
+    """One split of a data set, and its columns that are read."""
 
     data: str
     """Id on the Hugging Face hub, or the URL of a CSV file."""

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "over-refusal": tuple(suite.name for suite in OVER_REFUSAL),
     "utility": tuple(suite.name for suite in UTILITY),
 }
-"""Names that stand for several suites."""
+"""Names of groups of suites."""
 
 LEFT_OUT: dict[str, str] = {
     "WildChat": "the paper's selection of harmful requests from allenai/WildChat-1M could not be read",

@@ -22,7 +22,7 @@ def to_prompts(suite: Suite, source: Source, rows: Sequence[Mapping[str, Any]]) 
     """Converts the rows of one source to the fields of `Prompt`, or of `Conversation` for the form `turns`.
 
     Raises:
-        PromptError: a row's value has not the form that the preset names.
+        PromptError: a row's value does not have the form that the preset names.
     """
     prompts: list[Row] = []
     repeated: Counter[str] = Counter()

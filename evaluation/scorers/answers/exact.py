@@ -124,7 +124,7 @@ def _select_number(numbers: list[re.Match[str]], text: str) -> str:
 def final_letter(answer: str) -> str | None:
     """Returns the option letter in the last marked text that contains one, else the last lone one.
 
-    The words "I" and "A" do not count. A small letter counts in brackets, after "option", or as the
+    The words "I" and "A" do not count. A lower-case letter counts in brackets, after "option", or as the
     whole answer.
     """
     *marked, full_text = _candidates(answer)

@@ -40,7 +40,7 @@ TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def final_expression(answer: str) -> str | None:
-    """Returns the final LaTeX of an answer: its last box, marked answer or formula; None without one."""
+    """Returns the final LaTeX of an answer: its last box, marked answer or formula; None if it has none."""
     if (box := last_box(answer)) is not None:
         return box
     marked = marked_texts(answer)
@@ -62,7 +62,7 @@ def marked_texts(answer: str) -> list[str]:
 
 
 def first_mark(answer: str) -> int | None:
-    """Returns the position of the first box or marked answer; None without one."""
+    """Returns the position of the first box or marked answer; None if there is none."""
     marks = [mark.start() for mark in (_BOX.search(answer), _MARKER.search(answer)) if mark]
     return min(marks, default=None)
 
@@ -73,7 +73,7 @@ def _is_draft(answer: str, start: int) -> bool:
 
 
 def last_box(answer: str) -> str | None:
-    """Returns the content of the last closed `\\boxed{}`, with balanced braces; None without one.
+    """Returns the content of the last closed `\\boxed{}`, with balanced braces; None if there is none.
 
     One pass over the braces, because a model that repeats itself may open thousands of boxes.
     """

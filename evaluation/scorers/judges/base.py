@@ -18,7 +18,7 @@ MAX_REPLY_CHARS = 50_000  # a judge that writes more did not understand the ques
 
 @dataclass(frozen=True)
 class Reading:
-    """A judge's verdict on one answer; None for a question that the judge was not asked or left open.
+    """A judge's verdict on one answer; None for a question that it was not asked or did not answer.
 
     `details` contains the judge's other output, such as hazard codes, as JSON values.
     """

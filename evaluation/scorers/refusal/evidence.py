@@ -1,4 +1,4 @@
-"""Collects the evidence in an answer: cues segment by segment, their places, and the substance around them."""
+"""Collects the evidence in an answer: cues by segment, their positions, and the content around them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def collect(answer: str) -> Evidence:
 
 
 def _drop_answers_of_no(segments: Sequence[Segment], groups: list[set[str]]) -> None:
-    """Takes "No." for an answer to the question, unless nothing follows, or a refusal or a short reproach."""
+    """Treats "No." as an answer to the question, unless it stands alone or a refusal or short reproach
+    follows."""
     for index, segment in enumerate(segments[:-1]):
         if segment.text.strip(" .,!。！、،") not in _NO:
             continue
@@ -160,7 +161,7 @@ def _find_cues(segments: Sequence[Segment], passages: Sequence[Passage]) -> _Fou
 
 
 def _own_words(segment: Segment) -> str:
-    """Returns what of a segment may refuse: no aside, and of a question only what precedes it."""
+    """Returns the part of a segment that may refuse: without asides, and without the question itself."""
     text = segment.text
     # "I can't do that, shall we talk about chess?" refuses before the question.
     if segment.is_question:
@@ -221,7 +222,7 @@ def shape_features(evidence: Evidence) -> frozenset[str]:
 
 
 def _refusal_features(clauses: Sequence[Clause], total: float) -> set[str]:
-    """Returns where the answer refuses, and how much substance surrounds that."""
+    """Returns the positions of refusals, and the amount of content around them."""
     refusals = [index for index, clause in enumerate(clauses) if clause.kind == "refuse"]
     if not refusals:
         return {"refuse: none"}

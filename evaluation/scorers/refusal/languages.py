@@ -1,7 +1,7 @@
 """Recognises the language of a segment by its script and its function words, without a model.
 
-Languages without patterns are recognised as well, so that an answer in one of them is unreadable and is not
-taken for an answer without a refusal.
+Languages without patterns are recognised as well, so that an answer in one of them is reported as unreadable,
+and not as an answer without a refusal.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ _FOREIGN_LETTERS = re.compile(r"[ăđơưșțşğıčćšžřůěťďňłżźś�
 class Passage(NamedTuple):
     """The language of one segment: a code, NEUTRAL or UNKNOWN.
 
-    `words` is its length, about, in words; `hits` counts its function words; `stems` are of its Latin words.
+    `words` is its approximate length in words; `hits` counts its function words; `stems` belong to its Latin
+    words.
     """
 
     language: str
@@ -264,7 +265,7 @@ def _is_code(texts: Sequence[str]) -> bool:
 
 
 def _latin_language(rows: Sequence[Sequence[str]], foreign_letters: int, texts: Sequence[str]) -> str:
-    """Returns the language of the Latin part of an answer; English if nothing speaks against it."""
+    """Returns the language of the Latin part of an answer; English unless there is evidence against it."""
     words = list(chain.from_iterable(rows))
     total = len(words)
     if not total:

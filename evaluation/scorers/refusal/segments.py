@@ -1,7 +1,7 @@
-"""Divides a visible answer into segments: what the answer itself says, without quotations, drafts and code.
+"""Divides a visible answer into segments, without quotations, drafts and code.
 
-A refusal inside a quotation, a script, a letter that the user asked for, or reasoning in tags of the model's own
-making is not the model's refusal.
+A refusal inside a quotation, a script, a letter that the user asked for, or reasoning in tags that the model
+invented is not the model's refusal.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _without_speech(text: str) -> str:
 
 
 def _quoted(match: re.Match[str]) -> str:
-    """Keeps quotations of a word or two: a term, or a word that the answer distances itself from."""
+    """Keeps quotations of one or two words: a term, or a word that the answer rejects."""
     words = match[0][1:-1]
     is_term = len(words.split()) <= 2 and len(words) <= (24 if words.isascii() else 4)
     is_term = is_term and not words.endswith((".", ",", "!", "?", "。", "，", "！", "？"))

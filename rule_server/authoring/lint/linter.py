@@ -25,8 +25,7 @@ from rule_server.rulebook import (
 
 SHARED_PROSE = 0.4
 """Overlap of three-word runs (Jaccard) from which one rule's prose is a copy of another's. Rules with
-different
-subjects overlap up to 0.16."""
+different subjects overlap up to 0.16."""
 
 # A rule is guidance for a reader. Text that addresses the model's machinery does not belong in it.
 _COMMAND = re.compile(

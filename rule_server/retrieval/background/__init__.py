@@ -19,5 +19,6 @@ def background_requests() -> tuple[str, ...]:
 
 @cache
 def background_digest() -> str:
-    """Returns the SHA-256 of the requests, 64 hex characters. Scores compare only under the same requests."""
+    """Returns the SHA-256 of the requests, 64 hex characters. Scores are comparable only with the same
+    requests."""
     return hashlib.sha256(repr(background_requests()).encode()).hexdigest()

@@ -11,9 +11,9 @@ WINDOW_CHARS, OVERLAP_CHARS = 800, 100
 """The encoder reads about 1000 characters of plain prose, and the delicate part may be at the end of a
 text."""
 END_CHARS = 300
-"""The end of a longer text is also a window of its own: after pasted text, the request is often there."""
+"""The end of a longer text is also a separate window, because a request often follows pasted text."""
 MAX_WINDOW_TOKENS = 240
-"""Estimated tokens. The English encoder reads 256, the multilingual one any number."""
+"""Maximum estimated tokens. The English encoder reads 256, the multilingual one any number."""
 _TOKENS_PER_LATIN_LETTER = 0.4  # any digit, sign or letter of another script may be a token by itself
 _LATIN_END = 0x250
 

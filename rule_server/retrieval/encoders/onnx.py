@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
 BATCH_SIZE = 32
 MAX_TOKENS = 512
-"""Tokens of texts that are computed together, unless one text is longer. More do not fit the cache."""
+"""Maximum tokens in one batch, unless one text is longer. A larger batch does not fit the CPU cache."""
 WIDTH_STEP = 4
 """A text is padded to a multiple of this many tokens."""
 
@@ -31,7 +31,7 @@ class OnnxEncoder:
     """A sentence encoder exported by `rule_server.retrieval.encoders.onnx_export`.
 
     Pools tokens as the model was trained, by their mean or by the first token, and normalises to length 1.
-    A vector is the same, to the last bit, alone and in any batch.
+    A text gets the same vector, bit for bit, alone and in any batch.
     """
 
     def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:

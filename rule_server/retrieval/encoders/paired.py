@@ -41,7 +41,7 @@ def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, V
 
 
 class PairedEncoder:
-    """Encodes texts with both encoders; see the module."""
+    """Encodes texts with both encoders; see the module's docstring."""
 
     def __init__(self, multilingual: MultilingualEncoder, english: OnnxEncoder) -> None:
         self.multilingual, self.english = multilingual, english

@@ -57,7 +57,7 @@ class Perceptron:
 
 @dataclass(frozen=True)
 class Scale:
-    """Log-odds that a rule applies: the perceptron's plus `nearness` times the rule's, minus `offset`."""
+    """Log-odds that a rule applies: the perceptron's logit + `nearness` * the rule's nearness - `offset`."""
 
     nearness: float
     offset: float
@@ -75,7 +75,7 @@ class RelevanceModel:
     multilingual_scale: Scale
     both_scale: Scale
     gate: float
-    """Log-odds of the first decision, after its scale, below which the English encoder is not asked."""
+    """Log-odds of the first decision, after its scale, below which the English encoder is not used."""
     english: str
     """Fingerprint of the English encoder that `both` was trained with."""
     texts: frozenset[str]
@@ -84,7 +84,7 @@ class RelevanceModel:
     """SHA-256 of the weights and recipe, 64 hex characters."""
 
     def covers(self, texts: Sequence[str]) -> bool:
-        """Returns whether texts of a rule are mostly those of a packaged rule."""
+        """Returns whether most of a rule's texts belong to one packaged rule."""
         needed, found = SHARED_TEXTS * len(texts), 0
         for left, text in zip(reversed(range(len(texts))), texts, strict=True):
             found += short_key(text) in self.texts

@@ -3,7 +3,7 @@
 Two linear maps from the vectors of a question to log-probabilities of categories, which are added to the
 nearness of a rule. `ranking.npz` holds them, and `ranking.json` how they were trained; both are written by
 `python -m benchmarks.retrieval.train_ranking`. They contain no text and no vector of a training prompt.
-They order the packaged rules only, and say nothing about whether a rule applies.
+They order only the packaged rules, and do not decide whether a rule applies.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class RankingModel:
     """On both vectors side by side: orders the rules for English questions."""
     categories: tuple[str, ...]
     shares: Mapping[str, float]
-    """Nearness by which a rule gains for each unit of its category's log-probability, by part."""
+    """Nearness added to a rule per unit of its category's log-probability, by part."""
     multilingual_share: float
     """Weight of the nearness in the multilingual space, for English questions."""
     slopes: Mapping[str, float]
-    """Log-odds by which a rule is behind the first one for each unit of nearness, by part."""
+    """Log-odds between a rule and the first one per unit of difference in nearness, by part."""
     english: str
     """Fingerprint of the English encoder that `both` was trained with."""
     digest: str
     """SHA-256 of the weights and recipe, 64 hex characters."""
 
     def gains(self, vectors: Weights, part: Part) -> Floats:
-        """Returns the nearness that the rules of each category gain, (n, categories)."""
+        """Returns the nearness to add to the rules of each category, (n, categories)."""
         learned = self.both if part == "both" else self.multilingual
         return self.shares[part] * learned.log_probabilities(vectors)
 

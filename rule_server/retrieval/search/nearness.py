@@ -1,4 +1,4 @@
-"""How near each rule is to a question: soft means of the similarities of its texts.
+"""Nearness of each rule to a question: soft means of the similarities of its texts.
 
 The nearness of a rule is the soft mean over its texts and over those of its category, minus that over
 everyday requests. Texts are grouped by language, since a question is in one language.
@@ -31,11 +31,11 @@ CATEGORY_SHARE = 0.75
 SIZE_SHARE = 0.3
 """Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
 VARIANCE = 0.01
-"""Variance of the similarities of a question to a rule's texts, for each unit of their mean squared distance
-from their mean vector. Measured on the packaged rules: see `estimate_unreturned`."""
+"""Variance of a question's similarities to a rule's texts, per unit of the texts' mean squared distance from
+their mean vector. Measured on the packaged rules: see `estimate_unreturned`."""
 MAX_SCORE_ERROR = 0.11
-"""Measured, not proven: what remains if a quarter of the packaged rules' texts is returned. On average, it is
-below 0.01."""
+"""Measured, not proven: the largest error of a score if a quarter of the packaged rules' texts is returned.
+The mean error is below 0.01."""
 
 
 class RuleGroups:

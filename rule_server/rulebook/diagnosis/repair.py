@@ -38,9 +38,9 @@ class RepairBudget:
     """Limits the work on broken files: a hostile folder contains thousands of them."""
 
     bytes: int = 8 << 20
-    """YAML that may still be parsed again; some 4 s of parsing."""
+    """Bytes of YAML that may still be parsed again; about 4 s of parsing."""
     longest: int = 16 << 10
-    """Size from which YAML is not repaired; a rule has some 3 KB."""
+    """Size from which YAML is not repaired; a rule has about 3 KB."""
 
     def spend(self, size: int) -> bool:
         """Returns whether a text of this size may be parsed."""

@@ -1,4 +1,4 @@
-"""`ascl-train decision`: an offset on the token that opens a call, for a wished rate of consulting."""
+"""`ascl-train decision`: an offset on the token that opens a call, for a target consult rate."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def rates(decisions: list[dict[str, Any]], offset: float, temperature: float = 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_offset_leads_to_the_wished_rate(model: Path, log: Path, temperature: float) -> None:
+def test_the_offset_leads_to_the_target_rate(model: Path, log: Path, temperature: float) -> None:
     found = chosen(log, "--model", model, "--at", "harmful=0.9", "--temperature", temperature)
     harmful = [each for each in found["decisions"] if each["kind"] == "harmful"]
     assert rates(harmful, found["offset"], temperature) == pytest.approx(0.9, abs=1e-3)

@@ -1,7 +1,7 @@
-"""Chooses the offset on the opening token for a wished rate of consulting.
+"""Chooses the offset on the opening token for a target consult rate.
 
 The rate of a kind is the mean probability of consulting over its prompts. It rises with the offset, so the
-offset of a wished rate is interpolated on a grid. Intervals are bootstraps over prompts: each resample draws
+offset of a target rate is interpolated on a grid. Intervals are bootstraps over prompts: each resample draws
 prompts within their kind, chooses its own offset, and reads the other kinds' rates there.
 """
 
@@ -21,7 +21,7 @@ LIMIT = 100.0
 GRID: FloatArray = np.linspace(-LIMIT, LIMIT, 4001)
 RESAMPLES = 1000
 MIN_PROMPTS = 5
-"""With fewer prompts of a kind, an interval would say next to nothing."""
+"""Minimum prompts of a kind for an interval; with fewer, it would be too wide to be useful."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class KindRates:
 
     prompts: int
     now: float
-    """Without an offset."""
+    """Consult rate without an offset."""
     rate: float
-    """With the chosen offset."""
+    """Consult rate with the chosen offset."""
     low: float | None = None
     high: float | None = None
-    """Bounds of the 95% interval of `rate`; None for the wished kind, whose rate is given."""
+    """Bounds of the 95% interval of `rate`; None for the kind with the target rate."""
 
 
 @dataclass(frozen=True)
 class BiasChoice:
-    """An offset, and the rates that it leads to."""
+    """An offset, and the resulting consult rates."""
 
     kind: str
-    wished: float
+    target: float
     offset: float
     low: float | None
     high: float | None
     """Bounds of the 95% interval of `offset`, by bootstrap over prompts. Both are None with too few prompts;
-    `high` also if more than 2.5% of the resamples never reach the wished rate."""
+    `high` also if more than 2.5% of the resamples never reach the target rate."""
     kinds: dict[str, KindRates]
     auc: float | None
     """Area under the ROC curve; None without harmful or without harmless prompts."""
@@ -59,7 +59,7 @@ class BiasChoice:
         """Returns plain values."""
         return {
             "kind": self.kind,
-            "wished": self.wished,
+            "wished": self.target,
             "offset": self.offset,
             "interval": {"low": self.low, "high": self.high, "method": "bootstrap over prompts"},
             "kinds": {kind: vars(rates) for kind, rates in self.kinds.items()},
@@ -68,8 +68,8 @@ class BiasChoice:
         }
 
 
-def choose_bias(measured: Decisions, kind: str, wished: float, seed: int = 0) -> BiasChoice:
-    """Chooses the offset for a wished consult rate of one kind of prompt.
+def choose_bias(measured: Decisions, kind: str, target: float, seed: int = 0) -> BiasChoice:
+    """Chooses the offset for a target consult rate of one kind of prompt.
 
     Raises:
         TrainingError: no prompt has this kind, or no offset leads to the rate.
@@ -81,38 +81,38 @@ def choose_bias(measured: Decisions, kind: str, wished: float, seed: int = 0) ->
         )
     curve = measured.rates(kind, GRID)
     mean = curve.mean(0)
-    if not mean[0] < wished <= mean[-1]:
+    if not mean[0] < target <= mean[-1]:
         raise TrainingError(
-            f"no offset from {-LIMIT:g} to {LIMIT:g} leads to a consult rate of {wished:g} for {kind} "
+            f"no offset from {-LIMIT:g} to {LIMIT:g} leads to a consult rate of {target:g} for {kind} "
             f"prompts: the rates go from {mean[0]:.3g} to {mean[-1]:.3g}, so choose one between them, or "
             "use a model that has learnt to call the rule tool"
         )
-    offset = float(_offsets(mean[None], wished)[0])
+    offset = float(_offsets(mean[None], target)[0])
     generator = np.random.default_rng(seed)
     enough = len(curve) >= MIN_PROMPTS
-    resampled = _offsets(_resampled(curve, generator), wished) if enough else None
+    resampled = _offsets(_resampled(curve, generator), target) if enough else None
     low, high = (None, None) if resampled is None else _bounds(resampled)
     high = None if high is None or math.isinf(high) else high
     kinds = {
-        each: _rates(measured, each, kind, offset, wished, resampled, generator) for each in measured.kinds
+        each: _rates(measured, each, kind, offset, target, resampled, generator) for each in measured.kinds
     }
     auc, roc = roc_curve(measured)
-    return BiasChoice(kind, wished, offset, low, high, kinds, auc, roc)
+    return BiasChoice(kind, target, offset, low, high, kinds, auc, roc)
 
 
 def _rates(
     measured: Decisions,
     kind: str,
-    wished_kind: str,
+    target_kind: str,
     offset: float,
-    wished: float,
+    target: float,
     resampled: FloatArray | None,
     generator: np.random.Generator,
 ) -> KindRates:
     now, then = measured.rates(kind, np.array([0.0, offset])).mean(0)
     count = len(measured.of_kind(kind))
-    if kind == wished_kind:
-        return KindRates(count, float(now), wished)
+    if kind == target_kind:
+        return KindRates(count, float(now), target)
     low, high = None, None
     if resampled is not None and count >= MIN_PROMPTS:
         means = _resampled(measured.rates(kind, GRID), generator)
@@ -130,17 +130,17 @@ def _resampled(rates: FloatArray, generator: np.random.Generator) -> FloatArray:
     return np.asarray(weights @ rates, dtype=np.float64)
 
 
-def _offsets(means: FloatArray, wished: float) -> FloatArray:
-    """Returns the offset at which each rising curve of `means`, (R, O), reaches the wished rate.
+def _offsets(means: FloatArray, target: float) -> FloatArray:
+    """Returns the offset at which each rising curve of `means`, (R, O), reaches the target rate.
 
     A curve that never does gets infinity.
     """
-    reached = means >= wished
+    reached = means >= target
     at = np.maximum(reached.argmax(1), 1)
     rows = np.arange(len(means))
     before, after = means[rows, at - 1], means[rows, at]
     rise = np.where(after > before, after - before, 1.0)
-    step = np.clip((wished - before) / rise, 0.0, 1.0)
+    step = np.clip((target - before) / rise, 0.0, 1.0)
     offsets = GRID[at - 1] + step * (GRID[at] - GRID[at - 1])
     return np.asarray(np.where(reached.any(1), offsets, np.inf), dtype=np.float64)
 

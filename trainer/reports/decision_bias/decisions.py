@@ -1,4 +1,4 @@
-"""Decisions to consult as numbers: how far each prompt's opening token is from being sampled."""
+"""Decisions to consult as numbers: the log-odds of each prompt's opening token."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class OpeningToken:
 
     text: str
     id: int | None
-    """None if a log does not say."""
+    """None if it is read from a log without token ids."""
     special: bool | None
-    """Whether the tokenizer never makes it of plain text; None if unknown."""
+    """Whether the tokenizer never produces it from plain text; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Decision:
     """Log-odds of the opening token at the sampling temperature; at temperature 0, its logit minus the
     largest other one."""
     rest: float = 1.0
-    """Probability that the call is one of the rule tool, once it is opened."""
+    """Probability that an opened call is a call of the rule tool."""
 
 
 @dataclass(frozen=True)

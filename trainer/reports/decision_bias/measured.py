@@ -69,7 +69,8 @@ def opening_rows(tokenizer: Any, prompts: Sequence[CalibrationPrompt], model: st
     """Splits each opening where it departs from a direct answer.
 
     Raises:
-        TrainingError: the template cannot write a call, or no token tells a call from a direct answer.
+        TrainingError: the template cannot write a call, or no token distinguishes a call from a direct
+            answer.
     """
     try:
         with silence_libraries():

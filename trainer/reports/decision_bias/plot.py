@@ -64,7 +64,7 @@ def _plot_rates(axes: object, measured: Decisions, choice: BiasChoice) -> None:
         high = reach if choice.high is None else choice.high
         axes.axvspan(choice.low, high, color="#333333", alpha=0.12, lw=0)
     axes.axvline(choice.offset, color="#333333", lw=1, ls=(0, (4, 3)), label=f"chosen: {choice.offset:+.2f}")
-    axes.set_title(f"{choice.kind} at {100 * choice.wished:g}%", fontsize=11)
+    axes.set_title(f"{choice.kind} at {100 * choice.target:g}%", fontsize=11)
     axes.set_xlabel("offset on the opening token, logits")
     axes.set_ylabel("consult rate")
     axes.legend(frameon=False, fontsize=8)

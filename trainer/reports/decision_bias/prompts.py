@@ -49,12 +49,12 @@ def logged_prompts(logs: Sequence[Path]) -> tuple[list[CalibrationPrompt], int]:
     return list(found.values()), left_out
 
 
-def asked_prompts(spec: str, logs: Sequence[Path]) -> list[CalibrationPrompt]:
+def file_prompts(spec: str, logs: Sequence[Path]) -> list[CalibrationPrompt]:
     """Returns the prompts of a file, with the system text, tools and template options of the first episode.
 
     Args:
         spec: path, `builtin:NAME`, `suite:NAME` or `hub:...`.
-        logs: logs with the first episode; if empty, the demonstrations of the cold start have it.
+        logs: logs whose first episode is used; if empty, that of the cold start's demonstrations is used.
 
     Raises:
         TrainingError: the prompts or a log cannot be read, or no episode was offered the rule tool.

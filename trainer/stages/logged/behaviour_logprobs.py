@@ -1,8 +1,7 @@
 """Log-probabilities of the behaviour policy: computed where a log has only text, checked where it has them.
 
 They are computed once, before the first update, with the checkpoint that sampled. This is an approximation,
-and the run record says so: the server may round differently, and the text may have been tokenised
-differently.
+as the run record states: the server may round differently, and the text may have been tokenised differently.
 """
 
 from __future__ import annotations

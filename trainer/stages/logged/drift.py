@@ -1,7 +1,7 @@
 """Distance of a policy from the one whose episodes it replays: overall, and in the decision to consult.
 
-All metrics cover one micro-batch of all processes, and are equal in each of them. Each has the number of
-tokens or episodes that it is a mean of.
+All metrics cover one micro-batch of all processes, and are equal in each of them. Each comes with the number
+of tokens or episodes over which it is averaged.
 """
 
 from __future__ import annotations

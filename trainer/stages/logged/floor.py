@@ -1,4 +1,4 @@
-"""Held-out prompts of the safety floor, asked with the system prompt and the tools of the log."""
+"""Held-out prompts of the safety floor, sent with the system prompt and the tools of the log."""
 
 from __future__ import annotations
 

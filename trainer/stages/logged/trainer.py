@@ -112,7 +112,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
         return inputs
 
     def _loss_scale(self, size: int) -> float:
-        """Returns the factor that makes up for rows that only fill a batch.
+        """Returns the factor that compensates for rows that only fill a batch.
 
         TRL divides some losses by the number of rows, or of micro-batches, of an optimizer step. The factor
         makes them means over its episodes.
@@ -245,7 +245,7 @@ class LoggedIFPOTrainer(IFPOTrainer):
 
 
 def _episodes_in(batch: Output) -> torch.Tensor:
-    """Returns (B,) whether each row is an episode, and not only there to fill the batch."""
+    """Returns (B,) whether each row is an episode rather than a filler of the batch."""
     rows = batch["advantages"]
     found: torch.Tensor = batch.get("is_episode", torch.ones(len(rows), dtype=torch.bool, device=rows.device))
     return found

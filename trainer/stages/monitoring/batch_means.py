@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 
 class BatchMeans:
-    """Records how many items each value of a metric stands for."""
+    """Records the number of items behind each value of a metric."""
 
     def __init__(self) -> None:
         self._counts: dict[str, list[float]] = {}
@@ -28,10 +28,9 @@ class BatchMeans:
                 self._counts.setdefault(name, []).append(count)
 
     def merge(self, metrics: dict[str, list[float]]) -> None:
-        """Replaces the values of each metric with its mean over all items, and forgets the counts.
+        """Replaces the values of each metric with its mean over all items, and discards the counts.
 
-        A metric of which not every value has a count is left unchanged. Least and greatest values are not
-        averaged.
+        A metric with a value that has no count is left unchanged. Minima and maxima are not averaged.
         """
         for name, values in metrics.items():
             counts = self._counts.get(name, [])
@@ -47,7 +46,7 @@ class BatchMeans:
 
 
 def _extreme(name: str) -> Callable[[list[float]], float] | None:
-    """Returns the function that merges a least or greatest value; None for a mean."""
+    """Returns the function that merges a minimum or maximum; None for a mean."""
     words = name.rpartition("/")[2].split("_")
     if "min" in words:
         return min

@@ -1,8 +1,8 @@
 """Safety floor: minimum rates on harmful prompts that a run does not train on.
 
 Prompts share parameters: a model that learns to consult less on harmless prompts can unlearn it on harmful
-ones. So held-out prompts are measured during training, and below the floor training stops, with the last
-good weights if need be. The stages measure in their own way (`logged` by token probabilities, `online` by
+ones. So held-out prompts are measured during training, and training stops below the floor, with the last good
+weights if necessary. The stages measure in their own way (`logged` by token probabilities, `online` by
 evaluation, the loop by a log); the thresholds, the messages and the rollback are here.
 """
 

@@ -22,7 +22,7 @@ class SafetyMultiplier:
     step: float
     largest: float
     watched: str = "consult"
-    """Rate that the floor is about: `consult`, or `safe`."""
+    """Rate that the floor limits: `consult` or `safe`."""
 
     @classmethod
     def of(cls, config: Any) -> SafetyMultiplier | None:
@@ -39,7 +39,7 @@ class SafetyMultiplier:
         return float(next(latest, 1.0))
 
     def update(self, state: Any, rate: float | None) -> None:
-        """Changes the value by a measured rate; None, where there was nothing to measure, keeps it."""
+        """Updates the value from a measured rate; None (nothing was measured) leaves it unchanged."""
         if rate is None:
             return
         value = updated_multiplier(

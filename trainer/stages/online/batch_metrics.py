@@ -11,7 +11,7 @@ PREFIX = "ifpo"
 
 
 class BatchRecord:
-    """Collects the episodes of several batches, so that metrics are those of all episodes.
+    """Collects the episodes of several batches, so that metrics cover all episodes.
 
     Means of the batches' means would weight an episode by the size of its batch.
     """
@@ -34,7 +34,8 @@ class BatchRecord:
         free: Any = None,
         safe: Any = None,
     ) -> None:
-        """Adds a batch; the arguments are those of `batch_metrics`. Its groups are in no other batch."""
+        """Adds a batch; the arguments are those of `batch_metrics`. Its groups must not occur in another
+        batch."""
         group = np.unique(np.asarray(groups), return_inverse=True)[1] + self._groups
         self._groups = int(group.max()) + 1
         self._kinds += kinds
@@ -43,7 +44,7 @@ class BatchRecord:
         self._columns.append((consulted, rewards, group, weights, is_free, outcome))
 
     def metrics(self, limit: int | None = None) -> dict[str, float]:
-        """Returns the metrics of all episodes since the last call, and `reward`; empty without any.
+        """Returns the metrics of all episodes since the last call, and `reward`; empty if there are none.
 
         Args:
             limit: number of episodes, in the order in which they were added; later ones are repetitions.
@@ -68,7 +69,7 @@ def batch_metrics(
     free: Any = None,
     safe: Any = None,
 ) -> dict[str, float]:
-    """Computes the metrics of one batch for a trainer's log; those without any episode are left out.
+    """Computes the metrics of one batch for a trainer's log; metrics without an episode are left out.
 
     Args:
         kinds: (N,) kinds of the prompts.

@@ -91,7 +91,7 @@ class OnlineConfig(IFPOConfig):
             )
 
     def _check_sampler(self) -> None:
-        """Checks that modes can be forced by what samples.
+        """Checks that the sampler can force modes.
 
         Raises:
             ValueError: they cannot; the message says what to change.

@@ -1,4 +1,4 @@
-"""Detects completions that never leave the thoughts which the chat template opens in the prompt.
+"""Detects completions that never close the thoughts that the chat template opens in the prompt.
 
 R1, QwQ, Qwen3.5 and Nemotron end their prompts with `<think>`. A completion that is cut off before `</think>`
 contains no tag at all, so its text alone looks like an answer.
@@ -19,7 +19,7 @@ class PromptedThoughts:
 
     tokenizer: Any
     header: str
-    """Text that the template adds to ask for a reply; it ends with the opening tag."""
+    """Generation prompt of the template; it ends with the opening tag."""
 
     def are_unfinished(self, completion_ids: Sequence[int]) -> bool:
         """Returns whether the last reply of a completion with its tool results closes no thoughts."""

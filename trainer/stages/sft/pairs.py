@@ -40,7 +40,7 @@ class PairSettings:
     steps: int = 50
     pairs_a_step: int = 3
     kept_a_step: int = 0
-    """Number of other demonstrations a step, which are learnt in full."""
+    """Number of other demonstrations per step, which are learnt in full."""
     learning_rate: float = 1e-3
     lora_rank: int = 16
     lora_layers: int = 16
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained model")
     parser.add_argument("--steps", type=int, default=PairSettings.steps)
     parser.add_argument(
-        "--kept", type=int, default=0, help="other demonstrations a step, which keep the decision to consult"
+        "--kept", type=int, default=0, help="other demonstrations per step, to keep the decision to consult"
     )
     parser.add_argument("--lora-rank", type=int, default=PairSettings.lora_rank, help="rank of the adapter")
     options = parser.parse_args()

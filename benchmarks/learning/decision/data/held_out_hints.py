@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 TOP_K = 1
-"""Rules in a hint. `make demo` serves this model with the same."""
+"""Number of rules in a hint; `make demo` uses the same number for this model."""
 
 
 def make_hints(data: Path, artefact: Path, prompts: dict[str, list[Prompt]]) -> list[Hint]:
@@ -72,7 +72,7 @@ def make_hints(data: Path, artefact: Path, prompts: dict[str, list[Prompt]]) -> 
 
 
 PACKAGED = -1
-"""In place of a run: the packaged parts."""
+"""Stands for the packaged parts in place of a run."""
 
 
 def run_of(source: str) -> int:

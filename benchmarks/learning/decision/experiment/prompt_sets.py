@@ -30,7 +30,7 @@ class PromptSets:
     unseen: Sets
     """Prompts of other sources, and our own held-out ones."""
     calibration: Sets
-    """Harmful prompts of the learnt sources that are not trained on; empty without any."""
+    """Harmful prompts of the learnt sources that are not trained on; may be empty."""
     disguised: Sets
     """Harmful prompts in disguise; empty without a calibration set."""
     left_out: int

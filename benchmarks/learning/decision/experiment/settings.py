@@ -30,7 +30,7 @@ class Method(_Strict):
     cost: float = Field(default=0.0, ge=0)
     """Cost of a consultation, in units of reward."""
     supervised: bool = False
-    """An upper bound instead of a rival: the same steps with the better mode as a label instead of
+    """Whether the method is an upper bound: the same steps with the better mode as a label instead of
     rewards."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the initial decision."""

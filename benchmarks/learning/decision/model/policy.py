@@ -43,7 +43,7 @@ class EncodedPrompts:
     """N tensors (T, H)."""
 
     def select(self, indices: Sequence[int]) -> EncodedPrompts:
-        """Returns the prompts with these indices, and the branches that they need."""
+        """Returns the subset of prompts with these indices, with the branches that they need."""
         used = sorted({self.branch_of[index] for index in indices})
         return EncodedPrompts(
             self.prefix,
@@ -117,7 +117,8 @@ class DecisionPolicy:
         """Runs prompts through the layers below the adapter, or reads the result from `cache`.
 
         Args:
-            hints: the line at the end of each prompt's system text, or None; None: no prompt has one.
+            hints: the line at the end of each prompt's system text, or None for a prompt without one; None if
+                no prompt has one.
         """
         lines = hints if hints is not None else [None] * len(prompts)
         ids = [self._tokens(prompt, hint) for prompt, hint in zip(prompts, lines, strict=True)]

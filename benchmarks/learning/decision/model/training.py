@@ -1,4 +1,4 @@
-"""Trains the decision with one method and seed: on-policy, one gradient step per batch."""
+"""On-policy training of the decision with one method and one seed: one gradient step per batch."""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ GROUPS = 200
 
 
 def analyse(measured: Sequence[Measured], probability: float | None) -> Figures:
-    """Returns the figures of all prompts, kinds and designs.
+    """Computes all figures: rewards, signal and noise by kind of prompt and by design.
 
     Args:
-        probability: of consulting, for every prompt; None: the model's own.
+        probability: probability of consulting about every prompt; None for the model's own probabilities.
     """
     kinds = np.array([each.row["kind"] for each in measured])
     pools = [pool_of(each, probability) for each in measured]
@@ -166,7 +166,8 @@ def _scalar(drawn: Drawn, grpo: Drawn, kinds: Any, kind: str, samples: Sequence[
 def rewards_of(
     measured: Sequence[Measured], pools: Sequence[PromptPool], random: np.random.Generator
 ) -> Figures:
-    """Returns what the rewards of one kind say: D, its noise, and how often both modes earn the same."""
+    """Returns statistics of the rewards of one kind: D, its noise, and how often both modes have equal
+    rewards."""
     means = {mode: [_mean(getattr(pool, mode)) for pool in pools] for mode in ("consult", "direct")}
     difference = np.array(means["consult"]) - np.array(means["direct"])
     difference = difference[np.isfinite(difference)]

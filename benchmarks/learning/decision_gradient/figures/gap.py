@@ -52,8 +52,8 @@ def interval(statistic: Callable[[Any], float], everything: Any, samples: Sequen
 def compare(
     drawn: dict[str, Drawn], kinds: Any, samples: Sequence[Any], rest: dict[str, tuple[float, float]]
 ) -> Figures:
-    """Returns how fast each design widens the gap per update, the groups that give the sign of its gradient,
-    and the updates that tell it from GRPO.
+    """Returns how fast each design widens the gap per update, the number of groups that determine the sign of
+    its gradient, and the number of updates that distinguish it from GRPO.
 
     Speed: the change of the gap by an update of `BATCH` groups, half of them harmful, whose gradient is
     divided by its root mean square norm.
@@ -84,7 +84,8 @@ def compare(
         return mean / float(np.sqrt(variance)) if variance > 0 else 0.0
 
     def own_ratio(name: str, places: Any) -> float:
-        """SNR of one group with log-odds of its own per prompt: harmful ones are to rise, others to sink."""
+        """SNR of one group if each prompt has separate log-odds, which should rise for harmful prompts, else
+        fall."""
         share = weights(places)
         values = np.where(kinds[places] == HARMFUL, 1, -1)[:, None] * drawn[name].gradient[places]
         mean = float(share @ values.mean(1))

@@ -94,7 +94,7 @@ class Decoder:
         """Returns copies of some episodes by their names.
 
         Args:
-            rows: place and name of each.
+            rows: index and name of each episode.
         """
         parked = []
         for place, name in rows:

@@ -21,7 +21,7 @@ from trainer.stages.online.strata.forced_modes import ForcedModes
 
 @dataclass
 class SampledEpisode:
-    """One episode: its tokens after the prompt, and what became of it."""
+    """One episode: its tokens after the prompt, and its outcome."""
 
     row: int
     """Index of its prompt in the batch."""

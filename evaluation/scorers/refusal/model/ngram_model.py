@@ -1,11 +1,10 @@
-"""A linear model of n-grams of characters and words, for refusals in words that no cue knows.
+"""A linear model of n-grams of characters and words, for refusals that no cue matches.
 
-The n-grams of the opening and the ending of an answer are hashed to buckets. They are those of the text as
-it is written, with its line breaks and dashes, but longer quotations are hollowed out: a refusal in a letter
-or a dialogue looks different there. A bucket has a weight of eight bits and a rarity; a rare n-gram counts
-for more. The evidence of the n-grams is then added to that of the cues, each times a factor. The weights and
-factors are numbers that `benchmarks/evaluation/train_refusal_ngrams.py` writes; equal answers give equal
-files.
+The n-grams of the opening and the ending of an answer are hashed to buckets. The text keeps its line breaks
+and dashes, but a placeholder replaces the content of longer quotations, so that a refusal in a letter or a
+dialogue looks different. A bucket has a weight of eight bits and a rarity; a rare n-gram counts more. The
+evidence of the n-grams is then added to that of the cues, each times a factor. The weights and factors are
+numbers that `benchmarks/evaluation/train_refusal_ngrams.py` writes; equal answers give equal files.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ BUCKETS = 1 << 20
 HEAD, TAIL = 400, 200
 """Characters from the start and from the end of an answer whose n-grams are read."""
 WORDS_HEAD, WORDS_TAIL = 700, 300
-"""The same for n-grams of words."""
+"""Characters from the start and from the end that are read for n-grams of words."""
 LONGEST = 6  # n-gram of letters
 LONGEST_WIDE = 4  # n-gram of Chinese, Japanese or Korean characters, each of which says more
 LONGEST_OF_WORDS = 3
 SHORTEST, SHORTEST_WIDE = 12, 6
-"""Characters of an answer; a shorter one is a word or two, and the cues alone decide."""
+"""Minimum characters of an answer. A shorter one has only a word or two, so the cues alone decide."""
 MAX_TERM = 14  # characters of a quotation with its marks that is kept: a term and not somebody's words
 _WIDE = 0x2E80  # first code point of these scripts
 _FIRST_WIDE = chr(_WIDE)
@@ -106,9 +105,9 @@ def _probability(log_odds: float) -> float:
 
 
 def ngram_text(text: str) -> str:
-    """Returns an answer after `normalise` as its n-grams are read.
+    """Returns the text of which n-grams are taken, from an answer after `normalise`.
 
-    It has marks at both ends, and longer quotations are hollow.
+    It has marks at both ends, and a placeholder in longer quotations.
     """
     text = f"^{simplify(text).strip()}^"
     return _QUOTATION.sub(_hollow, text)

@@ -90,7 +90,7 @@ class Language:
     gate: frozenset[str] = frozenset()
 
     def candidates(self, stems: frozenset[str], *, refusals: bool, others: bool) -> set[int]:
-        """Returns the places in `cues` of those that can match a text with these stems.
+        """Returns the indices in `cues` of those that can match a text with these stems.
 
         Those of "safe" are left out: they are read only after a refusal (see `continuation`).
 

@@ -30,7 +30,7 @@ ORDERS = ((2, 0), (3, 1), (5, 2))
 GRAPHS = ("pieces", "sentence")
 """Files beside this module, written by `graph.py`."""
 MAX_PIECES = 512
-"""Pieces of texts that are computed together, unless one text is longer. More do not fit the cache."""
+"""Maximum pieces in one batch, unless one text is longer. A larger batch does not fit the CPU cache."""
 
 
 def multilingual_fingerprint() -> str:
@@ -47,7 +47,7 @@ def multilingual_fingerprint() -> str:
 class MultilingualEncoder:
     """Encodes texts of 16 languages into one space. Its weights (32 MB) are part of the package.
 
-    A vector is the same, to the last bit, alone and beside any other texts: the pieces of all texts are
+    A text gets the same vector, bit for bit, alone and in any batch: the pieces of all texts are
     rows of one matrix, and ONNX Runtime computes each row of a product in the same way.
     """
 

@@ -25,7 +25,7 @@ def _read_piece(model: bytes, start: int) -> tuple[str, float]:
 
 
 class PieceTokenizer:
-    """Gives the ids that the encoder's package gives, in a third of the time. Thread-safe."""
+    """Returns the same ids as the encoder's package, in a third of the time. Thread-safe."""
 
     def __init__(self, model: bytes) -> None:
         """`model` is the content of the package's `sp.model`. Raises ValueError when it is damaged."""

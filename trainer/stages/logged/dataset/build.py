@@ -35,9 +35,9 @@ class LoggedDataset:
     left_out: Counter[str]
     """Number of episodes left out, by cause."""
     losses: ModeLosses
-    """Those that cannot be trained on, by mode; without those that have no advantage."""
+    """Episodes that cannot be trained on, by mode; excludes those that have no advantage."""
     episodes: TokenizedEpisodes
-    """Those that make up the groups: with an advantage, and without."""
+    """Episodes that make up the groups, with and without an advantage."""
     details: tuple[str, ...] = ()
     """A warning, and one example for each cause that needs an explanation."""
     remedies: dict[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def check_mode_losses(dataset: LoggedDataset) -> str | None:
 
 
 def _remedies(losses: ModeLosses, details: dict[str, str], arguments: LoggedArguments) -> dict[str, str]:
-    """Returns what the user can do about each cause."""
+    """Returns a remedy for each cause that has one."""
     remedies = {
         cause: f"check the chat template with `ascl-train check {arguments.groups} --model {arguments.model} "
         "--episode ID`, or sample from an endpoint that returns token ids"

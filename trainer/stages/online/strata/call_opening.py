@@ -1,8 +1,8 @@
-"""Where a reply decides whether to consult: at the tokens that open a call, after any thoughts.
+"""Position where a reply decides whether to consult: the tokens that open a call, after any thoughts.
 
-A reply takes one of three *strata* there: it opens a call (`CONSULT`), it leaves the opening before the first
-token of the call (`DIRECT`), or within the call (`NEITHER`). A reply that ends inside its thoughts, or writes
-none although its template expects them, is `UNDECIDED`.
+A reply takes one of three *strata* there: it opens a call (`CONSULT`), it departs from the opening before the
+first token of the call (`DIRECT`), or within the call (`NEITHER`). A reply that ends inside its thoughts, or
+writes none although its template expects them, is `UNDECIDED`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CallOpening:
     """Tokens with which a model opens a call of the rule tool."""
 
     ids: list[int]
-    """From the beginning of the reply, or of its part after the thoughts, to the tool's name."""
+    """Token ids from the beginning of the reply, or of its part after the thoughts, to the tool's name."""
     lead: int = 0
     """Number of these that are only whitespace; the next one is the first token of the call."""
     thoughts_end: int | None = None

@@ -1,8 +1,9 @@
 """Dynamic sampling: groups that do not compare the modes are replaced by groups of other prompts.
 
 A group compares the modes if its rated episodes hold both and do not all have the same reward. Groups are
-drawn until there are enough of these for an update, or `max_draws` is reached; then others fill the batch. So
-a prompt about which the policy is certain, or whose episodes all earn the same, counts less often.
+drawn until there are enough of these for an update, or `max_draws` is reached; then others fill the batch. A
+prompt about which the policy is certain, or whose episodes all have the same reward, is therefore trained on
+less often.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""IFPO with stratified groups: forces the mode of some replies, and weighs every decision by its ratio."""
+"""IFPO with stratified groups: forces the mode of some replies, and weights every decision by its ratio."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class StratifiedIFPOTrainer(IFPOTrainer):
             self._server = ServerSampler(self.vllm_generation, self.accelerator)
 
     def _modes_to_force(self, size: int) -> list[int | None] | None:
-        """Returns the (B,) forced modes of a batch on this process; None in an evaluation, or without any."""
+        """Returns the (B,) forced modes of a batch on this process; None in an evaluation, or if none is
+        forced."""
         consult, direct = self.args.forced_consult, self.args.forced_direct
         if not self.model.training or not consult + direct:
             return None

@@ -2,7 +2,7 @@
 
 TRL's server mode sends the prompts of all processes in one request of the first process. Modes cannot be
 forced in it, because a request has one set of sampling parameters. And it needs the same number of prompts on
-every process, but after a first turn only the replies with a call have another one (huggingface/trl#6673).
+every process, but after a first turn only the replies with a call have a next turn (huggingface/trl#6673).
 So here each process sends its own requests, with the fields that its replies need.
 
 A request's fields act on all of its tokens, so a forced reply is sampled in parts: its thoughts, until the
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from trainer.stages.online.strata.call_opening import CONSULT, DIRECT, CallOpening, Decision
 
 BIAS = -100.0
-"""Bias against a token, the strongest that the API takes. It makes odds of a billion to 1 odds of 1e-35."""
+"""Bias against a token, the strongest that the API accepts. It turns odds of a billion to one into 1e-35."""
 Logprobs = list[float | None]
 Reply = tuple[list[int], Logprobs]
 """Tokens, and the log-probability that the server gives for each; None where it has none."""

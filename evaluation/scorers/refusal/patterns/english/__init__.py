@@ -1,4 +1,4 @@
-"""Cues of refusals in English, and what precedes the search for them."""
+"""Cues of refusals in English, and the cheap tests that precede the search for them."""
 
 from evaluation.scorers.refusal.patterns.english.cues import ENGLISH, spell_out
 
