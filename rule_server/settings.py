@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from rule_server.errors import StartError
 
+Precision = Literal["auto", "exact", "int8"]
+"""Precision in which questions are encoded; see `Settings.precision`."""
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -63,6 +65,9 @@ class Settings(BaseSettings):
     """Prefix of every embedded text, for models trained with one (`query: ` for the E5 family)."""
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More threads than cores slow every request down."""
+    precision: Precision = "auto"
+    """Precision in which questions are encoded. `int8`: about twice as fast, on processors with VNNI (x86-64)
+    or dotprod (ARM); about one first rule in 50 differs. `auto`: int8 on such processors, else exact."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8808, ge=0, le=65535)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rule_server.retrieval import Encoder
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import text_key
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class CachedEncoder:
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self._encoder = encoder
         self.fingerprint = encoder.fingerprint
-        self._file = folder / f"vectors-{encoder.fingerprint}.npz"
+        rounded = isinstance(encoder, PairedEncoder) and encoder.precision == "int8"
+        self._file = folder / f"vectors-{encoder.fingerprint}{'-int8' if rounded else ''}.npz"
         self._cache: dict[str, Vectors] = {}
         if self._file.is_file():
             with np.load(self._file, allow_pickle=False) as stored:

@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         artefact=options.artefact,
         model=options.model,
         watch=False,
+        precision="exact",
         cache_size=0,
     )
     loaded = load_or_build(settings, lambda message: print(message, file=sys.stderr))

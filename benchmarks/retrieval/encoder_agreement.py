@@ -50,7 +50,7 @@ def same_ranking(onnx: NDArray[np.float32], reference: NDArray[np.float32]) -> b
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    settings = load_settings(artefact=options.artefact, model=options.model, watch=False)
+    settings = load_settings(artefact=options.artefact, model=options.model, watch=False, precision="exact")
     loaded = load_or_build(settings, lambda message: print(message, file=sys.stderr))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from sentence_transformers import SentenceTransformer

@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     lines = (options.data / SOURCE).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     loaded = load_or_build(
-        load_settings(artefact=options.artefact, watch=False), lambda text: print(text, file=sys.stderr)
+        load_settings(artefact=options.artefact, watch=False, precision="exact"),
+        lambda text: print(text, file=sys.stderr),
     )
     encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
     categories = first_categories(loaded.index, encoder, [row["prompt"] for row in rows])

@@ -245,7 +245,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     labels: LabelMap = json.loads(options.map.read_text(encoding="utf-8"))["map"]
     settings = RankingSettings()
     loaded = load_or_build(
-        load_settings(artefact=options.artefact, watch=False), lambda text: print(text, file=sys.stderr)
+        load_settings(artefact=options.artefact, watch=False, precision="exact"),
+        lambda text: print(text, file=sys.stderr),
     )
     assert isinstance(loaded.encoder, PairedEncoder)
     index = loaded.index

@@ -214,7 +214,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = [row for row in read_rows(options.data) if row["kind"] is not None]
     settings = TrainingSettings()
     loaded = load_or_build(
-        load_settings(artefact=options.artefact, watch=False), lambda text: print(text, file=sys.stderr)
+        load_settings(artefact=options.artefact, watch=False, precision="exact"),
+        lambda text: print(text, file=sys.stderr),
     )
     assert isinstance(loaded.encoder, PairedEncoder)
     index = loaded.index

@@ -26,6 +26,7 @@ def create_probes(service: RuleService, auth: Authenticator) -> APIRouter:
             "reload_error": service.reload_error,
             "tokens_error": auth.tokens.error if auth.tokens is not None else None,
             "degraded": service.degraded,
+            "precision": service.precision,
             "threshold": {"value": service.threshold.value, "note": service.threshold.note},
         }
         return JSONResponse(status, 200 if service.ready else 503)

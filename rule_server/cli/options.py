@@ -139,3 +139,10 @@ class ProgressEncoder:
                 batches.append(self._encoder.encode(texts[start : start + step]))
                 advance(step)
         return np.concatenate(batches)
+
+    @property
+    def exact(self) -> ProgressEncoder:
+        """The encoder in full precision."""
+        from rule_server.retrieval.encoders.protocol import exact_encoder
+
+        return ProgressEncoder(self.fingerprint, lambda: exact_encoder(self._encoder or self._open_encoder()))

@@ -1,7 +1,8 @@
 """The index artefact: a folder from which the service starts without torch and without the rules folder.
 
     artefact.json             the current encoder and rulebook
-    encoder/<fingerprint>/    model.onnx, tokenizer.json, manifest.json of the English encoder
+    encoder/<fingerprint>/    model.onnx, model.int8.onnx, tokenizer.json, manifest.json of the English
+                              encoder
     rulebooks/<digest>/       rulebook.json (canonical), the FAISS indexes of its texts, manifest.json; the
                               marks published (by `build`) and served (was current once),
                               and one mark for the rules folders of each service that served it
@@ -22,20 +23,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rule_server.errors import ArtefactError
+from rule_server.errors import ArtefactError, EncoderError
 from rule_server.retrieval.background import background_digest
 from rule_server.retrieval.encoders.multilingual import MultilingualEncoder
-from rule_server.retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder, file_digest
+from rule_server.retrieval.encoders.onnx import INT8_MODEL_FILE, MANIFEST_FILE, OnnxEncoder, file_digest
 from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder
+from rule_server.retrieval.encoders.processor import has_int8_products
 from rule_server.retrieval.threshold import Calibration
 from rule_server.rulebook import Rulebook
 from rule_server.rulebook.files import sync_folder, write_atomic
-from rule_server.settings import packaged_rules
+from rule_server.settings import Precision, packaged_rules
 
 if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
@@ -110,10 +113,33 @@ class Artefact:
     def has_encoder(self, fingerprint: str) -> bool:
         return (self.encoder_folder(fingerprint) / MANIFEST_FILE).is_file()
 
-    def encoder(self, fingerprint: str, threads: int) -> PairedEncoder:
-        """Opens both encoders. Raises EncoderError when one is missing or damaged."""
-        english = OnnxEncoder(self.encoder_folder(fingerprint), threads)
-        return PairedEncoder(MultilingualEncoder(threads), english)
+    def encoder(self, fingerprint: str, threads: int, precision: Precision = "auto") -> PairedEncoder:
+        """Opens both encoders. `auto`: with int8 weights if they exist and the processor is fast with them.
+
+        Raises:
+            EncoderError: an encoder is missing or damaged, or cannot have this precision here.
+        """
+        folder = self.encoder_folder(fingerprint)
+        if precision == "int8":
+            self._check_int8(folder)
+        int8 = precision != "exact" and has_int8_products() and (folder / INT8_MODEL_FILE).exists()
+        english = OnnxEncoder(folder, threads, int8=int8)
+        multilingual = MultilingualEncoder(threads, int8=int8)
+        open_exact = partial(self.encoder, fingerprint, threads, "exact") if int8 else None
+        return PairedEncoder(multilingual, english, open_exact)
+
+    def _check_int8(self, folder: Path) -> None:
+        if not has_int8_products():
+            raise EncoderError(
+                "precision int8 needs a processor with int8 dot products (VNNI, or dotprod on ARM): "
+                "use ASCL_RULES_PRECISION=auto"
+            )
+        if folder.exists() and not (folder / INT8_MODEL_FILE).exists():
+            raise EncoderError(
+                f"{folder} has no encoder with int8 weights, because they would change its vectors too much "
+                "or an earlier version built it: use ASCL_RULES_PRECISION=auto, or remove it and run "
+                "`ascl-rules build`"
+            )
 
     def index(self, digest: str, fingerprint: str) -> RuleIndex | None:
         """Returns the index of a rulebook, or None when it was not built with that encoder.

@@ -177,7 +177,7 @@ def open_encoder(settings: Settings, notify: Notify) -> Encoder:
     artefact = Artefact(settings.artefact)
     current = artefact.current()
     if current is not None:
-        encoder = artefact.encoder(current.encoder, settings.threads)
+        encoder = artefact.encoder(current.encoder, settings.threads, settings.precision)
         if settings.model is None and settings.prefix not in ("", encoder.prefix):
             raise EncoderError(
                 f"the encoder in {artefact.folder} was built with another prefix than {settings.prefix!r}: "
@@ -189,7 +189,7 @@ def open_encoder(settings: Settings, notify: Notify) -> Encoder:
 
     notify(f"building the encoder in {artefact.folder} (once; some seconds)")
     try:
-        return export_encoder(artefact, settings.model, settings.threads, settings.prefix)
+        return export_encoder(artefact, settings.model, settings.threads, settings.prefix, settings.precision)
     except EncoderError as error:
         raise EncoderError(f"there is no usable encoder in {artefact.folder}: {error}") from None
 

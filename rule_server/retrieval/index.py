@@ -14,6 +14,7 @@ import numpy as np
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.encoders.paired import split_vectors
+from rule_server.retrieval.encoders.protocol import exact_encoder
 from rule_server.retrieval.relevance.model import relevance_model
 from rule_server.retrieval.relevance.ranking import ranking_model
 from rule_server.retrieval.relevance.reranker import Reranker
@@ -153,7 +154,7 @@ class RuleIndex:
         known = known or {}
         texts = [text for _, text in index_entries(rulebook)]
         missing = sorted({text for text in texts if text_key(text) not in known})
-        fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
+        fresh = dict(zip(missing, exact_encoder(encoder).encode(missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text_key(text)] for text in texts]
         return cls(rulebook, encoder.fingerprint, np.stack(rows), calibration)
 

@@ -54,6 +54,8 @@ class RuleService:
         self.usage = UsageCounter()
         self.encoder_error: str | None = None
         """Reason why the encoder does not work."""
+        self.precision = getattr(loaded.encoder, "precision", "exact")
+        """Precision in which questions are encoded: `exact` or `int8`."""
         artefact = Artefact(settings.artefact)
         self.snapshots = Snapshots(loaded.index, artefact, settings.snapshots, loaded.rules)
         self.metrics = Metrics(loaded.index.rulebook, lambda: self._batcher.depth)

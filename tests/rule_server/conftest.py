@@ -19,11 +19,12 @@ from tests.fakes.rules.rulebooks import rule, write_rulebook
 
 @pytest.fixture(scope="session")
 def paired_encoder(built_artefact: Path) -> PairedEncoder:
-    """Both encoders of the built artefact. All tests of a process share them, since they take 250 MB."""
+    """Both encoders of the built artefact, exact on every processor. All tests of a process share them, since
+    they take 250 MB."""
     store = Artefact(built_artefact)
     current = store.current()
     assert current is not None
-    return store.encoder(current.encoder, threads=2)
+    return store.encoder(current.encoder, threads=2, precision="exact")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def service(
     settings: Settings, paired_encoder: PairedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> RuleService:
     with monkeypatch.context() as patch:
-        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads: paired_encoder)
+        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads, precision: paired_encoder)
         return RuleService(load_or_build(settings, lambda _: None), settings)
 
 

@@ -110,5 +110,5 @@ def stored_encoder(settings: Settings, skipped: str) -> tuple[Artefact, Progress
     if current is None or not store.has_encoder(current.encoder):
         notify(f"skipped: {skipped} ({settings.artefact} contains no encoder: run `ascl-rules build` once)")
         return None
-    fingerprint = current.encoder
-    return store, ProgressEncoder(fingerprint, lambda: store.encoder(fingerprint, settings.threads))
+    options = (current.encoder, settings.threads, settings.precision)
+    return store, ProgressEncoder(current.encoder, lambda: store.encoder(*options))

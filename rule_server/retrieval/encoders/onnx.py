@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoders.protocol import Vectors
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
+INT8_MODEL_FILE = "model.int8.onnx"
+"""The same model with int8 weights; absent if they change its vectors too much."""
 BATCH_SIZE = 32
 MAX_TOKENS = 512
 """Maximum tokens in one batch, unless one text is longer. A larger batch does not fit the CPU cache."""
@@ -34,8 +36,8 @@ class OnnxEncoder:
     A text gets the same vector, bit for bit, alone and in any batch.
     """
 
-    def __init__(self, folder: Path, threads: int = 2, *, verify: bool = True) -> None:
-        """Opens the encoder in a folder of an artefact.
+    def __init__(self, folder: Path, threads: int = 2, *, int8: bool = False, verify: bool = True) -> None:
+        """Opens the encoder in a folder of an artefact, perhaps with int8 weights.
 
         Raises:
             EncoderError: a file is missing, or differs from the one that was built.
@@ -45,9 +47,10 @@ class OnnxEncoder:
 
         try:
             manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+            model = INT8_MODEL_FILE if int8 else MODEL_FILE
             if verify:
-                for name, digest in manifest["files"].items():
-                    if file_digest(folder / name) != digest:
+                for name in (model, TOKENIZER_FILE):
+                    if file_digest(folder / name) != manifest["files"][name]:
                         raise EncoderError(f"{folder / name} is not the file that was built: build it again")
             self.fingerprint: str = manifest["fingerprint"]
             self.dimension: int = manifest["dimension"]
@@ -64,7 +67,7 @@ class OnnxEncoder:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
             self._session: Any = onnxruntime.InferenceSession(
-                str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+                str(folder / model), options, providers=["CPUExecutionProvider"]
             )
             self._inputs = {item.name for item in self._session.get_inputs()}
         except (OSError, ValueError, KeyError) as error:

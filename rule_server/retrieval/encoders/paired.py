@@ -2,12 +2,15 @@
 
 A vector consists of both encoders' vectors. The part of an encoder that does not know a text's language is
 zero, so that the text is similar to nothing.
+
+Rules are always encoded exactly, so that an index does not depend on the machine that built it. Questions
+may be encoded with int8 weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from rule_server.retrieval.encoders.multilingual import DIMENSION, MultilingualEncoder
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rule_server.retrieval.encoders.protocol import Vectors
+    from rule_server.settings import Precision
 
 SEPARATOR = "+"
 """Between the parts of a fingerprint. That of the English encoder comes first and names its folder."""
@@ -43,13 +47,30 @@ def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, V
 class PairedEncoder:
     """Encodes texts with both encoders; see the module's docstring."""
 
-    def __init__(self, multilingual: MultilingualEncoder, english: OnnxEncoder) -> None:
+    def __init__(
+        self,
+        multilingual: MultilingualEncoder,
+        english: OnnxEncoder,
+        open_exact: Callable[[], PairedEncoder] | None = None,
+    ) -> None:
+        """`open_exact` opens the same encoders in full precision. None: these are the exact ones."""
         self.multilingual, self.english = multilingual, english
+        self._open_exact = open_exact
         self.fingerprint = SEPARATOR.join(
             (english.fingerprint, multilingual.fingerprint, language_fingerprint())
         )
         self.dimension = DIMENSION + english.dimension
         self.model, self.prefix = english.model, english.prefix
+
+    @cached_property
+    def exact(self) -> PairedEncoder:
+        """The same encoders in full precision, opened on first use, because few services need them."""
+        return self if self._open_exact is None else self._open_exact()
+
+    @property
+    def precision(self) -> Precision:
+        """`exact`, or `int8` if these encoders have int8 weights."""
+        return "exact" if self._open_exact is None else "int8"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Returns vectors (len(texts), dimension), float32, both parts of length 1 or 0. Thread-safe."""

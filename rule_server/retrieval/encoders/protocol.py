@@ -38,3 +38,16 @@ class StagedEncoder(Encoder, Protocol):
     ) -> None:
         """Adds the English part to some rows of the vectors of the texts."""
         ...
+
+
+@runtime_checkable
+class RoundedEncoder(Encoder, Protocol):
+    """An encoder whose vectors may be rounded, with the exact encoder of the same model."""
+
+    @property
+    def exact(self) -> Encoder: ...
+
+
+def exact_encoder(encoder: Encoder) -> Encoder:
+    """Returns the encoder in full precision, which encodes what an index stores."""
+    return encoder.exact if isinstance(encoder, RoundedEncoder) else encoder

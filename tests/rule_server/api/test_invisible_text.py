@@ -40,7 +40,7 @@ def http(built_artefact: Path, paired_encoder: PairedEncoder) -> Iterator[Any]:
     """The service with the packaged rules."""
     settings = Settings(artefact=built_artefact, watch=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads: paired_encoder)
+        patch.setattr(Artefact, "encoder", lambda self, fingerprint, threads, precision: paired_encoder)
         service = RuleService(load_or_build(settings, lambda _: None), settings)
     with LiveServer(create_app(service)) as served, httpx2.Client(base_url=served.origin, timeout=60) as http:
         while http.get("/readyz").status_code != 200:

@@ -3,7 +3,8 @@
     python -m rule_server.retrieval.encoders.multilingual.graph
 
 The weights are put in when a graph is opened. `pieces` computes each piece's features from the embedded
-pieces of any texts, `sentence` a text's vector from the sum of its pieces' features.
+pieces of any texts, `pieces_int8` the same with rounded weights, and `sentence` a text's vector from the sum
+of its pieces' features.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rule_server.retrieval.encoders.int8 import CONSTANTS, Int8Products
 from rule_server.retrieval.encoders.multilingual.encoder import (
     DIMENSION,
     GRAPHS,
@@ -40,18 +42,28 @@ class _Graph:
         return str(output)
 
 
-def _pieces_graph(epsilon: float) -> tuple[list[Any], dict[str, Any]]:
+def _pieces_graph(epsilon: float, *, int8: bool = False) -> tuple[list[Any], dict[str, Any]]:
     """Returns the nodes of `pieces`, and its constants other than weights."""
     import numpy as np
     from onnx import helper
 
     graph = _Graph()
-    projected = graph.add("Add", graph.add("MatMul", "embedded", "project"), "project_bias")
+    rounded = Int8Products(graph.add, OPSET)
+
+    def product(values: str, weights: str) -> str:
+        bias = f"{weights}_bias"
+        if int8:
+            return graph.add("Add", rounded.add(values, weights, f"{weights}_scales"), bias)
+        if weights == "project":
+            return graph.add("Add", graph.add("MatMul", values, weights), bias)
+        return graph.add("Gemm", values, weights, bias)
+
+    projected = product("embedded", "project")
     normal = {"axis": -1, "epsilon": epsilon}
     projected = graph.add("LayerNormalization", projected, "project_gain", "project_shift", **normal)
     branches = [f"branch{at}" for at in range(len(ORDERS))]
     graph.nodes.append(helper.make_node("Split", [projected], branches, axis=1, num_outputs=len(ORDERS)))
-    constants: dict[str, Any] = {"beyond": np.zeros((1, WIDTH), np.float32)}
+    constants: dict[str, Any] = {"beyond": np.zeros((1, WIDTH), np.float32)} | (CONSTANTS if int8 else {})
     parts = ["embedded"]
     for branch, (length, _) in enumerate(ORDERS):
         constants[f"shape{branch}"] = np.array([-1, length * WIDTH], np.int64)
@@ -60,8 +72,7 @@ def _pieces_graph(epsilon: float) -> tuple[list[Any], dict[str, Any]]:
             rows = graph.add("Concat", values, "beyond", axis=0)
             rows = graph.add("Gather", rows, f"rows{branch}", axis=0)
             rows = graph.add("Reshape", rows, f"shape{branch}")
-            weights = f"conv{branch}{layer}"
-            active = graph.add("Relu", graph.add("Gemm", rows, weights, f"{weights}_bias"))
+            active = graph.add("Relu", product(rows, f"conv{branch}{layer}"))
             values = graph.add("Add", active, values)
         parts.append(values)
     features = graph.add("Concat", *parts, axis=1)
@@ -91,9 +102,10 @@ def graph_bytes(name: str, weights: Any) -> bytes:
     """Returns the content of a graph's file, which names the weights without containing them."""
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes, constants = {"pieces": _pieces_graph, "sentence": _sentence_graph}[name](float(weights.eps))
+    epsilon, int8 = float(weights.eps), name == "pieces_int8"
+    nodes, constants = _sentence_graph(epsilon) if name == "sentence" else _pieces_graph(epsilon, int8=int8)
     real, whole = TensorProto.FLOAT, TensorProto.INT64
-    if name == "pieces":
+    if name != "sentence":
         inputs = [helper.make_tensor_value_info("embedded", real, ["pieces", DIMENSION])]
         for branch, (length, _) in enumerate(ORDERS):
             inputs.append(helper.make_tensor_value_info(f"rows{branch}", whole, ["pieces", length]))
@@ -106,13 +118,15 @@ def graph_bytes(name: str, weights: Any) -> bytes:
         output = helper.make_tensor_value_info("vectors", real, ["texts", DIMENSION])
     initial = [numpy_helper.from_array(value, key) for key, value in constants.items()]
     for key, value in graph_weights(weights, name).items():
-        tensor = TensorProto(name=key, data_type=real, dims=value.shape)
+        tensor = TensorProto(
+            name=key, data_type=helper.np_dtype_to_tensor_dtype(value.dtype), dims=value.shape
+        )
         tensor.data_location = TensorProto.EXTERNAL
         for field, entry in {"location": "package", "offset": "0", "length": str(value.nbytes)}.items():
             tensor.external_data.add(key=field, value=entry)
         initial.append(tensor)
     graph = helper.make_graph(nodes, name, inputs, [output], initial)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid("com.microsoft", 1)] * int8
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ascl")
     return bytes(model.SerializeToString(deterministic=True))
 
