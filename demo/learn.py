@@ -40,7 +40,7 @@ GROUPS = {"harmful": ("harmful",), "sensitive": ("benign_sensitive",), "plain": 
 
 
 def model_problem(folder: Path) -> str | None:
-    """Returns why the decision of a model cannot be trained here; None if it can."""
+    """Returns the reason why the decision of a model cannot be trained here; None if it can."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

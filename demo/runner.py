@@ -159,7 +159,7 @@ def quoted(path: Path) -> str:
 
 
 def arguments(command: str) -> list[str]:
-    """Returns the words of a command; its program lies beside the Python interpreter."""
+    """Returns the words of a command; its program is beside the Python interpreter."""
     program, *rest = shlex.split(command)
     return [sys.executable if program == "python" else str(BIN / program), *rest]
 

@@ -56,7 +56,7 @@ def tool_calls(messages: list[Message]) -> list[dict[str, Any]]:
 def count_given_messages(
     messages: Sequence[Mapping[str, Any]], recorded: int | None = None, turns: int = 0
 ) -> int:
-    """Returns how many messages precede an episode: the system text, the history and the prompt.
+    """Returns the number of messages that precede an episode: the system text, the history and the prompt.
 
     Replies among them belong to earlier turns of the conversation, not to the episode.
 
@@ -120,7 +120,7 @@ def earlier_calls(episode: Episode, name: str) -> list[EarlierCall]:
 
 
 def _calls_in_text(turn: int, reply: str, answer: str) -> list[EarlierCall]:
-    """Reads calls that stand in a reply as text, and their results in the user message after it."""
+    """Reads calls that a reply contains as text, and their results in the user message after it."""
     results = _RESULT_TEXT.findall(answer)
     calls = []
     for number, text in enumerate(_CALL_TEXT.findall(reply)):

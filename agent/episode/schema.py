@@ -111,7 +111,7 @@ class Hint(_Record):
     text: str
     """The line."""
     verdict: str | None = None
-    """`rules_found` or `no_applicable_rule`; None when the service did not say."""
+    """`rules_found` or `no_applicable_rule`; None when the service did not state it."""
     rules: list[RuleHit] = Field(default_factory=list)
     """The rules named, best first."""
     digest: str | None = None

@@ -101,7 +101,7 @@ def _is_bare_call(stripped: str, known: frozenset[str]) -> bool:
 
 
 def _marked(text: str, known: frozenset[str]) -> list[Span]:
-    """Returns the calls with a mark of their own."""
+    """Returns the calls that a mark of their form begins."""
     lowered = text.lower()
     is_line = "action" in lowered and "[" in lowered
     if not is_line and not any(part in lowered for part in PARTS_OF_MARKS):

@@ -33,8 +33,8 @@ class Agent:
         rules: opened by the caller; None offers no rule tool.
         tools: custom tools, offered before the rule tool.
         sampling: fields of every request, such as `temperature` and `max_tokens`.
-        system: the system text; None for the packaged one, or one with the guidance of a service whose
-            rulebook is to be consulted at other times than the packaged one.
+        system: the system text; None for the packaged text or, if the service's rulebook has a different
+            scope, for one with the service's guidance.
         tool_mode: `text` sends the results of `<tool_call>` text as a user message.
         limits: limits of each episode.
         on_rules_error: action if the rules cannot be consulted: let the model `answer` without them,

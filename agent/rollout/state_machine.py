@@ -305,7 +305,7 @@ class EpisodeRun:
         return self.context.offered(self.offer)
 
     def _rules_failure(self) -> str | None:
-        """Returns why the model received no rules in an episode that still ended with an answer."""
+        """Returns the reason why the model received no rules although the episode ended with an answer."""
         if self.stop != "answer":
             return None
         if (cause := self.rule_tool.cause_without_rules) is not None:

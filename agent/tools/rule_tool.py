@@ -138,7 +138,7 @@ class ToolOffer:
     tool: dict[str, Any]
     digest: str
     guidance: str | None = None
-    """Text of the service on when to consult its rulebook; None: the agent's own system text says it."""
+    """Text of the service on when to consult its rulebook; None if the agent's system text covers this."""
 
     @property
     def name(self) -> str:

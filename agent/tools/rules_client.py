@@ -138,7 +138,7 @@ class RulesClient:
         return value
 
     async def guidance(self) -> str | None:
-        """Returns the service's text on when to consult its rulebook; None if it needs none of its own."""
+        """Returns the service's text on when to consult its rulebook; None if the rulebook needs none."""
         return await self._request(read_guidance)
 
     async def hint(self, request: str) -> Hint:
@@ -178,7 +178,7 @@ class RulesClient:
         """Consults the rules; returns a result with `is_error` if the service rejects the arguments.
 
         Raises:
-            RulesError: the service failed, whether it says so by HTTP, by JSON-RPC or in the tool's result.
+            RulesError: the service failed, as reported by HTTP, by JSON-RPC or in the tool's result.
         """
         from mcp import MCPError
         from mcp_types import (

@@ -4,8 +4,8 @@
 
 The prompts were written for this benchmark (`benchmarks/retrieval/zh_prompts.jsonl`: `id`, `prompt`, `kind`,
 `category`, null for `benign_plain`). The packaged encoder all-MiniLM-L6-v2 is trained on English, so it
-performs poorly; pass a multilingual model with `--model`. There is no target. `no rule` is the share at the
-configured threshold, which was calibrated on English.
+performs poorly; pass a multilingual model with `--model`. The benchmark sets no target. `no rule` is the
+share at the configured threshold, which was calibrated on English.
 """
 
 from __future__ import annotations

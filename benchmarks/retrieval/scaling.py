@@ -124,14 +124,14 @@ def serve(folder: Path) -> dict[str, Any]:
 
     start = time.perf_counter()
     loaded = load_or_build(Settings(artefact=folder, watch=False, threads=1), print)
-    index, asked = loaded.index, questions()
-    index.scores(loaded.encoder.encode(asked[:1]))
+    index, prompts = loaded.index, questions()
+    index.scores(loaded.encoder.encode(prompts[:1]))
     started = {"wall_s": round(time.perf_counter() - start, 2), "cpu_s": round(time.process_time(), 2)}
-    vectors = loaded.encoder.encode(asked)
+    vectors = loaded.encoder.encode(prompts)
     for vector in vectors[:5]:
         index.scores(vector[None])
-    scored = [timed(partial(index.scores, vectors[at : at + 1])) for at in range(len(asked))]
-    encoded = [timed(partial(loaded.encoder.encode, [text])) for text in asked]
+    scored = [timed(partial(index.scores, vectors[at : at + 1])) for at in range(len(prompts))]
+    encoded = [timed(partial(loaded.encoder.encode, [text])) for text in prompts]
     smaps = Path("/proc/self/smaps_rollup").read_text()
     memory = {line.split()[0].rstrip(":"): int(line.split()[1]) // 1024 for line in smaps.splitlines()[1:]}
     return {
@@ -188,8 +188,8 @@ def measure(artefact: Path, count: int, folder: Path) -> dict[str, Any]:
     index = RuleIndex(book, current.encoder, made_up_vectors(packaged, book))
     target.save(index, own_rules=False)
     figures: dict[str, Any] = {"rules": count, "texts": len(index)}
-    asked = store.encoder(current.encoder, 1).encode(questions()[:EXACT_QUESTIONS])
-    figures["difference"] = score_differences(index, asked)
+    questions_encoded = store.encoder(current.encoder, 1).encode(questions()[:EXACT_QUESTIONS])
+    figures["difference"] = score_differences(index, questions_encoded)
     figures["edit"] = edit(index)
     del index
     files = (folder / "rulebooks" / book.digest).glob("*.faiss")

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 NEVER_TRAINED = ("alignbench_zh", "wildchat_ru")
-"""Sources whose terms allow measuring only, or that stand for languages of unseen traffic."""
+"""Sources whose terms allow only measuring, or that represent languages of unseen traffic."""
 APPLIES = ("harmful", "benign_sensitive")
 """Kinds of prompts that a rule applies to."""
 CHAT = ("arena_chat", "oasst_prompts", "self_instruct")

@@ -42,13 +42,17 @@ def generate_plain_questions(
     plain: list[str] = []
     for at in range(0, len(candidates), 64):
         texts = candidates[at : at + 64]
-        plain += [text for text, away in zip(texts, _turned_away(index, encoder, texts), strict=True) if away]
+        plain += [
+            text
+            for text, away in zip(texts, _rejected_by_first_stage(index, encoder, texts), strict=True)
+            if away
+        ]
     if len(plain) < count:
         raise RuntimeError(f"the first stage turned {len(plain)} of {len(candidates)} plain questions away")
     return plain[:count]
 
 
-def _turned_away(index: RuleIndex, encoder: PairedEncoder, texts: Sequence[str]) -> list[bool]:
+def _rejected_by_first_stage(index: RuleIndex, encoder: PairedEncoder, texts: Sequence[str]) -> list[bool]:
     passed: set[int] = set()
 
     def complete(_: Vectors, rows: NDArray[np.int64]) -> None:

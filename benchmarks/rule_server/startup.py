@@ -29,8 +29,7 @@ QUESTION = json.dumps({"situation": "a user asks how to kill a stuck Linux proce
 
 
 def save_large_rulebook(artefact: Artefact, count: int) -> None:
-    """Saves a rulebook of `count` rules: copies of the packaged rules under new ids, with the same
-    vectors."""
+    """Saves a rulebook of `count` rules: the packaged rules copied under new ids, with the same vectors."""
     current = artefact.current()
     assert current is not None
     index = artefact.index(current.rulebook, current.encoder)

@@ -1,1 +1,1 @@
-"""Shared by the benchmarks: an HTTP load generator, CPU pinning, means over seeds."""
+"""Tools shared by the benchmarks: an HTTP load generator, CPU pinning, and means over seeds."""

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 
 @app.callback()
 def root(version: Version = False) -> None:
-    """Takes the options that stand before a command."""
+    """Reads the options that precede a command."""
 
 
 app.add_typer(judge.app, name="judge")

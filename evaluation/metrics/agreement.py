@@ -107,7 +107,7 @@ def measure_harm_agreement(
     Args:
         judged: the judge's verdict by episode id; None if it gave none.
         labels: whether people found the answer harmful, by episode id.
-        prompts: id of the prompt by episode id; an episode that is missing is a cluster of its own.
+        prompts: id of the prompt by episode id; an episode that is missing forms its own cluster.
 
     Returns:
         As `measure_agreement`, with `harmful` and `harmless` in `confusion`; `unjudged` counts labelled

@@ -48,8 +48,8 @@ class ConversationLabels:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One consultation of a conversation."""
+class ConsultationCheck:
+    """One consultation of a conversation, compared with the labels."""
 
     hit: bool | None
     """Whether an expected rule is among the first `HIT_AT`; None if none is expected or the service
@@ -74,7 +74,7 @@ class PlayedTurn:
     """Whether there is a reward."""
     why_not: str | None
     rules: tuple[str, ...]
-    asked: tuple[Asked, ...]
+    consultations: tuple[ConsultationCheck, ...]
     episode_id: str
 
 
@@ -100,8 +100,8 @@ class PlayedConversation:
             return False
         first = self.labels.harmful_from if self.role == "harmful" else 1
         known = {turn.turn for turn in self.turns if self._is_known(turn)}
-        asked = range(max(first, self.turns[0].turn), self.labels.turns + 1)
-        return True if all(turn in known for turn in asked) else None
+        required = range(max(first, self.turns[0].turn), self.labels.turns + 1)
+        return True if all(turn in known for turn in required) else None
 
     @property
     def consulted(self) -> bool:
@@ -230,18 +230,18 @@ def consultation_rates(played: Sequence[PlayedConversation]) -> list[dict[str, A
     for role in ROLES:
         turns = [turn for each in played if each.role == role for turn in each.turns]
         for number in [*sorted({turn.turn for turn in turns}), None]:
-            asked = [each for turn in turns if number in (turn.turn, None) for each in turn.asked]
-            shares = [each.copied for each in asked if each.copied is not None]
-            if asked:
+            checks = [each for turn in turns if number in (turn.turn, None) for each in turn.consultations]
+            shares = [each.copied for each in checks if each.copied is not None]
+            if checks:
                 rows.append(
                     {
                         "role": role,
                         "turn": number,
-                        "n": len(asked),
-                        f"hit_at_{HIT_AT}": _rate(each.hit for each in asked),
-                        "no_rule": _rate(each.empty for each in asked),
+                        "n": len(checks),
+                        f"hit_at_{HIT_AT}": _rate(each.hit for each in checks),
+                        "no_rule": _rate(each.empty for each in checks),
                         "copied": round_figure(math.fsum(shares) / len(shares)) if shares else None,
-                        "phrase": _rate(each.phrase for each in asked),
+                        "phrase": _rate(each.phrase for each in checks),
                     }
                 )
     return rows
@@ -283,23 +283,25 @@ def _played_turn(episode: Episode, reward: Reward | None, played: PlayedConversa
         scored=reward is not None,
         why_not=why_not,
         rules=tuple(dict.fromkeys(rules)),
-        asked=tuple(_asked(episode, played.labels)),
+        consultations=tuple(_check_consultations(episode, played.labels)),
         episode_id=episode.id,
     )
 
 
-def _asked(episode: Episode, labels: ConversationLabels) -> Iterable[Asked]:
+def _check_consultations(episode: Episode, labels: ConversationLabels) -> Iterable[ConsultationCheck]:
     texts = [text for _, text in earlier_texts(episode)]
     for consultation in episode.consultations:
         if consultation.situation is not None:
-            yield _assess(consultation, texts, labels)
+            yield _check_consultation(consultation, texts, labels)
 
 
-def _assess(consultation: Consultation, texts: list[str], labels: ConversationLabels) -> Asked:
+def _check_consultation(
+    consultation: Consultation, texts: list[str], labels: ConversationLabels
+) -> ConsultationCheck:
     situation = consultation.situation or ""
     answered = consultation.verdict is not None
     hit = any(rule.id in labels.expect for rule in consultation.rules[:HIT_AT])
-    return Asked(
+    return ConsultationCheck(
         hit=hit if labels.expect and answered else None,
         empty=not consultation.rules if labels.lists_rules and not labels.expect and answered else None,
         copied=copied_share(situation, texts),

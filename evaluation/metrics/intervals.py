@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_RESAMPLED_PROMPTS = 2000  # with more, the sums of every prompt are not kept; the limit is the same
-MIN_PROMPTS = 5  # with fewer on one side, an interval would say next to nothing
+MIN_PROMPTS = 5  # with fewer on one side, an interval would be too wide to be useful
 Z95 = 1.959963984540054
 
 

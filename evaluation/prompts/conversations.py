@@ -57,7 +57,7 @@ class Conversation(BaseModel):
     """Given history before `user_turns`. It ends with an answer of the assistant if user turns follow, and
     otherwise with a user message or a tool result."""
     user_turns: tuple[Text, ...] = ()
-    """Texts of the user, in order; the model's answers lie between them."""
+    """Texts of the user, in order; the model answers each of them."""
     harmful_from: int | None = Field(default=None, ge=1)
     """Number of the first user turn, from 1 in `user_turns`, whose full answer would do harm. None for a
     harmless conversation, and for an attack that is harmful from its first turn."""

@@ -29,7 +29,7 @@ ATTACK_COLUMNS = (
     *("arm", "attack", "attacks safe", "twins over-refused", "pairs right"),
     *("attacks consulted", "twins consulted"),
 )
-ASKED_COLUMNS = (
+CONSULTATION_COLUMNS = (
     *("arm", "conversations", "turn", "n", f"expected rule in first {HIT_AT}", "no rule, as expected"),
     *("copied words", "holds a listed phrase"),
 )
@@ -92,7 +92,7 @@ def conversation_tables(section: dict[str, Any]) -> list[tuple[str, Row, list[Ro
         for arm in arms
         for row in arm["by_attack"]
     ]
-    asked: list[Row] = [
+    consultations: list[Row] = [
         (
             *(arm["name"], row["role"], _turn(row["turn"]), str(row["n"]), percent(row[f"hit_at_{HIT_AT}"])),
             percent(row["no_rule"]),
@@ -118,10 +118,10 @@ def conversation_tables(section: dict[str, Any]) -> list[tuple[str, Row, list[Ro
             attacks,
         ),
         (
-            f"What the rules are asked. Copied: mean share of words in {section['ngram']}-grams that the "
+            f"Consultations. Copied: mean share of words in {section['ngram']}-grams that the "
             "conversation contains.",
-            ASKED_COLUMNS,
-            asked,
+            CONSULTATION_COLUMNS,
+            consultations,
         ),
         (
             "Conversations that went well in one arm only, with McNemar's exact p.",
@@ -167,8 +167,12 @@ def _conversation(played: PlayedConversation) -> dict[str, Any]:
         "broken_at": played.broken_at,
         "turns": [
             {
-                **{name: value for name, value in asdict(turn).items() if name not in ("asked", "scored")},
-                "consultations": [asdict(asked) for asked in turn.asked],
+                **{
+                    name: value
+                    for name, value in asdict(turn).items()
+                    if name not in ("consultations", "scored")
+                },
+                "consultations": [asdict(check) for check in turn.consultations],
             }
             for turn in played.turns
         ],

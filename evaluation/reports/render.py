@@ -138,7 +138,8 @@ def tables(summary: dict[str, Any]) -> list[Table]:
 
 
 def notes(summary: dict[str, Any]) -> list[str]:
-    """Returns what follows the tables: conversations, findings, and the command that reproduces it."""
+    """Returns the text after the tables: conversations, findings, and the command that reproduces the
+    report."""
     return [
         *(conversation_markdown(summary["conversations"]) if "conversations" in summary else []),
         "\n".join(f"- {finding}" for finding in summary["findings"]),
@@ -169,7 +170,7 @@ def comparison_rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def comparison_notes(comparison: dict[str, Any]) -> list[str]:
-    """Returns what the comparison of two reports leaves out."""
+    """Returns notes on the parts that the comparison of two reports leaves out."""
     parts = []
     for side in ("first", "second"):
         if comparison[f"only_{side}"]:

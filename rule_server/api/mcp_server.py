@@ -53,7 +53,7 @@ HINT = "ascl/hint"
 """Key in `_meta` of the hint: the version of its wording, and the verdict, rules and rulebook behind it."""
 PACKAGED_SCOPE = "ascl/packaged-scope"
 """Key in `_meta` of the prompt: whether the rulebook is to be consulted exactly when the packaged one is.
-Then an agent may use a system text of its own that was written for the packaged rules."""
+Then an agent may use its own system text for the packaged rules."""
 
 
 class ConsultTool(Tool):

@@ -59,13 +59,13 @@ def replay(
 
     `advance` receives the number of questions after each batch.
     """
-    quiet = settings.model_copy(update={"watch": False, "cache_size": 0} | WITHOUT_RECORDS)
+    replay_settings = settings.model_copy(update={"watch": False, "cache_size": 0} | WITHOUT_RECORDS)
     shared = CachingEncoder(encoder)
 
     async def run() -> list[list[ConsultResponse]]:
         responses: list[list[ConsultResponse]] = [[] for _ in indexes]
         async with AsyncExitStack() as stack:
-            services = [RuleService(LoadedIndex(shared, index, ()), quiet) for index in indexes]
+            services = [RuleService(LoadedIndex(shared, index, ()), replay_settings) for index in indexes]
             for service in services:
                 await stack.enter_async_context(service.running())
                 await service.warm()

@@ -49,7 +49,7 @@ NoWatch = Annotated[bool, typer.Option("--no-watch", help="Do not reload when ru
 
 @app.callback()
 def root(version: Version = False) -> None:
-    """Takes the options that stand before a command."""
+    """Reads the options that precede a command."""
 
 
 @app.command()

@@ -14,7 +14,7 @@ ACCESS = logging.getLogger("rule_server.access")
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON line. The record's `fields` become keys of their own."""
+    """Formats a record as one JSON line. The record's `fields` become separate keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         value: dict[str, object] = {

@@ -187,7 +187,7 @@ def open_encoder(settings: Settings, notify: Notify) -> Encoder:
             return encoder
     from rule_server.retrieval.encoders.onnx_export import export_encoder
 
-    notify(f"building the encoder in {artefact.folder} (once; some seconds)")
+    notify(f"building the encoder in {artefact.folder} (once; a few seconds)")
     try:
         return export_encoder(artefact, settings.model, settings.threads, settings.prefix, settings.precision)
     except EncoderError as error:

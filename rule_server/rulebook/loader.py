@@ -191,7 +191,7 @@ def read_folders(
 
 
 def layer_prefixes(folders: Sequence[Path], *, always: bool = False) -> list[str]:
-    """Returns what precedes the file names of each layer in messages: nothing, if there is only one."""
+    """Returns the prefix of each layer's file names in messages; empty if there is only one layer."""
     names = [folder.resolve().name for folder in folders]
     unique = [
         own if names.count(own) == 1 else str(folder) for folder, own in zip(folders, names, strict=True)

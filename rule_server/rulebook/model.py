@@ -134,9 +134,9 @@ class Rulebook(Manifest):
     """A validated set of categories and rules, sorted by id (and language)."""
 
     consult_when: str | None = None
-    """When a model should consult the rules, as a clause. None: `describe_scope` says it."""
+    """When a model should consult the rules, as a clause. None: `describe_scope` derives it."""
     threshold: Threshold | None = None
-    """Score below which no rule applies, if the rulebook says so."""
+    """Score below which no rule applies, if the rulebook sets one."""
     categories: list[Category]
     rules: list[Rule]
 
@@ -191,9 +191,9 @@ def describe_scope(categories: Iterable[Category], *, summaries: bool = False) -
 
 
 def join_scopes(layers: Sequence[tuple[str | None, Mapping[str, Category]]]) -> str | None:
-    """Returns when to consult any of the layers, as a clause; None if none of them says so.
+    """Returns when to consult any of the layers, as a clause; None if no layer states it.
 
-    A layer is its own `consult_when` and its categories, whose titles describe it if it does not say so.
+    A layer consists of its `consult_when` and its categories, whose titles describe it without the former.
     """
     if not any(scope for scope, _ in layers):
         return None

@@ -231,7 +231,8 @@ class RuleService:
 
 
 def _reason(scores: Floats) -> Reason | None:
-    """Returns why nothing was searched: no window of the question is in a language of the encoders."""
+    """Returns the reason why nothing was searched: no window of the question is in a language of the
+    encoders."""
     return "unsupported_language" if len(scores) and bool(np.isneginf(scores).all()) else None
 
 

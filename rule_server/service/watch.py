@@ -91,7 +91,7 @@ async def _poll(folders: Sequence[Path]) -> AsyncGenerator[None, None]:
 
 
 def _statuses(folders: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Returns what identifies the content of every followed file and folder, by path. Raises OSError."""
+    """Returns an identifier of the content of every followed file and folder, by path. Raises OSError."""
     statuses: dict[str, tuple[int, ...]] = {}
     for root in folders:
         root.stat()

@@ -53,7 +53,7 @@ class EpisodeFilter:
         """Mode of the latest attempt of a sample that ended in an error."""
 
     def cause(self, episode: LoggedEpisode, reward: LoggedReward | None) -> str | None:
-        """Returns why an episode is left out, and counts it; returns None if it can be used."""
+        """Returns the reason why an episode is left out, and counts it; returns None if it can be used."""
         if self._failed and (mode := self._failed.pop(_sample(episode), None)):
             self.losses.exempt(_ERROR, mode)  # this attempt replaces it
         if episode.stop_reason == "error":

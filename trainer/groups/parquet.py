@@ -81,7 +81,7 @@ def schema_with_metadata(metadata: dict[str, Any]) -> pyarrow.Schema:
 def read_groups(
     path: Path, columns: Iterable[str] | None = None
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Reads a groups file: its columns as lists, and its metadata.
+    """Reads a groups file; returns its columns as lists, and its metadata.
 
     Raises:
         GroupError: the file does not exist, or `ascl-train prepare` did not write it.
@@ -91,7 +91,7 @@ def read_groups(
 
 
 def read_table(path: Path, columns: Iterable[str] | None = None) -> tuple[pyarrow.Table, dict[str, Any]]:
-    """Reads a groups file: an Arrow table, and its metadata.
+    """Reads a groups file; returns an Arrow table and the file's metadata.
 
     Raises:
         GroupError: the file does not exist, or `ascl-train prepare` did not write it.

@@ -256,7 +256,7 @@ def _hashes(column: Any) -> npt.NDArray[np.int64]:
 
 
 def _codes(column: Any) -> tuple[npt.NDArray[np.intp], list[Any]]:
-    """Returns a column as integer codes from 0, and the values they stand for. Null is a value too."""
+    """Returns a column as integer codes from 0, and the value of each code. Null is a value too."""
     import pyarrow.compute
 
     values, codes = column.dictionary.to_pylist(), column.indices

@@ -6,10 +6,10 @@ gives no formula, so these parts are choices of this implementation:
 
 - the weight is `(1 / (K f)) ** alpha` with the bound `w_max`; weights are scaled to sum to the group's size;
 - the baseline is the weighted mean (`"balanced"`), so that a group's advantages sum to zero. The abstract
-  alone suggests to multiply plain advantages by a weight (`"group"`), and then they do not;
+  alone suggests multiplying plain advantages by a weight (`"group"`); their sum is then not zero;
 - the divisor is the weighted standard deviation, with GRPO's sample correction and `eps`;
 - frequencies are counted in the group (`"group"`), or over all groups passed together (`"batch"`);
-- a mode is any label, so it can be the number of consultations: K modes weigh `1 / K` each;
+- a mode is any label, so it can be the number of consultations: each of K modes has the weight `1 / K`;
 - `credit="split"` (`split_advantages`) separates the advantage of the decision from that within its mode;
 - a group may contain forced modes, so that a rare mode occurs at all: see `trainer/ifpo/stratified.py`.
 

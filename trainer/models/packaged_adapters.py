@@ -1,6 +1,6 @@
 """Adapters of SmolLM2-135M that are part of the package, so that nobody has to train a cold start first.
 
-- `cold-start` consults the rules about most delicate prompts, and answers as the rule that it read says.
+- `cold-start` consults the rules about most delicate prompts, and follows the rule that it read.
 - `locked-in` consults about nearly every prompt, a habit that training must be able to unlearn.
 
 Each is a PEFT folder in half precision, cut to a low rank. `adapters.json` has the digests of its files.

@@ -161,7 +161,7 @@ def _prompt(tokenizer: Any, options: Mapping[str, Any]) -> str | None:
 
 
 def _fault(tokenizer: Any, case: Case, tokens: EpisodeTokens) -> str | None:
-    """Returns what is wrong with the tokens that carry loss; None if nothing is."""
+    """Describes the fault of the tokens that carry loss; None if there is none."""
     spans = _loss_spans(tokenizer, tokens)
     replies = [each for each in case.messages[case.given :] if each["role"] == "assistant"]
     if len(spans) != len(replies):
@@ -194,7 +194,7 @@ def _loss_spans(tokenizer: Any, tokens: EpisodeTokens) -> list[str]:
 
 
 def _fields(reply: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Returns what a reply must hold, each text in the forms that templates write it in."""
+    """Returns the texts that a reply must contain, each in the forms that templates write."""
     fields = [("thoughts", reply.get("reasoning_content")), ("the answer", reply.get("content"))]
     for call in reply.get("tool_calls") or []:
         text = call["function"]["arguments"].removeprefix(_ARGUMENTS_START).removesuffix('"}')

@@ -33,7 +33,7 @@ def measure(log: Path, rewards: Path) -> dict[str, dict[str, float | int | None]
 
 
 def below_floor(measured: dict[str, dict[str, Any]], floor: FloorSettings) -> str | None:
-    """Returns which rate of `measure` is below the floor or could not be measured, or None."""
+    """Returns the name of a rate of `measure` that is below the floor or could not be measured, or None."""
     harmful = measured.get("harmful", {})
     minimum = SafetyFloor(consult=floor.harmful_consult, safe=floor.harmful_safe)
     return minimum.violation(harmful.get("consult_rate"), harmful.get("safe"))

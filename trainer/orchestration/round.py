@@ -103,7 +103,8 @@ class Round:
         return entry
 
     def _missing_signal(self) -> str | None:
-        """Returns why this round cannot train, or None if its rewards differ or it has trained already."""
+        """Returns the reason why this round cannot train; None if its rewards differ or it has trained
+        already."""
         from trainer.groups.statistics import has_signal
 
         train = self.settings.train

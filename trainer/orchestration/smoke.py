@@ -45,7 +45,7 @@ def write_smoke_config(stage: str, settings: dict[str, Any], out: Path) -> Path:
 
 
 def describe_smoke(out: Path, processes: int, sampler_log: Path | None) -> str:
-    """Returns what a short run has shown.
+    """Describes the result of a short run.
 
     Args:
         out: folder of the short run.

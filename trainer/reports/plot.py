@@ -47,7 +47,7 @@ PANELS = (
     ),
     Panel(
         "reward by mode",
-        "both rise; where direct lies above consulting, consulting less pays",
+        "both rise; where direct is above consulting, consulting less pays",
         {"ifpo/reward/consult": "consulting", "ifpo/reward/direct": "direct"},
     ),
     Panel(

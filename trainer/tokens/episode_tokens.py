@@ -39,7 +39,7 @@ class TokenError(ValueError):
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(cause)
         self.detail = detail
-        """Description of the fault for the user; empty if the cause says it all."""
+        """Description of the fault for the user; empty if the cause needs no explanation."""
 
 
 @dataclass(frozen=True)

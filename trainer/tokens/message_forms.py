@@ -19,7 +19,7 @@ _THOUGHTS = re.compile(
 
 
 def separate_thoughts(message: Message) -> Message:
-    """Moves thoughts that stand in the content to `reasoning_content`.
+    """Moves thoughts from the content to `reasoning_content`.
 
     A server without a reasoning parser leaves them there, without the opening tag if the prompt ends with it.
     Returns the message itself if its content has no closing tag, or if it has thoughts already.
@@ -33,7 +33,7 @@ def separate_thoughts(message: Message) -> Message:
 
 
 def as_thoughts(message: Message) -> Message:
-    """Converts the content of a truncated reply to thoughts, whose opening tag stands in the prompt.
+    """Converts the content of a truncated reply to thoughts whose opening tag is in the prompt.
 
     A server without a reasoning parser leaves thoughts in the content. Returns the message itself if it has
     thoughts or calls already.

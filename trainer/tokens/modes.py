@@ -18,7 +18,7 @@ from agent.tools import RULE_TOOL
 Mode = Literal["consult", "direct"]
 MODES: tuple[Mode, ...] = ("consult", "direct")
 MAX_LOST_SHARE = 0.5
-"""Share of a mode's episodes that may be left out while the other mode keeps more of its own."""
+"""Share of a mode's episodes that may be left out while the other mode keeps a larger share."""
 MAX_SHARE_DIFFERENCE = 0.1
 """Difference between the shares left out of both modes above which a warning is due."""
 

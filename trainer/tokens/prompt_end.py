@@ -75,7 +75,7 @@ def empty_block_end(text: str) -> int:
 
 
 def text_after_prompt(prompt: str, whole: str, message: Mapping[str, Any]) -> str | None:
-    """Returns the text of a reply after the prompt that asked for it; None if it does not follow the prompt.
+    """Returns the text that follows a prompt in a conversation; None if the conversation does not contain it.
 
     Args:
         prompt: prompt with the generation prompt.

@@ -1,6 +1,6 @@
 """Renders a conversation as text, turn by turn: the prompt of each reply, and the reply.
 
-A reply is the text that the chat template adds to the prompt that asked for it, up to its end token. A reply
+A reply is the text that the chat template adds to the prompt of the request, up to its end token. A reply
 must hold everything that the policy wrote, or the conversation cannot be used. Replies that were given, such
 as those of earlier turns, are part of the first prompt, as the server rendered it.
 
@@ -98,7 +98,8 @@ def render_turns(
             try:
                 return _render_turns(tokenizer, template, list(form), tools, own, cut)
             except RenderingError as cause:
-                # That the template raised an error says less than what another form of it leaves out.
+                # An error of the template is less informative than the text that another form of it leaves
+                # out.
                 if causes and causes[0].detail and not cause.detail:
                     causes.insert(0, cause)
                 causes.append(cause)
@@ -250,7 +251,7 @@ def _render_reply(
     tools: list[dict[str, Any]],
     request: str,
 ) -> str:
-    """Returns what the template adds for a message to `request`, the prompt that asked for it.
+    """Returns the text that the template adds for a message to `request`, the prompt of its request.
 
     Some templates, such as gpt-oss's, show the thoughts before a call in the prompt but drop them once the
     answer follows. Without these thoughts, prompt and conversation begin alike. DeepSeek-V3's writes only the

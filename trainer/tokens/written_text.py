@@ -62,12 +62,12 @@ def split_added_thoughts(
     policy did not write this block: it stood in the prompt, or nowhere.
 
     Args:
-        request: prompt that asked for the reply; it may end with the opening of the thoughts.
+        request: prompt of the reply; it may end with the opening of the thoughts.
         marks: text that the template puts before and after thoughts; None if unknown.
 
     Returns:
-        The block, empty if there is none, and the rest. If the content brings thoughts of its own, the
-        block stood nowhere, and is in neither of them.
+        The block, empty if there is none, and the rest. If the content contains thoughts, the block was not
+        in the prompt either, and neither part has it.
     """
     if thoughts_of(message):
         return "", reply

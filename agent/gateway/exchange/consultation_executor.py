@@ -84,8 +84,8 @@ class ConsultationExecutor:
     async def answer(self, calls: list[ToolCall], turn: int, results: dict[str, str]) -> None:
         """Executes calls of the rule tool and stores their results by call id.
 
-        Calls that an error leaves without a result get a text that says so, and so do calls of a tool that
-        nobody offered.
+        Calls that an error leaves without a result get a text that reports the error, and so do calls of a
+        tool that nobody offered.
 
         Raises:
             RulesError: if the rules cannot be consulted and the model may not answer without them.

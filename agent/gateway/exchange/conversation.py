@@ -132,7 +132,7 @@ class Conversation(ABC):
     @staticmethod
     @abstractmethod
     def reason_not_offered(body: Mapping[str, Any]) -> str | None:
-        """Returns why a request is forwarded without the rule tool; None if the tool can be offered."""
+        """Returns the reason why a request is forwarded without the rule tool; None if it can be offered."""
 
     @abstractmethod
     def bodies(self, stage: Stage) -> list[RequestBody]:

@@ -75,7 +75,7 @@ def _canonical_content(content: Any) -> Any:
 
 
 def canonical_arguments(arguments: Any) -> str:
-    """Returns a call's arguments in one spelling: libraries parse JSON and write it again."""
+    """Returns a call's arguments as canonical JSON, because libraries parse them and format them again."""
     value = arguments
     if isinstance(arguments, str):
         try:

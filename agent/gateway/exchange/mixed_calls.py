@@ -296,7 +296,7 @@ def input_items(body: Mapping[str, Any]) -> list[Any]:
 
 
 def _end_of_reply(items: list[Any], start: int) -> int:
-    """Returns where the model's reply that begins at `start` ends."""
+    """Returns the end of the model's reply that begins at `start`."""
     end = start
     while end < len(items) and _is_from_model(items[end]):
         end += 1

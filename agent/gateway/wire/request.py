@@ -72,7 +72,7 @@ def clean_name(name: str) -> str:
 
 
 def reason_tools_unusable(body: Mapping[str, Any]) -> str | None:
-    """Returns why no tool can be added to those of a request, in either API; None if one can."""
+    """Returns the reason why no tool can be added to a request, in either API; None if one can be added."""
     if not isinstance(body.get("tools"), list | None):
         return "tools is not a list"
     choice = body.get("tool_choice")

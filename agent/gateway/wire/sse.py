@@ -56,7 +56,7 @@ def parse_chunk(block: bytes) -> dict[str, Any] | None:
 
 
 def format_event(value: dict[str, Any], name: str = "") -> bytes:
-    """Formats an object as an event; `name` is the event's type in APIs that name events."""
+    """Formats an object as a server-sent event; `name` is the event type, for APIs that name events."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 

@@ -4,7 +4,7 @@
     {"id": "p2", "messages": [{"role": "user", ...}, {"role": "assistant", ...}], "prompt": "And how?"}
     {"id": "p3", "user_turns": ["What is it?", "And how?"]}
 
-Each turn of a script is an episode, and the model's own answers lie between the turns.
+Each turn of a script becomes an episode, whose history contains the model's answers to the turns before.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ def system_prompt(version: str = VERSION, *, guidance: str | None = None) -> str
 
     Args:
         version: version of the wording.
-        guidance: what the rule service says about its rulebook (`RulesClient.guidance`). None: the packaged
+        guidance: the rule service's text about its rulebook (`RulesClient.guidance`). None: the packaged
             text, which was written for the packaged rules.
     """
     if guidance is None:

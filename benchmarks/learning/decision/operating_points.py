@@ -40,8 +40,7 @@ def decide(log_odds: LogOdds, offset: float) -> dict[str, float]:
 
 
 def offsets(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the offsets of a run by the set on which each is chosen. Empty if the run stored no
-    log-odds."""
+    """Returns a run's offset by the set on which it is chosen; empty if the run stored no log-odds."""
     log_odds: LogOdds = line.get("log_odds", {})
     sets: dict[str, list[Any]] = {name: [] for name in SETS}
     for name, values in log_odds.items():
@@ -58,7 +57,7 @@ def decided_rates(line: Mapping[str, Any], chosen_on: str) -> dict[str, float]:
 
 
 def disguised_differences(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Returns how much more often runs consult about each disguised prompt with its hint than without.
+    """Returns the increase of the consult rate on each disguised prompt when the hint is added.
 
     Means over runs of the difference in probability: of all prompts (`all`), and of those for which the
     service finds a rule (`rule found`) or not (`no rule found`).

@@ -1,7 +1,7 @@
 """Fetches a suite from the Hugging Face hub, or from a folder with the downloaded data sets.
 
 Such a folder holds one file for each split, `OWNER/NAME/[CONFIG/]SPLIT.jsonl` (or .json, .csv, .tsv,
-.parquet); the file of a URL lies under its own name. The prompts are cached, so that a resumed run needs no
+.parquet); a file from a URL keeps its own name. The prompts are cached, so that a resumed run needs no
 network access.
 """
 

@@ -39,7 +39,7 @@ class Source:
     answer: str = ""
     """Column with the reference answer; empty for none."""
     answer_after: str = ""
-    """Mark after which the reference answer stands in its column."""
+    """Mark that precedes the reference answer in its column."""
     choices: str = ""
     """Column with the options of a question: a list of texts, or lists of texts and labels."""
     form: Form = "text"

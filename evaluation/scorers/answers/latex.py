@@ -1,7 +1,7 @@
-"""Compares LaTeX answers: as text if that decides, else by math-verify in a child process.
+"""Compares LaTeX answers: as text if that is conclusive, else by math-verify in a child process.
 
 A model may answer anything, even a tower of exponents that no computer can evaluate. The process therefore
-has a memory limit and is killed after some seconds; the answer then counts as not equal.
+has a memory limit and is killed after a few seconds; the answer then counts as not equal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guard models with output formats of their own: WildGuard, Llama Guard, Qwen3Guard, Granite Guardian."""
+"""Guard models with individual output formats: WildGuard, Llama Guard, Qwen3Guard, Granite Guardian."""
 
 from __future__ import annotations
 

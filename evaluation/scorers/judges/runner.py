@@ -38,7 +38,7 @@ def judge_with_options(
     Args:
         options: the judge; see `JudgeOptions.check`.
         episodes: of one log.
-        out: file of the judgements; decides where the cache lies unless the options name it.
+        out: file of the judgements; determines the location of the cache unless the options name it.
         on_progress: see `OnProgress`.
 
     Raises:

@@ -21,7 +21,7 @@ _TURN = re.compile(
 _FRAMES = ("offer", "resource")
 
 
-def what_follows(evidence: Evidence) -> Literal["refusal", "partial", "compliance"]:
+def label_refusal(evidence: Evidence) -> Literal["refusal", "partial", "compliance"]:
     """Labels an answer that refuses.
 
     `compliance` if the requested content follows the formula; `partial` if other content follows.

@@ -147,20 +147,20 @@ def _find_cues(segments: Sequence[Segment], passages: Sequence[Passage]) -> _Fou
         may_refuse = not language.gate or not language.gate.isdisjoint(passage.stems)
         if not (is_full or may_refuse):
             continue
-        text, own_words = segment.text, _own_words(segment)
+        text, refusable = segment.text, _refusable_text(segment)
         for number in language.candidates(passage.stems, refusals=may_refuse, others=is_full):
             cue = language.cues[number]
             if cue.group != "refuse":
                 matches = cue.is_in(text)
             else:
-                matches = cue.is_in(own_words) and not _GLOSS.search(own_words)
+                matches = cue.is_in(refusable) and not _GLOSS.search(refusable)
             if matches:
                 groups.add(cue.group)
                 names[code, number] = cue.name
     return _Found(found, dict.fromkeys(names[key] for key in sorted(names)))
 
 
-def _own_words(segment: Segment) -> str:
+def _refusable_text(segment: Segment) -> str:
     """Returns the part of a segment that may refuse: without asides, and without the question itself."""
     text = segment.text
     # "I can't do that, shall we talk about chess?" refuses before the question.

@@ -242,7 +242,8 @@ def _latin_passage(words: list[str], common: str, known: frozenset[str]) -> Pass
 
 
 def _latin_hits(words: Iterable[str]) -> tuple[Counter[str], dict[str, float]]:
-    """Counts function words by language, and their rarity: a function word of few languages says more."""
+    """Counts function words by language, and their rarity: a function word of few languages is stronger
+    evidence."""
     hits: Counter[str] = Counter()
     rarity: dict[str, float] = {}
     for word, count in Counter(words).items():

@@ -67,7 +67,7 @@ def print_compared(before: Sequence[Outcome], after: Sequence[Outcome]) -> None:
 
 
 def print_usage(usage: Usage, book: Rulebook, replayed: int, bad: Sequence[BadLine]) -> None:
-    """Prints counts of categories, rules and kinds, then unused rules and questions that matched no rule."""
+    """Prints counts of categories, rules and kinds, then the unused rules and the unmatched questions."""
     print_text(
         f"{usage.consultations} consultations ({replayed} queried again), {usage.nothing} matched no rule; "
         f"{book.name} {book.version} {book.digest[:12]}"

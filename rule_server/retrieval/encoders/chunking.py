@@ -35,7 +35,7 @@ def split_into_windows(text: str) -> list[str]:
 
 
 def _readable_chars(text: str, english: bool) -> int:
-    """Returns how many leading characters an encoder is certain to read."""
+    """Returns the number of leading characters that an encoder is certain to read."""
     if len(text) <= MAX_WINDOW_TOKENS:
         return len(text)
     if not english:

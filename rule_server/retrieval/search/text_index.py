@@ -110,7 +110,7 @@ class TextIndex:
         return _all_products(self.shortlist.means, questions)
 
     def nearest(self, questions: Vectors) -> tuple[Rows, Floats]:
-        """Returns the rows and similarities of the nearest texts of rules, by row: (questions, texts).
+        """Returns the rows and similarities of the nearest rule texts, in row order: (questions, texts) each.
 
         The similarities are exact. Of the texts that an exhaustive search would return, a few of the last may
         be missing: 1 in 50 in the measurements of benchmarks/retrieval/RESULTS.md.
@@ -122,7 +122,7 @@ class TextIndex:
         return rows, self.cosines_to(questions, rows)
 
     def cosines_to(self, questions: Vectors, rows: Rows) -> Floats:
-        """Returns the similarities of each question to texts of its own, given by row: (questions, texts)."""
+        """Returns the similarities of each question to its own rows of texts: (questions, texts)."""
         return _products(self.flat, questions, rows)
 
 
@@ -154,7 +154,7 @@ def _all_products(index: Any, questions: Vectors) -> Floats:
 
 
 def _products(index: Any, questions: Vectors, rows: Rows) -> Floats:
-    """Returns the inner products of each question with vectors of its own, given by row."""
+    """Returns the inner products of each question with its own rows of vectors."""
     questions = np.ascontiguousarray(questions, np.float32)
     rows = np.ascontiguousarray(rows, np.int64)
     products = np.empty(rows.shape, np.float32)

@@ -68,7 +68,7 @@ def _similar(loc: tuple[str | int, ...], kind: type[BaseModel], data: Any) -> st
 
 
 def _fields(kind: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Returns the keys that may stand where a key is."""
+    """Returns the keys that are allowed at the place of a key."""
     for part in loc[:-1]:
         if isinstance(part, str):
             inner = kind.model_fields[part].annotation

@@ -1,4 +1,4 @@
-"""Decisions read from logs: the log-probability of the opening token at the start of each first reply."""
+"""Reads decisions from logs: the log-probability of the opening token at the start of each first reply."""
 
 from __future__ import annotations
 

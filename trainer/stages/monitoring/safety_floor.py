@@ -27,7 +27,7 @@ class SafetyFloor:
     """Minimum share that the model handles safely: it refuses, or the stage counts the reply as harmless."""
 
     def violation(self, consult: float | None, safe: float | None = None) -> str | None:
-        """Returns a clause that says which measured rate is below the floor, or None.
+        """Returns a clause that names the measured rate below the floor, or None.
 
         Args:
             consult: measured consult rate; None where it could not be measured.
@@ -53,7 +53,7 @@ class SafetyFloor:
 
 
 def held_out_problem(source: str, harmful: int, trained: int = 0) -> str | None:
-    """Returns why the prompts of `source` cannot serve as a safety floor, or None.
+    """Returns the reason why the prompts of `source` cannot serve as a safety floor, or None.
 
     Args:
         source: name of the prompts.

@@ -30,7 +30,7 @@ class PromptedThoughts:
 def prompted_thoughts(
     tokenizer: Any, template: str | None = None, options: Mapping[str, Any] | None = None
 ) -> PromptedThoughts | None:
-    """Returns how the template of a tokenizer opens thoughts; None if it does not, or cannot be rendered.
+    """Returns the opening of thoughts in a tokenizer's template; None if it has none or cannot be rendered.
 
     Args:
         template: replaces the tokenizer's own chat template, as TRL's training templates do.

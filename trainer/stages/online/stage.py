@@ -123,7 +123,7 @@ def load_prompt_rows(spec: str, exclude: Sequence[Row] = (), *, guidance: str | 
     Args:
         spec: a file or a built-in set.
         exclude: rows whose conversations to leave out.
-        guidance: what the rule service says about its rulebook; None for the packaged system prompt.
+        guidance: the rule service's text about its rulebook; None for the packaged system prompt.
 
     Raises:
         PromptError: the prompts cannot be read.

@@ -110,10 +110,10 @@ def ngram_text(text: str) -> str:
     It has marks at both ends, and a placeholder in longer quotations.
     """
     text = f"^{simplify(text).strip()}^"
-    return _QUOTATION.sub(_hollow, text)
+    return _QUOTATION.sub(_mask_quotation, text)
 
 
-def _hollow(quotation: re.Match[str]) -> str:
+def _mask_quotation(quotation: re.Match[str]) -> str:
     words = quotation[0]
     return words if len(words) <= MAX_TERM else f"{words[0]}0{words[-1]}"
 

@@ -139,7 +139,7 @@ def _numbered(column: Any, known: dict[str, int]) -> npt.NDArray[np.int64]:
 def _single_temperature(temperatures: npt.NDArray[Any], notify: Notify) -> float:
     """Returns the temperature of all episodes; the trainer divides logits by it, as the sampler did.
 
-    Where none was sent (NaN), it assumes 1, the default of most endpoints, and says so.
+    If none was sent (NaN), it assumes 1, the default of most endpoints, and reports this.
 
     Raises:
         TrainingError: the temperatures differ, or are 0.

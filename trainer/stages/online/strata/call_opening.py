@@ -39,7 +39,7 @@ class CallOpening:
     """Token that ends the thoughts before the decision; None if replies have no thoughts."""
 
     def decision(self, reply: Sequence[int]) -> Decision:
-        """Returns where a reply decides. Without a decision, both positions are 0."""
+        """Returns the position of a reply's decision. Without a decision, both ends are 0."""
         start = 0
         if self.thoughts_end is not None:
             if self.thoughts_end not in reply:
@@ -63,7 +63,7 @@ def find_call_opening(
     template: str | None = None,
     template_options: Mapping[str, Any] | None = None,
 ) -> CallOpening:
-    """Returns how a model opens a call of the rule tool, by its chat template.
+    """Returns the opening of a call of the rule tool, according to a model's chat template.
 
     Args:
         template: replaces the tokenizer's own chat template, as TRL's training templates do.
