@@ -44,7 +44,7 @@ _NAMES_BY_OWNER = {
 }
 _OPEN_QUESTION = "Write any sentence that nobody has written before."
 _SAMPLING_PROBES = 4
-"""Replies that are compared. Four equal ones at a high temperature are next to impossible, even if short."""
+"""Replies that are compared. Four equal ones at a high temperature are very unlikely, even if short."""
 _SAMPLING_PROBE_TOKENS = 12
 _HIGH_TEMPERATURE = 1.5
 _IDENTIFY_TIMEOUT = 5.0  # seconds

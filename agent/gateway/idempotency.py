@@ -80,7 +80,7 @@ class RepeatedRequests:
         return attempt, earlier
 
     def end(self, attempt: Attempt) -> None:
-        """Ends an attempt. One that did not reach its caller is kept for a retry."""
+        """Ends an attempt, and keeps it for a retry if its reply did not reach the caller."""
         running = self._running.get(attempt.key, [])
         if attempt in running:
             running.remove(attempt)

@@ -1,4 +1,4 @@
-"""HTTP client that repeats requests which the rule service refused with 429 or 503 and Retry-After."""
+"""HTTP client that repeats requests that the rule service refused with 429 or 503 and Retry-After."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ REQUEST_STATE: ContextVar[RequestState] = ContextVar("request_state")
 
 
 class WaitingClient(httpx2.AsyncClient):
-    """Repeats a refused request after the time that the service asks for, until the request's deadline."""
+    """Repeats a refused request after the wait that the service requests, until the request's deadline."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Sends a request until it is not refused; returns the last refusal if the deadline would pass."""

@@ -203,7 +203,7 @@ def _fit_factors(design: Vector, target: Vector, importance: Vector) -> list[flo
 
 
 def measure(model: NgramModel, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Returns F1, precision and recall of refusals, in all and by language."""
+    """Returns F1, precision and recall of refusals, overall and by language."""
     flags: dict[str, list[tuple[bool, bool]]] = {"all": []}
     for answer in answers:
         found = answer.evidence.is_readable and model.score(answer.evidence.text, answer.cue_evidence) >= 0.5

@@ -136,7 +136,7 @@ def message_error(line: str) -> JSONRPCError | None:
     try:
         value = pydantic_core.from_json(line)
     except ValueError as error:
-        return _error(_readable_id(line), PARSE_ERROR, f"it is not JSON ({error}): send one message a line")
+        return _error(_readable_id(line), PARSE_ERROR, f"it is not JSON ({error}): send one message per line")
     if isinstance(value, list):
         return _error(None, INVALID_REQUEST, BATCH_ERROR)
     if not isinstance(value, dict):

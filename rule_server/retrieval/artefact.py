@@ -249,7 +249,7 @@ class Artefact:
             raise self._not_writable(error) from None
 
     def lineages(self, digest: str) -> frozenset[str]:
-        """Returns the lineages of a stored rulebook. Empty for one of an earlier version of the service."""
+        """Returns the lineages of a stored rulebook; empty if an earlier version of the service stored it."""
         return frozenset(path.name for path in (self.folder / "rulebooks" / digest).glob(f"{LINEAGE}*"))
 
     def add_lineage(self, digest: str, rules: tuple[Path, ...]) -> None:

@@ -61,6 +61,15 @@ PHRASES = {
     r"\bbut for\b": "except for",
     r"\b(is|are|was|were) let\b": "accepted, may",
     r"\bfor good\b": "permanently",
+    r"\b(None|empty|0|one) without (one|any)\b": "if there is none",
+    r"\b(caller|client) (is|was|were) sent\b": "receives, was sent to the caller",
+    r"\b(one|\w+ (message|value)|\w+ demonstrations) a (line|turn|version|step|episode|day|row)\b": "per",
+    r"\bnext to (nothing|no|impossible)\b": "almost no",
+    r"\bto the (last )?bit\b": "bit for bit",
+    r"\botherwise than\b": "not as",
+    r"\ball the same\b": "nevertheless",
+    r"\bby (the user's|its own) word\b": "according to",
+    r"\b(others?|one|those) say the same\b": "equivalent",
 }
 """Phrase -> what to write in its place."""
 OPENINGS = re.compile(r"(What|Who|Whose)\b")

@@ -22,7 +22,7 @@ def decision(
         ),
     ] = None,
     at: Annotated[
-        str, typer.Option(help="Wished consult rate of a kind of prompt: KIND=RATE.")
+        str, typer.Option(help="Target consult rate of a kind of prompt: KIND=RATE.")
     ] = "harmful=0.95",
     model: Annotated[
         str | None,

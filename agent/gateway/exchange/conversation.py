@@ -136,7 +136,8 @@ class Conversation(ABC):
 
     @abstractmethod
     def bodies(self, stage: Stage) -> list[RequestBody]:
-        """Returns the next request to the upstream, and those to send instead if it is refused, in order."""
+        """Returns the next request to the upstream, then its fallbacks if the upstream refuses it, in
+        order."""
 
     @abstractmethod
     def withdraw_offer(self) -> None:

@@ -91,7 +91,8 @@ class Exchange:
             self.metrics.hints.inc()
 
     def next_bodies(self) -> list[RequestBody]:
-        """Starts a turn: returns the next request, and those to send instead if it is refused, in order."""
+        """Starts a turn: returns the next request, then its fallbacks if the upstream refuses it, in
+        order."""
         self.turns.begin()
         bodies = self.conversation.bodies(self.loop.stage)
         strict = self.settings.on_rules_error != "answer"

@@ -344,8 +344,8 @@ def _with_unused_ids(items: list[Item], taken: set[str | None]) -> list[Item]:
 def awaits_answer(item: Any, items: Iterable[Any]) -> bool:
     """Returns whether the caller must answer an item: a call of its tools, or a request for approval.
 
-    The list of kinds is open: a call has a `call_id`, unless the upstream ran the tool itself and put the
-    output among the `items` of the reply.
+    Unknown kinds count too: an item with a `call_id` is a call of the caller's tools, unless the upstream ran
+    the tool itself and put the output among the `items` of the reply.
     """
     kind = str(item.get("type")) if isinstance(item, dict) else ""
     if kind == "function_call" or kind.endswith("_request"):

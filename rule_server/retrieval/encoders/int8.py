@@ -1,8 +1,8 @@
 """Matrix products with int8 weights, as nodes of an ONNX graph. Opening such a graph does not need `onnx`.
 
-Each row of values is rounded to 8 bits with a scale of its own, so a result does not depend on the other
+Each row of values is rounded to 8 bits with its own scale, so a result does not depend on the other
 rows of a batch, as it would with ONNX Runtime's dynamic quantisation. Each column of the weights has its own
-scale too. Integers are summed exactly, so a result is the same to the last bit alone and in any batch.
+scale too. Integers are summed exactly, so a result is the same, bit for bit, alone and in any batch.
 
 A few large features would leave little precision to the others of their row. Before rounding, each feature is
 therefore divided by a factor that moves a part of its range into the weights (SmoothQuant, arXiv 2211.10438,
@@ -36,7 +36,7 @@ unsigned values and signed weights."""
 FLOAT = 1
 """ONNX's number for float32."""
 SMOOTHING = 0.6
-"""Share of a feature's range that is moved into the weights. 0.5 to 0.7 are as good."""
+"""Share of a feature's range that is moved into the weights. Values from 0.5 to 0.7 are equally good."""
 OPSET_WITH_AXIS_INPUT = 18
 """Version of ONNX from which ReduceMax takes its axis as an input."""
 
@@ -79,7 +79,7 @@ class Int8Products:
         return add("QuantizeLinear", scaled, "int8_unit", "int8_zero"), add("Mul", largest, "int8_step")
 
     def embed(self, weights: str, scales: str, rows: str, **attributes: Any) -> str:
-        """Adds a look-up of rows of a table of embeddings. `scales` has one value a row, (rows, 1)."""
+        """Adds a look-up of rows of a table of embeddings. `scales` has one value per row, (rows, 1)."""
         table = self._add("Cast", self._add("Gather", weights, rows), to=FLOAT)
         return self._add("Mul", table, self._add("Gather", scales, rows), **attributes)
 

@@ -33,7 +33,7 @@ class Reranker:
         """Creates the order of an index.
 
         Args:
-            learned: which versions are those of packaged rules.
+            learned: whether each rule version belongs to a packaged rule, (versions,).
         """
         columns = np.array([model.position(rule.category) for rule in versions], np.int64)
         return cls(model, columns, learned)

@@ -88,10 +88,10 @@ def other_prompts(trainer: Any, count: int, draw: int) -> Rows:
 
 
 def merge(parts: Sequence[tuple[Output, slice]], padding: int) -> Output:
-    """Returns one batch of the rows of several, padded to equal widths: prompts on the left, others right.
+    """Merges batches into one, padded to equal widths: prompts on the left, all other fields on the right.
 
     Args:
-        padding: id of the token that fills up prompts and completions. Masks and numbers get 0.
+        padding: id of the token that pads prompts and completions. Masks and numbers are padded with 0.
     """
     merged: Output = {}
     for key, example in parts[0][0].items():
