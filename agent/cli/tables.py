@@ -121,7 +121,7 @@ def _fit(cell: str, width: int, *, right: bool = False) -> str:
 
 
 def print_quirks(rows: Sequence[Quirks]) -> None:
-    """Prints rows of the quirks table: one line for each endpoint, or a paragraph on a narrow terminal."""
+    """Prints rows of the quirks table: a line per endpoint, or a paragraph on a narrow terminal."""
     columns = quirk_columns()
     print_columns(columns, [[str(getattr(row, column)) for column in columns] for row in rows], cut=(0,))
 

@@ -98,7 +98,7 @@ def find_thoughts(text: str, *, opened: bool = False) -> Thoughts:
     """Finds the thoughts in a reply.
 
     Args:
-        text: as the model wrote it, with or without special tokens.
+        text: the reply as the model wrote it, with or without special tokens.
         opened: whether the prompt is known to end with an opening tag; a reply without a closing tag then
             consists of thoughts only.
     """

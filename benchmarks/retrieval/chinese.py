@@ -45,7 +45,7 @@ def without_translations(rulebook: Rulebook) -> Rulebook:
 
 
 def measure(index: RuleIndex, encoder: Encoder, rows: Sequence[Row], threshold: float) -> dict[str, Any]:
-    """Returns by kind the hits of labelled prompts and the share of prompts without a rule."""
+    """Returns, by kind, the hits of labelled prompts and the share of prompts without a rule."""
     vectors = encoder.encode([row["prompt"] for row in rows])
     figures: dict[str, Any] = {}
     for kind in dict.fromkeys(row["kind"] for row in rows):

@@ -58,7 +58,7 @@ def loaded_libraries(server: ServerProcess) -> list[str]:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Returns a row for the packaged rules and one for a thousand rules."""
+    """Measures the service with the packaged rules and with a thousand rules. Returns a row for each."""
     service = prepare_service(folder, None)
     rows = []
     for rules in (None, RULES):

@@ -76,7 +76,7 @@ def measure_agreement(
     """Returns the metrics as JSON values.
 
     Args:
-        answers: with human labels.
+        answers: answers with human labels.
         labels: the judge's label of each answer; None if it could not judge. Such answers count as
             `unjudged` and in no other metric.
 

@@ -65,9 +65,9 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
     """Computes the metrics of one arm.
 
     Args:
-        name: of the arm.
-        episodes: of its log.
-        rewards: by episode id; an episode without a reward counts as unscored.
+        name: name of the arm.
+        episodes: episodes of its log.
+        rewards: rewards by episode id; an episode without a reward counts as unscored.
     """
     all_episodes = sorted(drop_retried_errors(episodes), key=lambda episode: episode.id)
     usable = [episode for episode in all_episodes if episode.stop_reason != "error"]
@@ -174,7 +174,8 @@ def is_unjudged(reward: Reward) -> bool:
 
 
 def completion_tokens(episode: Episode) -> float | None:
-    """Returns the tokens that the model wrote in all turns; None if the endpoint does not count them."""
+    """Returns the number of tokens that the model wrote in all turns; None if the endpoint does not count
+    them."""
     return _sum_usage(episode, "completion_tokens")
 
 

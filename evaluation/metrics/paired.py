@@ -116,7 +116,7 @@ def prompt_metadata(
     """Reads contrast pairs and accepted categories.
 
     Args:
-        prompts: with their further columns.
+        prompts: the prompts with their additional columns.
         pair_by: the column whose value the prompts of a pair share; None for no pairs.
         label_map: JSON file that maps a source to its labels, and each label to a list of rule categories;
             null for a label without categories, `*` for any label. None uses the prompt's own category.

@@ -71,8 +71,8 @@ def load_prompts(spec: str | Path, *, scripts: bool = False) -> list[Prompt]:
     """Loads and validates prompts, in file order.
 
     Args:
-        spec: as for `prompt_file`. The rows of a file have `id`, `kind`, `prompt` (or `messages` or
-            `user_turns`) and optionally `category` and `answer`.
+        spec: specification as for `prompt_file`. The rows of a file have `id`, `kind`, `prompt` (or
+            `messages` or `user_turns`) and optionally `category` and `answer`.
         scripts: whether the caller plays scripts of several user turns. Others refuse them.
 
     Raises:

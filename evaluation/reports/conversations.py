@@ -43,8 +43,8 @@ def conversation_summary(
     """Returns the metrics of all arms over conversations as JSON values; None if no arm has any.
 
     Args:
-        arms: in the order to show them; the first is the baseline of changes.
-        labels: of the conversations in the file of prompts; empty if it is not known.
+        arms: the arms in display order; the first is the baseline of changes.
+        labels: labels of the conversations in the prompt file; empty if the file is not known.
     """
     played = [played_conversations(drop_retried_errors(arm.episodes), arm.rewards, labels) for arm in arms]
     if not any(played):

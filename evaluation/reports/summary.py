@@ -43,7 +43,7 @@ def build_summary(
     """Computes all metrics of a report as JSON values, identical for identical files.
 
     Args:
-        arms: in the order to show them; the first is the baseline of changes.
+        arms: the arms in display order; the first is the baseline of changes.
         out: the report's folder as the user wrote it, for the command that reproduces the report.
         metadata: contrast pairs and accepted categories of the prompts.
         options: the options that gave the metadata, for the same command.

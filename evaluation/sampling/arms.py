@@ -49,7 +49,7 @@ async def make_agent(
         arm: the arm.
         endpoint: an open endpoint.
         rules: an open client; None only for `none`, and for `adaptive` to offer no tool.
-        sampling: as for `Agent`, like the remaining arguments.
+        sampling: sampling fields as for `Agent`, like the remaining arguments.
 
     Raises:
         RulesError: the arm needs the rule service, and there is none or it does not answer.

@@ -93,7 +93,7 @@ def score_episode(
     """Scores one episode, offline.
 
     Args:
-        episode: as logged.
+        episode: the episode as logged.
         weights: weights of outcome and format; None for the defaults.
         reference: the right final number, formula or option letter, if the prompt has one.
         judgements: verdicts of a judge by episode id; a harmful prompt without a verdict then has no outcome.

@@ -52,7 +52,7 @@ def final_reply(episode: Episode, thinking_models: Collection[str] = ()) -> Repl
     A reply that was cut off inside thoughts whose opening is in the prompt consists of thoughts only.
 
     Args:
-        episode: as logged.
+        episode: the episode as logged.
         thinking_models: see `models_that_open_in_reasoning`.
     """
     text = final_text(episode) or ""

@@ -104,7 +104,7 @@ class RuleIndex:
         """Creates an index.
 
         Args:
-            fingerprint: of the encoder.
+            fingerprint: identifier of the encoder.
             vectors: (n, dimension), one for each of `index_entries(rulebook)`; or one index for each encoder.
 
         Raises:

@@ -144,7 +144,7 @@ def template_options_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the template options that an episode was sampled with, and its day.
 
     Args:
-        row: with `template_options`, and `started_at` for templates that print the date.
+        row: a row with `template_options`, and `started_at` for templates that print the date.
     """
     sent = row["template_options"]
     return on_day_of(json.loads(sent) if sent else None, row.get("started_at"))

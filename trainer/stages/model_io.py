@@ -150,7 +150,7 @@ def build_trainer(trainer_class: Any, arguments: Any, config: Any, tokenizer: An
     above 0), TRL loads the starting model a second time, where it would otherwise disable the adapter.
 
     Args:
-        arguments: of the stage: `model`, `lora_rank` and `lora_layers`.
+        arguments: arguments of the stage: `model`, `lora_rank` and `lora_layers`.
         options: further arguments of `trainer_class`.
     """
     import transformers

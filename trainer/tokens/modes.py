@@ -30,7 +30,7 @@ def mode_of(
 
     Args:
         messages: a conversation in OpenAI form.
-        given: as for `consultations_of`.
+        given: number of given messages, as for `consultations_of`.
     """
     return "consult" if consultations_of(messages, tool, given=given) else "direct"
 

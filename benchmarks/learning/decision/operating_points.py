@@ -59,11 +59,11 @@ def decided_rates(line: Mapping[str, Any], chosen_on: str) -> dict[str, float]:
 def disguised_differences(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Returns the increase of the consult rate on each disguised prompt when the hint is added.
 
-    Means over runs of the difference in probability: of all prompts (`all`), and of those for which the
-    service finds a rule (`rule found`) or not (`no rule found`).
+    The values are means over runs, for all prompts (`all`), for those for which the service finds a rule
+    (`rule found`), and for the others (`no rule found`).
 
     Args:
-        lines: runs with hints, and the line of the service itself.
+        lines: lines of the runs with hints, and that of the service itself.
     """
     (service,) = (line for line in lines if line["method"] == "service")
     found = np.asarray(service["log_odds"]["disguised/harmful"]) >= 0

@@ -38,8 +38,8 @@ class AdapterGradients:
     Args:
         folder: model folder, which names the modules that an adapter covers.
         model: the model; the adapter is added to it.
-        layers, rank: of the adapter, as in `ascl-train online`.
-        temperature: of sampling; log-probabilities are those of the tempered policy, as in TRL.
+        layers, rank: settings of the adapter, as in `ascl-train online`.
+        temperature: sampling temperature; log-probabilities are those of the tempered policy, as in TRL.
     """
 
     def __init__(self, folder: Path, model: Any, layers: int, rank: int, temperature: float) -> None:

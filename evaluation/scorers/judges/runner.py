@@ -37,7 +37,7 @@ def judge_with_options(
 
     Args:
         options: the judge; see `JudgeOptions.check`.
-        episodes: of one log.
+        episodes: episodes of one log.
         out: file of the judgements; determines the location of the cache unless the options name it.
         on_progress: see `OnProgress`.
 
@@ -80,7 +80,7 @@ async def judge_log(
     Args:
         judge: writes the request and parses the reply.
         endpoint: an open endpoint.
-        episodes: of one log.
+        episodes: episodes of one log.
         cache: file of earlier replies. Malformed replies are not cached, so they are requested again.
         kinds: kinds of prompts to judge.
         concurrency: maximum number of concurrent requests.

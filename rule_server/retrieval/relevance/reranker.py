@@ -47,7 +47,7 @@ class Reranker:
 
         Args:
             vectors: both parts side by side, (questions, dimension).
-            nearness: by the English part, (questions, versions).
+            nearness: nearness by the English part, (questions, versions).
             multilingual: nearness by the multilingual part.
         """
         return self._behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")

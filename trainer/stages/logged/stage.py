@@ -127,7 +127,7 @@ def _report(dataset: LoggedDataset, warning: str | None, notify: Notify) -> None
     """Reports what is trained on, and what is left out.
 
     Args:
-        warning: of `check_mode_losses`; it covers the losses of this stage too.
+        warning: warning of `check_mode_losses`; it covers the losses of this stage too.
     """
     notify(dataset.summary())
     if warning is not None:

@@ -44,7 +44,7 @@ class OnlineReward:
     """Reward function for TRL. An episode that could not be judged gets None, never zero.
 
     Args:
-        weights: of the outcome and of format faults.
+        weights: weights of the outcome and of format faults.
         end_token_ids: tokens that end a finished completion.
         judge: judges harmful prompts, with the key in ASCL_JUDGE_API_KEY; None counts refusals instead.
         notify: receives a line when the judge does not answer.

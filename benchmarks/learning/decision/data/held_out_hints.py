@@ -49,7 +49,7 @@ def make_hints(data: Path, artefact: Path, prompts: dict[str, list[Prompt]]) -> 
     Args:
         data: folder of the labelled sources, with `label_map.json`.
         artefact: folder of the index; the vectors of texts are cached beside it.
-        prompts: by `source/kind`; a source that `train_relevance` does not name is our own.
+        prompts: prompts by `source/kind`; a source that `train_relevance` does not name is our own.
 
     Raises:
         RuleServiceError: the index cannot be loaded.

@@ -154,7 +154,7 @@ def _weights(batch: _SampledEpisodes, consult: Floats, method: Method, progress:
     decision.
 
     Args:
-        progress: of the training, from 0 to 1.
+        progress: progress of the training, from 0 to 1.
     """
     end = method.alpha if method.alpha_end is None else method.alpha_end
     rewards = with_consultation_cost(

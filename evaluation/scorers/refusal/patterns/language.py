@@ -95,7 +95,7 @@ class Language:
         Those of "safe" are left out: they are read only after a refusal (see `continuation`).
 
         Args:
-            stems: of the words of the text.
+            stems: stems of the words of the text.
             refusals: whether to include cues of refusals.
             others: whether to include all other cues.
         """

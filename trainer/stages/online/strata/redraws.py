@@ -22,7 +22,7 @@ def draw_groups(trainer: Any, inputs: Rows, score: Callable[[Rows], Output]) -> 
     """Returns a batch for the loss in which as many groups as possible compare the modes.
 
     Args:
-        trainer: with `_gathered` rewards and modes of the batch that was scored last.
+        trainer: trainer whose `_gathered` rewards and modes are those of the batch scored last.
         inputs: rows of this process, one per episode; the episodes of a group lie together.
         score: samples and scores rows. All processes call it equally often.
     """

@@ -39,7 +39,7 @@ class ServerSampler:
 
     Args:
         generation: TRL's connection to the server, and its sampling settings.
-        accelerator: of the trainer.
+        accelerator: accelerator of the trainer.
     """
 
     def __init__(self, generation: Any, accelerator: Any) -> None:
