@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rule_server.retrieval.search.text_index import MeanVectors
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,7 +33,7 @@ CATEGORY_SHARE = 0.75
 SIZE_SHARE = 0.3
 """Advantage of a category with many texts. 0: none, its texts are averaged. 1: its texts are summed."""
 VARIANCE = 0.01
-"""Variance of a question's similarities to a rule's texts, per unit of the texts' mean squared distance from
+"""Variance of a question's similarities to texts, per unit of the texts' mean squared distance from
 their mean vector. Measured on the packaged rules: see `estimate_unreturned`."""
 MAX_SCORE_ERROR = 0.11
 """Measured, not proven: the largest error of a score if a quarter of the packaged rules' texts is returned.
@@ -87,7 +89,7 @@ class Nearness:
     """Computes the nearness of every rule from the texts that an index returns.
 
     In a rulebook of up to `EXHAUSTIVE_TEXTS` texts, these are all texts. In a larger one, they are the
-    nearest, and the sum over a rule's other texts is estimated: see `estimate_unreturned`. The scores of the
+    nearest, and the sum over a category's other texts is estimated: see `estimate_unreturned`. The scores of the
     ten best rules then differ by at most `MAX_SCORE_ERROR` from those of an exhaustive search. The cost of a
     question beyond the shortlist then depends on the number of rules, not of texts.
     """
@@ -99,8 +101,10 @@ class Nearness:
         self.known = self._known()
         """By rule in one language: whether the encoder has read its texts."""
         if texts.shortlist is not None:
-            means = texts.shortlist.means.reconstruct_n(0, len(rules.sizes))
-            self._spread = 1 - np.square(means, dtype=np.float64).sum(axis=1)
+            means = texts.shortlist.means.reconstruct_n(0, len(rules.sizes)).astype(np.float64)
+            means = categories.sums(means.T * rules.sizes).T / categories.sizes[:, None]
+            self._means = MeanVectors(means.astype(np.float32))
+            self._spread = 1 - np.square(means).sum(axis=1)
 
     def _known(self) -> NDArray[np.bool_]:
         if self._texts.shortlist is not None:
@@ -129,32 +133,39 @@ class Nearness:
         )
 
     def _sums_from_nearest(self, questions: Vectors) -> Floats:
-        """Returns the sum of exp(cosine / TEMPERATURE) over the texts of each rule."""
+        """Returns the sum of exp(cosine / TEMPERATURE) over the texts of each rule.
+
+        A text that was not returned counts as much as such texts of its category on average.
+        """
         rows, cosines = self._texts.nearest(questions)
-        rules = self._rules
+        rules, categories = self._rules, self._categories
         found = rules.sums_at(rows, np.exp(cosines / TEMPERATURE))
         missing = rules.sizes - rules.sums_at(rows)
-        mean = self._texts.mean_cosines(questions)
-        rest = (rules.sizes * mean - rules.sums_at(rows, cosines)) / np.maximum(missing, 1)
+        # One product for both, since reading the groups of many rules takes longer than adding.
+        both = categories.sums(np.concatenate([missing, rules.sums_at(rows, cosines)]))
+        of_category, returned = np.split(both, 2)
+        mean = self._means.cosines(questions)
+        rest = (categories.sizes * mean - returned) / np.maximum(of_category, 1)
         limit = cosines.min(axis=1, keepdims=True)
-        return found + estimate_unreturned(missing, rest, limit, rules.sizes, mean, self._spread)
+        rest = estimate_unreturned(of_category, rest, limit, categories.sizes, mean, self._spread)
+        return found + missing * (rest / np.maximum(of_category, 1))[:, categories.of]
 
 
 def estimate_unreturned(
     missing: Floats, rest: Floats, limit: Floats, sizes: Floats, mean: Floats, spread: Floats
 ) -> Floats:
-    """Estimates the sum of exp(cosine / TEMPERATURE) over the texts of each rule that were not returned.
+    """Estimates the sum of exp(cosine / TEMPERATURE) over the texts of each group that were not returned.
 
-    Within the proven limits, it is what a normal distribution of the rule's similarities, cut off at the
+    Within the proven limits, it is what a normal distribution of the group's similarities, cut off at the
     lowest returned one, would give.
 
     Args:
-        missing: number of such texts, (questions, rules).
+        missing: number of such texts, (questions, groups).
         rest: mean of their similarities.
         limit: the lowest similarity of a returned text, (questions, 1).
-        sizes: number of all texts of each rule.
-        mean: mean similarity of all texts of each rule, (questions, rules).
-        spread: mean squared distance of a rule's texts from their mean vector, (rules,).
+        sizes: number of all texts of each group.
+        mean: mean similarity of all texts of each group, (questions, groups).
+        spread: mean squared distance of a group's texts from their mean vector, (groups,).
     """
     least, most = limits_of_unreturned(missing, rest, limit)
     variance = np.maximum(VARIANCE * spread, 1e-6)

@@ -40,7 +40,7 @@ class Shortlist:
     codes: Any
     """IndexPQFastScan of the texts of rules: 32 times smaller than their vectors."""
     means: Any
-    """IndexFlatIP with the mean vector of each rule's texts."""
+    """IndexFlatIP with the mean vector of each rule's texts, from which those of categories are computed."""
 
 
 class TextIndex:
@@ -104,11 +104,6 @@ class TextIndex:
         """Returns the similarities of questions to all texts: (questions, texts)."""
         return _all_products(self.flat, questions)
 
-    def mean_cosines(self, questions: Vectors) -> Floats:
-        """Returns the similarities of questions to the mean vector of each rule: (questions, rules)."""
-        assert self.shortlist is not None
-        return _all_products(self.shortlist.means, questions)
-
     def nearest(self, questions: Vectors) -> tuple[Rows, Floats]:
         """Returns the rows and similarities of the nearest rule texts, in row order: (questions, texts) each.
 
@@ -124,6 +119,18 @@ class TextIndex:
     def cosines_to(self, questions: Vectors, rows: Rows) -> Floats:
         """Returns the similarities of each question to its own rows of texts: (questions, texts)."""
         return _products(self.flat, questions, rows)
+
+
+class MeanVectors:
+    """Mean vectors of groups of texts."""
+
+    def __init__(self, means: Vectors) -> None:
+        """Takes the means (groups, dimension)."""
+        self._flat = _flat(means)
+
+    def cosines(self, questions: Vectors) -> Floats:
+        """Returns the mean similarity of questions to the texts of each group: (questions, groups)."""
+        return _all_products(self._flat, questions)
 
 
 def _flat(vectors: Vectors) -> Any:
