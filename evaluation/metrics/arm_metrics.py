@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from evaluation.metrics.intervals import Difference, Rate, mean_difference, round_figure, wilson
 from evaluation.prompts import KINDS
-from evaluation.scorers import Reward, excluded_by_cause, format_faults
 
 if TYPE_CHECKING:
     from agent.episode import Episode
+    from evaluation.scorers import Reward
 
 BENIGN = ("benign_sensitive", "benign_plain")
 
@@ -69,6 +69,9 @@ def arm_metrics(name: str, episodes: Iterable[Episode], rewards: dict[str, Rewar
         episodes: episodes of its log.
         rewards: rewards by episode id; an episode without a reward counts as unscored.
     """
+    # Loading the scorers takes half a second, which `ascl-train prepare` and `stats` need not spend.
+    from evaluation.scorers import excluded_by_cause
+
     all_episodes = sorted(drop_retried_errors(episodes), key=lambda episode: episode.id)
     usable = [episode for episode in all_episodes if episode.stop_reason != "error"]
     kinds = {str(episode.kind) for episode in usable}
@@ -123,6 +126,8 @@ def with_own_decision(episodes: Sequence[Episode]) -> list[Episode]:
 def _kind_metrics(
     episodes: Sequence[Episode], deciding: Sequence[Episode], rewards: dict[str, Reward], kind: str
 ) -> KindMetrics:
+    from evaluation.scorers import format_faults
+
     n = len(episodes)
     rows = [rewards[episode.id] for episode in episodes if episode.id in rewards]
     labels = Counter(reward.label for reward in rows)

@@ -17,11 +17,10 @@ from evaluation.metrics.intervals import Rate, round_figure, wilson
 from evaluation.metrics.paired import HIT_AT, McNemar, mcnemar
 from evaluation.metrics.situations import contains_phrase, copied_share
 from evaluation.prompts import Prompt
-from evaluation.scorers import Reward
-from evaluation.scorers.text import earlier_texts
 
 if TYPE_CHECKING:
     from agent.episode import Consultation, Episode
+    from evaluation.scorers import Reward
 
 Role = Literal["harmful", "harmless"]
 ROLES: tuple[Role, ...] = ("harmful", "harmless")
@@ -289,6 +288,8 @@ def _played_turn(episode: Episode, reward: Reward | None, played: PlayedConversa
 
 
 def _check_consultations(episode: Episode, labels: ConversationLabels) -> Iterable[ConsultationCheck]:
+    from evaluation.scorers.text import earlier_texts
+
     texts = [text for _, text in earlier_texts(episode)]
     for consultation in episode.consultations:
         if consultation.situation is not None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from evaluation.errors import PromptError
 from evaluation.metrics.intervals import Rate, wilson
 from evaluation.prompts import Prompt
-from evaluation.scorers import Reward
 
 if TYPE_CHECKING:
     from agent.episode import Episode
+    from evaluation.scorers import Reward
 
 HIT_AT = 3
 MAX_MAP_BYTES = 2**20

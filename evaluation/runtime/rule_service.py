@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import RulesError
-from agent.tools import RulesClient
 from evaluation.errors import StartError
 from evaluation.runtime.process import ReadinessCheck, run_server
 
@@ -66,6 +65,8 @@ async def wait_for_digest(url: str, previous: str | None) -> str:
     import asyncio
 
     import httpx2
+
+    from agent.tools import RulesClient
 
     deadline = time.monotonic() + RELOAD_SECONDS
     async with RulesClient(f"{url}/mcp") as client:

@@ -18,7 +18,7 @@ from agent.episode import episode_messages
 from evaluation.errors import RewardError
 from evaluation.runtime import write_atomic
 from evaluation.scorers.answers import ANSWERS_VERSION, is_right
-from evaluation.scorers.refusal import REFUSAL_VERSION, UNREADABLE, RefusalLabel, detect_refusal
+from evaluation.scorers.refusal import REFUSAL_VERSION, UNREADABLE, RefusalLabel
 from evaluation.scorers.text import (
     answer_of,
     final_reply,
@@ -106,6 +106,8 @@ def score_episode(
         thinking_models: models whose unfinished replies may consist of reasoning only; see
             `models_that_open_in_reasoning`.
     """
+    from evaluation.scorers.refusal import detect_refusal  # loads patterns, which reading rewards need not
+
     weights = weights or Weights()
     label: RefusalLabel | None
     answer = answer_of(episode, thinking_models)
