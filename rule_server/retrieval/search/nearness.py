@@ -90,8 +90,8 @@ class Nearness:
 
     In a rulebook of up to `EXHAUSTIVE_TEXTS` texts, these are all texts. In a larger one, they are the
     nearest, and the sum over a category's other texts is estimated: see `estimate_unreturned`. The scores
-    of the ten best rules then differ by at most `MAX_SCORE_ERROR` from those of an exhaustive search. The cost of a
-    question beyond the shortlist then depends on the number of rules, not of texts.
+    of the ten best rules then differ by at most `MAX_SCORE_ERROR` from those of an exhaustive search. The
+    cost of a question beyond the shortlist then depends on the number of rules, not of texts.
     """
 
     def __init__(self, texts: TextIndex, rules: RuleGroups, categories: CategoryGroups) -> None:
