@@ -27,6 +27,8 @@ TOOL_CALL = "<tool_call>"
 CACHE_FORMAT = 2
 MAX_TOKENS_PER_PASS = 768
 """Maximum number of tokens after the prefix in a pass without gradients."""
+PROMPTS_PER_HEAD = 64
+"""Maximum number of prompts whose logits, which are large, exist at once in a pass without gradients."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ class DecisionPolicy:
             hints: the line at the end of each prompt's system text, or None for a prompt without one; None if
                 no prompt has one.
         """
-        lines = hints if hints is not None else [None] * len(prompts)
-        ids = [self._tokens(prompt, hint) for prompt, hint in zip(prompts, lines, strict=True)]
+        ids = self._all_tokens(prompts, hints)
         digest = hashlib.sha256(json.dumps([CACHE_FORMAT, self.first_adapted, ids]).encode())
         digest.update(_identity(self.folder))
         file = cache / f"hidden-{digest.hexdigest()[:16]}.pt"
@@ -134,6 +135,25 @@ class DecisionPolicy:
         partial.replace(file)
         return encoded
 
+    def tokenize(self, prompts: Sequence[str], hints: Sequence[str | None] | None = None) -> EncodedPrompts:
+        """Returns prompts as token ids, in the structure of hidden states but without their dimension H."""
+        ids = self._all_tokens(prompts, hints)
+        return _split(ids, self._turn_starts(ids))
+
+    def _all_tokens(self, prompts: Sequence[str], hints: Sequence[str | None] | None) -> list[list[int]]:
+        lines = hints if hints is not None else [None] * len(prompts)
+        return [self._tokens(prompt, hint) for prompt, hint in zip(prompts, lines, strict=True)]
+
+    def embed(self, tokens: EncodedPrompts) -> EncodedPrompts:
+        """Returns the embeddings of tokens in the same structure."""
+        embed = self.model.model.embed_tokens
+        return EncodedPrompts(
+            embed(tokens.prefix),
+            [embed(branch) for branch in tokens.branches],
+            tokens.branch_of,
+            [embed(suffix) for suffix in tokens.suffixes],
+        )
+
     def _turn_starts(self, ids: Sequence[list[int]]) -> list[int]:
         """Returns the position at which the user's turn of each prompt starts."""
         opening = ids[0][0]  # every turn starts with the same token; the first turn is the system text
@@ -141,18 +161,11 @@ class DecisionPolicy:
 
     def _run_lower(self, tokens: EncodedPrompts) -> EncodedPrompts:
         """Returns hidden states from tokens in the same structure."""
-        embed = self.model.model.embed_tokens
         prefix, branches = tokens.prefix, list(tokens.branches)
         suffixes = list(tokens.suffixes)
         with torch.no_grad():
             for chosen in tokens.passes():
-                part = tokens.select(chosen)
-                words = EncodedPrompts(
-                    embed(part.prefix),
-                    [embed(branch) for branch in part.branches],
-                    part.branch_of,
-                    [embed(suffix) for suffix in part.suffixes],
-                )
+                words = self.embed(tokens.select(chosen))
                 x, positions, mask, _ = _build_tree(words)
                 x = self._run(self.model.model.layers[: self.first_adapted], x, positions, mask)[0]
                 pieces = [words.prefix, *words.branches, *words.suffixes]
@@ -167,12 +180,26 @@ class DecisionPolicy:
 
     def log_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N, V) log-probabilities of the first token of each reply, float32, with gradients."""
+        return self._logits(encoded).log_softmax(-1)
+
+    def log_odds(self, encoded: EncodedPrompts) -> Tensor:
+        """Returns (N,) the log-odds that each reply begins with a consultation, float64, with gradients."""
+        return self._log_odds(self._logits(encoded))
+
+    def _logits(self, encoded: EncodedPrompts) -> Tensor:
+        """Returns (N, V) logits of the first token of each reply, float32, with gradients."""
         precision = torch.autocast("cpu", torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
-        x, positions, mask, last = _build_tree(encoded)
+        x, positions, mask, last = _build_tree(self._states(encoded))
         with precision:
             x = self._decide(x, positions, mask, last)
         logits: Tensor = self.model.lm_head(self.model.model.norm(x.float()))
-        return logits.log_softmax(-1)
+        return logits
+
+    def _log_odds(self, logits: Tensor) -> Tensor:
+        logits = logits.double()
+        others = torch.ones(logits.shape[1], dtype=torch.bool)
+        others[self.consult_token] = False
+        return logits[:, self.consult_token] - logits[:, others].logsumexp(-1)
 
     def consult_probabilities(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N,) the exact probability that each reply begins with a consultation, float32."""
@@ -183,16 +210,22 @@ class DecisionPolicy:
 
         Unlike probabilities, these still distinguish prompts whose probabilities round to 0 or 1.
         """
-        found = torch.empty(len(encoded.suffixes), dtype=torch.float64)
+        with torch.no_grad():
+            states = self.final_states(encoded).split(PROMPTS_PER_HEAD)
+            return torch.cat([self._log_odds(self.model.lm_head(each)) for each in states])
+
+    def final_states(self, encoded: EncodedPrompts) -> Tensor:
+        """Returns (N, H) the states from which the first token of each reply is predicted, float32."""
+        found = torch.empty(len(encoded.suffixes), self.model.config.hidden_size)
         with torch.no_grad():
             for chosen in encoded.passes():
-                x, positions, mask, last = _build_tree(encoded.select(chosen))
-                x = self._decide(x, positions, mask, last)
-                logits = self.model.lm_head(self.model.model.norm(x)).double()
-                consult = logits[:, self.consult_token].clone()
-                logits[:, self.consult_token] = -torch.inf
-                found[chosen] = consult - logits.logsumexp(-1)
+                x, positions, mask, last = _build_tree(self._states(encoded.select(chosen)))
+                found[chosen] = self.model.model.norm(self._decide(x, positions, mask, last))
         return found
+
+    def _states(self, encoded: EncodedPrompts) -> EncodedPrompts:
+        """Returns the states that enter the first trained layer."""
+        return encoded
 
     def _decide(self, x: Tensor, positions: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Returns (N, H) the output of the adapted layers at the last position of each prompt.
