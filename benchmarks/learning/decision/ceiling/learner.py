@@ -68,7 +68,7 @@ class LabelTraining:
         policy.reset(seed)
         self._optimizer = torch.optim.AdamW(policy.trainable, lr=arm.learning_rate, weight_decay=0.0)
         self.records: list[dict[str, Any]] = []
-        """What `run_epoch` returned for every finished epoch."""
+        """Records of the finished epochs, as `run_epoch` returns them."""
         if checkpoint.is_file():
             self._load()
 

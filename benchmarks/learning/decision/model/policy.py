@@ -211,7 +211,7 @@ class DecisionPolicy:
         Unlike probabilities, these still distinguish prompts whose probabilities round to 0 or 1.
         """
         with torch.no_grad():
-            states = self.final_states(encoded).split(PROMPTS_PER_HEAD)
+            states = torch.split(self.final_states(encoded), PROMPTS_PER_HEAD)
             return torch.cat([self._log_odds(self.model.lm_head(each)) for each in states])
 
     def final_states(self, encoded: EncodedPrompts) -> Tensor:
