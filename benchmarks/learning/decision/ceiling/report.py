@@ -18,7 +18,7 @@ from benchmarks.tools.seed_means import format_interval
 Result = Mapping[str, Any]
 """An epoch's result, as `runner.run_arms` writes it."""
 LogOdds = Mapping[str, Sequence[float]]
-DRAWS = 1000
+DRAWS = 300
 """Bootstrap draws of an interval."""
 COLUMNS = ("harmful", "harmless", "benign_plain", "benign_sensitive", "math")
 
