@@ -108,7 +108,7 @@ def test_an_encoder_without_int8_weights_stays_exact_and_refuses_int8(
     artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rule_server.retrieval.artefact.has_int8_products", lambda: True)
-    (next((artefact / "encoder").iterdir()) / INT8_MODEL_FILE).unlink()
+    (next((artefact / "encoder").iterdir()) / INT8_MODEL_FILE).unlink(missing_ok=True)
     assert open_encoder(artefact).precision == "exact"
     with pytest.raises(EncoderError, match=r"has no encoder with int8 weights.*ASCL_RULES_PRECISION=auto"):
         load_or_build(Settings(artefact=artefact, watch=False, precision="int8"), lambda _: None)
