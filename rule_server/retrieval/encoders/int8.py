@@ -4,9 +4,9 @@ Each row of values is rounded to 8 bits with its own scale, so a result does not
 rows of a batch, as it would with ONNX Runtime's dynamic quantisation. Each column of the weights has its own
 scale too. Integers are summed exactly, so a result is the same, bit for bit, alone and in any batch.
 
-A few large features would leave little precision to the others of their row. Before rounding, each feature is
-therefore divided by a factor that moves a part of its range into the weights (SmoothQuant, arXiv 2211.10438,
-equation 4).
+A few large features would leave little precision to the others of their row. `quantise_graph` therefore
+divides each feature, before rounding, by a factor that moves a part of its range into the weights
+(SmoothQuant, arXiv 2211.10438, equation 4).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rule_server.errors import EncoderError
 from rule_server.retrieval.background import background_requests
-from rule_server.retrieval.encoders.int8 import product_inputs, quantise_graph
+from rule_server.retrieval.encoders.int8 import FLOAT, product_inputs, quantise_graph
 from rule_server.retrieval.encoders.onnx import (
     INT8_MODEL_FILE,
     MANIFEST_FILE,
@@ -35,7 +35,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 MIN_COSINE, MIN_INT8_COSINE = 0.9999, 0.98
 MAX_TOKENS = 512  # per text; the service splits texts into windows of 800 characters
 RANGE_STEP = 4
-"""Every how many everyday requests are read to measure the ranges of features."""
+"""One of this many everyday requests is read to measure the ranges of features."""
 EXPORT_VERSION = 1  # part of the fingerprint: increment it when the exported graph or the pooling changes
 PROBES = (
     "a user asks how to kill a stuck Linux process",
@@ -206,7 +206,7 @@ def _measure_ranges(folder: Path, max_tokens: int) -> dict[str, Floats]:
 
     model = onnx.load(folder / MODEL_FILE)
     names = list(product_inputs(model))
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     tokenizer.enable_truncation(max_tokens)

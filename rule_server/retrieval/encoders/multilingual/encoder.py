@@ -31,6 +31,7 @@ ORDERS = ((2, 0), (3, 1), (5, 2))
 GRAPHS = ("pieces", "pieces_int8", "sentence")
 """Files beside this module, written by `graph.py`."""
 NOT_MATRICES = ("bias", "gain", "shift")
+"""Ends of the names of weights that stay float32 in `pieces_int8`."""
 MAX_PIECES = 512
 """Maximum pieces in one batch, unless one text is longer. A larger batch does not fit the CPU cache."""
 
