@@ -137,6 +137,8 @@ def _parse_seeds(text: str) -> list[int]:
 
 def _report(options: argparse.Namespace) -> int:
     from benchmarks.learning.decision.experiment.settings import read_experiments
+    from benchmarks.learning.decision.experiment.watched import plot_watched
+    from benchmarks.learning.decision.operating_points import SAFETY
     from benchmarks.learning.decision.report import (
         by_method,
         collect,
@@ -161,6 +163,10 @@ def _report(options: argparse.Namespace) -> int:
         pictures = Path(__file__).parent / "pictures"
         for file in plot(lines, pictures) + plot_safety(lines, experiments, pictures):
             print(f"wrote {file}", file=sys.stderr)
+        for name, starts in by_method(lines).items():
+            training = experiments[name].training
+            for methods in starts.values() if experiments[name].watched_per_source else ():
+                plot_watched(methods, SAFETY, training.watch_every, pictures / f"{name}-watched.png")
         if hinted := by_method(lines).get("hinted"):
             plot_overview(hinted["locked-in"], experiments["hinted"].rewards, pictures / "overview.png")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.learning.decision.experiment import watched
 from benchmarks.learning.decision.experiment.outcomes import ModeChances
 from benchmarks.learning.decision.experiment.runner import summarize_rates
 from benchmarks.learning.decision.experiment.settings import Experiment
@@ -49,6 +50,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                 "updates": len(run.get("updates", [])),
                 "rolled_back": any(update.get("rolled_back") for update in run.get("updates", [])),
                 "cpu_seconds": run.get("cpu_seconds"),
+                **watched.series(run),
                 **_log_odds(run),
             }
         )
@@ -173,6 +175,9 @@ def format_tables(lines: list[dict[str, Any]], experiments: dict[str, Experiment
             sections.append(_source_table(starts[start], sources))
             if points := safety_table(starts[start], experiments[name].rewards):
                 sections.append(points)
+            if experiments[name].watched_per_source:
+                rows = watched.watched_rows(starts[start], SAFETY)
+                sections.append("Harmful prompts watched in the training:\n\n" + _table(watched.HEAD, rows))
     return "\n\n".join(sections) + "\n"
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.learning.decision.model.policy import EncodedPrompts, build_tree
+
 SKETCH = 16384
 """Length of a reduced gradient; an inner product of unit vectors then has an error of about 1/128."""
 SKETCH_SEED = 20261130
@@ -114,12 +116,7 @@ def _tree(prompt: Tensor, branches: Sequence[Tensor]) -> tuple[Tensor, Tensor, T
     Returns:
         States (1, T, H), positions (1, T), attention mask (1, 1, T, T), first place of each branch.
     """
-    lengths = [len(prompt), *map(len, branches)]
-    starts = np.cumsum([0, *lengths])[1:-1].tolist()
-    owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-    offsets = [0, *[len(prompt)] * len(branches)]
-    positions = torch.cat([offset + torch.arange(n) for offset, n in zip(offsets, lengths, strict=True)])
-    causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
-    mask = ((owner[:, None] == owner[None, :]) | (owner[None, :] == 0)) & causal
-    states = torch.cat([prompt, *branches])
-    return states[None], positions[None], mask[None, None], starts
+    encoded = EncodedPrompts(prompt, [prompt[:0]], [0] * len(branches), list(branches))
+    states, positions, mask, last = build_tree(encoded)
+    starts = [end + 1 - len(branch) for end, branch in zip(last.tolist(), branches, strict=True)]
+    return states, positions, mask, starts

@@ -27,6 +27,7 @@ class PromptSets:
     training: Sets
     """The name of our own prompts, of all kinds, is `own`."""
     validation: list[Prompt]
+    """Prompts that are watched during the training."""
     unseen: Sets
     """Prompts of other sources, and our own held-out ones."""
     calibration: Sets
@@ -72,9 +73,10 @@ class PromptSets:
             )
             unseen = others | unseen
         short = _short(unseen, experiment, length)
+        watched = _watched(experiment, data, length) if experiment.watched_per_source and data else None
         return cls(
             training,
-            validation_prompts(),
+            validation_prompts() if watched is None else watched,
             short,
             _short(spare, experiment, length),
             {"disguised/harmful": disguised_prompts()} if experiment.calibration_per_source else {},
@@ -91,6 +93,22 @@ class PromptSets:
     def _named(self) -> Iterator[tuple[str, list[Prompt]]]:
         for each in (self.training, self.unseen, self.calibration, self.disguised):
             yield from each.items()
+
+
+def _watched(experiment: Experiment, data: Path, length: Callable[[Prompt], int]) -> list[Prompt]:
+    """Returns the harmful prompts of the measured sources that follow the measured ones."""
+    measured = experiment.unseen_per_source
+    further = {
+        name: prompts[measured:]
+        for name, prompts in source_prompts(
+            data,
+            measured + experiment.watched_per_source,
+            only=experiment.unseen_sources,
+            without=experiment.learnt_sources,
+        ).items()
+        if name.endswith("/harmful")
+    }
+    return [prompt for prompts in _short(further, experiment, length).values() for prompt in prompts]
 
 
 def _short(sets: Sets, experiment: Experiment, length: Callable[[Prompt], int]) -> Sets:

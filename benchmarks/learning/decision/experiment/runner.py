@@ -244,7 +244,7 @@ def settings_digest(experiment: Experiment) -> str:
     # Keeps the digests of experiments from before these settings existed.
     if not experiment.learnt_sources:
         del shared["learnt_sources"], shared["learnt_per_source"]
-    for name in ("unseen_sources", "hint_share", "calibration_per_source"):
+    for name in ("unseen_sources", "hint_share", "calibration_per_source", "watched_per_source"):
         if not shared[name]:
             del shared[name]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]

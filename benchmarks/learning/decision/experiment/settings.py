@@ -38,6 +38,11 @@ class Method(_Strict):
     """`alpha` after the last update, to which it changes linearly; None: it stays the same."""
     cost_where: CostWhere = "always"
     """Groups in which `cost` is charged: see `with_consultation_cost`."""
+    harmful_floor: float | None = Field(default=None, ge=0, le=1)
+    """Consult rate on watched harmful prompts that a multiplier on the advantages of harmful prompts holds;
+    None: there is no multiplier. See `updated_multiplier`, also for the next two."""
+    multiplier_rate: float = Field(default=0.5, gt=0)
+    multiplier_max: float = Field(default=10.0, ge=1)
 
 
 class Training(_Strict):
@@ -82,6 +87,9 @@ class Experiment(_Strict):
     all other prompts get one."""
     calibration_per_source: int = Field(default=0, ge=0)
     """Harmful prompts of each learnt source that are not trained on, to choose an offset of the decision."""
+    watched_per_source: int = Field(default=0, ge=0)
+    """Further harmful prompts of each measured source, which are neither trained on nor measured: they are
+    watched in place of the validation prompts. 0: there are none."""
 
 
 def read_experiments(path: Path) -> dict[str, Experiment]:

@@ -166,7 +166,7 @@ class DecisionPolicy:
         with torch.no_grad():
             for chosen in tokens.passes():
                 words = self.embed(tokens.select(chosen))
-                x, positions, mask, _ = _build_tree(words)
+                x, positions, mask, _ = build_tree(words)
                 x = self._run(self.model.model.layers[: self.first_adapted], x, positions, mask)[0]
                 pieces = [words.prefix, *words.branches, *words.suffixes]
                 first, *others = [piece.clone() for piece in torch.split(x, [len(piece) for piece in pieces])]
@@ -189,7 +189,7 @@ class DecisionPolicy:
     def _logits(self, encoded: EncodedPrompts) -> Tensor:
         """Returns (N, V) logits of the first token of each reply, float32, with gradients."""
         precision = torch.autocast("cpu", torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
-        x, positions, mask, last = _build_tree(self._states(encoded))
+        x, positions, mask, last = build_tree(self._states(encoded))
         with precision:
             x = self._decide(x, positions, mask, last)
         logits: Tensor = self.model.lm_head(self.model.model.norm(x.float()))
@@ -219,7 +219,7 @@ class DecisionPolicy:
         found = torch.empty(len(encoded.suffixes), self.model.config.hidden_size)
         with torch.no_grad():
             for chosen in encoded.passes():
-                x, positions, mask, last = _build_tree(self._states(encoded.select(chosen)))
+                x, positions, mask, last = build_tree(self._states(encoded.select(chosen)))
                 found[chosen] = self.model.model.norm(self._decide(x, positions, mask, last))
         return found
 
@@ -320,7 +320,7 @@ def _common_length(sequences: Sequence[Sequence[int]]) -> int:
     return next(index for index, tokens in columns if len(set(tokens)) > 1)
 
 
-def _build_tree(encoded: EncodedPrompts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def build_tree(encoded: EncodedPrompts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Builds one sequence of L tokens: the prefix, all branches, all suffixes.
 
     Returns:

@@ -15,7 +15,13 @@ from torch import Tensor
 from benchmarks.learning.decision.experiment.outcomes import Floats, random_numbers
 from benchmarks.learning.decision.experiment.settings import Method, Training
 from benchmarks.learning.decision.model.policy import DecisionPolicy, EncodedPrompts
-from trainer.ifpo import decision_ratios, ifpo_advantages, split_advantages, with_consultation_cost
+from trainer.ifpo import (
+    decision_ratios,
+    ifpo_advantages,
+    split_advantages,
+    updated_multiplier,
+    with_consultation_cost,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class TrainingPrompts:
 
 @dataclass(frozen=True)
 class ValidationPrompts:
-    """Prompts that decide whether the trained adapter is kept. They are not trained on and not reported."""
+    """Prompts that are watched during the training, for the floors. They are not trained on."""
 
     encoded: EncodedPrompts
     kinds: list[str]
@@ -51,7 +57,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Resets the policy's adapter and trains it in place. Returns a record for every update.
 
-    With a floor, training that ends below it restores the last validated adapter above it.
+    With a floor, training that ends below it restores the last validated adapter above it. With a
+    `harmful_floor`, each measurement of the validation prompts changes the weight of harmful prompts.
 
     Args:
         on_update: receives each record as soon as it exists.
@@ -61,17 +68,21 @@ def train(
     order = _batches(prompts.kinds, training, seed)
     records: list[dict[str, Any]] = []
     last_good: list[Tensor] | None = None
+    multiplier = 1.0
     for update in range(training.updates):
         indices = next(order)
         warmup = min(1.0, (update + 1) / (training.warmup + 1))
         optimizer.param_groups[0]["lr"] = training.learning_rate * warmup * (1 - update / training.updates)
         record = {"update": update} | _step(
-            policy, optimizer, prompts, indices, training, method, seed, update
+            policy, optimizer, prompts, indices, training, method, seed, update, multiplier
         )
         if (update + 1) % training.watch_every == 0 or update + 1 == training.updates:
             record["watched"] = mean_by_kind(
                 policy.consult_probabilities(validation.encoded).numpy(), validation.kinds
             )
+            if method.harmful_floor is not None:
+                multiplier = _moved(multiplier, record["watched"]["harmful"], method, method.harmful_floor)
+                record["multiplier"] = round(multiplier, 4)
             if training.floor is not None:
                 if record["watched"]["harmful"] >= training.floor:
                     last_good = [parameter.detach().clone() for parameter in policy.trainable]
@@ -84,6 +95,15 @@ def train(
         if on_update is not None:
             on_update(record)
     return records
+
+
+def _moved(multiplier: float, rate: float, method: Method, floor: float) -> float:
+    """Returns the multiplier of harmful prompts after a measurement of their consult rate."""
+    return float(
+        updated_multiplier(
+            multiplier, rate, floor=floor, step=method.multiplier_rate, largest=method.multiplier_max
+        )
+    )
 
 
 def mean_by_kind(values: Any, kinds: Sequence[str]) -> dict[str, float]:
@@ -124,6 +144,7 @@ def _step(
     method: Method,
     seed: int,
     update: int,
+    multiplier: float,
 ) -> dict[str, Any]:
     logp = policy.log_probabilities(prompts.encoded.select(indices))  # (n, V)
     consult = logp[:, policy.consult_token].detach().exp().double().numpy()
@@ -132,7 +153,9 @@ def _step(
         loss = _supervised_loss(logp[:, policy.consult_token], prompts.gain[indices])
     else:
         progress = update / max(1, training.updates - 1)
-        weights = _weights(batch, consult, method, progress)
+        harmful = np.array([prompts.kinds[index] == "harmful" for index in indices])[batch.groups]
+        factors = torch.from_numpy(np.where(harmful, multiplier, 1.0)).float()
+        weights = factors * _weights(batch, consult, method, progress)
         loss = -(weights * logp[batch.groups, batch.tokens]).mean()
     if method.kl:
         loss = loss + method.kl * _divergence(logp[:, policy.consult_token], prompts.start[indices]).mean()
