@@ -1,10 +1,13 @@
-"""Measures whether a question finds the same category in other languages as in English.
+"""Measures whether a question finds the same category in other languages as in English, and its cost.
 
     python -m benchmarks.retrieval.languages --data DATA [--json]
 
 DATA contains `multijail.jsonl`: the same prompts in several languages, as rows with `prompt`, `lang` and an
 `id` that ends in the language. The reference is the category that comes first for the English row. It may be
 wrong, so 1.0 is not the aim. The threshold plays no part.
+
+The time is the processor time of encoding and scoring one question at a time, as the service does, without
+protocols.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +30,15 @@ from benchmarks.retrieval.quality import LOOKALIKES, share_with_interval
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import RuleIndex
 from rule_server.schemas import MAX_SITUATION_CHARS
 from rule_server.settings import load_settings
 
 SOURCE = "multijail.jsonl"
 REFERENCE = "en"
+TIMED = 60
+"""Prompts of each language that are timed."""
 
 
 def first_categories(index: RuleIndex, encoder: CachedEncoder, prompts: list[str]) -> list[str]:
@@ -38,6 +47,18 @@ def first_categories(index: RuleIndex, encoder: CachedEncoder, prompts: list[str
     vectors = encoder.encode([window for own in windows for window in own])
     parts = np.split(vectors, np.cumsum([len(own) for own in windows])[:-1])
     return [index.ranked(index.scores(part), 1)[0].rule.category for part in parts]
+
+
+def milliseconds(index: RuleIndex, encoder: PairedEncoder, prompts: Sequence[str]) -> float:
+    """Returns the median processor time of a question, in ms."""
+    times = []
+    for prompt in prompts[:TIMED]:
+        windows = split_into_windows(prompt[:MAX_SITUATION_CHARS])
+        start = time.process_time()
+        vectors = encoder.encode_multilingual(windows)
+        index.score_batch(vectors, [len(windows)], partial(encoder.complete, windows))
+        times.append(time.process_time() - start)
+    return round(1000 * float(np.median(times)), 1)
 
 
 def measure(rows: list[dict[str, Any]], categories: list[str]) -> dict[str, Any]:
@@ -72,7 +93,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
     categories = first_categories(loaded.index, encoder, [row["prompt"] for row in rows])
     encoder.save()
-    return measure(rows, categories)
+    figures = measure(rows, categories)
+    assert isinstance(loaded.encoder, PairedEncoder)
+    loaded.encoder.encode(["Aufwärmen"])
+    for lang, own in figures.items():
+        prompts = [row["prompt"] for row in rows if row["lang"] == lang]
+        own["ms"] = milliseconds(loaded.index, loaded.encoder, prompts)
+    return figures
 
 
 def main() -> None:
@@ -93,10 +120,10 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures, indent=1))
         return
-    table = Table("language", "prompts", "same category as in English", "look-alikes first")
+    table = Table("language", "prompts", "same category as in English", "look-alikes first", "ms")
     for lang, values in figures.items():
-        own, looks = values.values()
-        table.add_row(lang, str(own["n"]), f"{own['share']:.2f}", f"{looks['share']:.2f}")
+        own, looks, ms = values.values()
+        table.add_row(lang, str(own["n"]), f"{own['share']:.2f}", f"{looks['share']:.2f}", f"{ms}")
     Console(width=100).print(table)
 
 

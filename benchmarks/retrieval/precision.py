@@ -45,7 +45,7 @@ def scores(index: RuleIndex, encoder: PairedEncoder, rows: Sequence[Row]) -> lis
     for batch in track(batches, f"asking, {encoder.precision}", console=console, transient=True):
         windows = [split_into_windows(rows[at]["prompt"][:MAX_SITUATION_CHARS] or " ") for at in batch]
         texts = [window for own in windows for window in own]
-        complete = partial(encoder.add_english, texts)
+        complete = partial(encoder.complete, texts)
         sizes = [len(own) for own in windows]
         vectors = encoder.encode_multilingual(texts)
         found |= zip(batch, index.score_batch(vectors, sizes, complete), strict=True)

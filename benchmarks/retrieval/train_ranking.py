@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
+from benchmarks.retrieval.language_directions import language_projection
 from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
+from rule_server.retrieval.encoders.e5 import E5Encoder
 from rule_server.retrieval.encoders.multilingual import DIMENSION
 from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import RuleIndex, rule_texts
@@ -39,6 +41,7 @@ from rule_server.retrieval.relevance.ranking import (
     RECIPE_FILE,
     WEIGHTS_FILE,
     CategoryMap,
+    Part,
     RankingModel,
     ranking_bytes,
 )
@@ -71,7 +74,9 @@ class RankingSettings:
     share: float = 0.04
     """Nearness per unit of log-probability, for English questions."""
     foreign_share: float = 0.02
-    """The same for questions in other languages."""
+    """The same for questions in other languages that no other encoder has read."""
+    other_share: float = 0.1
+    """The same for those that the encoder of other languages has read."""
     multilingual_share: float = 0.2
     """Weight of the nearness in the multilingual space, for English questions."""
     slope: float = 8.0
@@ -89,6 +94,10 @@ class Texts:
     """Source of a prompt; "" for a rule's text."""
     quarters: NDArray[np.int64]
     """Run that leaves the prompt out; -1 for a rule's text."""
+    other: Floats | None = None
+    """Vectors by the encoder of other languages. None: the part `other` is not trained."""
+    projection: NDArray[np.float64] | None = None
+    """Matrix that they are multiplied by before training, (d, d)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,8 @@ class Prompt:
 
     id: str
     source: str
+    text: str
+    """The first window."""
     windows: Floats
     expected: frozenset[str]
 
@@ -111,26 +122,32 @@ def read_prompts(data: Path, labels: LabelMap, encoder: CachedEncoder) -> list[P
     vectors = encoder.encode([window for _, windows, _ in labelled for window in windows])
     ends = np.cumsum([len(windows) for _, windows, _ in labelled]).tolist()
     return [
-        Prompt(str(row["id"]), row["source"], vectors[end - len(windows) : end], expected)
+        Prompt(str(row["id"]), row["source"], windows[0], vectors[end - len(windows) : end], expected)
         for (row, windows, expected), end in zip(labelled, ends, strict=True)
     ]
 
 
-def training_texts(prompts: Sequence[Prompt], index: RuleIndex, encoder: CachedEncoder) -> Texts:
-    """Returns the prompts' first windows and the rules' English texts."""
+def training_texts(
+    prompts: Sequence[Prompt], index: RuleIndex, encoder: CachedEncoder, other: CachedEncoder | None = None
+) -> Texts:
+    """Returns the prompts' first windows and the rules' English texts.
+
+    `other` is the encoder of other languages. Without it, the part `other` cannot be trained.
+    """
     entries = [(rule.category, text) for rule in index.rulebook.served.values() for text in rule_texts(rule)]
     categories = index.categories
     rights = [prompt.expected for prompt in prompts] + [frozenset((category,)) for category, _ in entries]
+    rules = [text for _, text in entries]
+    vectors = np.concatenate([np.stack([prompt.windows[0] for prompt in prompts]), encoder.encode(rules)])
+    multilingual, english, _ = index.split(vectors)
+    assert multilingual is not None
     return Texts(
-        np.concatenate(
-            [
-                np.stack([prompt.windows[0] for prompt in prompts]),
-                encoder.encode([text for _, text in entries]),
-            ]
-        ),
+        np.hstack([multilingual, english]),
         np.array([[category in right for category in categories] for right in rights], np.float32),
         np.array([prompt.source for prompt in prompts] + [""] * len(entries)),
         np.array([quarter_of(prompt.id) for prompt in prompts] + [-1] * len(entries)),
+        other.encode([prompt.text for prompt in prompts] + rules) if other is not None else None,
+        language_projection(other) if other is not None else None,
     )
 
 
@@ -157,22 +174,26 @@ class Components:
     basis: NDArray[np.float64]
 
     @classmethod
-    def of(cls, texts: Texts, part: str, settings: RankingSettings) -> Components:
-        vectors = part_of(texts.vectors, part)
+    def of(cls, texts: Texts, part: Part, settings: RankingSettings) -> Components:
+        vectors = part_of(texts, part)
         _, axes = np.linalg.eigh(np.cov(vectors.T))
         return cls(vectors.mean(axis=0), axes[:, ::-1][:, : settings.components])
 
 
-def part_of(vectors: Floats, part: str) -> NDArray[np.float64]:
-    """Returns what the regression `part` reads, in double precision."""
-    return (vectors[:, :DIMENSION] if part == "multilingual" else vectors).astype(np.float64)
+def part_of(texts: Texts, part: Part) -> NDArray[np.float64]:
+    """Returns what the regression `part` is trained on, in double precision."""
+    if part == "other":
+        assert texts.other is not None
+        assert texts.projection is not None
+        return texts.other.astype(np.float64) @ texts.projection
+    return (texts.vectors[:, :DIMENSION] if part == "multilingual" else texts.vectors).astype(np.float64)
 
 
 def fit(
-    texts: Texts, used: NDArray[np.bool_], part: str, components: Components, settings: RankingSettings
+    texts: Texts, used: NDArray[np.bool_], part: Part, components: Components, settings: RankingSettings
 ) -> CategoryMap:
     """Returns the regression on some texts, rounded to half precision."""
-    inputs = (part_of(texts.vectors[used], part) - components.mean) @ components.basis
+    inputs = (part_of(texts, part)[used] - components.mean) @ components.basis
     weights, bias = fit_regression(
         inputs.astype(np.float32),
         texts.allowed[used],
@@ -180,7 +201,11 @@ def fit(
         settings,
     )
     full = components.basis @ weights
-    halves = (array.astype(np.float16).astype(np.float32) for array in (full, bias - components.mean @ full))
+    intercept = bias - components.mean @ full
+    if part == "other":  # what is learned then reads vectors that are not projected
+        assert texts.projection is not None
+        full = texts.projection @ full
+    halves = (array.astype(np.float16).astype(np.float32) for array in (full, intercept))
     return CategoryMap(*halves)
 
 
@@ -252,8 +277,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     index = loaded.index
     encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
     prompts = read_prompts(options.data, labels, encoder)
-    texts = training_texts(prompts, index, encoder)
+    other = CachedEncoder(E5Encoder(), options.artefact.parent)
+    texts = training_texts(prompts, index, encoder, other)
     encoder.save()
+    other.save()
     everything = np.ones(len(texts.groups), bool)
     components = {part: Components.of(texts, part, settings) for part in PARTS}
     maps: dict[str, CategoryMap] = {
@@ -269,8 +296,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "weights_sha256": hashlib.sha256(raw).hexdigest(),
         "english": loaded.encoder.english.fingerprint,
         "multilingual": loaded.encoder.multilingual.fingerprint,
+        "other": E5Encoder.fingerprint,
         "categories": index.categories,
-        "shares": {"multilingual": settings.foreign_share, "both": settings.share},
+        "shares": {
+            "multilingual": settings.foreign_share,
+            "both": settings.share,
+            "other": settings.other_share,
+        },
         "multilingual_share": settings.multilingual_share,
         "slopes": dict.fromkeys(PARTS, settings.slope),
     }

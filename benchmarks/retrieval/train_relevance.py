@@ -7,8 +7,8 @@ Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's
 delicate ones, are trained on too.
 
 Six runs leave whole sources out, harmful ones too; they give the English offset. Four runs leave out a
-quarter of the harmful and sensitive prompts and whole sources of plain ones; they give the offset of the
-other languages and the gate. A last run on everything gives the weights. With `--check` nothing is written,
+quarter of the harmful and sensitive prompts and whole sources of plain ones; they give the other offsets and
+both gates. A last run on everything gives the weights. With `--check` nothing is written,
 and the command fails if the weights differ from the packaged ones. Run it on one thread (OMP_NUM_THREADS=1):
 then the same data give the same bytes.
 """
@@ -20,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,17 @@ from benchmarks.retrieval.quality import Row, read_rows
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
-from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder, split_vectors
+from rule_server.retrieval.encoders.e5 import E5Encoder
+from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import RuleIndex, index_entries, rule_texts
 from rule_server.retrieval.relevance import delicate_requests, everyday_requests, requests_digest
 from rule_server.retrieval.relevance.model import (
     FOLDER,
+    INPUT_SCALE,
+    PARTS,
     RECIPE_FILE,
     WEIGHTS_FILE,
+    Part,
     Perceptron,
     short_key,
     weights_bytes,
@@ -74,21 +78,32 @@ WHOLE = (
 """Sources that each run leaves out whole."""
 NEVER, ALWAYS = -2, -1
 """Values in place of a run: never trained on, or always."""
-PARTS = ("multilingual", "both")
 MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
-FOUND = 0.945
-"""Mean share of harmful prompts in a language that find a rule. It fixes the offset of other languages."""
+FOUND: dict[Part, float] = {"multilingual": 0.945, "other": 0.95}
+"""Mean share of harmful prompts in a language other than English that find a rule. It fixes these offsets."""
 GATED = 0.002
-"""Share of harmful English prompts that the first stage may turn away."""
-NEARNESS = {"multilingual": 10.0, "both": 20.0}
+"""Share of harmful English prompts that the first stage may turn away, and of those in other languages."""
+NEARNESS: dict[Part, float] = {"multilingual": 10.0, "both": 20.0, "other": 5.0}
+SECOND_STAGE: dict[Part, str] = {"both": "gate", "other": "other_gate"}
+"""Parts that decide about questions that pass the first stage, with the names of their gates."""
+OTHER_SCALE = 2.0
+"""Factor of the vectors of the encoder of other languages, which all have nearly the same direction: less the
+mean of the rules' English texts, their length is about a half."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Prompts as vectors. `windows` are the rows of `vectors` of each prompt."""
+    """Prompts as vectors. `windows` are the rows of `inputs` of each prompt."""
 
-    vectors: NDArray[np.float32]
+    inputs: dict[Part, NDArray[np.float32]]
+    """Input of each perceptron, (windows, d)."""
+    readable: dict[Part, NDArray[np.bool_]]
+    """Which windows each may be trained on, (windows,): it knows their language."""
+    decided: NDArray[np.bool_]
+    """Which windows are in another language than English, (windows,), which only `other` decides about."""
+    centre: NDArray[np.float32]
+    """Mean vector of the rules' English texts by the encoder of other languages."""
     windows: list[slice]
     groups: list[str]
     labels: NDArray[np.float32]
@@ -98,9 +113,9 @@ class Examples:
     """The same for `WHOLE`."""
 
     @property
-    def first(self) -> NDArray[np.float32]:
-        """The vectors of the first windows."""
-        return self.vectors[[window.start for window in self.windows]]
+    def first(self) -> NDArray[np.int64]:
+        """The rows of the first windows."""
+        return np.array([window.start for window in self.windows])
 
 
 def quarter_of(row: Row) -> int:
@@ -120,20 +135,48 @@ def run_of(row: Row) -> int:
     return next((at for at, sources in enumerate(WHOLE) if row["source"] in sources), 0)
 
 
-def read_examples(rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder) -> Examples:
-    """Embeds the prompts, the rules' texts and our own requests."""
+def read_examples(
+    rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder, other: CachedEncoder | None = None
+) -> Examples:
+    """Embeds the prompts, the rules' texts and our own requests.
+
+    `other` is the encoder of other languages. Without it, the part `other` cannot be trained.
+    """
     entries = index_entries(index.rulebook)
     everyday, delicate = everyday_requests(), delicate_requests()
     texts = [row["prompt"][:MAX_SITUATION_CHARS] or " " for row in rows]
     texts += [text for _, text in entries] + [request.text for request in (*everyday, *delicate)]
     windows = [split_into_windows(text) for text in texts]
     ends = np.cumsum([len(own) for own in windows]).tolist()
+    slices = [slice(end - len(own), end) for own, end in zip(windows, ends, strict=True)]
     labels = [row["kind"] in APPLIES for row in rows] + [bool(id) for id, _ in entries]
     labels += [False] * len(everyday) + [True] * len(delicate)
     always = [ALWAYS] * (len(texts) - len(rows))
+    texts = [window for own in windows for window in own]
+    multilingual, english, vectors = index.split(encoder.encode(texts))
+    assert multilingual is not None
+    foreign = np.asarray(~english.any(axis=1) & multilingual.any(axis=1))
+    # English texts train the part `other` too, but only by their first windows.
+    read = [window.start for window in slices if not foreign[window.start]] if other is not None else []
+    if other is not None:
+        vectors = vectors.copy()
+        vectors[read] = other.encode([texts[at] for at in read])
+    rules = [window.start for window, (id, _) in zip(slices[len(rows) :], entries, strict=False) if id]
+    known, known_english = np.asarray(multilingual.any(axis=1)), np.asarray(english.any(axis=1))
     return Examples(
-        encoder.encode([window for own in windows for window in own]),
-        [slice(end - len(own), end) for own, end in zip(windows, ends, strict=True)],
+        {
+            "multilingual": multilingual,
+            "both": np.hstack([multilingual, english]),
+            "other": np.hstack([multilingual, vectors]),
+        },
+        {
+            "multilingual": known,
+            "both": known_english,
+            "other": np.asarray(known & vectors.any(axis=1)),
+        },
+        foreign,
+        vectors[[at for at in rules if not foreign[at]]].mean(axis=0),
+        slices,
         [row["source"] for row in rows]
         + ["rules" if id else "background" for id, _ in entries]
         + [f"everyday {request.lang}" for request in everyday]
@@ -144,41 +187,41 @@ def read_examples(rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder)
     )
 
 
-def fit(examples: Examples, part: str, used: NDArray[np.bool_], settings: TrainingSettings) -> Perceptron:
-    """Trains on the chosen prompts."""
-    first = examples.first
-    used = used & has_part(first, part)
+def fit(examples: Examples, part: Part, used: NDArray[np.bool_], settings: TrainingSettings) -> Perceptron:
+    """Trains on the first windows of the chosen prompts."""
+    used = used & examples.readable[part][examples.first]
+    rows = examples.first[used]
     labels = examples.labels[used]
     groups = [group for group, own in zip(examples.groups, used, strict=True) if own]
-    return train_perceptron(inputs_of(first[used], part), labels, balanced_weights(groups, labels), settings)
+    inputs, centre = examples.inputs[part][rows], examples.centre
+    if part == "other":
+        inputs = np.hstack([inputs[:, : -len(centre)], (inputs[:, -len(centre) :] - centre) * OTHER_SCALE])
+    perceptron = train_perceptron(inputs, labels, balanced_weights(groups, labels), settings)
+    return _without_centre(perceptron, centre) if part == "other" else perceptron
 
 
-def has_part(vectors: NDArray[np.float32], part: str) -> NDArray[np.bool_]:
-    """Returns which vectors the perceptron `part` reads: `both` reads only English ones."""
-    multilingual, english = split_vectors(vectors, SEPARATOR)
-    assert multilingual is not None
-    return np.asarray((english if part == "both" else multilingual).any(axis=1))
-
-
-def inputs_of(vectors: NDArray[np.float32], part: str) -> NDArray[np.float32]:
-    multilingual, _ = split_vectors(vectors, SEPARATOR)
-    assert multilingual is not None
-    return vectors if part == "both" else multilingual
+def _without_centre(perceptron: Perceptron, centre: NDArray[np.float32]) -> Perceptron:
+    """Returns a perceptron that gives the same for vectors whose last part is neither centred nor scaled."""
+    hidden = perceptron.hidden.copy()
+    hidden[-len(centre) :] *= np.float32(OTHER_SCALE)
+    bias = perceptron.hidden_bias - INPUT_SCALE * centre @ hidden[-len(centre) :]
+    return replace(perceptron, hidden=hidden, hidden_bias=bias.astype(np.float32))
 
 
 def held_out_logits(
-    examples: Examples, part: str, runs: NDArray[np.int64], nearness: Floats, settings: TrainingSettings
+    examples: Examples, part: Part, runs: NDArray[np.int64], nearness: Floats, settings: TrainingSettings
 ) -> Floats:
     """Returns the log-odds of every prompt by the run that left it out.
 
-    A prompt that is never or always trained on gets the mean of all runs.
+    A prompt that is never or always trained on gets the mean of all runs. Minus infinity: the part does not
+    decide about its language.
     """
-    readable = has_part(examples.vectors, part)
-    logits = np.full((int(runs.max()) + 1, len(examples.vectors)), -np.inf)
+    readable = examples.decided if part == "other" else examples.readable[part]
+    inputs = examples.inputs[part][readable]
+    logits = np.full((int(runs.max()) + 1, len(readable)), -np.inf)
     for run in range(len(logits)):
         perceptron = fit(examples, part, (runs != run) & (runs != NEVER), settings)
-        own = perceptron.logits(inputs_of(examples.vectors[readable], part))
-        logits[run, readable] = own + NEARNESS[part] * nearness[readable]
+        logits[run, readable] = perceptron.logits(inputs) + NEARNESS[part] * nearness[readable]
         print(f"trained {part}, run {run + 1} of {len(logits)}", file=sys.stderr)
     values = [
         logits[run, window].max() if run >= 0 else logits[:, window].mean(axis=0).max()
@@ -220,12 +263,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     assert isinstance(loaded.encoder, PairedEncoder)
     index = loaded.index
     encoder = CachedEncoder(loaded.encoder, options.artefact.parent)
-    examples = read_examples(rows, index, encoder)
+    other = CachedEncoder(E5Encoder(), options.artefact.parent)
+    examples = read_examples(rows, index, encoder, other)
     encoder.save()
-    nearness = {
-        "multilingual": index.nearness(examples.vectors, "multilingual"),
-        "both": index.nearness(examples.vectors, "english"),
-    }
+    other.save()
+    multilingual = index.nearness(examples.inputs["both"], "multilingual")
+    english = index.nearness(examples.inputs["both"], "english")
+    nearness = {"multilingual": multilingual, "both": english, "other": multilingual}
     values = {
         name: {
             part: held_out_logits(examples, part, runs, nearness[part], settings)[: len(rows)]
@@ -235,7 +279,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     everything = examples.whole != NEVER
     perceptrons = {part: fit(examples, part, everything, settings) for part in PARTS}
-    offsets, gate = choose_offsets(values, rows)
+    offsets, gates = choose_offsets(values, rows)
     raw = weights_bytes(perceptrons)
     recipe = {
         "about": "Written by python -m benchmarks.retrieval.train_relevance; do not edit.",
@@ -250,8 +294,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "weights_sha256": hashlib.sha256(raw).hexdigest(),
         "english": loaded.encoder.english.fingerprint,
         "multilingual": loaded.encoder.multilingual.fingerprint,
+        "other": E5Encoder.fingerprint,
         "scales": {name: {"nearness": NEARNESS[name], "offset": offsets[name]} for name in sorted(offsets)},
-        "gate": gate,
+        **gates,
         "texts": sorted({short_key(text) for rule in index.rulebook.rules for text in rule_texts(rule)}),
     }
     files = {WEIGHTS_FILE: raw, RECIPE_FILE: json.dumps(recipe, indent=1).encode() + b"\n"}
@@ -261,37 +306,43 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.check:
         for name, data in files.items():
             (FOLDER / name).write_bytes(data)
-    figures = {name: measure(own, offsets, rows, gate) for name, own in values.items()}
-    return {"same": same, "offsets": offsets, "gate": gate, **figures}
+    figures = {name: measure(own, offsets, rows, gates) for name, own in values.items()}
+    return {"same": same, "offsets": offsets, **gates, **figures}
 
 
 def choose_offsets(
-    values: dict[str, dict[str, Floats]], rows: Sequence[Row]
-) -> tuple[dict[str, float], float]:
-    """Returns the offset of each part, and the gate of the first stage."""
+    values: dict[str, dict[Part, Floats]], rows: Sequence[Row]
+) -> tuple[dict[Part, float], dict[str, float]]:
+    """Returns the offset of each part, and both gates of the first stage."""
     harmful = np.array([row["kind"] == "harmful" and row["source"] != "multijail" for row in rows])
     chosen = (harmful & np.isfinite(values["whole"]["both"])).tolist()
     foreign = [row["source"] == "multijail" and row.get("lang") != "en" for row in rows]
-    first = values["quarters"]["multilingual"]
-    offsets = {
+    held_out = values["quarters"]
+    offsets: dict[Part, float] = {
         "both": highest_offset(values["whole"]["both"], rows, chosen, MISSED),
-        "multilingual": highest_offset(first, rows, foreign, 1 - FOUND, "lang"),
+        "multilingual": highest_offset(
+            held_out["multilingual"], rows, foreign, 1 - FOUND["multilingual"], "lang"
+        ),
+        "other": highest_offset(held_out["other"], rows, foreign, 1 - FOUND["other"], "lang"),
     }
-    gate = highest_offset(first, rows, chosen, GATED) - offsets["multilingual"]
-    return offsets, round(min(gate, -0.1), 3)
+    gates = {
+        name: highest_offset(held_out["multilingual"], rows, own, GATED, key) - offsets["multilingual"]
+        for name, own, key in (("gate", chosen, "source"), ("other_gate", foreign, "lang"))
+    }
+    return offsets, {name: round(min(gate, -0.1), 3) for name, gate in gates.items()}
 
 
 def measure(
-    values: dict[str, Floats],
-    offsets: dict[str, float],
-    rows: Sequence[Row],
-    gate: float,
+    values: dict[Part, Floats], offsets: dict[Part, float], rows: Sequence[Row], gates: dict[str, float]
 ) -> dict[str, Any]:
     """Returns the metrics on the prompts that each run left out, as the service would decide."""
-    english = np.isfinite(values["both"])
     first = values["multilingual"] - offsets["multilingual"]
-    decided = np.where(english & (first >= gate), values["both"] - offsets["both"], first)
-    decided[english & (first < gate)] = -9.0
+    decided, turned_away = first.copy(), np.zeros(len(rows), bool)
+    for part, gate in SECOND_STAGE.items():
+        own = np.isfinite(values[part])
+        decided[own] = values[part][own] - offsets[part]
+        turned_away |= own & (first < gates[gate])
+    decided[turned_away] = -9.0
     tables: dict[str, Any] = {}
     for kind in ("benign_plain", "math", "benign_sensitive", "harmful"):
         chosen = [row["kind"] == kind and row["source"] != "multijail" for row in rows]
@@ -299,7 +350,7 @@ def measure(
     multijail = [row["source"] == "multijail" for row in rows]
     tables["multijail: nothing applies"] = share_by_source(decided, 0, rows, multijail, "lang")
     plain = [row["kind"] == "benign_plain" for row in rows]
-    tables["plain: turned away by the first stage"] = share_by_source(first, gate, rows, plain)
+    tables["plain: turned away by the first stage"] = share_by_source(-1.0 * turned_away, -0.5, rows, plain)
     tables["curve"] = [curve_point(decided, at, rows) for at in np.arange(-3, 3.01, 0.5)]
     return tables
 

@@ -55,8 +55,8 @@ def generate_plain_questions(
 def _rejected_by_first_stage(index: RuleIndex, encoder: PairedEncoder, texts: Sequence[str]) -> list[bool]:
     passed: set[int] = set()
 
-    def complete(_: Vectors, rows: NDArray[np.int64]) -> None:
-        passed.update(int(row) for row in rows)
+    def complete(_: Vectors, english: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        passed.update(int(row) for row in english)
 
     index.score_batch(encoder.encode_multilingual(texts), [1] * len(texts), complete)
     return [at not in passed for at in range(len(texts))]

@@ -128,15 +128,25 @@ class ProgressEncoder:
         self._encoder: Encoder | None = None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors (len(texts), dimension). Raises what opening the encoder raises."""
+        """Returns vectors of questions. Raises what opening the encoder raises."""
+        self._encoder = self._encoder or self._open_encoder()
+        return self._in_batches(self._encoder.encode, texts)
+
+    def encode_rules(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors of rules' texts. Raises what opening the encoder raises."""
+        from rule_server.retrieval.encoders.protocol import encode_rules
+
+        encoder = self._encoder = self._encoder or self._open_encoder()
+        return self._in_batches(lambda batch: encode_rules(encoder, batch), texts)
+
+    def _in_batches(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> Vectors:
         import numpy as np
 
-        self._encoder = self._encoder or self._open_encoder()
         step = 64
         with progress("embedding", len(texts)) as advance:
             batches = []
             for start in range(0, max(len(texts), 1), step):
-                batches.append(self._encoder.encode(texts[start : start + step]))
+                batches.append(encode(texts[start : start + step]))
                 advance(step)
         return np.concatenate(batches)
 

@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from rule_server.errors import ArtefactError, EncoderError
 from rule_server.retrieval.background import background_digest
+from rule_server.retrieval.encoders.e5 import E5Encoder
 from rule_server.retrieval.encoders.multilingual import MultilingualEncoder
 from rule_server.retrieval.encoders.onnx import INT8_MODEL_FILE, MANIFEST_FILE, OnnxEncoder, file_digest
 from rule_server.retrieval.encoders.paired import SEPARATOR, PairedEncoder
@@ -114,7 +115,7 @@ class Artefact:
         return (self.encoder_folder(fingerprint) / MANIFEST_FILE).is_file()
 
     def encoder(self, fingerprint: str, threads: int, precision: Precision = "auto") -> PairedEncoder:
-        """Opens both encoders. `auto`: with int8 weights if they exist and the processor is fast with them.
+        """Opens the encoders. `auto`: with int8 weights if they exist and the processor is fast with them.
 
         Raises:
             EncoderError: an encoder is missing or damaged, or cannot have this precision here.
@@ -126,7 +127,7 @@ class Artefact:
         english = OnnxEncoder(folder, threads, int8=int8)
         multilingual = MultilingualEncoder(threads, int8=int8)
         open_exact = partial(self.encoder, fingerprint, threads, "exact") if int8 else None
-        return PairedEncoder(multilingual, english, open_exact)
+        return PairedEncoder(multilingual, english, E5Encoder(threads), open_exact)
 
     def _check_int8(self, folder: Path) -> None:
         if not has_int8_products():

@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rule_server.errors import ArtefactError
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.encoders.paired import split_vectors
-from rule_server.retrieval.encoders.protocol import exact_encoder
-from rule_server.retrieval.relevance.model import relevance_model
-from rule_server.retrieval.relevance.ranking import ranking_model
-from rule_server.retrieval.relevance.reranker import Reranker
-from rule_server.retrieval.search.nearness import CategoryGroups, Nearness, RuleGroups
+from rule_server.retrieval.encoders.protocol import encode_rules
+from rule_server.retrieval.search.scorer import PARTS, Part, Scorer
 from rule_server.retrieval.search.text_index import TextIndex
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD, Threshold, scoring_version
 from rule_server.rulebook import Rule, Rulebook
@@ -29,27 +26,13 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoders.protocol import Encoder, Vectors
     from rule_server.retrieval.relevance.model import RelevanceModel
     from rule_server.retrieval.relevance.ranking import RankingModel
+    from rule_server.retrieval.search.scorer import Complete
     from rule_server.retrieval.threshold import Calibration
 
     Floats = NDArray[np.float64]
-    Complete = Callable[[Vectors, NDArray[np.int64]], None]
-    """Adds the English part to some rows of vectors."""
 
-# Parameters of the score, chosen on public evaluation sets: see docs/research/retrieval-log.md.
-NEARNESS_SLOPE = 20.0
-"""Log-odds per unit of nearness that a rule applies, for rules that the learned decision does not cover."""
-NEARNESS_OFFSET, MULTILINGUAL_NEARNESS_OFFSET = 0.06, 0.02
-"""Nearness at which the score is 0.5, in English and in other languages."""
-NEARNESS_GATE = -2.0
-"""Minimum log-odds by the multilingual encoder from which the English encoder also scores rules that the
-learned decision does not cover."""
-OWN_ADVANTAGE = 1.0
-"""Log-odds added to an applicable rule that is not a packaged one, so that it ranks before them."""
 RETURN_MARGIN = 0.2
 """Distance below the threshold within which a rule is returned too, if another rule reaches the threshold."""
-Part = Literal["multilingual", "english"]
-"""An encoder whose vectors an index has. A single encoder counts as the English one."""
-PARTS: tuple[Part, Part] = ("multilingual", "english")
 SCORING_BATCH = 256
 """Number of questions scored together, to bound memory."""
 
@@ -129,17 +112,7 @@ class RuleIndex:
         self._categories = [rule.category for rule in self._rules]
         self._category = np.array(self._categories)
         self._answers = np.array([rule.stance == "answer" for rule in self._rules], bool)
-        # Texts are grouped by language, for rules and categories alike, since a question is in one language.
-        rules = RuleGroups(sizes)
-        categories = CategoryGroups([(rule.lang, rule.category) for rule in versions], rules.sizes)
-        self._nearness = {name: Nearness(part, rules, categories) for name, part in self.texts.items()}
-        self._model = relevance_model()
-        self._learned = np.array([self._model.covers(rule_texts(rule)) for rule in versions], bool)
-        self._reranker = Reranker.of(ranking_model(), versions, self._learned)
-        self._has_english = self._nearness["english"].known
-        """By rule version: whether the English encoder has read its texts."""
-        self._knows_both = fingerprint.startswith(self._model.english)
-        """Whether what was learned on both vectors was trained with this English encoder."""
+        self._scorer = Scorer.of(versions, [rule_texts(rule) for rule in versions], self.texts, fingerprint)
         self._rule_starts = _run_starts([rule.id for rule in versions])
 
     @classmethod
@@ -154,7 +127,7 @@ class RuleIndex:
         known = known or {}
         texts = [text for _, text in index_entries(rulebook)]
         missing = sorted({text for text in texts if text_key(text) not in known})
-        fresh = dict(zip(missing, exact_encoder(encoder).encode(missing), strict=True)) if missing else {}
+        fresh = dict(zip(missing, encode_rules(encoder, missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text_key(text)] for text in texts]
         return cls(rulebook, encoder.fingerprint, np.stack(rows), calibration)
 
@@ -181,8 +154,7 @@ class RuleIndex:
         """Returns the same index with another learned order, and optionally another decision, for
         comparisons."""
         other = copy.copy(self)
-        other._model = relevance or self._model
-        other._reranker = replace(self._reranker, model=model)
+        other._scorer = self._scorer.ranked_by(model, relevance)
         return other
 
     @property
@@ -258,11 +230,15 @@ class RuleIndex:
 
     def nearness(self, vectors: Vectors, part: Part) -> Floats:
         """Returns the nearness of each vector (n, dimension) to its nearest rule, by one encoder, (n,)."""
-        multilingual, english = split_vectors(vectors, self.fingerprint)
-        ours = english if part == "english" else multilingual
-        assert ours is not None
-        parts = [ours[at : at + SCORING_BATCH] for at in range(0, len(ours), SCORING_BATCH)]
-        return np.concatenate([self._nearness[part].of(own).max(axis=1) for own in parts])
+        parts = [vectors[at : at + SCORING_BATCH] for at in range(0, len(vectors), SCORING_BATCH)]
+        return np.concatenate([self._scorer.nearness(own, part).max(axis=1) for own in parts])
+
+    def split(self, vectors: Vectors) -> tuple[Vectors | None, Vectors, Vectors]:
+        """Returns the multilingual and the English part of vectors, and that of other languages.
+
+        Rules have no part of other languages, and a single encoder has no multilingual part.
+        """
+        return self._scorer.split(vectors)
 
     def scores(self, question: Vectors) -> Floats:
         """Returns the score of every rule, (rules,), in rulebook order.
@@ -279,7 +255,7 @@ class RuleIndex:
         Args:
             vectors: (windows, dimension), the windows of one question after another.
             sizes: number of windows of each question.
-            complete: adds the English part to the windows that need it; None: it is there already.
+            complete: adds the parts that windows need; None: they are there already.
         """
         starts = np.cumsum([0, *sizes])[:-1]
         return list(np.maximum.reduceat(self._scores(vectors, complete), starts, axis=0))
@@ -288,73 +264,10 @@ class RuleIndex:
         """Returns scores (questions, rules). Minus infinity: no encoder knows the language."""
         if not self._rules:
             return np.empty((len(questions), 0))
-        multilingual, english = split_vectors(questions, self.fingerprint)
-        if multilingual is None:
-            logits = NEARNESS_SLOPE * (self._nearness["english"].of(english) - NEARNESS_OFFSET)
-        else:
-            nearness = self._nearness["multilingual"].of(multilingual)
-            logits = self._multilingual_logits(multilingual, nearness)
-            passed = self._passes_gate(logits)
-            if complete is not None:
-                complete(questions, np.flatnonzero(passed))
-            full = english.any(axis=1) & passed
-            if full.any():
-                logits[full] = self._english_logits(questions[full], nearness[full], logits[full])
-            logits[~multilingual.any(axis=1)] = -np.inf
+        logits = self._scorer.log_odds(questions, complete)
         scores = 1 / (1 + np.exp(-logits))
         scores[np.isneginf(logits)] = -np.inf
         return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))
-
-    def _passes_gate(self, logits: Floats) -> NDArray[np.bool_]:
-        """Returns which questions the English encoder reads, from logits (questions, rule versions)."""
-        learned = np.where(self._learned, logits, -np.inf).max(axis=1) >= self._model.gate
-        own = np.where(self._learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE
-        return np.asarray(learned | own)
-
-    def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
-        """Returns the log-odds that each rule version applies, (questions, versions)."""
-        own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
-        if not self._learned.any():
-            return own
-        scale = self._model.multilingual_scale
-        best = self._reranker.best(nearness)
-        relevance = self._model.multilingual.logits(vectors)[:, None] + scale.nearness * best - scale.offset
-        behind = self._reranker.multilingual(vectors, nearness)
-        return self._join(relevance + behind, relevance + scale.nearness * (nearness - best), own)
-
-    def _english_logits(self, vectors: Vectors, multilingual: Floats, logits: Floats) -> Floats:
-        """Returns the log-odds from both parts of the vectors.
-
-        Args:
-            multilingual: nearness by the multilingual part, (questions, versions).
-            logits: log-odds from the multilingual part, (questions, versions).
-        """
-        _, english = split_vectors(vectors, self.fingerprint)
-        nearness = self._nearness["english"].of(english)
-        own = np.where(self._has_english, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
-        if not self._learned.any():
-            return own
-        scale = self._model.both_scale
-        best = self._reranker.best(nearness)
-        distance = scale.nearness * (nearness - best)
-        if not self._knows_both:
-            relevance = self._reranker.best(logits)
-            return self._join(relevance + distance, relevance + distance, own)
-        relevance = self._model.both.logits(vectors)[:, None] + scale.nearness * best - scale.offset
-        behind = self._reranker.english(vectors, nearness, multilingual)
-        return self._join(relevance + behind, relevance + distance, own)
-
-    def _join(self, learned: Floats, added: Floats, own: Floats) -> Floats:
-        """Returns the learned log-odds of packaged rules and those by nearness of other rules.
-
-        Args:
-            learned: log-odds of packaged rules in their learned order, (questions, versions).
-            added: log-odds of other rules by their nearness as if they were packaged ones.
-            own: log-odds by nearness alone.
-        """
-        # Another rule that applies is ranked among the packaged ones by its nearness, with an advantage.
-        ranked = np.where(own >= 0, np.maximum(own, added + OWN_ADVANTAGE), own)
-        return np.asarray(np.where(self._learned, learned, ranked))
 
 
 class _VectorsByText(Mapping[str, "Vectors"]):

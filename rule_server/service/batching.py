@@ -14,10 +14,7 @@ from rule_server.errors import NotReadyError
 from rule_server.retrieval import BATCH_SIZE, Encoder, StagedEncoder
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rule_server.retrieval.encoders.protocol import Vectors
+    from rule_server.retrieval.encoders.protocol import Rows, Vectors
     from rule_server.retrieval.index import Floats, RuleIndex
 
     PendingRequest = tuple[list[str], RuleIndex, asyncio.Future[Floats], float]
@@ -137,9 +134,9 @@ class _TimedEncoder:
         self.seconds += time.perf_counter() - start
         return vectors
 
-    def complete(self, vectors: Vectors, rows: NDArray[np.int64]) -> None:
-        """Adds the English part to some rows."""
+    def complete(self, vectors: Vectors, english: Rows, other: Rows) -> None:
+        """Adds the parts that some rows need, if they are in these languages."""
         start = time.perf_counter()
         if isinstance(self._encoder, StagedEncoder):
-            self._encoder.add_english(self._texts, vectors, rows)
+            self._encoder.complete(self._texts, vectors, english, other)
         self.seconds += time.perf_counter() - start

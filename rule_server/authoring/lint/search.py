@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rule_server.retrieval.encoders.paired import split_vectors
+from rule_server.retrieval.encoders.protocol import encode_rules
 from rule_server.retrieval.index import RuleIndex, text_key
 from rule_server.rulebook import LintProblem
 
@@ -66,5 +67,5 @@ def _vectors(index: RuleIndex, encoder: Encoder, texts: Sequence[str]) -> dict[s
     vectors = {text: indexed[text_key(text)] for text in texts if text_key(text) in indexed}
     missing = sorted(set(texts) - vectors.keys())
     if missing:
-        vectors |= zip(missing, encoder.encode(missing), strict=True)
+        vectors |= zip(missing, encode_rules(encoder, missing), strict=True)
     return vectors

@@ -1,7 +1,8 @@
-"""Two encoders side by side: the multilingual one for every text, and the English one for English texts.
+"""Encoders side by side: a cheap multilingual one for every text, an English one for English texts, and a
+larger multilingual one for questions in other languages.
 
-A vector consists of both encoders' vectors. The part of an encoder that does not know a text's language is
-zero, so that the text is similar to nothing.
+A vector consists of those of the first two; that of a question also has a part of the third. The part of an
+encoder that does not read a text is zero, so that the text is similar to nothing.
 
 Rules are always encoded exactly, so that an index does not depend on the machine that built it. Questions
 may be encoded with int8 weights.
@@ -13,15 +14,14 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from rule_server.retrieval.encoders.e5 import DIMENSION as OTHER_DIMENSION
+from rule_server.retrieval.encoders.e5 import E5Encoder
 from rule_server.retrieval.encoders.multilingual import DIMENSION, MultilingualEncoder
 from rule_server.retrieval.encoders.onnx import OnnxEncoder
 from rule_server.retrieval.relevance.language import ENGLISH, detect_language, is_known, language_fingerprint
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rule_server.retrieval.encoders.protocol import Vectors
+    from rule_server.retrieval.encoders.protocol import Rows, Vectors
     from rule_server.settings import Precision
 
 SEPARATOR = "+"
@@ -34,8 +34,12 @@ def _language(text: str) -> str | None:
     return detect_language(text)
 
 
+def _reads_other(language: str | None) -> bool:
+    return language not in (ENGLISH, None) and is_known(language)
+
+
 def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, Vectors]:
-    """Returns the multilingual and the English part of vectors (n, dimension).
+    """Returns the multilingual and the English part of the vectors of rules, (n, dimension).
 
     Vectors of a single encoder have no multilingual part.
     """
@@ -45,21 +49,23 @@ def split_vectors(vectors: Vectors, fingerprint: str) -> tuple[Vectors | None, V
 
 
 class PairedEncoder:
-    """Encodes texts with both encoders; see the module's docstring."""
+    """Encodes texts with these encoders; see the module's docstring."""
 
     def __init__(
         self,
         multilingual: MultilingualEncoder,
         english: OnnxEncoder,
+        other: E5Encoder,
         open_exact: Callable[[], PairedEncoder] | None = None,
     ) -> None:
         """`open_exact` opens the same encoders in full precision. None: these are the exact ones."""
-        self.multilingual, self.english = multilingual, english
+        self.multilingual, self.english, self.other = multilingual, english, other
         self._open_exact = open_exact
         self.fingerprint = SEPARATOR.join(
             (english.fingerprint, multilingual.fingerprint, language_fingerprint())
         )
         self.dimension = DIMENSION + english.dimension
+        """Of the vector of a rule's text. That of a question is longer by the part of the third encoder."""
         self.model, self.prefix = english.model, english.prefix
 
     @cached_property
@@ -73,24 +79,32 @@ class PairedEncoder:
         return "exact" if self._open_exact is None else "int8"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors (len(texts), dimension), float32, both parts of length 1 or 0. Thread-safe."""
+        """Returns vectors of questions, float32, every part of length 1 or 0. Thread-safe."""
         vectors = self.encode_multilingual(texts)
-        self.add_english(texts, vectors, range(len(texts)))
+        every = range(len(texts))
+        self.complete(texts, vectors, every, every)
         return vectors
 
+    def encode_rules(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors of rules' texts, (len(texts), dimension)."""
+        vectors = self.encode_multilingual(texts)
+        self.complete(texts, vectors, range(len(texts)), ())
+        return vectors[:, : self.dimension].copy()
+
     def encode_multilingual(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors whose English part is zero."""
+        """Returns vectors of questions whose other parts are zero."""
         import numpy as np
 
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        vectors = np.zeros((len(texts), self.dimension + OTHER_DIMENSION), np.float32)
         known = [at for at, text in enumerate(texts) if is_known(_language(text))]
         vectors[known, :DIMENSION] = self.multilingual.encode([texts[at] for at in known])
         return vectors
 
-    def add_english(
-        self, texts: Sequence[str], vectors: Vectors, rows: Sequence[int] | NDArray[np.int64]
-    ) -> None:
-        """Adds the English part of some rows. A text without a recognised language counts as English."""
-        english = [int(at) for at in rows if _language(texts[at]) in (ENGLISH, None)]
-        if english:
-            vectors[english, DIMENSION:] = self.english.encode([texts[at] for at in english])
+    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> None:
+        """See `StagedEncoder.complete`. A text without a recognised language counts as English."""
+        rows = [int(at) for at in english if _language(texts[at]) in (ENGLISH, None)]
+        if rows:
+            vectors[rows, DIMENSION : self.dimension] = self.english.encode([texts[at] for at in rows])
+        rows = [int(at) for at in other if _reads_other(_language(texts[at]))]
+        if rows:
+            vectors[rows, self.dimension :] = self.other.encode([texts[at] for at in rows])

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
+    Rows = Sequence[int] | NDArray[np.int64]
 
 
 class Encoder(Protocol):
@@ -27,16 +28,24 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class StagedEncoder(Encoder, Protocol):
-    """An encoder of two parts, of which the second is only needed for some texts."""
+    """An encoder of several parts, of which the first is needed for every text and the others for some."""
 
     def encode_multilingual(self, texts: Sequence[str]) -> Vectors:
-        """Returns vectors (len(texts), dimension) whose English part is zero. Thread-safe."""
+        """Returns vectors of questions whose other parts are zero. Thread-safe."""
         ...
 
-    def add_english(
-        self, texts: Sequence[str], vectors: Vectors, rows: Sequence[int] | NDArray[np.int64]
-    ) -> None:
-        """Adds the English part to some rows of the vectors of the texts."""
+    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> None:
+        """Adds the English part to those of some rows that are English, and the part of other languages to
+        those of some rows that are in one."""
+        ...
+
+
+@runtime_checkable
+class RuleEncoder(Encoder, Protocol):
+    """An encoder whose vectors of rules' texts have fewer parts than those of questions."""
+
+    def encode_rules(self, texts: Sequence[str]) -> Vectors:
+        """Returns vectors of rules' texts, (len(texts), dimension), float32. Thread-safe."""
         ...
 
 
@@ -51,3 +60,9 @@ class RoundedEncoder(Encoder, Protocol):
 def exact_encoder(encoder: Encoder) -> Encoder:
     """Returns the encoder in full precision, which encodes what an index stores."""
     return encoder.exact if isinstance(encoder, RoundedEncoder) else encoder
+
+
+def encode_rules(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """Returns vectors of rules' texts in full precision, as an index stores them."""
+    exact = exact_encoder(encoder)
+    return exact.encode_rules(texts) if isinstance(exact, RuleEncoder) else exact.encode(texts)

@@ -1,4 +1,4 @@
-"""The learned part of the decision whether any rule applies: two perceptrons on the vectors of a question.
+"""The learned part of the decision whether any rule applies: three perceptrons on the vectors of a question.
 
 `core.npz` holds their weights, and `core.json` how they were trained; both are written by
 `python -m benchmarks.retrieval.train_relevance`. They contain no text and no vector of a training prompt.
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, RECIPE_FILE = "core.npz", "core.json"
 LAYERS = ("hidden", "hidden_bias", "output", "output_bias")
+Part = Literal["multilingual", "both", "other"]
+PARTS: tuple[Part, ...] = ("multilingual", "both", "other")
 INPUT_SCALE = 8.0
 """Vectors have length 1, and so entries far below 1; the perceptrons were trained on scaled ones."""
 SHARED_TEXTS = 0.5
@@ -69,13 +71,16 @@ class RelevanceModel:
     """The learned decision. Immutable."""
 
     multilingual: Perceptron
-    """On the multilingual vector: decides alone in other languages, and first in English."""
+    """On the multilingual vector: decides first, in every language."""
     both: Perceptron
-    """On both vectors side by side: decides in English."""
-    multilingual_scale: Scale
-    both_scale: Scale
+    """On the multilingual and the English vector side by side: decides in English."""
+    other: Perceptron
+    """On the multilingual vector and that of the encoder of other languages: decides in these."""
+    scales: Mapping[Part, Scale]
     gate: float
     """Log-odds of the first decision, after its scale, below which the English encoder is not used."""
+    other_gate: float
+    """The same for the encoder of other languages."""
     english: str
     """Fingerprint of the English encoder that `both` was trained with."""
     texts: frozenset[str]
@@ -98,7 +103,7 @@ def short_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def weights_bytes(perceptrons: Mapping[str, Perceptron]) -> bytes:
+def weights_bytes(perceptrons: Mapping[Part, Perceptron]) -> bytes:
     """Returns the content of `core.npz`. The same weights give the same bytes."""
     arrays = {
         f"{name}.{layer}": getattr(perceptron, layer)
@@ -130,13 +135,13 @@ def load_model(folder: Path) -> RelevanceModel:
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             perceptrons = {
                 name: Perceptron(*(arrays[f"{name}.{layer}"].astype(np.float32) for layer in LAYERS))
-                for name in ("multilingual", "both")
+                for name in PARTS
             }
         return RelevanceModel(
             **perceptrons,
-            multilingual_scale=Scale(**recipe["scales"]["multilingual"]),
-            both_scale=Scale(**recipe["scales"]["both"]),
+            scales={part: Scale(**recipe["scales"][part]) for part in PARTS},
             gate=recipe["gate"],
+            other_gate=recipe["other_gate"],
             english=recipe["english"],
             texts=frozenset(recipe["texts"]),
             digest=hashlib.sha256(raw + recipe_text).hexdigest(),

@@ -1,6 +1,6 @@
 """The learned part of the order of rules: how likely each category of the packaged rules is.
 
-Two linear maps from the vectors of a question to log-probabilities of categories, which are added to the
+Three linear maps from the vectors of a question to log-probabilities of categories, which are added to the
 nearness of a rule. `ranking.npz` holds them, and `ranking.json` how they were trained; both are written by
 `python -m benchmarks.retrieval.train_ranking`. They contain no text and no vector of a training prompt.
 They order only the packaged rules, and do not decide whether a rule applies.
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, RECIPE_FILE = "ranking.npz", "ranking.json"
-Part = Literal["multilingual", "both"]
-PARTS: tuple[Part, ...] = ("multilingual", "both")
+Part = Literal["multilingual", "both", "other"]
+PARTS: tuple[Part, ...] = ("multilingual", "both", "other")
 LAYERS = ("weights", "bias")
 
 
@@ -59,9 +59,11 @@ class RankingModel:
     """The learned order. Immutable."""
 
     multilingual: CategoryMap
-    """On the multilingual vector: orders the rules for questions in other languages."""
+    """On the multilingual vector: orders the rules for questions that no other encoder has read."""
     both: CategoryMap
-    """On both vectors side by side: orders the rules for English questions."""
+    """On the multilingual and the English vector side by side: orders the rules for English questions."""
+    other: CategoryMap
+    """On the vector of the encoder of other languages: orders the rules for questions in these."""
     categories: tuple[str, ...]
     shares: Mapping[str, float]
     """Nearness added to a rule per unit of its category's log-probability, by part."""
@@ -76,7 +78,7 @@ class RankingModel:
 
     def gains(self, vectors: Weights, part: Part) -> Floats:
         """Returns the nearness to add to the rules of each category, (n, categories)."""
-        learned = self.both if part == "both" else self.multilingual
+        learned: CategoryMap = getattr(self, part)
         return self.shares[part] * learned.log_probabilities(vectors)
 
     def position(self, category: str) -> int:

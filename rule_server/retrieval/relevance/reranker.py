@@ -46,15 +46,24 @@ class Reranker:
         """Returns `behind` for English questions.
 
         Args:
-            vectors: both parts side by side, (questions, dimension).
+            vectors: the multilingual and the English part side by side, (questions, dimension).
             nearness: nearness by the English part, (questions, versions).
             multilingual: nearness by the multilingual part.
         """
         return self._behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")
 
     def multilingual(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
-        """Returns `behind` for questions in other languages, from the multilingual part alone."""
+        """Returns `behind` from the multilingual part alone."""
         return self._behind(vectors, nearness, "multilingual")
+
+    def other(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
+        """Returns `behind` for questions in other languages.
+
+        Args:
+            vectors: the part of the encoder of other languages, (questions, dimension).
+            nearness: nearness by the multilingual part, (questions, versions).
+        """
+        return self._behind(vectors, nearness, "other")
 
     def _behind(self, vectors: NDArray[np.float32], nearness: Floats, part: Part) -> Floats:
         """Returns the log-odds, 0 or less, by which each packaged rule is behind the first of them.

@@ -95,6 +95,11 @@ class TextIndex:
     def __len__(self) -> int:
         return int(self.flat.ntotal)
 
+    @property
+    def dimension(self) -> int:
+        """Of each vector."""
+        return int(self.flat.d)
+
     def vectors(self, start: int = 0, count: int | None = None) -> Vectors:
         """Returns a copy of the vectors of consecutive texts."""
         count = len(self) - start if count is None else count

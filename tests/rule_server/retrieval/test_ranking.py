@@ -114,4 +114,4 @@ def test_the_packaged_order_is_the_one_that_its_recipe_describes(tmp_path: Path)
 def test_the_learned_order_holds_few_numbers() -> None:
     """It must not be large enough to hold the vectors of its training prompts."""
     with np.load(FOLDER / WEIGHTS_FILE, allow_pickle=False) as arrays:
-        assert sum(arrays[name].size for name in arrays.files) < 30_000
+        assert sum(arrays[name].size for name in arrays.files) < 35_000

@@ -46,7 +46,7 @@ def test_faiss_alone_finds_the_same_nearest_texts(
 ) -> None:
     index, folder = stored_index(built_artefact)
     columns = slice(None, DIMENSION) if part == "multilingual" else slice(DIMENSION, None)
-    questions = np.ascontiguousarray(paired_encoder.encode(QUESTIONS)[:, columns])
+    questions = np.ascontiguousarray(paired_encoder.encode_rules(QUESTIONS)[:, columns])
     file = faiss.read_index(str(folder / f"{part}.faiss"))
     products, rows = file.search(questions, 5)
     ours = index.texts[part].cosines(questions)
@@ -54,7 +54,7 @@ def test_faiss_alone_finds_the_same_nearest_texts(
     assert np.take_along_axis(ours, rows, axis=1) == pytest.approx(products, abs=1e-6)
     texts = [text for _, text in index_entries(index.rulebook)]
     own = next(rule for rule in index.rulebook.served.values() if rule.queries).queries[0]
-    _, [[row]] = file.search(np.ascontiguousarray(paired_encoder.encode([own])[:, columns]), 1)
+    _, [[row]] = file.search(np.ascontiguousarray(paired_encoder.encode_rules([own])[:, columns]), 1)
     assert texts[row] == own
 
 
@@ -191,7 +191,9 @@ def test_scores_from_the_nearest_quarter_of_the_texts_are_close_to_those_from_al
         rule.examples.benign[0] for rule in exhaustive.rulebook.served.values() if rule.examples.benign
     ]
     known = exhaustive.vectors_by_text()
-    vectors = np.stack([*paired_encoder.encode(QUESTIONS), *(known[text_key(text)] for text in examples)])
+    vectors = np.stack(
+        [*paired_encoder.encode_rules(QUESTIONS), *(known[text_key(text)] for text in examples)]
+    )
     for vector in vectors:
         exact, estimated = exhaustive.scores(vector[None]), large.scores(vector[None])
         near = np.argsort(-exact)[:10]

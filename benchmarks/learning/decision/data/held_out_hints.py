@@ -28,7 +28,7 @@ from evaluation.prompts import Prompt
 from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.retrieval.index import RuleIndex
 from rule_server.retrieval.relevance.model import RelevanceModel, relevance_model
-from rule_server.retrieval.relevance.ranking import PARTS, RankingModel, ranking_model
+from rule_server.retrieval.relevance.ranking import Part, RankingModel, ranking_model
 from rule_server.schemas import MAX_SITUATION_CHARS, ConsultRequest
 from rule_server.service.guidance import hint_line
 from rule_server.service.rule_service import RuleService
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 TOP_K = 1
 """Number of rules in a hint; `make demo` uses the same number for this model."""
+TRAINED: tuple[Part, ...] = ("multilingual", "both")
+"""Parts that are trained again. All prompts are English."""
 
 
 def make_hints(data: Path, artefact: Path, prompts: dict[str, list[Prompt]]) -> list[Hint]:
@@ -96,7 +98,7 @@ class LearnedParts:
         self._texts = train_ranking.training_texts(self._labelled, index, encoder)
         self._components = {
             part: train_ranking.Components.of(self._texts, part, train_ranking.RankingSettings())
-            for part in PARTS
+            for part in TRAINED
         }
 
     def without(self, run: int) -> RuleIndex:
@@ -109,10 +111,7 @@ class LearnedParts:
         left_out = {_normal(row["prompt"]) for row in self._rows if run_of(row["source"]) == run}
         repeated = np.array([_normal(row["prompt"]) in left_out for row in self._rows])
         used[: len(self._rows)] &= ~repeated
-        parts = {
-            part: train_relevance.fit(examples, part, used, TrainingSettings())
-            for part in train_relevance.PARTS
-        }
+        parts = {part: train_relevance.fit(examples, part, used, TrainingSettings()) for part in TRAINED}
         return replace(relevance_model(), multilingual=parts["multilingual"], both=parts["both"])
 
     def _ranking(self, run: int) -> RankingModel:
@@ -120,7 +119,7 @@ class LearnedParts:
         settings = train_ranking.RankingSettings()
         maps = {
             part: train_ranking.fit(self._texts, used, part, self._components[part], settings)
-            for part in PARTS
+            for part in TRAINED
         }
         return replace(ranking_model(), multilingual=maps["multilingual"], both=maps["both"])
 

@@ -1,0 +1,193 @@
+"""The score of a rule: the log-odds that it applies to a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from rule_server.retrieval.encoders.paired import split_vectors
+from rule_server.retrieval.relevance.model import RelevanceModel, relevance_model
+from rule_server.retrieval.relevance.ranking import ranking_model
+from rule_server.retrieval.relevance.reranker import Reranker
+from rule_server.retrieval.search.nearness import CategoryGroups, Nearness, RuleGroups
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rule_server.retrieval.encoders.protocol import Vectors
+    from rule_server.retrieval.relevance.model import Part as RelevancePart
+    from rule_server.retrieval.relevance.ranking import RankingModel
+    from rule_server.retrieval.search.text_index import TextIndex
+    from rule_server.rulebook import Rule
+
+    Floats = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
+    Complete = Callable[[Vectors, NDArray[np.int64], NDArray[np.int64]], None]
+    """Adds the English part to those of some rows that are English, and the part of other languages to those
+    of some rows that are in one."""
+
+# Parameters of the score, chosen on public evaluation sets: see docs/research/retrieval-log.md.
+NEARNESS_SLOPE = 20.0
+"""Log-odds per unit of nearness that a rule applies, for rules that the learned decision does not cover."""
+NEARNESS_OFFSET, MULTILINGUAL_NEARNESS_OFFSET = 0.06, 0.02
+"""Nearness at which the score is 0.5, in English and in other languages."""
+NEARNESS_GATE = -2.0
+"""Minimum log-odds by the multilingual encoder from which the English encoder also scores rules that the
+learned decision does not cover."""
+OWN_ADVANTAGE = 1.0
+"""Log-odds added to an applicable rule that is not a packaged one, so that it ranks before them."""
+Part = Literal["multilingual", "english"]
+"""An encoder whose vectors an index has. A single encoder counts as the English one."""
+PARTS: tuple[Part, Part] = ("multilingual", "english")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the rule versions of one index: every rule, each followed by its translations. Immutable."""
+
+    fingerprint: str
+    dimension: int
+    """Of the vector of a rule's text. That of a question may be longer."""
+    by_part: Mapping[Part, Nearness]
+    learned: Flags
+    """By version: whether it is of a packaged rule, about which the learned parts decide."""
+    model: RelevanceModel
+    reranker: Reranker
+
+    @classmethod
+    def of(
+        cls,
+        versions: Sequence[Rule],
+        texts: Sequence[Sequence[str]],
+        indexes: Mapping[Part, TextIndex],
+        fingerprint: str,
+    ) -> Scorer:
+        """Creates the scorer of an index.
+
+        Args:
+            texts: by rule version.
+            indexes: one of all texts for each encoder.
+            fingerprint: identifier of the encoder.
+        """
+        # Texts are grouped by language, for rules and categories alike, since a question is in one language.
+        rules = RuleGroups([len(own) for own in texts])
+        categories = CategoryGroups([(rule.lang, rule.category) for rule in versions], rules.sizes)
+        by_part = {name: Nearness(index, rules, categories) for name, index in indexes.items()}
+        model = relevance_model()
+        learned = np.array([model.covers(own) for own in texts], bool)
+        reranker = Reranker.of(ranking_model(), versions, learned)
+        dimension = sum(index.dimension for index in indexes.values())
+        return cls(fingerprint, dimension, by_part, learned, model, reranker)
+
+    def ranked_by(self, model: RankingModel, relevance: RelevanceModel | None = None) -> Scorer:
+        """Returns a scorer with another learned order, and optionally another decision."""
+        reranker = replace(self.reranker, model=model)
+        return replace(self, model=relevance or self.model, reranker=reranker)
+
+    def nearness(self, vectors: Vectors, part: Part) -> Floats:
+        """Returns the nearness of each vector to each rule version by one encoder, (n, versions)."""
+        multilingual, english, _ = self.split(vectors)
+        ours = english if part == "english" else multilingual
+        assert ours is not None
+        return self.by_part[part].of(ours)
+
+    def log_odds(self, questions: Vectors, complete: Complete | None = None) -> Floats:
+        """Returns the log-odds that each rule version applies, (questions, versions).
+
+        Minus infinity: no encoder knows the language. `complete` adds the parts that questions need; without
+        it, they are there already.
+        """
+        multilingual, english, other = self.split(questions)
+        if multilingual is None:
+            logits = NEARNESS_SLOPE * (self.by_part["english"].of(english) - NEARNESS_OFFSET)
+        else:
+            nearness = self.by_part["multilingual"].of(multilingual)
+            logits = self._multilingual_logits(multilingual, nearness)
+            passed, passed_other = self._passes_gates(logits)
+            if complete is not None:
+                complete(questions, np.flatnonzero(passed), np.flatnonzero(passed_other))
+            full = english.any(axis=1) & passed
+            if full.any():
+                logits[full] = self._english_logits(
+                    multilingual[full], english[full], nearness[full], logits[full]
+                )
+            full = other.any(axis=1) & passed_other
+            if full.any():
+                logits[full] = self._other_logits(multilingual[full], other[full], nearness[full])
+            logits[~multilingual.any(axis=1)] = -np.inf
+        return logits
+
+    def split(self, questions: Vectors) -> tuple[Vectors | None, Vectors, Vectors]:
+        """See `RuleIndex.split`."""
+        multilingual, english = split_vectors(questions[:, : self.dimension], self.fingerprint)
+        return multilingual, english, questions[:, self.dimension :]
+
+    def _passes_gates(self, logits: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Returns which questions are read by the English encoder if they are English, and by that of other
+        languages if they are in one, from logits (questions, rule versions)."""
+        learned = np.where(self.learned, logits, -np.inf).max(axis=1)
+        own = np.where(self.learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE
+        return (learned >= self.model.gate) | own, learned >= self.model.other_gate
+
+    def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
+        """Returns the log-odds that each rule version applies, (questions, versions)."""
+        return self._by_multilingual_nearness(
+            vectors, nearness, "multilingual", lambda: self.reranker.multilingual(vectors, nearness)
+        )
+
+    def _other_logits(self, multilingual: Vectors, other: Vectors, nearness: Floats) -> Floats:
+        """Returns the log-odds for questions in other languages."""
+        return self._by_multilingual_nearness(
+            np.hstack([multilingual, other]), nearness, "other", lambda: self.reranker.other(other, nearness)
+        )
+
+    def _by_multilingual_nearness(
+        self, inputs: Vectors, nearness: Floats, part: RelevancePart, behind: Callable[[], Floats]
+    ) -> Floats:
+        """Returns the log-odds by the learned decision `part`, with a learned order of the packaged rules."""
+        own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
+        if not self.learned.any():
+            return own
+        scale = self.model.scales[part]
+        best = self.reranker.best(nearness)
+        relevance = getattr(self.model, part).logits(inputs)[:, None] + scale.nearness * best - scale.offset
+        return self._join(relevance + behind(), relevance + scale.nearness * (nearness - best), own)
+
+    def _english_logits(
+        self, multilingual: Vectors, english: Vectors, multilingual_nearness: Floats, logits: Floats
+    ) -> Floats:
+        """Returns the log-odds from the multilingual and the English part of vectors.
+
+        Args:
+            multilingual_nearness: nearness by the multilingual part, (questions, versions).
+            logits: log-odds from the multilingual part, (questions, versions).
+        """
+        nearness = self.by_part["english"].of(english)
+        own = np.where(self.by_part["english"].known, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
+        if not self.learned.any():
+            return own
+        scale = self.model.scales["both"]
+        best = self.reranker.best(nearness)
+        distance = scale.nearness * (nearness - best)
+        if not self.fingerprint.startswith(self.model.english):  # `both` was learned with another encoder
+            relevance = self.reranker.best(logits)
+            return self._join(relevance + distance, relevance + distance, own)
+        vectors = np.hstack([multilingual, english])
+        relevance = self.model.both.logits(vectors)[:, None] + scale.nearness * best - scale.offset
+        behind = self.reranker.english(vectors, nearness, multilingual_nearness)
+        return self._join(relevance + behind, relevance + distance, own)
+
+    def _join(self, learned: Floats, added: Floats, own: Floats) -> Floats:
+        """Returns the learned log-odds of packaged rules and those by nearness of other rules.
+
+        Args:
+            learned: log-odds of packaged rules in their learned order, (questions, versions).
+            added: log-odds of other rules by their nearness as if they were packaged ones.
+            own: log-odds by nearness alone.
+        """
+        # Another rule that applies is ranked among the packaged ones by its nearness, with an advantage.
+        ranked = np.where(own >= 0, np.maximum(own, added + OWN_ADVANTAGE), own)
+        return np.asarray(np.where(self.learned, learned, ranked))
