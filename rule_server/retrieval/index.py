@@ -226,7 +226,8 @@ class RuleIndex:
     def nearest(self, questions: Vectors) -> list[Rule]:
         """Returns the best rule for each question, (questions, dimension), regardless of the threshold."""
         parts = [questions[at : at + SCORING_BATCH] for at in range(0, len(questions), SCORING_BATCH)]
-        return [self._rules[at] for part in parts for at in self._scores(part).argmax(axis=1)]
+        scores = [self._scores(part, [1] * len(part)) for part in parts]
+        return [self._rules[at] for own in scores for at in own.argmax(axis=1)]
 
     def nearness(self, vectors: Vectors, part: Part) -> Floats:
         """Returns the nearness of each vector (n, dimension) to its nearest rule, by one encoder, (n,)."""
@@ -245,7 +246,7 @@ class RuleIndex:
 
         The best window of the question counts.
         """
-        return np.asarray(self._scores(question).max(axis=0))
+        return np.asarray(self._scores(question, [len(question)]).max(axis=0))
 
     def score_batch(
         self, vectors: Vectors, sizes: Sequence[int], complete: Complete | None = None
@@ -258,13 +259,16 @@ class RuleIndex:
             complete: adds the parts that windows need; None: they are there already.
         """
         starts = np.cumsum([0, *sizes])[:-1]
-        return list(np.maximum.reduceat(self._scores(vectors, complete), starts, axis=0))
+        return list(np.maximum.reduceat(self._scores(vectors, sizes, complete), starts, axis=0))
 
-    def _scores(self, questions: Vectors, complete: Complete | None = None) -> Floats:
-        """Returns scores (questions, rules). Minus infinity: no encoder knows the language."""
+    def _scores(self, windows: Vectors, sizes: Sequence[int], complete: Complete | None = None) -> Floats:
+        """Returns scores (windows, rules), for questions of `sizes` windows each.
+
+        Minus infinity: no encoder knows the language.
+        """
         if not self._rules:
-            return np.empty((len(questions), 0))
-        logits = self._scorer.log_odds(questions, complete)
+            return np.empty((len(windows), 0))
+        logits = self._scorer.log_odds(windows, sizes, complete)
         scores = 1 / (1 + np.exp(-logits))
         scores[np.isneginf(logits)] = -np.inf
         return np.asarray(np.maximum.reduceat(scores, self._rule_starts, axis=1))

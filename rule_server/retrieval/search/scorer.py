@@ -39,6 +39,9 @@ NEARNESS_GATE = -2.0
 learned decision does not cover."""
 OWN_ADVANTAGE = 1.0
 """Log-odds added to an applicable rule that is not a packaged one, so that it ranks before them."""
+MAX_OTHER_WINDOWS = 3
+"""Windows of a question that the encoder of other languages reads at most, which bounds the time of a long
+question: those with the highest log-odds by the first decision."""
 Part = Literal["multilingual", "english"]
 """An encoder whose vectors an index has. A single encoder counts as the English one."""
 PARTS: tuple[Part, Part] = ("multilingual", "english")
@@ -94,21 +97,27 @@ class Scorer:
         assert ours is not None
         return self.by_part[part].of(ours)
 
-    def log_odds(self, questions: Vectors, complete: Complete | None = None) -> Floats:
-        """Returns the log-odds that each rule version applies, (questions, versions).
+    def log_odds(self, windows: Vectors, sizes: Sequence[int], complete: Complete | None = None) -> Floats:
+        """Returns the log-odds that each rule version applies, (windows, versions).
 
-        Minus infinity: no encoder knows the language. `complete` adds the parts that questions need; without
-        it, they are there already.
+        Minus infinity: no encoder knows the language.
+
+        Args:
+            windows: (windows, dimension), those of one question after another.
+            sizes: number of windows of each question.
+            complete: adds the parts that windows need; None: they are there already.
         """
-        multilingual, english, other = self.split(questions)
+        multilingual, english, other = self.split(windows)
         if multilingual is None:
             logits = NEARNESS_SLOPE * (self.by_part["english"].of(english) - NEARNESS_OFFSET)
         else:
             nearness = self.by_part["multilingual"].of(multilingual)
             logits = self._multilingual_logits(multilingual, nearness)
-            passed, passed_other = self._passes_gates(logits)
+            first = np.where(self.learned, logits, -np.inf).max(axis=1)
+            passed = (first >= self.model.gate) | self._has_near_rule(logits)
+            passed_other = _highest(np.where(first >= self.model.other_gate, first, -np.inf), sizes)
             if complete is not None:
-                complete(questions, np.flatnonzero(passed), np.flatnonzero(passed_other))
+                complete(windows, np.flatnonzero(passed), np.flatnonzero(passed_other))
             full = english.any(axis=1) & passed
             if full.any():
                 logits[full] = self._english_logits(
@@ -117,6 +126,11 @@ class Scorer:
             full = other.any(axis=1) & passed_other
             if full.any():
                 logits[full] = self._other_logits(multilingual[full], other[full], nearness[full])
+            # What the first decision says about a window that should be read further does not count.
+            unread = (first >= self.model.gate) & ~passed_other & ~english.any(axis=1)
+            logits[np.ix_(unread, self.learned)] = np.minimum(
+                logits[np.ix_(unread, self.learned)], self.model.other_gate
+            )
             logits[~multilingual.any(axis=1)] = -np.inf
         return logits
 
@@ -125,12 +139,9 @@ class Scorer:
         multilingual, english = split_vectors(questions[:, : self.dimension], self.fingerprint)
         return multilingual, english, questions[:, self.dimension :]
 
-    def _passes_gates(self, logits: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Returns which questions are read by the English encoder if they are English, and by that of other
-        languages if they are in one, from logits (questions, rule versions)."""
-        learned = np.where(self.learned, logits, -np.inf).max(axis=1)
-        own = np.where(self.learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE
-        return (learned >= self.model.gate) | own, learned >= self.model.other_gate
+    def _has_near_rule(self, logits: Floats) -> Flags:
+        """Returns which questions may be near a rule that is not a packaged one, from the first logits."""
+        return np.asarray(np.where(self.learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE)
 
     def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
@@ -191,3 +202,18 @@ class Scorer:
         # Another rule that applies is ranked among the packaged ones by its nearness, with an advantage.
         ranked = np.where(own >= 0, np.maximum(own, added + OWN_ADVANTAGE), own)
         return np.asarray(np.where(self.learned, learned, ranked))
+
+
+def _highest(values: Floats, sizes: Sequence[int]) -> Flags:
+    """Returns which windows are read: the `MAX_OTHER_WINDOWS` of each question with the highest values.
+
+    Those with minus infinity are never read.
+    """
+    chosen = np.isfinite(values)
+    start = 0
+    for size in sizes:
+        own = slice(start, start + size)
+        if chosen[own].sum() > MAX_OTHER_WINDOWS:
+            chosen[start + np.argsort(-values[own], kind="stable")[MAX_OTHER_WINDOWS:]] = False
+        start += size
+    return chosen

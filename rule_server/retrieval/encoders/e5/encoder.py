@@ -37,7 +37,7 @@ class E5Encoder:
 
     def __init__(self, threads: int = 1, folder: Path | None = None) -> None:
         """Checks the file in the package's folder, or in `folder`. It is read on first use, which takes a
-        second and 270 MB. Raises EncoderError."""
+        second and 240 MB. Raises EncoderError."""
         self._file, self._threads = open_file(folder), threads
         self._reading = Lock()
 
