@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rule_server.retrieval.encoders.e5.tokenizer import E5Tokenizer
 from rule_server.retrieval.encoders.e5.weights import FILE_SHA256, E5File, decode_rows, open_file
@@ -44,7 +44,10 @@ class E5Encoder:
     @cached_property
     def _model(self) -> E5Model:
         with self._reading:
-            return self.__dict__.get("_model") or read_model(self._file, self._threads)
+            # Until it is stored, other threads that ask for it come here too.
+            model = self.__dict__.get("_model") or read_model(self._file, self._threads)
+            self.__dict__["_model"] = model
+            return cast("E5Model", model)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Returns vectors (len(texts), 384), float32, of length 1. Thread-safe."""
