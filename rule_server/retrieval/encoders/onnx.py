@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rule_server.errors import EncoderError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rule_server.retrieval.encoders.protocol import Vectors
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
@@ -29,6 +31,35 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_session(model: str | bytes, threads: int, weights: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """Opens a graph, from a file or its content, with the weights that it names without containing them."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning worker thread would take the core from the web server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if weights is not None:
+        arrays = [np.ascontiguousarray(array) for array in weights.values()]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+        options.add_external_initializers(list(weights), values)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def weightless(name: str, value: NDArray[Any]) -> Any:
+    """Returns an initializer of a graph (`onnx.TensorProto`) that names an array without containing it."""
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(value.dtype), dims=value.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for field, entry in {"location": "package", "offset": "0", "length": str(value.nbytes)}.items():
+        tensor.external_data.add(key=field, value=entry)
+    return tensor
+
+
 class OnnxEncoder:
     """A sentence encoder exported by `rule_server.retrieval.encoders.onnx_export`.
 
@@ -42,7 +73,6 @@ class OnnxEncoder:
         Raises:
             EncoderError: a file is missing, or differs from the one that was built.
         """
-        import onnxruntime
         from tokenizers import Tokenizer
 
         try:
@@ -60,15 +90,7 @@ class OnnxEncoder:
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
             self._tokenizer.enable_truncation(manifest["max_tokens"])
             self._tokenizer.no_padding()
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-            # A spinning worker thread would take the core from the web server.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            options.log_severity_level = 3
-            self._session: Any = onnxruntime.InferenceSession(
-                str(folder / model), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(str(folder / model), threads)
             self._inputs = {item.name for item in self._session.get_inputs()}
         except (OSError, ValueError, KeyError) as error:
             raise EncoderError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rule_server.retrieval.encoders.e5.tokenizer import E5Tokenizer
 from rule_server.retrieval.encoders.e5.weights import FILE_SHA256, E5File, decode_rows, open_file
+from rule_server.retrieval.encoders.onnx import open_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +98,9 @@ def read_model(file: E5File, threads: int) -> E5Model:
     pieces, scores = file.pieces()
     tokenizer = E5Tokenizer(pieces, scores, file.characters(), file.unknown)
     places = file.vector("emb.pos").reshape(file.positions, -1) + file.vector("emb.type")[: file.width]
-    return E5Model(tokenizer, file.table("emb.word"), places, _open_graph(graph_weights(file), threads))
+    graph = Path(__file__).with_name(GRAPH_FILE).read_bytes()
+    session = open_session(graph, threads, graph_weights(file))
+    return E5Model(tokenizer, file.table("emb.word"), places, session)
 
 
 def graph_weights(file: E5File) -> dict[str, NDArray[np.float32]]:
@@ -124,22 +127,3 @@ def graph_weights(file: E5File) -> dict[str, NDArray[np.float32]]:
             named[f"{at}{name}_gain"] = file.vector(f"{own}{theirs}.w")
             named[f"{at}{name}_shift"] = file.vector(f"{own}{theirs}.b")
     return named
-
-
-def _open_graph(named: dict[str, NDArray[np.float32]], threads: int) -> Any:
-    """Opens the graph of this folder, which contains no weights, with those of the package."""
-    import numpy as np
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A spinning worker thread would take the core from the web server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    graph = Path(__file__).with_name(GRAPH_FILE).read_bytes()
-    values = [
-        onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) for value in named.values()
-    ]
-    options.add_external_initializers(list(named), values)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ import numpy as np
 
 from rule_server.retrieval.encoders.e5.encoder import DIMENSION, GRAPH_FILE, graph_weights
 from rule_server.retrieval.encoders.e5.weights import E5File, open_file
+from rule_server.retrieval.encoders.onnx import weightless
 from rule_server.rulebook.files import write_atomic
 
 OPSET, IR_VERSION = 18, 9
@@ -64,11 +65,7 @@ def graph_bytes(file: E5File) -> bytes:
     nodes, constants = _nodes(file)
     real = TensorProto.FLOAT
     initial = [numpy_helper.from_array(value, key) for key, value in constants.items()]
-    for key, value in graph_weights(file).items():
-        tensor = TensorProto(name=key, data_type=real, dims=value.shape, data_location=TensorProto.EXTERNAL)
-        for field, entry in {"location": "package", "offset": "0", "length": str(value.nbytes)}.items():
-            tensor.external_data.add(key=field, value=entry)
-        initial.append(tensor)
+    initial += [weightless(key, value) for key, value in graph_weights(file).items()]
     inputs = [helper.make_tensor_value_info("embedded", real, ["texts", "pieces", DIMENSION])]
     outputs = [helper.make_tensor_value_info("states", real, ["texts", "pieces", DIMENSION])]
     graph = helper.make_graph(nodes, "e5", inputs, outputs, initial)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rule_server.errors import EncoderError
 from rule_server.retrieval.encoders.int8 import quantise
 from rule_server.retrieval.encoders.multilingual.tokenizer import PieceTokenizer
+from rule_server.retrieval.encoders.onnx import open_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,17 +170,5 @@ def graph_weights(weights: Any, name: str) -> dict[str, NDArray[Any]]:
 
 def _open_graph(name: str, weights: Any, threads: int) -> Any:
     """Opens a graph of this folder, which contains no weights, with those of the package."""
-    import numpy as np
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A spinning worker thread would take the core from the web server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
     graph = Path(__file__).with_name(f"{name}.onnx").read_bytes()
-    named = graph_weights(weights, name)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for v in named.values()]
-    options.add_external_initializers(list(named), values)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return open_session(graph, threads, graph_weights(weights, name))

@@ -20,6 +20,7 @@ from rule_server.retrieval.encoders.multilingual.encoder import (
     graph_weights,
     load_weights,
 )
+from rule_server.retrieval.encoders.onnx import weightless
 from rule_server.rulebook.files import write_atomic
 
 WIDTH = 256
@@ -117,14 +118,7 @@ def graph_bytes(name: str, weights: Any) -> bytes:
         ]
         output = helper.make_tensor_value_info("vectors", real, ["texts", DIMENSION])
     initial = [numpy_helper.from_array(value, key) for key, value in constants.items()]
-    for key, value in graph_weights(weights, name).items():
-        tensor = TensorProto(
-            name=key, data_type=helper.np_dtype_to_tensor_dtype(value.dtype), dims=value.shape
-        )
-        tensor.data_location = TensorProto.EXTERNAL
-        for field, entry in {"location": "package", "offset": "0", "length": str(value.nbytes)}.items():
-            tensor.external_data.add(key=field, value=entry)
-        initial.append(tensor)
+    initial += [weightless(key, value) for key, value in graph_weights(weights, name).items()]
     graph = helper.make_graph(nodes, name, inputs, [output], initial)
     opsets = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid("com.microsoft", 1)] * int8
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ascl")
