@@ -80,8 +80,9 @@ NEVER, ALWAYS = -2, -1
 """Values in place of a run: never trained on, or always."""
 MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
-FOUND: dict[Part, float] = {"multilingual": 0.945, "other": 0.95}
-"""Mean share of harmful prompts in a language other than English that find a rule. It fixes these offsets."""
+FOUND = 0.945
+"""Mean share of harmful prompts in a language other than English that find a rule. It fixes the offset of
+the first stage and that of the part `other`."""
 GATED = 0.002
 """Share of harmful English prompts that the first stage may turn away, and of those in other languages."""
 NEARNESS: dict[Part, float] = {"multilingual": 10.0, "both": 20.0, "other": 5.0}
@@ -320,10 +321,8 @@ def choose_offsets(
     held_out = values["quarters"]
     offsets: dict[Part, float] = {
         "both": highest_offset(values["whole"]["both"], rows, chosen, MISSED),
-        "multilingual": highest_offset(
-            held_out["multilingual"], rows, foreign, 1 - FOUND["multilingual"], "lang"
-        ),
-        "other": highest_offset(held_out["other"], rows, foreign, 1 - FOUND["other"], "lang"),
+        "multilingual": highest_offset(held_out["multilingual"], rows, foreign, 1 - FOUND, "lang"),
+        "other": highest_offset(held_out["other"], rows, foreign, 1 - FOUND, "lang"),
     }
     gates = {
         name: highest_offset(held_out["multilingual"], rows, own, GATED, key) - offsets["multilingual"]
