@@ -36,19 +36,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     assert isinstance(loaded.encoder, PairedEncoder)
     threshold = threshold_for(loaded.index, None).value
-    first_parts = loaded.encoder.dimension
     figures = {}
     for lang in dict.fromkeys(row["lang"] for row in rows):
         prompts = [row["prompt"] for row in rows if row["lang"] == lang]
-        found = [
-            (prompt, *(bool(loaded.index.scores(own[None]).max() >= threshold) for own in (vector, first)))
-            for prompt, vector in zip(prompts, loaded.encoder.encode(prompts), strict=True)
-            for first in [vector[:first_parts]]
-        ]
+        vectors = loaded.encoder.encode(prompts)
+        found = [bool(loaded.index.scores(own[None]).max() >= threshold) for own in vectors]
+        # Vectors without the part of the larger encoder get the decision of the first stage.
+        first = vectors[:, : loaded.encoder.dimension]
+        by_first = [bool(loaded.index.scores(own[None]).max() >= threshold) for own in first]
         figures[lang] = {
-            "nothing applies": share_with_interval(not now for _, now, _ in found),
-            "by the first stage alone": share_with_interval(not first for _, _, first in found),
-            "find rules": [prompt for prompt, now, _ in found if now],
+            "nothing applies": share_with_interval(not own for own in found),
+            "by the first stage alone": share_with_interval(not own for own in by_first),
+            "find rules": [prompt for prompt, own in zip(prompts, found, strict=True) if own],
         }
     return figures
 

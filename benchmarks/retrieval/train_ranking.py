@@ -35,13 +35,12 @@ from rule_server.retrieval.encoders.e5 import E5Encoder
 from rule_server.retrieval.encoders.multilingual import DIMENSION
 from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import RuleIndex, rule_texts
+from rule_server.retrieval.relevance.model import PARTS, Part
 from rule_server.retrieval.relevance.ranking import (
     FOLDER,
-    PARTS,
     RECIPE_FILE,
     WEIGHTS_FILE,
     CategoryMap,
-    Part,
     RankingModel,
     ranking_bytes,
 )

@@ -349,7 +349,9 @@ def measure(
     multijail = [row["source"] == "multijail" for row in rows]
     tables["multijail: nothing applies"] = share_by_source(decided, 0, rows, multijail, "lang")
     plain = [row["kind"] == "benign_plain" for row in rows]
-    tables["plain: turned away by the first stage"] = share_by_source(-1.0 * turned_away, -0.5, rows, plain)
+    tables["plain: turned away by the first stage"] = share_by_source(
+        np.where(turned_away, -1.0, 1.0), 0, rows, plain
+    )
     tables["curve"] = [curve_point(decided, at, rows) for at in np.arange(-3, 3.01, 0.5)]
     return tables
 

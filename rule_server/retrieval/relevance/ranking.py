@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rule_server.errors import ArtefactError
+from rule_server.retrieval.relevance.model import PARTS, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, RECIPE_FILE = "ranking.npz", "ranking.json"
-Part = Literal["multilingual", "both", "other"]
-PARTS: tuple[Part, ...] = ("multilingual", "both", "other")
 LAYERS = ("weights", "bias")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rule_server.retrieval.relevance.ranking import Part, RankingModel
+    from rule_server.retrieval.relevance.model import Part
+    from rule_server.retrieval.relevance.ranking import RankingModel
     from rule_server.rulebook import Rule
 
     Floats = NDArray[np.float64]
@@ -43,29 +44,16 @@ class Reranker:
         return np.asarray(np.where(self.learned, values, -np.inf).max(axis=1, keepdims=True))
 
     def english(self, vectors: NDArray[np.float32], nearness: Floats, multilingual: Floats) -> Floats:
-        """Returns `behind` for English questions.
+        """Returns `behind` for English questions, from both of their parts.
 
         Args:
             vectors: the multilingual and the English part side by side, (questions, dimension).
             nearness: nearness by the English part, (questions, versions).
             multilingual: nearness by the multilingual part.
         """
-        return self._behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")
+        return self.behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")
 
-    def multilingual(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
-        """Returns `behind` from the multilingual part alone."""
-        return self._behind(vectors, nearness, "multilingual")
-
-    def other(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
-        """Returns `behind` for questions in other languages.
-
-        Args:
-            vectors: the part of the encoder of other languages, (questions, dimension).
-            nearness: nearness by the multilingual part, (questions, versions).
-        """
-        return self._behind(vectors, nearness, "other")
-
-    def _behind(self, vectors: NDArray[np.float32], nearness: Floats, part: Part) -> Floats:
+    def behind(self, vectors: NDArray[np.float32], nearness: Floats, part: Part) -> Floats:
         """Returns the log-odds, 0 or less, by which each packaged rule is behind the first of them.
 
         The first is 0 in any case, so that the order does not change whether a rule applies.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rule_server.retrieval.encoders.protocol import Vectors
-    from rule_server.retrieval.relevance.model import Part as RelevancePart
+    from rule_server.retrieval.relevance.model import Part as LearnedPart
     from rule_server.retrieval.relevance.ranking import RankingModel
     from rule_server.retrieval.search.text_index import TextIndex
     from rule_server.rulebook import Rule
@@ -145,27 +145,30 @@ class Scorer:
 
     def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
-        return self._by_multilingual_nearness(
-            vectors, nearness, "multilingual", lambda: self.reranker.multilingual(vectors, nearness)
-        )
+        return self._by_multilingual_nearness("multilingual", vectors, vectors, nearness)
 
     def _other_logits(self, multilingual: Vectors, other: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds for questions in other languages."""
-        return self._by_multilingual_nearness(
-            np.hstack([multilingual, other]), nearness, "other", lambda: self.reranker.other(other, nearness)
-        )
+        return self._by_multilingual_nearness("other", np.hstack([multilingual, other]), other, nearness)
 
     def _by_multilingual_nearness(
-        self, inputs: Vectors, nearness: Floats, part: RelevancePart, behind: Callable[[], Floats]
+        self, part: LearnedPart, inputs: Vectors, ordered: Vectors, nearness: Floats
     ) -> Floats:
-        """Returns the log-odds by the learned decision `part`, with a learned order of the packaged rules."""
+        """Returns the log-odds by the learned decision and the learned order `part` of the packaged rules.
+
+        Args:
+            inputs: vectors that the decision reads.
+            ordered: vectors that the order reads.
+            nearness: nearness by the multilingual part, (questions, versions).
+        """
         own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
         if not self.learned.any():
             return own
         scale = self.model.scales[part]
         best = self.reranker.best(nearness)
         relevance = getattr(self.model, part).logits(inputs)[:, None] + scale.nearness * best - scale.offset
-        return self._join(relevance + behind(), relevance + scale.nearness * (nearness - best), own)
+        behind = self.reranker.behind(ordered, nearness, part)
+        return self._join(relevance + behind, relevance + scale.nearness * (nearness - best), own)
 
     def _english_logits(
         self, multilingual: Vectors, english: Vectors, multilingual_nearness: Floats, logits: Floats

