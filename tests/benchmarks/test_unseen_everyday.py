@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.retrieval.everyday import REQUESTS
+from benchmarks.retrieval.multilingual.everyday import REQUESTS
 from rule_server.retrieval.background import background_requests
 from rule_server.retrieval.relevance import delicate_requests, everyday_requests
 

@@ -1,7 +1,7 @@
 """The learned part of the decision whether any rule applies: three perceptrons on the vectors of a question.
 
 `core.npz` holds their weights, and `core.json` how they were trained; both are written by
-`python -m benchmarks.retrieval.train_relevance`. They contain no text and no vector of a training prompt.
+`python -m benchmarks.retrieval.training.relevance`. They contain no text and no vector of a training prompt.
 They were trained for the packaged rules, so they decide only about rules that share texts with those.
 """
 

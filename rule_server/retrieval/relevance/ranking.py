@@ -2,7 +2,7 @@
 
 Three linear maps from the vectors of a question to log-probabilities of categories, which are added to the
 nearness of a rule. `ranking.npz` holds them, and `ranking.json` how they were trained; both are written by
-`python -m benchmarks.retrieval.train_ranking`. They contain no text and no vector of a training prompt.
+`python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a training prompt.
 They order only the packaged rules, and do not decide whether a rule applies.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rule_server.errors import ArtefactError
-from rule_server.retrieval.relevance.model import PARTS, Part
+from rule_server.retrieval.relevance.model import INPUT_SCALE, PARTS, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,13 +44,39 @@ class CategoryMap:
     def log_probabilities(self, vectors: Weights) -> Floats:
         """Returns the logarithm of each category's probability, for each vector."""
         # In float32, the last digit of a score would depend on the other questions of its batch.
-        logits = vectors.astype(np.float64) @ self._weights + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+        return _log_softmax(vectors.astype(np.float64) @ self._weights + self.bias)
 
     @cached_property
     def _weights(self) -> Floats:
         return self.weights.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class CategoryPerceptron:
+    """One hidden layer of rectified units: vectors (n, d) -> log-probabilities (n, categories)."""
+
+    hidden: Weights
+    """(d, units)."""
+    hidden_bias: Weights
+    output: Weights
+    """(units, categories)."""
+    output_bias: Weights
+
+    def log_probabilities(self, vectors: Weights) -> Floats:
+        """Returns the logarithm of each category's probability, for each vector."""
+        hidden, output = self._layers
+        units = np.maximum(vectors.astype(np.float64) * INPUT_SCALE @ hidden + self.hidden_bias, 0)
+        return _log_softmax(units @ output + self.output_bias)
+
+    @cached_property
+    def _layers(self) -> tuple[Floats, Floats]:
+        # In float32, the last digit of a score would depend on the other questions of its batch.
+        return self.hidden.astype(np.float64), self.output.astype(np.float64)
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def test_an_added_rule_comes_before_the_packaged_ones_only_where_it_applies(
 def test_the_packaged_decision_is_the_one_that_its_recipe_describes(tmp_path: Path) -> None:
     recipe = json.loads((FOLDER / RECIPE_FILE).read_text(encoding="utf-8"))
     assert recipe["own_requests"] == requests_digest(), (
-        "train again: see benchmarks/retrieval/train_relevance.py"
+        "train again: see benchmarks/retrieval/training/relevance.py"
     )
     assert len(everyday_requests()) > 4000
     assert len(delicate_requests()) > 500

@@ -15,6 +15,7 @@ from rule_server.rulebook.parser import MAX_WORDS
 ROOT = Path(__file__).resolve().parents[3]
 TRANSLATED = ("benign-lookalikes", "cyber", "self-harm")
 CHINESE = re.compile("[\u4e00-\u9fff]")
+CHINESE_PROMPTS = ROOT / "benchmarks" / "retrieval" / "multilingual" / "zh_prompts.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_no_rule_quotes_a_training_or_evaluation_prompt(rulebook: Rulebook) -> N
     files = [
         *sorted((ROOT / "evaluation" / "prompts").glob("*.jsonl")),
         ROOT / "trainer" / "stages" / "sft" / "demonstrations" / "written.jsonl",
-        ROOT / "benchmarks" / "retrieval" / "zh_prompts.jsonl",
+        CHINESE_PROMPTS,
     ]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     rows = [json.loads(line) for line in lines]
@@ -118,7 +119,7 @@ def test_no_rule_quotes_a_training_or_evaluation_prompt(rulebook: Rulebook) -> N
 
 
 def test_the_chinese_prompts_are_labelled_with_categories_of_the_rulebook(rulebook: Rulebook) -> None:
-    lines = (ROOT / "benchmarks" / "retrieval" / "zh_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = CHINESE_PROMPTS.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     known = {category.id for category in rulebook.categories}
     assert len({row["prompt"] for row in rows}) == len({row["id"] for row in rows}) == len(rows) >= 60

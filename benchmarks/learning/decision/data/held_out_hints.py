@@ -1,9 +1,9 @@
 """Makes hints with learned parts of the rule search that were not trained on the prompt's source.
 
 For a prompt of a public source, the relevance decision and the order of the rules are trained without its
-source, as `benchmarks.retrieval.train_relevance` leaves whole sources out, and without texts of that source
-in others. The packaged parts give the hints for our own prompts, which they were not trained on. The texts
-come from the rule service itself. All runs share the packaged offset and gate: two numbers that were chosen
+source, as `benchmarks.retrieval.training.relevance` leaves whole sources out, and without texts of that
+source in others. The packaged parts give the hints for our own prompts, which they were not trained on. The
+texts come from the rule service itself. All runs share the packaged offset and gate: two numbers that were chosen
 on prompts of all sources, each by the run that had left it out.
 """
 
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.learning.decision.data.hints import Hint, key_of
-from benchmarks.retrieval import train_ranking, train_relevance
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from benchmarks.retrieval.perceptron import TrainingSettings
 from benchmarks.retrieval.quality import read_rows
+from benchmarks.retrieval.training import ranking, relevance
+from benchmarks.retrieval.training.perceptron import TrainingSettings
 from evaluation.prompts import Prompt
 from rule_server.retrieval.build import LoadedIndex, load_or_build
 from rule_server.retrieval.index import RuleIndex
@@ -51,7 +51,7 @@ def make_hints(data: Path, artefact: Path, prompts: dict[str, list[Prompt]]) -> 
     Args:
         data: folder of the labelled sources, with `label_map.json`.
         artefact: folder of the index; the vectors of texts are cached beside it.
-        prompts: prompts by `source/kind`; a source that `train_relevance` does not name is our own.
+        prompts: prompts by `source/kind`; a source that `training.relevance` does not name is our own.
 
     Raises:
         RuleServiceError: the index cannot be loaded.
@@ -79,7 +79,7 @@ PACKAGED = -1
 
 def run_of(source: str) -> int:
     """Returns the run that leaves a source out; `PACKAGED` for our own prompts."""
-    return next((at for at, sources in enumerate(train_relevance.WHOLE) if source in sources), PACKAGED)
+    return next((at for at, sources in enumerate(relevance.WHOLE) if source in sources), PACKAGED)
 
 
 def _name(run: int) -> str:
@@ -92,13 +92,12 @@ class LearnedParts:
     def __init__(self, data: Path, index: RuleIndex, encoder: CachedEncoder) -> None:
         self._rows = [row for row in read_rows(data) if row["kind"] is not None]
         self._index = index
-        self._examples = train_relevance.read_examples(self._rows, index, encoder)
+        self._examples = relevance.read_examples(self._rows, index, encoder)
         labels = json.loads((data / "label_map.json").read_text(encoding="utf-8"))["map"]
-        self._labelled = train_ranking.read_prompts(data, labels, encoder)
-        self._texts = train_ranking.training_texts(self._labelled, index, encoder)
+        self._labelled = ranking.read_prompts(data, labels, encoder)
+        self._texts = ranking.training_texts(self._labelled, index, encoder)
         self._components = {
-            part: train_ranking.Components.of(self._texts, part, train_ranking.RankingSettings())
-            for part in TRAINED
+            part: ranking.Components.of(self._texts, part, ranking.RankingSettings()) for part in TRAINED
         }
 
     def without(self, run: int) -> RuleIndex:
@@ -106,20 +105,19 @@ class LearnedParts:
         return self._index.ranked_by(self._ranking(run), self._relevance(run))
 
     def _relevance(self, run: int) -> RelevanceModel:
-        examples, used = self._examples, self._examples.whole != train_relevance.NEVER
+        examples, used = self._examples, self._examples.whole != relevance.NEVER
         used &= examples.whole != run
         left_out = {_normal(row["prompt"]) for row in self._rows if run_of(row["source"]) == run}
         repeated = np.array([_normal(row["prompt"]) in left_out for row in self._rows])
         used[: len(self._rows)] &= ~repeated
-        parts = {part: train_relevance.fit(examples, part, used, TrainingSettings()) for part in TRAINED}
+        parts = {part: relevance.fit(examples, part, used, TrainingSettings()) for part in TRAINED}
         return replace(relevance_model(), multilingual=parts["multilingual"], both=parts["both"])
 
     def _ranking(self, run: int) -> RankingModel:
-        used: Flags = ~np.isin(self._texts.groups, train_relevance.WHOLE[run])
-        settings = train_ranking.RankingSettings()
+        used: Flags = ~np.isin(self._texts.groups, relevance.WHOLE[run])
+        settings = ranking.RankingSettings()
         maps = {
-            part: train_ranking.fit(self._texts, used, part, self._components[part], settings)
-            for part in TRAINED
+            part: ranking.fit(self._texts, used, part, self._components[part], settings) for part in TRAINED
         }
         return replace(ranking_model(), multilingual=maps["multilingual"], both=maps["both"])
 

@@ -1,6 +1,6 @@
 """Trains the relevance decision, and measures it on sources that had no part in its training.
 
-    python -m benchmarks.retrieval.train_relevance --data DATA [--check]
+    python -m benchmarks.retrieval.training.relevance --data DATA [--check]
 
 DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and optionally `lang`.
 Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's own requests, everyday and
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from benchmarks.retrieval.perceptron import TrainingSettings, balanced_weights, train_perceptron
 from benchmarks.retrieval.quality import Row, read_rows
+from benchmarks.retrieval.training.perceptron import TrainingSettings, balanced_weights, train_perceptron
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
@@ -283,7 +283,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     offsets, gates = choose_offsets(values, rows)
     raw = weights_bytes(perceptrons)
     recipe = {
-        "about": "Written by python -m benchmarks.retrieval.train_relevance; do not edit.",
+        "about": "Written by python -m benchmarks.retrieval.training.relevance; do not edit.",
         "sources": sorted({row["source"] for row in rows} - set(NEVER_TRAINED)),
         "prompts": sum(row["source"] not in NEVER_TRAINED for row in rows),
         "own_requests": requests_digest(),
@@ -387,7 +387,7 @@ def main() -> None:
     try:
         figures = run(options)
     except (RuleServiceError, ValueError, OSError) as error:
-        print(f"train_relevance: {error}", file=sys.stderr)
+        print(f"relevance: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     print(json.dumps(figures, indent=1))
     raise SystemExit(0 if figures["same"] or not options.check else 1)

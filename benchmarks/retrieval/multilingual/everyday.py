@@ -1,6 +1,6 @@
 """Measures to how many of our own everyday requests nothing applies that no part was trained on.
 
-    python -m benchmarks.retrieval.everyday [--json]
+    python -m benchmarks.retrieval.multilingual.everyday [--json]
 
 `unseen_everyday.jsonl` has German, Spanish, French and Vietnamese requests, which were written before they
 were first measured. Do not train on them. The second column is the decision of the first stage alone, which

@@ -1,10 +1,11 @@
-"""Trains the perceptrons of the relevance decision, in numpy alone.
+"""Trains the perceptrons of the relevance decision, and the parts that every training shares, in numpy alone.
 
 The same data and numpy on one thread give the same weights, bit by bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,31 +79,52 @@ def train_perceptron(
         random.standard_normal(all_units, np.float32) / np.float32(np.sqrt(settings.units)),
         np.zeros(members, np.float32),
     ]
-    optimiser = _AdamW(parameters, settings, settings.epochs * (count // size))
-    pool = random.standard_normal(NOISE_POOL, np.float32) * np.float32(settings.noise * INPUT_SCALE)
-    for rows in _batches(random, count, settings):
-        start = int(random.integers(0, NOISE_POOL - size * width))
+    optimiser = AdamW(parameters, settings, settings.epochs * (count // size))
+    noise = NoisePool(random, settings)
+    for rows in batches(random, count, settings):
         inputs = vectors[rows] * np.float32(INPUT_SCALE)
-        inputs += pool[start : start + size * width].reshape(size, width)
-        kept = (random.random((size, all_units), np.float32) > settings.dropout).astype(np.float32)
-        kept /= np.float32(1 - settings.dropout)
+        inputs += noise.slice(inputs.shape)
+        kept = kept_units(random, (size, all_units), settings)
         optimiser.step(_gradients(parameters, inputs, targets[rows], weights[rows], kept))
     hidden, hidden_bias, output, output_bias = parameters
     arrays = (hidden, hidden_bias, output / members, output_bias.mean(keepdims=True))
     return Perceptron(*(array.astype(np.float16).astype(np.float32) for array in arrays))
 
 
-def _batches(
+class NoisePool:
+    """Random numbers that are added to the inputs of a batch."""
+
+    def __init__(self, random: np.random.Generator, settings: TrainingSettings) -> None:
+        self._random = random
+        self._values = random.standard_normal(NOISE_POOL, np.float32)
+        self._values *= np.float32(settings.noise * INPUT_SCALE)
+
+    def slice(self, shape: tuple[int, ...]) -> Floats:
+        """Returns a random part of the pool in a shape."""
+        size = math.prod(shape)
+        start = int(self._random.integers(0, NOISE_POOL - size))
+        return self._values[start : start + size].reshape(shape)
+
+
+def kept_units(random: np.random.Generator, shape: tuple[int, int], settings: TrainingSettings) -> Floats:
+    """Returns a factor for each unit: 0 for those that are dropped."""
+    kept = (random.random(shape, np.float32) > settings.dropout).astype(np.float32)
+    kept /= np.float32(1 - settings.dropout)
+    return kept
+
+
+def batches(
     random: np.random.Generator, count: int, settings: TrainingSettings
 ) -> Iterator[NDArray[np.int64]]:
+    """Yields the rows of each batch, in a new order in each epoch."""
     for _ in range(settings.epochs):
         order = random.permutation(count)
         for start in range(0, count - settings.batch + 1, settings.batch):
             yield order[start : start + settings.batch]
 
 
-class _AdamW:
-    """Changes parameters in place."""
+class AdamW:
+    """The optimiser. Changes parameters in place."""
 
     def __init__(self, parameters: list[Floats], settings: TrainingSettings, steps: int) -> None:
         self._parameters, self._settings, self._steps, self._step = parameters, settings, steps, 0

@@ -1,9 +1,9 @@
 """Measures retrieval for Chinese questions, with and without the Chinese translations of the rules.
 
-    python -m benchmarks.retrieval.chinese [--rules rules] [--model FOLDER] [--json]
+    python -m benchmarks.retrieval.multilingual.chinese [--rules rules] [--model FOLDER] [--json]
 
-The prompts were written for this benchmark (`benchmarks/retrieval/zh_prompts.jsonl`: `id`, `prompt`, `kind`,
-`category`, null for `benign_plain`). The packaged encoder all-MiniLM-L6-v2 is trained on English, so it
+The prompts were written for this benchmark (`zh_prompts.jsonl`: `id`, `prompt`, `kind`, `category`, null for
+`benign_plain`). The packaged encoder all-MiniLM-L6-v2 is trained on English, so it
 performs poorly; pass a multilingual model with `--model`. The benchmark sets no target. `no rule` is the
 share at the configured threshold, which was calibrated on English.
 """

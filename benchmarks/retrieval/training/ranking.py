@@ -1,6 +1,6 @@
 """Trains the order of the packaged rules, and measures it on prompts and sources that it was not trained on.
 
-    python -m benchmarks.retrieval.train_ranking --data DATA --map DATA/label_map.json [--check]
+    python -m benchmarks.retrieval.training.ranking --data DATA --map DATA/label_map.json [--check]
 
 DATA and the map are those of `benchmarks.retrieval.quality`. The training texts are the English texts of the
 rules, and the prompts whose label names categories, any of which counts as right.
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from benchmarks.retrieval.language_directions import language_projection
 from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
+from benchmarks.retrieval.training.language_directions import language_projection
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
@@ -287,7 +287,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     raw = ranking_bytes(maps)
     recipe: dict[str, Any] = {
-        "about": "Written by python -m benchmarks.retrieval.train_ranking; do not edit.",
+        "about": "Written by python -m benchmarks.retrieval.training.ranking; do not edit.",
         "sources": sorted({prompt.source for prompt in prompts}),
         "prompts": len(prompts),
         "rulebook": index.rulebook.digest,
@@ -371,7 +371,7 @@ def main() -> None:
     try:
         figures = run(options)
     except (RuleServiceError, ValueError, OSError) as error:
-        print(f"train_ranking: {error}", file=sys.stderr)
+        print(f"ranking: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     print(json.dumps(figures, indent=1))
     raise SystemExit(0 if figures["same"] or not options.check else 1)

@@ -1,6 +1,6 @@
 """Measures whether a question finds the same category in other languages as in English, and its cost.
 
-    python -m benchmarks.retrieval.languages --data DATA [--json]
+    python -m benchmarks.retrieval.multilingual.languages --data DATA [--json]
 
 DATA contains `multijail.jsonl`: the same prompts in several languages, as rows with `prompt`, `lang` and an
 `id` that ends in the language. The reference is the category that comes first for the English row. It may be

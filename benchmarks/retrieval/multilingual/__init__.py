@@ -1,0 +1,1 @@
+"""Quality of rule retrieval for questions in other languages than English."""

@@ -1,0 +1,74 @@
+"""Trains the perceptron that orders categories, in numpy alone.
+
+The same data and numpy on one thread give the same weights, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.retrieval.training.perceptron import (
+    AdamW,
+    NoisePool,
+    TrainingSettings,
+    batches,
+    kept_units,
+)
+from rule_server.retrieval.relevance.model import INPUT_SCALE
+from rule_server.retrieval.relevance.ranking import CategoryPerceptron
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+
+def train_category_perceptron(
+    vectors: Floats, allowed: Floats, weights: Floats, settings: TrainingSettings
+) -> CategoryPerceptron:
+    """Maximises the probability of the right categories of each text together.
+
+    Args:
+        vectors: (n, d), of length 1 or less.
+        allowed: (n, categories), 1 where a category is right.
+        weights: (n,), of the texts in the loss, with mean 1.
+    """
+    random = np.random.default_rng(0)
+    (count, width), categories = vectors.shape, allowed.shape[1]
+    parameters: list[Floats] = [
+        random.standard_normal((width, settings.units), np.float32) / np.float32(np.sqrt(width)),
+        np.zeros(settings.units, np.float32),
+        random.standard_normal((settings.units, categories), np.float32) / np.float32(np.sqrt(settings.units)),
+        np.zeros(categories, np.float32),
+    ]
+    optimiser = AdamW(parameters, settings, settings.epochs * (count // settings.batch))
+    noise = NoisePool(random, settings)
+    for rows in batches(random, count, settings):
+        inputs = vectors[rows] * np.float32(INPUT_SCALE)
+        inputs += noise.slice(inputs.shape)
+        kept = kept_units(random, (len(rows), settings.units), settings)
+        optimiser.step(_gradients(parameters, inputs, allowed[rows], weights[rows], kept))
+    return CategoryPerceptron(*(array.astype(np.float16).astype(np.float32) for array in parameters))
+
+
+def _gradients(
+    parameters: Sequence[Floats], inputs: Floats, allowed: Floats, weights: Floats, kept: Floats
+) -> list[Floats]:
+    """Returns the gradients of the weighted negative log-probability of the right categories of one batch."""
+    hidden, hidden_bias, output, output_bias = parameters
+    units = inputs @ hidden
+    units += hidden_bias
+    kept *= units > 0
+    units *= kept
+    logits = units @ output + output_bias
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = odds / odds.sum(axis=1, keepdims=True)
+    right = shares * allowed
+    right /= right.sum(axis=1, keepdims=True) + np.float32(1e-9)
+    errors = (shares - right) * (weights[:, None] / np.float32(len(inputs)))
+    back = errors @ output.T
+    back *= kept
+    return [inputs.T @ back, back.sum(0), units.T @ errors, errors.sum(0)]
