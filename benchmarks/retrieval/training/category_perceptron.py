@@ -37,11 +37,11 @@ def train_category_perceptron(
         weights: (n,), of the texts in the loss, with mean 1.
     """
     random = np.random.default_rng(0)
-    (count, width), categories = vectors.shape, allowed.shape[1]
+    (count, width), units, categories = vectors.shape, settings.units, allowed.shape[1]
     parameters: list[Floats] = [
-        random.standard_normal((width, settings.units), np.float32) / np.float32(np.sqrt(width)),
-        np.zeros(settings.units, np.float32),
-        random.standard_normal((settings.units, categories), np.float32) / np.float32(np.sqrt(settings.units)),
+        random.standard_normal((width, units), np.float32) / np.float32(np.sqrt(width)),
+        np.zeros(units, np.float32),
+        random.standard_normal((units, categories), np.float32) / np.float32(np.sqrt(units)),
         np.zeros(categories, np.float32),
     ]
     optimiser = AdamW(parameters, settings, settings.epochs * (count // settings.batch))
@@ -49,7 +49,7 @@ def train_category_perceptron(
     for rows in batches(random, count, settings):
         inputs = vectors[rows] * np.float32(INPUT_SCALE)
         inputs += noise.slice(inputs.shape)
-        kept = kept_units(random, (len(rows), settings.units), settings)
+        kept = kept_units(random, (len(rows), units), settings)
         optimiser.step(_gradients(parameters, inputs, allowed[rows], weights[rows], kept))
     return CategoryPerceptron(*(array.astype(np.float16).astype(np.float32) for array in parameters))
 

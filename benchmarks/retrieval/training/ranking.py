@@ -27,20 +27,24 @@ import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
+from benchmarks.retrieval.training.category_perceptron import train_category_perceptron
 from benchmarks.retrieval.training.language_directions import language_projection
+from benchmarks.retrieval.training.perceptron import TrainingSettings
+from benchmarks.retrieval.training.relevance import OTHER_SCALE
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.encoders.e5 import E5Encoder
-from rule_server.retrieval.encoders.multilingual import DIMENSION
 from rule_server.retrieval.encoders.paired import PairedEncoder
 from rule_server.retrieval.index import RuleIndex, rule_texts
-from rule_server.retrieval.relevance.model import PARTS, Part
+from rule_server.retrieval.relevance.model import INPUT_SCALE
 from rule_server.retrieval.relevance.ranking import (
     FOLDER,
+    PARTS,
     RECIPE_FILE,
     WEIGHTS_FILE,
-    CategoryMap,
+    CategoryPerceptron,
+    Part,
     RankingModel,
     ranking_bytes,
 )
@@ -59,23 +63,22 @@ BATCH = 64
 """Prompts that are scored together, to bound memory."""
 
 
+PERCEPTRON = TrainingSettings(
+    units=384, members=1, epochs=30, batch=256, learning_rate=2e-3, dropout=0.6, smoothing=0.0
+)
+
+
 @dataclass(frozen=True)
 class RankingSettings:
-    """Settings of the regression. Chosen with whole sources left out: see the retrieval log."""
+    """Settings of the order. Chosen with whole sources left out: see the retrieval log."""
 
-    components: int = 256
-    """Principal components of the vectors that the regression reads."""
-    decay: float = 4e-4
-    """Weight of the squared coefficients in the loss."""
+    perceptron: TrainingSettings = PERCEPTRON
     rules_weight: float = 1.0
     """Weight of all rules' texts, as a multiple of that of all prompts."""
-    iterations: int = 40
-    share: float = 0.04
+    share: float = 0.02
     """Nearness per unit of log-probability, for English questions."""
-    foreign_share: float = 0.02
-    """The same for questions in other languages that no other encoder has read."""
-    other_share: float = 0.1
-    """The same for those that the encoder of other languages has read."""
+    other_share: float = 0.06
+    """The same for questions in other languages."""
     multilingual_share: float = 0.2
     """Weight of the nearness in the multilingual space, for English questions."""
     slope: float = 8.0
@@ -162,78 +165,27 @@ def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Flo
     weights = np.array([counts[group] ** -0.5 for group in groups.tolist()])
     rules = groups == ""
     weights[rules] *= settings.rules_weight * weights[~rules].sum() / weights[rules].sum()
-    return np.asarray(weights / weights.sum(), np.float32)
+    return np.asarray(weights / weights.mean(), np.float32)
 
 
-@dataclass(frozen=True)
-class Components:
-    """The principal components of vectors. They do not depend on labels, so every run has the same."""
-
-    mean: NDArray[np.float64]
-    basis: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, texts: Texts, part: Part, settings: RankingSettings) -> Components:
-        vectors = part_of(texts, part)
-        _, axes = np.linalg.eigh(np.cov(vectors.T))
-        return cls(vectors.mean(axis=0), axes[:, ::-1][:, : settings.components])
-
-
-def part_of(texts: Texts, part: Part) -> NDArray[np.float64]:
-    """Returns what the regression `part` is trained on, in double precision."""
+def fit(texts: Texts, used: NDArray[np.bool_], part: Part, settings: RankingSettings) -> CategoryPerceptron:
+    """Trains on some texts. The result reads vectors as the encoders give them."""
+    inputs, centre = texts.vectors, None
     if part == "other":
         assert texts.other is not None
         assert texts.projection is not None
-        return texts.other.astype(np.float64) @ texts.projection
-    return (texts.vectors[:, :DIMENSION] if part == "multilingual" else texts.vectors).astype(np.float64)
-
-
-def fit(
-    texts: Texts, used: NDArray[np.bool_], part: Part, components: Components, settings: RankingSettings
-) -> CategoryMap:
-    """Returns the regression on some texts, rounded to half precision."""
-    inputs = (part_of(texts, part)[used] - components.mean) @ components.basis
-    weights, bias = fit_regression(
-        inputs.astype(np.float32),
-        texts.allowed[used],
-        balanced_weights(texts.groups[used], settings),
-        settings,
+        projected = texts.other @ texts.projection
+        centre = projected.mean(axis=0)
+        inputs = ((projected - centre) * OTHER_SCALE).astype(np.float32)
+    perceptron = train_category_perceptron(
+        inputs[used], texts.allowed[used], balanced_weights(texts.groups[used], settings), settings.perceptron
     )
-    full = components.basis @ weights
-    intercept = bias - components.mean @ full
-    if part == "other":  # what is learned then reads vectors that are not projected
-        assert texts.projection is not None
-        full = texts.projection @ full
-    halves = (array.astype(np.float16).astype(np.float32) for array in (full, intercept))
-    return CategoryMap(*halves)
-
-
-def fit_regression(
-    inputs: Floats, allowed: Floats, weights: Floats, settings: RankingSettings
-) -> tuple[Floats, Floats]:
-    """Maximises the probability that the regression gives to the right categories of each text together."""
-    from scipy.optimize import minimize
-
-    shape = inputs.shape[1], allowed.shape[1]
-
-    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        parameters = values.astype(np.float32)
-        coefficients, bias = parameters[: -shape[1]].reshape(shape), parameters[-shape[1] :]
-        logits = inputs @ coefficients + bias
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = odds / odds.sum(axis=1, keepdims=True)
-        right = (shares * allowed).sum(axis=1, keepdims=True) + 1e-9
-        slopes = weights[:, None] * (shares - shares * allowed / right)
-        gradient = np.concatenate(
-            [(inputs.T @ slopes + settings.decay * coefficients).ravel(), slopes.sum(axis=0)]
-        )
-        value = -(weights * np.log(right[:, 0])).sum() + settings.decay / 2 * (coefficients**2).sum()
-        return float(value), gradient.astype(np.float64)
-
-    start = np.zeros(shape[0] * shape[1] + shape[1])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": settings.iterations})
-    values = found.x.astype(np.float32)
-    return values[: -shape[1]].reshape(shape), values[-shape[1] :]
+    if centre is None or texts.projection is None:
+        return perceptron
+    hidden = OTHER_SCALE * perceptron.hidden.astype(np.float64)
+    bias = perceptron.hidden_bias - INPUT_SCALE * centre @ hidden
+    folded = (array.astype(np.float16).astype(np.float32) for array in (texts.projection @ hidden, bias))
+    return replace(perceptron, **dict(zip(("hidden", "hidden_bias"), folded, strict=True)))
 
 
 def hits(index: RuleIndex, prompts: Sequence[Prompt], model: RankingModel) -> list[tuple[str, bool, bool]]:
@@ -281,11 +233,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     encoder.save()
     other.save()
     everything = np.ones(len(texts.groups), bool)
-    components = {part: Components.of(texts, part, settings) for part in PARTS}
-    maps: dict[str, CategoryMap] = {
-        part: fit(texts, everything, part, components[part], settings) for part in PARTS
-    }
-    raw = ranking_bytes(maps)
+    perceptrons = {part: fit(texts, everything, part, settings) for part in PARTS}
+    raw = ranking_bytes(perceptrons)
     recipe: dict[str, Any] = {
         "about": "Written by python -m benchmarks.retrieval.training.ranking; do not edit.",
         "sources": sorted({prompt.source for prompt in prompts}),
@@ -297,13 +246,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "multilingual": loaded.encoder.multilingual.fingerprint,
         "other": E5Encoder.fingerprint,
         "categories": index.categories,
-        "shares": {
-            "multilingual": settings.foreign_share,
-            "both": settings.share,
-            "other": settings.other_share,
-        },
+        "shares": {"both": settings.share, "other": settings.other_share},
         "multilingual_share": settings.multilingual_share,
-        "slopes": dict.fromkeys(PARTS, settings.slope),
+        "slope": settings.slope,
     }
     files = {WEIGHTS_FILE: raw, RECIPE_FILE: json.dumps(recipe, indent=1).encode() + b"\n"}
     same = all(
@@ -313,17 +258,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for name, data in files.items():
             (FOLDER / name).write_bytes(data)
     model = RankingModel(
-        **maps,
+        **perceptrons,
         categories=tuple(index.categories),
         shares=recipe["shares"],
         multilingual_share=settings.multilingual_share,
-        slopes=recipe["slopes"],
+        slope=settings.slope,
         english=recipe["english"],
         digest="",
     )
 
     def without(used: NDArray[np.bool_]) -> RankingModel:
-        return replace(model, both=fit(texts, used, "both", components["both"], settings))
+        return replace(model, both=fit(texts, used, "both", settings))
 
     return {"same": same, **measure(index, prompts, texts, model, without)}
 

@@ -1,9 +1,9 @@
 """The learned part of the order of rules: how likely each category of the packaged rules is.
 
-Three linear maps from the vectors of a question to log-probabilities of categories, which are added to the
-nearness of a rule. `ranking.npz` holds them, and `ranking.json` how they were trained; both are written by
-`python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a training prompt.
-They order only the packaged rules, and do not decide whether a rule applies.
+Two perceptrons give the log-probabilities of the categories from the vectors of a question; they are added to
+the nearness of a rule. `ranking.npz` holds their weights, and `ranking.json` how they were trained; both are
+written by `python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a training
+prompt. They order only the packaged rules, and do not decide whether a rule applies.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rule_server.errors import ArtefactError
-from rule_server.retrieval.relevance.model import INPUT_SCALE, PARTS, Part
+from rule_server.retrieval.relevance.model import INPUT_SCALE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,25 +30,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, RECIPE_FILE = "ranking.npz", "ranking.json"
-LAYERS = ("weights", "bias")
-
-
-@dataclass(frozen=True)
-class CategoryMap:
-    """A multinomial logistic regression: vectors (n, d) -> log-probabilities (n, categories)."""
-
-    weights: Weights
-    """(d, categories)."""
-    bias: Weights
-
-    def log_probabilities(self, vectors: Weights) -> Floats:
-        """Returns the logarithm of each category's probability, for each vector."""
-        # In float32, the last digit of a score would depend on the other questions of its batch.
-        return _log_softmax(vectors.astype(np.float64) @ self._weights + self.bias)
-
-    @cached_property
-    def _weights(self) -> Floats:
-        return self.weights.astype(np.float64)
+LAYERS = ("hidden", "hidden_bias", "output", "output_bias")
+Part = Literal["both", "other"]
+PARTS: tuple[Part, ...] = ("both", "other")
 
 
 @dataclass(frozen=True)
@@ -83,19 +67,17 @@ def _log_softmax(logits: Floats) -> Floats:
 class RankingModel:
     """The learned order. Immutable."""
 
-    multilingual: CategoryMap
-    """On the multilingual vector: orders the rules for questions that no other encoder has read."""
-    both: CategoryMap
+    both: CategoryPerceptron
     """On the multilingual and the English vector side by side: orders the rules for English questions."""
-    other: CategoryMap
+    other: CategoryPerceptron
     """On the vector of the encoder of other languages: orders the rules for questions in these."""
     categories: tuple[str, ...]
     shares: Mapping[str, float]
     """Nearness added to a rule per unit of its category's log-probability, by part."""
     multilingual_share: float
     """Weight of the nearness in the multilingual space, for English questions."""
-    slopes: Mapping[str, float]
-    """Log-odds between a rule and the first one per unit of difference in nearness, by part."""
+    slope: float
+    """Log-odds between a rule and the first one per unit of difference in nearness."""
     english: str
     """Fingerprint of the English encoder that `both` was trained with."""
     digest: str
@@ -103,7 +85,7 @@ class RankingModel:
 
     def gains(self, vectors: Weights, part: Part) -> Floats:
         """Returns the nearness to add to the rules of each category, (n, categories)."""
-        learned: CategoryMap = getattr(self, part)
+        learned: CategoryPerceptron = getattr(self, part)
         return self.shares[part] * learned.log_probabilities(vectors)
 
     def position(self, category: str) -> int:
@@ -111,9 +93,13 @@ class RankingModel:
         return self.categories.index(category) if category in self.categories else -1
 
 
-def ranking_bytes(maps: Mapping[str, CategoryMap]) -> bytes:
-    """Returns the content of `ranking.npz`. The same weights give the same bytes."""
-    arrays = {f"{part}.{layer}": getattr(maps[part], layer) for part in PARTS for layer in LAYERS}
+def ranking_bytes(perceptrons: Mapping[Part, CategoryPerceptron]) -> bytes:
+    """Returns the content of `ranking.npz`. Weights are in half precision."""
+    arrays = {
+        f"{part}.{layer}": getattr(perceptrons[part], layer).astype(np.float16)
+        for part in PARTS
+        for layer in LAYERS
+    }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -137,16 +123,16 @@ def load_ranking(folder: Path) -> RankingModel:
         if hashlib.sha256(raw).hexdigest() != recipe["weights_sha256"]:
             raise ValueError(f"{WEIGHTS_FILE} is not the file that {RECIPE_FILE} describes")
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            maps = {
-                part: CategoryMap(*(arrays[f"{part}.{layer}"].astype(np.float32) for layer in LAYERS))
+            perceptrons = {
+                part: CategoryPerceptron(*(arrays[f"{part}.{layer}"].astype(np.float32) for layer in LAYERS))
                 for part in PARTS
             }
         return RankingModel(
-            **maps,
+            **perceptrons,
             categories=tuple(recipe["categories"]),
             shares={part: float(recipe["shares"][part]) for part in PARTS},
             multilingual_share=float(recipe["multilingual_share"]),
-            slopes={part: float(recipe["slopes"][part]) for part in PARTS},
+            slope=float(recipe["slope"]),
             english=recipe["english"],
             digest=hashlib.sha256(raw + recipe_text).hexdigest(),
         )

@@ -11,8 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rule_server.retrieval.relevance.model import Part
-    from rule_server.retrieval.relevance.ranking import RankingModel
+    from rule_server.retrieval.relevance.ranking import Part, RankingModel
     from rule_server.rulebook import Rule
 
     Floats = NDArray[np.float64]
@@ -51,13 +50,25 @@ class Reranker:
             nearness: nearness by the English part, (questions, versions).
             multilingual: nearness by the multilingual part.
         """
-        return self.behind(vectors, nearness + self.model.multilingual_share * multilingual, "both")
+        together = nearness + self.model.multilingual_share * multilingual
+        return self.behind(together + self._gains(vectors, "both"))
 
-    def behind(self, vectors: NDArray[np.float32], nearness: Floats, part: Part) -> Floats:
+    def other(self, vectors: NDArray[np.float32], nearness: Floats) -> Floats:
+        """Returns `behind` for questions in other languages.
+
+        Args:
+            vectors: vectors by the encoder of other languages.
+            nearness: nearness by the multilingual part, (questions, versions).
+        """
+        return self.behind(nearness + self._gains(vectors, "other"))
+
+    def behind(self, values: Floats) -> Floats:
         """Returns the log-odds, 0 or less, by which each packaged rule is behind the first of them.
 
         The first is 0 in any case, so that the order does not change whether a rule applies.
         """
-        gains = self.model.gains(vectors, part)
-        values = nearness + np.where(self.columns >= 0, gains[:, self.columns], 0)
-        return np.asarray(self.model.slopes[part] * (values - self.best(values)))
+        return np.asarray(self.model.slope * (values - self.best(values)))
+
+    def _gains(self, vectors: NDArray[np.float32], part: Part) -> Floats:
+        """Returns the nearness that each rule version gains by its category, (questions, versions)."""
+        return np.where(self.columns >= 0, self.model.gains(vectors, part)[:, self.columns], 0)

@@ -145,21 +145,23 @@ class Scorer:
 
     def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
-        return self._by_multilingual_nearness("multilingual", vectors, vectors, nearness)
+        behind = self.reranker.behind(nearness)
+        return self._by_multilingual_nearness("multilingual", vectors, nearness, behind)
 
     def _other_logits(self, multilingual: Vectors, other: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds for questions in other languages."""
-        return self._by_multilingual_nearness("other", np.hstack([multilingual, other]), other, nearness)
+        behind = self.reranker.other(other, nearness)
+        return self._by_multilingual_nearness("other", np.hstack([multilingual, other]), nearness, behind)
 
     def _by_multilingual_nearness(
-        self, part: LearnedPart, inputs: Vectors, ordered: Vectors, nearness: Floats
+        self, part: LearnedPart, inputs: Vectors, nearness: Floats, behind: Floats
     ) -> Floats:
-        """Returns the log-odds by the learned decision and the learned order `part` of the packaged rules.
+        """Returns the log-odds by the learned decision `part`.
 
         Args:
             inputs: vectors that the decision reads.
-            ordered: vectors that the order reads.
             nearness: nearness by the multilingual part, (questions, versions).
+            behind: log-odds by which packaged rules are behind the first of them, (questions, versions).
         """
         own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
         if not self.learned.any():
@@ -167,7 +169,6 @@ class Scorer:
         scale = self.model.scales[part]
         best = self.reranker.best(nearness)
         relevance = getattr(self.model, part).logits(inputs)[:, None] + scale.nearness * best - scale.offset
-        behind = self.reranker.behind(ordered, nearness, part)
         return self._join(relevance + behind, relevance + scale.nearness * (nearness - best), own)
 
     def _english_logits(

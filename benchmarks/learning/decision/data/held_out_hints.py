@@ -3,8 +3,8 @@
 For a prompt of a public source, the relevance decision and the order of the rules are trained without its
 source, as `benchmarks.retrieval.training.relevance` leaves whole sources out, and without texts of that
 source in others. The packaged parts give the hints for our own prompts, which they were not trained on. The
-texts come from the rule service itself. All runs share the packaged offset and gate: two numbers that were chosen
-on prompts of all sources, each by the run that had left it out.
+texts come from the rule service itself. All runs share the packaged offset and gate: two numbers that were
+chosen on prompts of all sources, each by the run that had left it out.
 """
 
 from __future__ import annotations
@@ -96,9 +96,6 @@ class LearnedParts:
         labels = json.loads((data / "label_map.json").read_text(encoding="utf-8"))["map"]
         self._labelled = ranking.read_prompts(data, labels, encoder)
         self._texts = ranking.training_texts(self._labelled, index, encoder)
-        self._components = {
-            part: ranking.Components.of(self._texts, part, ranking.RankingSettings()) for part in TRAINED
-        }
 
     def without(self, run: int) -> RuleIndex:
         """Returns the index with parts that were trained without the sources that a run leaves out."""
@@ -115,11 +112,8 @@ class LearnedParts:
 
     def _ranking(self, run: int) -> RankingModel:
         used: Flags = ~np.isin(self._texts.groups, relevance.WHOLE[run])
-        settings = ranking.RankingSettings()
-        maps = {
-            part: ranking.fit(self._texts, used, part, self._components[part], settings) for part in TRAINED
-        }
-        return replace(ranking_model(), multilingual=maps["multilingual"], both=maps["both"])
+        both = ranking.fit(self._texts, used, "both", ranking.RankingSettings())
+        return replace(ranking_model(), both=both)
 
 
 def _normal(text: str) -> str:
