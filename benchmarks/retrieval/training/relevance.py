@@ -4,7 +4,7 @@
 
 DATA contains one JSON Lines file per source, with `id`, `source`, `prompt`, `kind` and optionally `lang`.
 Sources in `NEVER_TRAINED` are only measured. The rules' texts and the package's own requests, everyday and
-delicate ones, are trained on too.
+delicate ones, alone and mixed, are trained on too.
 
 Six runs leave whole sources out, harmful ones too; they give the English offset. Four runs leave out a
 quarter of the harmful and sensitive prompts and whole sources of plain ones; they give the other offsets and
@@ -20,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,19 @@ import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import Row, read_rows
+from benchmarks.retrieval.training.examples import (
+    NEVER,
+    NEVER_TRAINED,
+    Examples,
+    read_examples,
+)
 from benchmarks.retrieval.training.perceptron import TrainingSettings, balanced_weights, train_perceptron
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.encoders.e5 import E5Encoder
 from rule_server.retrieval.encoders.paired import PairedEncoder
-from rule_server.retrieval.index import RuleIndex, index_entries, rule_texts
-from rule_server.retrieval.relevance import delicate_requests, everyday_requests, requests_digest
+from rule_server.retrieval.index import rule_texts
+from rule_server.retrieval.relevance import requests_digest
 from rule_server.retrieval.relevance.model import (
     FOLDER,
     INPUT_SCALE,
@@ -47,7 +52,6 @@ from rule_server.retrieval.relevance.model import (
     short_key,
     weights_bytes,
 )
-from rule_server.schemas import MAX_SITUATION_CHARS
 from rule_server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -55,32 +59,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-NEVER_TRAINED = ("alignbench_zh", "wildchat_ru")
-"""Sources whose terms allow only measuring, or that represent languages of unseen traffic."""
-APPLIES = ("harmful", "benign_sensitive")
-"""Kinds of prompts that a rule applies to."""
 CHAT = ("arena_chat", "oasst_prompts", "self_instruct")
-QUARTERS = (
-    ("arena_chat", "gsm8k_test"),
-    ("oasst_prompts", "mmlu_pro_sample"),
-    ("self_instruct", "math500"),
-    ("mtbench_first_turns", "safe_questions", "atlas_gauntlet"),
-)
-"""Sources of plain prompts that each run leaves out, with a quarter of all other prompts."""
-WHOLE = (
-    ("arena_chat", "ailuminate_demo"),
-    ("oasst_prompts", "harmbench", "catqa"),
-    ("self_instruct", "strongreject", "jailbreakbench", "advbench"),
-    ("mtbench_first_turns", "safe_questions", "star1_permissive", "xstest"),
-    ("atlas_gauntlet", "mmlu_pro_sample", "cyberseceval_frr", "simplesafetytests"),
-    ("multijail", "gsm8k_test", "math500", "orbench_hard_subset"),
-)
-"""Sources that each run leaves out whole."""
-NEVER, ALWAYS = -2, -1
-"""Values in place of a run: never trained on, or always."""
 MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
-FOUND = 0.945
+FOUND = 0.941
 """Mean share of harmful prompts in a language other than English that find a rule. It fixes the offset of
 the first stage and that of the part `other`."""
 GATED = 0.002
@@ -93,107 +75,12 @@ OTHER_SCALE = 2.0
 mean of the rules' English texts, their length is about a half."""
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Prompts as vectors. `windows` are the rows of `inputs` of each prompt."""
-
-    inputs: dict[Part, NDArray[np.float32]]
-    """Input of each perceptron, (windows, d)."""
-    readable: dict[Part, NDArray[np.bool_]]
-    """Which windows each may be trained on, (windows,): it knows their language."""
-    decided: NDArray[np.bool_]
-    """Which windows are in another language than English, (windows,), which only `other` decides about."""
-    centre: NDArray[np.float32]
-    """Mean vector of the rules' English texts by the encoder of other languages."""
-    windows: list[slice]
-    groups: list[str]
-    labels: NDArray[np.float32]
-    quarters: NDArray[np.int64]
-    """Run of `QUARTERS` that leaves the prompt out, NEVER or ALWAYS."""
-    whole: NDArray[np.int64]
-    """The same for `WHOLE`."""
-
-    @property
-    def first(self) -> NDArray[np.int64]:
-        """The rows of the first windows."""
-        return np.array([window.start for window in self.windows])
-
-
-def quarter_of(row: Row) -> int:
-    """Returns the run that leaves a prompt out. Translations of a prompt are left out together."""
-    if row["source"] in NEVER_TRAINED:
-        return NEVER
-    if row["kind"] in APPLIES:
-        name = str(row["id"]).rsplit("-", 1)[0] if row["source"] == "multijail" else str(row["id"])
-        return hashlib.sha256(name.encode()).digest()[0] % len(QUARTERS)
-    return next((at for at, sources in enumerate(QUARTERS) if row["source"] in sources), 0)
-
-
-def run_of(row: Row) -> int:
-    """Returns the run that leaves the source of a prompt out."""
-    if row["source"] in NEVER_TRAINED:
-        return NEVER
-    return next((at for at, sources in enumerate(WHOLE) if row["source"] in sources), 0)
-
-
-def read_examples(
-    rows: Sequence[Row], index: RuleIndex, encoder: CachedEncoder, other: CachedEncoder | None = None
-) -> Examples:
-    """Embeds the prompts, the rules' texts and our own requests.
-
-    `other` is the encoder of other languages. Without it, the part `other` cannot be trained.
-    """
-    entries = index_entries(index.rulebook)
-    everyday, delicate = everyday_requests(), delicate_requests()
-    texts = [row["prompt"][:MAX_SITUATION_CHARS] or " " for row in rows]
-    texts += [text for _, text in entries] + [request.text for request in (*everyday, *delicate)]
-    windows = [split_into_windows(text) for text in texts]
-    ends = np.cumsum([len(own) for own in windows]).tolist()
-    slices = [slice(end - len(own), end) for own, end in zip(windows, ends, strict=True)]
-    labels = [row["kind"] in APPLIES for row in rows] + [bool(id) for id, _ in entries]
-    labels += [False] * len(everyday) + [True] * len(delicate)
-    always = [ALWAYS] * (len(texts) - len(rows))
-    texts = [window for own in windows for window in own]
-    multilingual, english, vectors = index.split(encoder.encode(texts))
-    assert multilingual is not None
-    foreign = np.asarray(~english.any(axis=1) & multilingual.any(axis=1))
-    # English texts train the part `other` too, but only by their first windows.
-    read = [window.start for window in slices if not foreign[window.start]] if other is not None else []
-    if other is not None:
-        vectors = vectors.copy()
-        vectors[read] = other.encode([texts[at] for at in read])
-    rules = [window.start for window, (id, _) in zip(slices[len(rows) :], entries, strict=False) if id]
-    known, known_english = np.asarray(multilingual.any(axis=1)), np.asarray(english.any(axis=1))
-    return Examples(
-        {
-            "multilingual": multilingual,
-            "both": np.hstack([multilingual, english]),
-            "other": np.hstack([multilingual, vectors]),
-        },
-        {
-            "multilingual": known,
-            "both": known_english,
-            "other": np.asarray(known & vectors.any(axis=1)),
-        },
-        foreign,
-        vectors[[at for at in rules if not foreign[at]]].mean(axis=0),
-        slices,
-        [row["source"] for row in rows]
-        + ["rules" if id else "background" for id, _ in entries]
-        + [f"everyday {request.lang}" for request in everyday]
-        + [f"delicate {request.lang}" for request in delicate],
-        np.array(labels, np.float32),
-        np.array([quarter_of(row) for row in rows] + always),
-        np.array([run_of(row) for row in rows] + always),
-    )
-
-
 def fit(examples: Examples, part: Part, used: NDArray[np.bool_], settings: TrainingSettings) -> Perceptron:
-    """Trains on the first windows of the chosen prompts."""
-    used = used & examples.readable[part][examples.first]
-    rows = examples.first[used]
-    labels = examples.labels[used]
-    groups = [group for group, own in zip(examples.groups, used, strict=True) if own]
+    """Trains on windows of the chosen prompts."""
+    rows = examples.trained
+    rows = rows[used[examples.owners[rows]] & examples.readable[part][rows]]
+    labels = examples.labels[examples.owners[rows]]
+    groups = [examples.groups[owner] for owner in examples.owners[rows]]
     inputs, centre = examples.inputs[part][rows], examples.centre
     if part == "other":
         inputs = np.hstack([inputs[:, : -len(centre)], (inputs[:, -len(centre) :] - centre) * OTHER_SCALE])

@@ -23,6 +23,7 @@ from benchmarks.learning.decision.data.hints import Hint, key_of
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import read_rows
 from benchmarks.retrieval.training import ranking, relevance
+from benchmarks.retrieval.training.examples import NEVER, WHOLE, read_examples
 from benchmarks.retrieval.training.perceptron import TrainingSettings
 from evaluation.prompts import Prompt
 from rule_server.retrieval.build import LoadedIndex, load_or_build
@@ -79,7 +80,7 @@ PACKAGED = -1
 
 def run_of(source: str) -> int:
     """Returns the run that leaves a source out; `PACKAGED` for our own prompts."""
-    return next((at for at, sources in enumerate(relevance.WHOLE) if source in sources), PACKAGED)
+    return next((at for at, sources in enumerate(WHOLE) if source in sources), PACKAGED)
 
 
 def _name(run: int) -> str:
@@ -92,7 +93,7 @@ class LearnedParts:
     def __init__(self, data: Path, index: RuleIndex, encoder: CachedEncoder) -> None:
         self._rows = [row for row in read_rows(data) if row["kind"] is not None]
         self._index = index
-        self._examples = relevance.read_examples(self._rows, index, encoder)
+        self._examples = read_examples(self._rows, index, encoder)
         labels = json.loads((data / "label_map.json").read_text(encoding="utf-8"))["map"]
         self._labelled = ranking.read_prompts(data, labels, encoder)
         self._texts = ranking.training_texts(self._labelled, index, encoder)
@@ -102,7 +103,7 @@ class LearnedParts:
         return self._index.ranked_by(self._ranking(run), self._relevance(run))
 
     def _relevance(self, run: int) -> RelevanceModel:
-        examples, used = self._examples, self._examples.whole != relevance.NEVER
+        examples, used = self._examples, self._examples.whole != NEVER
         used &= examples.whole != run
         left_out = {_normal(row["prompt"]) for row in self._rows if run_of(row["source"]) == run}
         repeated = np.array([_normal(row["prompt"]) in left_out for row in self._rows])
@@ -111,7 +112,7 @@ class LearnedParts:
         return replace(relevance_model(), multilingual=parts["multilingual"], both=parts["both"])
 
     def _ranking(self, run: int) -> RankingModel:
-        used: Flags = ~np.isin(self._texts.groups, relevance.WHOLE[run])
+        used: Flags = ~np.isin(self._texts.groups, WHOLE[run])
         both = ranking.fit(self._texts, used, "both", ranking.RankingSettings())
         return replace(ranking_model(), both=both)
 
