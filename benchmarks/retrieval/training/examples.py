@@ -113,11 +113,11 @@ def read_examples(
     groups = [row["source"] for row in rows] + ["rules" if id else "background" for id, _ in entries]
     groups += [group for _, group, _ in own] + [MIXED] * len(mixed)
     windows = [split_into_windows(text) for text in texts]
-    owners = np.repeat(np.arange(len(windows)), [len(parts) for parts in windows])
-    ends = np.cumsum([len(parts) for parts in windows]).tolist()
-    slices = [slice(end - len(parts), end) for parts, end in zip(windows, ends, strict=True)]
-    parts = [window for parts in windows for window in parts]
-    multilingual, english, vectors = index.split(encoder.encode(parts))
+    sizes = [len(cut) for cut in windows]
+    owners, ends = np.repeat(np.arange(len(windows)), sizes), np.cumsum(sizes).tolist()
+    slices = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    pieces = [window for cut in windows for window in cut]
+    multilingual, english, vectors = index.split(encoder.encode(pieces))
     assert multilingual is not None
     known, known_english = np.asarray(multilingual.any(axis=1)), np.asarray(english.any(axis=1))
     foreign = np.asarray(known & ~known_english)
@@ -139,7 +139,7 @@ def read_examples(
     # they find.
     read = [at for at in examples.trained if not foreign[at] and groups[owners[at]] != MIXED]
     vectors = vectors.copy()
-    vectors[read] = other.encode([parts[at] for at in read])
+    vectors[read] = other.encode([pieces[at] for at in read])
     rules = [at for at in examples.trained if not foreign[at] and groups[owners[at]] == "rules"]
     return replace(
         examples,
