@@ -15,7 +15,19 @@ character, which stands for bytes that could not be decoded."""
 _BLANK_MARKS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 """Marks without a glyph, such as variation selectors (Default_Ignorable_Code_Point in Unicode)."""
 _JOINERS = "\u200c\u200d"
-"""Zero-width characters that change how the letters beside them are written."""
+"""Zero-width characters that change how the letters beside them are written, in some scripts."""
+_NEVER_JOINED = (
+    "LATIN ",
+    "CYRILLIC ",
+    "GREEK ",
+    "CJK ",
+    "HANGUL ",
+    "HIRAGANA ",
+    "KATAKANA ",
+    "FULLWIDTH ",
+    "COMBINING ",
+)
+"""How the Unicode names of letters begin that joiners do not change."""
 _OTHER_THAN_ASCII = re.compile(r"[^\s!-~]")
 _LONG_SPACE = re.compile(r"\s{3,}")
 
@@ -35,7 +47,7 @@ def has_visible(text: str) -> bool:
 def visible_text(text: str) -> str:
     """Returns a text without invisible characters and with short spaces; its visible words do not change.
 
-    Accents stay, and joiners between two letters.
+    Accents stay, and joiners between two characters that they may change.
     """
     if _OTHER_THAN_ASCII.search(text):
         text = "".join(c for at, c in enumerate(text) if c.isspace() or _is_kept(c) or _joins(text, at))
@@ -51,4 +63,11 @@ def _is_kept(character: str) -> bool:
 def _joins(text: str, at: int) -> bool:
     if text[at] not in _JOINERS:
         return False
-    return 0 < at < len(text) - 1 and _is_kept(text[at - 1]) and _is_kept(text[at + 1])
+    if not 0 < at < len(text) - 1:
+        return False
+    beside = text[at - 1], text[at + 1]
+    return all(map(_is_kept, beside)) and not all(map(_is_never_joined, beside))
+
+
+def _is_never_joined(character: str) -> bool:
+    return character.isascii() or unicodedata.name(character, "").startswith(_NEVER_JOINED)
