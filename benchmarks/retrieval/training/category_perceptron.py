@@ -15,6 +15,7 @@ from benchmarks.retrieval.training.perceptron import (
     NoisePool,
     TrainingSettings,
     batches,
+    half_precision,
     kept_units,
 )
 from rule_server.retrieval.relevance.model import INPUT_SCALE
@@ -51,7 +52,7 @@ def train_category_perceptron(
         inputs += noise.slice(inputs.shape)
         kept = kept_units(random, (len(rows), units), settings)
         optimiser.step(_gradients(parameters, inputs, allowed[rows], weights[rows], kept))
-    return CategoryPerceptron(*(array.astype(np.float16).astype(np.float32) for array in parameters))
+    return CategoryPerceptron(*map(half_precision, parameters))
 
 
 def _gradients(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,7 +88,12 @@ def train_perceptron(
         optimiser.step(_gradients(parameters, inputs, targets[rows], weights[rows], kept))
     hidden, hidden_bias, output, output_bias = parameters
     arrays = (hidden, hidden_bias, output / members, output_bias.mean(keepdims=True))
-    return Perceptron(*(array.astype(np.float16).astype(np.float32) for array in arrays))
+    return Perceptron(*map(half_precision, arrays))
+
+
+def half_precision(array: NDArray[Any]) -> Floats:
+    """Rounds weights to half precision, in which they are stored."""
+    return array.astype(np.float16).astype(np.float32)
 
 
 class NoisePool:

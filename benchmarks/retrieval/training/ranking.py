@@ -29,7 +29,7 @@ from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
 from benchmarks.retrieval.training.category_perceptron import train_category_perceptron
 from benchmarks.retrieval.training.language_directions import language_projection
-from benchmarks.retrieval.training.perceptron import TrainingSettings
+from benchmarks.retrieval.training.perceptron import TrainingSettings, half_precision
 from benchmarks.retrieval.training.relevance import OTHER_SCALE
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval import split_into_windows
@@ -61,11 +61,10 @@ QUARTERS = 4
 TOP_K = 3
 BATCH = 64
 """Prompts that are scored together, to bound memory."""
-
-
 PERCEPTRON = TrainingSettings(
     units=384, members=1, epochs=30, batch=256, learning_rate=2e-3, dropout=0.6, smoothing=0.0
 )
+"""Settings of each perceptron."""
 
 
 @dataclass(frozen=True)
@@ -170,22 +169,24 @@ def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Flo
 
 def fit(texts: Texts, used: NDArray[np.bool_], part: Part, settings: RankingSettings) -> CategoryPerceptron:
     """Trains on some texts. The result reads vectors as the encoders give them."""
-    inputs, centre = texts.vectors, None
-    if part == "other":
-        assert texts.other is not None
-        assert texts.projection is not None
-        projected = texts.other @ texts.projection
-        centre = projected.mean(axis=0)
-        inputs = ((projected - centre) * OTHER_SCALE).astype(np.float32)
-    perceptron = train_category_perceptron(
-        inputs[used], texts.allowed[used], balanced_weights(texts.groups[used], settings), settings.perceptron
-    )
-    if centre is None or texts.projection is None:
-        return perceptron
+
+    def train(inputs: Floats) -> CategoryPerceptron:
+        weights = balanced_weights(texts.groups[used], settings)
+        return train_category_perceptron(inputs[used], texts.allowed[used], weights, settings.perceptron)
+
+    if part == "both":
+        return train(texts.vectors)
+    assert texts.other is not None
+    assert texts.projection is not None
+    projected = texts.other @ texts.projection
+    centre = projected.mean(axis=0)
+    perceptron = train(((projected - centre) * OTHER_SCALE).astype(np.float32))
     hidden = OTHER_SCALE * perceptron.hidden.astype(np.float64)
-    bias = perceptron.hidden_bias - INPUT_SCALE * centre @ hidden
-    folded = (array.astype(np.float16).astype(np.float32) for array in (texts.projection @ hidden, bias))
-    return replace(perceptron, **dict(zip(("hidden", "hidden_bias"), folded, strict=True)))
+    return replace(
+        perceptron,
+        hidden=half_precision(texts.projection @ hidden),
+        hidden_bias=half_precision(perceptron.hidden_bias - INPUT_SCALE * centre @ hidden),
+    )
 
 
 def hits(index: RuleIndex, prompts: Sequence[Prompt], model: RankingModel) -> list[tuple[str, bool, bool]]:
