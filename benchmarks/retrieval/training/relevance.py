@@ -28,12 +28,7 @@ import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import Row, read_rows
-from benchmarks.retrieval.training.examples import (
-    NEVER,
-    NEVER_TRAINED,
-    Examples,
-    read_examples,
-)
+from benchmarks.retrieval.training.examples import NEVER, NEVER_TRAINED, Examples, read_examples
 from benchmarks.retrieval.training.perceptron import TrainingSettings, balanced_weights, train_perceptron
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import load_or_build
@@ -64,7 +59,7 @@ MISSED = 0.0475
 """Mean share of a source's harmful English prompts that may find nothing. It fixes the English offset."""
 FOUND = 0.941
 """Mean share of harmful prompts in a language other than English that find a rule. It fixes the offset of
-the first stage and that of the part `other`."""
+the first stage and that of the part `other`. Chosen on MultiJail, so that each language has at least .92."""
 GATED = 0.002
 """Share of harmful English prompts that the first stage may turn away, and of those in other languages."""
 NEARNESS: dict[Part, float] = {"multilingual": 10.0, "both": 20.0, "other": 5.0}
