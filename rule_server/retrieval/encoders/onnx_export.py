@@ -195,7 +195,7 @@ def _quantise(folder: Path, max_tokens: int) -> None:
 
 
 def _measure_ranges(folder: Path, max_tokens: int) -> dict[str, Floats]:
-    """Returns the largest absolute value of each feature that weights are multiplied with, (inputs,).
+    """Returns the smallest and largest value of each feature that weights are multiplied with, (2, inputs).
 
     Measured on everyday requests. Neither rules nor prompts of a benchmark are involved.
     """
@@ -216,8 +216,9 @@ def _measure_ranges(folder: Path, max_tokens: int) -> dict[str, Floats]:
         ids = np.array([tokenizer.encode(text).ids])
         values = session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         for name, value in zip(names, values, strict=True):
-            largest = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
-            ranges[name] = np.maximum(ranges.get(name, largest), largest)
+            own = value.reshape(-1, value.shape[-1])
+            own = np.concatenate([ranges.get(name, own[:0]), own])
+            ranges[name] = np.stack((own.min(axis=0), own.max(axis=0)))
     return ranges
 
 

@@ -21,6 +21,7 @@ from rule_server.retrieval.encoders.int8 import (
     LARGEST,
     Int8Products,
     quantise,
+    quantise_graph,
     smoothing_factors,
 )
 from rule_server.retrieval.encoders.onnx import INT8_MODEL_FILE
@@ -31,6 +32,9 @@ from rule_server.rulebook import load_rulebook
 from tests.fakes.processes.live_server import LiveServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
     from rule_server.retrieval.encoders.int8 import Floats
     from rule_server.settings import Precision
 
@@ -171,7 +175,8 @@ def run_product(
         nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    Int8Products(add, 18).add("values", "weights", "scales", output="product")
+    products = Int8Products(add, 18)
+    products.multiply(products.round_rows("values"), "weights", "scales", output="product")
     constants = CONSTANTS | {"weights": weights, "scales": scales}
     graph = helper.make_graph(
         nodes,
@@ -204,3 +209,72 @@ def test_a_large_feature_leaves_precision_to_the_others_of_its_row(seed: int) ->
 
     exact = values @ matrix
     assert error(values / factors, matrix * factors[:, None], exact) < error(values, matrix, exact) / 10
+
+
+def two_layers(random: np.random.Generator, outlier: float) -> Any:
+    """Returns a graph that normalises values `x` and has two layers. A feature between them may be large."""
+    from onnx import helper, numpy_helper
+
+    first = random.standard_normal((24, 48)).astype(np.float32)
+    first[:, 5] *= outlier
+    constants = {
+        "gain": np.ones(24, np.float32),
+        "first": first,
+        "first_bias": random.standard_normal(48).astype(np.float32),
+        "second": random.standard_normal((48, 16)).astype(np.float32),
+        "second_bias": random.standard_normal(16).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["normal"]),
+        helper.make_node("MatMul", ["normal", "first"], ["product"]),
+        helper.make_node("Add", ["first_bias", "product"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["active"]),
+        helper.make_node("MatMul", ["active", "second"], ["outer"]),
+        helper.make_node("Add", ["outer", "second_bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two_layers",
+        [helper.make_tensor_value_info("x", 1, ["rows", 24])],
+        [helper.make_tensor_value_info(name, 1, ["rows", None]) for name in ("y", "normal", "active")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def run(model: Any, values: Floats) -> list[Floats]:
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [np.asarray(one) for one in session.run(None, {"x": values})]
+
+
+def quantised(outlier: float) -> tuple[Any, Floats, Floats]:
+    """Returns the graph with int8 weights, values, and what they give exactly."""
+    random = np.random.default_rng(1)
+    model = two_layers(random, outlier)
+    values = random.standard_normal((200, 24)).astype(np.float32)
+    exact, *inner = run(model, values)
+    ranges = zip(("normal", "active"), inner, strict=True)
+    quantise_graph(model, {name: np.stack((own.min(axis=0), own.max(axis=0))) for name, own in ranges})
+    return model, values, exact
+
+
+def operators(nodes: Iterable[Any]) -> list[str]:
+    return [node.op_type for node in nodes]
+
+
+def test_rows_share_a_scale_unless_a_feature_is_far_larger_than_others() -> None:
+    product = ["QuantizeLinear", "MatMulIntegerToFloat"]
+    shared, _, _ = quantised(1)
+    assert operators(shared.graph.node) == ["LayerNormalization", "Mul", *product, "Relu", *product]
+    own, _, _ = quantised(20)
+    rows = ["ReduceMax", "Clip", "Div", "Mul", "QuantizeLinear", "Mul", "MatMulIntegerToFloat", "Mul", "Add"]
+    assert operators(own.graph.node) == ["LayerNormalization", "Mul", *product, "Relu", *rows]
+
+
+@needs_int8
+@pytest.mark.parametrize("outlier", [1, 20])
+def test_a_graph_with_int8_weights_is_near_the_exact_one_and_independent_of_the_batch(outlier: float) -> None:
+    model, values, exact = quantised(outlier)
+    rounded = run(model, values)[0]
+    assert np.linalg.norm(rounded - exact) <= 0.02 * np.linalg.norm(exact)
+    assert np.array_equal(rounded, np.concatenate([run(model, row[None])[0] for row in values]))

@@ -25,6 +25,9 @@ from rule_server.rulebook.files import write_atomic
 
 WIDTH = 256
 """Features of each branch."""
+SCALES = ((18 / 127, 128), (0.2, 80))
+"""Step and offset of rounded values before both layers. Their ranges differ little between texts: the first
+values are normalised, and hardly any of the second is below -16 or above 35."""
 OPSET, IR_VERSION = 18, 9
 
 
@@ -49,36 +52,46 @@ def _pieces_graph(epsilon: float, *, int8: bool = False) -> tuple[list[Any], dic
     from onnx import helper
 
     graph = _Graph()
-    rounded = Int8Products(graph.add, OPSET)
-
-    def product(values: str, weights: str) -> str:
-        bias = f"{weights}_bias"
-        if int8:
-            return graph.add("Add", rounded.add(values, weights, f"{weights}_scales"), bias)
-        if weights == "project":
-            return graph.add("Add", graph.add("MatMul", values, weights), bias)
-        return graph.add("Gemm", values, weights, bias)
-
-    projected = product("embedded", "project")
+    products = Int8Products(graph.add, OPSET)
+    constants: dict[str, Any] = dict(CONSTANTS) if int8 else {"beyond": np.zeros((1, WIDTH), np.float32)}
+    if int8:
+        rounded = products.round_rows("embedded")
+        projected = products.multiply(rounded, "project", "project_scales", "project_bias")
+    else:
+        projected = graph.add("Add", graph.add("MatMul", "embedded", "project"), "project_bias")
     normal = {"axis": -1, "epsilon": epsilon}
     projected = graph.add("LayerNormalization", projected, "project_gain", "project_shift", **normal)
     branches = [f"branch{at}" for at in range(len(ORDERS))]
     graph.nodes.append(helper.make_node("Split", [projected], branches, axis=1, num_outputs=len(ORDERS)))
-    constants: dict[str, Any] = {"beyond": np.zeros((1, WIDTH), np.float32)} | (CONSTANTS if int8 else {})
     parts = ["embedded"]
     for branch, (length, _) in enumerate(ORDERS):
         constants[f"shape{branch}"] = np.array([-1, length * WIDTH], np.int64)
         values = branches[branch]
-        for layer in range(2):
-            rows = graph.add("Concat", values, "beyond", axis=0)
-            rows = graph.add("Gather", rows, f"rows{branch}", axis=0)
-            rows = graph.add("Reshape", rows, f"shape{branch}")
-            active = graph.add("Relu", product(rows, f"conv{branch}{layer}"))
-            values = graph.add("Add", active, values)
+        for layer, (step, zero) in enumerate(SCALES):
+            weights = f"conv{branch}{layer}"
+            if int8:
+                constants[f"step{layer}"] = np.array(step, np.float32)
+                constants[f"zero{layer}"] = np.array(zero, np.uint8)
+                constants[f"beyond{layer}"] = np.full((1, WIDTH), zero, np.uint8)
+                rounded = products.round_all(values, f"step{layer}", f"zero{layer}")
+                rounded = rounded._replace(
+                    values=_add_ngrams(graph, rounded.values, branch, f"beyond{layer}")
+                )
+                product = products.multiply(rounded, weights, f"{weights}_scales", f"{weights}_bias")
+            else:
+                rows = _add_ngrams(graph, values, branch, "beyond")
+                product = graph.add("Gemm", rows, weights, f"{weights}_bias")
+            values = graph.add("Add", graph.add("Relu", product), values)
         parts.append(values)
     features = graph.add("Concat", *parts, axis=1)
     graph.add("LayerNormalization", features, "gain", "shift", output="features", **normal)
     return graph.nodes, constants
+
+
+def _add_ngrams(graph: _Graph, values: str, branch: int, beyond: str) -> str:
+    """Adds rows of n-grams: the values of each piece and its neighbours, side by side."""
+    rows = graph.add("Gather", graph.add("Concat", values, beyond, axis=0), f"rows{branch}", axis=0)
+    return graph.add("Reshape", rows, f"shape{branch}")
 
 
 def _sentence_graph(epsilon: float) -> tuple[list[Any], dict[str, Any]]:
@@ -117,7 +130,8 @@ def graph_bytes(name: str, weights: Any) -> bytes:
             helper.make_tensor_value_info("count", real, ["texts", 1]),
         ]
         output = helper.make_tensor_value_info("vectors", real, ["texts", DIMENSION])
-    initial = [numpy_helper.from_array(value, key) for key, value in constants.items()]
+    used = {name for node in nodes for name in node.input}
+    initial = [numpy_helper.from_array(value, key) for key, value in constants.items() if key in used]
     initial += [weightless(key, value) for key, value in graph_weights(weights, name).items()]
     graph = helper.make_graph(nodes, name, inputs, [output], initial)
     opsets = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid("com.microsoft", 1)] * int8
