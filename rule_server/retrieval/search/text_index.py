@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 EXHAUSTIVE_TEXTS = 8192
 """Texts of rules up to which all are compared with a question. Ordering them would take longer."""
-NEAREST_TEXTS = 4096
+NEAREST_TEXTS = 1024
 """Nearest texts to find in a larger rulebook."""
 CODED_DIMENSIONS = 4
 """Dimensions of a vector that share a code of 4 bits, if its length is a multiple. With eight, half the time
 of the codes would be saved, but one in seven of the nearest 256 texts would not be among the first 1024."""
+LIST_TEXTS, MAX_LISTS = 800, 256
+"""Average number of texts in a list of codes, and the most lists: finding them takes time in a build."""
+SEARCHED_TEXTS, SEARCHED_SHARE = 65_536, 0.25
+"""Average number of texts in the lists that are searched, which are at least this share of the lists."""
 SUFFIX = ".faiss"
 
 
@@ -38,9 +42,22 @@ class Shortlist:
     """Finds the nearest of many texts without reading the vectors of all."""
 
     codes: Any
-    """IndexPQFastScan of the texts of rules: 32 times smaller than their vectors."""
+    """IndexIVFPQFastScan of the texts of rules, 30 times smaller than their vectors: lists of similar texts,
+    of which the nearest are searched. Earlier versions wrote an IndexPQFastScan, which is one list."""
     means: Any
-    """IndexFlatIP with the mean vector of each rule's texts, from which those of categories are computed."""
+    """IndexFlatIP with the mean vector of each rule's texts, from which those of sections are computed."""
+
+    def search(self, question: Vectors) -> tuple[Rows, float]:
+        """Returns the rows of the nearest texts, and the lowest of their similarities by the codes.
+
+        Takes one question, (1, dimension).
+        """
+        similarities, rows = self.codes.search(question, NEAREST_TEXTS)
+        if rows[0, -1] < 0:  # the lists that are searched have fewer texts
+            every = faiss.SearchParametersIVF()
+            every.nprobe = self.codes.nlist
+            similarities, rows = self.codes.search(question, NEAREST_TEXTS, params=every)
+        return rows, float(similarities[0, -1])
 
 
 class TextIndex:
@@ -65,7 +82,14 @@ class TextIndex:
         means = np.add.reduceat(vectors[:rows], starts, axis=0) / np.array(sizes, np.float32)[:, None]
         dimension = vectors.shape[1]
         parts = dimension // math.gcd(dimension, CODED_DIMENSIONS)
-        codes = faiss.IndexPQFastScan(dimension, parts, 4, faiss.METRIC_INNER_PRODUCT)
+        lists = min(MAX_LISTS, max(1, rows // LIST_TEXTS))
+        codes = faiss.IndexIVFPQFastScan(
+            faiss.IndexFlatIP(dimension), dimension, lists, parts, 4, faiss.METRIC_INNER_PRODUCT
+        )
+        codes.by_residual = False
+        codes.nprobe = math.ceil(lists * min(1, max(SEARCHED_SHARE, SEARCHED_TEXTS / rows)))
+        codes.cp.spherical = True
+        codes.cp.max_points_per_centroid = 64  # four times as many take four times as long
         codes.train(np.ascontiguousarray(vectors[:rows]))
         codes.add(np.ascontiguousarray(vectors[:rows]))
         return cls(flat, Shortlist(codes, _flat(means.astype(np.float32))))
@@ -81,7 +105,7 @@ class TextIndex:
         flat = _read(folder / f"{name}{SUFFIX}", faiss.IndexFlatIP)
         if not (folder / f"{name}.codes{SUFFIX}").exists():
             return cls(flat, None)
-        codes = _read(folder / f"{name}.codes{SUFFIX}", faiss.IndexPQFastScan)
+        codes = _read(folder / f"{name}.codes{SUFFIX}", faiss.IndexIVFPQFastScan, faiss.IndexPQFastScan)
         return cls(flat, Shortlist(codes, _read(folder / f"{name}.means{SUFFIX}", faiss.IndexFlatIP)))
 
     def serialized(self, name: str) -> dict[str, NDArray[np.uint8]]:
@@ -109,17 +133,19 @@ class TextIndex:
         """Returns the similarities of questions to all texts: (questions, texts)."""
         return _all_products(self.flat, questions)
 
-    def nearest(self, questions: Vectors) -> tuple[Rows, Floats]:
+    def nearest(self, questions: Vectors) -> tuple[Rows, Floats, Floats]:
         """Returns the rows and similarities of the nearest rule texts, in row order: (questions, texts) each.
+        And the similarities to codes from which texts were returned: (questions, 1).
 
-        The similarities are exact. Of the texts that an exhaustive search would return, a few of the last may
-        be missing: 1 in 50 in the measurements of benchmarks/retrieval/RESULTS.md.
+        The similarities of texts are exact, but the codes choose them: see benchmarks/retrieval/RESULTS.md.
         """
         assert self.shortlist is not None
         questions = np.ascontiguousarray(questions, np.float32)
-        _, rows = self.shortlist.codes.search(questions, NEAREST_TEXTS)
-        rows = np.sort(rows, axis=1)  # the vectors are then read in the order of the file
-        return rows, self.cosines_to(questions, rows)
+        # With several questions, FAISS would choose the lists by products that depend on their number.
+        found = [self.shortlist.search(question[None]) for question in questions]
+        rows = np.sort(np.concatenate([rows for rows, _ in found]), axis=1)  # the order of the file
+        limits = np.array([[limit] for _, limit in found], np.float64)
+        return rows, self.cosines_to(questions, rows), limits
 
     def cosines_to(self, questions: Vectors, rows: Rows) -> Floats:
         """Returns the similarities of each question to its own rows of texts: (questions, texts)."""
@@ -144,15 +170,15 @@ def _flat(vectors: Vectors) -> Any:
     return index
 
 
-def _read(path: Path, kind: type) -> Any:
+def _read(path: Path, *kinds: type) -> Any:
     if not path.exists():
         raise FileNotFoundError(path)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError:
         raise ValueError(f"{path.name} is not a complete FAISS index") from None
-    if not isinstance(index, kind) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError(f"{path.name} is not an {kind.__name__} by inner product")
+    if not isinstance(index, kinds) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError(f"{path.name} is not an {kinds[0].__name__} by inner product")
     return index
 
 

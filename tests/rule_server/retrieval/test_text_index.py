@@ -177,7 +177,8 @@ def shortlisted(built_artefact: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """The packaged rules, searched exhaustively, and as if they were a large rulebook."""
     exhaustive, _ = stored_index(built_artefact)
     monkeypatch.setattr(text_index, "EXHAUSTIVE_TEXTS", 0)
-    monkeypatch.setattr(text_index, "NEAREST_TEXTS", 1024)
+    monkeypatch.setattr(text_index, "LIST_TEXTS", 100)
+    monkeypatch.setattr(text_index, "SEARCHED_TEXTS", 2000)
     vectors, fingerprint = exhaustive.vectors, exhaustive.fingerprint
     return exhaustive, RuleIndex(exhaustive.rulebook, fingerprint, vectors, exhaustive.calibration)
 
@@ -223,10 +224,11 @@ def test_an_estimated_sum_is_within_the_limits_that_hold_for_the_true_one(seed: 
     exponentials = np.exp(cosines / nearness.TEMPERATURE)
     some = np.take_along_axis(cosines, returned, axis=1)
     mean = rules.sums(cosines) / rules.sizes
-    missing = rules.sizes - rules.sums_at(returned)
-    rest = (rules.sizes * mean - rules.sums_at(returned, some)) / np.maximum(missing, 1)
+    of = rules.of[returned]
+    missing = rules.sizes - nearness.sums_by(of, 50)
+    rest = (rules.sizes * mean - nearness.sums_by(of, 50, some)) / np.maximum(missing, 1)
     limit = some.min(axis=1, keepdims=True)
-    true = rules.sums(exponentials) - rules.sums_at(returned, np.exp(some / nearness.TEMPERATURE))
+    true = rules.sums(exponentials) - nearness.sums_by(of, 50, np.exp(some / nearness.TEMPERATURE))
     least, most = nearness.limits_of_unreturned(missing, rest, limit)
     tolerance = 1e-9 * exponentials.sum()
     for spread in (0.0, 0.7, 1.0):
