@@ -2,8 +2,8 @@
 
 Sends distinct questions of about 43 tokens, without caches, with tokens, rate limit and audit log. The server
 has one core, the clients have the other. Each load of the rule service runs between two measurements of the
-encoders that its questions go through: both for questions that find rules, and the multilingual one for plain
-questions, which the first stage turns away.
+encoders that its questions go through: both, or the multilingual one alone where the first stage turns a
+question away or is certain of its rule.
 
 python -m benchmarks.rule_server.load --peers
 
@@ -25,8 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rule_server import mcp_peers
-from benchmarks.rule_server.questions import generate_plain_questions, generate_questions
-from benchmarks.rule_server.raw_encoder import Needs, RawEncoder, raw_encoder
+from benchmarks.rule_server.questions import (
+    generate_plain_questions,
+    generate_questions,
+    generate_questions_about_one_rule,
+)
+from benchmarks.rule_server.raw_encoder import RawEncoder, raw_encoder
 from benchmarks.rule_server.service_under_test import ServiceSetup, prepare_other_version, prepare_service
 from benchmarks.tools.cpu_pinning import CALLER_CORE, ServerProcess, pin_to_core, run_server
 from benchmarks.tools.http_load import LoadResult, run_load
@@ -37,9 +41,9 @@ if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
 
 CONCURRENCY = (1, 8, 32, 64)
-RULES, PLAIN = "finds rules", "plain"
-NEEDS: dict[str, Needs] = {RULES: "both", PLAIN: "first"}
-FASTER = {RULES: 1.7, PLAIN: 2.2}
+RULES, ONE_RULE, PLAIN = "finds rules", "about one rule", "plain"
+"""Kinds of questions: about several rules, one rule, or none."""
+FASTER = {RULES: 1.7, ONE_RULE: 1.7, PLAIN: 2.2}
 """Minimum ratio of questions per second to version 0.1.0."""
 TARGETS = {"rate": 0.90, "cpu": 0.90, "p99/p50": 2.0}
 
@@ -92,18 +96,19 @@ async def measure_rule_service(
 ) -> list[dict[str, Any]]:
     """Measures the rule service at each concurrency, with its ratios to the encoders alone.
 
-    The encoders are measured before and after each load. Reports the median round. Plain questions are
-    sent by 32 callers only.
+    The encoders are measured before and after each load. Reports the median round. Questions about one rule
+    and plain ones are sent by 32 callers only.
     """
     rows = []
     await measure_server("warm-up", server, questions[RULES].next(64), 32, headers)
-    for kind, at_once in [(RULES, at_once) for at_once in options.concurrency or CONCURRENCY] + [(PLAIN, 32)]:
+    loads = [(RULES, at_once) for at_once in options.concurrency or CONCURRENCY]
+    for kind, at_once in [*loads, (ONE_RULE, 32), (PLAIN, 32)]:
         lines = []
         for _ in range(options.rounds):
             texts = questions[kind].next(options.requests if at_once > 1 else options.requests // 4)
-            first = raw.measure(texts, NEEDS[kind])
+            first = raw.measure(texts)
             line = await measure_server("rule service", server, texts, at_once, headers)
-            second = raw.measure(texts, NEEDS[kind])
+            second = raw.measure(texts)
             rate, cpu = (statistics.mean(pair) for pair in zip(first, second, strict=True))
             line |= {
                 "questions": kind,
@@ -129,7 +134,7 @@ async def measure_versions(
         run_server("rule_server.cli", ["serve"], "/readyz", service.settings) as ours,
         run_server("rule_server.cli", ["serve"], "/readyz", other.settings, options.version) as theirs,
     ):
-        for kind in (RULES, PLAIN):
+        for kind in FASTER:
             lines = []
             for at in range(options.rounds + 1):
                 texts = questions[kind].next(options.requests if at else 64)
@@ -165,7 +170,7 @@ async def measure_peer(
 def make_questions(
     artefact: Artefact, index: RuleIndex, options: argparse.Namespace
 ) -> dict[str, QuestionQueue]:
-    """Returns enough questions of both kinds for all loads."""
+    """Returns enough questions of each kind for all loads."""
     from tokenizers import Tokenizer
 
     encoder = artefact.encoder(index.fingerprint, threads=1)
@@ -177,10 +182,11 @@ def make_questions(
 
     loads = len(options.concurrency or CONCURRENCY)
     count = options.requests * (loads * options.rounds + options.rounds + 6) + 300
-    plain = options.requests * 2 * options.rounds + 64
+    others = options.requests * 2 * options.rounds + 64
     return {
         RULES: QuestionQueue(generate_questions(index.rulebook, count, length)),
-        PLAIN: QuestionQueue(generate_plain_questions(index, encoder, plain, length)),
+        ONE_RULE: QuestionQueue(generate_questions_about_one_rule(index.rulebook, others, length)),
+        PLAIN: QuestionQueue(generate_plain_questions(index, encoder, others, length)),
     }
 
 

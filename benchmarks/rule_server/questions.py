@@ -1,4 +1,4 @@
-"""Generates distinct questions of a given length from the queries of the rules, or everyday requests."""
+"""Generates distinct questions of a given length from the texts of the rules, or everyday requests."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rule_server.retrieval.relevance import everyday_requests
+from rule_server.retrieval.threshold import DEFAULT_THRESHOLD
 from rule_server.rulebook import Rulebook
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from rule_server.retrieval.encoders.paired import PairedEncoder
@@ -23,9 +25,22 @@ TARGET_TOKENS = 43
 def generate_questions(
     rulebook: Rulebook, count: int, length: Callable[[str], int], seed: int = 0
 ) -> list[str]:
-    """Returns `count` texts of 40 to 46 tokens, measured by `length`; deterministic for a seed."""
+    """Returns `count` texts of 40 to 46 tokens, measured by `length`; deterministic for a seed.
+
+    Each consists of queries of several rules, so it is about several subjects.
+    """
     phrases = [query for rule in rulebook.served.values() for query in rule.queries]
-    return _recombine(phrases, count, length, seed)
+    return _recombine([phrases], count, length, seed)
+
+
+def generate_questions_about_one_rule(
+    rulebook: Rulebook, count: int, length: Callable[[str], int], seed: int = 2
+) -> list[str]:
+    """Returns such texts that each consist of queries and examples of one rule, as most questions do."""
+    groups = [
+        [*rule.queries, *rule.examples.benign, *rule.examples.harmful] for rule in rulebook.served.values()
+    ]
+    return _recombine(groups, count, length, seed)
 
 
 def generate_plain_questions(
@@ -38,7 +53,7 @@ def generate_plain_questions(
     """
     phrases = [request.text for request in everyday_requests() if request.lang == "en"]
     phrases = [text for text in phrases if len(text) < 200]
-    candidates = _recombine(phrases, 2 * count, length, seed)
+    candidates = _recombine([phrases], 2 * count, length, seed)
     plain: list[str] = []
     for at in range(0, len(candidates), 64):
         texts = candidates[at : at + 64]
@@ -55,17 +70,21 @@ def generate_plain_questions(
 def _rejected_by_first_stage(index: RuleIndex, encoder: PairedEncoder, texts: Sequence[str]) -> list[bool]:
     passed: set[int] = set()
 
-    def complete(_: Vectors, english: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+    def complete(_: Vectors, english: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
         passed.update(int(row) for row in english)
+        return np.ones(len(texts), np.bool_)
 
-    index.score_batch(encoder.encode_multilingual(texts), [1] * len(texts), complete)
-    return [at not in passed for at in range(len(texts))]
+    scores = index.score_batch(encoder.encode_multilingual(texts), [1] * len(texts), complete)
+    return [at not in passed and own.max() < DEFAULT_THRESHOLD for at, own in enumerate(scores)]
 
 
-def _recombine(phrases: Sequence[str], count: int, length: Callable[[str], int], seed: int) -> list[str]:
+def _recombine(
+    groups: Sequence[Sequence[str]], count: int, length: Callable[[str], int], seed: int
+) -> list[str]:
     rng = random.Random(seed)
     questions: dict[str, None] = {}
     while len(questions) < count:
+        phrases = rng.choice(groups)
         text = rng.choice(phrases)
         while length(text) < TARGET_TOKENS - 3:
             text = f"{text}; {rng.choice(phrases)}"

@@ -1,8 +1,7 @@
 """Measures the encoders alone, in a separate process on the server core: the upper bound for any server.
 
-A question that finds rules is read by both encoders, and one that the first stage turns away by the
-multilingual encoder only. The recognition of the language, which decides what reads a text, counts as
-encoding.
+Each question is read by the encoders that the service would use for it. The recognition of the language,
+which decides what reads a text, counts as encoding; the scores do not.
 """
 
 from __future__ import annotations
@@ -14,14 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from benchmarks.tools.cpu_pinning import SERVER_CORE, pin_to_core
 from rule_server.retrieval import BATCH_SIZE
 from rule_server.retrieval.artefact import Artefact
+from rule_server.retrieval.encoders.paired import PairedEncoder
 
-Needs = Literal["both", "first"]
-"""The encoders that questions go through: both, or only that of the first stage."""
+if TYPE_CHECKING:
+    from rule_server.retrieval.encoders.protocol import Flags, Rows, Vectors
+    from rule_server.retrieval.index import RuleIndex
 
 
 class RawEncoder:
@@ -30,9 +31,9 @@ class RawEncoder:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def measure(self, texts: Sequence[str], needs: Needs) -> tuple[float, float]:
+    def measure(self, texts: Sequence[str]) -> tuple[float, float]:
         """Returns texts per second, and seconds of processor time per text, in batches of 32."""
-        self._pipe.send((list(texts), needs))
+        self._pipe.send(list(texts))
         seconds, cpu = self._pipe.recv()
         return len(texts) / seconds, cpu / len(texts)
 
@@ -59,11 +60,26 @@ def _work(pipe: Connection, folder: Path) -> None:
     current = artefact.current()
     assert current is not None
     encoder = artefact.encoder(current.encoder, threads=1)
+    index = artefact.index(current.rulebook, current.encoder)
+    assert isinstance(encoder, PairedEncoder)
+    assert index is not None
     encoder.encode(["warm up"] * BATCH_SIZE)
-    while (task := pipe.recv()) is not None:
-        texts, needs = task
-        encode = encoder.encode if needs == "both" else encoder.encode_multilingual
+    while (texts := pipe.recv()) is not None:
+        batches = [texts[first : first + BATCH_SIZE] for first in range(0, len(texts), BATCH_SIZE)]
+        needed = [_needed(index, encoder, batch) for batch in batches]
         start, cpu_start = time.perf_counter(), time.process_time()
-        for first in range(0, len(texts), BATCH_SIZE):
-            encode(texts[first : first + BATCH_SIZE])
+        for batch, rows in zip(batches, needed, strict=True):
+            encoder.complete(batch, encoder.encode_multilingual(batch), *rows)
         pipe.send((time.perf_counter() - start, time.process_time() - cpu_start))
+
+
+def _needed(index: RuleIndex, encoder: PairedEncoder, texts: list[str]) -> tuple[Rows, Rows]:
+    """Returns which texts the service would encode as English, and which for other languages."""
+    needed: list[tuple[Rows, Rows]] = []
+
+    def complete(vectors: Vectors, english: Rows, other: Rows) -> Flags:
+        needed.append((english, other))
+        return encoder.complete(texts, vectors, english, other)
+
+    index.score_batch(encoder.encode_multilingual(texts), [1] * len(texts), complete)
+    return needed[0]

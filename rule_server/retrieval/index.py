@@ -234,6 +234,11 @@ class RuleIndex:
         parts = [vectors[at : at + SCORING_BATCH] for at in range(0, len(vectors), SCORING_BATCH)]
         return np.concatenate([self._scorer.nearness(own, part).max(axis=1) for own in parts])
 
+    def certainty(self, vectors: Vectors) -> Floats:
+        """Returns how certain the first stage is which rule comes first, for each vector, (n,)."""
+        parts = [vectors[at : at + SCORING_BATCH] for at in range(0, len(vectors), SCORING_BATCH)]
+        return np.concatenate([self._scorer.certainty(own) for own in parts])
+
     def split(self, vectors: Vectors) -> tuple[Vectors | None, Vectors, Vectors]:
         """Returns the multilingual and the English part of vectors, and that of other languages.
 

@@ -14,7 +14,7 @@ from rule_server.errors import NotReadyError
 from rule_server.retrieval import BATCH_SIZE, Encoder, StagedEncoder
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoders.protocol import Rows, Vectors
+    from rule_server.retrieval.encoders.protocol import Flags, Rows, Vectors
     from rule_server.retrieval.index import Floats, RuleIndex
 
     PendingRequest = tuple[list[str], RuleIndex, asyncio.Future[Floats], float]
@@ -108,7 +108,8 @@ class Batcher:
             index = batch[members[0]][1]
             encoder = _TimedEncoder(self._encoder, [text for at in members for text in batch[at][0]])
             sizes = [len(batch[at][0]) for at in members]
-            found = index.score_batch(encoder.first(), sizes, encoder.complete)
+            complete = encoder.complete if isinstance(self._encoder, StagedEncoder) else None
+            found = index.score_batch(encoder.first(), sizes, complete)
             scores |= zip(members, found, strict=True)
             encoding += encoder.seconds
         if self._observe is not None:
@@ -134,9 +135,10 @@ class _TimedEncoder:
         self.seconds += time.perf_counter() - start
         return vectors
 
-    def complete(self, vectors: Vectors, english: Rows, other: Rows) -> None:
-        """Adds the parts that some rows need, if they are in these languages."""
+    def complete(self, vectors: Vectors, english: Rows, other: Rows) -> Flags:
+        """See `StagedEncoder.complete`."""
+        assert isinstance(self._encoder, StagedEncoder)
         start = time.perf_counter()
-        if isinstance(self._encoder, StagedEncoder):
-            self._encoder.complete(self._texts, vectors, english, other)
+        is_english = self._encoder.complete(self._texts, vectors, english, other)
         self.seconds += time.perf_counter() - start
+        return is_english

@@ -6,8 +6,9 @@ DATA and the map are those of `benchmarks.retrieval.quality`. The training texts
 rules, and the prompts whose label names categories, any of which counts as right.
 
 Ten runs leave one source out each, and four runs a random quarter of all prompts; the table counts every
-prompt by the run that left it out. A last run on everything gives the weights. With `--check` nothing is
-written, and the command fails if the weights differ from the packaged ones. Run it on one thread
+prompt by the run that left it out. Five runs leave a fifth of the rules' queries and examples out, of the
+index too, and count how often their rule is found. A last run on everything gives the weights. With `--check`
+nothing is written, and the command fails if the weights differ from the packaged ones. Run it on one thread
 (OMP_NUM_THREADS=1): then the same data give the same bytes.
 """
 
@@ -26,30 +27,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
-from benchmarks.retrieval.quality import LabelMap, expected_categories, read_rows
-from benchmarks.retrieval.training.category_perceptron import train_category_perceptron
-from benchmarks.retrieval.training.language_directions import language_projection
+from benchmarks.retrieval.quality import LabelMap
 from benchmarks.retrieval.training.perceptron import TrainingSettings, half_precision
+from benchmarks.retrieval.training.ranking_texts import (
+    FOLDS,
+    QUARTERS,
+    Prompt,
+    Texts,
+    read_prompts,
+    rules_by_category,
+    training_texts,
+    without_fold,
+)
 from benchmarks.retrieval.training.relevance import OTHER_SCALE
+from benchmarks.retrieval.training.rule_perceptron import train_rule_perceptron
 from rule_server.errors import RuleServiceError
-from rule_server.retrieval import split_into_windows
 from rule_server.retrieval.build import load_or_build
 from rule_server.retrieval.encoders.e5 import E5Encoder
+from rule_server.retrieval.encoders.multilingual import DIMENSION
 from rule_server.retrieval.encoders.paired import PairedEncoder
-from rule_server.retrieval.index import RuleIndex, rule_texts
+from rule_server.retrieval.index import RuleIndex
 from rule_server.retrieval.relevance.model import INPUT_SCALE
 from rule_server.retrieval.relevance.ranking import (
     FOLDER,
     PARTS,
     RECIPE_FILE,
     WEIGHTS_FILE,
-    CategoryPerceptron,
+    Certainty,
     Part,
     RankingModel,
+    RulePerceptron,
+    Share,
     ranking_bytes,
 )
 from rule_server.retrieval.threshold import DEFAULT_THRESHOLD
-from rule_server.schemas import MAX_SITUATION_CHARS
 from rule_server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -57,7 +68,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-QUARTERS = 4
 TOP_K = 3
 BATCH = 64
 """Prompts that are scored together, to bound memory."""
@@ -65,6 +75,16 @@ PERCEPTRON = TrainingSettings(
     units=384, members=1, epochs=30, batch=256, learning_rate=2e-3, dropout=0.6, smoothing=0.0
 )
 """Settings of each perceptron."""
+
+SHARES: dict[Part, Share] = {
+    "multilingual": Share(0.04, 0.02),
+    "both": Share(0.03, 0.02),
+    "other": Share(0.06, 0.01),
+}
+ENGLISH: tuple[Part, Part] = ("multilingual", "both")
+"""Parts that order the rules for English questions."""
+CERTAIN = Certainty(2.5, 0.55)
+"""When an English question is not read by the English encoder."""
 
 
 @dataclass(frozen=True)
@@ -74,87 +94,10 @@ class RankingSettings:
     perceptron: TrainingSettings = PERCEPTRON
     rules_weight: float = 1.0
     """Weight of all rules' texts, as a multiple of that of all prompts."""
-    share: float = 0.02
-    """Nearness per unit of log-probability, for English questions."""
-    other_share: float = 0.06
-    """The same for questions in other languages."""
     multilingual_share: float = 0.2
     """Weight of the nearness in the multilingual space, for English questions."""
     slope: float = 8.0
     """Log-odds between a rule and the first one per unit of difference in nearness."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts with the categories that are right for each."""
-
-    vectors: Floats
-    allowed: Floats
-    """(texts, categories), 1 where a category is right."""
-    groups: NDArray[np.str_]
-    """Source of a prompt; "" for a rule's text."""
-    quarters: NDArray[np.int64]
-    """Run that leaves the prompt out; -1 for a rule's text."""
-    other: Floats | None = None
-    """Vectors by the encoder of other languages. None: the part `other` is not trained."""
-    projection: NDArray[np.float64] | None = None
-    """Matrix that they are multiplied by before training, (d, d)."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt with its windows and the categories that are right."""
-
-    id: str
-    source: str
-    text: str
-    """The first window."""
-    windows: Floats
-    expected: frozenset[str]
-
-
-def read_prompts(data: Path, labels: LabelMap, encoder: CachedEncoder) -> list[Prompt]:
-    """Embeds the prompts whose label names categories."""
-    labelled = [
-        (row, split_into_windows(row["prompt"][:MAX_SITUATION_CHARS] or " "), expected)
-        for row in read_rows(data)
-        if (expected := expected_categories(row, labels))
-    ]
-    vectors = encoder.encode([window for _, windows, _ in labelled for window in windows])
-    ends = np.cumsum([len(windows) for _, windows, _ in labelled]).tolist()
-    return [
-        Prompt(str(row["id"]), row["source"], windows[0], vectors[end - len(windows) : end], expected)
-        for (row, windows, expected), end in zip(labelled, ends, strict=True)
-    ]
-
-
-def training_texts(
-    prompts: Sequence[Prompt], index: RuleIndex, encoder: CachedEncoder, other: CachedEncoder | None = None
-) -> Texts:
-    """Returns the prompts' first windows and the rules' English texts.
-
-    `other` is the encoder of other languages. Without it, the part `other` cannot be trained.
-    """
-    entries = [(rule.category, text) for rule in index.rulebook.served.values() for text in rule_texts(rule)]
-    categories = index.categories
-    rights = [prompt.expected for prompt in prompts] + [frozenset((category,)) for category, _ in entries]
-    rules = [text for _, text in entries]
-    vectors = np.concatenate([np.stack([prompt.windows[0] for prompt in prompts]), encoder.encode(rules)])
-    multilingual, english, _ = index.split(vectors)
-    assert multilingual is not None
-    return Texts(
-        np.hstack([multilingual, english]),
-        np.array([[category in right for category in categories] for right in rights], np.float32),
-        np.array([prompt.source for prompt in prompts] + [""] * len(entries)),
-        np.array([quarter_of(prompt.id) for prompt in prompts] + [-1] * len(entries)),
-        other.encode([prompt.text for prompt in prompts] + rules) if other is not None else None,
-        language_projection(other) if other is not None else None,
-    )
-
-
-def quarter_of(id: str) -> int:
-    """Returns the run that leaves a prompt out."""
-    return hashlib.sha256(id.encode()).digest()[0] % QUARTERS
 
 
 def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Floats:
@@ -167,13 +110,15 @@ def balanced_weights(groups: NDArray[np.str_], settings: RankingSettings) -> Flo
     return np.asarray(weights / weights.mean(), np.float32)
 
 
-def fit(texts: Texts, used: NDArray[np.bool_], part: Part, settings: RankingSettings) -> CategoryPerceptron:
+def fit(texts: Texts, used: NDArray[np.bool_], part: Part, settings: RankingSettings) -> RulePerceptron:
     """Trains on some texts. The result reads vectors as the encoders give them."""
 
-    def train(inputs: Floats) -> CategoryPerceptron:
+    def train(inputs: Floats) -> RulePerceptron:
         weights = balanced_weights(texts.groups[used], settings)
-        return train_category_perceptron(inputs[used], texts.allowed[used], weights, settings.perceptron)
+        return train_rule_perceptron(inputs[used], texts.allowed[used], weights, settings.perceptron)
 
+    if part == "multilingual":
+        return train(np.ascontiguousarray(texts.vectors[:, :DIMENSION]))
     if part == "both":
         return train(texts.vectors)
     assert texts.other is not None
@@ -233,6 +178,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     texts = training_texts(prompts, index, encoder, other)
     encoder.save()
     other.save()
+    rules = rules_by_category(index)
     everything = np.ones(len(texts.groups), bool)
     perceptrons = {part: fit(texts, everything, part, settings) for part in PARTS}
     raw = ranking_bytes(perceptrons)
@@ -241,15 +187,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "sources": sorted({prompt.source for prompt in prompts}),
         "prompts": len(prompts),
         "rulebook": index.rulebook.digest,
-        "settings": asdict(settings),
+        "settings": {"perceptron": asdict(settings.perceptron), "rules_weight": settings.rules_weight},
         "weights_sha256": hashlib.sha256(raw).hexdigest(),
         "english": loaded.encoder.english.fingerprint,
         "multilingual": loaded.encoder.multilingual.fingerprint,
         "other": E5Encoder.fingerprint,
-        "categories": index.categories,
-        "shares": {"both": settings.share, "other": settings.other_share},
+        "rules": rules,
+        "shares": {part: asdict(SHARES[part]) for part in PARTS},
         "multilingual_share": settings.multilingual_share,
         "slope": settings.slope,
+        "certain": asdict(CERTAIN),
     }
     files = {WEIGHTS_FILE: raw, RECIPE_FILE: json.dumps(recipe, indent=1).encode() + b"\n"}
     same = all(
@@ -260,18 +207,23 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             (FOLDER / name).write_bytes(data)
     model = RankingModel(
         **perceptrons,
-        categories=tuple(index.categories),
-        shares=recipe["shares"],
+        rules=tuple(rules),
+        categories=tuple(rules.values()),
+        shares=SHARES,
         multilingual_share=settings.multilingual_share,
         slope=settings.slope,
+        certain=CERTAIN,
         english=recipe["english"],
         digest="",
     )
 
     def without(used: NDArray[np.bool_]) -> RankingModel:
-        return replace(model, both=fit(texts, used, "both", settings))
+        multilingual, both = (fit(texts, used, part, settings) for part in ENGLISH)
+        return replace(model, multilingual=multilingual, both=both)
 
-    return {"same": same, **measure(index, prompts, texts, model, without)}
+    figures = measure(index, prompts, texts, model, without)
+    figures["rules' texts left out"] = own_rules(index, texts, model, without)
+    return {"same": same, **figures}
 
 
 def measure(
@@ -286,8 +238,7 @@ def measure(
     Args:
         without: trains on some of the texts only.
     """
-    none = replace(model, shares=dict.fromkeys(PARTS, 0.0), multilingual_share=0.0)
-    figures = {"nearness alone": by_source(hits(index, prompts, none))}
+    figures = {"nearness alone": by_source(hits(index, prompts, without_learning(model)))}
     for name, runs, own in (
         ("source left out", sorted({prompt.source for prompt in prompts}), texts.groups),
         ("quarter left out", list(range(QUARTERS)), texts.quarters),
@@ -299,6 +250,47 @@ def measure(
         figures[name] = by_source(results)
         print(f"measured: {name}", file=sys.stderr)
     return {**figures, "trained on these prompts": by_source(hits(index, prompts, model))}
+
+
+def own_rules(
+    index: RuleIndex,
+    texts: Texts,
+    model: RankingModel,
+    without: Callable[[NDArray[np.bool_]], RankingModel],
+) -> dict[str, list[float]]:
+    """Returns how often a query or example of a rule, which nothing else knows, finds this rule.
+
+    The figures are shares of such texts: the rule is first, and among three; both of all rules, and then of
+    those of its category.
+    """
+    found: dict[str, list[list[bool]]] = {"learned": [], "nearness alone": []}
+    rows = np.flatnonzero(texts.groups == "")
+    for fold in range(FOLDS):
+        used = np.ones(len(texts.groups), bool)
+        used[rows[texts.folds[rows] == fold]] = False
+        reduced = without_fold(index, fold)
+        orders = {"learned": without(used), "nearness alone": without_learning(model)}
+        for name, order in orders.items():
+            ordered = reduced.ranked_by(order)
+            for at in np.flatnonzero(~used):
+                scores = ordered.scores(texts.vectors[at : at + 1])
+                rule = texts.rules[at]
+                category = index.rulebook.served[rule].category
+                lists = [ordered.ranked(scores, TOP_K), ordered.ranked(scores, TOP_K, [category])]
+                ids = [[hit.rule.id for hit in hits] for hits in lists]
+                found[name].append([rule in own[:count] for own in ids for count in (1, TOP_K)])
+    print("measured: rules' texts left out", file=sys.stderr)
+    return {name: np.mean(flags, axis=0).round(4).tolist() for name, flags in found.items()}
+
+
+def without_learning(model: RankingModel) -> RankingModel:
+    """Returns a model that leaves the order to the nearness."""
+    return replace(
+        model,
+        shares=dict.fromkeys(PARTS, Share(0.0, 0.0)),
+        multilingual_share=0.0,
+        certain=Certainty(np.inf, 1.0),
+    )
 
 
 def main() -> None:

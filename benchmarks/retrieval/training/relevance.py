@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import Row, read_rows
-from benchmarks.retrieval.training.examples import NEVER, NEVER_TRAINED, Examples, read_examples
+from benchmarks.retrieval.training.examples import APPLIES, NEVER, NEVER_TRAINED, Examples, read_examples
 from benchmarks.retrieval.training.perceptron import TrainingSettings, balanced_weights, train_perceptron
 from rule_server.errors import RuleServiceError
 from rule_server.retrieval.build import load_or_build
@@ -47,6 +47,7 @@ from rule_server.retrieval.relevance.model import (
     short_key,
     weights_bytes,
 )
+from rule_server.retrieval.relevance.ranking import ranking_model
 from rule_server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -94,10 +95,9 @@ def _without_centre(perceptron: Perceptron, centre: NDArray[np.float32]) -> Perc
 def held_out_logits(
     examples: Examples, part: Part, runs: NDArray[np.int64], nearness: Floats, settings: TrainingSettings
 ) -> Floats:
-    """Returns the log-odds of every prompt by the run that left it out.
+    """Returns the log-odds of every window by each run, (runs, windows).
 
-    A prompt that is never or always trained on gets the mean of all runs. Minus infinity: the part does not
-    decide about its language.
+    Minus infinity: the part does not decide about its language.
     """
     readable = examples.decided if part == "other" else examples.readable[part]
     inputs = examples.inputs[part][readable]
@@ -106,11 +106,39 @@ def held_out_logits(
         perceptron = fit(examples, part, (runs != run) & (runs != NEVER), settings)
         logits[run, readable] = perceptron.logits(inputs) + NEARNESS[part] * nearness[readable]
         print(f"trained {part}, run {run + 1} of {len(logits)}", file=sys.stderr)
+    return logits
+
+
+def by_prompt(logits: Floats, runs: NDArray[np.int64], windows: Sequence[slice]) -> Floats:
+    """Returns the log-odds of every prompt by the run that left it out.
+
+    The best window counts. A prompt that is never or always trained on gets the mean of all runs.
+    """
     values = [
         logits[run, window].max() if run >= 0 else logits[:, window].mean(axis=0).max()
-        for run, window in zip(runs, examples.windows, strict=True)
+        for run, window in zip(runs, windows, strict=True)
     ]
     return np.array(values)
+
+
+def held_out_values(
+    examples: Examples,
+    runs: NDArray[np.int64],
+    nearness: dict[Part, Floats],
+    certain: NDArray[np.bool_],
+    settings: TrainingSettings,
+) -> dict[str, Floats]:
+    """Returns the log-odds of every prompt by each part.
+
+    "certain" are those of the first stage from the windows of which it is certain which rule comes first.
+    """
+    values: dict[str, Floats] = {}
+    for part in PARTS:
+        logits = held_out_logits(examples, part, runs, nearness[part], settings)
+        values[part] = by_prompt(logits, runs, examples.windows)
+        if part == "multilingual":
+            values["certain"] = by_prompt(np.where(certain, logits, -np.inf), runs, examples.windows)
+    return values
 
 
 def share_by_source(
@@ -152,11 +180,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     other.save()
     multilingual = index.nearness(examples.inputs["both"], "multilingual")
     english = index.nearness(examples.inputs["both"], "english")
-    nearness = {"multilingual": multilingual, "both": english, "other": multilingual}
+    nearness: dict[Part, Floats] = {"multilingual": multilingual, "both": english, "other": multilingual}
+    certain = index.certainty(examples.inputs["both"]) >= ranking_model().certain.probability
+    certain &= examples.readable["both"]
     values = {
         name: {
-            part: held_out_logits(examples, part, runs, nearness[part], settings)[: len(rows)]
-            for part in PARTS
+            part: own[: len(rows)]
+            for part, own in held_out_values(examples, runs, nearness, certain, settings).items()
         }
         for name, runs in (("quarters", examples.quarters), ("whole", examples.whole))
     }
@@ -194,7 +224,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def choose_offsets(
-    values: dict[str, dict[Part, Floats]], rows: Sequence[Row]
+    values: dict[str, dict[str, Floats]], rows: Sequence[Row]
 ) -> tuple[dict[Part, float], dict[str, float]]:
     """Returns the offset of each part, and both gates of the first stage."""
     harmful = np.array([row["kind"] == "harmful" and row["source"] != "multijail" for row in rows])
@@ -214,7 +244,7 @@ def choose_offsets(
 
 
 def measure(
-    values: dict[Part, Floats], offsets: dict[Part, float], rows: Sequence[Row], gates: dict[str, float]
+    values: dict[str, Floats], offsets: dict[Part, float], rows: Sequence[Row], gates: dict[str, float]
 ) -> dict[str, Any]:
     """Returns the metrics on the prompts that each run left out, as the service would decide."""
     first = values["multilingual"] - offsets["multilingual"]
@@ -224,6 +254,9 @@ def measure(
         decided[own] = values[part][own] - offsets[part]
         turned_away |= own & (first < gates[gate])
     decided[turned_away] = -9.0
+    certain = values["certain"] - offsets["multilingual"]
+    certain[certain < ranking_model().certain.log_odds] = -np.inf
+    decided = np.maximum(decided, certain)
     tables: dict[str, Any] = {}
     for kind in ("benign_plain", "math", "benign_sensitive", "harmful"):
         chosen = [row["kind"] == kind and row["source"] != "multijail" for row in rows]
@@ -233,6 +266,10 @@ def measure(
     plain = [row["kind"] == "benign_plain" for row in rows]
     tables["plain: turned away by the first stage"] = share_by_source(
         np.where(turned_away, -1.0, 1.0), 0, rows, plain
+    )
+    labelled = [row["kind"] in APPLIES for row in rows]
+    tables["applies: without the English encoder"] = share_by_source(
+        np.where(np.isfinite(certain), -1.0, 1.0), 0, rows, labelled
     )
     tables["curve"] = [curve_point(decided, at, rows) for at in np.arange(-3, 3.01, 0.5)]
     return tables

@@ -21,7 +21,7 @@ from rule_server.retrieval.encoders.onnx import OnnxEncoder
 from rule_server.retrieval.relevance.language import ENGLISH, detect_language, is_known, language_fingerprint
 
 if TYPE_CHECKING:
-    from rule_server.retrieval.encoders.protocol import Rows, Vectors
+    from rule_server.retrieval.encoders.protocol import Flags, Rows, Vectors
     from rule_server.settings import Precision
 
 SEPARATOR = "+"
@@ -100,11 +100,15 @@ class PairedEncoder:
         vectors[known, :DIMENSION] = self.multilingual.encode([texts[at] for at in known])
         return vectors
 
-    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> None:
+    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> Flags:
         """See `StagedEncoder.complete`. A text without a recognised language counts as English."""
-        rows = [int(at) for at in english if _language(texts[at]) in (ENGLISH, None)]
+        import numpy as np
+
+        is_english = np.array([_language(text) in (ENGLISH, None) for text in texts], np.bool_)
+        rows = [int(at) for at in english if is_english[at]]
         if rows:
             vectors[rows, DIMENSION : self.dimension] = self.english.encode([texts[at] for at in rows])
         rows = [int(at) for at in other if _reads_other(_language(texts[at]))]
         if rows:
             vectors[rows, self.dimension :] = self.other.encode([texts[at] for at in rows])
+        return is_english

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
     Rows = Sequence[int] | NDArray[np.int64]
+    Flags = NDArray[np.bool_]
 
 
 class Encoder(Protocol):
@@ -34,9 +35,9 @@ class StagedEncoder(Encoder, Protocol):
         """Returns vectors of questions whose other parts are zero. Thread-safe."""
         ...
 
-    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> None:
+    def complete(self, texts: Sequence[str], vectors: Vectors, english: Rows, other: Rows) -> Flags:
         """Adds the English part to those of some rows that are English, and the part of other languages to
-        those of some rows that are in one."""
+        those of some rows that are in one. Returns which of all texts are English, (texts,)."""
         ...
 
 

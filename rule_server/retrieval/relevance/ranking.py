@@ -1,9 +1,10 @@
-"""The learned part of the order of rules: how likely each category of the packaged rules is.
+"""The learned part of the order of rules: how likely each of the packaged rules is.
 
-Two perceptrons give the log-probabilities of the categories from the vectors of a question; they are added to
-the nearness of a rule. `ranking.npz` holds their weights, and `ranking.json` how they were trained; both are
-written by `python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a training
-prompt. They order only the packaged rules, and do not decide whether a rule applies.
+Three perceptrons give the log-probabilities of the packaged rules from the vectors of a question; they are
+added to the nearness of a rule. `ranking.npz` holds their weights, and `ranking.json` how they were trained;
+both are written by `python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a
+training prompt. They order only the packaged rules, and do not decide whether a rule applies. The first one
+also tells whether the English encoder is needed to order them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,23 +32,23 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, RECIPE_FILE = "ranking.npz", "ranking.json"
 LAYERS = ("hidden", "hidden_bias", "output", "output_bias")
-Part = Literal["both", "other"]
-PARTS: tuple[Part, ...] = ("both", "other")
+Part = Literal["multilingual", "both", "other"]
+PARTS: tuple[Part, ...] = ("multilingual", "both", "other")
 
 
 @dataclass(frozen=True)
-class CategoryPerceptron:
-    """One hidden layer of rectified units: vectors (n, d) -> log-probabilities (n, categories)."""
+class RulePerceptron:
+    """One hidden layer of rectified units: vectors (n, d) -> log-probabilities (n, rules)."""
 
     hidden: Weights
     """(d, units)."""
     hidden_bias: Weights
     output: Weights
-    """(units, categories)."""
+    """(units, rules)."""
     output_bias: Weights
 
     def log_probabilities(self, vectors: Weights) -> Floats:
-        """Returns the logarithm of each category's probability, for each vector."""
+        """Returns the logarithm of each rule's probability, for each vector."""
         hidden, output = self._layers
         units = np.maximum(vectors.astype(np.float64) * INPUT_SCALE @ hidden + self.hidden_bias, 0)
         return _log_softmax(units @ output + self.output_bias)
@@ -64,36 +65,93 @@ def _log_softmax(logits: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Nearness added to a rule per unit of log-probability."""
+
+    category: float
+    """Of its category."""
+    rule: float
+    """Of the rule among those of its category, of which none counts as less likely than an average one."""
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """From when on the multilingual encoder alone decides and orders the rules for an English question."""
+
+    log_odds: float
+    """Log-odds of the first decision."""
+    probability: float
+    """Probability of the first rule, which must also be the nearest one."""
+
+
+@dataclass(frozen=True)
 class RankingModel:
     """The learned order. Immutable."""
 
-    both: CategoryPerceptron
-    """On the multilingual and the English vector side by side: orders the rules for English questions."""
-    other: CategoryPerceptron
-    """On the vector of the encoder of other languages: orders the rules for questions in these."""
+    multilingual: RulePerceptron
+    """On the multilingual vector: orders the rules for English questions for which it is certain."""
+    both: RulePerceptron
+    """On the multilingual and the English vector side by side: for other English questions."""
+    other: RulePerceptron
+    """On the vector of the encoder of other languages: for questions in these."""
+    rules: tuple[str, ...]
+    """Ids of the packaged rules, those of one category after another."""
     categories: tuple[str, ...]
-    shares: Mapping[str, float]
-    """Nearness added to a rule per unit of its category's log-probability, by part."""
+    """Category of each of these rules."""
+    shares: Mapping[Part, Share]
     multilingual_share: float
     """Weight of the nearness in the multilingual space, for English questions."""
     slope: float
     """Log-odds between a rule and the first one per unit of difference in nearness."""
+    certain: Certainty
     english: str
     """Fingerprint of the English encoder that `both` was trained with."""
     digest: str
     """SHA-256 of the weights and recipe, 64 hex characters."""
 
-    def gains(self, vectors: Weights, part: Part) -> Floats:
-        """Returns the nearness to add to the rules of each category, (n, categories)."""
-        learned: CategoryPerceptron = getattr(self, part)
-        return self.shares[part] * learned.log_probabilities(vectors)
+    def learned(self, vectors: Weights, part: Part) -> LearnedOrder:
+        """Returns what a part says about vectors (n, d)."""
+        perceptron: RulePerceptron = getattr(self, part)
+        rules = perceptron.log_probabilities(vectors)
+        categories = np.logaddexp.reduceat(rules, self._starts, axis=1)
+        share, sizes = self.shares[part], np.diff([*self._starts, len(self.rules)])
+        least = -np.log(sizes)  # unlikely rules of a category keep the order of their nearness
+        within = np.maximum(rules - np.repeat(categories, sizes, axis=1), np.repeat(least, sizes))
+        gains = np.repeat(share.category * categories, sizes, axis=1) + share.rule * within
+        unknown = share.category * categories + share.rule * least
+        return LearnedOrder(np.hstack([gains, unknown]), np.exp(rules))
 
-    def position(self, category: str) -> int:
-        """Returns the column of a category, or -1 if nothing was learned for it."""
-        return self.categories.index(category) if category in self.categories else -1
+    def column(self, rule: str, category: str) -> int:
+        """Returns the column of a rule in `LearnedOrder.gains`, or -1 if its category is unknown too.
+
+        A rule that the model does not know, of a category that it knows, counts as an average one.
+        """
+        if rule in self.rules and self.categories[self.rules.index(rule)] == category:
+            return self.rules.index(rule)
+        known = [self.categories[start] for start in self._starts]
+        return len(self.rules) + known.index(category) if category in known else -1
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return category_starts(self.categories)
 
 
-def ranking_bytes(perceptrons: Mapping[Part, CategoryPerceptron]) -> bytes:
+@dataclass(frozen=True)
+class LearnedOrder:
+    """What a part of the model says about questions."""
+
+    gains: Floats
+    """Nearness to add to each rule, and then to an unknown rule of each category, (n, rules + categories)."""
+    probabilities: Floats
+    """Of each rule, (n, rules)."""
+
+
+def category_starts(categories: Sequence[str]) -> list[int]:
+    """Returns where each category begins in a list of those of rules, those of one category in a row."""
+    return [at for at, name in enumerate(categories) if at == 0 or categories[at - 1] != name]
+
+
+def ranking_bytes(perceptrons: Mapping[Part, RulePerceptron]) -> bytes:
     """Returns the content of `ranking.npz`. Weights are in half precision."""
     arrays = {
         f"{part}.{layer}": getattr(perceptrons[part], layer).astype(np.float16)
@@ -124,15 +182,17 @@ def load_ranking(folder: Path) -> RankingModel:
             raise ValueError(f"{WEIGHTS_FILE} is not the file that {RECIPE_FILE} describes")
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             perceptrons = {
-                part: CategoryPerceptron(*(arrays[f"{part}.{layer}"].astype(np.float32) for layer in LAYERS))
+                part: RulePerceptron(*(arrays[f"{part}.{layer}"].astype(np.float32) for layer in LAYERS))
                 for part in PARTS
             }
         return RankingModel(
             **perceptrons,
-            categories=tuple(recipe["categories"]),
-            shares={part: float(recipe["shares"][part]) for part in PARTS},
+            rules=tuple(recipe["rules"]),
+            categories=tuple(recipe["rules"].values()),
+            shares={part: Share(**recipe["shares"][part]) for part in PARTS},
             multilingual_share=float(recipe["multilingual_share"]),
             slope=float(recipe["slope"]),
+            certain=Certainty(**recipe["certain"]),
             english=recipe["english"],
             digest=hashlib.sha256(raw + recipe_text).hexdigest(),
         )

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Flags = NDArray[np.bool_]
-    Complete = Callable[[Vectors, NDArray[np.int64], NDArray[np.int64]], None]
+    Complete = Callable[[Vectors, NDArray[np.int64], NDArray[np.int64]], Flags]
     """Adds the English part to those of some rows that are English, and the part of other languages to those
-    of some rows that are in one."""
+    of some rows that are in one. Returns which of all rows are English."""
 
 # Parameters of the score, chosen on public evaluation sets: see docs/research/retrieval-log.md.
 NEARNESS_SLOPE = 20.0
@@ -97,6 +97,12 @@ class Scorer:
         assert ours is not None
         return self.by_part[part].of(ours)
 
+    def certainty(self, vectors: Vectors) -> Floats:
+        """Returns how certain the multilingual encoder is which rule comes first, for each vector, (n,)."""
+        multilingual, _, _ = self.split(vectors)
+        assert multilingual is not None
+        return self.reranker.multilingual(multilingual, self.by_part["multilingual"].of(multilingual))[1]
+
     def log_odds(self, windows: Vectors, sizes: Sequence[int], complete: Complete | None = None) -> Floats:
         """Returns the log-odds that each rule version applies, (windows, versions).
 
@@ -114,10 +120,15 @@ class Scorer:
             nearness = self.by_part["multilingual"].of(multilingual)
             logits = self._multilingual_logits(multilingual, nearness)
             first = np.where(self.learned, logits, -np.inf).max(axis=1)
-            passed = (first >= self.model.gate) | self._has_near_rule(logits)
+            near = self._has_near_rule(logits)
+            certain, certain_logits = self._certain(multilingual, nearness, np.where(near, -np.inf, first))
+            passed = ((first >= self.model.gate) | near) & ~certain
             passed_other = _highest(np.where(first >= self.model.other_gate, first, -np.inf), sizes)
-            if complete is not None:
-                complete(windows, np.flatnonzero(passed), np.flatnonzero(passed_other))
+            if complete is None:
+                is_english = np.asarray(english.any(axis=1))
+            else:
+                is_english = complete(windows, np.flatnonzero(passed), np.flatnonzero(passed_other))
+            logits[certain & is_english] = certain_logits[is_english[certain]]
             full = english.any(axis=1) & passed
             if full.any():
                 logits[full] = self._english_logits(
@@ -127,7 +138,7 @@ class Scorer:
             if full.any():
                 logits[full] = self._other_logits(multilingual[full], other[full], nearness[full])
             # What the first decision says about a window that should be read further does not count.
-            unread = (first >= self.model.gate) & ~passed_other & ~english.any(axis=1)
+            unread = (first >= self.model.gate) & ~passed_other & ~is_english
             logits[np.ix_(unread, self.learned)] = np.minimum(
                 logits[np.ix_(unread, self.learned)], self.model.other_gate
             )
@@ -143,33 +154,61 @@ class Scorer:
         """Returns which questions may be near a rule that is not a packaged one, from the first logits."""
         return np.asarray(np.where(self.learned, -np.inf, logits).max(axis=1) >= NEARNESS_GATE)
 
+    def _certain(self, vectors: Vectors, nearness: Floats, first: Floats) -> tuple[Flags, Floats]:
+        """Returns which questions the English encoder need not read, if they are English, and their log-odds.
+
+        The multilingual encoder is certain that a packaged rule applies, and which.
+
+        Args:
+            vectors: multilingual vectors, (questions, d).
+            nearness: nearness by them, (questions, versions).
+            first: log-odds by the first decision; minus infinity: a rule that is not a packaged one is near.
+        """
+        limit = self.reranker.model.certain
+        certain = np.asarray(first >= limit.log_odds)
+        if not self.fingerprint.startswith(self.model.english):  # the operator has chosen another encoder
+            certain[:] = False
+        if not certain.any():
+            return certain, np.empty((0, nearness.shape[1]))
+        behind, likely = self.reranker.multilingual(vectors[certain], nearness[certain])
+        likely_enough = likely >= limit.probability
+        certain[certain] = likely_enough
+        relevance = first[certain][:, None]
+        return certain, self._by_nearness("multilingual", relevance, nearness[certain], behind[likely_enough])
+
     def _multilingual_logits(self, vectors: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds that each rule version applies, (questions, versions)."""
-        behind = self.reranker.behind(nearness)
-        return self._by_multilingual_nearness("multilingual", vectors, nearness, behind)
+        relevance = self._relevance("multilingual", vectors, nearness)
+        return self._by_nearness("multilingual", relevance, nearness, self.reranker.behind(nearness))
 
     def _other_logits(self, multilingual: Vectors, other: Vectors, nearness: Floats) -> Floats:
         """Returns the log-odds for questions in other languages."""
-        behind = self.reranker.other(other, nearness)
-        return self._by_multilingual_nearness("other", np.hstack([multilingual, other]), nearness, behind)
+        relevance = self._relevance("other", np.hstack([multilingual, other]), nearness)
+        return self._by_nearness("other", relevance, nearness, self.reranker.other(other, nearness))
 
-    def _by_multilingual_nearness(
-        self, part: LearnedPart, inputs: Vectors, nearness: Floats, behind: Floats
-    ) -> Floats:
-        """Returns the log-odds by the learned decision `part`.
+    def _relevance(self, part: LearnedPart, inputs: Vectors, nearness: Floats) -> Floats:
+        """Returns the log-odds that a packaged rule applies, (questions, 1).
 
         Args:
-            inputs: vectors that the decision reads.
-            nearness: nearness by the multilingual part, (questions, versions).
+            inputs: vectors that the learned decision `part` reads.
+            nearness: nearness by the part's space, (questions, versions).
+        """
+        scale, learned = self.model.scales[part], getattr(self.model, part)
+        best = self.reranker.best(nearness)
+        return np.asarray(learned.logits(inputs)[:, None] + scale.nearness * best - scale.offset)
+
+    def _by_nearness(self, part: LearnedPart, relevance: Floats, nearness: Floats, behind: Floats) -> Floats:
+        """Returns the log-odds that each rule version applies, for nearness by the multilingual part.
+
+        Args:
+            relevance: log-odds that a packaged rule applies, (questions, 1).
             behind: log-odds by which packaged rules are behind the first of them, (questions, versions).
         """
         own = NEARNESS_SLOPE * (nearness - MULTILINGUAL_NEARNESS_OFFSET)
         if not self.learned.any():
             return own
-        scale = self.model.scales[part]
-        best = self.reranker.best(nearness)
-        relevance = getattr(self.model, part).logits(inputs)[:, None] + scale.nearness * best - scale.offset
-        return self._join(relevance + behind, relevance + scale.nearness * (nearness - best), own)
+        distance = self.model.scales[part].nearness * (nearness - self.reranker.best(nearness))
+        return self._join(relevance + behind, relevance + distance, own)
 
     def _english_logits(
         self, multilingual: Vectors, english: Vectors, multilingual_nearness: Floats, logits: Floats
@@ -184,14 +223,12 @@ class Scorer:
         own = np.where(self.by_part["english"].known, NEARNESS_SLOPE * (nearness - NEARNESS_OFFSET), logits)
         if not self.learned.any():
             return own
-        scale = self.model.scales["both"]
-        best = self.reranker.best(nearness)
-        distance = scale.nearness * (nearness - best)
+        distance = self.model.scales["both"].nearness * (nearness - self.reranker.best(nearness))
         if not self.fingerprint.startswith(self.model.english):  # `both` was learned with another encoder
             relevance = self.reranker.best(logits)
             return self._join(relevance + distance, relevance + distance, own)
         vectors = np.hstack([multilingual, english])
-        relevance = self.model.both.logits(vectors)[:, None] + scale.nearness * best - scale.offset
+        relevance = self._relevance("both", vectors, nearness)
         behind = self.reranker.english(vectors, nearness, multilingual_nearness)
         return self._join(relevance + behind, relevance + distance, own)
 

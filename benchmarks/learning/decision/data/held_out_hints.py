@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.learning.decision.data.hints import Hint, key_of
 from benchmarks.retrieval.cached_encoder import CachedEncoder
 from benchmarks.retrieval.quality import read_rows
-from benchmarks.retrieval.training import ranking, relevance
+from benchmarks.retrieval.training import ranking, ranking_texts, relevance
 from benchmarks.retrieval.training.examples import NEVER, WHOLE, read_examples
 from benchmarks.retrieval.training.perceptron import TrainingSettings
 from evaluation.prompts import Prompt
@@ -95,8 +95,8 @@ class LearnedParts:
         self._index = index
         self._examples = read_examples(self._rows, index, encoder)
         labels = json.loads((data / "label_map.json").read_text(encoding="utf-8"))["map"]
-        self._labelled = ranking.read_prompts(data, labels, encoder)
-        self._texts = ranking.training_texts(self._labelled, index, encoder)
+        self._labelled = ranking_texts.read_prompts(data, labels, encoder)
+        self._texts = ranking_texts.training_texts(self._labelled, index, encoder)
 
     def without(self, run: int) -> RuleIndex:
         """Returns the index with parts that were trained without the sources that a run leaves out."""
@@ -113,8 +113,9 @@ class LearnedParts:
 
     def _ranking(self, run: int) -> RankingModel:
         used: Flags = ~np.isin(self._texts.groups, WHOLE[run])
-        both = ranking.fit(self._texts, used, "both", ranking.RankingSettings())
-        return replace(ranking_model(), both=both)
+        settings = ranking.RankingSettings()
+        multilingual, both = (ranking.fit(self._texts, used, part, settings) for part in ranking.ENGLISH)
+        return replace(ranking_model(), multilingual=multilingual, both=both)
 
 
 def _normal(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Trains the perceptron that orders categories, in numpy alone.
+"""Trains the perceptrons that order rules, in numpy alone.
 
 The same data and numpy on one thread give the same weights, bit by bit.
 """
@@ -19,7 +19,7 @@ from benchmarks.retrieval.training.perceptron import (
     kept_units,
 )
 from rule_server.retrieval.relevance.model import INPUT_SCALE
-from rule_server.retrieval.relevance.ranking import CategoryPerceptron
+from rule_server.retrieval.relevance.ranking import RulePerceptron
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 
-def train_category_perceptron(
+def train_rule_perceptron(
     vectors: Floats, allowed: Floats, weights: Floats, settings: TrainingSettings
-) -> CategoryPerceptron:
-    """Maximises the probability of the right categories of each text together.
+) -> RulePerceptron:
+    """Maximises the probability of the right rules of each text together.
 
     Args:
         vectors: (n, d), of length 1 or less.
-        allowed: (n, categories), 1 where a category is right.
+        allowed: (n, rules), 1 where a rule is right.
         weights: (n,), of the texts in the loss, with mean 1.
     """
     random = np.random.default_rng(0)
-    (count, width), units, categories = vectors.shape, settings.units, allowed.shape[1]
+    (count, width), units, rules = vectors.shape, settings.units, allowed.shape[1]
     parameters: list[Floats] = [
         random.standard_normal((width, units), np.float32) / np.float32(np.sqrt(width)),
         np.zeros(units, np.float32),
-        random.standard_normal((units, categories), np.float32) / np.float32(np.sqrt(units)),
-        np.zeros(categories, np.float32),
+        random.standard_normal((units, rules), np.float32) / np.float32(np.sqrt(units)),
+        np.zeros(rules, np.float32),
     ]
     optimiser = AdamW(parameters, settings, settings.epochs * (count // settings.batch))
     noise = NoisePool(random, settings)
@@ -52,13 +52,13 @@ def train_category_perceptron(
         inputs += noise.slice(inputs.shape)
         kept = kept_units(random, (len(rows), units), settings)
         optimiser.step(_gradients(parameters, inputs, allowed[rows], weights[rows], kept))
-    return CategoryPerceptron(*map(half_precision, parameters))
+    return RulePerceptron(*map(half_precision, parameters))
 
 
 def _gradients(
     parameters: Sequence[Floats], inputs: Floats, allowed: Floats, weights: Floats, kept: Floats
 ) -> list[Floats]:
-    """Returns the gradients of the weighted negative log-probability of the right categories of one batch."""
+    """Returns the gradients of the weighted negative log-probability of the right rules of one batch."""
     hidden, hidden_bias, output, output_bias = parameters
     units = inputs @ hidden
     units += hidden_bias
