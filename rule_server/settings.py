@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, le=256)
     """CPU threads of the encoder. More threads than cores slow every request down."""
     precision: Precision = "auto"
-    """Precision in which questions are encoded. `int8`: about twice as fast, on processors with VNNI (x86-64)
+    """Precision in which questions are encoded. `int8`: about twice as fast, on processors with AVX2 (x86-64)
     or dotprod (ARM); about one first rule in 50 differs. `auto`: int8 on such processors, else exact."""
     host: str = "127.0.0.1"
     """Address to listen on."""

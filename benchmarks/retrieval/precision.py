@@ -3,7 +3,7 @@
     python -m benchmarks.retrieval.precision --data DATA --map DATA/label_map.json
 
 DATA and the map are those of `benchmarks.retrieval.quality`. Each prompt is scored with both precisions, as
-the service does it: its windows, both stages, and the threshold. Needs a processor with int8 dot products.
+the service does it: its windows, both stages, and the threshold. Needs a processor with fast int8 products.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def main() -> None:
     settings = load_settings(artefact=options.artefact, watch=False)
     loaded = load_or_build(settings, lambda message: print(message, file=sys.stderr))
     if not isinstance(loaded.encoder, PairedEncoder) or loaded.encoder.precision != "int8":
-        raise SystemExit("precision: this processor has no int8 dot products, so there is nothing to compare")
+        raise SystemExit(
+            "precision: this processor has no fast int8 products, so there is nothing to compare"
+        )
     rows = compare(loaded.index, loaded.encoder, read_rows(options.data), labels)
     table = Table(*rows[0])
     for row in rows:

@@ -53,7 +53,7 @@ def generate_plain_questions(
     """
     phrases = [request.text for request in everyday_requests() if request.lang == "en"]
     phrases = [text for text in phrases if len(text) < 200]
-    candidates = _recombine([phrases], 2 * count, length, seed)
+    candidates = _recombine([phrases], 4 * count, length, seed)
     plain: list[str] = []
     for at in range(0, len(candidates), 64):
         texts = candidates[at : at + 64]

@@ -1,7 +1,7 @@
 """The index artefact: a folder from which the service starts without torch and without the rules folder.
 
     artefact.json             the current encoder and rulebook
-    encoder/<fingerprint>/    model.onnx, model.int8.onnx, tokenizer.json, manifest.json of the English
+    encoder/<fingerprint>/    model.onnx, model.rounded.onnx, tokenizer.json, manifest.json of the English
                               encoder
     rulebooks/<digest>/       rulebook.json (canonical), the FAISS indexes of its texts, manifest.json; the
                               marks published (by `build`) and served (was current once),
@@ -132,7 +132,7 @@ class Artefact:
     def _check_int8(self, folder: Path) -> None:
         if not has_int8_products():
             raise EncoderError(
-                "precision int8 needs a processor with int8 dot products (VNNI, or dotprod on ARM): "
+                "precision int8 needs a processor with AVX2 (x86-64) or dotprod (ARM): "
                 "use ASCL_RULES_PRECISION=auto"
             )
         if folder.exists() and not (folder / INT8_MODEL_FILE).exists():

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-LARGEST = 127
-"""Largest rounded value. The range is symmetric: zero stays zero."""
+LARGEST, LARGEST_WEIGHT = 127, 63
+"""Largest rounded value, and largest rounded weight. The range is symmetric: zero stays zero. With larger
+weights, the sum of two products could exceed 16 bits, and kernels for AVX2 would cut it off."""
 ZERO, LOW_ZERO, LOW_LARGEST = 128, 32, 223
 """Offset of rounded values, as ONNX Runtime's fastest kernels take unsigned values and signed weights. The
 low one gives nearly twice the precision to values that are hardly ever negative, as those after Gelu."""
@@ -42,17 +43,17 @@ CONSTANTS: dict[str, NDArray[Any]] = {
 """Constants that the nodes need."""
 FLOAT = 1
 """ONNX's number for float32."""
-SMOOTHING = 0.7
-"""Share of a feature's range that is moved into the weights. Values from 0.65 to 0.75 are equally good."""
+SMOOTHING = 0.55
+"""Share of a feature's range that is moved into the weights. Values from 0.4 to 0.7 are equally good."""
 SHARED_RATIO = 5
 """Rows share a scale if the largest feature has at most this many times the range of the median one."""
 OPSET_WITH_AXIS_INPUT = 18
 """Version of ONNX from which ReduceMax takes its axis as an input."""
 
 
-def quantise(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
+def quantise(matrix: Floats, largest: int = LARGEST_WEIGHT) -> tuple[NDArray[np.int8], Floats]:
     """Rounds weights (inputs, outputs). Returns them in int8, and the scale of each output, (outputs,)."""
-    scales = np.maximum(np.abs(matrix).max(axis=0), 1e-12).astype(np.float32) / np.float32(LARGEST)
+    scales = np.maximum(np.abs(matrix).max(axis=0), 1e-12).astype(np.float32) / np.float32(largest)
     return np.round(matrix / scales).astype(np.int8), scales
 
 
@@ -204,7 +205,7 @@ class _Quantiser:
             field.extend(entries)
 
     def _embed(self, node: Any, name: str, matrix: Floats) -> None:
-        table, scales = quantise(matrix.T)
+        table, scales = quantise(matrix.T, LARGEST)
         self._new[name], self._new[f"{name}_scales"] = np.ascontiguousarray(table.T), scales[:, None]
         self._products.embed(name, f"{name}_scales", node.input[1], output=node.output[0])
 

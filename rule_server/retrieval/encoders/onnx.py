@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoders.protocol import Vectors
 
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
-INT8_MODEL_FILE = "model.int8.onnx"
+INT8_MODEL_FILE = "model.rounded.onnx"
 """The same model with int8 weights; absent if they change its vectors too much."""
 BATCH_SIZE = 32
 MAX_TOKENS = 512

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})
-"""Features of processors (x86-64: VNNI, ARM: dot product) that sum products of int8 in one instruction.
-Without one, int8 gains little, and ONNX Runtime's kernels for AVX2 may overflow."""
+INT8_FLAGS = frozenset({"avx2", "avx512_vnni", "avx_vnni", "asimddp"})
+"""Features of processors with fast products of int8: AVX2 multiplies and adds them in two instructions, VNNI
+(x86-64) and dotprod (ARM) in one."""
 
 
 def has_int8_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rule_server.retrieval.encoders.int8 import Floats
     from rule_server.settings import Precision
 
-needs_int8 = pytest.mark.skipif(not has_int8_products(), reason="needs a processor with int8 dot products")
+needs_int8 = pytest.mark.skipif(not has_int8_products(), reason="needs a processor with fast int8 products")
 
 
 def open_encoder(folder: Path, precision: Precision = "auto") -> PairedEncoder:
@@ -65,7 +65,7 @@ def test_vectors_with_int8_weights_are_near_the_exact_ones(
     pairs = zip(
         split_vectors(rounded.encode(texts), rounded.fingerprint),
         split_vectors(paired_encoder.encode(texts), rounded.fingerprint),
-        (0.999, 0.98),
+        (0.998, 0.98),
         strict=True,
     )
     for ours, exact, least in pairs:
@@ -118,12 +118,12 @@ def test_an_encoder_without_int8_weights_stays_exact_and_refuses_int8(
         load_or_build(Settings(artefact=artefact, watch=False, precision="int8"), lambda _: None)
 
 
-def test_int8_is_refused_on_a_processor_that_may_overflow(
+def test_int8_is_refused_on_a_processor_without_fast_products(
     built_artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rule_server.retrieval.artefact.has_int8_products", lambda: False)
     assert open_encoder(built_artefact).precision == "exact"
-    with pytest.raises(EncoderError, match=r"needs a processor with int8 dot products.*=auto"):
+    with pytest.raises(EncoderError, match=r"needs a processor with AVX2.*=auto"):
         open_encoder(built_artefact, "int8")
 
 
@@ -133,11 +133,12 @@ def test_int8_is_refused_on_a_processor_that_may_overflow(
         ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n", True),
         ("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni\n", True),
         ("processor\t: 0\nFeatures\t: fp asimd asimddp\n", True),
-        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n", False),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n", True),
+        ("processor\t: 0\nflags\t\t: fpu sse4_2 avx\n", False),
         ("", False),
     ],
 )
-def test_int8_is_for_processors_with_dot_products(tmp_path: Path, cpuinfo: str, fast: bool) -> None:
+def test_int8_is_for_processors_with_fast_products(tmp_path: Path, cpuinfo: str, fast: bool) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo, encoding="utf-8")
     assert has_int8_products(file) is fast
