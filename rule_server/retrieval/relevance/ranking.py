@@ -110,7 +110,7 @@ class RankingModel:
     """SHA-256 of the weights and recipe, 64 hex characters."""
 
     def learned(self, vectors: Weights, part: Part) -> LearnedOrder:
-        """Returns what a part says about vectors (n, d)."""
+        """Returns the order that a part learned, for vectors (n, d)."""
         perceptron: RulePerceptron = getattr(self, part)
         rules = perceptron.log_probabilities(vectors)
         categories = np.logaddexp.reduceat(rules, self._starts, axis=1)
@@ -138,7 +138,7 @@ class RankingModel:
 
 @dataclass(frozen=True)
 class LearnedOrder:
-    """What a part of the model says about questions."""
+    """The learned gains and probabilities for questions."""
 
     gains: Floats
     """Nearness to add to each rule, and then to an unknown rule of each category, (n, rules + categories)."""
