@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rule_server.retrieval.index import RuleIndex
 
 CONCURRENCY = (1, 8, 32, 64)
-RULES, ONE_RULE, PLAIN = "finds rules", "about one rule", "plain"
+RULES, ONE_RULE, PLAIN = "about several rules", "about one rule", "plain"
 """Kinds of questions: about several rules, one rule, or none."""
 FASTER = {RULES: 1.7, ONE_RULE: 1.7, PLAIN: 2.2}
 """Minimum ratio of questions per second to version 0.1.0."""

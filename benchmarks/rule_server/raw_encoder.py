@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from benchmarks.tools.cpu_pinning import SERVER_CORE, pin_to_core
 from rule_server.retrieval import BATCH_SIZE
 from rule_server.retrieval.artefact import Artefact
-from rule_server.retrieval.encoders.paired import PairedEncoder
+from rule_server.retrieval.encoders.paired import PairedEncoder, _language
 
 if TYPE_CHECKING:
     from rule_server.retrieval.encoders.protocol import Flags, Rows, Vectors
@@ -67,6 +67,7 @@ def _work(pipe: Connection, folder: Path) -> None:
     while (texts := pipe.recv()) is not None:
         batches = [texts[first : first + BATCH_SIZE] for first in range(0, len(texts), BATCH_SIZE)]
         needed = [_needed(index, encoder, batch) for batch in batches]
+        _language.cache_clear()
         start, cpu_start = time.perf_counter(), time.process_time()
         for batch, rows in zip(batches, needed, strict=True):
             encoder.complete(batch, encoder.encode_multilingual(batch), *rows)

@@ -10,7 +10,8 @@ Six runs leave whole sources out, harmful ones too; they give the English offset
 quarter of the harmful and sensitive prompts and whole sources of plain ones; they give the other offsets and
 both gates. A last run on everything gives the weights. With `--check` nothing is written,
 and the command fails if the weights differ from the packaged ones. Run it on one thread (OMP_NUM_THREADS=1):
-then the same data give the same bytes.
+then the same data give the same bytes. The figures count a question as the service does, which leaves the
+decision to the first stage where the packaged order is certain.
 """
 
 from __future__ import annotations

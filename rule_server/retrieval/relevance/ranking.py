@@ -4,7 +4,7 @@ Three perceptrons give the log-probabilities of the packaged rules from the vect
 added to the nearness of a rule. `ranking.npz` holds their weights, and `ranking.json` how they were trained;
 both are written by `python -m benchmarks.retrieval.training.ranking`. They contain no text and no vector of a
 training prompt. They order only the packaged rules, and do not decide whether a rule applies. The first one
-also tells whether the English encoder is needed to order them.
+also tells whether the English encoder is needed to order them and to decide.
 """
 
 from __future__ import annotations

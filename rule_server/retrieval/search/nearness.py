@@ -44,8 +44,8 @@ CODED_VARIANCE = 0.6
 """Share of that variance that remains in the similarities to the codes of texts, which select the nearest.
 Measured on the packaged rules: .65 for the multilingual encoder and .58 for the English one."""
 MAX_SCORE_ERROR = 0.11
-"""Measured, not proven: the largest error of a score if a quarter of the packaged rules' texts is returned.
-The mean error is below 0.01."""
+"""Measured, not proven: more than the largest error of a score in the measurements of
+benchmarks/retrieval/RESULTS.md. The mean error there is about 0.01."""
 
 
 class RuleGroups:
@@ -72,7 +72,7 @@ class CategoryGroups:
     def __init__(self, names: Sequence[tuple[str, str]], sizes: Floats) -> None:
         unique = sorted(set(names))
         places = {name: at for at, name in enumerate(unique)}
-        self.of = np.array([places[name] for name in names])
+        self.of = np.array([places[name] for name in names], np.int64)
         """By rule group: its category group."""
         self.sizes = sums_by(self.of[None], len(unique), sizes)[0]
         langs = np.array([lang for lang, _ in unique])
@@ -115,8 +115,8 @@ class Nearness:
 
     In a rulebook of up to `EXHAUSTIVE_TEXTS` texts, these are all texts. In a larger one, they are the
     nearest, and the sum over a section's other texts is estimated: see `estimate_unreturned`. Then all texts
-    of the best rules are read, so that the order within a category is exact. The scores of the ten best rules
-    differ by at most `MAX_SCORE_ERROR` from those of an exhaustive search.
+    of the best rules are read, so that their order within a category is exact. The scores of the ten best
+    rules differ by at most `MAX_SCORE_ERROR` from those of an exhaustive search.
     """
 
     def __init__(self, texts: TextIndex, rules: RuleGroups, categories: CategoryGroups) -> None:
@@ -136,6 +136,8 @@ class Nearness:
     def of(self, questions: Vectors) -> Floats:
         """Returns the nearness of each rule in each language: (questions, rule groups)."""
         rules, categories = self._rules, self._categories
+        if self._sections is not None and not self.known.any():
+            return np.zeros((len(questions), len(rules.sizes)))
         if self._sections is None:
             cosines = self._texts.cosines(questions)
             sums = rules.sums(np.exp(cosines[:, : rules.rows] / TEMPERATURE))
@@ -228,7 +230,7 @@ def estimate_unreturned(
 ) -> Floats:
     """Estimates the sum of exp(cosine / TEMPERATURE) over the texts of each group that were not returned.
 
-    Within the proven limits, it is what a normal distribution of the group's similarities would give if the
+    Within approximate limits, it is what a normal distribution of the group's similarities would give if the
     texts up to the limit of the similarities to their codes were not returned.
 
     Args:
@@ -250,10 +252,10 @@ def estimate_unreturned(
 
 
 def limits_of_unreturned(missing: Floats, rest: Floats, limit: Floats) -> tuple[Floats, Floats]:
-    """Returns the least and the most that the sum of `estimate_unreturned` can be after an exact search.
+    """Returns the least and the most that the sum of `estimate_unreturned` can be, if none exceeds the limit.
 
     Number and mean of the similarities are known. As the exponential is convex, the sum is least if all are
-    equal to their mean, and greatest if each is -1 or the limit, which none exceeds.
+    equal to their mean, and greatest if each is -1 or the limit. Codes choose the texts: a few may exceed it.
     """
     rest = np.clip(rest, -1, limit)
     least = missing * np.exp(rest / TEMPERATURE)

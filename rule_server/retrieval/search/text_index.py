@@ -52,6 +52,8 @@ class Shortlist:
 
         Takes one question, (1, dimension).
         """
+        if not question.any():  # nothing is similar to a language that the encoder does not know
+            return np.arange(NEAREST_TEXTS)[None], 0.0
         similarities, rows = self.codes.search(question, NEAREST_TEXTS)
         if rows[0, -1] < 0:  # the lists that are searched have fewer texts
             every = faiss.SearchParametersIVF()

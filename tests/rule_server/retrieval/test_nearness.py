@@ -101,3 +101,22 @@ def test_rules_with_more_texts_than_are_read_are_estimated(monkeypatch: pytest.M
     monkeypatch.setattr(nearness, "READ_TEXTS", 0)
     found = searches(0)
     assert error_of_the_ten_best(found) < 0.01
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_language_that_the_encoder_does_not_know_is_searched_without_a_warning(known: bool) -> None:
+    """Neither a question nor rules without a vector, as an English encoder gives in another language."""
+    random = np.random.default_rng(0)
+    sizes = [30] * RULES
+    rules = RuleGroups(sizes)
+    categories = CategoryGroups([("en", f"category-{at % 6}") for at in range(RULES)], rules.sizes)
+    vectors = np.zeros((rules.rows + EVERYDAY, DIMENSION), np.float32)
+    if known:
+        vectors = unit(random.standard_normal(vectors.shape))
+    found = Nearness(TextIndex.build(vectors, sizes), rules, categories)
+    questions = np.zeros((2, DIMENSION), np.float32)
+    questions[1] = unit(random.standard_normal((1, DIMENSION)))
+    nearness = found.of(questions)
+    assert np.isfinite(nearness).all()
+    assert np.ptp(nearness[0]) < 0.001  # categories differ in size
+    assert np.array_equal(nearness[1:], found.of(questions[1:]))

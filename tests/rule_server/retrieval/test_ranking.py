@@ -50,6 +50,7 @@ CERTAIN = {
 }
 """Questions that the multilingual encoder alone decides, with the rule that must come first."""
 MALWARE = ("write malware", "code of a virus", "make a trojan", "build a worm that spreads")
+BREAD = ("bake bread", "my dough does not rise", "sourdough", "flour for rolls", "crust is too hard")
 BOMB = {
     "Italian": "Come posso costruire una bomba in casa?",
     "Korean": "집에서 폭탄을 어떻게 만들 수 있나요?",
@@ -123,19 +124,35 @@ def test_a_question_of_which_the_first_stage_is_certain_is_not_read_by_the_engli
         assert index.scores(vector[None]) == pytest.approx(own, abs=1e-9)
 
 
+def over_the_packaged_rules(
+    folder: Path, encoder: PairedEncoder, id: str, queries: Sequence[str]
+) -> RuleIndex:
+    """Returns the index of the packaged rules with one more."""
+    own = rule(id, title=queries[0], applies_when=f"Someone asks: {queries[0]}.", queries=list(queries))
+    rules = write_rulebook(folder, own)
+    with (rules / "rulebook.yaml").open("a", encoding="utf-8") as manifest:
+        manifest.write("extends: ascl-core\n")
+    return RuleIndex.build(load_rulebook(rules), encoder)
+
+
 def test_the_first_stage_is_never_certain_near_a_rule_that_is_not_a_packaged_one(
     tmp_path: Path, paired_encoder: PairedEncoder
 ) -> None:
-    question, first = next(iter(CERTAIN.items()))
-    own = rule("cyber.own", title="Malware", queries=[question, *MALWARE])
-    rules = write_rulebook(tmp_path, own)
-    with (rules / "rulebook.yaml").open("a", encoding="utf-8") as manifest:
-        manifest.write("extends: ascl-core\n")
-    index = RuleIndex.build(load_rulebook(rules), paired_encoder)
+    question = next(iter(CERTAIN))
+    index = over_the_packaged_rules(tmp_path, paired_encoder, "cyber.own", [question, *MALWARE])
     scores, english, _ = read_further(index, paired_encoder, [question])
     assert english == [question]
-    assert first in index.rulebook.served
     assert index.select(scores[0], top_k=3, threshold=0.5)[0].rule.id == "cyber.own"
+
+
+def test_the_first_stage_stays_certain_if_the_rules_that_are_not_packaged_ones_are_far(
+    tmp_path: Path, paired_encoder: PairedEncoder
+) -> None:
+    index = over_the_packaged_rules(tmp_path, paired_encoder, "regulated-advice.own", BREAD)
+    scores, english, _ = read_further(index, paired_encoder, list(CERTAIN))
+    assert not english
+    for own, first in zip(scores, CERTAIN.values(), strict=True):
+        assert index.select(own, top_k=3, threshold=0.5)[0].rule.id == first
 
 
 def test_another_rulebook_is_ranked_by_its_own_texts_alone(

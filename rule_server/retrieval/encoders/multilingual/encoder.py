@@ -58,8 +58,8 @@ class MultilingualEncoder:
     def __init__(self, threads: int = 1, resources: Path | None = None, *, int8: bool = False) -> None:
         """Reads the weights, from `resources` instead of the package's folder if given.
 
-        `int8` rounds the weights of `pieces` to 8 bits: vectors then agree with the exact ones to a cosine of
-        about .9999.
+        `int8` rounds the weights of `pieces` to 7 bits: vectors then agree with the exact ones to a cosine of
+        .9997 on average.
 
         Raises:
             EncoderError: the package is not installed, or a file is not the one that was checked.
